@@ -1,0 +1,38 @@
+"""Canonical JSON and digests: the one way in which llmbuild turns values into names.
+
+The canonical form is UTF-8 JSON with sorted keys, no white space and no NaN, so that equal values have equal bytes on
+every machine and under every hash seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
+Digest: TypeAlias = str
+"""A SHA-256 in lower-case hexadecimal, 64 characters."""
+
+CHUNK = 1 << 20
+
+
+def canonical_json(value: Json) -> bytes:
+    """The canonical bytes of a JSON value; raises ValueError for NaN and infinities."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def digest_bytes(data: bytes) -> Digest:
+    return hashlib.sha256(data).hexdigest()
+
+
+def digest_json(value: Json) -> Digest:
+    return digest_bytes(canonical_json(value))
+
+
+def digest_file(path: Path) -> Digest:
+    """The SHA-256 of a file's content, read in chunks of 1 MiB."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

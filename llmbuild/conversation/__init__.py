@@ -1,0 +1,1 @@
+"""Conversation templates and tokenizer facts: what a runtime needs to talk to a model."""

@@ -1,0 +1,1 @@
+"""Actions, the content-addressed store, traces, locks and the scheduler."""

@@ -1,0 +1,1 @@
+"""Where actions run: local processes today, other executors as adapters."""

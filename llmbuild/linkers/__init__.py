@@ -1,0 +1,1 @@
+"""Objects become artifacts: shared libraries and deterministic archives."""

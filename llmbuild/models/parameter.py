@@ -1,0 +1,38 @@
+"""A parameter of a model before quantization: its name, shape, role, and how it is made from the checkpoint's tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Role = Literal["embedding", "linear", "head", "plain"]
+"""What a scheme decides by: `plain` parameters (norms, biases) are never quantized."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """`name` is the target module's ("model.layers.0.self_attn.qkv_proj.weight"); `sources` are the checkpoint's names,
+    stacked on axis 0 in this order.  `interleaved_heads` > 0 says that the (single) source holds q, k and v head by head
+    ([heads, 3, head_dim, …], as GPT-NeoX does) and has to be regrouped into all q, all k, all v.  `dtype` overrides the
+    scheme's compute dtype (GPT-NeoX keeps two biases in float32)."""
+
+    name: str
+    shape: tuple[int, ...]
+    role: Role
+    sources: tuple[str, ...]
+    interleaved_heads: int = 0
+    dtype: Literal["float32"] | None = None
+
+    def assemble(self, tensors: Sequence[np.ndarray]) -> np.ndarray:
+        """The parameter's value [shape] from its sources' values, in the sources' dtype."""
+        import numpy as np
+
+        value = tensors[0] if len(tensors) == 1 else np.concatenate(tensors, axis=0)
+        if self.interleaved_heads:
+            heads = value.reshape(self.interleaved_heads, 3, -1, *value.shape[1:])
+            value = np.ascontiguousarray(heads.swapaxes(0, 1)).reshape(value.shape)
+        return value

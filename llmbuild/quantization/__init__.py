@@ -1,0 +1,1 @@
+"""Quantization schemes: what they are, how weights are packed, and the layers that hold packed weights."""

@@ -1,0 +1,77 @@
+"""A quantization scheme as data, and the table of the schemes that MLC LLM names.
+
+A scheme's name spells its parts: `q4f16_1` is 4 bits, computed in float16, layout 1.  Layout `NK` keeps a linear layer's
+packed weight as [outputs, packed inputs], `KN` stores it transposed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from llmbuild.canonical import Json
+
+ComputeDtype = Literal["float16", "bfloat16", "float32"]
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """`bits` 0 means not quantized.  `group_size` elements along the input axis share one scale."""
+
+    name: str
+    bits: Literal[0, 3, 4]
+    dtype: ComputeDtype
+    group_size: int = 0
+    layout: Literal["NK", "KN"] = "NK"
+    quantize_embedding: bool = True
+    quantize_head: bool = True
+
+    @property
+    def quantized(self) -> bool:
+        return self.bits != 0
+
+    @property
+    def max_int(self) -> int:
+        """The largest magnitude of a quantized value: 2^(bits-1) - 1, which is also the zero point."""
+        return (1 << (self.bits - 1)) - 1
+
+    @property
+    def elements_per_word(self) -> int:
+        """How many quantized elements a uint32 word holds (10 of 3 bits, 8 of 4 bits)."""
+        return 32 // self.bits
+
+    @property
+    def words_per_group(self) -> int:
+        return self.group_size // self.elements_per_word
+
+    def to_json(self) -> Mapping[str, Json]:
+        return asdict(self)
+
+    @staticmethod
+    def from_json(value: Mapping[str, Json]) -> Scheme:
+        return Scheme(**value)  # type: ignore[arg-type]
+
+
+def _group(
+    name: str, bits: Literal[3, 4], dtype: ComputeDtype, layout: Literal["NK", "KN"], *, whole: bool = True
+) -> Scheme:
+    return Scheme(name, bits, dtype, 40 if bits == 3 else 32, layout, whole, whole)
+
+
+SCHEMES: Mapping[str, Scheme] = {
+    scheme.name: scheme
+    for scheme in (
+        Scheme("q0f16", 0, "float16"),
+        Scheme("q0bf16", 0, "bfloat16"),
+        Scheme("q0f32", 0, "float32"),
+        _group("q3f16_0", 3, "float16", "KN"),
+        _group("q3f16_1", 3, "float16", "NK"),
+        _group("q4f16_0", 4, "float16", "KN"),
+        _group("q4f16_1", 4, "float16", "NK"),
+        _group("q4f16_2", 4, "float16", "NK", whole=False),
+        _group("q4f32_1", 4, "float32", "NK"),
+        _group("q4bf16_0", 4, "bfloat16", "KN"),
+        _group("q4bf16_1", 4, "bfloat16", "NK"),
+    )
+}

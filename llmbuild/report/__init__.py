@@ -1,0 +1,1 @@
+"""Renderers of plans, reasons and events: terminal, JSON, graphs."""
