@@ -1,0 +1,25 @@
+"""Archives: a .tar with the objects, which a mobile application's own build links into one binary.
+
+Members are sorted and carry no times, owners or permissions of the machine, so that equal objects make equal archives.
+The archive is not compressed: every consumer's `tar` reads both, and a compressor's version would be part of the bytes.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+
+IDENTITY = "llmbuild-tar"
+"""The writer is this module, whose source is in the key of the link action."""
+
+
+def write(objects: Sequence[Path], out: Path, prefix: str = "") -> None:
+    """Write `out` with one member an object, named prefix + file name: two models may be unpacked into one directory."""
+    with tarfile.open(out, "w", format=tarfile.USTAR_FORMAT) as archive:
+        for path in sorted(objects, key=lambda path: path.name):
+            member = tarfile.TarInfo(prefix + path.name)
+            member.size = path.stat().st_size
+            member.mode = 0o644
+            with path.open("rb") as file:
+                archive.addfile(member, file)

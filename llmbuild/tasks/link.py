@@ -1,0 +1,32 @@
+"""The link task: objects in, the library that a runtime loads out."""
+
+from __future__ import annotations
+
+from llmbuild.tasks.kind import Job, TaskKind
+
+
+def run(job: Job) -> None:
+    """Write `lib.<artifact>` from the objects of the lower task."""
+    from llmbuild import linkers
+
+    artifact = str(job.params["artifact"])
+    link = job.params["link"]
+    assert isinstance(link, dict)
+    objects = sorted(job.inputs["objects"].glob("*.o"))
+    out = job.out / linkers.output_name(artifact)
+    job.progress(0, len(objects), "objects")
+    linkers.link_objects(
+        link, artifact, objects, out, scratch=job.scratch, prefix=str(job.params.get("system-lib-prefix") or "")
+    )
+    job.progress(len(objects), len(objects), "objects")
+    print(f"linked {len(objects)} objects with {linkers.identity(link, artifact)}: {out.stat().st_size} bytes")
+
+
+KIND = TaskKind(
+    name="link",
+    version=1,
+    params=("artifact", "link", "system-lib-prefix"),
+    sources=("llmbuild.linkers", "llmbuild.tasks.link"),
+    tools=("linker",),
+    run=run,
+)

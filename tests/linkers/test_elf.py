@@ -1,0 +1,91 @@
+"""The shared-object linker: finding a compiler, saying what is missing, equal bytes for equal objects."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from llmbuild import linkers
+from llmbuild.errors import ExitCode, ToolchainError, UsageError
+
+pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+
+
+@pytest.fixture(scope="module")
+def objects(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    where = tmp_path_factory.mktemp("objects")
+    for name, code in {
+        "lib0": "int other(void); int answer(void) { return other(); }",
+        "devc": "int other(void) { return 42; }",
+    }.items():
+        (where / f"{name}.c").write_text(code)
+        subprocess.run(["cc", "-fPIC", "-c", f"{name}.c", "-o", f"{name}.o"], cwd=where, check=True)
+    return sorted(where.glob("*.o"))
+
+
+def build(objects: list[Path], where: Path, **link: object) -> bytes:
+    (where / "scratch").mkdir(parents=True)
+    linkers.link_objects(link, "so", objects, where / "lib.so", scratch=where / "scratch")  # type: ignore[arg-type]
+    return (where / "lib.so").read_bytes()
+
+
+def test_links_and_loads(objects: list[Path], tmp_path: Path) -> None:
+    build(objects, tmp_path / "a")
+    assert ctypes.CDLL(str(tmp_path / "a/lib.so")).answer() == 42
+
+
+def test_same_bytes_in_other_directories(objects: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "copies").mkdir()
+    copies = [Path(shutil.copy(path, tmp_path / "copies")) for path in objects]
+    first = build(objects, tmp_path / "a")
+    assert first == build(copies[::-1], tmp_path / "a much longer directory name")
+    assert str(tmp_path).encode() not in first
+
+
+def test_identity_has_no_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fake = tmp_path / "mycc"
+    fake.write_text("#!/bin/sh\necho mycc 1.2.3\necho more\n")
+    fake.chmod(fake.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("CC", str(fake))
+    assert linkers.identity({}, "so") == "mycc: mycc 1.2.3"
+    monkeypatch.setenv("CC", f"{fake} -m64")
+    assert linkers.identity({}, "so") == "mycc -m64: mycc 1.2.3"
+
+
+def test_no_compiler_is_said_with_a_fix(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ToolchainError, match="no C compiler on PATH") as caught:
+        linkers.identity({}, "so")
+    assert caught.value.exit_code == ExitCode.TOOLCHAIN
+    assert "install" in str(caught.value)
+
+
+@pytest.mark.parametrize(("link", "env"), [({"compiler": "nothing-cc"}, None), ({}, "nothing-cc")])
+def test_named_compiler_is_missing(monkeypatch: pytest.MonkeyPatch, link: dict[str, str], env: str | None) -> None:
+    monkeypatch.setenv("CC", env) if env else monkeypatch.delenv("CC", raising=False)
+    with pytest.raises(ToolchainError, match="'nothing-cc' is not on PATH"):
+        linkers.identity(link, "so")
+
+
+def test_linker_failure_carries_its_words(objects: list[Path], tmp_path: Path) -> None:
+    broken = tmp_path / "broken.o"
+    broken.write_bytes(b"not an object")
+    with pytest.raises(ToolchainError, match="the linker failed") as caught:
+        build([*objects, broken], tmp_path / "a")
+    assert "broken.o" in str(caught.value)
+    assert not (tmp_path / "a/lib.so").exists()
+
+
+def test_flags_reach_the_linker(objects: list[Path], tmp_path: Path) -> None:
+    assert build(objects, tmp_path / "a", flags=["-s"]) != build(objects, tmp_path / "b")
+
+
+def test_unknown_artifact() -> None:
+    with pytest.raises(UsageError, match="no linker writes 'xyz'"):
+        linkers.identity({}, "xyz")
