@@ -1,0 +1,48 @@
+"""What `verify` and `chat` share: options that name a built library, by manifest or by path."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llmbuild.errors import UsageError
+
+if TYPE_CHECKING:
+    from llmbuild.manifest.locate import Built
+
+
+def add_selection(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", nargs="?", help="a model of the manifest (default: every one)")
+    parser.add_argument("-f", "--file", type=Path, help="the manifest (default: buildfile.toml here or above)")
+    parser.add_argument("-q", "--quantization", help="a quantization of the manifest")
+    parser.add_argument("-p", "--platform", help="a platform of the manifest")
+    parser.add_argument("--library", type=Path, help="a library file, instead of a manifest")
+    parser.add_argument("--weights", type=Path, help="the model directory that goes with --library")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
+
+
+def select_built(args: argparse.Namespace) -> list[Built]:
+    """The built libraries that the options name; raises UsageError when there are none."""
+    from llmbuild.manifest.locate import Built, built, choose
+
+    if args.threads is not None and args.threads < 1:
+        raise UsageError(f"--threads must be 1 or more, not {args.threads}")
+    if (args.library is None) != (args.weights is None):
+        raise UsageError("--library and --weights go together")
+    if args.library is not None:
+        return [Built(args.library.name, args.library, args.weights)]
+    from llmbuild.cli.common import find_manifest
+    from llmbuild.manifest.load import load_project
+
+    project = load_project(find_manifest(args.file))
+    cells = choose(project, args.model, args.quantization, args.platform)
+    found = [built(project, cell) for cell in cells]
+    missing = [each for each in found if not (each.library.is_file() and each.weights.is_dir())]
+    if missing:
+        raise UsageError(
+            f"not built yet: {missing[0].label}",
+            where=project.file,
+            fix="run `llmbuild build`",
+        )
+    return found

@@ -1,0 +1,127 @@
+"""`llmbuild chat`: talk to a built model in the terminal."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from llmbuild.cli.built import add_selection, select_built
+from llmbuild.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from llmbuild.runtime.chat import Chat
+    from llmbuild.runtime.sampling import Sampling
+
+HELP = "talk to a built model"
+EXAMPLE = 'llmbuild chat smollm2 --prompt "What is the capital of France?" --temperature 0'
+
+COMMANDS = """/reset  forget the conversation
+/stats  tokens per second of the last answer
+/exit   leave (also Ctrl-D)
+/help   this list"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_selection(parser)
+    parser.add_argument("--prompt", help="ask once and leave, instead of a conversation")
+    parser.add_argument("--system", help="a system message in place of the template's")
+    parser.add_argument("--temperature", type=float, help="0 takes the likeliest token (default: the model's)")
+    parser.add_argument("--top-p", type=float, help="keep the likeliest tokens up to this probability")
+    parser.add_argument("--presence-penalty", type=float)
+    parser.add_argument("--frequency-penalty", type=float)
+    parser.add_argument("--repetition-penalty", type=float)
+    parser.add_argument("--seed", type=int, help="draw the same answer again")
+    parser.add_argument("--max-tokens", type=int, default=1024, metavar="N", help="longest answer (default: 1024)")
+    parser.add_argument("--context", type=int, metavar="N", help="bound the conversation to N tokens")
+
+
+def run(args: argparse.Namespace) -> int:
+    from llmbuild.runtime.library import configure_threads, load_library
+
+    if args.max_tokens < 1:
+        raise UsageError(f"--max-tokens must be 1 or more, not {args.max_tokens}")
+    if args.context is not None and args.context < 1:
+        raise UsageError(f"--context must be 1 or more, not {args.context}")
+    candidates = select_built(args)
+    if len(candidates) > 1:
+        raise UsageError(
+            "the manifest builds several libraries that run here",
+            why=", ".join(f"[{each.label}]" for each in candidates),
+            fix="name one with MODEL, --quantization and --platform",
+        )
+    configure_threads(args.threads)
+    from llmbuild.runtime.chat import Chat, read_chat_config
+    from llmbuild.runtime.sampling import Sampling
+    from llmbuild.runtime.weights import check_parameters, load_parameters, read_tensor_index
+
+    chosen = candidates[0]
+    sampling = Sampling.from_config(
+        read_chat_config(chosen.weights),
+        temperature=args.temperature,
+        top_p=args.top_p,
+        presence_penalty=args.presence_penalty,
+        frequency_penalty=args.frequency_penalty,
+        repetition_penalty=args.repetition_penalty,
+    )
+    library = load_library(chosen.library)
+    check_parameters(library, chosen.weights, read_tensor_index(chosen.weights))
+    parameters = load_parameters(library, chosen.weights)
+
+    def start() -> Chat:
+        return Chat.open(library, parameters, chosen.weights, system=args.system, context=args.context)
+
+    if args.prompt is not None:
+        chat = start()
+        _answer(chat, args.prompt, sampling, args)
+        _statistics(chat)
+        return ExitCode.OK
+    if sys.stdin.isatty():
+        print(f"chatting with {chosen.label}; /help lists the commands")
+    return _converse(start, sampling, args)
+
+
+def _converse(start: Callable[[], Chat], sampling: Sampling, args: argparse.Namespace) -> int:
+    """Read lines until /exit or the end of the input."""
+    chat = start()
+    while True:
+        try:
+            line = input("> " if sys.stdin.isatty() else "").strip()
+        except EOFError:
+            return ExitCode.OK
+        if line in ("/exit", "/quit"):
+            return ExitCode.OK
+        if line == "/reset":
+            chat = start()
+        elif line == "/stats":
+            _statistics(chat)
+        elif line == "/help":
+            print(COMMANDS)
+        elif line:
+            try:
+                _answer(chat, line, sampling, args)
+            except KeyboardInterrupt:
+                # Ctrl-C ends the answer, not the chat; the unfinished turn is forgotten.
+                print("\n(stopped)")
+            except UsageError as error:
+                print(f"error: {error}", file=sys.stderr)
+
+
+def _answer(chat: Chat, text: str, sampling: Sampling, args: argparse.Namespace) -> None:
+    for piece in chat.say(text, sampling, seed=args.seed, max_tokens=args.max_tokens):
+        print(piece, end="", flush=True)
+    print()
+
+
+def _statistics(chat: Chat) -> None:
+    """Speeds go to standard error, so that a script reads nothing but the answer from standard output."""
+    statistics = chat.statistics
+    print(
+        f"prefill {statistics.prefilled_tokens} tokens at {statistics.prefill_rate:.1f} tok/s, "
+        f"decode {statistics.answer_tokens} tokens at {statistics.decode_rate:.1f} tok/s",
+        file=sys.stderr,
+    )
+    if statistics.finish != "stop":
+        limit = "--max-tokens" if statistics.finish == "length" else "the context window"
+        print(f"the answer was cut at {limit}", file=sys.stderr)

@@ -1,0 +1,52 @@
+"""`llmbuild verify`: load what was built and check that library and weights fit and run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from llmbuild.cli.built import add_selection, select_built
+from llmbuild.errors import ExitCode
+
+HELP = "load built libraries with their weights and run them"
+EXAMPLE = "llmbuild verify smollm2 --platform x86_64-linux-cpu"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_selection(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object a library instead of text")
+
+
+def run(args: argparse.Namespace) -> int:
+    from llmbuild.runtime.library import configure_threads
+    from llmbuild.runtime.verify import verify
+
+    configure_threads(args.threads)
+    for built in select_built(args):
+        result = verify(built.library, built.weights)
+        if args.json:
+            record = {
+                "library": str(built.library),
+                "weights": str(built.weights),
+                "parameters": result.parameters,
+                "shards": result.shards,
+                "bytes": result.bytes,
+                "decode_steps": result.decode_steps,
+                "distance": result.distance,
+            }
+            print(json.dumps(record))
+            continue
+        print(f"ok {built.label}")
+        print(f"   {result.parameters} parameters agree with {_shown(built.library)}")
+        print(f"   {result.shards} shards, {result.bytes / 1e6:.1f} MB, MD5 as in the index")
+        print(f"   prefill and {result.decode_steps} decode steps agree to {result.distance:.1e}")
+    return ExitCode.OK
+
+
+def _shown(path: Path) -> str:
+    """The path as a person would type it from here."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,69 @@
+"""Find a built library and its weight directory from a manifest, or from explicit paths."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from llmbuild.errors import UsageError, did_you_mean
+from llmbuild.manifest.resolved import Combination, Project
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A library with the weights it runs on."""
+
+    label: str
+    library: Path
+    weights: Path
+
+
+def choose(
+    project: Project, model: str | None, scheme: str | None, platform: str | None, *, runnable_only: bool = True
+) -> list[Combination]:
+    """The cells of the matrix that fit the selection; raises UsageError, with suggestions, when none does."""
+    for name, known, what in (
+        (model, project.models, "model"),
+        (scheme, project.schemes, "quantization"),
+        (platform, project.platforms, "platform"),
+    ):
+        if name is not None and name not in known:
+            raise UsageError(
+                f"no {what} '{name}' in the manifest",
+                where=project.file,
+                fix=did_you_mean(name, known) or f"the manifest has: {', '.join(sorted(known))}",
+            )
+    cells = [
+        cell
+        for cell in project.matrix
+        if model in (None, cell.model) and scheme in (None, cell.scheme) and platform in (None, cell.platform)
+    ]
+    if runnable_only:
+        cells = [cell for cell in cells if cell.weights and runs_here(project, cell)]
+    if not cells:
+        raise UsageError(
+            "nothing in the build matrix fits this selection and runs on this machine",
+            where=project.file,
+            why="a preset has no weights, and a .tar or another machine's library cannot be loaded",
+            fix="select another --model, --quantization or --platform",
+        )
+    return cells
+
+
+def runs_here(project: Project, cell: Combination) -> bool:
+    """Whether this process can load the library: a shared library for this machine's CPU."""
+    import platform as machine
+
+    platform = project.platforms[cell.platform]
+    host = platform.compile.get("host")
+    triple = str(host.get("mtriple", "")) if isinstance(host, Mapping) else ""
+    device = platform.compile.get("device")
+    kind = device.get("kind") if isinstance(device, Mapping) else device
+    return kind in ("cpu", "llvm") and platform.artifact == "so" and triple.split("-")[0] == machine.machine()
+
+
+def built(project: Project, cell: Combination) -> Built:
+    """The paths of one cell."""
+    root = Path(project.root)
+    return Built(f"{cell.model}, {cell.scheme}, {cell.platform}", root / cell.library, root / cell.weights)
