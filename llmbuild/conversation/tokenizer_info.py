@@ -1,0 +1,207 @@
+"""What a runtime has to know about a tokenizer, read from its files without loading it.
+
+`tokenizer_info` of mlc-chat-config.json says how a token's text becomes bytes and where a space comes and goes.  The
+active vocabulary is the tokenizer's length with its added tokens; a model's own vocabulary is often padded beyond it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from llmbuild.canonical import Json
+from llmbuild.errors import InputError
+
+TOKENIZER_FILES = (
+    "tokenizer.model",
+    "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "tokenizer_config.json",
+)
+"""The files that mlc-chat-config.json lists, in its order."""
+
+_SPACE = "\u2581"  # The character that SentencePiece writes for a space.
+_SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+_SPECIAL_LISTS = ("additional_special_tokens", "extra_special_tokens")
+_SENTENCEPIECE_PIECES = 1  # The field of `repeated SentencePiece pieces` in SentencePiece's ModelProto.
+
+
+def detect_tokenizer_info(tokenizer: Mapping[str, Any] | None) -> Mapping[str, Json]:
+    """`tokenizer_info` from the content of tokenizer.json, or the defaults when there is none.
+
+    A decoder ByteLevel or ByteFallback, alone or in a Sequence (where the last one counts), gives the method; a
+    normalizer that prepends the space character asks for a space before what is encoded; a decoder that strips one
+    leading space asks for that when decoding.
+    """
+    info: dict[str, Json] = {
+        "token_postproc_method": "byte_fallback",
+        "prepend_space_in_encode": False,
+        "strip_space_in_decode": False,
+    }
+    if tokenizer is None:
+        return info
+    for decoder in _steps(tokenizer.get("decoder"), "decoders"):
+        kind = decoder.get("type")
+        if kind == "ByteLevel":
+            info["token_postproc_method"] = "byte_level"
+        elif kind == "ByteFallback":
+            info["token_postproc_method"] = "byte_fallback"
+        elif kind == "Strip" and (decoder.get("content"), decoder.get("start"), decoder.get("stop")) == (" ", 1, 0):
+            info["strip_space_in_decode"] = True
+    for normalizer in _steps(tokenizer.get("normalizer"), "normalizers"):
+        if normalizer.get("type") == "Prepend" and normalizer.get("prepend") == _SPACE:
+            info["prepend_space_in_encode"] = True
+    return info
+
+
+def _steps(value: Any, members: str) -> Iterator[Mapping[str, Any]]:
+    """The steps of a component of tokenizer.json: the members of a Sequence, or the component itself."""
+    if not isinstance(value, dict):
+        return
+    steps = value.get(members) if value.get("type") == "Sequence" else [value]
+    yield from (step for step in (steps if isinstance(steps, list) else []) if isinstance(step, dict))
+
+
+def active_vocab_size(files: Mapping[str, bytes]) -> int:
+    """The number of distinct tokens of a tokenizer: what `len(AutoTokenizer.from_pretrained(...))` returns.
+
+    `files` are the tokenizer's files by name (special_tokens_map.json among them where there is one).  tokenizer.json is
+    preferred; without it the pieces of tokenizer.model or the entries of vocab.json are counted, with those of
+    added_tokens.json.  Raises InputError when no tokenizer is
+    there, when a file cannot be understood, or when tokenizer.json lists an added token twice.
+    """
+    if "tokenizer.json" in files:
+
+        def content(name: str) -> dict[str, Any]:
+            return parse_json(files[name], name) if name in files else {}
+
+        config = content("tokenizer_config.json")
+        tokens = _tokens_of_json(content("tokenizer.json")) | _tokens_of_config(config)
+        if "added_tokens_decoder" not in config:
+            # The older files say what tokenizer_config.json would otherwise; where it does, transformers ignores them.
+            tokens |= _tokens_of_config(content("special_tokens_map.json")) | set(content("added_tokens.json"))
+        return len(tokens)
+    if "tokenizer.model" in files:
+        tokens = set(sentencepiece_pieces(files["tokenizer.model"]))
+    elif "vocab.json" in files and "merges.txt" in files:
+        tokens = set(parse_json(files["vocab.json"], "vocab.json"))
+    else:
+        raise InputError(
+            "the checkpoint has no tokenizer",
+            why="neither tokenizer.json nor tokenizer.model nor vocab.json with merges.txt is there",
+            fix="put tokenizer.json beside config.json",
+        )
+    if "added_tokens.json" in files:
+        tokens |= set(parse_json(files["added_tokens.json"], "added_tokens.json"))
+    return len(tokens)
+
+
+def parse_json(data: bytes, file: str) -> dict[str, Any]:
+    """The object in a JSON file of the checkpoint; raises InputError when it is something else."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise InputError("not valid JSON", where=file, why=str(error)) from error
+    if not isinstance(value, dict):
+        raise InputError("must hold a JSON object", where=file)
+    return value
+
+
+def _tokens_of_json(tokenizer: Mapping[str, Any]) -> set[str]:
+    model = tokenizer.get("model")
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    if isinstance(vocabulary, dict):
+        tokens = set(vocabulary)
+    elif isinstance(vocabulary, list) and all(isinstance(item, list) and item for item in vocabulary):
+        tokens = {item[0] for item in vocabulary}  # Unigram: pairs of a piece and its score.
+    else:
+        raise InputError(
+            "has no vocabulary", where="tokenizer.json", why="'model.vocab' is missing or not a vocabulary"
+        )
+    seen: set[str] = set()
+    for entry in tokenizer.get("added_tokens") or []:
+        content = _content(entry)
+        if content is None:
+            raise InputError("an entry of 'added_tokens' has no content", where="tokenizer.json")
+        if content in seen:
+            raise InputError(
+                f"the added token {json.dumps(content, ensure_ascii=False)} is listed twice",
+                where="tokenizer.json",
+                why="tokenizers then number the tokens after it wrongly",
+                fix="remove one of the two entries of 'added_tokens'",
+            )
+        seen.add(content)
+    return tokens | seen
+
+
+def _tokens_of_config(config: Mapping[str, Any]) -> set[str]:
+    """Tokens named by tokenizer_config.json (or special_tokens_map.json): they are added where the vocabulary lacks them."""
+    entries: list[Any] = [config.get(name) for name in _SPECIAL]
+    for name in _SPECIAL_LISTS:
+        listed = config.get(name)
+        entries.extend(listed.values() if isinstance(listed, dict) else listed if isinstance(listed, list) else [])
+    decoder = config.get("added_tokens_decoder")
+    entries.extend(decoder.values() if isinstance(decoder, dict) else [])
+    return {content for entry in entries if (content := _content(entry))}
+
+
+def _content(entry: Any) -> str | None:
+    """A token's text: it is written as a string or as an object with its properties."""
+    content = entry.get("content") if isinstance(entry, dict) else entry
+    return content if isinstance(content, str) else None
+
+
+def sentencepiece_pieces(data: bytes) -> list[str]:
+    """The pieces of a SentencePiece model in order, read from its protobuf form; raises InputError when it is damaged.
+
+    Only two fields are followed: `ModelProto.pieces` (1) and `SentencePiece.piece` (1).
+    """
+    try:
+        pieces = [
+            next((text.decode() for field, text in _fields(message) if field == 1 and isinstance(text, bytes)), "")
+            for number, message in _fields(data)
+            if number == _SENTENCEPIECE_PIECES and isinstance(message, bytes)
+        ]
+    except (IndexError, ValueError) as error:
+        raise InputError("not a SentencePiece model", where="tokenizer.model", why=str(error)) from error
+    if not pieces:
+        raise InputError("not a SentencePiece model", where="tokenizer.model", why="it has no pieces")
+    return pieces
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, bytes | int]]:
+    """The fields of a protobuf message: number and value (bytes where length-delimited, an integer otherwise)."""
+    at = 0
+    while at < len(data):
+        key, at = _varint(data, at)
+        wire = key & 7
+        if wire == 0:
+            value, at = _varint(data, at)
+            yield key >> 3, value
+            continue
+        if wire == 2:
+            size, at = _varint(data, at)
+        elif wire in (1, 5):
+            size = 8 if wire == 1 else 4
+        else:
+            raise ValueError(f"unknown wire type {wire} at byte {at}")
+        if at + size > len(data):
+            raise ValueError(f"a field at byte {at} is larger than the file")
+        yield key >> 3, data[at : at + size]
+        at += size
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        if at >= len(data) or shift > 63:
+            raise ValueError(f"a number at byte {at} does not end")
+        byte = data[at]
+        value |= (byte & 0x7F) << shift
+        at += 1
+        shift += 7
+        if byte < 0x80:
+            return value, at
