@@ -1,0 +1,183 @@
+"""The config task: mlc-chat-config.json and the tokenizer's files.
+
+Depends on the small files of a checkpoint (or on a preset), the metadata, the sampling values and the conversation
+template; never on weights or on a platform.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from llmbuild.canonical import Json
+from llmbuild.errors import InputError, Where
+from llmbuild.tasks.kind import Job, TaskKind
+
+CONFIG_FILE = "mlc-chat-config.json"
+SPECIAL_TOKENS_FILE = "special_tokens_map.json"  # Read to count tokens, but no runtime wants it beside the weights.
+VERSION = "0.1.0"
+DEFAULT_MAX_BATCH_SIZE = 128
+
+GENERATION_DEFAULTS: Mapping[str, Json] = {
+    "temperature": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+    "repetition_penalty": 1.0,
+    "top_p": 1.0,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+"""Sampling values and token ids where neither the manifest nor the checkpoint says them."""
+
+CHECKPOINT_PATTERNS = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.model",
+    "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "tokenizer_config.json",
+    SPECIAL_TOKENS_FILE,
+    "*.gguf",
+)
+"""The files of a checkpoint that this task reads (a GGUF file holds all of it itself)."""
+
+
+def run(job: Job) -> None:
+    """Write mlc-chat-config.json (formats.md has its fields) and copy the tokenizer's files beside it."""
+    from llmbuild.conversation.tokenizer_info import (
+        TOKENIZER_FILES,
+        active_vocab_size,
+        detect_tokenizer_info,
+        parse_json,
+    )
+    from llmbuild.models.registry import family, infer_model_type
+
+    params: Mapping[str, Any] = job.params
+    files: dict[str, bytes] = {}
+    special: dict[str, bytes] = {}
+    if params["preset"] is not None:
+        source: Mapping[str, Any] = params["preset"]
+        generation_config: Mapping[str, Any] | None = None
+    else:
+        from llmbuild.checkpoints import read_metadata
+
+        metadata = read_metadata(job.inputs["checkpoint"])
+        source, generation_config = metadata.config, metadata.generation_config
+        files = {
+            name: _content(metadata.tokenizer_files[name])
+            for name in TOKENIZER_FILES
+            if name in metadata.tokenizer_files
+        }
+        special_tokens = job.inputs["checkpoint"] / SPECIAL_TOKENS_FILE
+        if special_tokens.is_file():
+            special[SPECIAL_TOKENS_FILE] = special_tokens.read_bytes()
+    model_type = params["model-type"] or infer_model_type(dict(source))
+    config = family(model_type).configure(source, _overrides(params["metadata"]))
+    model_config = config.to_json()
+    tokenizer = parse_json(files["tokenizer.json"], "tokenizer.json") if "tokenizer.json" in files else None
+    generation = _generation(
+        (params["generation"], "manifest", _snake),
+        (generation_config or {}, "generation_config.json", None),
+        (source, "config.json", None),
+    )
+    chat_config: dict[str, Any] = {
+        "version": VERSION,
+        "model_type": model_type,
+        "quantization": params["quantization"],
+        "model_config": model_config,
+        "vocab_size": config.vocab_size,
+        "context_window_size": config.context_window_size,
+        "sliding_window_size": config.sliding_window_size,
+        "prefill_chunk_size": config.prefill_chunk_size,
+        "attention_sink_size": config.attention_sink_size,
+        "tensor_parallel_shards": config.tensor_parallel_shards,
+        "pipeline_parallel_stages": model_config.get("pipeline_parallel_stages", 1),
+        "active_vocab_size": config.vocab_size if params["preset"] is not None else active_vocab_size(files | special),
+        **{name: generation[name] for name in GENERATION_DEFAULTS if not name.endswith("_id")},
+        "tokenizer_files": list(files),
+        "tokenizer_info": detect_tokenizer_info(tokenizer),
+        "conv_template": params["conversation"],
+        **{name: generation[name] for name in GENERATION_DEFAULTS if name.endswith("_id")},
+        "model_task": "chat",
+        "embedding_metadata": None,
+    }
+    for name, content in files.items():
+        (job.out / name).write_bytes(content)
+    (job.out / CONFIG_FILE).write_text(json.dumps(chat_config, indent=2, allow_nan=False), encoding="utf-8")
+    job.progress(len(files) + 1, len(files) + 1, "files")
+
+
+def _content(file: bytes | Path) -> bytes:
+    return file if isinstance(file, bytes) else file.read_bytes()
+
+
+def _snake(name: str) -> str:
+    return name.replace("-", "_")
+
+
+def _overrides(metadata: Mapping[str, Any]) -> Any:
+    """The manifest's metadata (kebab-case keys, only what is set) as a family's overrides."""
+    from llmbuild.models.family import Overrides
+
+    values = {_snake(name): value for name, value in metadata.items()}
+    return Overrides(**{"max_batch_size": DEFAULT_MAX_BATCH_SIZE, **values})
+
+
+def _generation(*places: tuple[Mapping[str, Any], str, Callable[[str], str] | None]) -> Mapping[str, Json]:
+    """Each sampling value and token id from the first place that has it, else its default.
+
+    A place is (values, file for messages, spelling of its keys or None).  A null counts as absent.  Raises InputError
+    for a value of the wrong type.
+    """
+    chosen: dict[str, Json] = dict(GENERATION_DEFAULTS)
+    for values, file, spelling in reversed(places):
+        for key, value in values.items():
+            name = spelling(key) if spelling else key
+            if name not in GENERATION_DEFAULTS or value is None:
+                continue
+            if not _valid(name, value):
+                raise InputError(
+                    f"must be {_expected(name)}, not {json.dumps(value, default=str):.80}", where=Where(file, key=key)
+                )
+            chosen[name] = value
+    return chosen
+
+
+def _valid(name: str, value: Any) -> bool:
+    if isinstance(value, bool):
+        return False
+    if not name.endswith("_id"):
+        return isinstance(value, int | float) and math.isfinite(value)
+    if isinstance(value, list) and name == "eos_token_id":
+        return bool(value) and all(isinstance(item, int) and not isinstance(item, bool) for item in value)
+    return isinstance(value, int)
+
+
+def _expected(name: str) -> str:
+    if not name.endswith("_id"):
+        return "a number"
+    return "a token id or a list of token ids" if name == "eos_token_id" else "a token id"
+
+
+KIND = TaskKind(
+    name="config",
+    version=1,
+    params=("quantization", "model-type", "conversation", "metadata", "generation", "preset"),
+    sources=(
+        "llmbuild.tasks.config",
+        "llmbuild.tasks.kind",
+        "llmbuild.conversation.tokenizer_info",
+        "llmbuild.models",
+        "llmbuild.checkpoints",
+        "llmbuild.canonical",
+        "llmbuild.errors",
+    ),
+    tools=(),
+    run=run,
+)

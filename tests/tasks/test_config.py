@@ -1,0 +1,186 @@
+"""The config task: fields, precedence, tokenizer files, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmbuild.conversation.templates import resolve_template
+from llmbuild.errors import InputError
+from llmbuild.tasks.config import KIND
+from llmbuild.tasks.kind import Job
+from tests.helpers.checkpoints import make_checkpoint
+
+FIELDS = [
+    "version",
+    "model_type",
+    "quantization",
+    "model_config",
+    "vocab_size",
+    "context_window_size",
+    "sliding_window_size",
+    "prefill_chunk_size",
+    "attention_sink_size",
+    "tensor_parallel_shards",
+    "pipeline_parallel_stages",
+    "active_vocab_size",
+    "temperature",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "top_p",
+    "tokenizer_files",
+    "tokenizer_info",
+    "conv_template",
+    "pad_token_id",
+    "bos_token_id",
+    "eos_token_id",
+    "model_task",
+    "embedding_metadata",
+]
+
+
+def run(out: Path, checkpoint: Path | None, **params: Any) -> dict[str, Any]:
+    """Run the task into `out` and return mlc-chat-config.json."""
+    out.mkdir(exist_ok=True)
+    scratch = out.parent / "scratch"
+    scratch.mkdir(exist_ok=True)
+    defaults = {
+        "quantization": "q4f32_1",
+        "model-type": None,
+        "conversation": resolve_template("chatml", Path()),
+        "metadata": {},
+        "generation": {},
+        "preset": None,
+    }
+    assert set(defaults) == set(KIND.params)
+    inputs = {} if checkpoint is None else {"checkpoint": checkpoint}
+    KIND.run(Job({**defaults, **params}, inputs, {}, out, scratch, lambda done, total, unit="": None))
+    result: dict[str, Any] = json.loads((out / "mlc-chat-config.json").read_text())
+    return result
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    return make_checkpoint(tmp_path / "checkpoint", "llama")
+
+
+def change(file: Path, **values: Any) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+
+
+def test_fields_in_order_and_their_values(tmp_path: Path, checkpoint: Path) -> None:
+    from transformers import AutoTokenizer
+
+    config = run(tmp_path / "out", checkpoint)
+    assert list(config) == FIELDS
+    assert config["version"] == "0.1.0"
+    assert (config["model_type"], config["quantization"], config["vocab_size"]) == ("llama", "q4f32_1", 320)
+    assert (config["context_window_size"], config["sliding_window_size"], config["attention_sink_size"]) == (
+        256,
+        -1,
+        -1,
+    )
+    assert (config["prefill_chunk_size"], config["tensor_parallel_shards"]) == (256, 1)
+    assert config["model_config"]["max_batch_size"] == 128
+    assert config["active_vocab_size"] == len(AutoTokenizer.from_pretrained(checkpoint))
+    assert (config["temperature"], config["top_p"], config["repetition_penalty"]) == (0.7, 0.9, 1.0)
+    assert (config["pad_token_id"], config["bos_token_id"], config["eos_token_id"]) == (0, 1, 2)
+    assert config["tokenizer_files"] == ["tokenizer.json", "tokenizer_config.json"]
+    assert config["tokenizer_info"]["token_postproc_method"] == "byte_fallback"
+    assert config["conv_template"]["name"] == "chatml"
+    assert (config["model_task"], config["embedding_metadata"]) == ("chat", None)
+    written = (tmp_path / "out" / "mlc-chat-config.json").read_text()
+    assert written == json.dumps(config, indent=2)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "mlc-chat-config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+
+
+def test_sliding_window(tmp_path: Path) -> None:
+    config = run(tmp_path / "out", make_checkpoint(tmp_path / "checkpoint", "mistral"))
+    assert (config["context_window_size"], config["sliding_window_size"], config["attention_sink_size"]) == (-1, 32, 4)
+
+
+def test_metadata_overrides(tmp_path: Path, checkpoint: Path) -> None:
+    metadata = {"context-window-size": 128, "prefill-chunk-size": 64, "max-batch-size": 2}
+    config = run(tmp_path / "out", checkpoint, metadata=metadata)
+    assert (config["context_window_size"], config["prefill_chunk_size"]) == (128, 64)
+    model_config = config["model_config"]
+    assert (model_config["context_window_size"], model_config["max_batch_size"]) == (128, 2)
+
+
+def test_precedence_of_sampling_values(tmp_path: Path, checkpoint: Path) -> None:
+    change(checkpoint / "config.json", temperature=0.1, top_p=0.2, repetition_penalty=1.3, presence_penalty=0.5)
+    change(
+        checkpoint / "generation_config.json", temperature=0.7, top_p=0.9, repetition_penalty=None, eos_token_id=[2, 4]
+    )
+    config = run(tmp_path / "out", checkpoint, generation={"temperature": 0.0})
+    assert [config[name] for name in ("temperature", "top_p", "repetition_penalty", "presence_penalty")] == [
+        0.0,
+        0.9,
+        1.3,
+        0.5,
+    ]
+    assert (config["frequency_penalty"], config["eos_token_id"]) == (0.0, [2, 4])
+
+
+def test_defaults_without_generation_config(tmp_path: Path, checkpoint: Path) -> None:
+    (checkpoint / "generation_config.json").unlink()
+    values = json.loads((checkpoint / "config.json").read_text())
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        values.pop(name)
+    (checkpoint / "config.json").write_text(json.dumps(values))
+    config = run(tmp_path / "out", checkpoint)
+    assert (config["temperature"], config["top_p"], config["presence_penalty"]) == (1.0, 1.0, 0.0)
+    assert (config["pad_token_id"], config["bos_token_id"], config["eos_token_id"]) == (0, 1, 2)
+
+
+def test_weights_are_not_needed(tmp_path: Path, checkpoint: Path) -> None:
+    whole = run(tmp_path / "whole", checkpoint)
+    for weights in checkpoint.glob("*.safetensors"):
+        weights.unlink()
+    assert run(tmp_path / "small", checkpoint) == whole
+
+
+def test_a_preset_needs_no_checkpoint(tmp_path: Path) -> None:
+    from llmbuild.models.presets import PRESETS
+
+    name = next(iter(PRESETS))
+    config = run(tmp_path / "out", None, preset=PRESETS[name])
+    assert config["active_vocab_size"] == config["vocab_size"]
+    assert (config["tokenizer_files"], list(config)) == ([], FIELDS)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mlc-chat-config.json"]
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "said"),
+    [
+        ("generation_config.json", {"temperature": "hot"}, "generation_config.json: temperature: must be a number"),
+        ("generation_config.json", {"top_p": float("nan")}, "top_p: must be a number"),
+        ("generation_config.json", {"eos_token_id": []}, "eos_token_id: must be a token id or a list"),
+        ("generation_config.json", {"pad_token_id": True}, "pad_token_id: must be a token id"),
+        ("config.json", {"model_type": "llamma"}, "llamma"),
+        (
+            "tokenizer.json",
+            {"added_tokens": [{"id": 0, "content": "<s>"}, {"id": 1, "content": "<s>"}]},
+            "listed twice",
+        ),
+    ],
+)
+def test_wrong_values_are_refused(tmp_path: Path, checkpoint: Path, file: str, values: Any, said: str) -> None:
+    change(checkpoint / file, **values)
+    with pytest.raises(InputError) as caught:
+        run(tmp_path / "out", checkpoint)
+    assert said in str(caught.value)
+
+
+def test_a_missing_tokenizer_is_refused(tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", "llama", tokenizer=False)
+    with pytest.raises(InputError, match="no tokenizer"):
+        run(tmp_path / "out", checkpoint)
