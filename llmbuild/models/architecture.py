@@ -1,0 +1,57 @@
+"""A decoder family: the shared implementation of `Family` over a configuration class and a list of ignored tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+from llmbuild.canonical import Json
+from llmbuild.errors import InputError, Where
+from llmbuild.models.configuration import DecoderConfig, Source
+from llmbuild.models.family import ModelConfig, Overrides
+from llmbuild.models.parameter import Parameter
+from llmbuild.models.parameters import parameters
+from llmbuild.models.spec import DecoderSpec
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderFamily:
+    """`architectures` are Hugging Face's class names; `ignored` are endings of tensor names that no parameter needs."""
+
+    model_type: str
+    architectures: tuple[str, ...]
+    config_class: type[DecoderConfig]
+    ignored: tuple[str, ...] = ("rotary_emb.inv_freq", "lm_head.weight")
+
+    def configure(self, source: Mapping[str, Json], overrides: Overrides) -> ModelConfig:
+        """See `Family.configure`.  As in MLC, an override replaces the field and every derived field is checked again."""
+        config = self.config_class.parse(Source(self.model_type, source))
+        changes: dict[str, Json] = {}
+        known = config.to_json()
+        for item in fields(overrides):
+            value = getattr(overrides, item.name)
+            if value is None or value == getattr(config, item.name):
+                continue
+            if item.name not in known:
+                key = item.name.replace("_", "-")
+                raise InputError(
+                    f"a {self.model_type} model has no {key}", where=Where("overrides", key=key), fix="remove the key"
+                )
+            changes[item.name] = value
+        if changes:
+            config = self.config_class.parse(Source(self.model_type, known | changes))
+        result: ModelConfig = config
+        return result
+
+    def decoder(self, config: ModelConfig) -> DecoderSpec:
+        """The architecture as data, for `llmbuild.models.build`."""
+        if not isinstance(config, DecoderConfig):
+            raise TypeError(f"{type(config).__name__} is not a decoder's configuration")
+        return config.decoder()
+
+    def parameters(self, config: ModelConfig) -> tuple[Parameter, ...]:
+        return parameters(self.decoder(config))
+
+    def unused(self, name: str) -> bool:
+        """A tied model's stored copy of the head is ignored too: an untied head is asked for before this is asked."""
+        return name.endswith(self.ignored)

@@ -1,0 +1,90 @@
+"""Qwen 2 and 2.5: Llama's block with biases on the fused q, k, v projection, which is called c_attn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llmbuild.models.architecture import DecoderFamily
+from llmbuild.models.configuration import (
+    ACTIVATIONS,
+    DEFAULT_BATCH,
+    LARGEST_LAYERS,
+    DecoderConfig,
+    FullAttention,
+    OneStage,
+    Source,
+    read_chunk,
+    read_context_window,
+    read_heads,
+    read_rope,
+    read_shards,
+    reject_partial_windows,
+)
+from llmbuild.models.spec import AttentionSpec, DecoderSpec, MlpSpec, NormSpec, RopeSpec
+
+
+@dataclass(frozen=True)
+class Qwen2Config(FullAttention, OneStage, DecoderConfig):
+    """MLC's fields in MLC's order; `dtype` is the constant that MLC's dataclass holds before a scheme is applied."""
+
+    hidden_act: str
+    hidden_size: int
+    intermediate_size: int
+    num_attention_heads: int
+    num_hidden_layers: int
+    num_key_value_heads: int
+    rms_norm_eps: float
+    rope_theta: float
+    vocab_size: int
+    tie_word_embeddings: bool
+    context_window_size: int
+    prefill_chunk_size: int
+    tensor_parallel_shards: int
+    head_dim: int
+    dtype: str
+    max_batch_size: int
+
+    @classmethod
+    def parse(cls, source: Source) -> Qwen2Config:
+        hidden, intermediate = source.integer("hidden_size"), source.integer("intermediate_size")
+        heads, kv_heads, head_dim = read_heads(source, hidden)
+        if heads * head_dim != hidden:
+            raise source.error("head_dim", f"{heads} heads of {head_dim} do not make the hidden size {hidden}")
+        layers = source.integer("num_hidden_layers", maximum=LARGEST_LAYERS)
+        reject_partial_windows(source, layers)
+        window = read_context_window(source)
+        return cls(
+            hidden_act=source.activation(default="silu", allowed=("silu", "swish", "gelu", "gelu_new", "relu")),
+            hidden_size=hidden,
+            intermediate_size=intermediate,
+            num_attention_heads=heads,
+            num_hidden_layers=layers,
+            num_key_value_heads=kv_heads,
+            rms_norm_eps=source.number("rms_norm_eps"),
+            rope_theta=read_rope(source).theta,
+            vocab_size=source.integer("vocab_size"),
+            tie_word_embeddings=source.flag("tie_word_embeddings", default=False),
+            context_window_size=window,
+            prefill_chunk_size=read_chunk(source, window),
+            tensor_parallel_shards=read_shards(source, heads=heads, kv_heads=kv_heads, intermediate=intermediate),
+            head_dim=head_dim,
+            dtype="float32",
+            max_batch_size=source.integer("max_batch_size", default=DEFAULT_BATCH),
+        )
+
+    def decoder(self) -> DecoderSpec:
+        return DecoderSpec(
+            vocab_size=self.vocab_size,
+            hidden_size=self.hidden_size,
+            num_layers=self.num_hidden_layers,
+            norm=NormSpec("rms", self.rms_norm_eps),
+            attention=AttentionSpec(
+                self.num_attention_heads, self.num_key_value_heads, self.head_dim, qkv="c_attn", qkv_bias=True
+            ),
+            rope=RopeSpec(self.rope_theta, self.head_dim),
+            mlp=MlpSpec(self.intermediate_size, ACTIVATIONS[self.hidden_act]),
+            tied_head=self.tie_word_embeddings,
+        )
+
+
+FAMILY = DecoderFamily("qwen2", ("Qwen2ForCausalLM",), Qwen2Config)

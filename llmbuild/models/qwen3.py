@@ -1,0 +1,106 @@
+"""Qwen 3 (dense): Qwen 2's names, with RMSNorm on each head of q and k and a head size of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llmbuild.models.architecture import DecoderFamily
+from llmbuild.models.configuration import (
+    ACTIVATIONS,
+    DEFAULT_BATCH,
+    LARGEST_LAYERS,
+    DecoderConfig,
+    FullAttention,
+    OneStage,
+    Source,
+    read_chunk,
+    read_context_window,
+    read_heads,
+    read_rope,
+    read_shards,
+    reject_partial_windows,
+)
+from llmbuild.models.spec import AttentionSpec, DecoderSpec, MlpSpec, NormSpec, RopeSpec
+
+HEAD_DIM = 128
+"""transformers' default of this family, which does not depend on the hidden size."""
+
+CHUNK = 2048
+"""MLC's default prefill chunk of this family, smaller than the others'."""
+
+
+@dataclass(frozen=True)
+class Qwen3Config(FullAttention, OneStage, DecoderConfig):
+    """MLC's fields in MLC's order; `weight_block_size` (fp8 checkpoints) is always null."""
+
+    hidden_act: str
+    hidden_size: int
+    intermediate_size: int
+    attention_bias: bool
+    num_attention_heads: int
+    num_hidden_layers: int
+    num_key_value_heads: int
+    rms_norm_eps: float
+    rope_theta: float
+    vocab_size: int
+    tie_word_embeddings: bool
+    context_window_size: int
+    prefill_chunk_size: int
+    tensor_parallel_shards: int
+    head_dim: int
+    dtype: str
+    max_batch_size: int
+    weight_block_size: None = None
+
+    @classmethod
+    def parse(cls, source: Source) -> Qwen3Config:
+        hidden, intermediate = source.integer("hidden_size"), source.integer("intermediate_size")
+        heads, kv_heads, head_dim = read_heads(source, hidden, HEAD_DIM)
+        layers = source.integer("num_hidden_layers", maximum=LARGEST_LAYERS)
+        reject_partial_windows(source, layers)
+        if source.values.get("quantization_config") is not None:
+            raise source.error("quantization_config", "an already quantized checkpoint is not supported for qwen3")
+        window = read_context_window(source)
+        return cls(
+            hidden_act=source.activation(default="silu", allowed=("silu", "swish", "gelu", "gelu_new", "relu")),
+            hidden_size=hidden,
+            intermediate_size=intermediate,
+            attention_bias=source.flag("attention_bias", default=False),
+            num_attention_heads=heads,
+            num_hidden_layers=layers,
+            num_key_value_heads=kv_heads,
+            rms_norm_eps=source.number("rms_norm_eps"),
+            rope_theta=read_rope(source).theta,
+            vocab_size=source.integer("vocab_size"),
+            tie_word_embeddings=source.flag("tie_word_embeddings", default=False),
+            context_window_size=window,
+            prefill_chunk_size=read_chunk(source, window, CHUNK),
+            tensor_parallel_shards=read_shards(source, heads=heads, kv_heads=kv_heads, intermediate=intermediate),
+            head_dim=head_dim,
+            dtype="float32",
+            max_batch_size=source.integer("max_batch_size", default=DEFAULT_BATCH),
+        )
+
+    def decoder(self) -> DecoderSpec:
+        norm = NormSpec("rms", self.rms_norm_eps)
+        return DecoderSpec(
+            vocab_size=self.vocab_size,
+            hidden_size=self.hidden_size,
+            num_layers=self.num_hidden_layers,
+            norm=norm,
+            attention=AttentionSpec(
+                self.num_attention_heads,
+                self.num_key_value_heads,
+                self.head_dim,
+                qkv="c_attn",
+                qkv_bias=self.attention_bias,
+                out_bias=self.attention_bias,
+                qk_norm=norm,
+            ),
+            rope=RopeSpec(self.rope_theta, self.head_dim),
+            mlp=MlpSpec(self.intermediate_size, ACTIVATIONS[self.hidden_act]),
+            tied_head=self.tie_word_embeddings,
+        )
+
+
+FAMILY = DecoderFamily("qwen3", ("Qwen3ForCausalLM",), Qwen3Config)

@@ -1,0 +1,259 @@
+"""Configurations of the five families: MLC's fields and derivations, both spellings of RoPE, overrides, errors."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from llmbuild.errors import InputError
+from llmbuild.models.family import Overrides
+from llmbuild.models.presets import preset, presets
+from llmbuild.models.registry import FAMILIES, family, infer_model_type
+
+LLAMA: dict[str, Any] = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 64,
+    "intermediate_size": 172,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 2,
+    "rms_norm_eps": 1e-5,
+    "vocab_size": 320,
+    "max_position_embeddings": 256,
+    "num_key_value_heads": 2,
+}
+NEOX: dict[str, Any] = {
+    "model_type": "gpt_neox",
+    "hidden_size": 64,
+    "intermediate_size": 256,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 2,
+    "vocab_size": 320,
+    "max_position_embeddings": 256,
+}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+
+
+def configure(model_type: str, source: dict[str, Any], **overrides: Any) -> Any:
+    return family(model_type).configure(source, Overrides(**overrides))
+
+
+def minimal(model_type: str) -> dict[str, Any]:
+    return dict(NEOX if model_type == "gpt_neox" else LLAMA, model_type=model_type, architectures=None)
+
+
+# The field names and their order, as MLC's configuration classes have them.
+FIELDS = {
+    "llama": "hidden_size intermediate_size num_attention_heads num_hidden_layers rms_norm_eps vocab_size "
+    "tie_word_embeddings position_embedding_base rope_scaling context_window_size prefill_chunk_size "
+    "num_key_value_heads head_dim tensor_parallel_shards pipeline_parallel_stages max_batch_size disaggregation",
+    "mistral": "hidden_size intermediate_size num_attention_heads num_hidden_layers rms_norm_eps vocab_size "
+    "position_embedding_base num_key_value_heads head_dim context_window_size sliding_window_size "
+    "prefill_chunk_size attention_sink_size tensor_parallel_shards max_batch_size",
+    "gpt_neox": "use_parallel_residual hidden_size intermediate_size num_attention_heads num_hidden_layers "
+    "layer_norm_eps vocab_size rotary_pct position_embedding_base context_window_size head_dim "
+    "prefill_chunk_size tensor_parallel_shards ffn_out_dtype max_batch_size",
+    "qwen2": "hidden_act hidden_size intermediate_size num_attention_heads num_hidden_layers num_key_value_heads "
+    "rms_norm_eps rope_theta vocab_size tie_word_embeddings context_window_size prefill_chunk_size "
+    "tensor_parallel_shards head_dim dtype max_batch_size",
+    "qwen3": "hidden_act hidden_size intermediate_size attention_bias num_attention_heads num_hidden_layers "
+    "num_key_value_heads rms_norm_eps rope_theta vocab_size tie_word_embeddings context_window_size "
+    "prefill_chunk_size tensor_parallel_shards head_dim dtype max_batch_size weight_block_size",
+}
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_model_config_has_mlcs_fields_and_reads_back_equal(model_type: str) -> None:
+    config = configure(model_type, minimal(model_type))
+    written = config.to_json()
+    assert list(written) == FIELDS[model_type].split()
+    assert configure(model_type, json.loads(json.dumps(written))) == config
+    assert config.max_batch_size == 128
+    assert config.tensor_parallel_shards == 1
+
+
+def test_llama_derivations() -> None:
+    config = configure("llama", LLAMA)
+    assert (config.head_dim, config.num_key_value_heads, config.position_embedding_base) == (16, 2, 10000)
+    assert (config.context_window_size, config.prefill_chunk_size) == (256, 256)
+    assert (config.sliding_window_size, config.attention_sink_size) == (-1, -1)
+    long = configure("llama", LLAMA | {"max_position_embeddings": 131072})
+    assert long.prefill_chunk_size == 8192
+    without_groups = {key: value for key, value in LLAMA.items() if key != "num_key_value_heads"}
+    assert configure("llama", without_groups).num_key_value_heads == 4
+
+
+@pytest.mark.parametrize(
+    ("spelling", "theta", "scaling"),
+    [
+        ({}, 10000, None),
+        ({"rope_theta": 5e5, "rope_scaling": LLAMA3}, 5e5, LLAMA3),
+        ({"rope_theta": 5e5, "rope_scaling": {**LLAMA3, "type": "llama3"}}, 5e5, LLAMA3),
+        ({"rope_parameters": {"rope_theta": 5e5, **LLAMA3}}, 5e5, LLAMA3),
+        ({"rope_parameters": {"rope_theta": 100.0, "rope_type": "default"}}, 100.0, None),
+        ({"rope_parameters": {"full_attention": {"rope_theta": 100.0}}}, 100.0, None),
+        ({"rope_scaling": {"rope_type": "default"}, "rope_theta": 7.0}, 7.0, None),
+        ({"rope_scaling": None, "rope_theta": 7}, 7, None),
+        ({"position_embedding_base": 9, "rope_theta": 7}, 9, None),
+    ],
+)
+def test_rope_in_both_spellings(spelling: dict[str, Any], theta: float, scaling: Any) -> None:
+    config = configure("llama", LLAMA | spelling)
+    assert config.position_embedding_base == theta
+    assert config.rope_scaling == scaling
+
+
+def test_gpt_neox_rope_spellings() -> None:
+    assert configure("gpt_neox", NEOX).rotary_pct == 0.25
+    assert configure("gpt_neox", NEOX | {"rotary_pct": 0.5, "rotary_emb_base": 300}).position_embedding_base == 300
+    newer = configure("gpt_neox", NEOX | {"rope_parameters": {"rope_theta": 5.0, "partial_rotary_factor": 0.5}})
+    assert (newer.rotary_pct, newer.position_embedding_base) == (0.5, 5.0)
+
+
+def test_mistral_windows() -> None:
+    sliding = configure("mistral", LLAMA | {"sliding_window": 64})
+    assert (sliding.sliding_window_size, sliding.context_window_size) == (64, -1)
+    assert (sliding.prefill_chunk_size, sliding.attention_sink_size) == (64, 4)
+    full = configure("mistral", LLAMA | {"sliding_window": None})
+    assert (full.sliding_window_size, full.context_window_size, full.prefill_chunk_size) == (-1, 256, 256)
+    assert configure("mistral", LLAMA | {"sliding_window": 64}, attention_sink_size=0).attention_sink_size == 0
+    assert configure("mistral", LLAMA | {"sliding_window": 64}, sliding_window_size=32).prefill_chunk_size == 32
+
+
+def test_overrides_replace_and_derive_again() -> None:
+    config = configure("llama", LLAMA, context_window_size=128, max_batch_size=3, disaggregation=True)
+    assert (config.context_window_size, config.prefill_chunk_size, config.max_batch_size) == (128, 128, 3)
+    assert config.disaggregation is True
+    assert configure("llama", LLAMA, prefill_chunk_size=32).prefill_chunk_size == 32
+    assert configure("llama", LLAMA, prefill_chunk_size=999).prefill_chunk_size == 256
+    assert configure("qwen3", LLAMA | {"max_position_embeddings": 9999}).prefill_chunk_size == 2048
+
+
+def test_an_override_that_a_family_lacks_is_an_error_unless_it_says_what_is_already_so() -> None:
+    configure("qwen2", LLAMA, sliding_window_size=-1, pipeline_parallel_stages=1, disaggregation=False)
+    with pytest.raises(InputError, match="no sliding-window-size"):
+        configure("qwen2", LLAMA, sliding_window_size=64)
+
+
+def test_llama_biases_are_written_only_where_present() -> None:
+    written = configure("llama", LLAMA | {"attention_bias": True}).to_json()
+    assert written["attention_bias"] is True
+    assert "mlp_bias" not in written
+
+
+@pytest.mark.parametrize(
+    ("model_type", "change", "key"),
+    [
+        ("llama", {"hidden_size": None}, "hidden_size"),
+        ("llama", {"hidden_size": "64"}, "hidden_size"),
+        ("llama", {"hidden_size": True}, "hidden_size"),
+        ("llama", {"hidden_size": 66}, "hidden_size"),
+        ("llama", {"vocab_size": -1}, "vocab_size"),
+        ("llama", {"vocab_size": 1 << 40}, "vocab_size"),
+        ("llama", {"num_hidden_layers": 1 << 20}, "num_hidden_layers"),
+        ("llama", {"num_key_value_heads": 3}, "num_key_value_heads"),
+        ("llama", {"head_dim": 15}, "head_dim"),
+        ("llama", {"hidden_act": "gelu"}, "hidden_act"),
+        ("llama", {"rms_norm_eps": None}, "rms_norm_eps"),
+        ("llama", {"rms_norm_eps": float("nan")}, "rms_norm_eps"),
+        ("llama", {"max_position_embeddings": None}, "context_window_size"),
+        ("llama", {"rope_theta": "big"}, "rope_theta"),
+        ("llama", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling.rope_type"),
+        ("llama", {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "rope_scaling.rope_type"),
+        ("llama", {"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}, "rope_parameters.rope_type"),
+        ("llama", {"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rope_scaling.low_freq_factor"),
+        ("llama", {"rope_scaling": [1]}, "rope_scaling"),
+        ("llama", {"tensor_parallel_shards": 3}, "tensor_parallel_shards"),
+        ("llama", {"pipeline_parallel_stages": 3}, "pipeline_parallel_stages"),
+        ("llama", {"prefill_chunk_size": -4}, "prefill_chunk_size"),
+        ("llama", {"tie_word_embeddings": "yes"}, "tie_word_embeddings"),
+        ("mistral", {"rope_scaling": {"rope_type": "llama3"}}, "rope_scaling.rope_type"),
+        ("mistral", {"sliding_window": 4}, "attention_sink_size"),
+        ("mistral", {"context_window_size": -1}, "context_window_size"),
+        ("gpt_neox", {"hidden_act": "relu"}, "hidden_act"),
+        ("gpt_neox", {"rotary_pct": 0.01}, "rotary_pct"),
+        ("gpt_neox", {"rotary_pct": 2}, "rotary_pct"),
+        ("gpt_neox", {"ffn_out_dtype": "float16"}, "ffn_out_dtype"),
+        ("qwen2", {"use_sliding_window": True, "max_window_layers": 1}, "use_sliding_window"),
+        ("qwen2", {"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
+        ("qwen2", {"head_dim": 32}, "head_dim"),
+        ("qwen3", {"quantization_config": {"quant_method": "fp8"}}, "quantization_config"),
+    ],
+)
+def test_a_wrong_configuration_names_its_key(model_type: str, change: dict[str, Any], key: str) -> None:
+    with pytest.raises(InputError) as error:
+        configure(model_type, minimal(model_type) | change)
+    assert error.value.where == f"config.json: {key}"
+
+
+def test_model_type_is_inferred() -> None:
+    assert infer_model_type(LLAMA) == "llama"
+    assert infer_model_type({"model_type": "qwen3"}) == "qwen3"
+    assert infer_model_type({"architectures": ["MistralForCausalLM"], "model_type": "other"}) == "mistral"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"model_type": "bert"},
+        {"model_type": 3},
+        {"model_type": "llama", "architectures": ["LlamaForSequenceClassification"]},
+    ],
+)
+def test_an_unsupported_architecture_lists_the_supported(config: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="LlamaForCausalLM"):
+        infer_model_type(config)
+
+
+def test_an_unknown_model_type_is_answered_with_the_nearest() -> None:
+    with pytest.raises(InputError, match="did you mean 'llama'"):
+        family("lama")
+
+
+@pytest.mark.parametrize("name", presets())
+def test_every_preset_configures(name: str) -> None:
+    config = preset(name)
+    model = family(infer_model_type(config))
+    assert model.parameters(model.configure(config, Overrides()))
+
+
+def test_preset_aliases_and_suggestions() -> None:
+    assert preset("llama2_7b") is preset("Llama-2-7B")
+    assert preset("redpajama_3b_v1")["vocab_size"] == 50432
+    assert preset("Mistral-7B-Instruct-v0.2")["sliding_window"] is None
+    with pytest.raises(InputError, match="did you mean 'smollm2_135m'"):
+        preset("smollm2_135")
+
+
+@pytest.mark.parametrize(
+    ("name", "billions"),
+    [
+        ("RedPajama-INCITE-Chat-3B", 2.776),
+        ("Llama-2-7B", 6.738),
+        ("Llama-3.1-8B", 8.030),
+        ("Mistral-7B-Instruct-v0.2", 7.242),
+        ("CodeLlama-7B", 6.739),
+        ("Qwen2.5-0.5B", 0.494),
+        ("Qwen3-0.6B", 0.596),
+        ("SmolLM2-135M", 0.1345),
+    ],
+)
+def test_preset_parameter_counts_are_the_published_ones(name: str, billions: float) -> None:
+    config = preset(name)
+    model = family(infer_model_type(config))
+    total = 0
+    for parameter in model.parameters(model.configure(config, Overrides())):
+        size = 1
+        for dimension in parameter.shape:
+            size *= dimension
+        total += size
+    assert total / 1e9 == pytest.approx(billions, rel=1e-3)
