@@ -1,0 +1,90 @@
+"""Linear layers on CPU: which of our kernels serves a layer, and TVM's operators where none does."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from tvm import tirx
+from tvm.relax.frontend import nn
+from tvm.relax.frontend.nn import op
+
+from llmbuild.compiler.kernels import dense, group4
+from llmbuild.compiler.kernels.tile import TILE_COLUMNS
+from llmbuild.quantization.scheme import Scheme
+
+if TYPE_CHECKING:
+    from llmbuild.quantization.layers import Kernels
+
+
+class CpuKernels:
+    """Our kernels for NK layouts of 4 bits in groups of 32, and for unquantized weights; `fallback` for the rest
+    (3 bits, KN layouts, widths that are no multiple of a group, fewer than 16 outputs)."""
+
+    def __init__(self, fallback: Kernels) -> None:
+        self.fallback = fallback
+
+    def linear(self, x: nn.Tensor, weight: nn.Tensor, out_dtype: str | None) -> nn.Tensor:
+        """x [..., K] times the transpose of weight [N, K]."""
+        n, k = weight.shape
+        out = out_dtype or x.dtype
+        rows = _rows(x.shape)
+        if not _wide(n) or not isinstance(k, int) or rows is None:
+            return self.fallback.linear(x, weight, out_dtype)
+        before, single, after = rows
+        if single:
+            name, kernel = "dense_vector", dense.vector_kernel(k, before, x.dtype, weight.dtype, out)
+        else:
+            name, kernel = "dense_matrix", dense.matrix_kernel(k, before, after, x.dtype, weight.dtype, out)
+        return _call(name, kernel, [x, weight], [*x.shape[:-1], n], out)
+
+    def group_linear(
+        self,
+        x: nn.Tensor,
+        q_weight: nn.Tensor,
+        q_scale: nn.Tensor,
+        scheme: Scheme,
+        n: Any,
+        k: int,
+        out_dtype: str | None,
+    ) -> nn.Tensor:
+        """x [..., K] times the transpose of the packed weight of N outputs."""
+        out = out_dtype or x.dtype
+        rows = _rows(x.shape)
+        ours = (
+            scheme.bits == 4 and scheme.group_size == group4.GROUP and scheme.layout == "NK" and k % group4.GROUP == 0
+        )
+        if not ours or not _wide(n) or rows is None:
+            return self.fallback.group_linear(x, q_weight, q_scale, scheme, n, k, out_dtype)
+        before, single, after = rows
+        if single:
+            name, kernel = "group4_vector", group4.vector_kernel(k, before, x.dtype, q_scale.dtype, out)
+        else:
+            name, kernel = "group4_matrix", group4.matrix_kernel(k, before, after, x.dtype, q_scale.dtype, out)
+        return _call(name, kernel, [x, q_weight, q_scale], [*x.shape[:-1], n], out)
+
+
+def _wide(n: Any) -> bool:
+    """Whether a panel of outputs fits.  A dynamic number of outputs is a vocabulary, which `lower` checks."""
+    return not isinstance(n, int) or n >= TILE_COLUMNS
+
+
+def _rows(shape: list[Any]) -> tuple[int, bool, int] | None:
+    """Unit dimensions before the rows, whether there is a single row, and unit dimensions after it.  None where two
+    dimensions hold rows: no exported function has such an input."""
+    leading = shape[:-1]
+    many = [index for index, size in enumerate(leading) if not _is_one(size)]
+    if len(many) > 1 or not leading:
+        return None
+    if not many:
+        return len(leading) - 1, True, 0
+    return many[0], False, len(leading) - 1 - many[0]
+
+
+def _is_one(size: Any) -> bool:
+    return (isinstance(size, int) and size == 1) or (isinstance(size, tirx.IntImm) and int(size) == 1)
+
+
+def _call(name: str, kernel: Any, args: list[nn.Tensor], shape: list[Any], dtype: str) -> nn.Tensor:
+    depth = math.prod(args[0].shape[-1:])
+    return op.tensor_ir_op(kernel, f"{name}_{depth}", args, out=nn.Tensor.placeholder(shape, dtype))

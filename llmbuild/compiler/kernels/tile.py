@@ -1,0 +1,83 @@
+"""What the CPU kernels share: conversions, the horizontal sum, and the register tile of a matrix product.
+
+The kernels are written for 8 float32 lanes (AVX2, and two registers' worth of NEON or SSE); LLVM splits or joins them for
+the target.  They use parallel, vectorized and unrolled loops only, no intrinsics, so that one text serves every CPU.
+Small buffers have the scope "global": below 1 KiB TVM puts those on the stack, from where LLVM promotes them to
+registers; the scope "local" would give a heap workspace with a store after each multiply-add.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm.script import tirx as T
+
+LANES = 8
+"""float32 elements a vector."""
+
+TILE_ROWS = 6
+"""Rows of x in a register tile: 6 x 2 vectors of accumulators leave 4 of 16 registers for operands."""
+
+TILE_COLUMNS = 2 * LANES
+"""Outputs in a register tile, and the width of a panel."""
+
+GEMV_ROWS = 4
+"""Outputs that one step of a matrix-vector product computes together, sharing each load of x."""
+
+
+def f32(value: Any) -> Any:
+    """The expression in float32."""
+    return value if value.ty.dtype == "float32" else T.Cast("float32", value)
+
+
+def lane_sum(values: Any, row: Any) -> Any:
+    """The sum of the 8 lanes of values[row, :], as a tree of three steps."""
+    return ((values[row, 0] + values[row, 4]) + (values[row, 2] + values[row, 6])) + (
+        (values[row, 1] + values[row, 5]) + (values[row, 3] + values[row, 7])
+    )
+
+
+def block_start(block: Any, width: int, extent: Any) -> Any:
+    """Where block number `block` starts when the last block is moved back to end at `extent` (overlapping, not cut)."""
+    return T.min(block * width, extent - width)
+
+
+def clamped_row(block: Any, lane: int, extent: Any) -> Any:
+    """Row `lane` of a block of TILE_ROWS.  The last block is moved back as in `block_start`; where there are fewer rows
+    than the tile has, the last one is computed several times, with the same result each time."""
+    start = T.max(T.min(block * TILE_ROWS, extent - TILE_ROWS), 0)
+    return T.min(start + lane, extent - 1)
+
+
+def row_shape(before: int, rows: Any, after: int, columns: Any) -> tuple[Any, ...]:
+    """The shape of a matrix whose rows dimension has unit dimensions around it: [1 x before, rows, 1 x after, columns]."""
+    return (1,) * before + (rows,) + (1,) * after + (columns,)
+
+
+@T.macro
+def copy_float32(x, xs, rows, depth):
+    """xs[rows * depth] = x[rows, depth] in float32, once, instead of a conversion in each inner loop."""
+    for m in T.serial(rows):
+        for k in T.serial(depth):
+            xs[m * depth + k] = f32(x[m, k])
+
+
+@T.macro
+def multiply_panel(x, panel, y, acc, rows, columns, block, depth, out):
+    """y[:, 16 columns of block] = x[rows, depth] @ panel[depth, 16], one register tile after another."""
+    for tile in T.serial((rows + TILE_ROWS - 1) // TILE_ROWS):
+        for m in T.unroll(TILE_ROWS):
+            for h in T.unroll(2):
+                for j in T.vectorized(LANES):
+                    acc[m, h, j] = T.float32(0)
+        for k in T.serial(depth):
+            for m in T.unroll(TILE_ROWS):
+                for h in T.unroll(2):
+                    for j in T.vectorized(LANES):
+                        acc[m, h, j] = acc[m, h, j] + x[clamped_row(tile, m, rows), k] * panel[k, h * LANES + j]
+        for m in T.unroll(TILE_ROWS):
+            for h in T.unroll(2):
+                for j in T.vectorized(LANES):
+                    y[clamped_row(tile, m, rows), block_start(block, TILE_COLUMNS, columns) + h * LANES + j] = T.Cast(
+                        out, acc[m, h, j]
+                    )
