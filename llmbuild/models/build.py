@@ -1,0 +1,52 @@
+"""From a configuration and a scheme to the TVM module and its exported form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tvm import IRModule
+
+from llmbuild.errors import InputError, Where
+from llmbuild.models.architecture import DecoderFamily
+from llmbuild.models.decoder import Decoder
+from llmbuild.models.family import ModelConfig
+from llmbuild.models.kv_cache import KVCacheLayout
+from llmbuild.quantization.layers import GenericKernels, Kernels
+from llmbuild.quantization.scheme import Scheme
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedModel:
+    """`params` are (name, tvm parameter) in the order of the packed parameters."""
+
+    module: IRModule
+    params: tuple[tuple[str, Any], ...]
+    kv_cache: KVCacheLayout
+
+
+def build_model(
+    config: ModelConfig, family: DecoderFamily, scheme: Scheme, kernels: Kernels | None = None
+) -> tuple[Decoder, Any]:
+    """The module of a model and its export specification, for `Decoder.export_tvm(spec)`.
+
+    Raises InputError for a configuration that needs several devices: one library computes on one device.
+    """
+    for name in ("tensor_parallel_shards", "pipeline_parallel_stages"):
+        if (count := getattr(config, name)) != 1:
+            key = name.replace("_", "-")
+            raise InputError(
+                f"{key} is {count}, but the target has one device",
+                where=Where("model_config", key=name),
+                why="a model is split between several devices of one machine only",
+                fix=f"set {key} to 1",
+            )
+    module = Decoder(family.decoder(config), scheme, kernels or GenericKernels())
+    return module, module.export_spec()
+
+
+def export(config: ModelConfig, family: DecoderFamily, scheme: Scheme, kernels: Kernels | None = None) -> ExportedModel:
+    """The exported IRModule with its parameters and the layout of its KV cache."""
+    module, spec = build_model(config, family, scheme, kernels)
+    exported, params = module.export_tvm(spec)
+    return ExportedModel(exported, tuple(params), module.kv_cache)

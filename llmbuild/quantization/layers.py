@@ -1,0 +1,158 @@
+"""Linear and embedding layers over packed or plain weights, and the interface of the kernels they call.
+
+A layer declares its parameters as the weight directory stores them ("<module>.q_weight" and "<module>.q_scale" for a
+packed weight, "<module>.weight" for a plain one) and leaves the product to a `Kernels` object, chosen per device kind by
+the compiler.  `GenericKernels` serves every device: it dequantizes in TE and multiplies with Relax operators.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Protocol
+
+from tvm import te, tirx
+from tvm.relax.frontend import nn
+from tvm.relax.frontend.nn import op
+
+from llmbuild.quantization.scheme import Scheme
+
+
+class Kernels(Protocol):
+    """How a device multiplies.  `x` is always [b, s, k] with b or s equal to 1; the results are [b, s, n]."""
+
+    def linear(self, x: nn.Tensor, weight: nn.Tensor, out_dtype: str) -> nn.Tensor:
+        """x @ weight^T for a plain weight [n, k] of x's dtype."""
+        ...
+
+    def group_linear(
+        self, x: nn.Tensor, q_weight: nn.Tensor, q_scale: nn.Tensor, scheme: Scheme, n: Any, k: int, out_dtype: str
+    ) -> nn.Tensor:
+        """x @ w^T for a packed w [n, k]: q_weight uint32 and q_scale as `packed_shapes` says for scheme.layout."""
+        ...
+
+
+def packed_shapes(scheme: Scheme, n: int, k: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Shapes of q_weight and q_scale of a weight [n, k], whose k is padded to whole groups (formats: group quantization)."""
+    groups = -(-k // scheme.group_size)
+    weight, scale = (n, groups * scheme.words_per_group), (n, groups)
+    return (weight, scale) if scheme.layout == "NK" else (weight[::-1], scale[::-1])
+
+
+def dequantized_element(q_weight: te.Tensor, q_scale: te.Tensor, scheme: Scheme, row: Any, column: Any) -> Any:
+    """Element [row, column] of the weight as a TIR expression: (q - max_int) * scale in the compute dtype."""
+    word_index, group = column // scheme.elements_per_word, column // scheme.group_size
+    at_word, at_scale = (row, word_index), (row, group)
+    if scheme.layout == "KN":
+        at_word, at_scale = at_word[::-1], at_scale[::-1]
+    shift = (column % scheme.elements_per_word * scheme.bits).astype("uint32")
+    mask = tirx.const((1 << scheme.bits) - 1, "uint32")
+    value = tirx.bitwise_and(tirx.shift_right(q_weight(*at_word), shift), mask).astype(scheme.dtype)
+    return (value - tirx.const(scheme.max_int, scheme.dtype)) * q_scale(*at_scale)
+
+
+class GenericKernels:
+    """Kernels for any device, left to the pass pipeline to fuse and schedule."""
+
+    def linear(self, x: nn.Tensor, weight: nn.Tensor, out_dtype: str) -> nn.Tensor:
+        """See `Kernels.linear`."""
+        return op.matmul(x, op.permute_dims(weight), out_dtype=out_dtype)
+
+    def group_linear(
+        self, x: nn.Tensor, q_weight: nn.Tensor, q_scale: nn.Tensor, scheme: Scheme, n: Any, k: int, out_dtype: str
+    ) -> nn.Tensor:
+        """See `Kernels.group_linear`.  A [k, n] layout is dequantized as such and needs no transpose."""
+
+        def dequantize(words: te.Tensor, scales: te.Tensor) -> te.Tensor:
+            if scheme.layout == "KN":
+                return te.compute(
+                    (k, n), lambda j, i: dequantized_element(words, scales, scheme, i, j), name="dequantize"
+                )
+            return te.compute((n, k), lambda i, j: dequantized_element(words, scales, scheme, i, j), name="dequantize")
+
+        weight = op.tensor_expr_op(dequantize, "dequantize", [q_weight, q_scale])
+        if scheme.layout == "NK":
+            weight = op.permute_dims(weight)
+        return op.matmul(x, weight, out_dtype=out_dtype)
+
+
+class Linear(nn.Module):  # type: ignore[misc]
+    """y = x w^T (+ bias) with w [n, k] plain or packed.
+
+    `out_dtype` is the dtype of the product, of the bias and of y; None means the compute dtype.
+    """
+
+    def __init__(
+        self,
+        k: int,
+        n: int,
+        scheme: Scheme,
+        kernels: Kernels,
+        *,
+        bias: bool = False,
+        out_dtype: str | None = None,
+        packed: bool | None = None,
+    ) -> None:
+        super().__init__()
+        self.k, self.n = k, n
+        self.scheme, self.kernels = scheme, kernels
+        self.out_dtype = out_dtype or scheme.dtype
+        self.packed = scheme.quantized if packed is None else packed
+        if self.packed:
+            weight, scale = packed_shapes(scheme, n, k)
+            self.q_weight = nn.Parameter(weight, "uint32")
+            self.q_scale = nn.Parameter(scale, scheme.dtype)
+        else:
+            self.weight = nn.Parameter((n, k), scheme.dtype)
+        self.bias = nn.Parameter((n,), self.out_dtype) if bias else None
+
+    def forward(self, x: nn.Tensor) -> nn.Tensor:
+        """[b, s, k] (or [s, k]) to [b, s, n] (or [s, n])."""
+        rows = op.unsqueeze(x, 0) if x.ndim == 2 else x
+        if self.packed:
+            y = self.kernels.group_linear(
+                rows, self.q_weight, self.q_scale, self.scheme, self.n, self.k, self.out_dtype
+            )
+        else:
+            y = self.kernels.linear(rows, self.weight, self.out_dtype)
+        if self.bias is not None:
+            y = y + self.bias
+        return op.reshape(y, (x.shape[0], self.n)) if x.ndim == 2 else y
+
+
+class Embedding(nn.Module):  # type: ignore[misc]
+    """A table [n, k], plain or packed (never transposed), that a tied model also uses as its head."""
+
+    def __init__(self, n: int, k: int, scheme: Scheme, kernels: Kernels) -> None:
+        super().__init__()
+        self.n, self.k = n, k
+        self.scheme, self.kernels = replace(scheme, layout="NK"), kernels
+        self.packed = scheme.quantized and scheme.quantize_embedding
+        if self.packed:
+            weight, scale = packed_shapes(self.scheme, n, k)
+            self.q_weight = nn.Parameter(weight, "uint32")
+            self.q_scale = nn.Parameter(scale, scheme.dtype)
+        else:
+            self.weight = nn.Parameter((n, k), scheme.dtype)
+
+    def forward(self, ids: nn.Tensor) -> nn.Tensor:
+        """int32 ids [s] to [s, k]; of a packed table only the rows that are asked for are dequantized."""
+        if not self.packed:
+            return op.take(self.weight, ids, axis=0)
+
+        def rows(ids: te.Tensor, words: te.Tensor, scales: te.Tensor) -> te.Tensor:
+            return te.compute(
+                (ids.shape[0], self.k),
+                lambda i, j: dequantized_element(words, scales, self.scheme, ids(i), j),
+                name="dequantize_take",
+            )
+
+        return op.tensor_expr_op(rows, "dequantize_take", [ids, self.q_weight, self.q_scale])
+
+    def logits(self, x: nn.Tensor) -> nn.Tensor:
+        """The tied head: [b, s, k] (or [s, k]) to float32 [b, s, n] (or [s, n])."""
+        rows = op.unsqueeze(x, 0) if x.ndim == 2 else x
+        if self.packed:
+            y = self.kernels.group_linear(rows, self.q_weight, self.q_scale, self.scheme, self.n, self.k, "float32")
+        else:
+            y = self.kernels.linear(rows, self.weight, "float32")
+        return op.reshape(y, (x.shape[0], self.n)) if x.ndim == 2 else y
