@@ -1,0 +1,139 @@
+"""The `llmbuild` command: finds the subcommand, imports just its module, and turns errors into exit codes.
+
+Importing this module must stay cheap: `llmbuild --help` answers before anything else of the project is loaded.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+    from types import ModuleType
+
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "init": ("llmbuild.cli.init", "write a starter manifest for a model"),
+    "build": ("llmbuild.cli.build", "build what is not up to date"),
+    "plan": ("llmbuild.cli.plan", "show what a build would run, and why"),
+    "why": ("llmbuild.cli.why", "explain one task: what changed, with old and new values"),
+    "verify": ("llmbuild.cli.verify", "load built libraries with their weights and run them"),
+    "chat": ("llmbuild.cli.chat", "talk to a built model"),
+    "targets": ("llmbuild.cli.targets", "list the targets, and what this machine can do for each"),
+    "schema": ("llmbuild.cli.schema", "print the JSON schema of the manifest"),
+    "exec": ("llmbuild.cli.exec_", "run one action by its digest, to reproduce a failure"),
+}
+"""Each command's module, which has HELP, EXAMPLE, add_arguments(parser) and run(args), and its line in the help."""
+
+USAGE = "llmbuild [--help] [--version] COMMAND ..."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code (docs/exit-codes.md); never raises."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _dispatch(arguments)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has left (`llmbuild plan | head`).  Python would complain once more at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 2
+    except Exception as error:
+        return _report(error)
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        if len(arguments) > 1 and arguments[0] == "help":
+            return _dispatch([arguments[1], "--help"])
+        print(_help())
+        return 0 if arguments else 2
+    if arguments[0] in ("-V", "--version"):
+        from llmbuild import __version__
+
+        print(f"llmbuild {__version__}")
+        return 0
+    name = arguments[0]
+    if name not in COMMANDS:
+        from llmbuild.errors import UsageError, did_you_mean
+
+        kind = "option" if name.startswith("-") else "command"
+        raise UsageError(
+            f"there is no {kind} '{name}'", fix=did_you_mean(name, COMMANDS) or "`llmbuild --help` lists the commands"
+        )
+    from importlib import import_module
+
+    module = import_module(COMMANDS[name][0])
+    code = module.run(_parser(name, module).parse_args(arguments[1:]))
+    return int(code)
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [
+        f"usage: {USAGE}",
+        "",
+        "One manifest, every model, quantization and platform: build LLM libraries, exactly and once.",
+        "",
+        "commands:",
+        *(f"  {name:<{width}}  {summary}" for name, (_, summary) in COMMANDS.items()),
+        "",
+        "example:",
+        "  llmbuild init hf:Qwen/Qwen3-0.6B && llmbuild build && llmbuild chat",
+        "",
+        "`llmbuild COMMAND --help` has each command's options and an example.",
+    ]
+    return "\n".join(lines)
+
+
+def _parser(name: str, module: ModuleType) -> argparse.ArgumentParser:
+    import argparse
+    from typing import NoReturn
+
+    class Parser(argparse.ArgumentParser):
+        """Reports a wrong command line as llmbuild reports every other error."""
+
+        def error(self, message: str) -> NoReturn:
+            from llmbuild.errors import UsageError
+
+            raise UsageError(message, fix=f"`{self.prog} --help` lists the options")
+
+    parser = Parser(
+        prog=f"llmbuild {name}",
+        description=f"{module.HELP[0].upper()}{module.HELP[1:]}.",
+        epilog=f"example:\n  {module.EXAMPLE}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.add_arguments(parser)
+    return parser
+
+
+def _report(error: Exception) -> int:
+    """Print an error and return its exit code.  What is not an LlmbuildError is a bug: its traceback goes to a log."""
+    from llmbuild.errors import ExitCode, LlmbuildError
+    from llmbuild.report.errors import render_error, render_internal_error
+
+    sys.stdout.flush()
+    if isinstance(error, LlmbuildError):
+        print(render_error(error), file=sys.stderr)
+        return int(error.exit_code)
+    from llmbuild.cli.common import write_crash_log
+
+    if os.environ.get("LLMBUILD_DEBUG") == "1":
+        import traceback
+
+        traceback.print_exception(error)
+    print(render_internal_error(error, str(write_crash_log(error))), file=sys.stderr)
+    return int(ExitCode.INTERNAL)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

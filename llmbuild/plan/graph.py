@@ -1,0 +1,211 @@
+"""The graph: a project and what was observed of the world become tasks, with exactly the sharing that the work allows.
+
+    fetch[model] --+-- quantize[model, scheme] ------------------------------> dist/<model>-<scheme>-MLC/
+                   +-- config[model, scheme] --------------------------------> dist/<model>-<scheme>-MLC/
+                             +-- lower[model, scheme, platform] -- link[…] --> dist/libs/…
+
+One model, one scheme and six platforms make one fetch, one quantize, one config, six lower and six link.  The key of a
+lower task names no model: two models of one architecture have equal lower actions, and the second finds the first's result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from llmbuild.canonical import Json
+from llmbuild.engine.task import AllFiles, Files, InputRef, Install, JsonFields, Task
+from llmbuild.manifest.resolved import Combination, Model, Platform, Project
+from llmbuild.plan.observed import Observation, Observed
+from llmbuild.quantization.scheme import Scheme
+from llmbuild.tasks.kind import TaskKind
+
+WEIGHT_FILES = Files(
+    (
+        "*.safetensors",
+        "*.safetensors.index.json",
+        "*.bin",
+        "*.bin.index.json",
+        "*.gguf",
+        "config.json",
+        "quant*_config.json",
+    )
+)
+"""What quantize reads of a checkpoint: a changed tokenizer does not quantize again."""
+
+CONFIG_FILES = Files(
+    (
+        "config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "tokenizer.model",
+        "tokenizer_config.json",
+        "vocab.json",
+        "merges.txt",
+        "added_tokens.json",
+        "special_tokens_map.json",
+        "*.gguf",
+    )
+)
+"""What config reads of a checkpoint: changed weights do not change the chat configuration (a GGUF file holds both)."""
+
+KIND_NAMES = ("fetch", "quantize", "config", "lower", "link")
+OBJECT_FILES = Files(("*.o",))
+
+
+def expand(
+    project: Project, observed: Observed, kinds: Mapping[str, TaskKind], compile_fields: tuple[str, ...]
+) -> tuple[Task, ...]:
+    """Every task of the project, each after the tasks it depends on.
+
+    `compile_fields` are the fields of mlc-chat-config.json that a compiler reads.  Raises ValueError when two cells of
+    the matrix are the same one, and KeyError when a kind declares a parameter that the graph does not know: both are
+    bugs, the manifest refuses such input before.
+    """
+    maker = _Maker(project, observed, kinds, compile_fields)
+    for cell in project.matrix:
+        maker.add_cell(cell)
+    return tuple(maker.tasks.values())
+
+
+class _Maker:
+    """Collects tasks by label, making each shared one once."""
+
+    def __init__(
+        self, project: Project, observed: Observed, kinds: Mapping[str, TaskKind], compile_fields: tuple[str, ...]
+    ) -> None:
+        self.project = project
+        self.observed = observed
+        self.kinds = kinds
+        self.compile_fields = compile_fields
+        self.tasks: dict[str, Task] = {}
+
+    def add_cell(self, cell: Combination) -> None:
+        """One library, and what it shares with others."""
+        model, platform = self.project.models[cell.model], self.project.platforms[cell.platform]
+        scheme = self.project.schemes[cell.scheme]
+        preset = model.source.kind == "preset"
+        checkpoint = None if preset else self._fetch(model)
+        if checkpoint is not None:
+            self._quantize(model, scheme, checkpoint, cell.weights)
+        config = self._config(model, scheme, checkpoint, cell.weights)
+        objects = self._lower(cell, scheme, platform, config)
+        self._link(cell, platform, objects)
+
+    def _task(
+        self,
+        kind: str,
+        of: Iterable[str],
+        params: Mapping[str, Json],
+        inputs: Mapping[str, InputRef],
+        *,
+        tools: Mapping[str, str] | None = None,
+        hints: Mapping[str, Json] | None = None,
+        installs: tuple[Install, ...] = (),
+        cell: tuple[str, str, str] = ("", "", ""),
+    ) -> str:
+        """Add a task and return its label.  Of `params` only what the kind declares enters the task."""
+        declared = self.kinds[kind]
+        label = f"{kind}[{', '.join(of)}]"
+        model, scheme, platform = cell
+        self.tasks[label] = Task(
+            kind=kind,
+            label=label,
+            version=declared.version,
+            params={name: params[name] for name in declared.params},
+            inputs=inputs,
+            tools={**self.observed.tools.get(kind, {}), **(tools or {})},
+            hints=hints or {},
+            installs=installs,
+            model=model,
+            scheme=scheme,
+            platform=platform,
+        )
+        return label
+
+    def _fetch(self, model: Model) -> str:
+        return self._fetch_one((model.name,), self.observed.sources[model.name], model)
+
+    def _fetch_one(self, of: tuple[str, ...], source: Observation, model: Model) -> str:
+        label = f"fetch[{', '.join(of)}]"
+        if label in self.tasks:
+            return label
+        params = dict.fromkeys(self.kinds["fetch"].params) | dict(source.params)
+        return self._task("fetch", of, params, {}, hints=source.hints, cell=(model.name, "", ""))
+
+    def _quantize(self, model: Model, scheme: Scheme, checkpoint: str, weights: str) -> None:
+        if f"quantize[{model.name}, {scheme.name}]" in self.tasks:
+            return
+        inputs = {"checkpoint": InputRef(checkpoint, WEIGHT_FILES)}
+        if model.adapter is not None:
+            adapter = self._fetch_one((model.name, "adapter"), self.observed.adapters[model.name], model)
+            inputs["adapter"] = InputRef(adapter, AllFiles())
+        self._task(
+            "quantize",
+            (model.name, scheme.name),
+            {
+                "scheme": scheme.to_json(),
+                "model-type": model.model_type,
+                "source-format": model.source_format,
+                "float32": model.float32,
+            },
+            inputs,
+            installs=(Install("", weights),),
+            cell=(model.name, scheme.name, ""),
+        )
+
+    def _config(self, model: Model, scheme: Scheme, checkpoint: str | None, weights: str) -> str:
+        label = f"config[{model.name}, {scheme.name}]"
+        if label in self.tasks:
+            return label
+        return self._task(
+            "config",
+            (model.name, scheme.name),
+            {
+                "quantization": scheme.name,
+                "model-type": model.model_type,
+                "source-format": model.source_format,
+                "conversation": model.conversation,
+                "metadata": dict(model.metadata),
+                "generation": dict(model.generation),
+                "preset": None if checkpoint is not None else self.observed.presets[model.name],
+            },
+            {} if checkpoint is None else {"checkpoint": InputRef(checkpoint, CONFIG_FILES)},
+            installs=() if checkpoint is None else (Install("", weights),),
+            cell=(model.name, scheme.name, ""),
+        )
+
+    def _lower(self, cell: Combination, scheme: Scheme, platform: Platform, config: str) -> str:
+        of = (cell.model, cell.scheme, cell.platform)
+        if f"lower[{', '.join(of)}]" in self.tasks:
+            raise ValueError(f"the matrix has {', '.join(of)} twice")
+        return self._task(
+            "lower",
+            of,
+            {
+                "scheme": scheme.to_json(),
+                "overrides": _overrides(platform, cell),
+                "target": platform.compile,
+                "opt": platform.opt,
+                "system-lib-prefix": platform.system_lib_prefix,
+            },
+            {"config": InputRef(config, JsonFields("mlc-chat-config.json", self.compile_fields))},
+            cell=of,
+        )
+
+    def _link(self, cell: Combination, platform: Platform, objects: str) -> None:
+        of = (cell.model, cell.scheme, cell.platform)
+        self._task(
+            "link",
+            of,
+            {"artifact": platform.artifact, "link": platform.link, "system-lib-prefix": platform.system_lib_prefix},
+            {"objects": InputRef(objects, OBJECT_FILES)},
+            tools={"linker": self.observed.linkers[cell.platform]},
+            installs=(Install(f"lib.{platform.artifact}", cell.library),),
+            cell=of,
+        )
+
+
+def _overrides(platform: Platform, cell: Combination) -> dict[str, Json]:
+    """Metadata of the platform and the build entry, the later over the former, as the compiler spells it."""
+    merged: dict[str, Json] = {**platform.metadata, **cell.metadata}
+    return {name.replace("-", "_"): value for name, value in merged.items()}

@@ -1,0 +1,30 @@
+"""What was observed of the world before planning: plain values, so that deciding needs no disk, clock or network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from llmbuild.canonical import Digest, Json
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One source as it was found: `params` enter the fetch task's key, `hints` only tell where the bytes are."""
+
+    params: Mapping[str, Json]
+    hints: Mapping[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """`sources` and `adapters` by model name (a preset has none), `presets` the configuration of a preset model by model
+    name, `tools` by task kind (tool name to identity, llmbuild's own sources among them), `linkers` the linker's
+    identity by platform name, `source_files` the files behind each "llmbuild sources" digest."""
+
+    sources: Mapping[str, Observation]
+    tools: Mapping[str, Mapping[str, str]]
+    linkers: Mapping[str, str]
+    adapters: Mapping[str, Observation] = field(default_factory=dict)
+    presets: Mapping[str, Mapping[str, Json]] = field(default_factory=dict)
+    source_files: Mapping[Digest, Mapping[str, Digest]] = field(default_factory=dict)

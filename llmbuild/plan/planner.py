@@ -1,0 +1,167 @@
+"""The plan: for each task whether it is cached, has to run and why, or may follow from one that runs.  Pure.
+
+The planner walks the tasks in order.  Where everything upstream is cached, the inputs are known, so the action and its
+trace are too.  Downstream of a task that runs the inputs are unknown until then: such a task has reasons of its own
+(a changed parameter or tool), or it only *may* run, because early cutoff can still prune it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias
+
+from llmbuild.canonical import Digest, Json
+from llmbuild.engine.action import Action
+from llmbuild.engine.task import Task
+from llmbuild.plan.reasons import (
+    Cascade,
+    Contents,
+    Evicted,
+    Forced,
+    NeverBuilt,
+    Reason,
+    compare,
+    parameter_reasons,
+    tool_reasons,
+)
+
+State: TypeAlias = Literal["cached", "restore", "run", "maybe"]
+"""`restore`: built, and only its files in the output directory have to be put back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A trace whose output is in the store; `output` is the digest of its tree."""
+
+    output: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A trace whose output is no longer whole in the store, and why."""
+
+    reason: Reason
+
+
+class Knowledge(Contents, Protocol):
+    """What the planner asks about the past.  The engine's store answers in a build, a dictionary in a test."""
+
+    def bind(self, task: Task, outputs: Mapping[str, Digest]) -> Action | None:
+        """The task with its inputs bound to the outputs (by label) of its upstream tasks; None when a part is lost."""
+        ...
+
+    def recall(self, action: Digest) -> Built | Lost | None:
+        """What became of this action; None when it never ran."""
+        ...
+
+    def previous(self, label: str) -> Mapping[str, Json] | None:
+        """The key (`Action.key()`) of the task's last run in this project."""
+        ...
+
+    def installed(self, task: Task, output: Digest) -> tuple[Reason, ...]:
+        """What is wrong with the task's files in the output directory; empty when nothing is."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is to happen to one task.  `action` is None where the inputs are not known yet, `output` unless it is cached."""
+
+    task: Task
+    state: State
+    reasons: tuple[Reason, ...] = ()
+    action: Action | None = None
+    output: Digest | None = None
+
+    @property
+    def root(self) -> str:
+        """The label of the first cause: this task's, or that of the task it follows."""
+        first = self.reasons[0] if self.reasons else None
+        return first.root if isinstance(first, Cascade) else self.task.label
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The verdict on every selected task, in graph order."""
+
+    project: str
+    verdicts: tuple[Verdict, ...]
+
+    def count(self, state: State) -> int:
+        return sum(verdict.state == state for verdict in self.verdicts)
+
+    @property
+    def stale(self) -> bool:
+        """Whether a build would do anything."""
+        return any(verdict.state != "cached" for verdict in self.verdicts)
+
+    def impact(self) -> Mapping[str, int]:
+        """For each root cause, how many tasks may follow from it."""
+        return Counter(verdict.root for verdict in self.verdicts if verdict.state == "maybe")
+
+
+def make_plan(
+    project: str, tasks: Sequence[Task], knowledge: Knowledge, *, force: frozenset[str] = frozenset()
+) -> Plan:
+    """The plan for these tasks, which must be closed upstream and in graph order; `force` holds labels to run again."""
+    verdicts: dict[str, Verdict] = {}
+    for task in tasks:
+        verdicts[task.label] = _judge(task, verdicts, knowledge, forced=task.label in force)
+    return Plan(project, tuple(verdicts.values()))
+
+
+def _judge(task: Task, verdicts: Mapping[str, Verdict], knowledge: Knowledge, *, forced: bool) -> Verdict:
+    upstream = [verdicts[ref.task] for ref in task.inputs.values()]
+    outputs = {verdict.task.label: verdict.output for verdict in upstream if verdict.output is not None}
+    if len(outputs) < len({verdict.task.label for verdict in upstream}):
+        return _judge_unbound(task, [verdict for verdict in upstream if verdict.output is None], knowledge, forced)
+    action = knowledge.bind(task, outputs)
+    if action is None:
+        return Verdict(task, "run", (Evicted(),))
+    if forced:
+        return Verdict(task, "run", (Forced(),), action)
+    known = knowledge.recall(action.digest)
+    if isinstance(known, Built):
+        wrong = knowledge.installed(task, known.output)
+        return Verdict(task, "restore" if wrong else "cached", wrong, action, known.output)
+    if isinstance(known, Lost):
+        return Verdict(task, "run", (known.reason,), action)
+    return Verdict(task, "run", why(task, action, knowledge), action)
+
+
+def why(task: Task, action: Action, knowledge: Knowledge) -> tuple[Reason, ...]:
+    """Why an action that has no trace has to run: the difference to the task's last run; never empty."""
+    previous = knowledge.previous(task.label)
+    if previous is None:
+        return (NeverBuilt(),)
+    labels = {name: ref.task for name, ref in task.inputs.items()}
+    # The key is that of the last run and still there is no trace: the trace itself was lost with the store's index.
+    return compare(previous, action, labels, knowledge) or (Evicted(),)
+
+
+def _judge_unbound(task: Task, running: Sequence[Verdict], knowledge: Knowledge, forced: bool) -> Verdict:
+    if forced:
+        return Verdict(task, "run", (Forced(),))
+    previous = knowledge.previous(task.label)
+    if previous is None:
+        return Verdict(task, "run", (NeverBuilt(),))
+    own = own_reasons(task, previous, knowledge)
+    if own:
+        return Verdict(task, "run", own)
+    return Verdict(task, "maybe", (Cascade(running[0].root),))
+
+
+def own_reasons(task: Task, previous: Mapping[str, Json], contents: Contents) -> tuple[Reason, ...]:
+    """What differs from an earlier key whatever the inputs turn out to be: parameters, tools, and the kind's version."""
+    params, tools = previous.get("params"), previous.get("tools")
+    reasons = (
+        *parameter_reasons(params if isinstance(params, Mapping) else {}, task.params),
+        *tool_reasons(tools if isinstance(tools, Mapping) else {}, task.tools, contents),
+    )
+    if previous.get("version") != task.version:
+        from llmbuild.plan.reasons import ParameterChanged
+
+        reasons = (*reasons, ParameterChanged("task version", previous.get("version"), task.version))
+    return reasons

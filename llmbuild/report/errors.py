@@ -1,0 +1,48 @@
+"""Errors as a person reads them: what and where, why, and what to do; and what to say of a bug."""
+
+from __future__ import annotations
+
+import sys
+
+from llmbuild.errors import LlmbuildError, MultiError
+from llmbuild.report.style import Style, style_for
+
+
+def render_error(error: LlmbuildError, style: Style | None = None) -> str:
+    """The message that goes to the standard error stream; several errors follow one another with their number last."""
+    style = style or style_for(sys.stderr)
+    if isinstance(error, MultiError):
+        many = [render_error(each, style) for each in error.errors]
+        return "\n".join(many + ([f"{len(many)} errors"] if len(many) > 1 else []))
+    place = f"{error.where}: " if error.where else ""
+    lines = _wrap(f"error: {place}{error.what}", "  ", style.width)
+    lines[0] = lines[0].replace("error:", style.paint("error:", "red"), 1)
+    for name, text in (("why", error.why), ("fix", error.fix)):
+        if text:
+            lines += _wrap(f"  {name}: {text}", "       ", style.width)
+    return "\n".join(lines)
+
+
+def render_internal_error(error: BaseException, log: str, style: Style | None = None) -> str:
+    """What is said of an exception that nobody expected: one line, and where the traceback is."""
+    style = style or style_for(sys.stderr)
+    first = str(error).partition("\n")[0]
+    summary = f"{type(error).__name__}: {first}" if first else type(error).__name__
+    return f"{style.paint('internal error:', 'red')} {summary} (a bug in llmbuild; the traceback is in {log})"
+
+
+def _wrap(text: str, indent: str, width: int) -> list[str]:
+    """The text in lines of at most `width` columns; its own line breaks stay; words (paths) are never split."""
+    import textwrap
+
+    lines: list[str] = []
+    for number, line in enumerate(text.split("\n")):
+        lines += textwrap.wrap(
+            line,
+            width,
+            initial_indent=indent if number else "",
+            subsequent_indent=indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        ) or [""]
+    return lines

@@ -1,0 +1,28 @@
+"""Events that deciding adds to those of the engine, for the same stream and the same readers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llmbuild.engine.events import Event, TaskEvent
+from llmbuild.plan.reasons import Reason, reason_to_json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explained(TaskEvent):
+    """Why the task that starts now runs; comes just before its `Started`.  In JSON each reason is an object."""
+
+    reasons: tuple[Reason, ...]
+
+    def to_json(self) -> dict[str, object]:  # type: ignore[override]
+        value: dict[str, object] = {**TaskEvent.to_json(self)}
+        return value | {"reasons": [reason_to_json(reason) for reason in self.reasons]}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Installed(Event):
+    """The files of the output directory are in place: how many were written and removed, and the top-level outputs."""
+
+    written: int
+    removed: int
+    outputs: tuple[str, ...]

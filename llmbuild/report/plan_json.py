@@ -1,0 +1,71 @@
+"""A plan for machines: JSON, and the graph as DOT or Mermaid.  The JSON's layout is versioned by `format`."""
+
+from __future__ import annotations
+
+from llmbuild.canonical import Json
+from llmbuild.plan.planner import Plan, Verdict
+from llmbuild.plan.reasons import reason_to_json
+from llmbuild.report.plan_text import reasons_line
+
+FORMAT = 1
+_COLORS = {"run": "#f2c14e", "restore": "#f2c14e", "maybe": "#9ad1d4", "cached": "#e8e8e8"}
+
+
+def plan_json(plan: Plan) -> dict[str, Json]:
+    """The plan as a JSON object: `format`, `project`, `stale`, `counts` by state, and `tasks` in graph order."""
+    return {
+        "format": FORMAT,
+        "project": plan.project,
+        "stale": plan.stale,
+        "counts": {"run": plan.count("run"), "maybe": plan.count("maybe"), "restore": plan.count("restore")}
+        | {"cached": plan.count("cached")},
+        "tasks": [verdict_json(verdict) for verdict in plan.verdicts],
+    }
+
+
+def verdict_json(verdict: Verdict) -> dict[str, Json]:
+    """One task; `action` is null where its inputs are not known before others have run."""
+    task = verdict.task
+    return {
+        "task": task.label,
+        "kind": task.kind,
+        "state": verdict.state,
+        "reasons": [reason_to_json(reason) for reason in verdict.reasons],
+        "needs": sorted({ref.task for ref in task.inputs.values()}),
+        "model": task.model,
+        "quantization": task.scheme,
+        "platform": task.platform,
+        "action": None if verdict.action is None else verdict.action.digest,
+        "outputs": [install.dest for install in task.installs],
+    }
+
+
+def plan_dot(plan: Plan) -> str:
+    """The graph for Graphviz, coloured by state."""
+    lines = ["digraph plan {", "  rankdir=LR;", '  node [shape=box, style=filled, fontname="sans-serif"];']
+    for verdict in plan.verdicts:
+        tooltip = _quote(reasons_line(verdict.reasons) or verdict.state)
+        color = _COLORS[verdict.state]
+        lines.append(f'  {_quote(verdict.task.label)} [fillcolor="{color}", tooltip={tooltip}];')
+    for verdict in plan.verdicts:
+        for need in sorted({ref.task for ref in verdict.task.inputs.values()}):
+            lines.append(f"  {_quote(need)} -> {_quote(verdict.task.label)};")
+    return "\n".join([*lines, "}"])
+
+
+def plan_mermaid(plan: Plan) -> str:
+    """The graph as a Mermaid flow chart, which GitHub shows in Markdown."""
+    names = {verdict.task.label: f"t{number}" for number, verdict in enumerate(plan.verdicts)}
+    lines = ["flowchart LR"]
+    for verdict in plan.verdicts:
+        label = verdict.task.label.replace('"', "#quot;")
+        lines.append(f'  {names[verdict.task.label]}["{label}"]:::{verdict.state}')
+    for verdict in plan.verdicts:
+        for need in sorted({ref.task for ref in verdict.task.inputs.values()}):
+            lines.append(f"  {names[need]} --> {names[verdict.task.label]}")
+    lines += [f"  classDef {state} fill:{color}" for state, color in _COLORS.items()]
+    return "\n".join(lines)
+
+
+def _quote(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

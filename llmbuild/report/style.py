@@ -1,0 +1,32 @@
+"""Colour and width: what a terminal can show.  Nothing is coloured when the output is not a terminal or NO_COLOR is set."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import IO
+
+_CODES = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "bold": "1", "dim": "2"}
+STATE_STYLES: Mapping[str, str] = {"run": "yellow", "maybe": "cyan", "restore": "yellow", "cached": "dim"}
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How to write for one output stream: `width` in columns, and whether colour is wanted."""
+
+    width: int = 80
+    color: bool = False
+
+    def paint(self, text: str, name: str) -> str:
+        """The text in a named style, or as it is."""
+        return f"\x1b[{_CODES[name]}m{text}\x1b[0m" if self.color and name in _CODES else text
+
+
+def style_for(stream: IO[str]) -> Style:
+    """The style of a stream: the terminal's width (COLUMNS first); 80 columns and no colour where it is not one."""
+    terminal = stream.isatty()
+    width = shutil.get_terminal_size((80, 24)).columns if terminal else int(os.environ.get("COLUMNS") or 80)
+    color = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return Style(max(40, width), color)

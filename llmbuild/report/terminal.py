@@ -1,0 +1,209 @@
+"""The build in the terminal, made from events and nothing else.
+
+Where the output is a terminal, running tasks have a live line each; elsewhere each start and end is a plain line.  What
+is cached stays silent: only its number is told.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import IO, TYPE_CHECKING, Any
+
+from llmbuild.engine import events
+from llmbuild.engine.executor import TaskFailure
+from llmbuild.report.errors import render_error
+from llmbuild.report.events import Explained, Installed
+from llmbuild.report.plan_text import reasons_line
+from llmbuild.report.style import Style, style_for
+from llmbuild.report.units import amount, seconds, size, tasks
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+_TAIL_LINES = 12
+
+
+class View:
+    """Prints a build's events as lines.  `quiet` leaves only failures and the summary."""
+
+    def __init__(self, stream: IO[str], style: Style, *, quiet: bool = False) -> None:
+        self.style = style
+        self._stream = stream
+        self._quiet = quiet
+        self._reasons: dict[str, Explained] = {}
+        self._logs: dict[str, str] = {}
+        self._outputs: tuple[str, ...] = ()
+        self._restored = 0
+
+    def __call__(self, event: events.Event) -> None:
+        match event:
+            case Explained():
+                self._reasons[event.label] = event
+            case events.Started():
+                self.started(event)
+            case events.TaskProgress():
+                self.progress(event)
+            case events.Finished():
+                self.ended(event.label)
+                self.line(self._finished(event))
+            case events.CachedTask() if event.source == "process":
+                self.ended(event.label)
+                self.line(f"{self._word('taken', 'green')} {event.label}: another process built it")
+            case events.WaitingForLock():
+                who = f"process {event.owner_pid}" if event.owner_pid else "another process"
+                self.line(f"{self._word('wait', 'cyan')} {event.label}: {who} is building it")
+            case events.Failed():
+                self.ended(event.label)
+                self.line(failure_text(event, self.style, self._logs.get(event.label)), always=True)
+            case events.CorruptBlob():
+                self.line(f"{self._word('drop', 'red')} {event.path}: it was damaged, what needs it is built again")
+            case Installed():
+                self._outputs, self._restored = event.outputs, event.written
+
+    def log_at(self, label: str, path: str) -> None:
+        """Where the log of a task lies that is about to be reported as failed."""
+        self._logs[label] = path
+
+    def started(self, event: events.Started) -> None:
+        """A task starts: one line with the reason."""
+        reason = self.reason(event.label)
+        self.line(f"{self._word('run', 'yellow')} {event.label}{': ' if reason else ''}{reason}")
+
+    def progress(self, event: events.TaskProgress) -> None:
+        """Progress of a task; nothing where lines cannot be redrawn."""
+
+    def ended(self, label: str) -> None:
+        """A task ended, whatever way."""
+
+    def close(self) -> None:
+        """Take the live part away; further lines may follow."""
+
+    def reason(self, label: str) -> str:
+        explained = self._reasons.get(label)
+        return reasons_line(explained.reasons) if explained is not None else ""
+
+    def line(self, text: str, *, always: bool = False) -> None:
+        """Print lines above the live part."""
+        if always or not self._quiet:
+            print(text, file=self._stream, flush=True)
+
+    def summary(self, summary: events.Summary) -> None:
+        """The last lines: what was done, how long it took, where the outputs are."""
+        self.close()
+        self.line(summary_text(summary, self._restored, self.style), always=True)
+        if summary.ran and not summary.failed and not summary.interrupted:
+            for path in self._outputs:
+                self.line(f"  {path}", always=True)
+
+    def _finished(self, event: events.Finished) -> str:
+        facts = [seconds(event.wall_s), size(event.output_size)]
+        if event.peak_rss >= 256 << 20:
+            facts.append(f"peak {size(event.peak_rss)} of memory")
+        return f"{self._word('done', 'green')} {event.label} in {', '.join(facts)}"
+
+    def _word(self, word: str, style: str) -> str:
+        return self.style.paint(f"{word:<6}", style)
+
+
+class LiveView(View):
+    """A View whose running tasks have a live line each.  Imports rich when the first task starts."""
+
+    def __init__(self, stream: IO[str], style: Style, *, quiet: bool = False) -> None:
+        super().__init__(stream, style, quiet=quiet)
+        self._progress: Progress | None = None
+        self._rows: dict[str, Any] = {}
+
+    def started(self, event: events.Started) -> None:
+        live = self._live()
+        label = event.label.replace("[", "\\[")
+        self._rows[event.label] = live.add_task(label, total=None, amount=self.reason(event.label))
+
+    def progress(self, event: events.TaskProgress) -> None:
+        if event.label in self._rows:
+            self._live().update(
+                self._rows[event.label],
+                completed=event.done,
+                total=event.total or None,
+                amount=amount(event.done, event.total, event.unit),
+            )
+
+    def ended(self, label: str) -> None:
+        if label in self._rows:
+            self._live().remove_task(self._rows.pop(label))
+
+    def line(self, text: str, *, always: bool = False) -> None:
+        if not always and self._quiet:
+            return
+        if self._progress is None:
+            super().line(text, always=True)
+        else:
+            from rich.text import Text
+
+            self._progress.console.print(Text.from_ansi(text), soft_wrap=True, highlight=False)
+
+    def close(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+            self._rows.clear()
+
+    def _live(self) -> Progress:
+        if self._progress is None:
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+            console = Console(file=self._stream, width=self.style.width, no_color=not self.style.color, highlight=False)
+            self._progress = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=16),
+                TextColumn("{task.fields[amount]}", markup=False),
+                TimeElapsedColumn(),
+                console=console,
+                transient=True,
+                refresh_per_second=8,
+            )
+            self._progress.start()
+        return self._progress
+
+
+def view_for(stream: IO[str] | None = None, *, quiet: bool = False) -> View:
+    """The view that fits the stream (standard error when none is given)."""
+    stream = stream or sys.stderr
+    make: Callable[..., View] = LiveView if stream.isatty() and not quiet else View
+    return make(stream, style_for(stream), quiet=quiet)
+
+
+def summary_text(summary: events.Summary, restored: int, style: Style) -> str:
+    """`built 5 tasks in 12.3 s (0 cached)`, and what there is instead when nothing ran or something failed."""
+    took = seconds(summary.wall_s)
+    if summary.failed or summary.interrupted:
+        parts = [f"{summary.failed} failed"] if summary.failed else []
+        parts += [f"{summary.ran} built", f"{summary.cached} cached"]
+        parts += [f"{summary.skipped} not run"] if summary.skipped else []
+        word = style.paint("interrupted" if summary.interrupted else "failed", "red")
+        return f"{word} after {took}: {', '.join(parts)}"
+    if summary.ran:
+        return f"{style.paint('built', 'green')} {tasks(summary.ran)} in {took} ({summary.cached} cached)"
+    files = f", {restored} file{'' if restored == 1 else 's'} put back" if restored else ""
+    return f"{style.paint('up to date', 'green')}: {tasks(summary.cached)} cached{files} ({took})"
+
+
+def failure_text(event: events.Failed, style: Style, log: str | None = None) -> str:
+    """A failed task: the error, the end of its log, where the whole log is, and how to run the task alone."""
+    failure: TaskFailure = event.failure
+    error = failure.to_error()
+    where = f" ({error.where})" if error.where else ""
+    error.what, error.where = f"{event.label} failed: {error.what}{where}", None
+    lines = [render_error(error, style)]
+    path = log or failure.log
+    tail = failure.log_tail.rstrip().splitlines()[-_TAIL_LINES:]
+    if tail:
+        lines.append("  the end of its log:")
+        lines += [style.paint(f"  | {line}".rstrip(), "dim") for line in tail]
+    if path:
+        lines.append(f"  log: {path}")
+    if event.action:
+        lines.append(f"  to run it alone: llmbuild exec {event.action[:16]}")
+    return "\n".join(lines)

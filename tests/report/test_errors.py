@@ -1,0 +1,52 @@
+"""How errors read, to the character, at 80 and 120 columns."""
+
+from __future__ import annotations
+
+from textwrap import dedent
+
+from llmbuild.errors import MultiError, UsageError, Where
+from llmbuild.report.errors import render_error, render_internal_error
+from llmbuild.report.style import Style
+
+ERROR = UsageError(
+    "unknown key 'quantisations' in a build entry of the manifest",
+    where=Where("buildfile.toml", 12, "build[0].quantisations"),
+    why="a build entry has the keys models, quantizations, platforms, exclude and metadata",
+    fix="did you mean 'quantizations'?",
+)
+
+
+def test_an_error_at_80_columns() -> None:
+    assert render_error(ERROR, Style(80)) + "\n" == dedent(
+        """\
+        error: buildfile.toml:12: build[0].quantisations: unknown key 'quantisations' in
+          a build entry of the manifest
+          why: a build entry has the keys models, quantizations, platforms, exclude and
+               metadata
+          fix: did you mean 'quantizations'?
+        """
+    )
+
+
+def test_an_error_at_120_columns() -> None:
+    assert render_error(ERROR, Style(120)) + "\n" == dedent(
+        """\
+        error: buildfile.toml:12: build[0].quantisations: unknown key 'quantisations' in a build entry of the manifest
+          why: a build entry has the keys models, quantizations, platforms, exclude and metadata
+          fix: did you mean 'quantizations'?
+        """
+    )
+
+
+def test_several_errors_follow_one_another() -> None:
+    text = render_error(MultiError([UsageError("first", where="a.toml:1"), UsageError("second")]), Style(80))
+    assert text == "error: a.toml:1: first\nerror: second\n2 errors"
+
+
+def test_a_bug_is_one_line() -> None:
+    text = render_internal_error(KeyError("x\ny"), "/tmp/crash.log", Style(80))
+    assert text == "internal error: KeyError: 'x\\ny' (a bug in llmbuild; the traceback is in /tmp/crash.log)"
+
+
+def test_colour() -> None:
+    assert render_error(UsageError("no"), Style(80, color=True)) == "\x1b[31merror:\x1b[0m no"
