@@ -29,6 +29,7 @@ LAYERS = [
     "quantization",
     "checkpoints",
     "targets",
+    "tomlfile",
     "errors",
     "canonical",
 ]

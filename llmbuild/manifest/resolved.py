@@ -6,7 +6,8 @@ They convert to and from JSON, so that a null build can load the expanded plan w
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from llmbuild.canonical import Json
 from llmbuild.quantization.scheme import Scheme
@@ -16,8 +17,9 @@ from llmbuild.quantization.scheme import Scheme
 class Source:
     """Where bytes come from.
 
-    `kind` is "path", "gguf" (a local file), "hf", "https", "pypi" or "preset".  `spec` is what
-    identifies it: path: {"path"} as written; gguf: {"path"}; hf: {"repo", "revision"}; https: {"url", "sha256"}; pypi: {"name", "version", "path"}; preset: {"name"}.
+    `kind` is "path", "gguf" (a local file), "hf", "https", "pypi" or "preset".  `spec` is what identifies it: path: {"path"}
+    as written; gguf: {"path"}; hf: {"repo", "revision"}; https: {"url", "sha256"}; pypi: {"name", "version", "path"} and
+    "sha256" when the manifest promises it; preset: {"name"}.
     """
 
     kind: str
@@ -44,9 +46,10 @@ class Model:
 class Platform:
     """One [platforms.NAME] table with its target resolved.
 
-    `compile` is what lower reads of the target (device, host, limits), `link` what link reads (artifact, linker, flags).
-    `metadata` has kebab-case keys.  `opt` are the resolved optimization flags.  `system_lib_prefix` None means the default
-    of the target ("" for none).
+    `compile` is what lower reads of the target, `{"device": …, "host": …}` as TVM's Target takes them; `link` what link reads
+    (`linker`, `flags`, `triple`).  `artifact` is "so" or "tar".  `metadata` has kebab-case keys and holds what the platform
+    itself sets.  `opt` are the resolved optimization flags.  `system_lib_prefix` None means the default of the target ("" for
+    none); it is None for a shared library, which has no prefix.
     """
 
     name: str
@@ -61,7 +64,8 @@ class Platform:
 
 @dataclass(frozen=True, slots=True)
 class Combination:
-    """One cell of the matrix: a library to build.  `metadata` holds what the build entry sets over platform and model;
+    """One cell of the matrix: a library to build.  `metadata` holds what the build entry sets over platform and model, and
+    the target's defaults for what nobody sets; on top of the platform's and the model's it gives the effective values.
     `library` is the library's path in the project ("dist/libs/…so"), `weights` the model directory ("" for a preset)."""
 
     model: str
@@ -84,3 +88,32 @@ class Project:
     schemes: Mapping[str, Scheme]
     platforms: Mapping[str, Platform]
     matrix: tuple[Combination, ...]
+
+    def to_json(self) -> Mapping[str, Json]:
+        """A JSON value that `from_json` turns back into an equal project."""
+        value: dict[str, Json] = asdict(self)
+        return value
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> Project:
+        """The inverse of `to_json`; raises KeyError or TypeError when the value is not of this shape."""
+        models = {}
+        for name, model in value["models"].items():
+            adapter = model["adapter"]
+            models[name] = Model(
+                **{
+                    **model,
+                    "source": Source(**model["source"]),
+                    "adapter": None if adapter is None else Source(**adapter),
+                }
+            )
+        return Project(
+            name=value["name"],
+            file=value["file"],
+            root=value["root"],
+            output=value["output"],
+            models=models,
+            schemes={name: Scheme.from_json(scheme) for name, scheme in value["schemes"].items()},
+            platforms={name: Platform(**platform) for name, platform in value["platforms"].items()},
+            matrix=tuple(Combination(**combination) for combination in value["matrix"]),
+        )

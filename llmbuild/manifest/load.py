@@ -1,0 +1,193 @@
+"""From a manifest file to a project: shape, references, sizes and the matrix checked, every error reported at once.
+
+`load` needs pydantic; the import is inside, so that importing this module does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from llmbuild.manifest.reads import Read
+from llmbuild.manifest.resolved import Combination, Model, Project
+
+if TYPE_CHECKING:
+    from llmbuild.manifest.matrix import Cell
+    from llmbuild.manifest.platforms import ResolvedPlatform
+    from llmbuild.manifest.problems import Problems
+    from llmbuild.manifest.schema import ManifestTable
+
+USER_TARGETS = "targets"
+"""The directory beside the manifest with a user's own target files."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A project, what it was made from (the manifest first), and what is worth saying although it is not wrong."""
+
+    project: Project
+    reads: tuple[Read, ...]
+    notes: tuple[str, ...]
+
+
+def load_project(path: Path) -> Project:
+    """The project of a manifest file; see `load` for the errors."""
+    return load(path).project
+
+
+def load(path: Path, text: str | None = None) -> Loaded:
+    """Read a manifest (or check `text` as if it were at `path`).
+
+    Raises UsageError, or a MultiError with all that is wrong; an InputError for a broken template file, a ToolchainError for
+    a native target on another machine.
+    """
+    from llmbuild.manifest.matrix import Known, expand_matrix
+    from llmbuild.manifest.models import is_template_file, resolve_model
+    from llmbuild.manifest.platforms import implicit_platform, resolve_platform, uses_this_cpu
+    from llmbuild.manifest.problems import Problems
+    from llmbuild.manifest.schemes import resolve_schemes
+    from llmbuild.manifest.shape import check_shape
+    from llmbuild.targets import target_names
+    from llmbuild.tomlfile import parse_toml, read_toml
+
+    reads = [Read.file(path.absolute())]
+    file = read_toml(path) if text is None else parse_toml(text, str(path))
+    root = path.absolute().parent
+    user_targets = root / USER_TARGETS
+    reads.append(Read.listing(user_targets))
+    problems = Problems(file)
+    manifest = check_shape(problems)
+
+    schemes = resolve_schemes(manifest.quantizations, problems)
+    defaults = manifest.metadata.given()
+    models: dict[str, Model] = {}
+    for name, table in manifest.models.items():
+        model = resolve_model(name, table, defaults, root, problems)
+        if model is not None:
+            models[name] = model
+        if table.conv_template is not None and is_template_file(table.conv_template):
+            reads.append(Read.file(root / table.conv_template))
+
+    known = Known(
+        models=_names(file.data, "models"),
+        schemes=dict.fromkeys(_names(file.data, "quantizations")),
+        platforms=_names(file.data, "platforms"),
+        targets=target_names(user_targets),
+    )
+    if not known.models and not problems.is_broken(("models",)):
+        problems.add((), "the manifest has no models", fix="add a [models.NAME] table; `llmbuild init` writes one")
+    cells = expand_matrix(manifest, known, problems)
+
+    platforms: dict[str, ResolvedPlatform] = {}
+    implicit = dict.fromkeys(cell.platform for cell in cells if cell.platform not in known.platforms)
+    tables = {**manifest.platforms, **{name: implicit_platform(name) for name in implicit}}
+    for name, platform_table in tables.items():
+        platform = resolve_platform(name, platform_table, user_targets, problems)
+        if platform is not None:
+            platforms[name] = platform
+            reads += [Read.file(target_file) for target_file in platform.target.files]
+            if uses_this_cpu(platform.target):
+                reads.append(Read.cpu(platform.target.triple))
+
+    output = _output(manifest.project.output, problems)
+    matrix = []
+    for cell in cells:
+        if cell.model in models and cell.scheme in schemes and cell.platform in platforms:
+            sizes = _check_cell(cell, manifest, platforms[cell.platform], problems)
+            matrix.append(_combination(cell, models[cell.model], platforms[cell.platform], sizes, output))
+    _check_outputs(cells, matrix, problems)
+    problems.raise_if_any()
+
+    used = {cell.scheme for cell in cells}
+    project = Project(
+        name=manifest.project.name or root.name,
+        file=str(path),
+        root=str(root),
+        output=output,
+        models=models,
+        schemes={name: scheme for name, scheme in schemes.items() if name in used or name in manifest.quantizations},
+        platforms={name: platform.platform for name, platform in platforms.items()},
+        matrix=tuple(matrix),
+    )
+    return Loaded(project, tuple(dict.fromkeys(reads)), _notes(project, platforms))
+
+
+def _names(data: Mapping[str, object], table: str) -> tuple[str, ...]:
+    value = data.get(table)
+    return tuple(value) if isinstance(value, dict) else ()
+
+
+def _output(output: str, problems: Problems) -> str:
+    path = PurePosixPath(output)
+    if not output or path.is_absolute() or ".." in path.parts or str(path) == "." or "\\" in output:
+        problems.add(
+            ("project", "output"),
+            f"'{output}' is not a directory inside the project",
+            why="llmbuild replaces what it finds there",
+            fix='name one, such as output = "dist"',
+        )
+        return "dist"
+    return str(path)
+
+
+def _check_cell(
+    cell: Cell, manifest: ManifestTable, platform: ResolvedPlatform, problems: Problems
+) -> Mapping[str, int]:
+    """Check the effective sizes of one library; returns what goes over the platform's and the model's values."""
+    from llmbuild.manifest.sizes import Layer, check_sizes
+
+    def layer(values: Mapping[str, int], *table: str | int) -> Layer:
+        return Layer(values, {key: (*table, key) for key in values})
+
+    target_values = platform.target.metadata
+    of_platform = ("platforms", cell.platform)
+    layers = [
+        Layer(target_values, dict.fromkeys(target_values, of_platform), from_target=True),
+        layer(manifest.metadata.given(), "metadata"),
+        layer(manifest.models[cell.model].metadata.given(), "models", cell.model, "metadata"),
+        Layer(platform.platform.metadata, platform.paths),
+        layer(cell.metadata, *cell.path, "metadata"),
+    ]
+    check_sizes(layers, platform.device_kind, lambda path, what, fix: problems.add(path, what, fix=fix))
+    set_by_user = {key for each in layers[1:4] for key in each.values}
+    return {**{key: value for key, value in target_values.items() if key not in set_by_user}, **cell.metadata}
+
+
+def _combination(
+    cell: Cell, model: Model, platform: ResolvedPlatform, metadata: Mapping[str, int], output: str
+) -> Combination:
+    stem = f"{cell.model}-{cell.scheme}"
+    return Combination(
+        model=cell.model,
+        scheme=cell.scheme,
+        platform=cell.platform,
+        metadata=metadata,
+        library=f"{output}/libs/{stem}-{cell.platform}.{platform.platform.artifact}",
+        weights="" if model.source.kind == "preset" else f"{output}/{stem}-MLC",
+    )
+
+
+def _check_outputs(cells: Sequence[Cell], matrix: Sequence[Combination], problems: Problems) -> None:
+    """Names may be chosen so that two of them, joined by hyphens, read the same."""
+    entries = {(cell.model, cell.scheme, cell.platform): cell for cell in cells}
+    owners: dict[str, tuple[str, ...]] = {}
+    for item in matrix:
+        cell = entries[item.model, item.scheme, item.platform]
+        for path, owner in ((item.library, (cell.label,)), (item.weights, (item.model, item.scheme))):
+            first = owners.setdefault(path, owner)
+            if path and first != owner:
+                problems.add(
+                    cell.path,
+                    f"'{', '.join(first)}' and '{', '.join(owner)}' both write {path}",
+                    fix="rename a model, a quantization or a platform",
+                )
+
+
+def _notes(project: Project, platforms: Mapping[str, ResolvedPlatform]) -> tuple[str, ...]:
+    notes = [note for platform in platforms.values() for note in platform.notes]
+    used = {part for item in project.matrix for part in (("models", item.model), ("platforms", item.platform))}
+    notes += [f"models.{name} is in no build" for name in project.models if ("models", name) not in used]
+    notes += [f"platforms.{name} is in no build" for name in project.platforms if ("platforms", name) not in used]
+    return tuple(notes)

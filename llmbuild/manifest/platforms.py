@@ -1,0 +1,240 @@
+"""[platforms.NAME] tables to platforms: a target with what the manifest changes in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from llmbuild.canonical import Json
+from llmbuild.errors import MultiError, ToolchainError, UsageError, did_you_mean
+from llmbuild.manifest.opt import DEFAULT_LEVEL, Opt, make_opt, parse_opt, resolve_opt
+from llmbuild.manifest.problems import Problems
+from llmbuild.manifest.resolved import Platform
+from llmbuild.manifest.schema import HostTable, OptTable, PlatformTable
+from llmbuild.manifest.sizes import METADATA_KEYS, parse_overrides
+from llmbuild.targets import NATIVE, Target, load_target, target_names
+from llmbuild.tomlfile import KeyPath
+
+_PREFIX = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)?")
+SHARED = frozenset({"so"})
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedPlatform:
+    """A platform with its target, what is worth saying about it, and where its values stand in the manifest."""
+
+    platform: Platform
+    target: Target
+    device_kind: str
+    notes: tuple[str, ...]
+    paths: Mapping[str, KeyPath]
+
+
+def resolve_platform(
+    name: str, table: PlatformTable, user_targets: Path, problems: Problems
+) -> ResolvedPlatform | None:
+    """A platform, or None when something about it is wrong (which `problems` then holds)."""
+    path = ("platforms", name)
+    if problems.is_broken((*path, "target")):
+        return None
+    target = _target(name, table, user_targets, problems)
+    if target is None:
+        return None
+    target = _with_host(target, table, (*path, "host"), problems)
+    target = _with_device(target, table, (*path, "device"), problems)
+    kind = str(target.device["kind"])
+    opt = _opt(table, target, (*path, "opt"), problems)
+    artifact = _artifact(table, target, (*path, "artifact"), problems)
+    metadata, paths = _metadata(table, path, problems)
+    notes: list[str] = []
+    prefix = _prefix(table, artifact, (*path, "system-lib-prefix"), notes, problems)
+    for key in target.metadata:
+        if key not in METADATA_KEYS:
+            fix = did_you_mean(key, METADATA_KEYS)
+            problems.add_error(
+                path, UsageError(f"unknown key '{key}' in [defaults] metadata", where=_file(target), fix=fix)
+            )
+    try:
+        compile_part = target.compile_part()
+    except ToolchainError as error:
+        problems.add((*path, "target"), error.what, why=error.why, fix=error.fix)
+        return None
+    if opt is None or artifact is None:
+        return None
+    flags, opt_notes = resolve_opt(opt, kind)
+    notes += [f"opt: {note}" for note in opt_notes]
+    platform = Platform(
+        name=name,
+        target=target.name,
+        compile=compile_part,
+        link=target.link_part(),
+        artifact=artifact,
+        metadata=metadata,
+        opt=flags,
+        system_lib_prefix=prefix,
+    )
+    return ResolvedPlatform(platform, target, kind, tuple(f"platforms.{name}: {note}" for note in notes), paths)
+
+
+def _file(target: Target) -> str:
+    return str(target.files[0])
+
+
+def _target(name: str, table: PlatformTable, user_targets: Path, problems: Problems) -> Target | None:
+    wanted = name if table.target is None else table.target
+    known = target_names(user_targets)
+    if wanted not in known:
+        listed = f"known targets: {', '.join(known)}"
+        near = did_you_mean(wanted, known)
+        if table.target is None:
+            what, key = "the platform has no target, and there is none of its name", ("platforms", name)
+            problems.add(key, what, fix=f'add target = "…" ({listed})')
+        else:
+            problems.add(
+                ("platforms", name, "target"),
+                f"unknown target '{wanted}'",
+                fix=f"{near} ({listed})" if near else listed,
+            )
+        return None
+    try:
+        return load_target(wanted, user_targets)
+    except (UsageError, MultiError) as error:
+        problems.add_error(("platforms", name), error)
+        return None
+
+
+def _with_host(target: Target, table: PlatformTable, path: KeyPath, problems: Problems) -> Target:
+    if table.host is None:
+        return target
+    host = HostTable(triple=table.host) if isinstance(table.host, str) else table.host
+    triple = target.triple if host.triple is None else host.triple
+    if not re.fullmatch(r"[A-Za-z0-9_.]+(-[A-Za-z0-9_.]+){1,3}", triple):
+        problems.add(path, f"'{triple}' is not an LLVM triple", fix="write it like x86_64-unknown-linux-gnu")
+        return target
+    if triple.split("-")[0] != target.triple.split("-")[0] and host.cpu is None and target.cpu:
+        problems.add(
+            path,
+            f"host {triple} is of another architecture than the target's {target.triple}",
+            why=f"the target's CPU, {target.cpu}, does not exist there",
+            fix='write host = { triple = "…", cpu = "…" }, or a target of your own in targets/',
+        )
+        return target
+    cpu = target.cpu if host.cpu is None else host.cpu
+    if host.features is not None:
+        features = tuple(host.features)
+        for index, feature in enumerate(features):
+            if not re.fullmatch(r"[+-][A-Za-z0-9._-]+", feature):
+                problems.add(
+                    (*path, "features", index), f"'{feature}' is not a CPU feature", fix='write "+name" or "-name"'
+                )
+    else:
+        # The features of a CPU belong to it; another CPU has its own.
+        features = target.features if host.cpu is None else ()
+    return replace(target, triple=triple, cpu=cpu, features=features)
+
+
+def _with_device(target: Target, table: PlatformTable, path: KeyPath, problems: Problems) -> Target:
+    if table.device is None:
+        return target
+    device: dict[str, Json] = dict(table.device)
+    kind = target.device["kind"]
+    if device.get("kind", kind) != kind:
+        problems.add(
+            (*path, "kind"),
+            f"the device of target '{target.name}' is {kind}; a platform cannot make it {device['kind']}",
+            fix=f"name a target for {device['kind']} (`llmbuild targets` lists them), or write one in targets/",
+        )
+        return target
+    return replace(target, device={**target.device, **device})
+
+
+def _opt(table: PlatformTable, target: Target, path: KeyPath, problems: Problems) -> Opt | None:
+    if problems.is_broken(path):
+        return None
+    if isinstance(table.opt, OptTable):
+        given = table.opt.model_dump(exclude_none=True, exclude={"level"}, by_alias=False)
+        return make_opt(table.opt.level or DEFAULT_LEVEL, given)
+    try:
+        if table.opt is not None:
+            return parse_opt(table.opt)
+        return parse_opt(target.opt or DEFAULT_LEVEL)
+    except ValueError as error:
+        if table.opt is not None:
+            problems.add(path, str(error))
+        else:
+            where = f"{_file(target)}: defaults.opt"
+            problems.add_error(path, UsageError(str(error), where=where))
+        return None
+
+
+def _artifact(table: PlatformTable, target: Target, path: KeyPath, problems: Problems) -> str | None:
+    artifact = table.artifact or target.artifact
+    if artifact not in target.artifacts:
+        problems.add(
+            path,
+            f"target '{target.name}' makes no '{artifact}'",
+            fix=f"use one of {', '.join(target.artifacts)}",
+        )
+        return None
+    return artifact
+
+
+def _metadata(
+    table: PlatformTable, path: KeyPath, problems: Problems
+) -> tuple[Mapping[str, int], Mapping[str, KeyPath]]:
+    """The platform's own sizes from `metadata` and `overrides`, and where each was written."""
+    metadata = dict(table.metadata.given())
+    paths: dict[str, KeyPath] = {key: (*path, "metadata", key) for key in metadata}
+    if table.overrides is None:
+        return metadata, paths
+    place = (*path, "overrides")
+    try:
+        overrides = parse_overrides(table.overrides)
+    except ValueError as error:
+        problems.add(place, str(error))
+        return metadata, paths
+    for key, value in overrides.items():
+        if metadata.get(key, value) != value:
+            problems.add(
+                place,
+                f"{key} is {value} in overrides and {metadata[key]} in metadata",
+                fix="keep one of the two",
+            )
+        metadata[key] = value
+        paths.setdefault(key, place)
+    return metadata, paths
+
+
+def _prefix(
+    table: PlatformTable, artifact: str | None, path: KeyPath, notes: list[str], problems: Problems
+) -> str | None:
+    prefix = table.system_lib_prefix
+    if prefix is None:
+        return None
+    if not _PREFIX.fullmatch(prefix):
+        problems.add(
+            path,
+            f"'{prefix}' cannot begin a symbol",
+            why="every exported symbol begins with it",
+            fix="use letters, digits and _, not beginning with a digit (a common form is model_scheme_)",
+        )
+        return None
+    if artifact in SHARED:
+        if prefix:
+            notes.append(
+                f'system-lib-prefix takes no effect for a shared library ({artifact}); it is for artifact = "tar"'
+            )
+        return None
+    return prefix
+
+
+def implicit_platform(name: str) -> PlatformTable:
+    """The table of a platform that has none: the target of its name, unchanged."""
+    return PlatformTable(target=name)
+
+
+def uses_this_cpu(target: Target) -> bool:
+    """Whether the platform's flags come from the CPU of this machine."""
+    return target.cpu == NATIVE

@@ -1,0 +1,71 @@
+"""What a project was made from, so that a cached plan can be known to be current without reading the manifest again.
+
+Checking costs one read and one SHA-256 of a few small files, and imports neither pydantic nor tomllib.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from llmbuild.canonical import Digest, Json, digest_bytes, digest_file, digest_json
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """One thing that was read.  `kind` is "file" (its bytes), "listing" (the names of the .toml files in a directory: a
+    new one may hide another) or "cpu" (what a native target was resolved to).  `digest` None means that it was absent."""
+
+    kind: Literal["file", "listing", "cpu"]
+    path: str
+    digest: Digest | None
+
+    @staticmethod
+    def file(path: Path) -> Read:
+        return Read("file", str(path), _digest("file", str(path)))
+
+    @staticmethod
+    def listing(path: Path) -> Read:
+        return Read("listing", str(path), _digest("listing", str(path)))
+
+    @staticmethod
+    def cpu(triple: str) -> Read:
+        """The CPU of this machine, as the triple (kept in `path`) sees it."""
+        return Read("cpu", triple, _digest("cpu", triple))
+
+    def is_current(self) -> bool:
+        """Whether the same would be read now."""
+        return _digest(self.kind, self.path) == self.digest
+
+    def to_json(self) -> Mapping[str, Json]:
+        return asdict(self)
+
+    @staticmethod
+    def from_json(value: Mapping[str, str | None]) -> Read:
+        return Read(**value)  # type: ignore[arg-type]
+
+
+def all_current(reads: Iterable[Read]) -> bool:
+    """Whether a project made from these would be the same now."""
+    return all(read.is_current() for read in reads)
+
+
+def _digest(kind: str, path: str) -> Digest | None:
+    if kind == "cpu":
+        from llmbuild.errors import ToolchainError
+        from llmbuild.targets import native_cpu
+
+        try:
+            cpu, features = native_cpu(path)
+        except ToolchainError:
+            return None
+        return digest_json([cpu, *features])
+    place = Path(path)
+    try:
+        if kind == "listing":
+            return digest_bytes("\n".join(sorted(file.name for file in place.glob("*.toml"))).encode())
+        return digest_file(place)
+    except OSError:
+        return None

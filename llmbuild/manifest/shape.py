@@ -1,0 +1,148 @@
+"""The first look at a manifest: keys, types and ranges, by pydantic, in the words of a manifest's author.
+
+What is wrong is reported and taken out, so that the rest of the manifest can still be checked in the same run.
+"""
+
+from __future__ import annotations
+
+import copy
+import datetime
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from llmbuild.errors import did_you_mean
+from llmbuild.manifest.problems import Problems
+from llmbuild.manifest.schema import ManifestTable, keys_of
+from llmbuild.tomlfile import KeyPath
+
+# The type names here are pydantic's error types.
+_EXPECTED = {
+    "string_type": "a string",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "dict_type": "a table",
+    "model_type": "a table",
+    "model_attributes_type": "a table",
+}
+_BOUNDS = {
+    "greater_than_equal": ("at least", "ge"),
+    "greater_than": ("more than", "gt"),
+    "less_than_equal": ("at most", "le"),
+    "less_than": ("less than", "lt"),
+}
+# A key that somebody knows from elsewhere, and what it is called here.
+_SYNONYMS = {
+    "quantization": "quantizations",
+    "template": "conv-template",
+    "conversation-template": "conv-template",
+    "path": "source",
+    "device": "platforms",
+    "targets": "platforms",
+    "context-length": "context-window-size",
+    "max-seq-len": "context-window-size",
+    "sliding-window": "sliding-window-size",
+    "tensor-parallel-shard": "tensor-parallel-shards",
+}
+
+
+def check_shape(problems: Problems) -> ManifestTable:
+    """The tables of a manifest, without what is wrong in them; the errors go to `problems`."""
+    data: Any = copy.deepcopy(problems.file.data)
+    while True:
+        try:
+            return ManifestTable.model_validate(data)
+        except ValidationError as error:
+            for detail in error.errors(include_url=False):
+                path, of_name = _path(problems.file.data, detail["loc"])
+                if not problems.is_broken(path):
+                    _report(problems, path, detail, of_name=of_name)
+                    # Elements are not taken out one by one: the indices of the others have to stay what they are.
+                    while isinstance(path[-1], int):
+                        path = path[:-1]
+                    problems.broken.add(path)
+                    _remove(data, path)
+
+
+def _path(data: Any, location: Sequence[str | int]) -> tuple[KeyPath, bool]:
+    """The key path that pydantic's location means, without the names of union members; and whether it is about the name."""
+    path: KeyPath = ()
+    node = data
+    for step in location:
+        if step == "[key]":
+            return path, True
+        exists = step in node if isinstance(node, dict) else isinstance(node, list) and step in range(len(node))
+        if exists:
+            node = node[step]
+            path = (*path, step)
+    return path, False
+
+
+def _remove(data: Any, path: KeyPath) -> None:
+    for step in path[:-1]:
+        data = data[step]
+    del data[path[-1]]
+
+
+def _report(problems: Problems, path: KeyPath, detail: ErrorDetails, *, of_name: bool) -> None:
+    kind = detail["type"]
+    value = detail["input"]
+    key = str(path[-1])
+    if of_name:
+        problems.add(
+            path,
+            f"'{key}' is not a good name",
+            why="names become parts of file names and of task labels",
+            fix="use letters, digits and . _ + -, beginning with a letter or a digit",
+        )
+    elif kind == "extra_forbidden":
+        known = keys_of(path[:-1])
+        kebab = key.replace("_", "-").lower()
+        synonym = _SYNONYMS.get(kebab)
+        near = f"did you mean '{kebab}'?" if kebab in known else did_you_mean(key, known)
+        if near is None and synonym in known:
+            near = f"did you mean '{synonym}'?"
+        problems.add(path, f"unknown key '{key}'", fix=near or f"known keys here: {', '.join(known)}")
+    elif kind == "literal_error":
+        choices = [word.strip("'") for word in str(detail["ctx"]["expected"]).replace(" or ", ", ").split(", ")]
+        fix = did_you_mean(value, choices) if isinstance(value, str) else None
+        problems.add(path, f"must be one of {', '.join(choices)}, not {spoken(value)}", fix=fix)
+    elif kind in _BOUNDS:
+        words, name = _BOUNDS[kind]
+        problems.add(path, f"must be {words} {detail['ctx'][name]:g}, not {spoken(value)}")
+    elif kind == "value_error":
+        problems.add(path, str(detail["ctx"]["error"]))
+    elif kind == "finite_number":
+        problems.add(path, f"must be a finite number, not {value}")
+    elif kind == "string_pattern_mismatch":
+        problems.add(path, f"{spoken(value)} is not a good name", fix="use letters, digits and . _ + -")
+    elif path[:1] == ("platforms",) and len(path) > 3 and path[2] == "device":
+        problems.add(
+            path, f"must be a string, a whole number, true or false, or a list of strings, not {spoken(value)}"
+        )
+    else:
+        problems.add(path, f"must be {_EXPECTED.get(kind, 'another value')}, not {spoken(value)}")
+
+
+def spoken(value: Any) -> str:
+    """A TOML value in a sentence."""
+    match value:
+        case bool():
+            text = "true" if value else "false"
+        case str():
+            text = f"'{value}'" if len(value) <= 60 else f"'{value[:57]}…'"
+        case float():
+            text = f"{value:g}"
+        case list():
+            text = "a list"
+        case dict():
+            text = "a table"
+        case datetime.date() | datetime.time():
+            text = f"the date or time {value}"
+        case _:
+            text = str(value)
+    return text
