@@ -103,6 +103,12 @@ class VerifyError(LlmbuildError):
     exit_code = ExitCode.VERIFY
 
 
+class Interrupted(LlmbuildError):
+    """The build was ended by Ctrl-C or SIGTERM; nothing is half-written and the next build goes on from here."""
+
+    exit_code = ExitCode.INTERRUPTED
+
+
 class MultiError(LlmbuildError):
     """Several errors found in one pass, reported together; the exit code is the first one's."""
 

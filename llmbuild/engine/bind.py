@@ -1,0 +1,86 @@
+"""Binding: a task whose upstream outputs are known becomes an action.
+
+This is where a task's view of its inputs is narrowed to what it declares, which is what gives early cutoff: when only
+undeclared files or fields changed, the narrowed input has the same digest and so has the action.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from llmbuild.canonical import Digest, Json, canonical_json, digest_bytes
+from llmbuild.engine.action import Action, Input, JsonInput, TreeInput
+from llmbuild.engine.task import AllFiles, Files, JsonFields, Task
+from llmbuild.engine.tree import Tree
+from llmbuild.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """An action, and the blobs that must be in the store before it can run (narrowed trees, projected values)."""
+
+    action: Action
+    blobs: tuple[bytes, ...]
+
+
+def project_fields(value: Json, fields: tuple[str, ...]) -> Json:
+    """The named fields of a JSON object, nested as in the original; dots descend, absent fields are left out."""
+    result: dict[str, Json] = {}
+    for field in fields:
+        source: Json = value
+        target = result
+        *parents, last = field.split(".")
+        for part in parents:
+            source = source.get(part) if isinstance(source, Mapping) else None
+        if not isinstance(source, Mapping) or last not in source:
+            continue
+        for part in parents:
+            nested = target.setdefault(part, {})
+            if not isinstance(nested, dict):
+                break
+            target = nested
+        else:
+            target[last] = source[last]
+    return result
+
+
+def bind(task: Task, outputs: Mapping[str, Tree], read: Callable[[Digest], bytes]) -> Bound:
+    """The task's action, given the output trees of its upstream tasks by label.
+
+    `read` gives the content of a blob and is used only for JSON projections.  Nothing is written.  Raises InputError
+    when a projected file is missing or is not a JSON object.
+    """
+    inputs: dict[str, Input] = {}
+    blobs: list[bytes] = []
+    for name, ref in task.inputs.items():
+        tree = outputs[ref.task]
+        match ref.select:
+            case AllFiles():
+                inputs[name] = TreeInput(tree.digest)
+            case Files(patterns):
+                data = tree.select(patterns).to_bytes()
+                inputs[name] = TreeInput(digest_bytes(data))
+                blobs.append(data)
+            case JsonFields(file, fields):
+                data = _project_file(tree, ref.task, file, fields, read)
+                inputs[name] = JsonInput(digest_bytes(data))
+                blobs.append(data)
+    action = Action(task.kind, task.version, task.params, inputs, task.tools, task.hints)
+    return Bound(action, tuple(blobs))
+
+
+def _project_file(
+    tree: Tree, producer: str, file: str, fields: tuple[str, ...], read: Callable[[Digest], bytes]
+) -> bytes:
+    entry = next((entry for entry in tree.files if entry.path == file), None)
+    if entry is None:
+        raise InputError(f"{producer} did not produce {file}", where=producer)
+    try:
+        value = json.loads(read(entry.digest))
+    except ValueError as error:
+        raise InputError(f"{file} is not JSON", where=producer, why=str(error)) from error
+    if not isinstance(value, dict):
+        raise InputError(f"{file} is not a JSON object", where=producer)
+    return canonical_json(project_fields(value, fields))

@@ -1,0 +1,265 @@
+"""The content-addressed store: bytes named by their SHA-256, verified whenever they are read.
+
+A blob's file is `blobs/ab/cdef…`, mode 0444.  Blobs appear by rename, complete or not at all; they are not fsynced,
+because what a power loss does to them is found when they are read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+
+from llmbuild.canonical import Digest, digest_bytes, digest_file
+from llmbuild.engine import files, fs
+from llmbuild.engine.tree import FileEntry, Tree
+from llmbuild.engine.verified import VerifiedMemo, stamp_of
+from llmbuild.errors import InputError, StoreError
+
+_HASH_ALWAYS = 64 << 10
+"""Blobs up to this size are hashed at each read: that costs less than looking into the memo."""
+
+EMPTY_TREE = Tree(())
+
+
+class MissingBlobError(StoreError):
+    """A blob that should be in the store is not, or was corrupt and has been dropped."""
+
+    def __init__(self, digest: Digest) -> None:
+        super().__init__(f"blob {digest[:12]} is not in the cache", why="it was removed or found corrupt")
+        self.digest = digest
+
+
+class Cas:
+    """The blobs of one store.  `scratch` gives a directory of this process on the same file system."""
+
+    def __init__(self, root: Path, scratch: Callable[[], Path]) -> None:
+        self.root = root
+        self._prefix = f"{root}/"
+        self._scratch = scratch
+        self.memo = VerifiedMemo(root.parent / "verified")
+        self.on_corrupt: Callable[[Digest, Path], None] = lambda _digest, _path: None
+
+    def blob_path(self, digest: Digest) -> Path:
+        """Where a blob is or would be, present or not."""
+        return Path(f"{self._prefix}{digest[:2]}/{digest[2:]}")
+
+    # Reading.
+
+    def has(self, digest: Digest, size: int | None = None) -> bool:
+        """Whether the blob is present and right; a corrupt one is dropped."""
+        try:
+            self._verify(digest, size)
+        except MissingBlobError:
+            return False
+        return True
+
+    def path(self, digest: Digest) -> Path:
+        """The verified blob's file, which nobody may change.  Raises MissingBlobError."""
+        self._verify(digest, None)
+        return self.blob_path(digest)
+
+    def get_bytes(self, digest: Digest) -> bytes:
+        """The verified content.  Raises MissingBlobError."""
+        try:
+            fd = os.open(f"{self._prefix}{digest[:2]}/{digest[2:]}", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise MissingBlobError(digest) from None
+        with os.fdopen(fd, "rb", buffering=0) as file:
+            data = file.readall()
+        if digest_bytes(data) != digest:
+            self._drop(digest)
+            raise MissingBlobError(digest)
+        return data
+
+    def get_tree(self, digest: Digest) -> Tree:
+        """The tree of a tree blob.  Raises MissingBlobError, or StoreError when the blob is no tree."""
+        if digest == EMPTY_TREE.digest:
+            return EMPTY_TREE
+        data = self.get_bytes(digest)
+        try:
+            tree = Tree.from_bytes(data)
+            for entry in tree.files:
+                check_relative(entry.path)
+        except (ValueError, TypeError, InputError) as error:
+            raise StoreError(f"blob {digest[:12]} is not a tree", why=str(error)) from error
+        return tree
+
+    def missing(self, tree: Tree) -> list[FileEntry]:
+        """The files of a tree whose blob is missing or corrupt."""
+        return [entry for entry in tree.files if not self.has(entry.digest, entry.size)]
+
+    # Writing.
+
+    def put_bytes(self, data: bytes) -> Digest:
+        """Store bytes; returns their digest.  Raises StoreError."""
+        digest = digest_bytes(data)
+        if not self.has(digest, len(data)):
+            path = self.blob_path(digest)
+            files.write_atomic(path, data, mode=0o444, scratch=self._scratch())
+            self._remember(digest)
+        return digest
+
+    def put_file(self, path: Path, *, move: bool = False) -> tuple[Digest, int]:
+        """Store a file's content; returns digest and size in bytes.  Raises StoreError.
+
+        With `move` the file is our own scratch: it is renamed into the store (and is gone afterwards).  Otherwise it is
+        hashed while it is copied, so that what is stored is what was hashed even if somebody changes the file meanwhile.
+        """
+        with fs.translate_errors("store a file", path):
+            if move:
+                fs.current.chmod(path, 0o444)
+                digest, size = digest_file(path), path.stat().st_size
+                temporary = path
+            else:
+                temporary = self._scratch() / files.temporary_name()
+                try:
+                    digest, size = files.copy_hashed(path, temporary)
+                    fs.current.chmod(temporary, 0o444)
+                except OSError:
+                    files.discard(temporary)
+                    raise
+            if self.has(digest, size):
+                fs.current.unlink(temporary)
+            else:
+                files.publish(temporary, self.blob_path(digest))
+                self._remember(digest)
+        return digest, size
+
+    def put_tree(self, directory: Path, *, move: bool = False) -> Tree:
+        """Store all files of a directory and the tree blob itself; returns the tree.
+
+        Empty directories are not kept.  A symbolic link counts as the file it points to, which must be inside the
+        directory: anything else would make the output depend on what happens to be on this machine.  Raises
+        InputError for such a link and for special files, StoreError when the store cannot be written.
+        """
+        root = directory.resolve()
+        entries: list[FileEntry] = []
+        links: list[tuple[str, Path]] = []
+        with fs.translate_errors("store a directory", directory):
+            for path in sorted(root.rglob("*")):
+                relative = path.relative_to(root).as_posix()
+                mode = path.lstat().st_mode
+                if stat.S_ISLNK(mode):
+                    links.append((relative, self._target_inside(path, root)))
+                elif stat.S_ISREG(mode):
+                    entries.append(FileEntry(relative, "", 0, bool(mode & 0o100)))
+                elif not stat.S_ISDIR(mode):
+                    raise InputError("only regular files can be stored", where=relative)
+        by_path: dict[str, FileEntry] = {}
+        for entry in entries:
+            digest, size = self.put_file(root / entry.path, move=move)
+            by_path[entry.path] = FileEntry(entry.path, digest, size, entry.executable)
+        for relative, target in links:
+            if target.relative_to(root).as_posix() not in by_path:
+                raise InputError("a symbolic link must point to a regular file", where=relative)
+            pointed = by_path[target.relative_to(root).as_posix()]
+            by_path[relative] = FileEntry(relative, pointed.digest, pointed.size, pointed.executable)
+        tree = Tree.of(by_path.values())
+        self.put_bytes(tree.to_bytes())
+        return tree
+
+    def put_tree_blob(self, tree: Tree) -> Digest:
+        """Store only the tree blob, for a tree whose files are in the store already."""
+        return self.put_bytes(tree.to_bytes())
+
+    # Linking out.
+
+    def link_out(self, digest: Digest, dest: Path, executable: bool = False) -> files.Shared:
+        """Put the blob's content at `dest` in one step, replacing what is there.
+
+        Raises MissingBlobError, or StoreError when `dest` cannot be written.
+        """
+        source = self.path(digest)
+        with fs.translate_errors("write a file", dest):
+            fs.current.mkdir(dest.parent)
+            temporary = dest.parent / files.temporary_name()
+            try:
+                how = files.share(source, temporary, executable=executable)
+                fs.current.replace(temporary, dest)
+            except OSError:
+                files.discard(temporary)
+                raise
+            if how == "link":
+                # Renaming one name of a file over another name of the same file does nothing, by POSIX.
+                fs.current.unlink(temporary)
+        if how == "link":
+            # A further link changes the blob's ctime, not its content.
+            self._remember(digest)
+        return how
+
+    def materialize(self, tree: Tree, directory: Path) -> None:
+        """Make a directory of symbolic links to the verified blobs of a tree.  Raises MissingBlobError or StoreError.
+
+        Executable files are copied, because a link cannot have a mode of its own.
+        """
+        with fs.translate_errors("lay out the inputs of a task", directory):
+            fs.current.mkdir(directory)
+            parents = {directory}
+            for entry in tree.files:
+                dest = directory / entry.path
+                source = self.path(entry.digest)
+                if dest.parent not in parents:
+                    fs.current.mkdir(dest.parent)
+                    parents.add(dest.parent)
+                if entry.executable:
+                    files.share(source, dest, executable=True)
+                else:
+                    fs.current.symlink(source.absolute(), dest)
+
+    def remove(self, digest: Digest) -> None:
+        """Take a blob out of the store; what depends on it is built again when needed."""
+        with fs.translate_errors("remove a blob", self.blob_path(digest)):
+            fs.current.unlink(self.blob_path(digest))
+
+    # Verification.
+
+    def _verify(self, digest: Digest, size: int | None) -> None:
+        path = f"{self._prefix}{digest[:2]}/{digest[2:]}"
+        try:
+            status = os.stat(path)  # noqa: PTH116 - this runs once per file of a null build.
+        except (FileNotFoundError, NotADirectoryError):
+            raise MissingBlobError(digest) from None
+        stamp = stamp_of(status)
+        if self.memo.holds(digest, stamp) and (size is None or size == status.st_size):
+            return
+        with fs.translate_errors("read a blob", path):
+            right = stat.S_ISREG(status.st_mode) and digest_file(Path(path)) == digest
+        if not right:
+            self._drop(digest)
+            raise MissingBlobError(digest)
+        self.memo.record(digest, stamp)
+
+    def _drop(self, digest: Digest) -> None:
+        path = self.blob_path(digest)
+        self.on_corrupt(digest, path)
+        with contextlib.suppress(OSError):
+            files.remove_tree(path)
+
+    def _remember(self, digest: Digest) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self.memo.record(digest, stamp_of(self.blob_path(digest).stat()))
+
+    @staticmethod
+    def _target_inside(link: Path, root: Path) -> Path:
+        try:
+            target = link.resolve(strict=True)
+        except (OSError, RuntimeError) as error:
+            raise InputError("a symbolic link leads nowhere", where=str(link.relative_to(root))) from error
+        if not target.is_relative_to(root):
+            raise InputError(
+                "a symbolic link points outside the output directory",
+                where=str(link.relative_to(root)),
+                why=f"it points to {target}",
+                fix="write the file itself",
+            )
+        return target
+
+
+def check_relative(path: str) -> None:
+    """Raise InputError unless a tree's path stays inside the directory it is laid out in."""
+    parts = PurePosixPath(path).parts
+    if not parts or path.startswith("/") or ".." in parts or "\0" in path:
+        raise InputError("a path leads out of its tree", where=path)

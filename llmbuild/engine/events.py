@@ -1,0 +1,141 @@
+"""What happens during a build, as values.  The terminal, `--events` and reports are made from these and nothing else.
+
+`to_json` gives one flat object with `v` (the format's version), `type` (the class name in kebab case) and `time`
+(seconds since the epoch) before the event's own fields.  A reader ignores types and fields it does not know.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from llmbuild.canonical import Digest, Json
+from llmbuild.engine.executor import TaskFailure
+
+EVENTS_VERSION = 1
+
+
+def _kebab(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """The base of all events."""
+
+    time: float
+
+    def to_json(self) -> dict[str, Json]:
+        return {
+            "v": EVENTS_VERSION,
+            "type": _kebab(type(self).__name__),
+            **{one.name.replace("_", "-"): _json(getattr(self, one.name)) for one in fields(self)},
+        }
+
+
+def _json(value: Any) -> Json:
+    if isinstance(value, TaskFailure):
+        return {name.replace("_", "-"): item for name, item in value.to_json().items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanMade(Event):
+    """The build begins: the labels of all its tasks in plan order."""
+
+    tasks: tuple[str, ...]
+    jobs: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskEvent(Event):
+    """The base of events about one task."""
+
+    label: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queued(TaskEvent):
+    """All inputs are known and the task must run; it waits for a free place."""
+
+    action: Digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started(TaskEvent):
+    action: Digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskProgress(TaskEvent):
+    """Units done of units in all (0 when unknown)."""
+
+    done: int
+    total: int
+    unit: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingForLock(TaskEvent):
+    """Another process runs the same action; its result will be taken."""
+
+    action: Digest
+    owner_pid: int | None
+    owner_label: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished(TaskEvent):
+    """The task ran here.  Units as in Trace."""
+
+    action: Digest
+    output: Digest
+    output_size: int
+    wall_s: float
+    cpu_s: float
+    peak_rss: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CachedTask(TaskEvent):
+    """The result was there.  `source` is `store`, `build` (an equal task of this build ran) or `process` (another
+    process ran it while this one waited)."""
+
+    action: Digest
+    output: Digest
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed(TaskEvent):
+    action: Digest | None
+    failure: TaskFailure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skipped(TaskEvent):
+    """The task cannot run because another one failed: `because` is that one's label, empty when the build stopped."""
+
+    because: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CorruptBlob(Event):
+    """A blob whose bytes were not what its name says was dropped from the store."""
+
+    digest: Digest
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary(Event):
+    """The build is over.  Counts of tasks by outcome, and the seconds it took."""
+
+    ran: int
+    cached: int
+    failed: int
+    skipped: int
+    wall_s: float
+    interrupted: bool = False
+    failures: tuple[str, ...] = field(default=())

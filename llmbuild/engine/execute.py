@@ -1,0 +1,128 @@
+"""Running one action: lay out its inputs, do the work, take the output in, and only then write its trace."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from llmbuild.canonical import Digest
+from llmbuild.engine import files, fs
+from llmbuild.engine.action import TreeInput
+from llmbuild.engine.store import ActionRecord, Store
+from llmbuild.engine.trace import Trace
+from llmbuild.engine.tree import Tree
+from llmbuild.errors import InputError, UsageError
+from llmbuild.tasks.kind import Job, Progress
+from llmbuild.tasks.registry import load_kind
+
+_DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
+
+
+def no_progress(done: int, total: int, unit: str = "") -> None:
+    """For callers that show no progress."""
+
+
+def execute(
+    store: Store,
+    action: Digest,
+    *,
+    progress: Progress = no_progress,
+    log: Callable[[], Path | None] = lambda: None,
+) -> Trace:
+    """Run a recorded action and return its trace, which is in the store then.
+
+    `log` is asked after the work for the file that holds what the task printed.  Nothing becomes visible unless all
+    succeeded.  Raises what the task raises; MissingBlobError when an input is not in the store; StoreError when the
+    disk fails; UsageError when the record does not fit this version of llmbuild.
+    """
+    record = store.get_action(action)
+    work = store.new_scratch_dir("work")
+    try:
+        output, wall, cpu, peak = run_in(store, record, work, progress)
+        log_file = log()
+        with fs.translate_errors("store a log", work):
+            log_digest = store.cas.put_file(log_file)[0] if log_file is not None and log_file.stat().st_size else None
+        trace = Trace(
+            action=action,
+            kind=record.action.kind,
+            label=record.label,
+            project=record.project,
+            key=record.action.key(),
+            output=output.digest,
+            output_size=sum(entry.size for entry in output.files),
+            wall_s=round(wall, 6),
+            cpu_s=round(cpu, 6),
+            peak_rss=peak,
+            log=log_digest,
+            finished=time.time(),
+        )
+        store.traces.put(trace)
+        return trace
+    finally:
+        with contextlib.suppress(OSError):
+            files.remove_tree(work)
+
+
+def run_in(store: Store, record: ActionRecord, work: Path, progress: Progress) -> tuple[Tree, float, float, int]:
+    """Run an action inside the directory `work` and take its output into the store, without a trace.
+
+    Returns the output tree, wall and CPU seconds, and the peak resident set in bytes.  This is what a check uses that
+    runs an action again to compare.
+    """
+    action = record.action
+    kind = load_kind(action.kind)
+    if kind.version != action.version or set(kind.params) != set(action.params):
+        raise UsageError(
+            f"the action of {record.label} was recorded by another version of llmbuild",
+            fix="run `llmbuild build` again",
+        )
+    inputs: dict[str, Path] = {}
+    for name, value in action.inputs.items():
+        if isinstance(value, TreeInput):
+            inputs[name] = work / "inputs" / name
+            store.cas.materialize(store.cas.get_tree(value.tree), inputs[name])
+        else:
+            inputs[name] = store.cas.path(value.blob)
+    with fs.translate_errors("make the directories of a task", work):
+        fs.current.mkdir(work / "out")
+        fs.current.mkdir(work / "scratch")
+    job = Job(action.params, inputs, action.hints, work / "out", work / "scratch", progress)
+    started, cpu_before = time.perf_counter(), _cpu_seconds()
+    try:
+        kind.run(job)
+    except OSError as error:
+        if error.errno in _DISK_ERRORS:
+            raise fs.store_error(error, f"write the output of {record.label}", store.root) from error
+        raise
+    wall, cpu = time.perf_counter() - started, _cpu_seconds() - cpu_before
+    try:
+        output = store.cas.put_tree(job.out, move=True)
+    except InputError as error:
+        error.where = f"{record.label}: {error.where}"
+        raise
+    return output, wall, cpu, peak_rss()
+
+
+def peak_rss() -> int:
+    """The peak resident set of this process or of its largest child, in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit
+    try:
+        # ru_maxrss of a process starts at its parent's size, because it survives exec; VmHWM does not.
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        own = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")) * 1024
+    except (OSError, StopIteration):
+        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return max(own, children)
+
+
+def _cpu_seconds() -> float:
+    return sum(
+        usage.ru_utime + usage.ru_stime
+        for usage in (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN))
+    )

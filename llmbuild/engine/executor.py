@@ -1,0 +1,66 @@
+"""What the scheduler needs from a place where actions run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from llmbuild.canonical import Digest, Json
+from llmbuild.errors import ExitCode, LlmbuildError
+from llmbuild.tasks.kind import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFailure:
+    """Why an action has no result, in a form that crosses process borders.
+
+    `what`, `where`, `why` and `fix` are as in LlmbuildError.  `missing_blob` names an input that was not in the store,
+    `signal` the signal that ended the worker; `log` is the path of the log and `log_tail` its last lines.
+    """
+
+    what: str
+    where: str | None = None
+    why: str | None = None
+    fix: str | None = None
+    exit_code: int = int(ExitCode.FAILED)
+    missing_blob: Digest | None = None
+    signal: int | None = None
+    log: str | None = None
+    log_tail: str = ""
+
+    @staticmethod
+    def of(error: LlmbuildError, missing_blob: Digest | None = None) -> TaskFailure:
+        return TaskFailure(error.what, error.where, error.why, error.fix, int(error.exit_code), missing_blob)
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> TaskFailure:
+        return TaskFailure(**value)
+
+    def to_json(self) -> dict[str, Json]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    def to_error(self) -> LlmbuildError:
+        """The error to show or raise, with its exit code."""
+        error = LlmbuildError(self.what, where=self.where, why=self.why, fix=self.fix)
+        try:
+            error.exit_code = ExitCode(self.exit_code)
+        except ValueError:
+            error.exit_code = ExitCode.FAILED
+        return error
+
+
+class Executor(Protocol):
+    """Runs recorded actions.  `run` is called from several threads at once."""
+
+    def run(self, action: Digest, progress: Progress, lock_fd: int | None = None) -> TaskFailure | None:
+        """Run one action to its end; returns None when its trace is in the store now.
+
+        A worker that inherits `lock_fd` keeps the action's lock as long as it lives, so that an orphan and its
+        successor never run at the same time.
+        """
+        ...
+
+    def terminate(self) -> None:
+        """End all that runs, and let nothing start any more; the `run` calls return soon with a failure."""
+        ...

@@ -1,0 +1,158 @@
+"""Atomic file operations: a reader sees the old content or the new, never a part of either."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import os
+import secrets
+import stat
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from llmbuild.canonical import CHUNK, Digest
+from llmbuild.engine import fs
+
+TEMPORARY = ".llmbuild-tmp-"
+"""The prefix of temporary files that are made beside their destination."""
+
+Shared: TypeAlias = Literal["reflink", "link", "copy"]
+
+_process_token = secrets.token_hex(4)
+_counter = itertools.count()
+
+
+def temporary_name() -> str:
+    """A name that no other process and no earlier call uses."""
+    return f"{TEMPORARY}{_process_token}-{os.getpid()}-{next(_counter)}"
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write all of `data`, however few bytes each system call takes."""
+    view = memoryview(data)
+    while view:
+        view = view[fs.current.write(fd, view) :]
+
+
+def write_atomic(
+    path: Path, data: bytes, *, durable: bool = False, mode: int = 0o644, scratch: Path | None = None
+) -> None:
+    """Replace a file's content in one step.
+
+    The temporary file is made in `scratch` (which must be on the same file system) or beside the file.  `durable` makes
+    the content and the name survive a power loss.  Raises StoreError.
+    """
+    with fs.translate_errors("write a file", path):
+        temporary = (scratch or path.parent) / temporary_name()
+        if scratch is None:
+            fs.current.mkdir(path.parent)
+        try:
+            fd = fs.current.create(temporary)
+            try:
+                write_all(fd, data)
+                if mode != 0o644:
+                    fs.current.chmod(temporary, mode)
+                if durable:
+                    fs.current.fsync(fd)
+            finally:
+                os.close(fd)
+            publish(temporary, path)
+        except OSError:
+            discard(temporary)
+            raise
+        if durable:
+            sync_directory(path.parent)
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Rename into place, making the directory when it is missing."""
+    try:
+        fs.current.replace(temporary, path)
+    except FileNotFoundError:
+        fs.current.mkdir(path.parent)
+        fs.current.replace(temporary, path)
+
+
+def discard(path: Path) -> None:
+    """Remove a temporary file as well as it goes: the error that led here matters more than this one."""
+    with contextlib.suppress(OSError):
+        fs.current.unlink(path)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fs.current.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def copy_hashed(source: Path, dest: Path) -> tuple[Digest, int]:
+    """Copy into a new file; returns the SHA-256 and the size of the bytes that were written.  Raises OSError."""
+    digest = hashlib.sha256()
+    size = 0
+    out = fs.current.create(dest)
+    try:
+        with source.open("rb", buffering=0) as file:
+            while chunk := file.read(CHUNK):
+                digest.update(chunk)
+                write_all(out, chunk)
+                size += len(chunk)
+    finally:
+        os.close(out)
+    return digest.hexdigest(), size
+
+
+def share(source: Path, dest: Path, *, executable: bool = False, links: bool = True) -> Shared:
+    """Make the new file `dest` with the content of `source`, read-only, in the cheapest way that works.
+
+    A reflink costs no space and stays independent; a hard link costs nothing but shares its permissions with the
+    source, so that it serves only for files that are not executable; a copy always works.  Raises OSError.
+    """
+    mode = 0o555 if executable else 0o444
+    out = fs.current.create(dest)
+    try:
+        with source.open("rb", buffering=0) as file:
+            fs.current.clone(file.fileno(), out)
+        fs.current.chmod(dest, mode)
+        return "reflink"
+    except OSError as error:
+        if error.errno not in fs.CANNOT_SHARE:
+            raise
+    finally:
+        os.close(out)
+    fs.current.unlink(dest)
+    if links and not executable:
+        try:
+            fs.current.hard_link(source, dest)
+            return "link"
+        except OSError as error:
+            if error.errno not in fs.CANNOT_SHARE:
+                raise
+    copy_hashed(source, dest)
+    fs.current.chmod(dest, mode)
+    return "copy"
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a directory with all its content, read-only parts included; a missing one is fine.  Raises OSError."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISDIR(mode):
+        fs.current.unlink(path)
+        return
+    if mode & 0o700 != 0o700:
+        fs.current.chmod(path, 0o700)
+    with os.scandir(path) as entries:
+        names = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    for name, is_directory in names:
+        if is_directory:
+            remove_tree(path / name)
+        else:
+            fs.current.unlink(path / name)
+    with contextlib.suppress(FileNotFoundError):
+        fs.current.rmdir(path)

@@ -1,0 +1,114 @@
+"""The seam between the engine and the file system: every operation that changes a disk goes through `current`.
+
+Tests put a subclass in place of `current` that fails, writes short or "dies" at a chosen operation, so that each point
+of a build at which a machine can fail is reachable.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from llmbuild.errors import StoreError
+
+_FICLONE = 0x40049409
+"""The ioctl that shares a file's extents with another one (linux/fs.h, `_IOW(0x94, 9, int)`)."""
+
+CANNOT_SHARE = frozenset(
+    {errno.EXDEV, errno.EMLINK, errno.EPERM, errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL, errno.ENOSYS, errno.EACCES}
+)
+"""Errors that mean `this file system does not link or clone here`, for which the next way is tried."""
+
+
+class FileSystem:
+    """The operations that change a disk.  They raise OSError as the system calls do."""
+
+    def create(self, path: Path) -> int:
+        """Create a file that must not exist yet and open it for writing; returns the descriptor."""
+        return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644)
+
+    def write(self, fd: int, data: bytes | memoryview) -> int:
+        """Write some of `data`; returns how many bytes were taken, which may be fewer than given."""
+        return os.write(fd, data)
+
+    def fsync(self, fd: int) -> None:
+        os.fsync(fd)
+
+    def append(self, path: Path, data: bytes) -> None:
+        """Add `data` at the end of a file in one system call, so that appends of several processes do not mix."""
+        fd = os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_CLOEXEC, 0o644)
+        try:
+            os.write(fd, data)
+        finally:
+            os.close(fd)
+
+    def replace(self, source: Path, dest: Path) -> None:
+        source.replace(dest)
+
+    def hard_link(self, source: Path, dest: Path) -> None:
+        dest.hardlink_to(source)
+
+    def symlink(self, source: Path, dest: Path) -> None:
+        dest.symlink_to(source)
+
+    def clone(self, source_fd: int, dest_fd: int) -> None:
+        """Make an empty file share the extents of another one (a reflink)."""
+        if not sys.platform.startswith("linux"):
+            raise OSError(errno.EOPNOTSUPP, "no reflinks on this system")
+        fcntl.ioctl(dest_fd, _FICLONE, source_fd)
+
+    def chmod(self, path: Path, mode: int) -> None:
+        path.chmod(mode)
+
+    def mkdir(self, path: Path) -> None:
+        """Create a directory and its parents; an existing one is fine."""
+        path.mkdir(parents=True, exist_ok=True)
+
+    def unlink(self, path: Path) -> None:
+        """Remove a file; a missing one is fine."""
+        path.unlink(missing_ok=True)
+
+    def rmdir(self, path: Path) -> None:
+        path.rmdir()
+
+
+current: FileSystem = FileSystem()
+"""The file system in use.  Read it as `fs.current` at each call, never by `from … import current`."""
+
+
+_ADVICE: dict[int, tuple[str, str]] = {
+    errno.ENOSPC: ("the disk is full", "free some space, or put the cache on another disk with LLMBUILD_CACHE"),
+    errno.EDQUOT: (
+        "the disk quota is used up",
+        "free some space, or put the cache on another disk with LLMBUILD_CACHE",
+    ),
+    errno.EACCES: ("permission denied", "make the directory writable, or choose another cache with LLMBUILD_CACHE"),
+    errno.EPERM: (
+        "operation not permitted",
+        "make the directory writable, or choose another cache with LLMBUILD_CACHE",
+    ),
+    errno.EROFS: ("the file system is read-only", "choose another cache directory with LLMBUILD_CACHE"),
+    errno.EIO: ("the disk reports an input/output error", "check the disk; nothing that was written before is lost"),
+    errno.ENOTDIR: ("a part of the path is not a directory", "move the file that is in the way"),
+    errno.EISDIR: ("a directory is where a file should be", "move the directory that is in the way"),
+}
+
+
+def store_error(error: OSError, doing: str, where: Path | str) -> StoreError:
+    """The user's view of a failed file operation; `doing` completes `cannot …`."""
+    why, fix = _ADVICE.get(error.errno or 0, (error.strerror or str(error), None))
+    return StoreError(f"cannot {doing}", where=str(where), why=why, fix=fix)
+
+
+@contextlib.contextmanager
+def translate_errors(doing: str, where: Path | str) -> Iterator[None]:
+    """Turn an OSError of the body into a StoreError that says what could not be done, where, why and what helps."""
+    try:
+        yield
+    except OSError as error:
+        raise store_error(error, doing, where) from error

@@ -1,0 +1,44 @@
+"""What each task of a project was at its last successful build: label -> action digest.
+
+This is what a reason compares with ("group size 32 -> 64").  One small JSON file a project, written when it changes.
+When it is lost, the index over traces answers instead.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from llmbuild.canonical import Digest, canonical_json, digest_bytes
+from llmbuild.engine import files
+
+
+class History:
+    """The last actions of one project in one store."""
+
+    def __init__(self, root: Path, project: str, scratch: Callable[[], Path]) -> None:
+        self.path = root / f"{digest_bytes(project.encode())[:32]}.json"
+        self._project = project
+        self._scratch = scratch
+        self._last: dict[str, Digest] | None = None
+
+    def last(self) -> Mapping[str, Digest]:
+        """The last action of each label; empty when nothing is known."""
+        if self._last is None:
+            try:
+                record = json.loads(self.path.read_bytes())
+                self._last = {str(label): str(digest) for label, digest in record["last"].items()}
+            except (OSError, ValueError, TypeError, KeyError, AttributeError):
+                self._last = {}
+        return self._last
+
+    def update(self, actions: Mapping[str, Digest]) -> None:
+        """Record what labels were built from now; writes only when something is new.  Raises StoreError."""
+        before = self.last()
+        if all(before.get(label) == digest for label, digest in actions.items()):
+            return
+        self._last = {**before, **actions}
+        files.write_atomic(
+            self.path, canonical_json({"project": self._project, "last": self._last}), scratch=self._scratch()
+        )

@@ -1,0 +1,150 @@
+"""The index over traces: what ran for which task, and how long each kind takes.
+
+A diskcache of JSON values, made from the trace files and rebuilt from them whenever it is lost or damaged; nothing is
+ever decided by it that the trace files could not say more slowly.  A null build never opens it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from llmbuild.canonical import Digest
+from llmbuild.engine import files
+from llmbuild.engine.trace import Trace, TraceStore
+from llmbuild.errors import StoreError
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """One run, as far as estimates need it; units as in Trace."""
+
+    action: Digest
+    kind: str
+    label: str
+    project: str
+    output_size: int
+    wall_s: float
+    cpu_s: float
+    peak_rss: int
+    finished: float
+
+    @staticmethod
+    def of(trace: Trace) -> RunSummary:
+        return RunSummary(
+            trace.action,
+            trace.kind,
+            trace.label,
+            trace.project,
+            trace.output_size,
+            trace.wall_s,
+            trace.cpu_s,
+            trace.peak_rss,
+            trace.finished,
+        )
+
+    def to_json(self) -> list[str | int | float]:
+        return [getattr(self, name) for name in self.__slots__]
+
+
+class TraceIndex:
+    """The index of one store.  Raises StoreError when it can neither be used nor rebuilt."""
+
+    def __init__(self, root: Path, traces: TraceStore) -> None:
+        self._root = root
+        self._traces = traces
+        self._reconciled = False
+
+    def add(self, traces: Iterable[Trace]) -> None:
+        """Take new traces in."""
+
+        def work(cache: Any) -> None:
+            with cache.transact():
+                for trace in traces:
+                    self._insert(cache, trace)
+
+        self._with_cache(work)
+
+    def last(self, project: str, label: str) -> RunSummary | None:
+        """The latest run for a task of a project."""
+
+        def work(cache: Any) -> RunSummary | None:
+            action = cache.get(f"last:{project}:{label}")
+            row = cache.get(f"run:{action}") if action else None
+            return RunSummary(*row) if row else None
+
+        return self._with_cache(work)
+
+    def runs(self, kind: str) -> list[RunSummary]:
+        """All known runs of a kind, oldest first."""
+
+        def work(cache: Any) -> list[RunSummary]:
+            rows = [cache.get(key) for key in cache.iterkeys() if isinstance(key, str) and key.startswith("run:")]
+            found = [RunSummary(*row) for row in rows if row]
+            return sorted((run for run in found if run.kind == kind), key=lambda run: (run.finished, run.action))
+
+        return self._with_cache(work)
+
+    def rebuild(self) -> None:
+        """Throw the index away and make it from the trace files."""
+        files.remove_tree(self._root)
+        self._reconciled = False
+        self._with_cache(lambda _cache: None)
+
+    @staticmethod
+    def _insert(cache: Any, trace: Trace) -> None:
+        cache.set(f"run:{trace.action}", RunSummary.of(trace).to_json())
+        name = f"last:{trace.project}:{trace.label}"
+        previous = cache.get(name)
+        row = cache.get(f"run:{previous}") if previous else None
+        if row is None or RunSummary(*row).finished <= trace.finished:
+            cache.set(name, trace.action)
+
+    def _reconcile(self, cache: Any) -> None:
+        """Take in the traces of builds that were killed before they could, and forget those whose file is gone."""
+        on_disk = set(self._traces.names())
+        known = {key[4:] for key in cache.iterkeys() if isinstance(key, str) and key.startswith("run:")}
+        if on_disk == known:
+            return
+        with cache.transact():
+            for name in known - on_disk:
+                cache.delete(f"run:{name}")
+            fresh = [trace for name in sorted(on_disk - known) if (trace := self._traces.get(name)) is not None]
+            for trace in sorted(fresh, key=lambda one: one.finished):
+                self._insert(cache, trace)
+
+    def _with_cache(self, work: Callable[[Any], _Result]) -> _Result:
+        for attempt in range(2):
+            try:
+                with self._open() as cache:
+                    if not self._reconciled:
+                        self._reconcile(cache)
+                        self._reconciled = True
+                    return work(cache)
+            except (sqlite3.Error, OSError, ValueError, TypeError, KeyError, EOFError) as error:
+                # Whatever is wrong with the index, the traces can replace it; only a disk that fails cannot be helped.
+                if attempt == 1 or (isinstance(error, sqlite3.OperationalError) and "locked" in str(error)):
+                    raise StoreError(
+                        "cannot use the index of the cache", where=str(self._root), why=str(error)
+                    ) from error
+                files.remove_tree(self._root)
+                self._reconciled = False
+        raise AssertionError("unreachable")
+
+    @contextmanager
+    def _open(self) -> Iterator[Any]:
+        import diskcache
+
+        cache = diskcache.Cache(
+            str(self._root), disk=diskcache.JSONDisk, eviction_policy="none", cull_limit=0, size_limit=2**62, timeout=60
+        )
+        try:
+            yield cache
+        finally:
+            cache.close()

@@ -1,0 +1,100 @@
+"""Locks between processes that die with their owner.
+
+A lock is `flock` on an open file.  The kernel gives it up when the last descriptor closes, however the owner ends, so
+no lock is ever stale.  The file's content tells others who holds it; nothing is decided by that content.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from llmbuild.engine import fs
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who holds a lock: a process on this machine and the label of the task it works on."""
+
+    pid: int
+    label: str
+
+
+class FileLock:
+    """An exclusive lock.  Use `try_acquire` or `acquire`, then `release`; a second acquire of a held lock is a bug."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._fd: int | None = None
+
+    @property
+    def fd(self) -> int:
+        """The held descriptor.  A child that inherits it keeps the lock until it ends too."""
+        if self._fd is None:
+            raise RuntimeError("the lock is not held")
+        return self._fd
+
+    @property
+    def held(self) -> bool:
+        return self._fd is not None
+
+    def try_acquire(self, label: str = "") -> bool:
+        """Take the lock if it is free.  Raises StoreError when the lock file cannot be made."""
+        with fs.translate_errors("take a lock", self.path):
+            while True:
+                fd = self._open()
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    status = os.fstat(fd)
+                    with contextlib.suppress(FileNotFoundError):
+                        current = self.path.stat()
+                        if (current.st_ino, current.st_dev) == (status.st_ino, status.st_dev):
+                            os.ftruncate(fd, 0)
+                            os.pwrite(fd, json.dumps({"pid": os.getpid(), "label": label}).encode(), 0)
+                            self._fd = fd
+                            return True
+                except BlockingIOError:
+                    os.close(fd)
+                    return False
+                except BaseException:
+                    os.close(fd)
+                    raise
+                # A cleaner removed the file between our open and our lock: nobody else would see this lock.
+                os.close(fd)
+
+    def acquire(self, label: str = "", *, poll: Callable[[Owner | None], None]) -> None:
+        """Wait for the lock.  `poll` is called with the owner (None when unknown) before each new try; it waits, and
+        ends the waiting by raising."""
+        while not self.try_acquire(label):
+            poll(self.owner())
+
+    def owner(self) -> Owner | None:
+        """Who wrote the record last; only worth showing to a person."""
+        try:
+            record = json.loads(self.path.read_bytes())
+            return Owner(int(record["pid"]), str(record["label"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def release(self, *, remove: bool = False) -> None:
+        """Give the lock up; with `remove` its file goes too (safe: others notice that they locked a removed file)."""
+        if self._fd is None:
+            return
+        if remove:
+            with contextlib.suppress(OSError):
+                fs.current.unlink(self.path)
+        os.close(self._fd)
+        self._fd = None
+
+    def _open(self) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        try:
+            return os.open(self.path, flags, 0o644)
+        except FileNotFoundError:
+            fs.current.mkdir(self.path.parent)
+            return os.open(self.path, flags, 0o644)

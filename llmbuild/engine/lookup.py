@@ -1,0 +1,48 @@
+"""Whether an action's result is there: its trace, its output tree and every blob of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from llmbuild.canonical import Digest
+from llmbuild.engine.cas import MissingBlobError
+from llmbuild.engine.store import Store
+from llmbuild.engine.trace import Trace
+from llmbuild.engine.tree import Tree
+from llmbuild.errors import StoreError
+
+
+@dataclass(frozen=True, slots=True)
+class Cached:
+    """A result that can be used as it is."""
+
+    trace: Trace
+    tree: Tree
+
+
+class Miss(Enum):
+    """Why a result cannot be used."""
+
+    NEVER = "never built"
+    EVICTED = "output missing or corrupt"
+
+
+def lookup(store: Store, action: Digest) -> Cached | Miss:
+    """The action's result if all of it is in the store and right, else why not."""
+    trace = store.traces.get(action)
+    if trace is None:
+        return Miss.NEVER
+    try:
+        tree = store.cas.get_tree(trace.output)
+    except (MissingBlobError, StoreError):
+        return Miss.EVICTED
+    if store.cas.missing(tree):
+        return Miss.EVICTED
+    return Cached(trace, tree)
+
+
+def cached(store: Store, action: Digest) -> Cached | None:
+    """The action's result if all of it is in the store and right."""
+    found = lookup(store, action)
+    return found if isinstance(found, Cached) else None

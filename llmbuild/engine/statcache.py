@@ -1,0 +1,66 @@
+"""Digests of files outside the store, remembered by their stat.
+
+Planning must know the digest of a 100 MB checkpoint without reading it each time.  An entry holds as long as inode,
+size, mtime and ctime are unchanged.  A file that was modified within two seconds of the moment it was hashed is not
+remembered, because a later change could leave the same times (the clock of a file system may tick that slowly).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from pathlib import Path
+
+from llmbuild.canonical import Digest, digest_file
+from llmbuild.engine import files, fs
+from llmbuild.engine.verified import Stamp, stamp_of
+from llmbuild.errors import InputError, StoreError
+
+_RACY_NS = 2_000_000_000
+
+
+class StatCache:
+    """Path -> SHA-256.  Loaded at the first question, written by `save`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._entries: dict[str, tuple[Stamp, Digest]] | None = None
+        self._fresh: dict[str, tuple[Stamp, Digest]] = {}
+
+    def digest(self, path: Path) -> Digest:
+        """The SHA-256 of a file's content.  Raises InputError when it cannot be read."""
+        if self._entries is None:
+            self._entries = self._load()
+        name = str(path.absolute())
+        try:
+            stamp = stamp_of(path.stat())
+            entry = self._entries.get(name)
+            if entry is not None and entry[0] == stamp:
+                return entry[1]
+            digest = digest_file(path)
+            after = stamp_of(path.stat())
+        except OSError as error:
+            raise InputError("cannot read a file", where=str(path), why=error.strerror or str(error)) from error
+        newest = max(after[2], after[3])
+        if after == stamp and time.time_ns() - newest > _RACY_NS:
+            self._entries[name] = self._fresh[name] = (stamp, digest)
+        return digest
+
+    def save(self) -> None:
+        """Write what was learnt, merged with what other processes wrote.  A failure costs only later hashing."""
+        if not self._fresh:
+            return
+        merged = {**self._load(), **self._fresh}
+        rows = {name: [*stamp, digest] for name, (stamp, digest) in sorted(merged.items())}
+        with contextlib.suppress(StoreError, OSError):
+            fs.current.mkdir(self._path.parent)
+            files.write_atomic(self._path, json.dumps(rows).encode())
+            self._fresh = {}
+
+    def _load(self) -> dict[str, tuple[Stamp, Digest]]:
+        try:
+            rows = json.loads(self._path.read_bytes())
+            return {str(name): ((int(i), int(s), int(m), int(c)), str(d)) for name, (i, s, m, c, d) in rows.items()}
+        except (OSError, ValueError, TypeError, AttributeError):
+            return {}

@@ -1,0 +1,229 @@
+"""The store: one directory that holds blobs, traces, action records, logs and locks, shared by builds and projects.
+
+blobs/ab/cdef…        content, by SHA-256
+traces/ab/cdef….json  what ran
+actions/ab/cdef….json what can be run (`llmbuild exec <digest>`)
+logs/                 output of failed and running tasks
+locks/                one file an action
+scratch/              temporary files, each owner's in a directory that it holds a lock on
+projects/             the last action of each label
+index/                a cache over the traces
+verified, stat.json   memos of digests
+version               the layout's number
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import secrets
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from llmbuild.canonical import Digest, Json, canonical_json
+from llmbuild.engine import files, fs
+from llmbuild.engine.action import Action, Input, JsonInput, TreeInput
+from llmbuild.engine.cas import Cas
+from llmbuild.engine.history import History
+from llmbuild.engine.index import TraceIndex
+from llmbuild.engine.locks import FileLock
+from llmbuild.engine.statcache import StatCache
+from llmbuild.engine.trace import TraceStore
+from llmbuild.errors import StoreError, UsageError
+
+LAYOUT_VERSION = 1
+
+
+def default_root(environ: Mapping[str, str] | None = None) -> Path:
+    """The store's directory: $LLMBUILD_CACHE, else $XDG_CACHE_HOME/llmbuild, else ~/.cache/llmbuild."""
+    environ = os.environ if environ is None else environ
+    if chosen := environ.get("LLMBUILD_CACHE"):
+        return Path(chosen).expanduser().absolute()
+    base = environ.get("XDG_CACHE_HOME")
+    # The XDG specification says that relative paths in its variables are to be ignored.
+    cache = Path(base) if base and Path(base).is_absolute() else Path("~/.cache").expanduser()
+    return cache / "llmbuild"
+
+
+@dataclass(frozen=True, slots=True)
+class ActionRecord:
+    """An action with the label and project that asked for it, as it lies in the store."""
+
+    action: Action
+    label: str
+    project: str
+
+    def to_json(self) -> dict[str, Json]:
+        return {
+            "key": self.action.key(),
+            "hints": self.action.hints,
+            "label": self.label,
+            "project": self.project,
+        }
+
+
+class Store:
+    """An open store.  Opening makes nothing on disk; the first write does.  Raises StoreError."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = (default_root() if root is None else root).absolute()
+        self._check_version()
+        self._scratch_lock: FileLock | None = None
+        self._scratch_guard = threading.Lock()
+        self._scratch_pid = 0
+        self.cas = Cas(self.root / "blobs", self.scratch)
+        self.traces = TraceStore(self.root / "traces", self.scratch)
+        self.stat_cache = StatCache(self.root / "stat.json")
+
+    @cached_property
+    def index(self) -> TraceIndex:
+        return TraceIndex(self.root / "index", self.traces)
+
+    def history(self, project: str) -> History:
+        """The last actions of a project, named by whatever identifies it (its directory)."""
+        return History(self.root / "projects", project, self.scratch)
+
+    def lock(self, action: Digest) -> FileLock:
+        """The lock under which an action runs."""
+        return FileLock(self.root / "locks" / action)
+
+    def log_path(self, action: Digest) -> Path:
+        """Where an action's output goes while it runs, and stays when it fails."""
+        return self.root / "logs" / f"{action}.log"
+
+    # Action records.
+
+    def action_path(self, action: Digest) -> Path:
+        return self.root / "actions" / action[:2] / f"{action[2:]}.json"
+
+    def put_action(self, record: ActionRecord) -> Digest:
+        """Write an action's record, so that any process that reaches the store can run it."""
+        digest = record.action.digest
+        path = self.action_path(digest)
+        data = canonical_json(record.to_json())
+        if not path.exists() or path.read_bytes() != data:
+            files.write_atomic(path, data, scratch=self.scratch())
+        return digest
+
+    def get_action(self, digest: Digest) -> ActionRecord:
+        """Read an action's record.  Raises StoreError when there is none or it is not the action its name says."""
+        path = self.action_path(digest)
+        try:
+            data = json.loads(path.read_bytes())
+            key = data["key"]
+            inputs: dict[str, Input] = {
+                name: TreeInput(value["digest"]) if value["form"] == "tree" else JsonInput(value["digest"])
+                for name, value in key["inputs"].items()
+            }
+            action = Action(key["kind"], key["version"], key["params"], inputs, key["tools"], data["hints"])
+            record = ActionRecord(action, data["label"], data["project"])
+        except FileNotFoundError:
+            raise StoreError(
+                f"no action {digest[:12]} in the cache",
+                where=str(self.root),
+                fix="run `llmbuild build`, which records it",
+            ) from None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise StoreError("an action's record is damaged", where=str(path), why=str(error)) from error
+        if action.digest != digest:
+            raise StoreError("an action's record is damaged", where=str(path), why="its digest is another one")
+        return record
+
+    def find_action(self, prefix: str) -> Digest:
+        """The one recorded action whose digest begins with `prefix`, as a person pastes it.  Raises UsageError."""
+        found = []
+        if len(prefix) >= 2 and all(letter in "0123456789abcdef" for letter in prefix):
+            paths = (self.root / "actions" / prefix[:2]).glob(f"{prefix[2:]}*.json")
+            found = sorted(prefix[:2] + path.stem for path in paths)
+        if len(found) != 1:
+            raise UsageError(
+                f"no action's digest begins with '{prefix}'"
+                if not found
+                else f"{len(found)} actions begin with '{prefix}'",
+                where=str(self.root),
+                fix="copy the digest from the message of the failed build",
+            )
+        return found[0]
+
+    # Scratch.
+
+    def scratch(self) -> Path:
+        """This process's directory for temporary files; it goes away when the process ends, or is cleaned by another."""
+        with self._scratch_guard:
+            if self._scratch_lock is None or self._scratch_pid != os.getpid():
+                self._prepare()
+                lock = FileLock(self.root / "scratch" / f"{secrets.token_hex(8)}.lock")
+                while not lock.try_acquire("scratch"):
+                    lock = FileLock(self.root / "scratch" / f"{secrets.token_hex(8)}.lock")
+                with fs.translate_errors("make a scratch directory", self.root):
+                    fs.current.mkdir(lock.path.with_suffix(""))
+                self._scratch_lock = lock
+                self._scratch_pid = os.getpid()
+                atexit.register(self.close)
+            return self._scratch_lock.path.with_suffix("")
+
+    def new_scratch_dir(self, name: str) -> Path:
+        """A new empty directory in this process's scratch."""
+        path = self.scratch() / f"{name}-{secrets.token_hex(4)}"
+        with fs.translate_errors("make a scratch directory", path):
+            fs.current.mkdir(path)
+        return path
+
+    def clean_scratch(self) -> int:
+        """Remove what dead processes left behind; returns the number of directories."""
+        cleaned = 0
+        for path in sorted((self.root / "scratch").glob("*.lock")):
+            if self._scratch_lock is not None and path == self._scratch_lock.path:
+                continue
+            lock = FileLock(path)
+            with contextlib.suppress(StoreError, OSError):
+                if lock.try_acquire("cleaning"):
+                    files.remove_tree(path.with_suffix(""))
+                    lock.release(remove=True)
+                    cleaned += 1
+        return cleaned
+
+    def close(self) -> None:
+        """Remove this process's scratch and write the memos.  The store can still be used afterwards."""
+        self.stat_cache.save()
+        with self._scratch_guard:
+            if self._scratch_lock is None or self._scratch_pid != os.getpid():
+                return
+            with contextlib.suppress(OSError, StoreError):
+                self.cas.memo.compact(self._scratch_lock.path.with_suffix(""))
+            with contextlib.suppress(OSError):
+                files.remove_tree(self._scratch_lock.path.with_suffix(""))
+            self._scratch_lock.release(remove=True)
+            self._scratch_lock = None
+        atexit.unregister(self.close)
+
+    # Layout.
+
+    def _check_version(self) -> None:
+        path = self.root / "version"
+        try:
+            text = path.read_text(encoding="ascii").strip()
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError) as error:
+            raise StoreError("cannot read the cache", where=str(path), why=str(error)) from error
+        if text != str(LAYOUT_VERSION):
+            raise StoreError(
+                "the cache was made by another version of llmbuild",
+                where=str(path),
+                why=f"its layout is {text or 'empty'}, this llmbuild uses {LAYOUT_VERSION}",
+                fix="choose another directory with LLMBUILD_CACHE, or remove this one",
+            )
+
+    def _prepare(self) -> None:
+        with fs.translate_errors("make the cache directory", self.root):
+            for name in ("blobs", "traces", "actions", "logs", "locks", "scratch", "projects"):
+                fs.current.mkdir(self.root / name)
+            if not (self.root / "version").exists():
+                files.write_atomic(self.root / "version", f"{LAYOUT_VERSION}\n".encode())
+        self.clean_scratch()

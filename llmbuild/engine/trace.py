@@ -1,0 +1,105 @@
+"""Traces: the records of actions that ran.
+
+`traces/ab/cdef….json` holds one trace as JSON, followed by a line with the SHA-256 of that JSON.  A file that is
+truncated or changed anywhere is not a trace, counts as a miss and is replaced when the action runs again.  Trace files
+are the truth; everything else that is known about past runs is made from them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from llmbuild.canonical import Digest, Json, canonical_json, digest_bytes
+from llmbuild.engine import files, fs
+
+TRACE_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What an action was and what came out.
+
+    `key` is the action's key (kind, version, params, inputs, tools) as it was; `output` the digest of the output tree;
+    `log` the digest of what the task printed, or None when it was not kept.  Times are in seconds, `peak_rss` in bytes,
+    `finished` in seconds since the epoch.  `project` and `label` are those of the build that ran it.
+    """
+
+    action: Digest
+    kind: str
+    label: str
+    project: str
+    key: Mapping[str, Json]
+    output: Digest
+    output_size: int
+    wall_s: float
+    cpu_s: float
+    peak_rss: int
+    log: Digest | None
+    finished: float
+
+    def to_bytes(self) -> bytes:
+        body = canonical_json({"format": TRACE_FORMAT, **asdict(self)})
+        return body + b"\n" + digest_bytes(body).encode() + b"\n"
+
+    @staticmethod
+    def from_bytes(data: bytes) -> Trace:
+        """Parse a trace file; raises ValueError when it is not complete and unchanged."""
+        body, _, check = data.partition(b"\n")
+        if check != digest_bytes(body).encode() + b"\n":
+            raise ValueError("the trace is incomplete or was changed")
+        fields: dict[str, Any] = json.loads(body)
+        if fields.pop("format", None) != TRACE_FORMAT:
+            raise ValueError("the trace has another format")
+        try:
+            return Trace(**fields)
+        except TypeError as error:
+            raise ValueError(str(error)) from error
+
+
+class TraceStore:
+    """The trace files of one store."""
+
+    def __init__(self, root: Path, scratch: Callable[[], Path]) -> None:
+        self.root = root
+        self._prefix = f"{root}/"
+        self._scratch = scratch
+
+    def path(self, action: Digest) -> Path:
+        return Path(f"{self._prefix}{action[:2]}/{action[2:]}.json")
+
+    def get(self, action: Digest) -> Trace | None:
+        """The action's trace, or None when it never ran here or its record is damaged."""
+        try:
+            fd = os.open(f"{self._prefix}{action[:2]}/{action[2:]}.json", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return None
+        with os.fdopen(fd, "rb", buffering=0) as file:
+            try:
+                trace = Trace.from_bytes(file.readall())
+            except (OSError, ValueError):
+                return None
+        return trace if trace.action == action else None
+
+    def put(self, trace: Trace) -> None:
+        """Write a trace durably.  From here on its output counts as built.  Raises StoreError."""
+        files.write_atomic(self.path(trace.action), trace.to_bytes(), durable=True, scratch=self._scratch())
+
+    def remove(self, action: Digest) -> None:
+        with fs.translate_errors("remove a trace", self.path(action)):
+            fs.current.unlink(self.path(action))
+
+    def names(self) -> list[Digest]:
+        """The digests of the actions that have a trace file, readable or not, sorted."""
+        return sorted(path.parent.name + path.stem for path in self.root.glob("??/*.json"))
+
+    def all(self) -> Iterator[Trace]:
+        """Every readable trace, in the order of the action digests."""
+        for name in self.names():
+            trace = self.get(name)
+            if trace is not None:
+                yield trace

@@ -1,0 +1,84 @@
+"""The verification memo: which blobs were read and found right, so that unchanged ones are not hashed again.
+
+One append-only text file, one line an entry: `digest inode size mtime_ns ctime_ns`.  An entry holds as long as the
+file's stat is still the same.  Processes append without a lock (one short `write` with O_APPEND); a line that is torn
+or lost costs one more hash and nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TypeAlias
+
+from llmbuild.canonical import Digest
+from llmbuild.engine import files, fs
+
+Stamp: TypeAlias = tuple[int, int, int, int]
+"""Inode, size in bytes, mtime and ctime in nanoseconds."""
+
+_COMPACT_ABOVE = 4096
+
+
+def stamp_of(status: os.stat_result) -> Stamp:
+    return (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+class VerifiedMemo:
+    """The memo of one store, shared by processes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._entries: dict[Digest, Stamp] = {}
+        self._offset = 0
+        self._lines = 0
+
+    def holds(self, digest: Digest, stamp: Stamp) -> bool:
+        """Whether the blob was verified when its file had this stat; looks at what other processes added since."""
+        if self._entries.get(digest) == stamp:
+            return True
+        self._read_more()
+        return self._entries.get(digest) == stamp
+
+    def record(self, digest: Digest, stamp: Stamp) -> None:
+        """Remember that the blob's file has been verified; a failure to write costs only a later hash."""
+        if self._entries.get(digest) == stamp:
+            return
+        self._entries[digest] = stamp
+        try:
+            fs.current.append(self._path, f"{digest} {' '.join(map(str, stamp))}\n".encode())
+        except OSError:
+            return
+
+    def compact(self, scratch: Path) -> None:
+        """Rewrite the file when most of its lines are outdated.  Entries added meanwhile by others may be lost."""
+        self._read_more()
+        if self._lines > _COMPACT_ABOVE and self._lines > 3 * len(self._entries):
+            lines = [f"{digest} {' '.join(map(str, stamp))}\n" for digest, stamp in self._entries.items()]
+            files.write_atomic(self._path, "".join(lines).encode(), scratch=scratch)
+            self._offset = 0
+            self._lines = 0
+
+    def _read_more(self) -> None:
+        try:
+            fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        try:
+            size = os.fstat(fd).st_size
+            if size < self._offset:
+                # Another process compacted the file.
+                self._offset = 0
+                self._lines = 0
+            if size == self._offset:
+                return
+            data = os.pread(fd, size - self._offset, self._offset)
+        finally:
+            os.close(fd)
+        complete = data.rfind(b"\n") + 1
+        self._offset += complete
+        for line in data[:complete].splitlines():
+            self._lines += 1
+            fields = line.decode("ascii", "replace").split(" ")
+            if len(fields) == 5 and len(fields[0]) == 64 and all(field.isdecimal() for field in fields[1:]):
+                self._entries[fields[0]] = (int(fields[1]), int(fields[2]), int(fields[3]), int(fields[4]))

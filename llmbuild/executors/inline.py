@@ -1,0 +1,51 @@
+"""Running actions in this process, one after another: for `llmbuild exec`, and where a process a task is too much."""
+
+from __future__ import annotations
+
+import threading
+import traceback
+
+from llmbuild.canonical import Digest
+from llmbuild.engine.cas import MissingBlobError
+from llmbuild.engine.execute import execute
+from llmbuild.engine.executor import TaskFailure
+from llmbuild.engine.store import Store
+from llmbuild.errors import ExitCode, Interrupted, LlmbuildError
+from llmbuild.tasks.kind import Progress
+
+
+def failure_of(error: Exception) -> TaskFailure:
+    """What to report for an exception that ended a task."""
+    if isinstance(error, MissingBlobError):
+        return TaskFailure.of(error, error.digest)
+    if isinstance(error, LlmbuildError):
+        return TaskFailure.of(error)
+    return TaskFailure(
+        f"internal error: {type(error).__name__}: {error}",
+        why="this is a bug in llmbuild or in a module of task kinds",
+        exit_code=int(ExitCode.INTERNAL),
+        log_tail="".join(traceback.format_exception(error)),
+    )
+
+
+class InlineExecutor:
+    """An executor without processes.  What a task prints goes where this process prints."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._one_at_a_time = threading.Lock()
+        self._ended = False
+
+    def run(self, action: Digest, progress: Progress, lock_fd: int | None = None) -> TaskFailure | None:  # noqa: ARG002
+        with self._one_at_a_time:
+            if self._ended:
+                return TaskFailure.of(Interrupted("the build was interrupted"))
+            try:
+                execute(self._store, action, progress=progress)
+            except Exception as error:
+                return failure_of(error)
+            return None
+
+    def terminate(self) -> None:
+        """Let nothing start any more; a running task goes on to its end."""
+        self._ended = True

@@ -1,0 +1,104 @@
+"""The process in which one action runs: `python -m llmbuild.executors.worker --store DIR --action DIGEST`.
+
+What the task prints goes to this process's standard output and error, which the parent sends to a log file.  The
+parent's pipe `--events-fd` gets JSON lines: `{"progress": [done, total, unit]}` at most ten times a second, and a last
+line `{"failure": …}` or `{"done": true}`.  When the pipe on standard input closes, the parent is gone: then this
+process and its children end at once, so that no orphan works on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import faulthandler
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+
+from llmbuild.engine.execute import execute
+from llmbuild.engine.store import Store
+from llmbuild.errors import LlmbuildError
+from llmbuild.executors.inline import failure_of
+
+_PROGRESS_INTERVAL_S = 0.1
+_PR_SET_PDEATHSIG = 1
+
+
+class _Reporter:
+    """Writes lines to the parent's pipe."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._last = 0.0
+
+    def send(self, value: dict[str, object]) -> None:
+        with contextlib.suppress(OSError):
+            os.write(self._fd, json.dumps(value).encode() + b"\n")
+
+    def progress(self, done: int, total: int, unit: str = "") -> None:
+        now = time.monotonic()
+        if now - self._last >= _PROGRESS_INTERVAL_S or (total and done >= total):
+            self._last = now
+            self.send({"progress": [done, total, unit]})
+
+
+def _die_with_parent(parent: int) -> None:
+    """End this process group when the parent ends, however it ends."""
+    if sys.platform.startswith("linux"):
+        # The kernel's own signal also reaches a process that is inside a long call of native code.
+        import ctypes
+
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os.killpg(0, signal.SIGKILL)
+
+    def watch() -> None:
+        while os.read(0, 1):
+            pass
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True, name="parent watch").start()
+
+
+def main() -> int:
+    """Run the action; returns 0 when its trace is in the store, 1 when the failure was reported."""
+    parser = argparse.ArgumentParser(prog="python -m llmbuild.executors.worker")
+    parser.add_argument("--store", type=Path, required=True)
+    parser.add_argument("--action", required=True)
+    parser.add_argument("--events-fd", type=int, required=True)
+    parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--log", type=Path, required=True)
+    arguments = parser.parse_args()
+
+    faulthandler.enable()
+    os.set_inheritable(arguments.events_fd, False)
+    _die_with_parent(arguments.parent)
+    reporter = _Reporter(arguments.events_fd)
+
+    def log() -> Path:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        return Path(arguments.log)
+
+    try:
+        store = Store(arguments.store)
+        execute(store, arguments.action, progress=reporter.progress, log=log)
+        store.close()
+    except Exception as error:
+        if not isinstance(error, LlmbuildError):
+            traceback.print_exc()
+        sys.stderr.flush()
+        reporter.send({"failure": failure_of(error).to_json()})
+        return 1
+    reporter.send({"done": True})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
