@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from llmbuild.canonical import Json
@@ -65,15 +64,11 @@ def run(job: Job) -> None:
         source: Mapping[str, Any] = params["preset"]
         generation_config: Mapping[str, Any] | None = None
     else:
-        from llmbuild.checkpoints import read_metadata
+        from llmbuild.checkpoints.open import read_metadata
 
         metadata = read_metadata(job.inputs["checkpoint"])
         source, generation_config = metadata.config, metadata.generation_config
-        files = {
-            name: _content(metadata.tokenizer_files[name])
-            for name in TOKENIZER_FILES
-            if name in metadata.tokenizer_files
-        }
+        files = {name: content for name in TOKENIZER_FILES if (content := metadata.tokenizer_file(name)) is not None}
         special_tokens = job.inputs["checkpoint"] / SPECIAL_TOKENS_FILE
         if special_tokens.is_file():
             special[SPECIAL_TOKENS_FILE] = special_tokens.read_bytes()
@@ -111,10 +106,6 @@ def run(job: Job) -> None:
         (job.out / name).write_bytes(content)
     (job.out / CONFIG_FILE).write_text(json.dumps(chat_config, indent=2, allow_nan=False), encoding="utf-8")
     job.progress(len(files) + 1, len(files) + 1, "files")
-
-
-def _content(file: bytes | Path) -> bytes:
-    return file if isinstance(file, bytes) else file.read_bytes()
 
 
 def _snake(name: str) -> str:

@@ -165,7 +165,7 @@ def test_a_preset_needs_no_checkpoint(tmp_path: Path) -> None:
         ("generation_config.json", {"top_p": float("nan")}, "top_p: must be a number"),
         ("generation_config.json", {"eos_token_id": []}, "eos_token_id: must be a token id or a list"),
         ("generation_config.json", {"pad_token_id": True}, "pad_token_id: must be a token id"),
-        ("config.json", {"model_type": "llamma"}, "llamma"),
+        ("config.json", {"model_type": "bert", "architectures": ["BertModel"]}, "BertModel"),
         (
             "tokenizer.json",
             {"added_tokens": [{"id": 0, "content": "<s>"}, {"id": 1, "content": "<s>"}]},
