@@ -1,1 +1,8 @@
-"""Where bytes come from: directories, GGUF files, the Hugging Face hub, HTTPS, and pip indexes."""
+"""Where checkpoints come from: local files, a hub, a URL, a package index.
+
+`observe` says what planning has to know of a source, `fetch` gets its bytes, `lock_key` is its name in the lock file.
+"""
+
+from llmbuild.sources.source import fetch, lock_key, observe
+
+__all__ = ["fetch", "lock_key", "observe"]

@@ -1,0 +1,200 @@
+"""The two sides of a source: what planning observes of it, and how the fetch task gets its bytes.
+
+Observing gives `params`, which enter the fetch task's key and identify the bytes (contents of local files, a commit, a
+digest, a package version), and `hints`, which only tell where to look (a path, a URL, what the lock file promises).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from llmbuild.canonical import Json
+from llmbuild.errors import FetchError
+from llmbuild.sources.copying import Progress
+from llmbuild.sources.local import StatCache
+
+
+class SourceSpec(Protocol):
+    """A source of the manifest: its kind and what identifies it."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def spec(self) -> Mapping[str, str]: ...
+
+
+class Lock(Protocol):
+    """The lock file's pins by source."""
+
+    def get(self, key: str) -> Mapping[str, Any] | None: ...
+
+    def put(self, key: str, pin: Mapping[str, Json]) -> None: ...
+
+
+def lock_key(source: SourceSpec, source_format: str | None = None) -> str | None:
+    """How the lock file names a source, or None for one that it does not pin (local files, presets)."""
+    spec = source.spec
+    if source.kind == "hf":
+        key = f"hf:{spec['repo']}@{spec['revision']}"
+    elif source.kind == "pypi":
+        key = f"pypi:{spec['name']}=={spec['version']}"
+    elif source.kind == "https":
+        key = spec["url"]
+    else:
+        return None
+    inside = f"/{spec['path']}" if "path" in spec else ""
+    return key + inside + (f"#{source_format}" if source_format else "")
+
+
+def observe(
+    source: SourceSpec,
+    root: Path,
+    statcache: StatCache,
+    lock: Lock,
+    *,
+    source_format: str | None = None,
+    offline: bool = False,
+    partial: Path | None = None,
+) -> tuple[Mapping[str, Json], Mapping[str, Json]]:
+    """The params {"source", "files"} and the hints of a source's fetch task.
+
+    `root` is where relative paths start, `partial` where unfinished downloads are kept between runs.  A revision of a
+    hub that the lock does not pin is resolved by network and put into the lock.  Raises FetchError when the source is
+    missing, is not a checkpoint, or cannot be resolved (`offline` and not pinned).
+    """
+    source_format = None if source_format == "auto" else source_format
+    form: dict[str, Json] = {} if source_format is None else {"format": source_format}
+    spec = dict(source.spec)
+    if source.kind in ("path", "gguf"):
+        return _observe_local(source.kind, root / spec["path"], source_format, statcache)
+    hints: dict[str, Json] = {"offline": offline}
+    if partial is not None:
+        hints["partial"] = str(partial)
+    key = lock_key(source, source_format)
+    pin = None if key is None else lock.get(key)
+    identity: dict[str, Json]
+    if source.kind == "hf":
+        commit, files = _pinned(spec, source_format, key or "", pin, lock, offline)
+        identity = {"repo": spec["repo"], "commit": commit}
+        if "path" in spec:
+            identity["path"] = spec["path"]
+        if files:
+            hints["files"] = files
+    elif source.kind == "https":
+        from llmbuild.sources.url import form_of
+
+        identity = {"sha256": spec["sha256"], "form": form_of(spec["url"])}
+        hints["url"] = spec["url"]
+    elif source.kind == "pypi":
+        identity = dict(spec)
+        if pin is not None and "files" in pin:
+            hints["files"] = pin["files"]
+    else:
+        raise ValueError(f"a source of kind {source.kind!r} has nothing to fetch")
+    return {"source": {"kind": source.kind, **identity, **form}, "files": {}}, hints
+
+
+def _observe_local(
+    kind: str, path: Path, source_format: str | None, statcache: StatCache
+) -> tuple[Mapping[str, Json], Mapping[str, Json]]:
+    from llmbuild.sources import local
+    from llmbuild.sources.select import output_name
+
+    path = path.absolute()
+    if kind == "path":
+        files = local.observe_directory(path, source_format, statcache)
+        only = next(iter(files))
+        if not (len(files) == 1 and only.lower().endswith(".gguf")):
+            return {"source": {"kind": "path"}, "files": files}, {"path": str(path)}
+        # A directory with nothing but a GGUF file is that file, whatever its name.
+        return {"source": {"kind": "gguf"}, "files": {output_name(only): files[only]}}, {"path": str(path / only)}
+    return {"source": {"kind": "gguf"}, "files": local.observe_gguf(path, statcache)}, {"path": str(path)}
+
+
+def _pinned(
+    spec: Mapping[str, str],
+    source_format: str | None,
+    key: str,
+    pin: Mapping[str, Any] | None,
+    lock: Lock,
+    offline: bool,
+) -> tuple[str, Mapping[str, Json]]:
+    """The commit of a hub's revision and the promised files (none when a commit is given and the lock has no more)."""
+    from llmbuild.sources import hub
+
+    if pin is not None:
+        return pin["commit"], pin.get("files", {})
+    if offline and hub.is_commit(spec["revision"]):
+        return spec["revision"], {}
+    if offline:
+        raise FetchError(
+            f"the revision '{spec['revision']}' is not pinned",
+            where=f"hf:{spec['repo']}",
+            why="the lock file does not have it, and --offline forbids to ask the hub",
+            fix="run `llmbuild lock` once with a network",
+        )
+    resolved = hub.resolve(spec["repo"], spec["revision"], spec.get("path"), source_format).to_json()
+    lock.put(key, resolved)
+    files: Any = resolved["files"]
+    return str(resolved["commit"]), files
+
+
+def fetch(params: Mapping[str, Any], hints: Mapping[str, Any], out: Path, scratch: Path, progress: Progress) -> None:
+    """Put the files of an observed source into `out`.  Raises FetchError, StoreError or ToolchainError."""
+    source = params["source"]
+    kind = source["kind"]
+    if kind in ("path", "gguf"):
+        from llmbuild.sources import local
+
+        copy = local.copy_directory if kind == "path" else local.copy_gguf
+        copy(Path(hints["path"]), params["files"], out, progress)
+        return
+    if hints.get("offline"):
+        raise FetchError(
+            "has to be downloaded",
+            where=_named(source),
+            why="it is not in the cache, and --offline forbids to use the network",
+            fix="build once without --offline",
+        )
+    partial = Path(hints["partial"]) if "partial" in hints else scratch / "partial"
+    source_format = source.get("format")
+    if kind == "hf":
+        from llmbuild.sources import hub
+
+        pin = (
+            hub.Pin.from_json({"commit": source["commit"], "files": hints["files"]})
+            if hints.get("files")
+            else hub.resolve(source["repo"], source["commit"], source.get("path"), source_format)
+        )
+        hub.fetch(source["repo"], pin, out, partial, progress)
+    elif kind == "https":
+        from llmbuild.sources import url
+
+        url.fetch(hints["url"], source["sha256"], source["form"], source_format, out, scratch, partial, progress)
+    else:
+        from llmbuild.sources import pypi
+
+        pypi.fetch(source, source_format, out, scratch, progress)
+        _check_pinned(out, hints.get("files") or {}, _named(source))
+
+
+def _named(source: Mapping[str, Any]) -> str:
+    if source["kind"] == "hf":
+        return f"hf:{source['repo']}@{source['commit']}"
+    if source["kind"] == "pypi":
+        return f"pypi:{source['name']}=={source['version']}/{source['path']}"
+    return f"the URL with the SHA-256 {source['sha256']}"
+
+
+def _check_pinned(out: Path, files: Mapping[str, Mapping[str, Any]], where: str) -> None:
+    """Raise FetchError when a package's files are not those that were seen when it was locked."""
+    from llmbuild.canonical import digest_file
+    from llmbuild.sources.copying import check_digest
+
+    for name, entry in files.items():
+        if not (out / name).is_file():
+            raise FetchError(f"no longer holds '{name}'", where=where, why="the lock file has it")
+        fix = "if the package was rightly replaced, run `llmbuild lock --upgrade`"
+        check_digest(digest_file(out / name), entry.get("sha256"), f"'{name}' of {where}", fix)

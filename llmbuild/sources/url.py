@@ -1,0 +1,78 @@
+"""A file behind a URL: `https://…` with its SHA-256, a GGUF file or an archive with a checkpoint."""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import netrc
+import urllib.parse
+from collections.abc import Mapping
+from pathlib import Path
+
+from llmbuild.errors import FetchError
+from llmbuild.sources.archive import TAR_SUFFIXES, ZIP_SUFFIXES, archive_form, unpack
+from llmbuild.sources.copying import Meter, Progress
+from llmbuild.sources.http import Promise, download, shown
+from llmbuild.sources.select import GGUF_NAME
+
+
+def form_of(url: str) -> str:
+    """What a URL's path says the file is: "gguf", "tar" or "zip".  Raises FetchError when it is none of them."""
+    path = urllib.parse.urlsplit(url).path
+    form = "gguf" if path.lower().endswith(".gguf") else archive_form(path)
+    if form is None:
+        raise FetchError(
+            "names a file that cannot hold a checkpoint",
+            where=shown(url),
+            fix="name a .gguf file or an archive (" + ", ".join((*TAR_SUFFIXES, *ZIP_SUFFIXES)) + ")",
+        )
+    return form
+
+
+def fetch(
+    url: str,
+    sha256: str,
+    form: str,
+    source_format: str | None,
+    out: Path,
+    scratch: Path,
+    partial: Path,
+    progress: Progress,
+) -> None:
+    """Download the file, check its SHA-256, and put out the GGUF file or the needed files of the archive."""
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme != "https" and not (parts.scheme == "http" and _loopback(parts.hostname or "")):
+        raise FetchError("only https is fetched", where=shown(url), why="what plain http brings anybody can change")
+    meter = Meter(progress, 0)
+    target = out / GGUF_NAME if form == "gguf" else scratch / "archive"
+    download(
+        url,
+        target,
+        Promise(sha256=sha256),
+        partial=partial,
+        add=meter.add,
+        credentials=_credentials(parts.hostname or ""),
+    )
+    if form != "gguf":
+        unpack(target, form, source_format, out, shown(url), meter.add)
+        target.unlink()
+
+
+def _loopback(host: str) -> bool:
+    """Whether a host is this machine, where nobody can change what is on the way."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _credentials(host: str) -> Mapping[str, str]:
+    """The header for a host that the user's netrc file knows by name."""
+    try:
+        found = netrc.netrc().hosts.get(host)
+    except (OSError, netrc.NetrcParseError):
+        return {}
+    if found is None:
+        return {}
+    login, _, password = found
+    return {"Authorization": "Basic " + base64.b64encode(f"{login}:{password or ''}".encode()).decode()}

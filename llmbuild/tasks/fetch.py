@@ -1,0 +1,28 @@
+"""The fetch task: the needed files of a checkpoint or an adapter, checked against what the plan promises."""
+
+from __future__ import annotations
+
+from llmbuild.tasks.kind import Job, TaskKind
+
+
+def run(job: Job) -> None:
+    """Put the source's files into the output, flat; a GGUF file is named model.gguf."""
+    from llmbuild.sources import fetch
+
+    fetch(job.params, job.hints, job.out, job.scratch, job.progress)
+
+
+KIND = TaskKind(
+    name="fetch",
+    version=1,
+    params=("source", "files"),
+    sources=(
+        "llmbuild.tasks.fetch",
+        "llmbuild.tasks.kind",
+        "llmbuild.sources",
+        "llmbuild.canonical",
+        "llmbuild.errors",
+    ),
+    tools=(),
+    run=run,
+)
