@@ -7,6 +7,7 @@ as a torch pickle, whole or in shards with an index.  The same arguments give th
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -147,7 +148,7 @@ def make_checkpoint(
     `dtype` is float32, float16 or bfloat16; `format` is safetensors or bin (a torch zip pickle); `config` overrides
     keys of the variant's config.json (a None value is written as null); `seed` changes the weights.
     """
-    settings = {**CONFIGS[variant], **(config or {})}
+    settings = copy.deepcopy({**CONFIGS[variant], **(config or {})})
     weights = _weights(settings, f"{variant}/{seed}")
     directory.mkdir(parents=True, exist_ok=True)
     _write_json(directory / "config.json", {**settings, "torch_dtype": dtype, "transformers_version": "4.51.0"})
@@ -284,7 +285,8 @@ def _weights(settings: dict[str, Any], seed: str) -> dict[str, Any]:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = AutoConfig.for_model(**settings)
+    # transformers writes into the dictionaries that it is given.
+    config = AutoConfig.for_model(**copy.deepcopy(settings))
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     random = np.random.default_rng(zlib.crc32(seed.encode()))
@@ -301,6 +303,9 @@ def _weights(settings: dict[str, Any], seed: str) -> dict[str, Any]:
             value = random.standard_normal(shape) * (0.5 if "embed_in" in name or "embed_tokens" in name else 0.11)
         weights[name] = torch.from_numpy(value.astype(np.float32))
     if settings["model_type"] == "gpt_neox":
+        # transformers 5 calls the head lm_head in memory; files hold it as embed_out, in its place at the end.
+        if "lm_head.weight" in weights:
+            weights["embed_out.weight"] = weights.pop("lm_head.weight")
         # Published GPT-NeoX files hold buffers that no model needs; every reader must step over them.
         rotary = int(HIDDEN // settings["num_attention_heads"] * settings["rotary_pct"])
         for layer in range(settings["num_hidden_layers"]):
