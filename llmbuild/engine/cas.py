@@ -7,6 +7,7 @@ because what a power loss does to them is found when they are read.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import stat
 from collections.abc import Callable
@@ -63,13 +64,17 @@ class Cas:
 
     def get_bytes(self, digest: Digest) -> bytes:
         """The verified content.  Raises MissingBlobError."""
+        path = f"{self._prefix}{digest[:2]}/{digest[2:]}"
         try:
-            fd = os.open(f"{self._prefix}{digest[:2]}/{digest[2:]}", os.O_RDONLY | os.O_CLOEXEC)
+            with io.FileIO(path) as file:
+                data = file.readall()
         except FileNotFoundError:
             raise MissingBlobError(digest) from None
-        with os.fdopen(fd, "rb", buffering=0) as file:
-            data = file.readall()
-        if digest_bytes(data) != digest:
+        except IsADirectoryError:
+            data = None
+        except OSError as error:
+            raise fs.store_error(error, "read a blob", path) from error
+        if data is None or digest_bytes(data) != digest:
             self._drop(digest)
             raise MissingBlobError(digest)
         return data

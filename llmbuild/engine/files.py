@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import itertools
 import os
-import secrets
 import stat
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -19,7 +18,7 @@ TEMPORARY = ".llmbuild-tmp-"
 
 Shared: TypeAlias = Literal["reflink", "link", "copy"]
 
-_process_token = secrets.token_hex(4)
+_process_token = os.urandom(4).hex()
 _counter = itertools.count()
 
 

@@ -11,12 +11,14 @@ from __future__ import annotations
 import contextlib
 import json
 import stat
+import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from llmbuild.canonical import Digest, canonical_json, digest_file
 from llmbuild.engine import files, fs
+from llmbuild.engine.locks import FileLock
 from llmbuild.engine.store import Store
 from llmbuild.engine.task import Install
 from llmbuild.engine.tree import FileEntry, Tree
@@ -76,16 +78,26 @@ def install(
     llmbuild did not write is in the way, or the disk cannot be written; MissingBlobError.
     """
     wanted = _collect(items)
+    lock = FileLock(project_root / RECORD.parent / "lock")
+    lock.acquire("install", poll=lambda _owner: time.sleep(0.02))
+    try:
+        return _install(store, project_root, wanted, {item.label for item in items}, known)
+    finally:
+        lock.release()
+
+
+def _install(
+    store: Store, project_root: Path, wanted: dict[str, _Wanted], labels: set[str], known: Collection[str] | None
+) -> InstallReport:
     record_path = project_root / RECORD
     record = _load(record_path)
     report = InstallReport()
-    labels = {item.label for item in items}
     obsolete = {
         path: one
         for path, one in record.items()
         if path not in wanted and (one.owner in labels or (known is not None and one.owner not in known))
     }
-    stale = _find_stale(project_root, wanted, record, report)
+    stale = _find_stale(store, project_root, wanted, record, report)
     changed_owners = {
         path: one.owner for path, one in wanted.items() if path in record and record[path].owner != one.owner
     }
@@ -157,7 +169,7 @@ def _destinations(item: Installation) -> list[tuple[FileEntry, str]]:
 
 
 def _find_stale(
-    root: Path, wanted: dict[str, _Wanted], record: dict[str, _Installed], report: InstallReport
+    store: Store, root: Path, wanted: dict[str, _Wanted], record: dict[str, _Installed], report: InstallReport
 ) -> list[str]:
     """The wanted paths whose file is not what it should be; refuses to replace what llmbuild did not write."""
     stale: list[str] = []
@@ -176,7 +188,9 @@ def _find_stale(
             continue
         with fs.translate_errors("read an output file", file):
             regular = stat.S_ISREG(status.st_mode)
-            right = regular and digest_file(file) == one.entry.digest
+            # A hard link to a verified blob shares its stat; linking the blob elsewhere changed the ctime of both.
+            linked = store.cas.memo.holds(one.entry.digest, stamp_of(status))
+            right = regular and (linked or digest_file(file) == one.entry.digest)
             right = right and bool(status.st_mode & 0o100) == one.entry.executable
         if right:
             # The content is what it should be, whoever put it there; from now on it is known.
@@ -253,3 +267,24 @@ def _load(path: Path) -> dict[str, _Installed]:
 def _save(path: Path, record: dict[str, _Installed]) -> None:
     rows = {name: [one.digest, one.owner, one.stamp, one.previous] for name, one in record.items()}
     files.write_atomic(path, canonical_json(rows))
+
+
+def inspect(project_root: Path, items: Sequence[Installation]) -> list[tuple[str, str, str]]:
+    """What `install` would have to put back, as (label, path, "missing" or "changed").  Reads only; raises StoreError."""
+    record = _load(project_root / RECORD)
+    wrong: list[tuple[str, str, str]] = []
+    for item in items:
+        for entry, path in _destinations(item):
+            file = project_root / path
+            known = record.get(path)
+            try:
+                status = file.lstat()
+            except (FileNotFoundError, NotADirectoryError):
+                wrong.append((item.label, path, "missing"))
+                continue
+            if known is not None and known.digest == entry.digest and known.stamp == stamp_of(status):
+                continue
+            with fs.translate_errors("read an output file", file):
+                if not stat.S_ISREG(status.st_mode) or digest_file(file) != entry.digest:
+                    wrong.append((item.label, path, "changed"))
+    return wrong

@@ -18,23 +18,25 @@ import atexit
 import contextlib
 import json
 import os
-import secrets
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llmbuild.canonical import Digest, Json, canonical_json
 from llmbuild.engine import files, fs
 from llmbuild.engine.action import Action, Input, JsonInput, TreeInput
 from llmbuild.engine.cas import Cas
 from llmbuild.engine.history import History
-from llmbuild.engine.index import TraceIndex
 from llmbuild.engine.locks import FileLock
 from llmbuild.engine.statcache import StatCache
 from llmbuild.engine.trace import TraceStore
 from llmbuild.errors import StoreError, UsageError
+
+if TYPE_CHECKING:
+    from llmbuild.engine.index import TraceIndex
 
 LAYOUT_VERSION = 1
 
@@ -82,6 +84,8 @@ class Store:
 
     @cached_property
     def index(self) -> TraceIndex:
+        from llmbuild.engine.index import TraceIndex
+
         return TraceIndex(self.root / "index", self.traces)
 
     def history(self, project: str) -> History:
@@ -157,9 +161,9 @@ class Store:
         with self._scratch_guard:
             if self._scratch_lock is None or self._scratch_pid != os.getpid():
                 self._prepare()
-                lock = FileLock(self.root / "scratch" / f"{secrets.token_hex(8)}.lock")
+                lock = FileLock(self.root / "scratch" / f"{os.urandom(8).hex()}.lock")
                 while not lock.try_acquire("scratch"):
-                    lock = FileLock(self.root / "scratch" / f"{secrets.token_hex(8)}.lock")
+                    lock = FileLock(self.root / "scratch" / f"{os.urandom(8).hex()}.lock")
                 with fs.translate_errors("make a scratch directory", self.root):
                     fs.current.mkdir(lock.path.with_suffix(""))
                 self._scratch_lock = lock
@@ -169,7 +173,7 @@ class Store:
 
     def new_scratch_dir(self, name: str) -> Path:
         """A new empty directory in this process's scratch."""
-        path = self.scratch() / f"{name}-{secrets.token_hex(4)}"
+        path = self.scratch() / f"{name}-{os.urandom(4).hex()}"
         with fs.translate_errors("make a scratch directory", path):
             fs.current.mkdir(path)
         return path

@@ -7,8 +7,8 @@ are the truth; everything else that is known about past runs is made from them.
 
 from __future__ import annotations
 
+import io
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -75,14 +75,10 @@ class TraceStore:
     def get(self, action: Digest) -> Trace | None:
         """The action's trace, or None when it never ran here or its record is damaged."""
         try:
-            fd = os.open(f"{self._prefix}{action[:2]}/{action[2:]}.json", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            return None
-        with os.fdopen(fd, "rb", buffering=0) as file:
-            try:
+            with io.FileIO(f"{self._prefix}{action[:2]}/{action[2:]}.json") as file:
                 trace = Trace.from_bytes(file.readall())
-            except (OSError, ValueError):
-                return None
+        except (OSError, ValueError):
+            return None
         return trace if trace.action == action else None
 
     def put(self, trace: Trace) -> None:

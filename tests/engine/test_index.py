@@ -1,0 +1,122 @@
+"""The index over traces is a cache: losing it or damaging it changes no answer."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import zlib
+from pathlib import Path
+
+import pytest
+
+from llmbuild.engine.store import Store
+from llmbuild.engine.trace import Trace
+from tests.helpers.engine_traces import make_trace
+
+
+def fill(store: Store) -> list[Trace]:
+    traces = [
+        make_trace("a", label="t", finished=1.0),
+        make_trace("b", label="t", finished=3.0),
+        make_trace("c", label="t", finished=2.0),
+        make_trace("d", label="u", kind="join", finished=4.0),
+    ]
+    for trace in traces:
+        store.traces.put(trace)
+    return traces
+
+
+def check(store: Store, traces: list[Trace]) -> None:
+    index = Store(store.root).index
+    last = index.last("p", "t")
+    assert last is not None
+    assert last.action == traces[1].action
+    assert [run.action for run in index.runs("write")] == [traces[0].action, traces[2].action, traces[1].action]
+    assert [run.wall_s for run in index.runs("join")] == [0.5]
+    assert index.last("p", "nothing") is None
+    assert index.last("q", "t") is None
+    assert index.runs("nothing") == []
+
+
+def test_added_traces_are_found(store: Store) -> None:
+    traces = fill(store)
+    store.index.add(traces)
+    check(store, traces)
+
+
+def test_traces_of_a_killed_build_are_taken_in(store: Store) -> None:
+    traces = fill(store)
+    store.index.add(traces[:1])
+    check(store, traces)
+
+
+def test_removed_traces_are_forgotten(store: Store) -> None:
+    traces = fill(store)
+    store.index.add(traces)
+    store.traces.remove(traces[3].action)
+    assert Store(store.root).index.runs("join") == []
+    assert Store(store.root).index.last("p", "u") is None
+
+
+@pytest.mark.parametrize("cut", [0, 1, 15, 16, 100, 1000, 4095, 4096, 5000, 9000, 20000])
+def test_a_truncated_database_is_rebuilt(store: Store, cut: int) -> None:
+    traces = fill(store)
+    store.index.add(traces)
+    path = store.root / "index" / "cache.db"
+    data = path.read_bytes()
+    path.write_bytes(data[: min(cut, len(data) - 1)])
+    check(store, traces)
+
+
+@pytest.mark.parametrize("start", [0, 20, 100, 4096, 8192])
+def test_a_scribbled_database_is_rebuilt(store: Store, start: int) -> None:
+    traces = fill(store)
+    store.index.add(traces)
+    path = store.root / "index" / "cache.db"
+    data = bytearray(path.read_bytes())
+    data[start : start + 2000] = b"\xa5" * len(data[start : start + 2000])
+    path.write_bytes(bytes(data))
+    for extra in ("cache.db-wal", "cache.db-shm"):
+        (store.root / "index" / extra).unlink(missing_ok=True)
+    check(store, traces)
+
+
+def test_a_lost_or_blocked_index_is_rebuilt(store: Store) -> None:
+    traces = fill(store)
+    store.index.add(traces)
+    for path in sorted((store.root / "index").iterdir()):
+        path.unlink()
+    check(store, traces)
+    for path in sorted((store.root / "index").iterdir()):
+        path.unlink()
+    (store.root / "index").rmdir()
+    (store.root / "index").write_text("a file is in the way")
+    check(store, traces)
+    store.index.rebuild()
+    check(store, traces)
+
+
+def test_the_values_are_json(store: Store) -> None:
+    store.index.add(fill(store))
+    with sqlite3.connect(store.root / "index" / "cache.db") as connection:
+        rows = connection.execute("select key, value from Cache").fetchall()
+    connection.close()
+    assert rows
+    for key, value in rows:
+        json.loads(zlib.decompress(key))
+        json.loads(zlib.decompress(value))
+
+
+def test_history_remembers_and_survives_damage(store: Store) -> None:
+    history = store.history("p")
+    assert history.last() == {}
+    history.update({"a": "1", "b": "2"})
+    history.update({"a": "3"})
+    assert store.history("p").last() == {"a": "3", "b": "2"}
+    assert store.history("q").last() == {}
+    stat = history.path.stat()
+    store.history("p").update({"a": "3"})
+    assert history.path.stat() == stat
+    for text in (b"", b"[]", b'{"last": 3}', history.path.read_bytes()[:-3]):
+        Path(history.path).write_bytes(text)
+        assert store.history("p").last() == {}

@@ -1,0 +1,87 @@
+"""Digests of outside files, remembered by their stat."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from llmbuild.canonical import digest_bytes
+from llmbuild.engine.statcache import StatCache
+from llmbuild.errors import InputError
+
+
+def old_file(path: Path, data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that looks hashed long after it was written (its ctime cannot be set, so the clock is)."""
+    path.write_bytes(data)
+    monkeypatch.setattr("llmbuild.engine.statcache.time.time_ns", lambda: time.monotonic_ns() + 10**19)
+
+
+def test_an_unchanged_file_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "file"
+    old_file(file, b"one", monkeypatch)
+    cache = StatCache(tmp_path / "stat.json")
+    assert cache.digest(file) == digest_bytes(b"one")
+    cache.save()
+    hashed: list[Path] = []
+    monkeypatch.setattr("llmbuild.engine.statcache.digest_file", lambda path: hashed.append(path) or "new")
+    assert cache.digest(file) == digest_bytes(b"one")
+    assert StatCache(tmp_path / "stat.json").digest(file) == digest_bytes(b"one")
+    assert hashed == []
+    file.write_bytes(b"two")
+    assert StatCache(tmp_path / "stat.json").digest(file) == "new"
+
+
+def test_a_file_changed_just_now_is_not_remembered(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"one")
+    cache = StatCache(tmp_path / "stat.json")
+    assert cache.digest(file) == digest_bytes(b"one")
+    stat = file.stat()
+    file.write_bytes(b"two")
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert cache.digest(file) == digest_bytes(b"two")
+    cache.save()
+    assert not (tmp_path / "stat.json").exists()
+
+
+def test_two_processes_keep_each_others_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old_file(tmp_path / "a", b"a", monkeypatch)
+    old_file(tmp_path / "b", b"b", monkeypatch)
+    first, second = StatCache(tmp_path / "stat.json"), StatCache(tmp_path / "stat.json")
+    first.digest(tmp_path / "a")
+    second.digest(tmp_path / "b")
+    first.save()
+    second.save()
+    monkeypatch.setattr("llmbuild.engine.statcache.digest_file", lambda path: "hashed")
+    third = StatCache(tmp_path / "stat.json")
+    assert third.digest(tmp_path / "a") == digest_bytes(b"a")
+    assert third.digest(tmp_path / "b") == digest_bytes(b"b")
+
+
+def test_a_damaged_cache_is_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "file"
+    old_file(file, b"one", monkeypatch)
+    path = tmp_path / "stat.json"
+    cache = StatCache(path)
+    cache.digest(file)
+    cache.save()
+    data = path.read_bytes()
+    for text in (b"", b"[]", b'{"a": [1]}', b'{"a": 3}', *(data[:n] for n in range(0, len(data), 7))):
+        path.write_bytes(text)
+        assert StatCache(path).digest(file) == digest_bytes(b"one")
+
+
+def test_a_missing_file_is_an_input_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot read"):
+        StatCache(tmp_path / "stat.json").digest(tmp_path / "missing")
+
+
+def test_a_cache_that_cannot_be_written_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "file"
+    old_file(file, b"one", monkeypatch)
+    cache = StatCache(file / "stat.json")
+    assert cache.digest(file) == digest_bytes(b"one")
+    cache.save()

@@ -1,0 +1,115 @@
+"""The store's directory: layout, version, scratch, action records."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llmbuild.canonical import digest_bytes
+from llmbuild.engine.action import Action, JsonInput, TreeInput
+from llmbuild.engine.store import ActionRecord, Store, default_root
+from llmbuild.errors import StoreError, UsageError
+from tests.engine.conftest import ROOT
+
+ACTION = Action(
+    "write",
+    1,
+    {"files": {"a": "é"}, "n": [1, 2.5, None, True]},
+    {"x": TreeInput(digest_bytes(b"x")), "y": JsonInput(digest_bytes(b"y"))},
+    {"tool": "1"},
+    {"path": "/somewhere"},
+)
+
+
+def test_default_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/u")
+    assert default_root({"LLMBUILD_CACHE": "/c", "XDG_CACHE_HOME": "/x"}) == Path("/c")
+    assert default_root({"LLMBUILD_CACHE": "~/c"}) == Path("/home/u/c")
+    assert default_root({"XDG_CACHE_HOME": "/x"}) == Path("/x/llmbuild")
+    assert default_root({"XDG_CACHE_HOME": "relative"}) == Path("/home/u/.cache/llmbuild")
+    assert default_root({}) == Path("/home/u/.cache/llmbuild")
+
+
+def test_opening_and_asking_writes_nothing(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    assert store.traces.get(digest_bytes(b"x")) is None
+    assert not store.cas.has(digest_bytes(b"x"))
+    assert store.history("p").last() == {}
+    store.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_layout_is_refused(store: Store) -> None:
+    store.cas.put_bytes(b"x")
+    Store(store.root)
+    for text in ("2", "", "x"):
+        (store.root / "version").write_text(text)
+        with pytest.raises(StoreError, match="another version"):
+            Store(store.root)
+
+
+def test_a_root_that_is_a_file_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StoreError):
+        Store(tmp_path / "file").cas.put_bytes(b"x")
+
+
+def test_action_records_round_trip(store: Store) -> None:
+    record = ActionRecord(ACTION, "write[a]", "p")
+    digest = store.put_action(record)
+    assert digest == ACTION.digest
+    assert store.get_action(digest) == record
+    assert store.find_action(digest[:8]) == digest
+    for prefix in ("", "z", digest[:3] + "x", "../.."):
+        with pytest.raises(UsageError):
+            store.find_action(prefix)
+    with pytest.raises(StoreError, match="no action"):
+        store.get_action(digest_bytes(b"x"))
+
+
+def test_a_damaged_action_record_is_refused(store: Store) -> None:
+    digest = store.put_action(ActionRecord(ACTION, "write[a]", "p"))
+    path = store.action_path(digest)
+    data = path.read_bytes()
+    for damaged in (b"", data[:-5], data.replace(b'"n":[1', b'"n":[2'), b"[]", b'{"key": 3}'):
+        path.write_bytes(damaged)
+        with pytest.raises(StoreError, match="damaged"):
+            store.get_action(digest)
+    store.put_action(ActionRecord(ACTION, "write[a]", "p"))
+    assert store.get_action(digest).action == ACTION
+
+
+def test_hints_are_not_part_of_the_key() -> None:
+    other = Action(ACTION.kind, ACTION.version, ACTION.params, ACTION.inputs, ACTION.tools, {"path": "/else"})
+    assert other.digest == ACTION.digest
+
+
+def test_scratch_goes_with_its_owner(store: Store) -> None:
+    code = """
+import os, sys
+from pathlib import Path
+from llmbuild.engine.store import Store
+store = Store(Path(sys.argv[1]))
+(store.new_scratch_dir("work") / "file").write_text("x")
+print(store.scratch(), flush=True)
+if sys.argv[2] == "die":
+    os._exit(9)
+"""
+    for way, left in (("exit", False), ("die", True)):
+        output = subprocess.run(
+            [sys.executable, "-c", code, str(store.root), way], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert Path(output.stdout.strip()).exists() is left, output.stderr
+    mine = store.new_scratch_dir("mine")
+    # The first scratch of a process cleans up; a scratch whose owner lives is left alone.
+    assert [path.name for path in (store.root / "scratch").iterdir() if path.is_dir()] == [mine.parent.name]
+    other = Store(store.root)
+    assert other.clean_scratch() == 0
+    assert mine.exists()
+    store.close()
+    assert list((store.root / "scratch").iterdir()) == []
+    # A closed store can be used again.
+    store.cas.put_bytes(b"again")

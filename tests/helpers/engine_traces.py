@@ -1,0 +1,23 @@
+"""Traces for tests."""
+
+from __future__ import annotations
+
+from llmbuild.canonical import digest_bytes
+from llmbuild.engine.trace import Trace
+
+
+def make_trace(name: str = "a", *, label: str = "t", kind: str = "write", finished: float = 1.0) -> Trace:
+    return Trace(
+        action=digest_bytes(name.encode()),
+        kind=kind,
+        label=label,
+        project="p",
+        key={"kind": kind, "params": {"x": [1, 2.5, None, "é"]}},
+        output=digest_bytes(b"output"),
+        output_size=12,
+        wall_s=0.5,
+        cpu_s=0.25,
+        peak_rss=1 << 20,
+        log=None,
+        finished=finished,
+    )

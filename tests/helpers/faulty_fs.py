@@ -1,0 +1,108 @@
+"""A file system that fails at a chosen operation, for tests that reach every point of a build."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from llmbuild.engine.fs import FileSystem
+
+
+class Killed(BaseException):
+    """Stands for the death of the process: nothing may catch it, and no operation works after it."""
+
+
+Way = Literal["kill", "error", "short"]
+
+
+class FaultyFs(FileSystem):
+    """Counts operations; at number `at` it dies, fails with `number`, or writes half and then does so."""
+
+    def __init__(self, at: int = -1, way: Way = "kill", number: int = 0) -> None:
+        self.count = 0
+        self._at = at
+        self._way = way
+        self._number = number
+        self.dead = False
+        self.fired = False
+
+    def _step(self) -> bool:
+        """Whether this operation is the one; raises when it must not happen at all."""
+        if self.dead:
+            raise Killed
+        self.count += 1
+        if self.count - 1 != self._at:
+            return False
+        self.fired = True
+        return True
+
+    def _fail(self) -> None:
+        if self._way == "kill":
+            self.dead = True
+            raise Killed
+        raise OSError(self._number, os.strerror(self._number))
+
+    def create(self, path: Path) -> int:
+        if self._step():
+            self._fail()
+        return super().create(path)
+
+    def write(self, fd: int, data: bytes | memoryview) -> int:
+        if self._step():
+            half = bytes(data)[: max(1, len(data) // 2)] if len(data) else b""
+            written = super().write(fd, half)
+            if self._way == "short":
+                return written
+            self._fail()
+        return super().write(fd, data)
+
+    def fsync(self, fd: int) -> None:
+        if self._step():
+            self._fail()
+
+    def append(self, path: Path, data: bytes) -> None:
+        if self._step():
+            super().append(path, data[: len(data) // 2])
+            self._fail()
+        super().append(path, data)
+
+    def replace(self, source: Path, dest: Path) -> None:
+        if self._step():
+            self._fail()
+        super().replace(source, dest)
+
+    def hard_link(self, source: Path, dest: Path) -> None:
+        if self._step():
+            self._fail()
+        super().hard_link(source, dest)
+
+    def symlink(self, source: Path, dest: Path) -> None:
+        if self._step():
+            self._fail()
+        super().symlink(source, dest)
+
+    def clone(self, source_fd: int, dest_fd: int) -> None:
+        if self._step():
+            self._fail()
+        super().clone(source_fd, dest_fd)
+
+    def chmod(self, path: Path, mode: int) -> None:
+        if self._step():
+            self._fail()
+        super().chmod(path, mode)
+
+    def mkdir(self, path: Path) -> None:
+        if self._step():
+            self._fail()
+        super().mkdir(path)
+
+    def unlink(self, path: Path) -> None:
+        if self._step():
+            self._fail()
+        super().unlink(path)
+
+    def rmdir(self, path: Path) -> None:
+        if self._step():
+            self._fail()
+        super().rmdir(path)
