@@ -1,0 +1,166 @@
+"""A checkpoint as the Hugging Face hub holds it: config.json beside safetensors or torch files, whole or in shards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from llmbuild.checkpoints.files import read_json
+from llmbuild.checkpoints.tensor import Checkpoint, TensorFile, TensorInfo
+from llmbuild.errors import InputError, Where, did_you_mean
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SAFETENSORS = "huggingface-safetensor"
+TORCH = "huggingface-torch"
+
+WEIGHT_FILES: Mapping[str, str] = {SAFETENSORS: "model.safetensors", TORCH: "pytorch_model.bin"}
+"""The whole file of each format; its index has `.index.json` appended."""
+
+
+class HuggingFaceCheckpoint(Checkpoint):
+    """Weights in one file or several, opened when first needed for an index and at once for a single file.
+
+    Record order (formats.md section 1): the files in the order in which the index first names them, and in each file the
+    order of the index; for a single file the order of its own header.
+    """
+
+    def __init__(self, directory: Path, format: str) -> None:
+        self.format = format
+        self._directory = directory
+        self._files: dict[str, TensorFile] = {}
+        self.config = read_config(directory)
+        self.generation_config = read_generation_config(directory)
+        try:
+            self._tensors, self._file_of = self._list_tensors()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        return self._tensors
+
+    def read(self, name: str) -> np.ndarray:
+        if name not in self._tensors:
+            raise missing_tensor(name, self._tensors, self._directory)
+        return self._open(self._file_of[name]).read(name)
+
+    def location(self, name: str) -> str | None:
+        return self._file_of.get(name)
+
+    def close(self) -> None:
+        for file in self._files.values():
+            file.close()
+
+    def _list_tensors(self) -> tuple[dict[str, TensorInfo], dict[str, str]]:
+        whole = WEIGHT_FILES[self.format]
+        index = self._directory / f"{whole}.index.json"
+        # A whole file wins over an index, as it does for transformers.
+        if (self._directory / whole).is_file():
+            tensors = dict(self._open(whole).tensors)
+            return tensors, dict.fromkeys(tensors, whole)
+        if not index.is_file():
+            raise InputError(
+                f"there is neither {whole} nor {index.name}",
+                where=str(self._directory),
+                why=f"the directory has {listing(self._directory)}",
+                fix="name another source-format, or fetch the checkpoint again",
+            )
+        weight_map = _read_weight_map(index)
+        names_of: dict[str, list[str]] = {}
+        for name, file in weight_map.items():
+            names_of.setdefault(file, []).append(name)
+        tensors = {}
+        for file, names in names_of.items():
+            shard = self._open(file, index).tensors
+            for name in names:
+                if name not in shard:
+                    raise InputError(
+                        f"shard {file} lacks tensor {name!r} that the index promises",
+                        where=str(index),
+                        why=did_you_mean(name, shard),
+                        fix="fetch the checkpoint again",
+                    )
+                tensors[name] = shard[name]
+        return tensors, weight_map
+
+    def _open(self, file: str, index: Path | None = None) -> TensorFile:
+        if file not in self._files:
+            path = self._directory / file
+            if index is not None and not path.is_file():
+                raise InputError(
+                    f"shard {file} is missing",
+                    where=str(index),
+                    why=f"the directory has {listing(self._directory)}",
+                    fix="fetch the checkpoint again",
+                )
+            self._files[file] = open_weight_file(path, self.format)
+        return self._files[file]
+
+
+def open_weight_file(path: Path, format: str) -> TensorFile:
+    """One weight file of the given format.  Raises InputError."""
+    if format == SAFETENSORS:
+        from llmbuild.checkpoints.safetensors import SafetensorsFile
+
+        return SafetensorsFile(path)
+    from llmbuild.checkpoints.torch_pickle import TorchFile
+
+    return TorchFile(path)
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """config.json.  Raises InputError when it is missing or not a JSON object."""
+    path = directory / "config.json"
+    if not path.is_file():
+        raise InputError(
+            "the checkpoint has no config.json",
+            where=str(directory),
+            why=f"the directory has {listing(directory)}",
+            fix="name the directory that holds config.json and the weights",
+        )
+    return read_json(path, "config.json")
+
+
+def read_generation_config(directory: Path) -> dict[str, Any] | None:
+    """generation_config.json, or None where there is none.  Raises InputError when it is not a JSON object."""
+    path = directory / "generation_config.json"
+    return read_json(path, "generation_config.json") if path.is_file() else None
+
+
+def missing_tensor(name: str, known: Mapping[str, TensorInfo], where: Path) -> InputError:
+    """The error for a tensor that a consumer asks for and the checkpoint lacks."""
+    return InputError(
+        f"the checkpoint has no tensor {name!r}",
+        where=str(where),
+        why=did_you_mean(name, known) or f"it has {len(known)} others",
+        fix="check that model-type fits the checkpoint",
+    )
+
+
+def listing(directory: Path, limit: int = 12) -> str:
+    """The names in a directory for a message: "config.json, model.safetensors and 3 more", or "no files"."""
+    try:
+        names = sorted(entry.name for entry in directory.iterdir())
+    except OSError as error:
+        return f"no readable entries ({error.strerror})"
+    if not names:
+        return "no files"
+    more = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")
+
+
+def _read_weight_map(index: Path) -> dict[str, str]:
+    weight_map = read_json(index, "the weight index").get("weight_map")
+    where = Where(str(index), key="weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise InputError("the weight index has no weight_map", where=where, fix="fetch the checkpoint again")
+    for name, file in weight_map.items():
+        if not isinstance(file, str) or not file or file != PurePosixPath(file).name or file == ".." or "\\" in file:
+            raise InputError(
+                f"tensor {name!r} is said to be in {file!r}", where=where, why="a shard is a file in the same directory"
+            )
+    return weight_map

@@ -1,0 +1,127 @@
+"""Opening a checkpoint directory, whatever its format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmbuild.checkpoints.huggingface import (
+    SAFETENSORS,
+    TORCH,
+    WEIGHT_FILES,
+    HuggingFaceCheckpoint,
+    listing,
+    read_config,
+    read_generation_config,
+)
+from llmbuild.errors import InputError, UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from llmbuild.checkpoints.tensor import Checkpoint
+
+GGUF = "gguf"
+AUTO = "auto"
+SOURCE_FORMATS = (AUTO, SAFETENSORS, TORCH, GGUF)
+"""The values of the manifest's `source-format`; they are mlc_llm's."""
+
+TOKENIZER_FILES = (
+    "tokenizer.model",
+    "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "tokenizer_config.json",
+)
+"""The tokenizer files that a runtime may read (formats.md section 3), in this order."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointMetadata:
+    """A checkpoint without its weights.  A tokenizer file is a path, or bytes when it was made from GGUF metadata."""
+
+    config: dict[str, Any]
+    generation_config: dict[str, Any] | None
+    tokenizer_files: Mapping[str, bytes | Path]
+
+    def tokenizer_file(self, name: str) -> bytes | None:
+        """The content of one tokenizer file, or None when the checkpoint has none of that name."""
+        content = self.tokenizer_files.get(name)
+        if isinstance(content, Path):
+            try:
+                return content.read_bytes()
+            except OSError as error:
+                raise InputError(f"{name} cannot be read", where=str(content), why=error.strerror) from error
+        return content
+
+
+def open_checkpoint(directory: Path, source_format: str | None = None) -> Checkpoint:
+    """Open the checkpoint in `directory` (or a single GGUF file) for lazy reading; close it after use.
+
+    `source_format` forces one of `SOURCE_FORMATS`; None and "auto" take what is there, safetensors before torch
+    before GGUF.  Raises InputError when nothing fits or what is there is not valid, UsageError for an unknown format.
+    """
+    format = infer_format(directory, source_format)
+    if format == GGUF:
+        from llmbuild.checkpoints.gguf_checkpoint import GgufCheckpoint
+
+        return GgufCheckpoint(_gguf_file(directory))
+    if format is None:
+        raise InputError(
+            "no weights found",
+            where=str(directory),
+            why=f"there are no safetensors, torch or GGUF weights; the directory has {listing(directory)}",
+            fix="name the directory that holds the weights, or fetch the checkpoint again",
+        )
+    return HuggingFaceCheckpoint(directory, format)
+
+
+def read_metadata(directory: Path, source_format: str | None = None) -> CheckpointMetadata:
+    """Configuration and tokenizer.  The weights need not be there, except for GGUF, whose one file holds everything.
+
+    Raises InputError when config.json is missing or not valid, or a GGUF file's metadata cannot be understood.
+    """
+    if infer_format(directory, source_format) == GGUF:
+        from llmbuild.checkpoints.gguf_checkpoint import read_gguf_metadata
+
+        config, generation, tokenizer = read_gguf_metadata(_gguf_file(directory))
+        return CheckpointMetadata(config, generation, tokenizer)
+    config = read_config(directory)
+    files = {name: directory / name for name in TOKENIZER_FILES if (directory / name).is_file()}
+    return CheckpointMetadata(config, read_generation_config(directory), files)
+
+
+def infer_format(directory: Path, source_format: str | None = None) -> str | None:
+    """The format to read `directory` in; None when it has no weights at all."""
+    if source_format is not None and source_format not in SOURCE_FORMATS:
+        raise UsageError(
+            f"unknown source-format {source_format!r}",
+            why=did_you_mean(source_format, SOURCE_FORMATS),
+            fix=f"use one of {', '.join(SOURCE_FORMATS)}",
+        )
+    if source_format not in (None, AUTO):
+        return source_format
+    if directory.is_file():
+        return GGUF
+    if not directory.is_dir():
+        raise InputError("the checkpoint is not there", where=str(directory), fix="check the path")
+    for format, whole in WEIGHT_FILES.items():
+        if (directory / whole).is_file() or (directory / f"{whole}.index.json").is_file():
+            return format
+    return GGUF if any(directory.glob("*.gguf")) else None
+
+
+def _gguf_file(directory: Path) -> Path:
+    if directory.is_file():
+        return directory
+    files = sorted(directory.glob("*.gguf"))
+    if len(files) != 1:
+        found = ", ".join(file.name for file in files) or listing(directory)
+        raise InputError(
+            "there is no GGUF file" if not files else f"there are {len(files)} GGUF files and one is needed",
+            where=str(directory),
+            why=f"found {found}",
+            fix="name the file itself as the source",
+        )
+    return files[0]

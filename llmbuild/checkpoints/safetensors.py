@@ -1,0 +1,146 @@
+"""One safetensors file: eight bytes of header length, a JSON header, and the tensors' bytes.
+
+Format: https://github.com/huggingface/safetensors#format.  The checks are those of the reference implementation: the
+tensors must cover the data without holes, overlaps or a tail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmbuild.checkpoints.files import WeightFile, parse_json
+from llmbuild.checkpoints.tensor import ITEM_SIZES, TensorInfo, is_plausible
+from llmbuild.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MAX_HEADER_BYTES = 100_000_000
+"""The reference implementation's limit."""
+
+DTYPES: Mapping[str, str] = {
+    "BOOL": "bool",
+    "U8": "uint8",
+    "I8": "int8",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "U16": "uint16",
+    "I16": "int16",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "U32": "uint32",
+    "I32": "int32",
+    "F32": "float32",
+    "U64": "uint64",
+    "I64": "int64",
+    "F64": "float64",
+    "C64": "complex64",
+}
+
+
+class SafetensorsFile:
+    """An open safetensors file.  Opening reads the header only.  Raises InputError when the file is not a valid one."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = WeightFile(path)
+        try:
+            self._read_header()
+        except BaseException:
+            self._file.close()
+            raise
+
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """The tensors in the order of the header."""
+        return self._tensors
+
+    def read(self, name: str) -> np.ndarray:
+        info = self._tensors[name]
+        return self._file.read_array(self._offsets[name], info.shape, info.dtype)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _read_header(self) -> None:
+        path, size = self._file.path, self._file.size
+        if size < 8:
+            raise self._file.truncated(8)
+        length = int.from_bytes(self._file.read_bytes(0, 8), "little")
+        if length > MAX_HEADER_BYTES or length < 2:
+            raise InputError(
+                "not a safetensors file",
+                where=str(path),
+                why=f"its header would have {length} bytes; 2 to {MAX_HEADER_BYTES} are possible",
+                fix="fetch the file again, or name the format with source-format",
+            )
+        if 8 + length > size:
+            raise self._file.truncated(8 + length)
+        header = parse_json(self._file.read_bytes(8, length), "the safetensors header", path, self._unique)
+        header.pop("__metadata__", None)
+        start = 8 + length
+        self._tensors: dict[str, TensorInfo] = {}
+        self._offsets: dict[str, int] = {}
+        spans: list[tuple[int, int, str]] = []
+        for name, entry in header.items():
+            info, begin, end = self._entry(name, entry)
+            self._tensors[name] = info
+            self._offsets[name] = start + begin
+            spans.append((begin, end, name))
+        self._check_layout(sorted(spans), size - start)
+
+    def _unique(self, pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in result:
+                raise InputError(f"the safetensors header names {key!r} twice", where=str(self._file.path))
+            result[key] = value
+        return result
+
+    def _entry(self, name: str, entry: Any) -> tuple[TensorInfo, int, int]:
+        if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
+            raise self._bad(name, "its entry needs dtype, shape and data_offsets")
+        code, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+        if not isinstance(code, str) or code not in DTYPES:
+            raise self._bad(name, f"dtype {code!r} is unknown; known are {', '.join(DTYPES)}")
+        dtype = DTYPES[code]
+        if not _are_sizes(shape):
+            raise self._bad(name, f"shape {shape!r} is not a list of sizes")
+        if not _are_sizes(offsets) or len(offsets) != 2:
+            raise self._bad(name, f"data_offsets {offsets!r} are not two positions")
+        if not is_plausible(tuple(shape), ITEM_SIZES[dtype]):
+            raise self._bad(name, f"shape {shape} is absurd")
+        info = TensorInfo.of(name, tuple(shape), dtype)
+        begin, end = offsets
+        if end - begin != info.nbytes:
+            raise self._bad(name, f"shape {shape} of {code} needs {info.nbytes} bytes, data_offsets give {end - begin}")
+        return info, begin, end
+
+    def _check_layout(self, spans: list[tuple[int, int, str]], size: int) -> None:
+        position = 0
+        for begin, end, name in spans:
+            if begin < position:
+                raise self._bad(name, "its data overlaps that of another tensor")
+            if begin > position:
+                raise self._bad(name, f"{begin - position} bytes before its data belong to no tensor")
+            if end > size:
+                raise self._bad(name, f"its data ends at byte {end} of {size}: the file is truncated")
+            position = end
+        if position != size:
+            raise InputError(
+                "the safetensors file is inconsistent",
+                where=str(self._file.path),
+                why=f"{size - position} bytes after the last tensor belong to no tensor",
+                fix="fetch the file again",
+            )
+
+    def _bad(self, name: str, why: str) -> InputError:
+        shown = name if len(name) <= 200 else name[:200] + "…"
+        return InputError(
+            f"tensor {shown!r} is not valid", where=str(self._file.path), why=why, fix="fetch the file again"
+        )
+
+
+def _are_sizes(value: Any) -> bool:
+    return isinstance(value, list) and all(type(item) is int and 0 <= item < 1 << 63 for item in value)

@@ -1,0 +1,114 @@
+"""What every checkpoint offers: named tensors with known shapes, read one at a time."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+if TYPE_CHECKING:
+    import numpy as np
+
+ITEM_SIZES: Mapping[str, int] = {
+    "bool": 1,
+    "uint8": 1,
+    "int8": 1,
+    "float8_e4m3fn": 1,
+    "float8_e5m2": 1,
+    "uint16": 2,
+    "int16": 2,
+    "float16": 2,
+    "bfloat16": 2,
+    "uint32": 4,
+    "int32": 4,
+    "float32": 4,
+    "uint64": 8,
+    "int64": 8,
+    "float64": 8,
+    "complex64": 8,
+}
+"""Every dtype that a tensor may have, with the bytes of one element."""
+
+MAX_DIMENSIONS = 32
+MAX_BYTES = 1 << 62
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """A tensor as `read` returns it: `dtype` is a name of `ITEM_SIZES`, `nbytes` the size of the array in memory."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    nbytes: int
+
+    @staticmethod
+    def of(name: str, shape: tuple[int, ...], dtype: str) -> TensorInfo:
+        return TensorInfo(name, shape, dtype, math.prod(shape) * ITEM_SIZES[dtype])
+
+
+class TensorFile(Protocol):
+    """One opened weight file."""
+
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """The file's tensors in the order in which it names them."""
+        ...
+
+    def read(self, name: str) -> np.ndarray:
+        """One tensor, as a fresh array that nothing else holds.  Raises InputError when the file cannot be read."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Checkpoint(ABC):
+    """A checkpoint in Hugging Face's shape, whatever its file format.  Use it as a context manager, or close it."""
+
+    format: str
+    """ "huggingface-safetensor", "huggingface-torch" or "gguf"."""
+    config: dict[str, Any]
+    """The content of config.json, or what a GGUF file's metadata says in the spelling of config.json."""
+    generation_config: dict[str, Any] | None
+
+    @property
+    @abstractmethod
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """All tensors by their Hugging Face names, in record order (the order in which outputs list them)."""
+
+    @abstractmethod
+    def read(self, name: str) -> np.ndarray:
+        """One tensor; bfloat16 is `ml_dtypes.bfloat16`.  Raises InputError when it is missing or cannot be read."""
+
+    def location(self, name: str) -> str | None:
+        """Where a tensor lies, for messages: its file, or the format when there is no file to name."""
+        return self.format if name in self.tensors else None
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the files; closing twice is harmless."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def numpy_dtype(name: str) -> np.dtype[Any]:
+    """The NumPy dtype of a name of `ITEM_SIZES`, from ml_dtypes for the ones that NumPy lacks."""
+    import ml_dtypes
+    import numpy as np
+
+    special = getattr(ml_dtypes, name, None)
+    return np.dtype(name if special is None else special)
+
+
+def is_plausible(shape: tuple[int, ...], item_size: int) -> bool:
+    """Whether NumPy can hold an array of this shape at all, whatever the memory."""
+    return len(shape) <= MAX_DIMENSIONS and math.prod(max(size, 1) for size in shape) * item_size < MAX_BYTES
