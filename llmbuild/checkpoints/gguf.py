@@ -1,0 +1,292 @@
+"""One GGUF file: metadata and tensors, read lazily.
+
+Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, versions 2 and 3, little-endian.  The header is parsed here
+and every count is checked against the file's size before anything is allocated, which the `gguf` package's own reader does
+not do; that package dequantizes the blocks.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmbuild.checkpoints.files import WeightFile
+from llmbuild.checkpoints.tensor import TensorInfo, is_plausible
+from llmbuild.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MAX_HEADER_BYTES = 256 << 20
+MAX_ARRAY = 1 << 24
+"""Elements of one metadata array; the largest vocabularies have less than a million."""
+MAX_DIMENSIONS = 4
+CHUNK_BYTES = 1 << 20
+"""Quantized bytes that are dequantized at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockType:
+    """A way to store numbers: `elements` of a row in `nbytes`.  `dtype` is what reading gives."""
+
+    name: str
+    elements: int
+    nbytes: int
+    dtype: str = "float32"
+
+
+BLOCK_TYPES: Mapping[int, BlockType] = {
+    0: BlockType("F32", 1, 4),
+    1: BlockType("F16", 1, 2, "float16"),
+    2: BlockType("Q4_0", 32, 18),
+    3: BlockType("Q4_1", 32, 20),
+    6: BlockType("Q5_0", 32, 22),
+    7: BlockType("Q5_1", 32, 24),
+    8: BlockType("Q8_0", 32, 34),
+    10: BlockType("Q2_K", 256, 84),
+    11: BlockType("Q3_K", 256, 110),
+    12: BlockType("Q4_K", 256, 144),
+    13: BlockType("Q5_K", 256, 176),
+    14: BlockType("Q6_K", 256, 210),
+    30: BlockType("BF16", 1, 2, "bfloat16"),
+}
+"""By the number that ggml gives each type."""
+
+_SCALARS: Mapping[int, str] = {
+    0: "B",
+    1: "b",
+    2: "H",
+    3: "h",
+    4: "I",
+    5: "i",
+    6: "f",
+    7: "?",
+    10: "Q",
+    11: "q",
+    12: "d",
+}
+_STRING, _ARRAY = 8, 9
+
+
+@dataclass(frozen=True, slots=True)
+class GgufTensor:
+    """Where a tensor is: `shape` in NumPy's order, `offset` from the start of the file."""
+
+    shape: tuple[int, ...]
+    type: BlockType
+    offset: int
+    nbytes: int
+
+
+class GgufFile:
+    """An open GGUF file.  Opening reads the header only.  Raises InputError when it is not a valid one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = WeightFile(path)
+        try:
+            self._parse()
+        except BaseException:
+            self._file.close()
+            raise
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """The key-value pairs: numbers, booleans, strings, and lists of them."""
+        return self._metadata
+
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """The tensors by GGUF's names, in the file's order."""
+        return self._tensors
+
+    def read(self, name: str) -> np.ndarray:
+        """One tensor: float32, float16 or bfloat16 as stored, block types dequantized to float32."""
+        import numpy as np
+
+        tensor = self._places[name]
+        if tensor.type.elements == 1:
+            return self._file.read_array(tensor.offset, tensor.shape, tensor.type.dtype)
+        from gguf.constants import GGMLQuantizationType
+        from gguf.quants import dequantize
+
+        kind = GGMLQuantizationType[tensor.type.name]
+        row = tensor.shape[-1] // tensor.type.elements * tensor.type.nbytes
+        rows = math.prod(tensor.shape[:-1])
+        result = np.empty((rows, tensor.shape[-1]), np.float32)
+        step = max(1, CHUNK_BYTES // max(row, 1))
+        # A scale of infinity times zero is a NaN in the result, which is for the consumer to judge, not a warning.
+        with np.errstate(all="ignore"):
+            for start in range(0, rows, step):
+                count = min(step, rows - start)
+                raw = self._file.read_array(tensor.offset + start * row, (count, row), "uint8")
+                result[start : start + count] = dequantize(raw, kind)
+        return result.reshape(tensor.shape)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _parse(self) -> None:
+        cursor = _Cursor(self._file)
+        if cursor.take(4) != b"GGUF":
+            raise self._bad("not a GGUF file", "it does not begin with the letters GGUF")
+        version = cursor.number("I")
+        if version not in (2, 3):
+            big = version & 0xFFFF == 0
+            raise self._bad(
+                "the GGUF file is big-endian" if big else f"GGUF version {version} is not supported",
+                "little-endian versions 2 and 3 are",
+            )
+        tensor_count, pair_count = cursor.number("Q"), cursor.number("Q")
+        # A tensor takes at least 24 bytes of header, a pair at least 13.
+        if tensor_count * 24 + pair_count * 13 > self._file.size:
+            raise self._bad(
+                "the GGUF file's counts are absurd",
+                f"{tensor_count} tensors and {pair_count} metadata pairs do not fit in {self._file.size} bytes",
+            )
+        self._metadata: dict[str, Any] = {}
+        for _ in range(pair_count):
+            key = cursor.string()
+            if key in self._metadata:
+                raise self._bad("the GGUF file is inconsistent", f"metadata key {key!r} comes twice")
+            self._metadata[key] = self._value(cursor, key, cursor.number("I"))
+        self._tensors: dict[str, TensorInfo] = {}
+        self._places: dict[str, GgufTensor] = {}
+        for _ in range(tensor_count):
+            self._add_tensor(cursor)
+        self._place_tensors(cursor.position)
+
+    def _value(self, cursor: _Cursor, key: str, kind: int) -> Any:
+        if kind == _STRING:
+            return cursor.string()
+        if kind in _SCALARS:
+            return cursor.number(_SCALARS[kind])
+        if kind != _ARRAY:
+            raise self._bad("the GGUF file is inconsistent", f"metadata key {key!r} has unknown type {kind}")
+        item, count = cursor.number("I"), cursor.number("Q")
+        if count > MAX_ARRAY:
+            raise self._bad("the GGUF file's counts are absurd", f"metadata key {key!r} has {count} elements")
+        if item == _STRING:
+            cursor.require(count * 8)
+            return [cursor.string() for _ in range(count)]
+        if item not in _SCALARS:
+            raise self._bad(
+                "the GGUF file cannot be read", f"metadata key {key!r} is a list of elements of type {item}"
+            )
+        return cursor.numbers(_SCALARS[item], count)
+
+    def _add_tensor(self, cursor: _Cursor) -> None:
+        name, rank = cursor.string(), cursor.number("I")
+        if name in self._places:
+            raise self._bad("the GGUF file is inconsistent", f"tensor {name!r} comes twice")
+        if not 1 <= rank <= MAX_DIMENSIONS:
+            raise self._bad(
+                f"tensor {name!r} is not valid", f"it has {rank} dimensions; 1 to {MAX_DIMENSIONS} are possible"
+            )
+        shape = tuple(reversed(cursor.numbers("Q", rank)))
+        number, offset = cursor.number("I"), cursor.number("Q")
+        kind = BLOCK_TYPES.get(number)
+        if kind is None:
+            known = ", ".join(each.name for each in BLOCK_TYPES.values())
+            raise self._bad(
+                f"tensor {name!r} has type {_type_name(number)}, which is not supported",
+                f"supported are {known}",
+                "use a GGUF file with one of these quantizations, or better the original weights",
+            )
+        if not is_plausible(shape, 8) or 0 in shape:
+            raise self._bad(f"tensor {name!r} is not valid", f"its shape {list(shape)} is absurd")
+        if shape[-1] % kind.elements:
+            raise self._bad(
+                f"tensor {name!r} is not valid",
+                f"rows of {shape[-1]} are not whole blocks of {kind.elements} ({kind.name})",
+            )
+        self._places[name] = GgufTensor(shape, kind, offset, math.prod(shape) // kind.elements * kind.nbytes)
+        self._tensors[name] = TensorInfo.of(name, shape, kind.dtype)
+
+    def _place_tensors(self, header_end: int) -> None:
+        alignment = self._metadata.get("general.alignment", 32)
+        if type(alignment) is not int or not 1 <= alignment <= 1 << 16 or alignment & (alignment - 1):
+            raise self._bad("the GGUF file is inconsistent", f"general.alignment is {alignment!r}")
+        start = -(-header_end // alignment) * alignment
+        position = 0
+        for name, tensor in sorted(self._places.items(), key=lambda item: item[1].offset):
+            if tensor.offset % alignment or tensor.offset < position:
+                raise self._bad(
+                    f"tensor {name!r} is not valid", f"offset {tensor.offset} is unaligned or overlaps another"
+                )
+            position = tensor.offset + tensor.nbytes
+            if start + position > self._file.size:
+                raise self._file.truncated(start + position)
+        self._places = {
+            name: GgufTensor(tensor.shape, tensor.type, start + tensor.offset, tensor.nbytes)
+            for name, tensor in self._places.items()
+        }
+
+    def _bad(self, what: str, why: str, fix: str = "fetch the file again") -> InputError:
+        return InputError(what, where=str(self.path), why=why, fix=fix)
+
+
+class _Cursor:
+    """A position in the header, read in pieces of a mebibyte."""
+
+    def __init__(self, file: WeightFile) -> None:
+        self._file = file
+        self._buffer = b""
+        self._start = 0
+        self._at = 0
+
+    @property
+    def position(self) -> int:
+        return self._start + self._at
+
+    def require(self, count: int) -> None:
+        """Raise InputError unless `count` more bytes are in the file and within what a header may have."""
+        if self.position + count > self._file.size:
+            raise self._file.truncated(self.position + count)
+        if self.position + count > MAX_HEADER_BYTES:
+            raise InputError(
+                "the GGUF file's header is absurd",
+                where=str(self._file.path),
+                why=f"it would have over {MAX_HEADER_BYTES} bytes",
+                fix="fetch the file again",
+            )
+
+    def take(self, count: int) -> bytes:
+        if self._at + count > len(self._buffer):
+            self.require(count)
+            self._start, self._at = self.position, 0
+            wanted = max(count, min(1 << 20, self._file.size - self._start))
+            self._buffer = self._file.read_bytes(self._start, wanted)
+        data = self._buffer[self._at : self._at + count]
+        self._at += count
+        return data
+
+    def number(self, code: str) -> Any:
+        return struct.unpack("<" + code, self.take(struct.calcsize("<" + code)))[0]
+
+    def numbers(self, code: str, count: int) -> list[Any]:
+        layout = struct.Struct(f"<{count}{code}")
+        self.require(layout.size)
+        return list(layout.unpack(self.take(layout.size)))
+
+    def string(self) -> str:
+        length = int.from_bytes(self.take(8), "little")
+        try:
+            return self.take(length).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(
+                "the GGUF file has text that is not UTF-8", where=str(self._file.path), why=str(error)[:200]
+            ) from error
+
+
+def _type_name(number: int) -> str:
+    from gguf.constants import GGMLQuantizationType
+
+    try:
+        return str(GGMLQuantizationType(number).name)
+    except ValueError:
+        return str(number)

@@ -1,0 +1,88 @@
+"""A GGUF file as a Hugging Face checkpoint: configuration, tokenizer, names and layouts restored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmbuild.checkpoints.gguf import GgufFile
+from llmbuild.checkpoints.gguf_config import make_config, make_generation_config
+from llmbuild.checkpoints.gguf_names import restored_tensors
+from llmbuild.checkpoints.gguf_tokenizer import make_tokenizer_files
+from llmbuild.checkpoints.huggingface import missing_tensor
+from llmbuild.checkpoints.tensor import Checkpoint, TensorInfo
+from llmbuild.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_ROPE_FACTORS = "rope_freqs.weight"
+
+
+class GgufCheckpoint(Checkpoint):
+    """An open GGUF file; the tensors are in the file's order.  Raises InputError when it cannot be understood."""
+
+    format = "gguf"
+
+    def __init__(self, path: Path) -> None:
+        self._file = GgufFile(path)
+        try:
+            self.config = _config(self._file)
+            self.generation_config = make_generation_config(self._file.metadata)
+            heads = int(self.config["num_attention_heads"])
+            self._restored = restored_tensors(
+                self._file.metadata["general.architecture"],
+                tuple(self._file.tensors),
+                heads=heads,
+                key_value_heads=int(self.config.get("num_key_value_heads", heads)),
+                where=path,
+            )
+            self._tensors = {name: self._info(name) for name in self._restored}
+        except BaseException:
+            self._file.close()
+            raise
+
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        return self._tensors
+
+    def read(self, name: str) -> np.ndarray:
+        if name not in self._tensors:
+            raise missing_tensor(name, self._tensors, self._file.path)
+        origin = self._restored[name]
+        value = self._file.read(origin.source)
+        return value if origin.restore is None else origin.restore(value)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _info(self, name: str) -> TensorInfo:
+        origin = self._restored[name]
+        info = self._file.tensors[origin.source]
+        heads = int(self.config["num_attention_heads"])
+        groups = int(self.config.get("num_key_value_heads", heads))
+        parts = {"attn_q": 2 * heads, "attn_k": 2 * groups, "attn_qkv": 3 * heads}
+        unit = parts.get(origin.source.split(".")[-2], 1) if origin.restore is not None else 1
+        if info.shape[0] % unit:
+            raise InputError(
+                f"tensor {origin.source!r} has {info.shape[0]} rows, which the attention heads do not divide",
+                where=str(self._file.path),
+            )
+        return TensorInfo(name, info.shape, info.dtype, info.nbytes)
+
+
+def read_gguf_metadata(path: Path) -> tuple[dict[str, Any], dict[str, Any] | None, dict[str, bytes]]:
+    """Configuration, generation configuration and tokenizer files of a GGUF file.  Raises InputError."""
+    file = GgufFile(path)
+    try:
+        return _config(file), make_generation_config(file.metadata), make_tokenizer_files(file.metadata, path)
+    finally:
+        file.close()
+
+
+def _config(file: GgufFile) -> dict[str, Any]:
+    factors = None
+    if _ROPE_FACTORS in file.tensors:
+        factors = [float(value) for value in file.read(_ROPE_FACTORS).reshape(-1)]
+    return make_config(file.metadata, file.tensors, factors, file.path)

@@ -1,0 +1,366 @@
+"""GGUF files as checkpoints: values, names, layouts, configuration, tokenizer, and files that are wrong."""
+
+import contextlib
+import json
+import struct
+import time
+
+import gguf
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file
+from tokenizers import Tokenizer
+
+from llmbuild.checkpoints.gguf import BLOCK_TYPES, GgufFile
+from llmbuild.checkpoints.open import open_checkpoint, read_metadata
+from llmbuild.errors import InputError
+from tests.helpers.checkpoints import cached_checkpoint
+from tests.helpers.gguf_files import llama3_factors, make_gguf
+
+VARIANTS = [
+    "llama",
+    "llama-gqa",
+    "llama-tied",
+    "llama-bias",
+    "llama3",
+    "llama-linear-rope",
+    "mistral",
+    "gpt_neox",
+    "gpt_neox-sequential",
+    "qwen2",
+    "qwen2-tied",
+    "qwen3",
+]
+TEXTS = [
+    "Hello the cat on 12345!",
+    "  two  spaces\n\tand tabs ",
+    "wörld 日本 🙂 don't",
+    "<|im_start|>user\nhe<|im_end|>",
+    "",
+]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_tensors_and_configuration_are_those_of_the_original(tmp_path, variant):
+    make_gguf(tmp_path / "model.gguf", variant)
+    source = cached_checkpoint(variant)
+    original = {
+        name: value
+        for name, value in load_file(source / "model.safetensors").items()
+        if not name.endswith(("attention.bias", "masked_bias", "inv_freq"))
+    }
+    with open_checkpoint(tmp_path) as checkpoint:
+        assert checkpoint.format == "gguf"
+        assert set(checkpoint.tensors) == set(original)
+        for name, info in checkpoint.tensors.items():
+            value = checkpoint.read(name)
+            assert value.shape == info.shape
+            assert str(value.dtype) == info.dtype == "float32"
+            assert np.array_equal(value, original[name]), name
+        config, wanted = checkpoint.config, json.loads((source / "config.json").read_text())
+    not_in_gguf = {"torch_dtype", "transformers_version", "use_sliding_window", "max_window_layers", "sliding_window"}
+    if variant == "mistral":
+        not_in_gguf.remove("sliding_window")
+    scaling = wanted.get("rope_scaling")
+    if scaling is not None and "type" in scaling:
+        wanted["rope_scaling"] = {"rope_type": scaling["type"], "factor": scaling["factor"]}
+    for key in wanted.keys() - not_in_gguf:
+        assert config[key] == wanted[key], key
+
+
+@pytest.mark.parametrize("name", ["F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"])
+def test_quantized_tensors_are_dequantized_before_their_rows_are_restored(tmp_path, name):
+    make_gguf(tmp_path / "model.gguf", "llama-gqa", quantization=name)
+    original = load_file(cached_checkpoint("llama-gqa") / "model.safetensors")
+    bits = {"F16": 11, "BF16": 8, "Q8_0": 8, "Q5_0": 5, "Q5_1": 5}.get(name, 4)
+    with open_checkpoint(tmp_path) as checkpoint:
+        for tensor, info in checkpoint.tensors.items():
+            value = checkpoint.read(tensor)
+            assert str(value.dtype) == info.dtype
+            assert value.nbytes == info.nbytes
+            error = np.abs(value.astype(np.float32) - original[tensor]).max() / np.abs(original[tensor]).max()
+            assert error < 2.0 ** (1 - bits), tensor
+        dtype = {"F16": "float16", "BF16": "bfloat16"}.get(name, "float32")
+        assert checkpoint.tensors["model.layers.0.self_attn.q_proj.weight"].dtype == dtype
+
+
+def reference_q4_k(block):
+    """One block of 256 values by ggml's definition of Q4_K: eight parts with scales and minima of six bits each."""
+    d, dmin = (float(x) for x in np.frombuffer(block[:4], np.float16))
+    packed, quants = block[4:16], block[16:]
+    result = []
+    for part in range(8):
+        if part < 4:
+            scale, minimum = packed[part] & 63, packed[part + 4] & 63
+        else:
+            scale = (packed[part + 4] & 15) | (packed[part - 4] >> 6) << 4
+            minimum = (packed[part + 4] >> 4) | (packed[part] >> 6) << 4
+        for byte in quants[part // 2 * 32 : part // 2 * 32 + 32]:
+            result.append(d * scale * (byte >> 4 * (part % 2) & 15) - dmin * minimum)
+    return result
+
+
+def test_k_quants_by_blocks(tmp_path):
+    random = np.random.default_rng(7)
+    path = tmp_path / "model.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    raw = {}
+    for kind in (gguf.GGMLQuantizationType[name] for name in ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")):
+        size = gguf.GGML_QUANT_SIZES[kind][1]
+        # Small random halves everywhere: every byte pattern is a valid block as long as its scales are finite.
+        data = random.integers(0, 60, (6000, 2 * size), np.uint8)
+        raw[kind.name] = data
+        writer.add_tensor(kind.name, data, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    file = GgufFile(path)
+    for name, data in raw.items():
+        assert file.tensors[name].shape == (6000, 512)
+        value = file.read(name)
+        assert np.isfinite(value).all()
+        assert np.array_equal(value, gguf.dequantize(data, gguf.GGMLQuantizationType[name]))
+    wanted = reference_q4_k(bytes(raw["Q4_K"][5999, 144:]))
+    assert np.allclose(file.read("Q4_K")[5999, 256:], wanted, rtol=1e-5)
+    file.close()
+
+
+def test_block_sizes_are_those_of_ggml():
+    for number, kind in BLOCK_TYPES.items():
+        official = gguf.GGMLQuantizationType(number)
+        assert official.name == kind.name
+        assert gguf.GGML_QUANT_SIZES[official] == (kind.elements, kind.nbytes)
+
+
+@pytest.mark.parametrize("variant", ["llama", "llama3", "mistral", "qwen3"])
+def test_the_tokenizer_is_that_of_the_original(tmp_path, variant):
+    make_gguf(tmp_path / "model.gguf", variant)
+    metadata = read_metadata(tmp_path)
+    ours = Tokenizer.from_str(metadata.tokenizer_file("tokenizer.json").decode())
+    original = Tokenizer.from_file(str(cached_checkpoint(variant) / "tokenizer.json"))
+    assert ours.get_vocab_size() == original.get_vocab_size()
+    for text in TEXTS:
+        ids = original.encode(text).ids
+        assert ours.encode(text).ids == ids
+        assert ours.decode(ids, skip_special_tokens=False) == original.decode(ids, skip_special_tokens=False)
+    config = json.loads(metadata.tokenizer_file("tokenizer_config.json"))
+    assert (config["bos_token"], config["eos_token"], config["pad_token"]) == ("<s>", "</s>", "<pad>")
+    assert "<|im_start|>" in config["chat_template"]
+
+
+@pytest.mark.parametrize(
+    ("factor", "high", "original", "theta", "head"),
+    [
+        (8.0, 4.0, 8192, 500000.0, 128),
+        (32.0, 4.0, 8192, 500000.0, 64),
+        (8.0, 4.0, 32, 500000.0, 32),
+        (4.0, 8.0, 2048, 1e4, 64),
+    ],
+)
+def test_llama3_scaling_is_found_from_its_factors(factor, high, original, theta, head):
+    from llmbuild.checkpoints.gguf_config import _Keys, _llama3_scaling
+
+    scaling = {
+        "rope_type": "llama3",
+        "factor": factor,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": high,
+        "original_max_position_embeddings": original,
+    }
+    keys = _Keys({"general.architecture": "llama"}, "x.gguf")
+    factors = [float(value) for value in llama3_factors(scaling, theta, head)]
+    assert _llama3_scaling(keys, {"rope_theta": theta}, factors) == scaling
+    factors[0] = 2.0
+    with pytest.raises(InputError, match="rope_freqs"):
+        _llama3_scaling(keys, {"rope_theta": theta}, factors)
+
+
+def rebuilt(tmp_path, change, variant="llama-gqa"):
+    """The variant's file with its metadata changed by `change(dict)`, through gguf's own reader and writer."""
+    source = gguf.GGUFReader(make_gguf(tmp_path / "source" / "model.gguf", variant))
+    values = {
+        key: (field.contents(), field.types) for key, field in source.fields.items() if not key.startswith("GGUF.")
+    }
+    tensors = {tensor.name: tensor.data for tensor in source.tensors}
+    change(values, tensors)
+    writer = gguf.GGUFWriter(tmp_path / "model.gguf", values.pop("general.architecture")[0])
+    for key, (value, types) in values.items():
+        writer.add_key_value(key, value, types[0], sub_type=types[1] if len(types) > 1 else None)
+    for name, data in tensors.items():
+        writer.add_tensor(name, data)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return tmp_path / "model.gguf"
+
+
+UINT, TEXT = gguf.GGUFValueType.UINT32, gguf.GGUFValueType.STRING
+
+
+def put(key, value, kind=UINT):
+    return lambda values, tensors: values.update({key: (value, [kind])})
+
+
+def drop(key):
+    return lambda values, tensors: values.pop(key)
+
+
+WRONG_CONTENT = {
+    "architecture": (put("general.architecture", "whale", TEXT), "architecture 'whale' is not supported"),
+    "experts": (put("llama.expert_count", 8), "mixture of experts"),
+    "no layers": (drop("llama.block_count"), "llama.block_count"),
+    "layers are text": (put("llama.block_count", "two", TEXT), "not a possible count"),
+    "no heads": (put("llama.attention.head_count", 0), "not a possible count"),
+    "no shared heads": (put("llama.attention.head_count_kv", 0), "cannot share 0"),
+    "uneven heads": (put("llama.attention.head_count_kv", 3), "cannot share 3"),
+    "more heads than values": (put("llama.attention.head_count", 1 << 20), "cannot have"),
+    "heads that do not divide": (
+        lambda values, tensors: values.update(
+            {"llama.attention.head_count": (66, [UINT]), "llama.attention.head_count_kv": (66, [UINT])}
+        ),
+        "attention heads do not divide",
+    ),
+    "split": (put("split.count", 3, gguf.GGUFValueType.UINT16), "one of 3 parts"),
+    "no embedding": (lambda values, tensors: tensors.pop("token_embd.weight"), "no embedding"),
+    "foreign tensor": (
+        lambda values, tensors: tensors.update({"blk.0.ffn_gate_inp.weight": np.zeros((2, 2), np.float32)}),
+        "'blk.0.ffn_gate_inp.weight' is not one of",
+    ),
+    "scaling is a number": (put("llama.rope.scaling.type", 5), "not a name"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_CONTENT)
+def test_wrong_content_is_explained(tmp_path, case):
+    change, message = WRONG_CONTENT[case]
+    with pytest.raises(InputError) as caught:
+        open_checkpoint(rebuilt(tmp_path, change))
+    assert message in str(caught.value)
+
+
+WRONG_TOKENIZER = {
+    "none": (drop("tokenizer.ggml.model"), "no tokenizer"),
+    "kind": (put("tokenizer.ggml.model", "bert", TEXT), "kind 'bert'"),
+    "pre": (put("tokenizer.ggml.pre", "smolm", TEXT), "did you mean 'smollm'"),
+    "bos outside": (put("tokenizer.ggml.bos_token_id", 5000), "5000 is not a token's number"),
+    "no merges": (drop("tokenizer.ggml.merges"), "missing"),
+    "bad merge": (
+        lambda values, tensors: values["tokenizer.ggml.merges"][0].append("a zebra"),
+        "'a zebra' does not join",
+    ),
+    "twice": (
+        lambda values, tensors: values["tokenizer.ggml.tokens"][0].__setitem__(9, "<pad>"),
+        "two tokens are the same",
+    ),
+    "types": (lambda values, tensors: values["tokenizer.ggml.token_type"][0].pop(), "not one for each"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_TOKENIZER)
+def test_wrong_tokenizers_are_explained(tmp_path, case):
+    change, message = WRONG_TOKENIZER[case]
+    with pytest.raises(InputError) as caught:
+        read_metadata(rebuilt(tmp_path, change, "llama3"))
+    assert message in str(caught.value)
+
+
+def header(*, magic=b"GGUF", version=3, tensors=0, pairs=0, rest=b""):
+    return magic + struct.pack("<IQQ", version, tensors, pairs) + rest
+
+
+def text(value):
+    return struct.pack("<Q", len(value)) + value
+
+
+def tensor(name=b"a", dims=(32,), kind=0, offset=0):
+    return text(name) + struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, kind, offset)
+
+
+def pair(key=b"k", kind=4, value=b"\1\0\0\0"):
+    return text(key) + struct.pack("<I", kind) + value
+
+
+BROKEN = {
+    "empty": (b"", "truncated"),
+    "magic": (header(magic=b"GGML"), "not a GGUF file"),
+    "version 1": (header(version=1), "version 1 is not supported"),
+    "big-endian": (header(version=3 << 24), "big-endian"),
+    "absurd tensors": (header(tensors=1 << 60), "counts are absurd"),
+    "absurd pairs": (header(pairs=1 << 63), "counts are absurd"),
+    "absurd key": (header(pairs=1, rest=struct.pack("<Q", 1 << 60) + bytes(64)), "truncated"),
+    "absurd array": (header(pairs=1, rest=pair(kind=9, value=struct.pack("<IQ", 4, 1 << 50))), "counts are absurd"),
+    "long array": (header(pairs=1, rest=pair(kind=9, value=struct.pack("<IQ", 4, 1 << 20))), "truncated"),
+    "long text array": (header(pairs=1, rest=pair(kind=9, value=struct.pack("<IQ", 8, 1 << 20))), "truncated"),
+    "array of arrays": (header(pairs=1, rest=pair(kind=9, value=struct.pack("<IQ", 9, 1))), "elements of type 9"),
+    "unknown type": (header(pairs=1, rest=pair(kind=77)), "unknown type 77"),
+    "key twice": (header(pairs=2, rest=pair() + pair()), "'k' comes twice"),
+    "not text": (header(pairs=1, rest=pair(key=b"\xff")), "not UTF-8"),
+    "tensor twice": (header(tensors=2, rest=tensor() + tensor() + bytes(512)), "'a' comes twice"),
+    "no dimensions": (header(tensors=1, rest=tensor(dims=()) + bytes(64)), "0 dimensions"),
+    "many dimensions": (header(tensors=1, rest=tensor(dims=(1,) * 9) + bytes(64)), "9 dimensions"),
+    "overflowing shape": (header(tensors=1, rest=tensor(dims=(1 << 40, 1 << 40)) + bytes(64)), "absurd"),
+    "empty shape": (header(tensors=1, rest=tensor(dims=(0,)) + bytes(64)), "absurd"),
+    "known but not supported": (
+        header(tensors=1, rest=tensor(kind=16) + bytes(64)),
+        "type IQ2_XXS, which is not supported",
+    ),
+    "unknown tensor type": (header(tensors=1, rest=tensor(kind=999) + bytes(64)), "type 999, which is not supported"),
+    "half a block": (header(tensors=1, rest=tensor(dims=(48,), kind=8) + bytes(64)), "not whole blocks of 32"),
+    "data missing": (header(tensors=1, rest=tensor(dims=(1 << 20,)) + bytes(64)), "truncated"),
+    "unaligned": (header(tensors=1, rest=tensor(offset=4) + bytes(512)), "unaligned"),
+    "overlap": (header(tensors=2, rest=tensor() + tensor(b"b", offset=64) + bytes(512)), "overlaps"),
+    "alignment": (
+        header(pairs=1, rest=pair(b"general.alignment", value=struct.pack("<I", 3))),
+        "general.alignment is 3",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_broken_files_are_explained_quickly(tmp_path, case):
+    data, message = BROKEN[case]
+    path = tmp_path / "model.gguf"
+    path.write_bytes(data)
+    begin = time.monotonic()
+    with pytest.raises(InputError) as caught:
+        GgufFile(path)
+    assert message in str(caught.value)
+    assert time.monotonic() - begin < 1
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    return make_gguf(tmp_path_factory.mktemp("gguf") / "model.gguf", "llama-gqa").read_bytes()
+
+
+def test_cuts_are_input_errors(tmp_path, small):
+    path = tmp_path / "model.gguf"
+    for length in [*range(0, 400), *range(400, len(small), 4999), len(small) - 1]:
+        path.write_bytes(small[:length])
+        with pytest.raises(InputError):
+            open_checkpoint(path)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
+@given(position=st.integers(0, 15_000), values=st.binary(min_size=1, max_size=8))
+def test_altered_headers_never_crash(tmp_path, small, position, values):
+    data = bytearray(small)
+    data[position : position + len(values)] = values
+    path = tmp_path / "model.gguf"
+    path.write_bytes(data)
+    with contextlib.suppress(InputError), open_checkpoint(path) as checkpoint:
+        for name in checkpoint.tensors:
+            checkpoint.read(name)
+    with contextlib.suppress(InputError):
+        read_metadata(path)
+
+
+def test_several_files_need_a_choice(tmp_path):
+    (tmp_path / "a.gguf").write_bytes(b"GGUF")
+    (tmp_path / "b.gguf").write_bytes(b"GGUF")
+    with pytest.raises(InputError, match=r"2 GGUF files[^!]*a\.gguf, b\.gguf"):
+        open_checkpoint(tmp_path)
