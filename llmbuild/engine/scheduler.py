@@ -125,6 +125,7 @@ class _Build:
     running: dict[Digest, list[str]] = field(default_factory=dict)
     finished: dict[Digest, Cached] = field(default_factory=dict)
     ran: set[Digest] = field(default_factory=set)
+    ran_before: set[str] = field(default_factory=set)
     outcomes: dict[str, Outcome] = field(default_factory=dict)
     trees: dict[str, Tree] = field(default_factory=dict)
     threads: list[threading.Thread] = field(default_factory=list)
@@ -396,8 +397,7 @@ class Scheduler:
         node.must_run = node.active = False
         build.trees[label] = found.tree
         status = Status.RAN if source == "here" else Status.CACHED
-        earlier = build.outcomes.get(label)
-        if earlier is not None and earlier.status is Status.RAN:
+        if label in build.ran_before:
             status = Status.RAN
         build.outcomes[label] = Outcome(status, node.digest, trace, found.tree)
         if source == "here":
@@ -447,6 +447,9 @@ class Scheduler:
             if upstream.digest in build.finished:
                 del build.finished[upstream.digest]
                 build.ran.discard(upstream.digest)
+            earlier = build.outcomes.pop(producer, None)
+            if earlier is not None and earlier.status is Status.RAN:
+                build.ran_before.add(producer)
             upstream.must_run = True
             self._make_ready(build, producer)
 

@@ -1,0 +1,356 @@
+"""The scheduler: what runs, what does not, and what a failure does."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from llmbuild.canonical import Digest
+from llmbuild.engine import events
+from llmbuild.engine.executor import TaskFailure
+from llmbuild.engine.scheduler import Scheduler, Status
+from llmbuild.engine.store import Store
+from llmbuild.engine.task import Files, InputRef, JsonFields, Task
+from llmbuild.errors import ExitCode, Interrupted, UsageError
+from llmbuild.executors.inline import InlineExecutor
+from llmbuild.tasks.kind import Progress
+from tests.helpers.engine_build import Recorder, build, join_task, text_of, write_task
+
+
+def chain(temperature: str = "0.7", width: str = "1", **hints: object) -> list[Task]:
+    """fetch -> config -> lower -> link, where lower reads one field of the configuration."""
+    config = f'{{"temperature": {temperature}, "width": {width}}}'
+    return [
+        write_task("config", {"c.json": config, "other": temperature}),
+        join_task("lower", "lower", InputRef("config", JsonFields("c.json", ("width",)))),
+        join_task("link", "link", "lower"),
+        join_task("all", "all", "config", "link"),
+    ]
+
+
+def test_a_first_build_runs_all_and_a_second_runs_nothing(store: Store, tmp_path: Path) -> None:
+    result, recorder = build(store, chain())
+    assert result.labels(Status.RAN) == ["config", "lower", "link", "all"]
+    assert result.ok
+    assert result.exit_code == ExitCode.OK
+    assert text_of(store, result, "link") == 'link|lower|{"width":1}'
+    assert recorder.labels(events.Finished) == ["config", "lower", "link", "all"]
+    again, recorder = build(Store(store.root), chain())
+    assert again.labels(Status.CACHED) == ["config", "lower", "link", "all"]
+    assert {one.tree for one in again.outcomes.values()} == {one.tree for one in result.outcomes.values()}
+    assert [type(event) for event in recorder.events] == [events.PlanMade, *[events.CachedTask] * 4, events.Summary]
+    assert len((tmp_path / "runs").read_text().splitlines()) == 4
+
+
+def test_a_field_that_is_not_read_stops_the_cascade(store: Store) -> None:
+    build(store, chain())
+    result, _ = build(store, chain(temperature="1.0"))
+    assert result.labels(Status.RAN) == ["config", "all"]
+    result, _ = build(store, chain(width="2"))
+    assert result.labels(Status.RAN) == ["config", "lower", "link", "all"]
+    # Going back to old values finds the old traces.
+    result, _ = build(store, chain())
+    assert result.labels(Status.RAN) == []
+    assert store.history("test").last() == {label: one.action for label, one in result.outcomes.items()}
+
+
+def test_an_output_that_comes_out_the_same_stops_the_cascade(store: Store) -> None:
+    def tasks(extra: str) -> list[Task]:
+        return [
+            write_task("a", {"x": "same", "y": extra}),
+            join_task("b", "b", InputRef("a", Files(("x",)))),
+            join_task("c", "c", "b"),
+        ]
+
+    build(store, tasks("1"))
+    assert build(store, tasks("2"))[0].labels(Status.RAN) == ["a"]
+
+
+def test_equal_actions_of_one_build_run_once(store: Store, tmp_path: Path) -> None:
+    tasks = [
+        write_task("a", {"x": "same", "n": "1"}),
+        write_task("b", {"x": "same", "n": "2"}),
+        join_task("lower a", "l", InputRef("a", Files(("x",))), sleep=0.05),
+        join_task("lower b", "l", InputRef("b", Files(("x",))), sleep=0.05),
+    ]
+    result, recorder = build(store, tasks, jobs=4)
+    assert result.outcomes["lower a"].tree == result.outcomes["lower b"].tree
+    assert sorted(line.split()[0] for line in (tmp_path / "runs").read_text().splitlines()) == [
+        "join",
+        "write",
+        "write",
+    ]
+    assert len(result.labels(Status.RAN)) == 3
+    assert [event.source for event in recorder.events if isinstance(event, events.CachedTask)] == ["build"]
+
+
+def test_forced_tasks_run_again_and_their_equals_once(store: Store, tmp_path: Path) -> None:
+    tasks = [write_task("a", {"x": "1"}), write_task("b", {"x": "1"}), join_task("c", "c", "a")]
+    build(store, tasks)
+    result, _ = build(store, tasks, force=["a", "b"])
+    assert len((tmp_path / "runs").read_text().splitlines()) == 3
+    assert result.labels(Status.CACHED) == ["b", "c"]
+    # The one that is not forced was found first; the forced one runs all the same.
+    result, _ = build(store, tasks, force=["b"])
+    assert result.labels(Status.RAN) == ["b"]
+
+
+def test_a_failure_skips_what_depends_on_it_and_stops_the_rest(store: Store) -> None:
+    tasks = [
+        write_task("bad", {"x": "1"}, fail="the checkpoint is cut off"),
+        join_task("after", "t", "bad"),
+        join_task("last", "t", "after"),
+        write_task("good", {"x": "2"}),
+        join_task("after good", "t", "good"),
+    ]
+    result, recorder = build(store, tasks)
+    assert result.labels(Status.FAILED) == ["bad"]
+    assert result.labels(Status.SKIPPED) == ["after", "last", "good", "after good"]
+    assert not result.ok
+    assert result.exit_code == ExitCode.INPUT
+    failure = result.outcomes["bad"].failure
+    assert failure is not None
+    assert str(failure.to_error()) == "the checkpoint is cut off\n  fix: do not ask for it"
+    assert {e.label: e.because for e in recorder.events if isinstance(e, events.Skipped)} == {
+        "after": "bad",
+        "last": "bad",
+        "good": "",
+        "after good": "",
+    }
+    result, recorder = build(store, tasks, keep_going=True)
+    assert result.labels(Status.FAILED) == ["bad"]
+    assert result.labels(Status.SKIPPED) == ["after", "last"]
+    assert result.labels(Status.RAN) == ["good", "after good"]
+    summary = recorder.events[-1]
+    assert isinstance(summary, events.Summary)
+    assert (summary.ran, summary.cached, summary.failed, summary.skipped) == (2, 0, 1, 2)
+    assert summary.failures == ("bad",)
+    # A failed action leaves no trace: when its cause is gone it runs.
+    repaired = [write_task("bad", {"x": "1"}), *tasks[1:]]
+    result, _ = build(store, repaired)
+    assert result.labels(Status.RAN) == ["bad", "after", "last"]
+
+
+def test_an_unexpected_exception_is_an_internal_error(store: Store) -> None:
+    result, _ = build(store, [Task("misbehave", "m", 1, {"way": "raise"}, {}, {})])
+    assert result.exit_code == ExitCode.INTERNAL
+    assert "ValueError: a bug" in str(result.outcomes["m"].failure)
+
+
+def test_an_output_that_points_outside_is_refused(store: Store) -> None:
+    result, _ = build(store, [Task("misbehave", "m", 1, {"way": "outside-link"}, {}, {})])
+    assert "points outside" in str(result.outcomes["m"].failure)
+    assert result.exit_code == ExitCode.INPUT
+
+
+def test_an_unknown_kind_and_a_changed_kind_are_reported(store: Store) -> None:
+    result, _ = build(store, [Task("wirte", "m", 1, {}, {}, {})])
+    assert "did you mean 'write'" in str(result.outcomes["m"].failure)
+    result, _ = build(store, [Task("write", "m", 2, {"files": {}}, {}, {})])
+    assert "another version" in str(result.outcomes["m"].failure)
+    result, _ = build(store, [Task("write", "m", 1, {"files": {}, "more": 1}, {}, {})])
+    assert "another version" in str(result.outcomes["m"].failure)
+
+
+def test_graphs_that_are_none_are_refused(store: Store) -> None:
+    with pytest.raises(UsageError, match="two tasks"):
+        build(store, [write_task("a", {}), write_task("a", {})])
+    with pytest.raises(UsageError, match="not in the plan"):
+        build(store, [join_task("a", "t", "b")])
+    with pytest.raises(UsageError, match="circle"):
+        build(store, [join_task("a", "t", "b"), join_task("b", "t", "a")])
+
+
+@pytest.mark.parametrize("damage", ["delete", "flip"])
+@pytest.mark.parametrize("which", ["file", "tree"])
+@pytest.mark.parametrize("label", ["config", "lower", "link", "all"])
+def test_a_lost_or_corrupt_blob_is_built_again(store: Store, damage: str, which: str, label: str) -> None:
+    first, _ = build(store, chain())
+    tree = first.outcomes[label].tree
+    assert tree is not None
+    path = store.cas.path(tree.files[0].digest if which == "file" else tree.digest)
+    data = path.read_bytes()
+    path.unlink()
+    if damage == "flip":
+        path.write_bytes(bytes([data[0] ^ 4]) + data[1:])
+    result, recorder = build(Store(store.root), chain())
+    assert result.labels(Status.RAN) == [label]
+    assert [event for event in recorder.events if isinstance(event, events.Failed)] == []
+    assert len([event for event in recorder.events if isinstance(event, events.CorruptBlob)]) == (damage == "flip")
+    assert text_of(store, result, "all") == text_of(store, first, "all")
+
+
+def test_all_blobs_lost_is_a_full_build(store: Store) -> None:
+    first, _ = build(store, chain())
+    for path in (store.root / "blobs").glob("??/*"):
+        path.unlink()
+    result, _ = build(store, chain())
+    assert len(result.labels(Status.RAN)) == 4
+    assert text_of(store, result, "all") == text_of(store, first, "all")
+
+
+class Thief(InlineExecutor):
+    """Removes blobs from the store while a build runs, as an eviction by another process does."""
+
+    def __init__(self, store: Store, steal: dict[int, list[Digest]]) -> None:
+        super().__init__(store)
+        self.steal = steal
+        self.runs = 0
+        self.mine = store
+
+    def run(self, action: Digest, progress: Progress, lock_fd: int | None = None) -> TaskFailure | None:
+        for digest in self.steal.get(self.runs, ()):
+            self.mine.cas.remove(digest)
+        self.runs += 1
+        return super().run(action, progress, lock_fd)
+
+
+def test_an_input_that_vanishes_during_the_build_is_built_again(store: Store) -> None:
+    tasks = [
+        write_task("a", {"x": "1"}),
+        join_task("b", "b", "a"),
+        join_task("c", "c", InputRef("b", Files(("joined",)))),
+        join_task("d", "d", "c"),
+    ]
+    first, _ = build(store, tasks)
+    blob = {label: one.tree.files[0].digest for label, one in first.outcomes.items() if one.tree}
+    for label in ("d", "c"):
+        store.traces.remove(first.outcomes[label].action or "")
+    # Before c runs, b's output is lost; before b runs again, a's is lost too.
+    thief = Thief(store, {0: [blob["b"]], 1: [blob["a"]]})
+    result, _ = build(store, tasks, executor=thief)
+    assert result.ok
+    assert sorted(result.labels(Status.RAN)) == ["a", "b", "c", "d"]
+    assert text_of(store, result, "d") == text_of(store, first, "d")
+
+
+def test_a_narrowed_tree_that_vanishes_is_written_again(store: Store) -> None:
+    tasks = [write_task("a", {"x": "1", "y": "2"}), join_task("b", "b", InputRef("a", Files(("x",))))]
+    first, _ = build(store, tasks)
+    tree = first.outcomes["a"].tree
+    assert tree is not None
+    store.traces.remove(first.outcomes["b"].action or "")
+    result, _ = build(store, tasks, executor=Thief(store, {0: [tree.select(["x"]).digest]}))
+    assert result.labels(Status.RAN) == ["b"]
+
+
+def test_an_input_that_vanishes_for_ever_is_an_error(store: Store) -> None:
+    tasks = [write_task("a", {"x": "1"}), join_task("b", "b", "a")]
+    first, _ = build(store, tasks)
+    tree = first.outcomes["a"].tree
+    assert tree is not None
+    store.traces.remove(first.outcomes["b"].action or "")
+    result, _ = build(store, tasks, executor=Thief(store, {n: [tree.files[0].digest] for n in range(0, 20, 2)}))
+    assert result.labels(Status.FAILED) == ["b"]
+    assert result.exit_code == ExitCode.STORE
+
+
+def test_priorities_and_plan_order_decide_who_is_first(store: Store, tmp_path: Path) -> None:
+    tasks = [write_task(name, {"x": name}) for name in "abcd"]
+    _, recorder = build(store, tasks, priority={"c": 5.0, "d": 9.0})
+    assert recorder.labels(events.Started) == ["d", "c", "a", "b"]
+
+
+class Gate:
+    """An executor that shows how many actions run at once."""
+
+    def __init__(self, store: Store) -> None:
+        self.inner = InlineExecutor(store)
+        self.guard = threading.Lock()
+        self.now = self.most = 0
+
+    def run(self, action: Digest, progress: Progress, lock_fd: int | None = None) -> TaskFailure | None:
+        with self.guard:
+            self.now += 1
+            self.most = max(self.most, self.now)
+        threading.Event().wait(0.03)
+        failure = self.inner.run(action, progress, lock_fd)
+        with self.guard:
+            self.now -= 1
+        return failure
+
+    def terminate(self) -> None:
+        self.inner.terminate()
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_at_most_jobs_tasks_run_at_once(store: Store, jobs: int) -> None:
+    gate = Gate(store)
+    build(store, [write_task(str(n), {"x": str(n)}) for n in range(7)], executor=gate, jobs=jobs)
+    assert gate.most == jobs
+
+
+def test_events_are_emitted_in_the_calling_thread(store: Store) -> None:
+    threads: set[int] = set()
+    scheduler = Scheduler(
+        store, InlineExecutor(store), jobs=3, emit=lambda _event: threads.add(threading.get_ident()), project="p"
+    )
+    scheduler.run(chain())
+    assert threads == {threading.get_ident()}
+
+
+def test_cancel_ends_the_build_and_the_next_goes_on(store: Store) -> None:
+    tasks = [write_task("a", {"x": "1"}), *(join_task(f"b{n}", str(n), "a", sleep=0.05) for n in range(6))]
+    recorder = Recorder()
+    scheduler: Scheduler
+
+    def emit(event: events.Event) -> None:
+        recorder(event)
+        if isinstance(event, events.Started) and event.label == "b1":
+            scheduler.cancel()
+
+    scheduler = Scheduler(store, InlineExecutor(store), emit=emit, project="test")
+    with pytest.raises(Interrupted) as caught:
+        scheduler.run(tasks)
+    assert caught.value.exit_code == ExitCode.INTERRUPTED
+    summary = recorder.events[-1]
+    assert isinstance(summary, events.Summary)
+    assert summary.interrupted
+    result, _ = build(store, tasks)
+    assert result.ok
+    assert {"a", "b0"} <= set(result.labels(Status.CACHED))
+    assert len(result.labels(Status.RAN)) >= 4
+
+
+def test_an_error_of_the_callback_ends_the_build_in_order(store: Store) -> None:
+    def emit(event: events.Event) -> None:
+        if isinstance(event, events.Started):
+            raise RuntimeError("the terminal is gone")
+
+    with pytest.raises(RuntimeError, match="terminal"):
+        Scheduler(store, InlineExecutor(store), emit=emit).run(chain())
+    assert build(store, chain())[0].ok
+
+
+def test_trace_of_a_run(store: Store) -> None:
+    result, _ = build(store, chain())
+    trace = result.outcomes["lower"].trace
+    assert trace is not None
+    assert (trace.kind, trace.label, trace.project) == ("join", "lower", "test")
+    assert trace.key["params"] == {"text": "lower"}
+    assert trace.output_size == len(text_of(store, result, "lower"))
+    assert trace.wall_s >= 0
+    assert trace.peak_rss > 1 << 20
+    run = store.index.last("test", "lower")
+    assert run is not None
+    assert run.action == trace.action
+
+
+def test_an_action_runs_again_from_its_record(store: Store) -> None:
+    result, _ = build(store, chain())
+    digest = result.outcomes["link"].action
+    assert digest is not None
+    before = store.traces.get(digest)
+    assert InlineExecutor(Store(store.root)).run(digest, lambda done, total, unit="": None) is None
+    after = store.traces.get(digest)
+    assert before is not None
+    assert after is not None
+    assert before.output == after.output
+    assert before.finished < after.finished
+
+
+def test_scratch_is_empty_after_builds(store: Store) -> None:
+    build(store, [*chain(), write_task("bad", {}, fail="no")], keep_going=True)
+    assert list(store.scratch().iterdir()) == []
