@@ -1,0 +1,293 @@
+"""From a checkpoint to a weight directory: assemble, quantize or cast, and write every parameter of a model.
+
+Parameters are written in the checkpoint's order: each one where its first source tensor stands.  Source tensors are read
+one at a time, when their parameter is due, wherever they lie, and are dropped as soon as their rows are packed.  Threads pack
+and write while the next tensors are read; how many there are changes no byte.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from llmbuild.errors import InputError, LlmbuildError, MultiError, did_you_mean
+from llmbuild.quantization.pack import Packer, UnfitValueError, cast, numpy_dtype
+from llmbuild.quantization.scheme import ComputeDtype, Scheme
+from llmbuild.quantization.shards import Float32, ShardWriter
+from llmbuild.quantization.tensor_index import Totals, write_index
+
+Array = np.ndarray[Any, Any]
+
+READ_AHEAD = 64 << 20
+"""Bytes of source tensors that may be in work before the next one is read."""
+
+CAST_ELEMENTS = 1 << 18
+SOURCE_DTYPES = ("float16", "bfloat16", "float32", "float64")
+
+
+class TensorInfo(Protocol):
+    """What is known of a tensor before it is read."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def nbytes(self) -> int: ...
+
+
+class Source(Protocol):
+    """Named tensors in record order: a checkpoint, or a view of one with an adapter merged."""
+
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo]: ...
+    def read(self, name: str) -> Array: ...
+    def location(self, name: str) -> str | None:
+        """Where a tensor lies, for messages; None when there is nothing to tell."""
+        ...
+
+
+class Parameter(Protocol):
+    """A parameter before quantization, as `llmbuild.models.parameter` describes it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def role(self) -> str: ...
+    @property
+    def sources(self) -> tuple[str, ...]: ...
+    @property
+    def interleaved_heads(self) -> int: ...
+    @property
+    def dtype(self) -> ComputeDtype | None: ...
+    def assemble(self, tensors: Sequence[Array]) -> Array: ...
+
+
+def is_quantized(scheme: Scheme, role: str) -> bool:
+    """Whether the scheme packs parameters of this role: linear layers always, embedding and head as it says."""
+    wanted = {"linear": True, "embedding": scheme.quantize_embedding, "head": scheme.quantize_head}
+    return scheme.quantized and wanted.get(role, False)
+
+
+def is_transposed(scheme: Scheme, role: str) -> bool:
+    """Whether a packed parameter of this role is stored transposed: the KN layout's linear layers, never an embedding."""
+    return scheme.layout == "KN" and role != "embedding"
+
+
+def packed_names(name: str) -> tuple[str, str]:
+    """`….weight` -> (`….q_weight`, `….q_scale`)."""
+    module = name.removesuffix(".weight")
+    return f"{module}.q_weight", f"{module}.q_scale"
+
+
+def record_order(parameters: Sequence[Parameter], names: Sequence[str]) -> list[Parameter]:
+    """The parameters in the order in which the checkpoint names their first source tensor (formats.md section 1)."""
+    users: dict[str, list[Parameter]] = {}
+    for parameter in parameters:
+        for source in parameter.sources:
+            users.setdefault(source, []).append(parameter)
+    order: dict[str, Parameter] = {}
+    for name in names:
+        for parameter in users.get(name, ()):
+            order.setdefault(parameter.name, parameter)
+    return list(order.values())
+
+
+def check(checkpoint: Source, parameters: Sequence[Parameter], unused: Callable[[str], bool]) -> None:
+    """Hold the checkpoint's list of tensors against the model's, reading none of them.
+
+    Raises InputError, or MultiError with all of them, for a missing tensor, an unexpected one, a shape that does not fit, or
+    a dtype that holds no floating-point numbers.
+    """
+    tensors = checkpoint.tensors
+    errors: list[LlmbuildError] = []
+    expected = {source for parameter in parameters for source in parameter.sources}
+    for name in sorted(expected - tensors.keys()):
+        why = did_you_mean(name, tensors.keys()) or "the architecture needs it"
+        errors.append(InputError(f"tensor '{name}' is missing", why=why, fix=_FIX_TYPE))
+    for name in tensors:
+        if name not in expected and not unused(name):
+            why = "the architecture has no parameter that is made from it"
+            errors.append(
+                InputError(f"unexpected tensor '{name}'", where=checkpoint.location(name), why=why, fix=_FIX_TYPE)
+            )
+    for parameter in parameters:
+        if all(source in tensors for source in parameter.sources):
+            errors.extend(_check_tensors(checkpoint, parameter))
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise MultiError(errors)
+
+
+_FIX_TYPE = "check that model-type and config.json belong to this checkpoint"
+
+
+def convert(
+    checkpoint: Source,
+    parameters: Sequence[Parameter],
+    unused: Callable[[str], bool],
+    scheme: Scheme,
+    out: Path,
+    *,
+    float32: Float32 = "bf16",
+    threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Totals:
+    """Write shards and tensor index of all `parameters` to the directory `out`.
+
+    `float32` says how float32 tensors are stored: rounded to bfloat16 as MLC does, or exactly.  `progress` is called with bytes
+    of source tensors done and in all.  Raises InputError (MultiError for several) when the checkpoint does not fit or holds NaN,
+    infinities or values that overflow the scheme's dtype, StoreError when `out` cannot be written.
+    """
+    check(checkpoint, parameters, unused)
+    tensors = checkpoint.tensors
+    order = record_order(parameters, list(tensors))
+    total = sum(tensors[source].nbytes for parameter in order for source in parameter.sources)
+    done = 0
+    pool = ThreadPoolExecutor(threads or _cores(), thread_name_prefix="quantize")
+    try:
+        writer = ShardWriter(out, pool, float32=float32)
+        started: deque[_Work] = deque()
+
+        def finish_first() -> None:
+            nonlocal done
+            work = started.popleft()
+            work.wait(checkpoint)
+            for name, value in work.results:
+                writer.append(name, value)
+            done += work.nbytes
+            if progress is not None:
+                progress(done, total)
+
+        for parameter in order:
+            while started and sum(work.nbytes for work in started) > READ_AHEAD:
+                finish_first()
+            started.append(_start(checkpoint, parameter, scheme, pool))
+        while started:
+            finish_first()
+        shards = writer.finish()
+    finally:
+        pool.shutdown(cancel_futures=True)
+    used = {source for parameter in order for source in parameter.sources}
+    totals = Totals(writer.tensors, writer.nbytes, sum(math.prod(tensors[source].shape) for source in used))
+    write_index(out, shards, totals)
+    return totals
+
+
+@dataclass(slots=True)
+class _Work:
+    """A parameter whose tensors are being packed or cast: `results` are complete when all the futures are."""
+
+    results: list[tuple[str, Array]]
+    nbytes: int
+    dtype: ComputeDtype
+    futures: list[tuple[str, Future[None]]] = field(default_factory=list)
+
+    def wait(self, checkpoint: Source) -> None:
+        """Wait for every job.  Raises InputError for a value that cannot be stored."""
+        for source, future in self.futures:
+            try:
+                future.result()
+            except UnfitValueError as error:
+                raise InputError(
+                    f"tensor '{source}' cannot be stored in {self.dtype}",
+                    where=checkpoint.location(source),
+                    why=str(error),
+                    fix="choose a scheme of a wider dtype (bfloat16 or float32)"
+                    if "overflows" in str(error)
+                    else "the checkpoint is damaged or its training diverged; take another one",
+                ) from error
+        self.futures.clear()
+
+
+def _start(checkpoint: Source, parameter: Parameter, scheme: Scheme, pool: ThreadPoolExecutor) -> _Work:
+    """Read the sources of a parameter and queue the jobs that fill its results."""
+    nbytes = sum(checkpoint.tensors[source].nbytes for source in parameter.sources)
+    if not is_quantized(scheme, parameter.role):
+        return _start_cast(checkpoint, parameter, parameter.dtype or scheme.dtype, pool, nbytes)
+    packer = Packer(scheme, parameter.shape[0], parameter.shape[1], transposed=is_transposed(scheme, parameter.role))
+    weight_name, scale_name = packed_names(parameter.name)
+    work = _Work([(weight_name, packer.q_weight), (scale_name, packer.q_scale)], nbytes, scheme.dtype)
+    for source, row, piece in _pieces(checkpoint, parameter):
+        work.futures.extend((source, future) for future in packer.submit(pool, piece, row))
+    return work
+
+
+def _start_cast(
+    checkpoint: Source, parameter: Parameter, dtype: ComputeDtype, pool: ThreadPoolExecutor, nbytes: int
+) -> _Work:
+    """Like `_start` for a parameter that is not packed.  A single source of the right dtype is checked and passed on as it is."""
+    work, target = _Work([], nbytes, dtype), numpy_dtype(dtype)
+    result: Array | None = None
+    for source, row, piece in _pieces(checkpoint, parameter):
+        if result is None:
+            alone = len(parameter.sources) == 1 and piece.dtype == target
+            result = piece.reshape(parameter.shape) if alone else np.empty(parameter.shape, target)
+            work.results.append((parameter.name, result))
+        flat, into = piece.reshape(-1), result[row : row + piece.shape[0]].reshape(-1)
+        for start in range(0, flat.size, CAST_ELEMENTS):
+            part = slice(start, start + CAST_ELEMENTS)
+            work.futures.append((source, pool.submit(_cast_part, flat[part], into[part], dtype)))
+    return work
+
+
+def _pieces(checkpoint: Source, parameter: Parameter) -> Iterator[tuple[str, int, Array]]:
+    """The parameter's rows as they are read: (source, first row, its rows)."""
+    if parameter.interleaved_heads:
+        yield parameter.sources[0], 0, parameter.assemble([checkpoint.read(source) for source in parameter.sources])
+        return
+    row = 0
+    for source in parameter.sources:
+        piece = np.ascontiguousarray(checkpoint.read(source))
+        yield source, row, piece
+        row += piece.shape[0]
+
+
+def _cast_part(values: Array, into: Array, dtype: ComputeDtype) -> None:
+    result = cast(values, dtype)
+    if not np.shares_memory(result, into):
+        into[...] = result
+
+
+def _check_tensors(checkpoint: Source, parameter: Parameter) -> list[LlmbuildError]:
+    """What is wrong with the shapes and dtypes of one parameter's sources."""
+    errors: list[LlmbuildError] = []
+    tensors = checkpoint.tensors
+    rows, rest = 0, parameter.shape[1:]
+    for source in parameter.sources:
+        info = tensors[source]
+        if info.dtype not in SOURCE_DTYPES:
+            why = f"it is {info.dtype}; expected is one of {', '.join(SOURCE_DTYPES)}"
+            what = f"tensor '{source}' holds no plain floating-point weights"
+            errors.append(InputError(what, where=checkpoint.location(source), why=why))
+        rows += info.shape[0] if info.shape else 0
+    shapes = [tensors[source].shape for source in parameter.sources]
+    if rows != parameter.shape[0] or any(shape[1:] != rest or not shape for shape in shapes):
+        found = " and ".join(f"'{source}' {list(tensors[source].shape)}" for source in parameter.sources)
+        joined = "stacked to" if len(shapes) > 1 else "of shape"
+        errors.append(
+            InputError(
+                f"shape mismatch: {found}",
+                where=checkpoint.location(parameter.sources[0]),
+                why=f"the configuration wants {parameter.name} {joined} {list(parameter.shape)}",
+                fix=_FIX_TYPE,
+            )
+        )
+    return errors
+
+
+def _cores() -> int:
+    """The cores this process may use, at most 16: beyond that the reader is the limit."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return min(16, len(affinity(0)) if affinity is not None else os.cpu_count() or 1)

@@ -1,0 +1,78 @@
+"""The quantize task: a checkpoint's weights, quantized and cut into shards, with their tensor index.
+
+Depends on weights, config.json and the scheme; never on a tokenizer, a template or a platform.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from llmbuild.tasks.kind import Job, TaskKind
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def run(job: Job) -> None:
+    """Write params_shard_N.bin, tensor-cache.json, ndarray-cache.json and, with rounded float32, tensor-cache-b16.json.
+
+    An input "adapter" (a PEFT LoRA adapter) is merged first.  The hint "threads" bounds the threads; it changes no byte.
+    """
+    from llmbuild.checkpoints.open import open_checkpoint
+    from llmbuild.models.family import Overrides
+    from llmbuild.models.registry import family, infer_model_type
+    from llmbuild.quantization.convert import convert
+    from llmbuild.quantization.scheme import Scheme
+
+    params: Mapping[str, Any] = job.params
+    scheme = Scheme.from_json(params["scheme"])
+    threads = job.hints.get("threads")
+    with ExitStack() as stack:
+        checkpoint = stack.enter_context(open_checkpoint(job.inputs["checkpoint"], params["source-format"]))
+        if "adapter" in job.inputs:
+            from llmbuild.checkpoints.lora import MergedCheckpoint
+
+            checkpoint = stack.enter_context(MergedCheckpoint(checkpoint, job.inputs["adapter"]))
+        architecture = family(params["model-type"] or infer_model_type(checkpoint.config))
+        config = architecture.configure(checkpoint.config, Overrides())
+        totals = convert(
+            checkpoint,
+            architecture.parameters(config),
+            architecture.unused,
+            scheme,
+            job.out,
+            float32=params["float32"],
+            threads=threads if isinstance(threads, int) else None,
+            progress=lambda done, total: job.progress(done, total, "bytes"),
+        )
+    print(
+        f"{scheme.name}: {totals.tensors} tensors, {totals.nbytes / 1e6:.1f} MB, "
+        f"{8 * totals.nbytes / max(1, totals.parameters):.3f} bits per parameter"
+    )
+
+
+_FAMILIES = ("gpt_neox", "llama", "mistral", "qwen2", "qwen3")
+_DESCRIPTION = ("architecture", "configuration", "family", "parameter", "parameters", "registry", "spec")
+
+KIND = TaskKind(
+    name="quantize",
+    version=1,
+    params=("scheme", "model-type", "source-format", "float32"),
+    sources=(
+        "llmbuild.tasks.quantize",
+        "llmbuild.tasks.kind",
+        "llmbuild.quantization.convert",
+        "llmbuild.quantization.pack",
+        "llmbuild.quantization.scheme",
+        "llmbuild.quantization.shards",
+        "llmbuild.quantization.tensor_index",
+        # How a family lists its parameters, but not how it builds a module: new kernels do not quantize again.
+        *(f"llmbuild.models.{module}" for module in (*_DESCRIPTION, *_FAMILIES)),
+        "llmbuild.checkpoints",
+        "llmbuild.canonical",
+        "llmbuild.errors",
+    ),
+    tools=("numpy", "ml_dtypes", "gguf"),
+    run=run,
+)
