@@ -1,9 +1,10 @@
 """Targets as data: one TOML file a target, device kind x host triple x artifact kind.
 
 A target file has the tables [target] (name, description, extends), [device] (TVM's target attributes of the device), [host]
-(triple, cpu, features), [artifact] (kinds, default), [link] (linker, flags), [defaults] (opt, metadata) and [requires] (tools).
-The file's name is the target's name (`name`, when given, must agree).  A user's own targets/ directory is searched before the
-targets that come with llmbuild, and `extends` inherits table by table, key by key.
+(triple, cpu, features), [artifact] (kinds, default), [link] (linker, compiler, flags), [defaults] (opt, metadata) and
+[requires] (tools: commands that must be on PATH).  The file's name is the target's name (`name`, when given, must agree).  A
+user's own targets/ directory is searched before the targets that come with llmbuild, and `extends` inherits table by table,
+key by key.
 
 docs/manifest.md describes the keys for users.
 """
@@ -31,17 +32,12 @@ _TABLES: Mapping[str, Mapping[str, type]] = {
     "device": {},
     "host": {"triple": str, "cpu": str, "features": list},
     "artifact": {"kinds": list, "default": str},
-    "link": {"linker": str, "flags": list},
+    "link": {"linker": str, "compiler": str, "flags": list},
     "defaults": {"opt": str, "metadata": dict},
     "requires": {"tools": list},
 }
 
 _SPOKEN: Mapping[type, str] = {str: "a string", list: "a list of strings", dict: "a table"}
-
-# How to get a tool that a target may require.
-_GET_TOOL: Mapping[str, str] = {
-    "cc": "install a C compiler: apt install gcc (Debian, Ubuntu), dnf install gcc (Fedora), apk add gcc musl-dev (Alpine)",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +53,7 @@ class Target:
     artifacts: tuple[str, ...]
     artifact: str
     linker: str
+    compiler: str | None
     link_flags: tuple[str, ...]
     opt: str | None
     metadata: Mapping[str, int]
@@ -82,13 +79,13 @@ class Target:
         return {"device": device, "host": host}
 
     def link_part(self) -> Mapping[str, Json]:
-        return {"linker": self.linker, "flags": list(self.link_flags), "triple": self.triple}
+        """What link reads: the linker, the compiler that drives it where the target names one, flags, and the triple."""
+        named: Mapping[str, Json] = {} if self.compiler is None else {"compiler": self.compiler}
+        return {"linker": self.linker, **named, "flags": list(self.link_flags), "triple": self.triple}
 
-    def missing_tools(self) -> tuple[tuple[str, str], ...]:
-        """Tools that this machine lacks, each with how to get it."""
-        return tuple(
-            (tool, _GET_TOOL.get(tool, f"put {tool} on PATH")) for tool in self.tools if shutil.which(tool) is None
-        )
+    def missing_tools(self) -> tuple[str, ...]:
+        """The commands of [requires] tools that are not on this machine's PATH."""
+        return tuple(tool for tool in self.tools if shutil.which(tool) is None)
 
 
 def bundled_directory() -> Path:
@@ -213,7 +210,12 @@ def _build(name: str, chain: Sequence[TomlFile]) -> Target:
     else:
         listed("artifact", "kinds", ARTIFACTS, kinds)
         if "default" in merged["artifact"]:
-            listed("artifact", "default", kinds, (merged["artifact"]["default"],))
+            nearest = chain.index(origin["artifact", "default"]) <= chain.index(origin["artifact", "kinds"])
+            if nearest:
+                listed("artifact", "default", kinds, (merged["artifact"]["default"],))
+            elif merged["artifact"]["default"] not in kinds:
+                # The file narrows the kinds of what it extends; the default there was another one's.
+                del merged["artifact"]["default"]
     if linker:
         listed("link", "linker", LINKERS, (linker,))
     if errors:
@@ -228,6 +230,7 @@ def _build(name: str, chain: Sequence[TomlFile]) -> Target:
         artifacts=kinds,
         artifact=merged["artifact"].get("default", kinds[0]),
         linker=linker,
+        compiler=merged["link"].get("compiler"),
         link_flags=tuple(merged["link"].get("flags", ())),
         opt=merged["defaults"].get("opt"),
         metadata=merged["defaults"].get("metadata", {}),

@@ -78,7 +78,8 @@ def load(path: Path, text: str | None = None) -> Loaded:
     )
     if not known.models and not problems.is_broken(("models",)):
         problems.add((), "the manifest has no models", fix="add a [models.NAME] table; `llmbuild init` writes one")
-    cells = expand_matrix(manifest, known, problems)
+    # Without models and without [[build]] there is nothing more to say.
+    cells = expand_matrix(manifest, known, problems) if known.models or manifest.build else ()
 
     platforms: dict[str, ResolvedPlatform] = {}
     implicit = dict.fromkeys(cell.platform for cell in cells if cell.platform not in known.platforms)

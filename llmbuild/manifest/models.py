@@ -38,7 +38,7 @@ def resolve_model(
         source=source,
         adapter=adapter,
         model_type=table.model_type,
-        source_format=table.source_format,
+        source_format=None if table.source_format == "auto" else table.source_format,
         float32=table.float32,
         conversation=conversation,
         metadata={**defaults, **table.metadata.given()},

@@ -18,8 +18,8 @@ class Source:
     """Where bytes come from.
 
     `kind` is "path", "gguf" (a local file), "hf", "https", "pypi" or "preset".  `spec` is what identifies it: path: {"path"}
-    as written; gguf: {"path"}; hf: {"repo", "revision"}; https: {"url", "sha256"}; pypi: {"name", "version", "path"} and
-    "sha256" when the manifest promises it; preset: {"name"}.
+    as written; gguf: {"path"}; hf: {"repo", "revision"}, and "path" when it names one .gguf file of the repository; https:
+    {"url", "sha256"}; pypi: {"name", "version", "path"}, and "sha256" when the manifest promises it; preset: {"name"}.
     """
 
     kind: str

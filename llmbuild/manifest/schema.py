@@ -138,8 +138,8 @@ class ModelTable(Table):
     sha256: str | None = Field(
         default=None, description="SHA-256 of the file that a https: (required) or pypi: (optional) source names."
     )
-    source_format: Literal["huggingface-safetensor", "huggingface-torch", "gguf"] | None = Field(
-        default=None, description="Format of the weights. Default: found out; safetensors are preferred."
+    source_format: Literal["auto", "huggingface-safetensor", "huggingface-torch", "gguf"] | None = Field(
+        default=None, description='Format of the weights. Default: "auto", found out; safetensors are preferred.'
     )
     model_type: str | None = Field(
         default=None,
@@ -341,9 +341,11 @@ def keys_of(path: tuple[str | int, ...]) -> tuple[str, ...]:
 def json_schema() -> dict[str, Any]:
     """The JSON schema (draft 2020-12) of a manifest, for editors.  TOML has no null, so none is offered."""
     schema: dict[str, Any] = _without_null(ManifestTable.model_json_schema(by_alias=True))
+    for table in schema["properties"].values():
+        if "patternProperties" in table:
+            table["additionalProperties"] = False
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "llmbuild manifest"
-    # The keys of these maps are names of files and labels of tasks.
     model = schema["$defs"]["ModelTable"]
     model["oneOf"] = [{"required": ["source"]}, {"required": ["preset"]}]
     schema["required"] = ["models"]

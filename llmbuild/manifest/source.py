@@ -10,7 +10,10 @@ from urllib.parse import urlsplit
 from llmbuild.errors import did_you_mean
 from llmbuild.manifest.resolved import Source
 
-FORMS = "a directory, a .gguf file, hf:org/name[@revision], https://… with sha256, or pypi:name==version/path/in/wheel"
+FORMS = (
+    "a directory, a .gguf file, hf:org/name[/file.gguf][@revision], https://… with sha256, "
+    "or pypi:name==version/path/in/wheel"
+)
 _HF = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _PYPI = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[A-Za-z0-9][A-Za-z0-9.!+_-]*)/(?P<path>.+)")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -59,6 +62,11 @@ def parse_source(text: str, revision: str | None = None, sha256: str | None = No
 
 def _hf(rest: str, revision: str | None) -> Source:
     repo, at, pinned = rest.partition("@")
+    spec: dict[str, str] = {}
+    parts = repo.split("/")
+    if len(parts) > 2 and parts[-1].lower().endswith(".gguf") and ".." not in parts:
+        # A repository with many GGUF files: the rest of the name is the path of one of them.
+        repo, spec["path"] = "/".join(parts[:2]), "/".join(parts[2:])
     if not _HF.fullmatch(repo) or ".." in repo:
         raise SourceError(f"'{repo}' is not a repository name", fix="write hf:org/name or hf:org/name@revision")
     if at and not pinned:
@@ -69,7 +77,7 @@ def _hf(rest: str, revision: str | None) -> Source:
         )
     if revision == "":
         raise SourceError("is empty", key="revision", fix="give a branch, a tag or a commit, or remove it")
-    return Source("hf", {"repo": repo, "revision": pinned or revision or "main"})
+    return Source("hf", {"repo": repo, "revision": pinned or revision or "main", **spec})
 
 
 def _https(url: str, sha256: str | None) -> Source:

@@ -1,0 +1,23 @@
+"""`llmbuild schema`: the JSON schema of the manifest, for editors that complete and check TOML."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from llmbuild.errors import ExitCode
+
+HELP = "print the JSON schema of the manifest"
+EXAMPLE = "llmbuild schema > buildfile.schema.json    # then: #:schema ./buildfile.schema.json in the first line"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="accepted everywhere; a schema is always JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    from llmbuild.manifest.schema import json_schema
+
+    del args
+    print(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+    return ExitCode.OK

@@ -1,0 +1,280 @@
+"""A starter manifest for a checkpoint: what `llmbuild init` writes, and how it comes to its proposals.
+
+What a checkpoint on this machine says decides (its configuration, the chat template of its tokenizer).  Of what is not here
+only the name is known; then the proposals say so.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmbuild.errors import InputError, UsageError, did_you_mean
+from llmbuild.manifest.resolved import Source
+from llmbuild.manifest.source import FORMS, SourceError, parse_source
+from llmbuild.tomlfile import dotted
+
+BASE_TEMPLATE = "LM"
+MAX_WINDOW = 8192
+"""A larger window than this is not proposed: it costs memory that not every machine has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """Texts that all stand in the chat templates of one convention; `model_type` narrows it to one architecture."""
+
+    texts: tuple[str, ...]
+    template: str
+    model_type: str | None = None
+
+
+# The first that fits wins.
+MARKERS = (
+    Marker(("<|start_header_id|>", "Cutting Knowledge"), "llama-3_1"),
+    Marker(("<|start_header_id|>",), "llama-3"),
+    Marker(("<|im_start|>",), "qwen3", "qwen3"),
+    Marker(("<|im_start|>",), "qwen2", "qwen2"),
+    Marker(("<|im_start|>",), "chatml"),
+    Marker(("<start_of_turn>",), "gemma_instruction"),
+    Marker(("<<SYS>>",), "llama-2"),
+    Marker(("[INST]",), "mistral_default"),
+    Marker(("<|user|>", "<|end|>"), "phi-3"),
+    Marker(("<|user|>", "<|assistant|>"), "tinyllama_v1_0"),
+    Marker(("<human>",), "redpajama_chat"),
+)
+
+# What a name tells, when nothing else can.  The first that is found wins.
+NAMES = (
+    (r"redpajama.*chat", "redpajama_chat"),
+    (r"code-?llama.*instruct", "codellama_instruct"),
+    (r"code-?llama", "codellama_completion"),
+    (r"tiny-?llama.*chat", "tinyllama_v1_0"),
+    (r"llama-?3[._][1-9].*instruct", "llama-3_1"),
+    (r"llama-?3.*instruct", "llama-3"),
+    (r"llama-?2.*chat", "llama-2"),
+    (r"mi[sx]tral.*instruct", "mistral_default"),
+    (r"qwen-?3(?!.*base)", "qwen3"),
+    (r"qwen.*(instruct|chat)", "qwen2"),
+    (r"smollm.*instruct", "chatml"),
+    (r"phi-?3.*instruct", "phi-3"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Starter:
+    """What a manifest for one model needs.  `because` and `window_note` are comments that explain a proposal."""
+
+    name: str
+    source: str
+    preset: bool
+    template: str
+    because: str
+    revision: str | None = None
+    sha256: str | None = None
+    model_type: str | None = None
+    window: int | None = None
+    window_note: str | None = None
+
+
+def propose(checkpoint: str, directory: Path, *, revision: str | None = None, sha256: str | None = None) -> Starter:
+    """Proposals for what the user named: a directory, a .gguf file, hf:, https:, pypi:, or a preset.
+
+    `directory` is where the manifest will be.  Raises UsageError when it is none of these, and InputError when a checkpoint
+    that is here cannot be read or has an architecture that is not supported.
+    """
+    here = Path(checkpoint).expanduser()
+    if here.exists():
+        if revision is not None or sha256 is not None:
+            raise UsageError("--revision and --sha256 are for sources that are fetched", where=checkpoint)
+        return _of_files(checkpoint, here, directory)
+    try:
+        source = parse_source(checkpoint, revision, sha256)
+    except SourceError as error:
+        fix = "add --sha256 with the SHA-256 of the file" if "sha256" in error.what else error.fix
+        raise UsageError(error.what, where=checkpoint, fix=fix) from None
+    if source.kind in ("path", "gguf"):
+        return _of_preset(checkpoint)
+    return _of_remote(checkpoint, source, revision, sha256)
+
+
+def _of_files(checkpoint: str, path: Path, directory: Path) -> Starter:
+    from llmbuild.checkpoints.open import read_metadata
+    from llmbuild.models.registry import infer_model_type
+
+    if path.name == "config.json":
+        path = path.parent
+    metadata = read_metadata(path)
+    model_type = infer_model_type(metadata.config)
+    chat_template = _chat_template(metadata.tokenizer_file("tokenizer_config.json"), path)
+    template, because = _template(chat_template, model_type, path.absolute().name)
+    window, window_note = _window(metadata.config)
+    return Starter(
+        name=_name(path.absolute().stem if path.is_file() else path.absolute().name),
+        source=_written(checkpoint, path, directory),
+        preset=False,
+        template=template,
+        because=because,
+        model_type=model_type,
+        window=window,
+        window_note=window_note,
+    )
+
+
+def _written(checkpoint: str, path: Path, directory: Path) -> str:
+    """The path as the manifest has it: relative to the manifest where the user's was relative, or where it is below it."""
+    target = path.absolute()
+    if target.is_relative_to(directory) or not Path(checkpoint).expanduser().is_absolute():
+        return Path(os.path.relpath(target, directory)).as_posix()
+    return target.as_posix()
+
+
+def _of_preset(name: str) -> Starter:
+    from llmbuild.models.presets import preset, presets
+
+    try:
+        config = preset(name)
+    except InputError:
+        near = did_you_mean(name, presets())
+        raise UsageError(
+            "there is no such file, directory or preset",
+            where=name,
+            why=near,
+            fix=f"give {FORMS}, or a preset: {', '.join(presets())}",
+        ) from None
+    window, window_note = _window(config)
+    return Starter(
+        name=_name(name),
+        source=name,
+        preset=True,
+        template=BASE_TEMPLATE,
+        because="A preset has no tokenizer and no weights; only its library is built.",
+        window=window,
+        window_note=window_note,
+    )
+
+
+def _of_remote(checkpoint: str, source: Source, revision: str | None, sha256: str | None) -> Starter:
+    spec = source.spec
+    last = Path(spec.get("path") or spec.get("repo") or spec.get("url", "")).name
+    last = re.sub(r"\.(gguf|zip|tar|tar\.gz|tgz)$", "", last, flags=re.IGNORECASE)
+    by_name = _template_by_name(last)
+    because = (
+        f"Taken from the name; compare it with the chat template in the tokenizer_config.json of {checkpoint}."
+        if by_name
+        else f"Not known before {checkpoint} is fetched: choose the one that the model was tuned with."
+    )
+    return Starter(
+        name=_name(last),
+        source=checkpoint,
+        preset=False,
+        template=by_name or BASE_TEMPLATE,
+        because=because,
+        revision=revision,
+        sha256=sha256,
+    )
+
+
+def _name(text: str) -> str:
+    """A good name for a model out of a file's or repository's name."""
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", text).strip("-._+") or "model"
+
+
+def _chat_template(tokenizer_config: bytes | None, path: Path) -> str | None:
+    """The chat template's text: in tokenizer_config.json (one, or the one called "default"), or a file of its own."""
+    own = path / "chat_template.jinja"
+    if own.is_file():
+        return own.read_text(encoding="utf-8", errors="replace")
+    if tokenizer_config is None:
+        return None
+    try:
+        config: Any = json.loads(tokenizer_config)
+    except ValueError as error:
+        raise InputError("not valid JSON", where=str(path / "tokenizer_config.json"), why=str(error)) from None
+    template = config.get("chat_template") if isinstance(config, dict) else None
+    if isinstance(template, list):
+        named = {item.get("name"): item.get("template") for item in template if isinstance(item, dict)}
+        template = named.get("default") or next(iter(named.values()), None)
+    return template if isinstance(template, str) else None
+
+
+def _template(chat_template: str | None, model_type: str, name: str) -> tuple[str, str]:
+    """The conversation template to propose, and why."""
+    if chat_template is not None:
+        for marker in MARKERS:
+            if marker.model_type in (None, model_type) and all(text in chat_template for text in marker.texts):
+                return marker.template, f"The checkpoint's chat template has {' and '.join(marker.texts)}."
+    by_name = _template_by_name(name)
+    if by_name is not None:
+        return by_name, "Taken from the checkpoint's name: its files do not tell."
+    if chat_template is not None:
+        why = (
+            "The checkpoint's chat template is not like any registered one: give the path of a .toml file of your own."
+        )
+        return BASE_TEMPLATE, why
+    return BASE_TEMPLATE, "The checkpoint has no chat template, so it is taken for a base model."
+
+
+def _template_by_name(name: str) -> str | None:
+    return next((template for pattern, template in NAMES if re.search(pattern, name, re.IGNORECASE)), None)
+
+
+def _window(config: Mapping[str, Any]) -> tuple[int | None, str | None]:
+    """The context window to propose, and a comment where it is not the checkpoint's own."""
+    if isinstance(config.get("sliding_window"), int) and config.get("use_sliding_window", True):
+        # Such a model's sequences are bounded by nothing; its window is the sliding one.
+        return None, None
+    said = config.get("max_position_embeddings")
+    if not isinstance(said, int) or isinstance(said, bool) or said < 1:
+        return None, None
+    if said <= MAX_WINDOW:
+        return said, None
+    return MAX_WINDOW, f"The checkpoint allows up to {said}; a larger window needs more memory."
+
+
+def render(starter: Starter, project: str) -> str:
+    """The text of the manifest."""
+    key = dotted(("models", starter.name))
+    source = "preset" if starter.preset else "source"
+    lines = [
+        "# Written by `llmbuild init`. Every key is explained in docs/manifest.md; `llmbuild schema` is for editors.",
+        "",
+        "[project]",
+        f"name = {_string(_name(project))}",
+        "",
+        f"[{key}]",
+        f"{source} = {_string(starter.source)}",
+    ]
+    lines += [f"revision = {_string(starter.revision)}"] if starter.revision else []
+    lines += [f"sha256 = {_string(starter.sha256)}"] if starter.sha256 else []
+    if starter.model_type:
+        lines.append(f"model-type = {_string(starter.model_type)}")
+    lines += [f"# {starter.because}", f"conv-template = {_string(starter.template)}"]
+    if starter.window_note:
+        lines.append(f"# {starter.window_note}")
+    if starter.window is not None:
+        lines.append(f"metadata = {{ context-window-size = {starter.window} }}")
+    else:
+        lines.append("# metadata = { context-window-size = 4096 }    # default: what the checkpoint says")
+    if not starter.preset:
+        lines.append("# generation = { temperature = 0.7, top-p = 0.95 }    # default: what the checkpoint says")
+    lines += [
+        "",
+        "# The matrix: every model with every quantization on every platform.",
+        "[[build]]",
+        f"models = [{_string(starter.name)}]",
+        "# q4f32_1: 4-bit weights computed in float32, good on CPUs. On GPUs q4f16_1 is usual; q0f16 does not quantize.",
+        'quantizations = ["q4f32_1"]',
+        "# `llmbuild targets` lists what there is, and what this machine can do for each.",
+        'platforms = ["x86_64-linux-cpu"]',
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _string(text: str) -> str:
+    """A TOML basic string; JSON's escapes are all valid in TOML."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007F")

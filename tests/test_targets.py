@@ -1,0 +1,184 @@
+"""Target files: what comes with llmbuild, inheritance, a user's own, errors, and the CPU of this machine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from llmbuild.cli.main import main
+from llmbuild.errors import LlmbuildError, MultiError, ToolchainError, UsageError
+from llmbuild.targets import bundled_directory, load_target, native_cpu, target_names
+
+TRIPLE = "x86_64-unknown-linux-gnu"
+V3 = "cx16 lahf_lm popcnt pni sse4_1 sse4_2 ssse3 abm avx avx2 bmi1 bmi2 f16c fma movbe xsave"
+V4 = V3 + " avx512f avx512bw avx512cd avx512dq avx512vl"
+
+
+@pytest.fixture
+def on_x86(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+
+
+def test_bundled_targets() -> None:
+    assert {"x86_64-linux-cpu", "x86_64-linux-cpu-native"} <= set(target_names())
+    for name in target_names():
+        assert load_target(name).description
+    target = load_target("x86_64-linux-cpu")
+    host = {"kind": "llvm", "mtriple": TRIPLE, "mcpu": "x86-64-v3"}
+    assert target.compile_part() == {"device": host, "host": host}
+    assert target.link_part() == {"linker": "cc", "flags": [], "triple": TRIPLE}
+    assert (target.artifacts, target.artifact) == (("so", "tar"), "so")
+
+
+def test_targets_of_an_installed_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "llmbuild"
+    (package / "_targets").mkdir(parents=True)
+    monkeypatch.setattr("llmbuild.targets.__file__", str(package / "targets.py"))
+    assert bundled_directory() == package / "_targets"
+
+
+def test_extends_inherits_key_by_key(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(
+        '[target]\nextends = "base"\n[device]\nkind = "cuda"\narch = "sm_90"\n[host]\nfeatures = ["+x"]\n'
+        '[defaults.metadata]\nmax-batch-size = 4\n[requires]\ntools = ["no-such-tool-here"]\n'
+    )
+    (tmp_path / "base.toml").write_text(
+        '[target]\nextends = "x86_64-linux-cpu"\ndescription = "mine"\n[defaults]\nopt = "O1"\n'
+        "metadata = { context-window-size = 64, max-batch-size = 1 }\n"
+    )
+    target = load_target("mine", tmp_path)
+    assert target.compile_part() == {
+        "device": {"kind": "cuda", "arch": "sm_90"},
+        "host": {"kind": "llvm", "mtriple": TRIPLE, "mcpu": "x86-64-v3", "mattr": ["+x"]},
+    }
+    assert (target.description, target.opt) == ("mine", "O1")
+    assert target.metadata == {"context-window-size": 64, "max-batch-size": 4}
+    assert [path.name for path in target.files] == ["mine.toml", "base.toml", "x86_64-linux-cpu.toml"]
+    assert target.missing_tools() == ("no-such-tool-here",)
+
+
+def test_a_users_target_may_alter_one_of_the_same_name(tmp_path: Path) -> None:
+    (tmp_path / "x86_64-linux-cpu.toml").write_text('[target]\nextends = "x86_64-linux-cpu"\n[host]\ncpu = "znver3"\n')
+    assert load_target("x86_64-linux-cpu", tmp_path).cpu == "znver3"
+    # The native target that comes with llmbuild now extends the user's; its own keys win.
+    assert load_target("x86_64-linux-cpu-native", tmp_path).files[1].parent == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "what"),
+    [
+        ("[target]\n[hots]\n", "t.toml:2: hots", "unknown table"),
+        ('[target]\nextend = "x"\n', "t.toml:2: target.extend", "unknown key"),
+        ("[host]\ntriple = 3\n", "t.toml:2: host.triple", "must be a string"),
+        ("[host]\nfeatures = [3]\n", "t.toml:2: host.features", "list of strings"),
+        ("host = 3\n", "t.toml:1: host", "must be a table"),
+        ('[target]\nname = "u"\n', "t.toml:2: target.name", "must be the file's"),
+        ("[defaults]\nmetadata = { x = '1' }\n", "t.toml:2: defaults.metadata", "whole numbers"),
+        ('[target]\nextends = "t"\n', "t.toml:2: target.extends", "unknown target 't'"),
+        ('[target]\nextends = "x86_64-linux"\n', "t.toml:2: target.extends", "unknown target"),
+        (
+            '[target]\nextends = "x86_64-linux-cpu"\n[artifact]\nkinds = ["elf"]\n',
+            "t.toml:4: artifact.kinds",
+            "'elf' is not one of",
+        ),
+        (
+            '[target]\nextends = "x86_64-linux-cpu"\n[artifact]\ndefault = "dll"\n',
+            "t.toml:4: artifact.default",
+            "'dll' is not one of so, tar",
+        ),
+        ('[target]\nextends = "x86_64-linux-cpu"\n[link]\nlinker = "lld"\n', "t.toml:4: link.linker", "not one of cc"),
+        ("[target\n", "t.toml:1", "not valid TOML"),
+    ],
+)
+def test_wrong_target_files(tmp_path: Path, text: str, where: str, what: str) -> None:
+    (tmp_path / "t.toml").write_text(text)
+    with pytest.raises(UsageError) as caught:
+        load_target("t", tmp_path)
+    assert caught.value.where == f"{tmp_path}/{where}"
+    assert what in caught.value.what
+
+
+def test_all_missing_keys_and_loops_are_said(tmp_path: Path) -> None:
+    (tmp_path / "t.toml").write_text("[target]\n")
+    with pytest.raises(MultiError) as caught:
+        load_target("t", tmp_path)
+    assert len(caught.value.errors) == 4
+    (tmp_path / "a.toml").write_text('[target]\nextends = "b"\n')
+    (tmp_path / "b.toml").write_text('[target]\nextends = "a"\n')
+    with pytest.raises(UsageError, match="extends itself"):
+        load_target("a", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("flags", "cpu", "features"),
+    [
+        ("fpu sse2", "x86-64", ()),
+        ("cx16 lahf_lm popcnt pni sse4_1 sse4_2 ssse3 avx_vnni", "x86-64-v2", ()),
+        (V3, "x86-64-v3", ()),
+        (V3 + " avx_vnni avx512f avx512_bf16", "x86-64-v3", ("+avxvnni",)),
+        (V4, "x86-64-v4", ()),
+        (
+            V4 + " avx512_bf16 amx_tile avx_vnni avx512_vnni",
+            "x86-64-v4",
+            ("+avxvnni", "+avx512vnni", "+avx512bf16"),
+        ),
+    ],
+)
+@pytest.mark.usefixtures("on_x86")
+def test_native_cpu(tmp_path: Path, flags: str, cpu: str, features: tuple[str, ...]) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    # The second core has more: what not every core has is not used.
+    cpuinfo.write_text(f"processor : 0\nflags\t\t: {flags}\n\nflags\t\t: {V4} avx512_fp16 {flags}\n")
+    assert native_cpu(TRIPLE, cpuinfo) == (cpu, features)
+
+
+@pytest.mark.usefixtures("on_x86")
+def test_native_cpu_that_cannot_be_told(tmp_path: Path) -> None:
+    with pytest.raises(ToolchainError, match="native target"):
+        native_cpu("aarch64-linux-gnu")
+    with pytest.raises(ToolchainError, match="No such file"):
+        native_cpu(TRIPLE, tmp_path / "none")
+    (tmp_path / "cpuinfo").write_text("Features : asimd\n")
+    with pytest.raises(ToolchainError, match="lists no flags"):
+        native_cpu(TRIPLE, tmp_path / "cpuinfo")
+
+
+def test_native_on_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    with pytest.raises(LlmbuildError, match="machine of its own kind"):
+        load_target("x86_64-linux-cpu-native").compile_part()
+
+
+def test_targets_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "targets").mkdir()
+    (tmp_path / "targets" / "mine.toml").write_text(
+        '[target]\nextends = "x86_64-linux-cpu"\n[link]\ncompiler = "no-such-compiler"\n'
+    )
+    assert main(["targets"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert rows[0].split() == ["TARGET", "ARTIFACTS", "ON", "THIS", "MACHINE"]
+    [mine] = [row for row in rows if row.startswith("mine")]
+    assert "only tar" in mine
+    assert "no-such-compiler" in mine
+    assert main(["targets", "mine"]) == 0
+    assert "extends   x86_64-linux-cpu" in capsys.readouterr().out
+    assert main(["targets", "mine", "--json"]) == 0
+    [value] = json.loads(capsys.readouterr().out)
+    assert value["ready"] == ["tar"]
+    assert main(["targets", "mime"]) == 2
+    assert "did you mean 'mine'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["x86_64-linux-cpu", "x86_64-linux-cpu-native"])
+def test_tvm_takes_the_target(name: str) -> None:
+    target = pytest.importorskip("tvm").target.Target
+    try:
+        part = load_target(name).compile_part()
+    except ToolchainError:
+        pytest.skip("not an x86-64 machine")
+    device, host = part["device"], part["host"]
+    assert isinstance(device, dict)
+    assert str(target({**device, "host": host}).kind) == "llvm"
