@@ -35,22 +35,20 @@ def copy_stream(source: IO[bytes], dest: Path, add: Callable[[int], None]) -> tu
     """Write a stream to a new file; returns the SHA-256 and the size.  Raises StoreError when it cannot be written."""
     sha256, size = hashlib.sha256(), 0
     try:
-        file = dest.open("wb")
+        file = dest.open("wb", buffering=0)  # Without a buffer no error is left for the moment of closing.
     except OSError as error:
         raise unwritable(dest, error) from error
     with file:
         while chunk := source.read(CHUNK):
             sha256.update(chunk)
             size += len(chunk)
+            rest = memoryview(chunk)
             try:
-                file.write(chunk)
+                while rest:
+                    rest = rest[file.write(rest) :]
             except OSError as error:
                 raise unwritable(dest, error) from error
             add(len(chunk))
-        try:
-            file.flush()
-        except OSError as error:
-            raise unwritable(dest, error) from error
     return sha256.hexdigest(), size
 
 

@@ -129,7 +129,7 @@ def _partial_file(path: Path) -> Iterator[IO[bytes]]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         while True:
-            file = path.open("a+b")
+            file = path.open("a+b", buffering=0)  # Without a buffer no error is left for the moment of closing.
             fcntl.flock(file, fcntl.LOCK_EX)
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(file.fileno()), path.stat()):
@@ -155,10 +155,11 @@ class _Arrived:
             self._count(chunk)
 
     def write(self, chunk: bytes) -> None:
-        """Append to the file.  Flushed at once, so that a killed process loses nothing."""
+        """Append to the file."""
+        rest = memoryview(chunk)
         try:
-            self.file.write(chunk)
-            self.file.flush()
+            while rest:
+                rest = rest[self.file.write(rest) :]
         except OSError as error:
             raise unwritable(Path(self.file.name), error) from error
         self._count(chunk)

@@ -1,0 +1,182 @@
+"""The lock file: which commit a revision meant, and the digest of every file, so that builds elsewhere get the same bytes.
+
+    version = 1
+
+    [sources."hf:org/name@main"]
+    commit = "…40 hexadecimal digits…"
+
+    [sources."hf:org/name@main".files]
+    "config.json" = { git-sha1 = "…", size = 651 }
+    "model.safetensors" = { sha256 = "…", size = 269060552 }
+
+    [toolchain]
+    apache-tvm = "0.27.0.post1"
+
+Written by `llmbuild lock` and by a build that meets a source for the first time; sorted, so that it merges well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import tempfile
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from llmbuild.canonical import Json
+from llmbuild.errors import StoreError, UsageError, Where, did_you_mean
+
+LOCK_FILE = "llmbuild.lock"
+VERSION = 1
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_HEADER = "# Made by llmbuild: commit this file.  `llmbuild lock --upgrade` renews it.\n"
+
+
+class Lock:
+    """The pins by source and the toolchain's versions.  `changed` says whether there is something to write."""
+
+    def __init__(self, sources: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+        self.sources: dict[str, Mapping[str, Any]] = dict(sources or {})
+        self.toolchain: dict[str, str] = {}
+        self.changed = False
+
+    def get(self, key: str) -> Mapping[str, Any] | None:
+        """A source's pin: {"commit"?, "files"?: {name: {"size"?, "sha256" | "git-sha1"}}}."""
+        return self.sources.get(key)
+
+    def put(self, key: str, pin: Mapping[str, Json]) -> None:
+        """Pin a source."""
+        if self.sources.get(key) != pin:
+            self.sources[key] = pin
+            self.changed = True
+
+    def forget(self, key: str) -> None:
+        """Drop a pin, so that it is resolved anew."""
+        if self.sources.pop(key, None) is not None:
+            self.changed = True
+
+    def to_toml(self) -> str:
+        """The file's text: the same for equal locks."""
+        lines = [_HEADER, f"version = {VERSION}\n"]
+        for key, pin in sorted(self.sources.items()):
+            lines.append(f"\n[sources.{_quoted(key)}]\n")
+            if "commit" in pin:
+                lines.append(f"commit = {_quoted(pin['commit'])}\n")
+            if pin.get("files"):
+                lines.append(f"\n[sources.{_quoted(key)}.files]\n")
+                lines.extend(f"{_quoted(name)} = {_inline(entry)}\n" for name, entry in sorted(pin["files"].items()))
+        if self.toolchain:
+            lines.append("\n[toolchain]\n")
+            lines.extend(f"{_quoted(name)} = {_quoted(value)}\n" for name, value in sorted(self.toolchain.items()))
+        return "".join(lines)
+
+
+def read_lock(path: Path) -> Lock:
+    """The lock in a file, or an empty one when there is no file.  Raises UsageError when it is not a lock file."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return Lock()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError("the lock file cannot be read", where=path.name, why=str(error)) from error
+    try:
+        content = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise _wrong(path, "is not valid TOML", None, str(error)) from error
+    if content.get("version") != VERSION:
+        raise _wrong(
+            path, f"has version {content.get('version')!r}", "version", f"this llmbuild reads version {VERSION}"
+        )
+    _check_keys(path, content, ("version", "sources", "toolchain"), "")
+    lock = Lock()
+    for key, pin in _table(path, content.get("sources", {}), "sources").items():
+        lock.sources[key] = _checked_pin(path, _table(path, pin, f"sources.{key}"), f"sources.{key}")
+    for name, value in _table(path, content.get("toolchain", {}), "toolchain").items():
+        if not isinstance(value, str):
+            raise _wrong(path, "must be a string", f"toolchain.{name}")
+        lock.toolchain[name] = value
+    return lock
+
+
+def write_lock(path: Path, lock: Lock) -> None:
+    """Write the lock, complete or not at all, and wait until it is on disk.  Raises StoreError."""
+    temporary = None
+    try:
+        fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+        with os.fdopen(fd, "w", encoding="utf-8") as file:
+            file.write(lock.to_toml())
+            file.flush()
+            os.fchmod(file.fileno(), 0o644)
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except OSError as error:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                Path(temporary).unlink(missing_ok=True)
+        raise StoreError(
+            "the lock file cannot be written", where=str(path), why=error.strerror or str(error)
+        ) from error
+    lock.changed = False
+
+
+def _quoted(text: str) -> str:
+    """A TOML basic string; JSON's escapes are among TOML's, except for DEL and the characters above the basic plane."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _inline(entry: Mapping[str, Any]) -> str:
+    parts = (f"{key} = {_quoted(value) if isinstance(value, str) else value}" for key, value in sorted(entry.items()))
+    return "{ " + ", ".join(parts) + " }"
+
+
+def _checked_pin(path: Path, pin: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """A pin whose parts have the right form: a wrong one must not be taken for a promise."""
+    _check_keys(path, pin, ("commit", "files"), key)
+    if "commit" in pin and not _matches(_COMMIT, pin["commit"]):
+        raise _wrong(path, "must be 40 lower-case hexadecimal digits", f"{key}.commit")
+    if key.startswith("sources.hf:") and "commit" not in pin:
+        raise _wrong(path, "has no commit", key)
+    for name, value in _table(path, pin.get("files", {}), f"{key}.files").items():
+        place = f"{key}.files.{name}"
+        entry = _table(path, value, place)
+        _check_keys(path, entry, ("size", "sha256", "git-sha1"), place)
+        size = entry.get("size", 0)
+        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+            raise _wrong(path, "must be a number of bytes", f"{place}.size")
+        right = {"sha256": _SHA256, "git-sha1": _COMMIT}
+        digests = [name for name in right if name in entry]
+        if not digests or any(not _matches(right[name], entry[name]) for name in digests):
+            raise _wrong(path, "must have a sha256 or a git-sha1 in lower-case hexadecimal digits", place)
+    return pin
+
+
+def _matches(pattern: re.Pattern[str], value: Any) -> bool:
+    return isinstance(value, str) and pattern.fullmatch(value) is not None
+
+
+def _table(path: Path, value: Any, key: str) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise _wrong(path, "must be a table", key)
+    return value
+
+
+def _check_keys(path: Path, table: Mapping[str, Any], known: tuple[str, ...], key: str) -> None:
+    for name in table:
+        if name not in known:
+            raise _wrong(path, "is not a key of the lock file", f"{key}.{name}".lstrip("."), did_you_mean(name, known))
+
+
+def _wrong(path: Path, what: str, key: str | None, why: str | None = None) -> UsageError:
+    fix = "restore the file from version control, or delete it and run `llmbuild lock`"
+    return UsageError(what, where=Where(path.name, key=key), why=why, fix=fix)
