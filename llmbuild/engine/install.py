@@ -91,6 +91,8 @@ def _install(
 ) -> InstallReport:
     record_path = project_root / RECORD
     record = _load(record_path)
+    # An entry without a stat is what an install that was killed left: its temporary files may lie about.
+    _clean_temporaries({(project_root / path).parent for path, one in record.items() if one.stamp is None})
     report = InstallReport()
     obsolete = {
         path: one
@@ -119,7 +121,6 @@ def _install(
     for path, one in sorted(obsolete.items()):
         _remove(project_root, path, one, report)
         del record[path]
-    _clean_temporaries({(project_root / path).parent for path in stale})
     _settle(project_root, wanted, record)
     _save(record_path, record)
     return report

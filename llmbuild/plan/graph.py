@@ -17,6 +17,7 @@ from llmbuild.engine.task import AllFiles, Files, InputRef, Install, JsonFields,
 from llmbuild.manifest.resolved import Combination, Model, Platform, Project
 from llmbuild.plan.observed import Observation, Observed
 from llmbuild.quantization.scheme import Scheme
+from llmbuild.tasks.config import CHECKPOINT_PATTERNS
 from llmbuild.tasks.kind import TaskKind
 
 WEIGHT_FILES = Files(
@@ -32,24 +33,13 @@ WEIGHT_FILES = Files(
 )
 """What quantize reads of a checkpoint: a changed tokenizer does not quantize again."""
 
-CONFIG_FILES = Files(
-    (
-        "config.json",
-        "generation_config.json",
-        "tokenizer.json",
-        "tokenizer.model",
-        "tokenizer_config.json",
-        "vocab.json",
-        "merges.txt",
-        "added_tokens.json",
-        "special_tokens_map.json",
-        "*.gguf",
-    )
-)
+CONFIG_FILES = Files(CHECKPOINT_PATTERNS)
 """What config reads of a checkpoint: changed weights do not change the chat configuration (a GGUF file holds both)."""
 
-KIND_NAMES = ("fetch", "quantize", "config", "lower", "link")
 OBJECT_FILES = Files(("*.o",))
+
+SYSTEM_LIBRARIES = frozenset({"tar"})
+"""Artifact kinds whose module registers itself when it is linked into an app, under the system-library prefix."""
 
 
 def expand(
@@ -186,6 +176,7 @@ class _Maker:
                 "overrides": _overrides(platform, cell),
                 "target": platform.compile,
                 "opt": platform.opt,
+                "system-lib": platform.artifact in SYSTEM_LIBRARIES,
                 "system-lib-prefix": platform.system_lib_prefix,
             },
             {"config": InputRef(config, JsonFields("mlc-chat-config.json", self.compile_fields))},
@@ -203,6 +194,19 @@ class _Maker:
             installs=(Install(f"lib.{platform.artifact}", cell.library),),
             cell=of,
         )
+
+
+def labels(project: Project) -> frozenset[str]:
+    """The labels of all tasks of a project, known without looking at the world (`expand` makes the same)."""
+    found: set[str] = set()
+    for cell in project.matrix:
+        model = project.models[cell.model]
+        pair, triple = f"{cell.model}, {cell.scheme}", f"{cell.model}, {cell.scheme}, {cell.platform}"
+        found |= {f"config[{pair}]", f"lower[{triple}]", f"link[{triple}]"}
+        if model.source.kind != "preset":
+            found |= {f"fetch[{cell.model}]", f"quantize[{pair}]"}
+            found |= set() if model.adapter is None else {f"fetch[{cell.model}, adapter]"}
+    return frozenset(found)
 
 
 def _overrides(platform: Platform, cell: Combination) -> dict[str, Json]:

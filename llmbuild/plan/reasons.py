@@ -69,9 +69,10 @@ class OutputMissing:
 
 @dataclass(frozen=True, slots=True)
 class OutputCorrupt:
-    """A file in the project's output directory, or its copy in the store, has other bytes than were built."""
+    """A file in the project's output directory (or, with `cached`, in the store) has other bytes than were built."""
 
     path: str
+    cached: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +142,8 @@ def sentence(reason: Reason) -> str:  # noqa: PLR0911 - one line a reason is the
             return f"{name}: {_file_change(file, old, new)}" if file else _tool_sentence(name, old, new)
         case OutputMissing(path):
             return f"{path} is missing"
-        case OutputCorrupt(path):
-            return f"{path} was changed after it was built"
+        case OutputCorrupt(path, cached):
+            return f"{path} was damaged in the cache" if cached else f"{path} was changed after it was built"
         case Evicted():
             return "its output was evicted from the cache"
         case Forced():

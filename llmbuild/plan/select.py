@@ -1,46 +1,54 @@
-"""Which tasks a command line asks for: by label, pattern, kind, model, platform or scheme, with all they depend on."""
+"""Which tasks a command line asks for: by model, platform and scheme, and by label, pattern or kind, with all they need."""
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterable, Sequence
 
 from llmbuild.engine.task import Task
 from llmbuild.errors import UsageError, did_you_mean
+from llmbuild.manifest.resolved import Project
+
+_LIST = "`llmbuild plan` lists every task"
 
 
-def select(
-    tasks: Sequence[Task],
-    *,
-    names: Iterable[str] = (),
-    models: Iterable[str] = (),
-    platforms: Iterable[str] = (),
-    schemes: Iterable[str] = (),
-) -> tuple[Task, ...]:
-    """The asked tasks and everything upstream of them, in the order of `tasks`; all of them when nothing is asked.
+def narrow(
+    project: Project, *, models: Sequence[str] = (), platforms: Sequence[str] = (), schemes: Sequence[str] = ()
+) -> Project:
+    """The project with only the cells of the matrix that match; an empty list matches all.
 
-    `names` are labels ("quantize[smollm2, q4f16_1]"), labels with the wildcards * and ?, or kinds ("link").  Models,
-    platforms and schemes narrow the matrix: a cell that matches brings its library and its weight directory.  Raises
+    This comes before anything is looked up, so that a source or a tool of another cell need not be there.  Raises
     UsageError with the nearest known names.
     """
-    names, models, platforms, schemes = tuple(names), tuple(models), tuple(platforms), tuple(schemes)
-    if not (names or models or platforms or schemes):
-        return tuple(tasks)
-    for what, asked, known in (
-        ("model", models, {task.model for task in tasks}),
-        ("platform", platforms, {task.platform for task in tasks}),
-        ("quantization", schemes, {task.scheme for task in tasks}),
-    ):
-        _refuse_unknown(what, asked, known - {""})
-    cells = _cells(tasks, models, platforms, schemes)
-    if not cells:
-        raise UsageError(
-            "no library of the matrix has this model, quantization and platform together",
-            fix="`llmbuild plan` lists every task",
-        )
-    allowed = [task for task in tasks if _belongs(task, cells)]
-    chosen = [task for name in names for task in _named(name, allowed, tasks)] if names else allowed
-    return closure(tasks, (task.label for task in chosen))
+    _refuse_unknown("model", models, project.models)
+    _refuse_unknown("platform", platforms, project.platforms)
+    _refuse_unknown("quantization", schemes, {**project.schemes, **{cell.scheme: None for cell in project.matrix}})
+    matrix = tuple(
+        cell
+        for cell in project.matrix
+        if (not models or cell.model in models)
+        and (not platforms or cell.platform in platforms)
+        and (not schemes or cell.scheme in schemes)
+    )
+    if not matrix:
+        raise UsageError("the build matrix has no library of this model, quantization and platform", fix=_LIST)
+    return dataclasses.replace(project, matrix=matrix)
+
+
+def select(tasks: Sequence[Task], names: Iterable[str] = ()) -> tuple[Task, ...]:
+    """The asked tasks and everything upstream of them, in the order of `tasks`; all of them when nothing is asked."""
+    names = tuple(names)
+    return closure(tasks, (task.label for task in asked(tasks, names))) if names else tuple(tasks)
+
+
+def asked(tasks: Sequence[Task], names: Iterable[str]) -> tuple[Task, ...]:
+    """The tasks that are named: by label ("quantize[smollm2, q4f16_1]"), label with the wildcards * and ?, or kind.
+
+    Raises UsageError with the nearest labels and kinds for a name that matches nothing.
+    """
+    found = {task.label: task for name in names for task in _named(name, tasks)}
+    return tuple(task for task in tasks if task.label in found)
 
 
 def closure(tasks: Sequence[Task], labels: Iterable[str]) -> tuple[Task, ...]:
@@ -57,10 +65,8 @@ def closure(tasks: Sequence[Task], labels: Iterable[str]) -> tuple[Task, ...]:
 
 
 def find(tasks: Sequence[Task], name: str) -> Task:
-    """The one task of this label (spaces do not matter); raises UsageError with the nearest labels."""
-    found = [task for task in tasks if _squeeze(task.label) == _squeeze(name)]
-    if not found:
-        found = _named(name, tasks, tasks)
+    """The one task of this name; raises UsageError when there is none or there are several."""
+    found = asked(tasks, (name,))
     if len(found) > 1:
         raise UsageError(
             f"'{name}' names {len(found)} tasks",
@@ -70,45 +76,23 @@ def find(tasks: Sequence[Task], name: str) -> Task:
     return found[0]
 
 
-def _refuse_unknown(what: str, asked: Iterable[str], known: Iterable[str]) -> None:
+def _refuse_unknown(what: str, names: Iterable[str], known: Iterable[str]) -> None:
     known = sorted(known)
-    for name in asked:
+    for name in names:
         if name not in known:
             listed = f"the manifest has {', '.join(known)}" if known else "the manifest has none"
             raise UsageError(f"no {what} is named '{name}'", why=listed, fix=did_you_mean(name, known))
 
 
-def _cells(
-    tasks: Sequence[Task], models: Sequence[str], platforms: Sequence[str], schemes: Sequence[str]
-) -> set[tuple[str, str, str]]:
-    return {
-        (task.model, task.scheme, task.platform)
-        for task in tasks
-        if task.platform
-        and (not models or task.model in models)
-        and (not platforms or task.platform in platforms)
-        and (not schemes or task.scheme in schemes)
-    }
-
-
-def _belongs(task: Task, cells: set[tuple[str, str, str]]) -> bool:
-    """Whether the task is in a cell, or shared by one ("" in a task stands for any)."""
-    if task.platform:
-        return (task.model, task.scheme, task.platform) in cells
-    return any(task.model == model and task.scheme in ("", scheme) for model, scheme, _ in cells)
-
-
-def _named(name: str, allowed: Sequence[Task], tasks: Sequence[Task]) -> list[Task]:
-    pattern = re.compile(
-        "".join({"*": ".*", "?": "."}.get(mark, re.escape(mark)) for mark in _squeeze(name)), re.DOTALL
-    )
-    found = [task for task in allowed if task.kind == name or pattern.fullmatch(_squeeze(task.label))]
+def _named(name: str, tasks: Sequence[Task]) -> list[Task]:
+    # Brackets are part of labels, so this is not fnmatch.
+    pattern = re.compile("".join({"*": ".*", "?": "."}.get(mark, re.escape(mark)) for mark in _squeeze(name)))
+    found = [task for task in tasks if task.kind == name or pattern.fullmatch(_squeeze(task.label))]
     if not found:
         known = [task.label for task in tasks] + sorted({task.kind for task in tasks})
         raise UsageError(
             f"no task matches '{name}'",
-            fix=did_you_mean(name, known)
-            or "`llmbuild plan` lists every task; quote labels: 'quantize[MODEL, SCHEME]'",
+            fix=did_you_mean(name, known) or f"{_LIST}; quote labels in the shell: 'quantize[MODEL, SCHEME]'",
         )
     return found
 

@@ -21,8 +21,12 @@ class Explained(TaskEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Installed(Event):
-    """The files of the output directory are in place: how many were written and removed, and the top-level outputs."""
+    """The output directory is up to date: files written because their task's output is new, restored because they had
+    been edited or deleted, removed because nothing makes them any more, kept although obsolete because the user edited
+    them; and the top-level outputs."""
 
-    written: int
-    removed: int
-    outputs: tuple[str, ...]
+    written: tuple[str, ...] = ()
+    restored: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()

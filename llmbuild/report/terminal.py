@@ -59,7 +59,9 @@ class View:
             case events.CorruptBlob():
                 self.line(f"{self._word('drop', 'red')} {event.path}: it was damaged, what needs it is built again")
             case Installed():
-                self._outputs, self._restored = event.outputs, event.written
+                self._outputs, self._restored = event.outputs, len(event.written) + len(event.restored)
+                for path in event.kept:
+                    self.line(f"{self._word('keep', 'yellow')} {path}: nothing makes it any more, but it was edited")
 
     def log_at(self, label: str, path: str) -> None:
         """Where the log of a task lies that is about to be reported as failed."""

@@ -10,7 +10,7 @@ import pytest
 from llmbuild.canonical import Json
 from llmbuild.engine.task import Install, JsonFields
 from llmbuild.manifest.resolved import Project
-from llmbuild.plan.graph import expand
+from llmbuild.plan.graph import expand, labels
 from tests.helpers.plans import FIELDS, KINDS, Memory, edit_model, edit_platform, observed, project, tasks_of
 
 PLATFORMS = ("iphone", "android", "web", "cuda", "metal", "native")
@@ -73,6 +73,11 @@ def test_every_task_follows_what_it_depends_on() -> None:
         seen.add(task.label)
 
 
+def test_labels_are_known_without_looking_at_the_world() -> None:
+    of = project(("a", "b"), ("q4f16_1", "q0f16"), PLATFORMS, preset=("b",), adapter=("a",))
+    assert labels(of) == {task.label for task in tasks_of(of)}
+
+
 def test_platform_metadata_reaches_lower_and_not_config() -> None:
     of = edit_platform(project(), metadata={"context-window-size": 768, "prefill-chunk-size": 128})
     cell = dataclasses.replace(of.matrix[0], metadata={"prefill-chunk-size": 64})
@@ -113,7 +118,7 @@ CHANGED: dict[str, tuple[Project, set[str]]] = {
     "opt": (edit_platform(project(), opt={"cudagraph": True}), {"lower"}),
     "target": (edit_platform(project(), compile={"device": {"kind": "metal"}}), {"lower"}),
     "link": (edit_platform(project(), link={"linker": "lld"}), {"link"}),
-    "artifact": (edit_platform(project(), artifact="tar"), {"link"}),
+    "artifact": (edit_platform(project(), artifact="tar"), {"lower", "link"}),
     "prefix": (edit_platform(project(), system_lib_prefix="x_"), {"lower", "link"}),
 }
 

@@ -43,7 +43,7 @@ BUILD: Sequence[events.Event] = (
     events.Started(time=0, label=LOWER, action=KEY),
     finished(LOWER, 31.4, 2_100_000, 730_000_000),
     Installed(
-        time=0, written=9, removed=0, outputs=("dist/smollm2-q4f32_1-MLC", "dist/libs/smollm2-q4f32_1-native.so")
+        time=0, written=("dist/a",) * 9, outputs=("dist/smollm2-q4f32_1-MLC", "dist/libs/smollm2-q4f32_1-native.so")
     ),
 )
 
@@ -73,13 +73,13 @@ def test_a_build_in_plain_lines() -> None:
 def test_a_null_build_is_one_line() -> None:
     cached = [
         events.CachedTask(time=0, label=CONFIG, action=KEY, output=KEY, source="store"),
-        Installed(time=0, written=0, removed=0, outputs=("dist/x",)),
+        Installed(time=0, outputs=("dist/x",)),
     ]
     assert show(View, io.StringIO(), cached, summary(0, 5)) == "up to date: 5 tasks cached (12.3 s)\n"
 
 
 def test_a_restored_file_is_told() -> None:
-    restored = [Installed(time=0, written=1, removed=0, outputs=("dist/x",))]
+    restored = [Installed(time=0, restored=("dist/x",), outputs=("dist/x",))]
     assert (
         show(View, io.StringIO(), restored, summary(0, 5)) == "up to date: 5 tasks cached, 1 file put back (12.3 s)\n"
     )

@@ -1,0 +1,229 @@
+"""`llmbuild build`: bring the selected tasks up to date and put their outputs into the project."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from llmbuild.cli.common import STATE_DIR, add_selection
+from llmbuild.errors import ExitCode, StoreError, UsageError
+
+if TYPE_CHECKING:
+    from llmbuild.canonical import Digest
+    from llmbuild.cli.plan import Session
+    from llmbuild.engine import events
+    from llmbuild.engine.executor import Executor, TaskFailure
+    from llmbuild.engine.scheduler import BuildResult
+    from llmbuild.engine.store import Store
+    from llmbuild.plan.reasons import Reason
+    from llmbuild.report.terminal import View
+    from llmbuild.tasks.kind import Progress
+
+HELP = "build what is not up to date"
+EXAMPLE = "llmbuild build --model smollm2 --jobs 2"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_selection(parser)
+    parser.add_argument("-j", "--jobs", type=int, metavar="N", help="tasks at a time (default: the number of CPUs)")
+    parser.add_argument(
+        "-k", "--keep-going", action="store_true", help="after a failure, build all that does not need it"
+    )
+    parser.add_argument(
+        "-n", "--dry-run", action="store_true", help="only show what would run, as `llmbuild plan` does"
+    )
+    parser.add_argument("--events", type=Path, metavar="FILE", help="write what happens as JSON lines")
+    parser.add_argument("--quiet", action="store_true", help="print only failures and the summary")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Build; the exit code is that of the first failed task in plan order."""
+    from llmbuild.cli.plan import open_session, print_plan
+
+    if args.jobs is not None and args.jobs < 1:
+        raise UsageError(f"--jobs must be 1 or more, not {args.jobs}")
+    session = open_session(args)
+    if args.dry_run:
+        print_plan(session.plan(), "text")
+        session.store.close()
+        return ExitCode.OK
+    try:
+        return _build(args, session)
+    finally:
+        session.store.close()
+
+
+def _build(args: argparse.Namespace, session: Session) -> int:
+    from llmbuild.engine.scheduler import Scheduler
+    from llmbuild.errors import Interrupted
+    from llmbuild.report.terminal import view_for
+
+    view = view_for(quiet=args.quiet)
+    with _event_file(args.events) as stream:
+        reporter = _Reporter(session, view, stream)
+        scheduler = Scheduler(
+            session.store,
+            _LazyExecutor(session.store),
+            jobs=args.jobs or _cpus(),
+            keep_going=args.keep_going,
+            force=session.force,
+            project=session.whole.root,
+            emit=reporter,
+        )
+        try:
+            result = scheduler.run(session.tasks)
+            reporter.emit(_install(session, result))
+        except Interrupted:
+            reporter.finish()
+            return ExitCode.INTERRUPTED
+        finally:
+            view.close()
+        reporter.finish()
+    if reporter.ran:
+        from llmbuild.cli.knowledge import remember_sources
+
+        remember_sources(session.store, session.world.observed)
+    return result.exit_code
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class _LazyExecutor:
+    """The local executor, imported when the first task runs: a null build has no use for it."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._executor: Executor | None = None
+
+    def _get(self) -> Executor:
+        if self._executor is None:
+            from llmbuild.executors.local import LocalExecutor
+
+            self._executor = LocalExecutor(self._store)
+        return self._executor
+
+    def run(self, action: Digest, progress: Progress, lock_fd: int | None = None) -> TaskFailure | None:
+        return self._get().run(action, progress, lock_fd)
+
+    def terminate(self) -> None:
+        self._get().terminate()
+
+
+class _Reporter:
+    """Takes the scheduler's events: adds the reasons, keeps the logs, and passes all on to the view and to --events."""
+
+    def __init__(self, session: Session, view: View, stream: IO[str] | None) -> None:
+        self.ran = False
+        self._session = session
+        self._view = view
+        self._stream = stream
+        self._tasks = {task.label: task for task in session.tasks}
+        self._summary: events.Summary | None = None
+
+    def __call__(self, event: events.Event) -> None:
+        from llmbuild.engine import events
+
+        match event:
+            case events.Started():
+                self.ran = True
+                from llmbuild.report.events import Explained
+
+                reasons = self._reasons(event.label, event.action)
+                self.emit(Explained(time=event.time, label=event.label, reasons=reasons))
+            case events.Finished():
+                trace = self._session.store.traces.get(event.action)
+                if trace is not None and trace.log is not None:
+                    self._keep_log(event.label, self._session.store.cas.blob_path(trace.log))
+            case events.Failed():
+                path = self._keep_log(event.label, Path(event.failure.log)) if event.failure.log else None
+                if path is not None:
+                    self._view.log_at(event.label, path)
+            case events.Summary():
+                self._summary = event
+                # The outputs are not in place yet; the last word comes after them.
+                return
+        self.emit(event)
+
+    def emit(self, event: events.Event) -> None:
+        """Pass an event on."""
+        if self._stream is not None:
+            self._stream.write(json.dumps(event.to_json(), ensure_ascii=False) + "\n")
+        self._view(event)
+
+    def finish(self) -> None:
+        """The summary, last."""
+        if self._summary is not None:
+            if self._stream is not None:
+                self._stream.write(json.dumps(self._summary.to_json()) + "\n")
+            self._view.summary(self._summary)
+
+    def _reasons(self, label: str, digest: Digest) -> tuple[Reason, ...]:
+        from llmbuild.plan.planner import Lost, why
+        from llmbuild.plan.reasons import Evicted, Forced
+
+        if label in self._session.force:
+            return (Forced(),)
+        known = self._session.knowledge.recall(digest)
+        if isinstance(known, Lost):
+            return (known.reason,)
+        if known is not None:
+            # It was whole when the build looked; what needs it found a part missing since, and sent the build back.
+            return (Evicted(),)
+        action = self._session.store.get_action(digest).action
+        return why(self._tasks[label], action, self._session.knowledge)
+
+    def _keep_log(self, label: str, source: Path) -> str | None:
+        """Copy a task's log to `.llmbuild/logs/LABEL.log`; returns the path as the user sees it."""
+        name = label.replace(", ", ",").replace("/", "_") + ".log"
+        path = Path(self._session.whole.root, STATE_DIR, "logs", name)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(source.read_bytes())
+        except OSError:
+            # The log is still in the store, and a full disk must not hide the failure that it tells of.
+            return None
+        with contextlib.suppress(ValueError):
+            return str(path.relative_to(Path.cwd()))
+        return str(path)
+
+
+def _install(session: Session, result: BuildResult) -> events.Event:
+    """Put the outputs of all tasks that succeeded into the project, and take away those of tasks that are gone."""
+    from llmbuild.engine.install import Installation, install
+    from llmbuild.plan.graph import labels
+    from llmbuild.report.events import Installed
+
+    done = [(task, tree) for task in session.tasks if (tree := result.outcomes[task.label].tree) is not None]
+    items = [Installation(task.label, tree, one) for task, tree in done for one in task.installs]
+    report = install(session.store, Path(session.whole.root), items, known=labels(session.whole))
+    outputs = dict.fromkeys(one.dest for task, _ in done for one in task.installs)
+    return Installed(
+        time=time.time(),
+        written=tuple(report.written),
+        restored=tuple(report.restored),
+        removed=tuple(report.removed),
+        kept=tuple(report.kept),
+        outputs=tuple(outputs),
+    )
+
+
+@contextlib.contextmanager
+def _event_file(path: Path | None) -> Iterator[IO[str] | None]:
+    """The open --events file.  Raises StoreError when it cannot be opened."""
+    if path is None:
+        yield None
+        return
+    try:
+        stream = path.open("w", encoding="utf-8", buffering=1)
+    except OSError as error:
+        raise StoreError("the events cannot be written", where=str(path), why=error.strerror or str(error)) from error
+    with stream:
+        yield stream

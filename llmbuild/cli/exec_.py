@@ -1,0 +1,74 @@
+"""`llmbuild exec DIGEST`: run one recorded action again, in this process and with its output on the terminal."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llmbuild.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from llmbuild.engine.store import Store
+
+HELP = "run one action by its digest, to reproduce a failure"
+EXAMPLE = "llmbuild exec 3f9c02d417aa81c5"
+_SHORTEST = 6
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "digest", help="the action's digest, or enough of its beginning (a failed task's message has it)"
+    )
+    parser.add_argument("--cache-dir", type=Path, help="the store (default: $LLMBUILD_CACHE or the user's cache)")
+    parser.add_argument("-o", "--out", type=Path, help="also put the output's files into this directory")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the action, whether it has a trace or not, and print its output tree."""
+    from llmbuild.engine.execute import execute
+    from llmbuild.engine.store import Store
+    from llmbuild.report.units import amount, seconds, size
+
+    store = Store(args.cache_dir)
+    digest = resolve(store, args.digest)
+    record = store.get_action(digest)
+    print(f"run    {record.label}", file=sys.stderr)
+    shown = ""
+
+    def progress(done: int, total: int, unit: str = "") -> None:
+        nonlocal shown
+        text = amount(done, total, unit)
+        if sys.stderr.isatty() and text != shown:
+            print(f"\r\x1b[K       {text}", end="", file=sys.stderr, flush=True)
+            shown = text
+
+    try:
+        trace = execute(store, digest, progress=progress)
+    finally:
+        if shown:
+            print("\r\x1b[K", end="", file=sys.stderr)
+    print(f"done   {record.label} in {seconds(trace.wall_s)}, {size(trace.output_size)}", file=sys.stderr)
+    tree = store.cas.get_tree(trace.output)
+    for entry in tree.files:
+        print(f"{entry.digest}  {entry.path}")
+        if args.out is not None:
+            store.cas.link_out(entry.digest, args.out / entry.path, entry.executable)
+    store.close()
+    return ExitCode.OK
+
+
+def resolve(store: Store, prefix: str) -> str:
+    """The one recorded action whose digest begins so; raises UsageError when there is none or there are several."""
+    if len(prefix) < _SHORTEST or any(mark not in "0123456789abcdef" for mark in prefix):
+        raise UsageError(f"'{prefix}' is not an action's digest", why=f"that is {_SHORTEST} to 64 hexadecimal digits")
+    folder = store.action_path(prefix.ljust(64, "0")).parent
+    found = sorted(folder.name + path.stem for path in folder.glob(f"{prefix[2:]}*.json"))
+    if not found:
+        raise UsageError(
+            f"the cache has no action {prefix}", where=str(store.root), fix="run `llmbuild build`, which records it"
+        )
+    if len(found) > 1:
+        raise UsageError(f"{len(found)} actions begin with {prefix}", fix="give more digits")
+    return found[0]

@@ -1,0 +1,103 @@
+"""What the planner asks about the past, answered by the store.  Reads only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from llmbuild.canonical import Digest, Json, digest_bytes
+from llmbuild.engine.action import Action
+from llmbuild.engine.bind import bind
+from llmbuild.engine.cas import MissingBlobError
+from llmbuild.engine.install import Installation, inspect
+from llmbuild.engine.lookup import Cached, lookup
+from llmbuild.engine.store import Store
+from llmbuild.engine.task import Task
+from llmbuild.engine.tree import Tree
+from llmbuild.errors import StoreError
+from llmbuild.plan.observed import Observed
+from llmbuild.plan.planner import Built, Lost
+from llmbuild.plan.reasons import Evicted, OutputCorrupt, OutputMissing, Reason
+
+
+class StoreKnowledge:
+    """Implements `llmbuild.plan.planner.Knowledge` for one project in one store."""
+
+    def __init__(self, store: Store, root: Path, observed: Observed) -> None:
+        self._store = store
+        self._root = root
+        self._observed = observed
+        # Narrowed trees and projected values exist in the store only once their task ran; a plan keeps its own.
+        self._made: dict[Digest, bytes] = {}
+        self._corrupt: set[Digest] = set()
+        store.cas.on_corrupt = lambda digest, _path: self._corrupt.add(digest)
+
+    def bind(self, task: Task, outputs: Mapping[str, Digest]) -> Action | None:
+        try:
+            trees = {label: self._store.cas.get_tree(digest) for label, digest in outputs.items()}
+            bound = bind(task, trees, self._store.cas.get_bytes)
+        except MissingBlobError:
+            return None
+        self._made.update((digest_bytes(blob), blob) for blob in bound.blobs)
+        return bound.action
+
+    def recall(self, action: Digest) -> Built | Lost | None:
+        found = lookup(self._store, action)
+        if isinstance(found, Cached):
+            return Built(found.trace.output)
+        trace = self._store.traces.get(action)
+        if trace is None:
+            return None
+        tree = self.tree(trace.output)
+        damaged = [file.path for file in tree.files if file.digest in self._corrupt] if tree is not None else []
+        return Lost(OutputCorrupt(damaged[0], cached=True) if damaged else Evicted())
+
+    def previous(self, label: str) -> Mapping[str, Json] | None:
+        action = self._store.history(str(self._root)).last().get(label)
+        if action is None:
+            return None
+        trace = self._store.traces.get(action)
+        if trace is not None:
+            return trace.key
+        try:
+            return self._store.get_action(action).action.key()
+        except StoreError:
+            return None
+
+    def installed(self, task: Task, output: Digest) -> tuple[Reason, ...]:
+        if not task.installs:
+            return ()
+        tree = self._store.cas.get_tree(output)
+        wrong = inspect(self._root, [Installation(task.label, tree, install) for install in task.installs])
+        return tuple(OutputMissing(path) if how == "missing" else OutputCorrupt(path) for _, path, how in wrong)
+
+    def tree(self, digest: Digest) -> Tree | None:
+        data = self._made.get(digest)
+        try:
+            return self._store.cas.get_tree(digest) if data is None else Tree.from_bytes(data)
+        except StoreError:
+            return None
+
+    def json_value(self, digest: Digest) -> Json:
+        try:
+            value: Json = json.loads(self._made.get(digest) or self._store.cas.get_bytes(digest))
+        except (StoreError, ValueError):
+            return None
+        return value
+
+    def source_files(self, digest: Digest) -> Mapping[str, Digest] | None:
+        """This llmbuild's own files, or those that an earlier build left in the store (`remember_sources`)."""
+        if digest in self._observed.source_files:
+            return self._observed.source_files[digest]
+        value = self.json_value(digest)
+        return {name: str(item) for name, item in value.items()} if isinstance(value, Mapping) else None
+
+
+def remember_sources(store: Store, observed: Observed) -> None:
+    """Keep the lists of llmbuild's source files, so that a later plan can name the file that changed."""
+    from llmbuild.canonical import canonical_json
+
+    for digest, files in observed.source_files.items():
+        if not store.cas.blob_path(digest).exists():
+            store.cas.put_bytes(canonical_json(files))

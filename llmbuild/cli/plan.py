@@ -1,0 +1,96 @@
+"""`llmbuild plan`: what a build would run, and why."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from llmbuild.cli.common import add_selection, find_manifest
+from llmbuild.errors import ExitCode
+
+if TYPE_CHECKING:
+    from llmbuild.cli.knowledge import StoreKnowledge
+    from llmbuild.cli.world import World
+    from llmbuild.engine.store import Store
+    from llmbuild.engine.task import Task
+    from llmbuild.manifest.resolved import Project
+    from llmbuild.plan.planner import Plan
+
+HELP = "show what a build would run, and why"
+EXAMPLE = "llmbuild plan --platform x86_64-linux-cpu --format json"
+FORMATS = ("text", "json", "dot", "mermaid")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_selection(parser)
+    parser.add_argument("--format", choices=FORMATS, default="text", help="default: text")
+    parser.add_argument("--json", action="store_const", const="json", dest="format", help="short for --format json")
+    parser.add_argument("--check", action="store_true", help="exit with 1 when a build would do anything")
+    parser.add_argument("--dry-run", action="store_true", help="accepted, and changes nothing: a plan never builds")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the plan; exit code 0, or with --check 1 when something is stale."""
+    session = open_session(args)
+    plan = session.plan()
+    print_plan(plan, args.format)
+    session.store.close()
+    return ExitCode.FAILED if args.check and plan.stale else ExitCode.OK
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """Everything a command needs that plans: the open store, the whole project, the selected tasks, what is known."""
+
+    store: Store
+    whole: Project
+    world: World
+    tasks: tuple[Task, ...]
+    force: frozenset[str]
+    knowledge: StoreKnowledge
+
+    def plan(self) -> Plan:
+        from llmbuild.plan.planner import make_plan
+
+        return make_plan(self.whole.name, self.tasks, self.knowledge, force=self.force)
+
+
+def open_session(args: argparse.Namespace) -> Session:
+    """From the command line (see `add_selection`) to selected tasks; notes about the manifest go to standard error."""
+    from llmbuild.cli.knowledge import StoreKnowledge
+    from llmbuild.cli.toolchain import Toolchain
+    from llmbuild.cli.world import load_manifest, look
+    from llmbuild.engine.store import Store
+    from llmbuild.plan.select import asked, narrow, select
+
+    path = find_manifest(args.file)
+    store = Store(args.cache_dir)
+    toolchain = Toolchain(store.stat_cache)
+    manifest = load_manifest(path, toolchain)
+    for note in manifest.notes:
+        print(f"note: {note}", file=sys.stderr)
+    project = narrow(manifest.project, models=args.model, platforms=args.platform, schemes=args.quantization)
+    world = look(project, store, toolchain, offline=args.offline)
+    tasks = select(world.tasks, args.tasks)
+    forced = (asked(tasks, args.tasks) if args.tasks else tasks) if args.force else ()
+    knowledge = StoreKnowledge(store, manifest.root, world.observed)
+    return Session(store, manifest.project, world, tasks, frozenset(task.label for task in forced), knowledge)
+
+
+def print_plan(plan: Plan, form: str) -> None:
+    """Print a plan to standard output in one of FORMATS."""
+    if form == "text":
+        from llmbuild.report.plan_text import plan_text
+        from llmbuild.report.style import style_for
+
+        print(plan_text(plan, style_for(sys.stdout)))
+        return
+    from llmbuild.report.plan_json import plan_dot, plan_json, plan_mermaid
+
+    if form == "json":
+        print(json.dumps(plan_json(plan), indent=2, ensure_ascii=False))
+    else:
+        print(plan_dot(plan) if form == "dot" else plan_mermaid(plan))

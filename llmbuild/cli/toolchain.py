@@ -1,0 +1,153 @@
+"""The identity of every tool in a key: llmbuild's own source files by content, Python packages, TVM's libraries.
+
+Nothing is imported to learn it.  Versions come from the names of the `*.dist-info` directories on sys.path (what
+importlib.metadata reads, without its 15 ms), bytes from the store's memo of file digests.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+import llmbuild
+from llmbuild.canonical import Digest, digest_json
+from llmbuild.errors import ToolchainError
+from llmbuild.plan.reasons import SOURCES_TOOL
+from llmbuild.tasks.kind import TaskKind
+
+LIBRARIES: Mapping[str, str] = {"apache-tvm": "tvm", "apache-tvm-ffi": "tvm_ffi"}
+"""Distributions whose native libraries are part of their identity, with the package that holds them."""
+
+PER_TASK_TOOLS = frozenset({"linker"})
+"""Tools whose identity depends on the platform and not only on the kind."""
+
+_PACKAGE = Path(llmbuild.__file__).parent
+_LIBRARY_SUFFIXES = (".so", ".dylib", ".dll", ".pyd")
+
+
+class Digests(Protocol):
+    """Gives the SHA-256 of a file, from memory where the file is unchanged."""
+
+    def digest(self, path: Path) -> Digest: ...
+
+
+class Toolchain:
+    """Looks tools up, each once.  Raises ToolchainError for one that is not installed."""
+
+    def __init__(self, digests: Digests, path: Iterable[str] | None = None) -> None:
+        self._digests = digests
+        self._path = tuple(sys.path if path is None else path)
+        self._files: dict[str, Digest] = {}
+        self._identities: dict[str, str] = {}
+        self._versions: dict[str, str] | None = None
+
+    def source_files(self, names: Iterable[str]) -> dict[str, Digest]:
+        """The files of llmbuild modules and packages ("llmbuild.linkers"), relative to llmbuild, with their digests."""
+        found: dict[str, Digest] = {}
+        for name in names:
+            for path in _module_files(name):
+                relative = path[len(str(_PACKAGE)) + 1 :].replace(os.sep, "/")
+                if relative not in self._files:
+                    self._files[relative] = self._digests.digest(Path(path))
+                found[relative] = self._files[relative]
+        return found
+
+    def tools_of(self, kind: TaskKind) -> tuple[dict[str, str], dict[str, Digest]]:
+        """The tools of a kind's key, those of a single task left out; and the source files behind its sources digest."""
+        files = self.source_files(kind.sources)
+        tools = {name: self.identity(name) for name in kind.tools if name not in PER_TASK_TOOLS}
+        return {**tools, SOURCES_TOOL: digest_json(files)}, files
+
+    def identity(self, name: str) -> str:
+        """`2.4.0` for a Python distribution; `0.27.0.post1+sha256.…` for one whose libraries count too."""
+        if name not in self._identities:
+            version = self.version(name)
+            if name in LIBRARIES:
+                version += f"+sha256.{self._library_digest(name, LIBRARIES[name])}"
+            self._identities[name] = version
+        return self._identities[name]
+
+    def version(self, name: str) -> str:
+        """The installed version of a distribution."""
+        if self._versions is None:
+            self._versions = _installed(self._path)
+        version = self._versions.get(_normal(name))
+        if version is None:
+            import importlib.metadata
+
+            try:
+                version = importlib.metadata.version(name)
+            except importlib.metadata.PackageNotFoundError:
+                raise ToolchainError(
+                    f"the Python package {name} is not installed",
+                    why=f"it is not on sys.path of {Path(sys.executable).name}",
+                    fix="install llmbuild with its dependencies: `pip install llmbuild`",
+                ) from None
+        return version
+
+    def _library_digest(self, distribution: str, package: str) -> Digest:
+        """The digest over all native libraries of an installed package, by their names."""
+        import importlib.util
+
+        spec = importlib.util.find_spec(package)
+        places = list(spec.submodule_search_locations or ()) if spec is not None else []
+        libraries = {
+            path.relative_to(place).as_posix(): self._digests.digest(path)
+            for place in map(Path, places)
+            for path in _libraries(place)
+        }
+        if not libraries:
+            raise ToolchainError(
+                f"{distribution} has no native library",
+                why=f"the package {package} is {'incomplete' if places else 'not importable'}",
+                fix=f"reinstall it: `pip install --force-reinstall {distribution}`",
+            )
+        return digest_json(libraries)
+
+
+def _module_files(name: str) -> list[str]:
+    """The files of a dotted module or package, sorted; the package's data files count as its source."""
+    base = str(_PACKAGE.joinpath(*name.split(".")[1:]))
+    if Path(base).is_dir():
+        return sorted(_walk(base))
+    return [f"{base}.py"]
+
+
+def _walk(directory: str) -> list[str]:
+    found: list[str] = []
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                if entry.name != "__pycache__":
+                    found += _walk(entry.path)
+            elif not entry.name.endswith((".pyc", "~", ".swp")):
+                found.append(entry.path)
+    return found
+
+
+def _libraries(place: Path) -> list[Path]:
+    found = [Path(path) for path in _walk(str(place))]
+    return sorted(path for path in found if path.suffix in _LIBRARY_SUFFIXES or ".so." in path.name)
+
+
+def _installed(path: Iterable[str]) -> dict[str, str]:
+    """Name (normalized) -> version of every distribution on the path; the first one found counts, as for an import."""
+    versions: dict[str, str] = {}
+    for directory in path:
+        try:
+            names = os.listdir(directory or ".")  # noqa: PTH208 - names suffice, and this is on the way of every plan.
+        except OSError:
+            continue
+        for name in names:
+            if name.endswith(".dist-info"):
+                distribution, _, version = name.removesuffix(".dist-info").partition("-")
+                versions.setdefault(_normal(distribution), version)
+    return versions
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
