@@ -24,10 +24,10 @@ class CpuKernels:
     def __init__(self, fallback: Kernels) -> None:
         self.fallback = fallback
 
-    def linear(self, x: nn.Tensor, weight: nn.Tensor, out_dtype: str | None) -> nn.Tensor:
+    def linear(self, x: nn.Tensor, weight: nn.Tensor, out_dtype: str) -> nn.Tensor:
         """x [..., K] times the transpose of weight [N, K]."""
         n, k = weight.shape
-        out = out_dtype or x.dtype
+        out = out_dtype
         rows = _rows(x.shape)
         if not _wide(n) or not isinstance(k, int) or rows is None:
             return self.fallback.linear(x, weight, out_dtype)
@@ -46,10 +46,10 @@ class CpuKernels:
         scheme: Scheme,
         n: Any,
         k: int,
-        out_dtype: str | None,
+        out_dtype: str,
     ) -> nn.Tensor:
         """x [..., K] times the transpose of the packed weight of N outputs."""
-        out = out_dtype or x.dtype
+        out = out_dtype
         rows = _rows(x.shape)
         ours = (
             scheme.bits == 4 and scheme.group_size == group4.GROUP and scheme.layout == "NK" and k % group4.GROUP == 0

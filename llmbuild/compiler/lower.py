@@ -1,0 +1,155 @@
+"""From a chat configuration to the objects of a model library.
+
+The result is a directory with `lib0.o` (host code), `devc.o` (VM bytecode and device modules) and `metadata.json` (the
+library's own record, so that nobody has to load the library to read it).  No linker runs here.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import tvm
+from tvm import relax
+
+from llmbuild.canonical import Json
+from llmbuild.compiler.kernels import kernels_for
+from llmbuild.compiler.passes.annotate import variable_bounds
+from llmbuild.compiler.pipeline import Plan, pipeline
+from llmbuild.errors import InputError, UsageError, Where
+from llmbuild.models import build, registry
+from llmbuild.models.family import ModelConfig, Overrides
+from llmbuild.quantization.scheme import Scheme
+
+CONFIG_FILE = "mlc-chat-config.json"
+
+
+def resolve_target(compile_part: Mapping[str, Json]) -> tuple[str, Any]:
+    """The device kind ("cpu", "metal", …) and TVM's target from the compile part of a resolved target."""
+    device, host = compile_part["device"], compile_part["host"]
+    if not isinstance(host, Mapping):
+        raise UsageError("the target has no host table", fix='give it a host, such as {kind = "llvm", mtriple = "…"}')
+    try:
+        if device == "cpu":
+            return "cpu", tvm.target.Target(_plain(host))
+        if isinstance(device, Mapping):
+            return str(device["kind"]), tvm.target.Target({**_plain(device), "host": _plain(host)})
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise UsageError("TVM refuses the target", why=_last_line(error)) from error
+    raise UsageError(f"'{device}' is no device kind", fix='write "cpu" or a table with a kind')
+
+
+def lower(
+    config: Mapping[str, Json],
+    scheme: Scheme,
+    overrides: Mapping[str, Json],
+    compile_part: Mapping[str, Json],
+    *,
+    system_lib: bool,
+    system_lib_prefix: str | None,
+    out: Path,
+) -> Mapping[str, Any]:
+    """Compile and write the objects into `out`; returns the metadata record.
+
+    `config` holds the fields of mlc-chat-config.json that compilation reads.  With `system_lib` the objects register
+    themselves under the prefix when the program starts (for archives); otherwise they are for a shared object.
+    Raises InputError for a configuration that no library can be made from.
+    """
+    device, target = resolve_target(compile_part)
+    family = registry.family(str(config["model_type"]))
+    model_config = configure(config, overrides)
+    print(
+        f"building {family.model_type} in {scheme.name} for {device}: {json.dumps(dict(compile_part), sort_keys=True)}"
+    )
+    model = build.export(model_config, family, scheme, kernels_for(device))
+    metadata = metadata_record(config, model_config, scheme, model)
+    module = model.module
+    plan = Plan(device, target, model.kv_cache, variable_bounds(model_config), metadata)
+    if system_lib:
+        module = module.with_attrs({"system_lib_prefix": system_lib_prefix or ""})
+    # Common subexpression elimination leaves variables undefined in host code (this release of TVM).
+    with target, tvm.transform.PassContext(config={"tirx.disable_cse_tir": True}):
+        executable = relax.build(module, target=target, relax_pipeline=pipeline(plan), system_lib=system_lib)
+    _export(executable, out)
+    (out / "metadata.json").write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
+    for name, size in metadata["memory_usage"].items():
+        print(f"memory of {name}: {size / 2**20:.1f} MiB")
+    return metadata
+
+
+def configure(config: Mapping[str, Json], overrides: Mapping[str, Json]) -> ModelConfig:
+    """The family's configuration from the chat configuration: its top-level fields win over `model_config`'s."""
+    inner = config.get("model_config")
+    if not isinstance(inner, Mapping):
+        raise InputError("the configuration has no model_config", where=Where(CONFIG_FILE, key="model_config"))
+    known = {field.name for field in fields(Overrides)}
+    unknown = set(overrides) - known
+    if unknown:
+        raise UsageError(f"unknown override '{min(unknown)}'", fix=f"one of {', '.join(sorted(known))}")
+    merged = dict(inner) | {key: config[key] for key in inner if key in config}
+    return registry.family(str(config["model_type"])).configure(merged, Overrides(**overrides))  # type: ignore[arg-type]
+
+
+def metadata_record(
+    config: Mapping[str, Json], model_config: ModelConfig, scheme: Scheme, model: build.ExportedModel
+) -> dict[str, Any]:
+    """The `_metadata` record, in MLC's order of fields, without the memory usage that the pipeline adds."""
+    active = config.get("active_vocab_size")
+    layout = model.kv_cache
+    return {
+        "model_type": config["model_type"],
+        "quantization": scheme.name,
+        "context_window_size": model_config.context_window_size,
+        "sliding_window_size": model_config.sliding_window_size,
+        "attention_sink_size": model_config.attention_sink_size,
+        "prefill_chunk_size": model_config.prefill_chunk_size,
+        "tensor_parallel_shards": model_config.tensor_parallel_shards,
+        "pipeline_parallel_stages": getattr(model_config, "pipeline_parallel_stages", 1),
+        "disaggregation": layout.disaggregation,
+        "kv_state_kind": "kv_cache",
+        "max_batch_size": model_config.max_batch_size,
+        "active_vocab_size": active if isinstance(active, int) and active > 0 else None,
+        "model_task": config.get("model_task") or "chat",
+        "params": [
+            {
+                "name": name,
+                "shape": [size if isinstance(size, int) else size.name for size in parameter.shape],
+                "dtype": str(parameter.dtype),
+                "preprocs": [],
+                "pipeline_stages": [0],
+            }
+            for name, parameter in model.params
+        ],
+        "kv_cache": {
+            "num_hidden_layers": layout.num_hidden_layers,
+            "num_attention_heads": layout.num_attention_heads,
+            "num_key_value_heads": layout.num_key_value_heads,
+            "head_dim": layout.head_dim,
+        },
+    }
+
+
+def _export(executable: Any, out: Path) -> None:
+    """Let TVM write its objects, and keep copies of them under fixed names instead of linking them."""
+
+    def keep(_: str, objects: Sequence[str], **__: Any) -> None:
+        for path in map(Path, objects):
+            # A system library's prefix is part of TVM's name for the second object.
+            name = "devc.o" if path.name.endswith("devc.o") else path.name
+            shutil.copyfile(path, out / name)
+
+    keep.object_format = "o"  # type: ignore[attr-defined]
+    executable.export_library(str(out / "unlinked.so"), fcompile=keep)
+
+
+def _plain(value: Mapping[str, Json]) -> dict[str, Any]:
+    return {key: _plain(item) if isinstance(item, Mapping) else item for key, item in value.items()}
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,62 @@
+"""Add the function that creates the paged KV cache.
+
+Before: the module's functions take a cache as an opaque object.
+After: `create_tir_paged_kv_cache(max_batch_size, max_total_seq_len, prefill_chunk_size, page_size,
+support_sliding_window)`, each a Shape of one element, creates one, with the kernels that it will call as PrimFuncs of the
+module.  On CPU TVM's attention kernels are replaced by ours of the same signature.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tvm
+from tvm import relax, tirx
+from tvm.relax.frontend.nn.llm.kv_cache import RopeMode, TIRPagedKVCache
+
+from llmbuild.models.kv_cache import KVCacheLayout
+
+NAME = "create_tir_paged_kv_cache"
+PAGE_SIZE = 16
+"""Positions a page.  The kernels of the cache are written for this size, which the runtimes pass as `page_size`."""
+
+SIZES = ("max_batch_size", "max_total_seq_len", "prefill_chunk_size", "page_size", "support_sliding_window")
+
+
+@tvm.transform.module_pass(opt_level=0, name="AttachKVCache")
+class AttachKVCache:
+    """See the module's docstring."""
+
+    def __init__(self, layout: KVCacheLayout, target: Any) -> None:
+        self.layout = layout
+        self.target = target
+
+    def transform_module(self, module: Any, _: Any) -> Any:
+        layout = self.layout
+        builder = relax.BlockBuilder(module)
+        sizes = {name: tirx.Var(name, "int64") for name in SIZES}
+        params = [relax.Var(f"{name}_", relax.ShapeType([size])) for name, size in sizes.items()]
+        with builder.function(NAME, params):
+            cache = TIRPagedKVCache(
+                attn_kind="mha",
+                **sizes,
+                layer_partition=relax.ShapeExpr([0, layout.num_hidden_layers]),
+                num_hidden_layers=layout.num_hidden_layers,
+                num_attention_heads=layout.num_attention_heads,
+                num_key_value_heads=layout.num_key_value_heads,
+                qk_head_dim=layout.head_dim,
+                v_head_dim=layout.head_dim,
+                mla_original_qk_head_dim=0,
+                mla_original_v_head_dim=0,
+                rope_mode=RopeMode[layout.rope_mode.upper()],
+                rope_scale=1,
+                rope_theta=layout.rope_theta,
+                rope_scaling=dict(layout.rope_scaling),
+                rope_ext_factors=relax.prim_value(0),
+                rotary_dim=layout.rotary_dim,
+                enable_disaggregation=layout.disaggregation,
+                dtype=layout.dtype,
+                target=self.target,
+            )
+            builder.emit_func_output(cache._expr)
+        return builder.finalize()

@@ -1,0 +1,65 @@
+"""The lower task: a model's configuration, a scheme and a target in; the objects of its library out."""
+
+from __future__ import annotations
+
+from llmbuild.tasks.kind import Job, TaskKind
+
+COMPILE_FIELDS = (
+    "model_type",
+    "quantization",
+    "model_config",
+    "vocab_size",
+    "context_window_size",
+    "sliding_window_size",
+    "prefill_chunk_size",
+    "attention_sink_size",
+    "tensor_parallel_shards",
+    "pipeline_parallel_stages",
+    "active_vocab_size",
+    "model_task",
+)
+"""What compilation reads of mlc-chat-config.json, and nothing else: sampling values and templates do not reach a library."""
+
+
+def run(job: Job) -> None:
+    """Write lib0.o, devc.o and metadata.json."""
+    import json
+
+    from llmbuild.compiler.lower import lower
+    from llmbuild.quantization.scheme import Scheme
+
+    params = job.params
+    scheme, overrides, target = params["scheme"], params["overrides"], params["target"]
+    assert isinstance(scheme, dict) and isinstance(overrides, dict) and isinstance(target, dict)
+    prefix = params["system-lib-prefix"]
+    job.progress(0, 1, "libraries")
+    lower(
+        json.loads(job.inputs["config"].read_text(encoding="utf-8")),
+        Scheme.from_json(scheme),
+        overrides,
+        target,
+        system_lib=bool(params["system-lib"]),
+        system_lib_prefix=None if prefix is None else str(prefix),
+        out=job.out,
+    )
+    asked = sorted(name for name, value in dict(params["opt"] or {}).items() if value)  # type: ignore[arg-type]
+    if asked:
+        print(f"optimization flags without effect on this target: {', '.join(asked)}")
+    job.progress(1, 1, "libraries")
+
+
+KIND = TaskKind(
+    name="lower",
+    version=1,
+    params=("scheme", "overrides", "target", "opt", "system-lib-prefix", "system-lib"),
+    sources=(
+        "llmbuild.canonical",
+        "llmbuild.compiler",
+        "llmbuild.models",
+        "llmbuild.quantization.layers",
+        "llmbuild.quantization.scheme",
+        "llmbuild.tasks.lower",
+    ),
+    tools=("apache-tvm", "apache-tvm-ffi"),
+    run=run,
+)
