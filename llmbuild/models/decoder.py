@@ -18,7 +18,7 @@ from llmbuild.models.parts.attention import Attention
 from llmbuild.models.parts.mlp import MLP
 from llmbuild.models.parts.norm import build_norm
 from llmbuild.models.spec import DecoderSpec
-from llmbuild.quantization.layers import Embedding, Kernels, Linear
+from llmbuild.quantization.layers import Embedding, Kernels, Linear, take
 from llmbuild.quantization.scheme import Scheme
 
 
@@ -110,7 +110,7 @@ class Decoder(nn.Module):  # type: ignore[misc]
 
     def batch_select_last_hidden_states(self, hidden_states: nn.Tensor, logit_positions: nn.Tensor) -> nn.Tensor:
         """Rows of [s, hidden] at int32 [b] to [b, hidden]."""
-        return op.take(hidden_states, logit_positions, axis=0)
+        return take(hidden_states, logit_positions, axis=0)
 
     def prefill(self, input_embed: nn.Tensor, paged_kv_cache: PagedKVCache) -> Any:
         """[1, s, hidden] to the last position's logits float32 [1, 1, vocabulary], and the cache."""
@@ -122,7 +122,7 @@ class Decoder(nn.Module):  # type: ignore[misc]
 
     def batch_prefill(self, input_embeds: nn.Tensor, logit_positions: nn.Tensor, paged_kv_cache: PagedKVCache) -> Any:
         """[1, s, hidden], the sequences one after another, to float32 [1, b, vocabulary] at the int32 positions [b]."""
-        hidden = op.take(self.backbone(input_embeds, paged_kv_cache), logit_positions, axis=1)
+        hidden = take(self.backbone(input_embeds, paged_kv_cache), logit_positions, axis=1)
         return self.get_logits(hidden), paged_kv_cache
 
     def batch_decode(self, input_embeds: nn.Tensor, paged_kv_cache: PagedKVCache) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Protocol
 
-from tvm import te, tirx
+from tvm import relax, te, tirx
 from tvm.relax.frontend import nn
 from tvm.relax.frontend.nn import op
 
@@ -48,6 +48,14 @@ def dequantized_element(q_weight: te.Tensor, q_scale: te.Tensor, scheme: Scheme,
     mask = tirx.const((1 << scheme.bits) - 1, "uint32")
     value = tirx.bitwise_and(tirx.shift_right(q_weight(*at_word), shift), mask).astype(scheme.dtype)
     return (value - tirx.const(scheme.max_int, scheme.dtype)) * q_scale(*at_scale)
+
+
+def take(x: nn.Tensor, indices: nn.Tensor, axis: int) -> nn.Tensor:
+    """Entries of `x` at int32 `indices` [b] along `axis`.
+
+    The frontend's own `take` reads anywhere in memory for an index out of range; this one stays within x.
+    """
+    return op.wrap_nested(relax.op.take(x._expr, indices._expr, axis, mode="clip"), "take")
 
 
 class GenericKernels:
@@ -137,14 +145,14 @@ class Embedding(nn.Module):  # type: ignore[misc]
     def forward(self, ids: nn.Tensor) -> nn.Tensor:
         """int32 ids [s] to [s, k]; of a packed table only the rows that are asked for are dequantized."""
         if not self.packed:
-            return op.take(self.weight, ids, axis=0)
+            return take(self.weight, ids, axis=0)
 
         def rows(ids: te.Tensor, words: te.Tensor, scales: te.Tensor) -> te.Tensor:
-            return te.compute(
-                (ids.shape[0], self.k),
-                lambda i, j: dequantized_element(words, scales, self.scheme, ids(i), j),
-                name="dequantize_take",
-            )
+            def element(i: Any, j: Any) -> Any:
+                row = tirx.max(tirx.min(ids(i), self.n - 1), 0)  # As `take`, never outside of the table.
+                return dequantized_element(words, scales, self.scheme, row, j)
+
+            return te.compute((ids.shape[0], self.k), element, name="dequantize_take")
 
         return op.tensor_expr_op(rows, "dequantize_take", [ids, self.q_weight, self.q_scale])
 

@@ -1,0 +1,203 @@
+"""A model compiled for this CPU with the generic kernels and TVM's default pipeline, run with weights given in memory.
+
+This is the smallest way from a checkpoint to logits: no files, no compiler of ours, so that tests of the models fail for
+the models' sake only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llmbuild.models.family import Overrides
+from llmbuild.models.parameter import Parameter
+from llmbuild.models.registry import family, infer_model_type
+from llmbuild.quantization.scheme import SCHEMES, Scheme
+from tests.helpers.reference_quant import DTYPES, dequantize, quantize
+
+
+def is_packed(parameter: Parameter, scheme: Scheme) -> bool:
+    chosen = {"linear": True, "embedding": scheme.quantize_embedding, "head": scheme.quantize_head, "plain": False}
+    return scheme.quantized and chosen[parameter.role]
+
+
+def stored(parameter: Parameter, value: np.ndarray, scheme: Scheme) -> dict[str, np.ndarray]:
+    """What a weight directory holds for this parameter."""
+    if not is_packed(parameter, scheme):
+        return {parameter.name: value.astype(DTYPES[parameter.dtype or scheme.dtype])}
+    words, scale = quantize(value, scheme.bits, scheme.group_size, scheme.dtype)
+    if scheme.layout == "KN" and parameter.role != "embedding":
+        words, scale = np.ascontiguousarray(words.T), np.ascontiguousarray(scale.T)
+    stem = parameter.name.removesuffix("weight")
+    return {f"{stem}q_weight": words, f"{stem}q_scale": scale}
+
+
+def read_state(directory: Path) -> dict[str, np.ndarray]:
+    """The checkpoint's tensors by name."""
+    from safetensors.numpy import load_file
+
+    return load_file(directory / "model.safetensors")
+
+
+class GenericLibrary:
+    """A compiled model with one KV cache."""
+
+    def __init__(
+        self, directory: Path, scheme: str = "q0f32", functions: Sequence[str] | None = None, **overrides: Any
+    ) -> None:
+        """Compile only `functions` where given; all of them take twice as long."""
+        import tvm
+        from tvm import relax
+
+        from llmbuild.models.build import export
+
+        source = json.loads((directory / "config.json").read_text())
+        self.family = family(infer_model_type(source))
+        self.scheme = SCHEMES[scheme]
+        self.config = self.family.configure(source, Overrides(**overrides))
+        model = export(self.config, self.family, self.scheme)
+        target = tvm.target.Target({"kind": "llvm", "mcpu": "x86-64-v3"})
+        module = model.module
+        for variable in module.get_global_vars():
+            is_relax = isinstance(module[variable], relax.Function)
+            if is_relax and functions is not None and variable.name_hint not in functions:
+                del module[variable]
+        module = _with_cache(module, model.kv_cache, target)
+        with tvm.transform.PassContext(config={"tirx.disable_cse_tir": True}):
+            executable = relax.build(module, target=target, relax_pipeline="default")
+        self.vm = relax.VirtualMachine(executable, tvm.cpu())
+        self.weights = self._weights(directory, [name for name, _ in model.params])
+        self.cache: Any = None
+
+    def _weights(self, directory: Path, names: list[str]) -> list[Any]:
+        import tvm
+
+        state = read_state(directory)
+        values: dict[str, np.ndarray] = {}
+        for parameter in self.family.parameters(self.config):
+            value = parameter.assemble([state[name] for name in parameter.sources])
+            assert value.shape == parameter.shape
+            values |= stored(parameter, value, self.scheme)
+        assert list(values) == names
+        return [tvm.runtime.tensor(values[name]) for name in names]
+
+    def start(self, *, sequences: int = 1, tokens: int = 256, chunk: int | None = None, page: int = 16) -> None:
+        """A fresh cache with sequences 0, 1, … added; `tokens` are those of all sequences together."""
+        from tvm_ffi import Shape
+
+        sliding = self.config.sliding_window_size != -1
+        sizes = (sequences, tokens, chunk or self.config.prefill_chunk_size, page, int(sliding))
+        self.cache = self.vm["create_tir_paged_kv_cache"](*(Shape([size]) for size in sizes))
+        for sequence in range(sequences):
+            _builtin("kv_state_add_sequence")(self.cache, sequence)
+            if sliding:
+                window, sinks = self.config.sliding_window_size, self.config.attention_sink_size
+                _builtin("attention_kv_cache_enable_sliding_window_for_seq")(self.cache, sequence, window, sinks)
+
+    def embed(self, ids: Sequence[int]) -> np.ndarray:
+        import tvm
+
+        return self.vm["embed"](tvm.runtime.tensor(np.array(ids, "int32")), self.weights).numpy()
+
+    def forward(
+        self, name: str, ids: Sequence[int], lengths: Sequence[int] = (), positions: Sequence[int] | None = None
+    ) -> np.ndarray:
+        """Logits of one call; `lengths` are the appended tokens of each sequence (default: all in sequence 0)."""
+        import tvm
+        from tvm_ffi import Shape
+
+        lengths = list(lengths) or [len(ids)]
+        x = self.embed(ids)
+        x = x[:, None, :] if name.startswith("batch_decode") else x[None]
+        _builtin("kv_state_begin_forward")(self.cache, Shape(range(len(lengths))), Shape(lengths))
+        arguments = [tvm.runtime.tensor(np.ascontiguousarray(x))]
+        if positions is not None:
+            arguments.append(tvm.runtime.tensor(np.array(positions, "int32")))
+        result = self.vm[name](*arguments, self.cache, self.weights)[0].numpy()
+        _builtin("kv_state_end_forward")(self.cache)
+        return result
+
+    def generate(self, prompt: Sequence[int], following: Sequence[int], chunk: int | None = None) -> np.ndarray:
+        """Logits [1 + len(following), vocabulary] after the prompt (prefilled in chunks) and after each further token."""
+        self.start(chunk=chunk)
+        size = chunk or self.config.prefill_chunk_size
+        for start in range(0, len(prompt), size):
+            last = self.forward("prefill", prompt[start : start + size])
+        rows = [last[0, 0]]
+        rows += [self.forward("decode", [token])[0, 0] for token in following]
+        return np.stack(rows)
+
+
+def _builtin(name: str) -> Any:
+    import tvm
+
+    return tvm.get_global_func(f"vm.builtin.{name}")
+
+
+def _with_cache(module: Any, layout: Any, target: Any) -> Any:
+    from tvm import relax, tirx
+    from tvm.relax.frontend.nn.llm.kv_cache import RopeMode, TIRPagedKVCache
+
+    builder = relax.BlockBuilder(module)
+    names = ("max_batch_size", "max_total_seq_len", "prefill_chunk_size", "page_size", "support_sliding_window")
+    sizes = [tirx.Var(name, "int64") for name in names]
+    params = [relax.Var(f"{name}_", relax.ShapeType([size])) for name, size in zip(names, sizes, strict=True)]
+    with builder.function("create_tir_paged_kv_cache", params):
+        cache = TIRPagedKVCache(
+            "mha",
+            *sizes,
+            layer_partition=relax.ShapeExpr([0, layout.num_hidden_layers]),
+            num_hidden_layers=layout.num_hidden_layers,
+            num_attention_heads=layout.num_attention_heads,
+            num_key_value_heads=layout.num_key_value_heads,
+            qk_head_dim=layout.head_dim,
+            v_head_dim=layout.head_dim,
+            mla_original_qk_head_dim=0,
+            mla_original_v_head_dim=0,
+            rope_mode=RopeMode.NORMAL,
+            rope_scale=1,
+            rope_theta=layout.rope_theta,
+            rope_scaling=dict(layout.rope_scaling),
+            rope_ext_factors=relax.prim_value(0),
+            rotary_dim=layout.rotary_dim,
+            enable_disaggregation=layout.disaggregation,
+            dtype=layout.dtype,
+            target=target,
+        )
+        builder.emit_func_output(cache._expr)
+    return builder.finalize()
+
+
+def reference_logits(directory: Path, ids: Sequence[int], scheme: str = "q0f32", **config: Any) -> np.ndarray:
+    """transformers' float32 logits [len(ids), vocabulary], of weights as the scheme stores them."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(
+        directory, dtype=torch.float32, attn_implementation="eager", **config
+    ).eval()
+    chosen = SCHEMES[scheme]
+    source = json.loads((directory / "config.json").read_text())
+    kind = family(infer_model_type(source))
+    roles = {
+        name: parameter
+        for parameter in kind.parameters(kind.configure(source, Overrides()))
+        for name in parameter.sources
+    }
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            array = value.numpy()
+            # transformers calls GPT-NeoX's head lm_head in memory, and embed_out in files.
+            if is_packed(roles[name] if name in roles else roles["embed_out.weight"], chosen):
+                words, scale = quantize(array, chosen.bits, chosen.group_size, chosen.dtype)
+                array = dequantize(words, scale, chosen.bits, chosen.group_size, array.shape[1])
+            value.copy_(torch.from_numpy(array.astype(DTYPES[chosen.dtype]).astype(np.float32)))
+        return model(torch.tensor([list(ids)])).logits[0].numpy()
+
+
+def relative_l2(actual: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.linalg.norm(actual - expected) / np.linalg.norm(expected))
