@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import shutil
 import statistics
 import subprocess
@@ -117,7 +116,9 @@ def run_child(checkpoint: Path, out: Path, scheme: str, threads: int) -> None:
     start = time.perf_counter()
     KIND.run(job)
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # Not getrusage: its maximum survives exec and would be that of the parent, which made the checkpoint.
+    status = Path("/proc/self/status").read_text().splitlines()
+    peak = 1024 * next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
     print(json.dumps({"seconds": seconds, "peak": peak}))
 
 
