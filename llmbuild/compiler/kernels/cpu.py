@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tvm import tirx
@@ -23,20 +24,34 @@ class CpuKernels:
 
     def __init__(self, fallback: Kernels) -> None:
         self.fallback = fallback
+        # Parsing a kernel takes 0.1 s and layers repeat.  One object serves one build only: passes may alter a function
+        # in place, so that one that has been through a build must not be used in another.
+        self.made: dict[tuple[Any, ...], Any] = {}
+
+    def _kernel(self, make: Callable[..., Any], *key: Any) -> Any:
+        name = (make, *key)
+        if name not in self.made:
+            self.made[name] = make(*key)
+        return self.made[name]
 
     def linear(self, x: nn.Tensor, weight: nn.Tensor, out_dtype: str) -> nn.Tensor:
         """x [..., K] times the transpose of weight [N, K]."""
         n, k = weight.shape
-        out = out_dtype
         rows = _rows(x.shape)
         if not _wide(n) or not isinstance(k, int) or rows is None:
             return self.fallback.linear(x, weight, out_dtype)
         before, single, after = rows
         if single:
-            name, kernel = "dense_vector", dense.vector_kernel(k, before, x.dtype, weight.dtype, out)
+            name, kernel = (
+                "dense_vector",
+                self._kernel(dense.vector_kernel, k, before, x.dtype, weight.dtype, out_dtype),
+            )
         else:
-            name, kernel = "dense_matrix", dense.matrix_kernel(k, before, after, x.dtype, weight.dtype, out)
-        return _call(name, kernel, [x, weight], [*x.shape[:-1], n], out)
+            name, kernel = (
+                "dense_matrix",
+                self._kernel(dense.matrix_kernel, k, before, after, x.dtype, weight.dtype, out_dtype),
+            )
+        return _call(name, kernel, [x, weight], [*x.shape[:-1], n], out_dtype)
 
     def group_linear(
         self,
@@ -49,7 +64,6 @@ class CpuKernels:
         out_dtype: str,
     ) -> nn.Tensor:
         """x [..., K] times the transpose of the packed weight of N outputs."""
-        out = out_dtype
         rows = _rows(x.shape)
         ours = (
             scheme.bits == 4 and scheme.group_size == group4.GROUP and scheme.layout == "NK" and k % group4.GROUP == 0
@@ -58,10 +72,16 @@ class CpuKernels:
             return self.fallback.group_linear(x, q_weight, q_scale, scheme, n, k, out_dtype)
         before, single, after = rows
         if single:
-            name, kernel = "group4_vector", group4.vector_kernel(k, before, x.dtype, q_scale.dtype, out)
+            name, kernel = (
+                "group4_vector",
+                self._kernel(group4.vector_kernel, k, before, x.dtype, q_scale.dtype, out_dtype),
+            )
         else:
-            name, kernel = "group4_matrix", group4.matrix_kernel(k, before, after, x.dtype, q_scale.dtype, out)
-        return _call(name, kernel, [x, q_weight, q_scale], [*x.shape[:-1], n], out)
+            name, kernel = (
+                "group4_matrix",
+                self._kernel(group4.matrix_kernel, k, before, after, x.dtype, q_scale.dtype, out_dtype),
+            )
+        return _call(name, kernel, [x, q_weight, q_scale], [*x.shape[:-1], n], out_dtype)
 
 
 def _wide(n: Any) -> bool:

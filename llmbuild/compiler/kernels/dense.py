@@ -9,7 +9,6 @@ The number of outputs is dynamic, so that layers with equal K share one function
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 from tvm.script import tirx as T
@@ -77,7 +76,6 @@ def transpose_panel(w, panel, square, columns, block, depth):
             )
 
 
-@cache
 def vector_kernel(depth: int, before: int, dtype: str, weight_dtype: str, out: str) -> Any:
     """x [1 x before, 1, depth] times w -> y [1 x before, 1, N]: the decode kernel."""
 
@@ -100,7 +98,6 @@ def vector_kernel(depth: int, before: int, dtype: str, weight_dtype: str, out: s
     return dense_vector
 
 
-@cache
 def matrix_kernel(depth: int, before: int, after: int, dtype: str, weight_dtype: str, out: str) -> Any:
     """x [1 x before, rows, 1 x after, depth] times w -> y [1 x before, rows, 1 x after, N], for any number of rows."""
 

@@ -12,7 +12,6 @@ The number of outputs is dynamic, so that layers with equal K share one function
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 from tvm.script import tirx as T
@@ -126,7 +125,6 @@ def dequantize_panel(q, s, panel, words, scales, columns, block, depth):
                         ) * scales[h, j]
 
 
-@cache
 def vector_kernel(depth: int, before: int, dtype: str, scale_dtype: str, out: str) -> Any:
     """x [1 x before, 1, depth] times q, s -> y [1 x before, 1, N]: the decode kernel."""
 
@@ -151,7 +149,6 @@ def vector_kernel(depth: int, before: int, dtype: str, scale_dtype: str, out: st
     return group4_vector
 
 
-@cache
 def matrix_kernel(depth: int, before: int, after: int, dtype: str, scale_dtype: str, out: str) -> Any:
     """x [1 x before, rows, 1 x after, depth] times q, s -> y [1 x before, rows, 1 x after, N], for any number of rows."""
 
