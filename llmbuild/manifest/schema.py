@@ -296,7 +296,7 @@ class BuildTable(Table):
 class ManifestTable(Table):
     """An llmbuild manifest (buildfile.toml)."""
 
-    project: ProjectTable = Field(default_factory=ProjectTable, description="The project as a whole.")
+    project: ProjectTable = Field(default_factory=ProjectTable, description="Its name and where the results go.")
     metadata: Metadata = Field(default_factory=Metadata, description="Sizes of every model that has none of its own.")
     models: dict[Name, ModelTable] = Field(default_factory=dict, description="The models by name.")
     quantizations: dict[Name, QuantizationTable] = Field(

