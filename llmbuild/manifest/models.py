@@ -48,7 +48,8 @@ def resolve_model(
 
 def _source(name: str, table: ModelTable, problems: Problems) -> Source | None:
     path = ("models", name)
-    if problems.any_broken((*path, key) for key in ("source", "preset", "revision", "sha256")):
+    unusable = problems.any_broken((*path, key) for key in ("source", "preset", "revision", "sha256"))
+    if unusable or (table.source is None and table.preset is None and problems.is_misspelt((*path, "source"))):
         return None
     if table.source is not None and table.preset is not None:
         problems.add(
@@ -117,9 +118,9 @@ def _check_model_type(name: str, model_type: str, problems: Problems) -> None:
 
 def _conversation(name: str, table: ModelTable, root: Path, problems: Problems) -> Mapping[str, Json] | None:
     path = ("models", name, "conv-template")
-    if problems.is_broken(path):
-        return None
     template = table.conv_template
+    if problems.is_broken(path) or (template is None and problems.is_misspelt(path)):
+        return None
     if template is None:
         if table.source is None:
             # Without a source the model is a preset, or its missing source has been reported.

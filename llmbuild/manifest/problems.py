@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from llmbuild.errors import LlmbuildError, MultiError, UsageError
+from llmbuild.errors import LlmbuildError, MultiError, UsageError, did_you_mean
 from llmbuild.tomlfile import KeyPath, TomlFile
 
 
@@ -34,6 +34,12 @@ class Problems:
     def is_broken(self, path: Sequence[str | int]) -> bool:
         """Whether this key or one around it could not be used, so that nothing more can be said about it."""
         return any(tuple(path[:end]) in self.broken for end in range(1, len(path) + 1))
+
+    def is_misspelt(self, path: KeyPath) -> bool:
+        """Whether an unknown key beside this one was probably meant to be it, so that its absence needs no error too."""
+        *table, key = path
+        beside = (other[-1] for other in self.broken if list(other[:-1]) == table)
+        return any(did_you_mean(str(name).replace("_", "-"), [str(key)]) for name in beside)
 
     def any_broken(self, paths: Iterable[Sequence[str | int]]) -> bool:
         return any(self.is_broken(path) for path in paths)

@@ -604,6 +604,14 @@ def test_one_wrong_key_does_not_cause_other_errors(tmp_path: Path) -> None:
     ]
 
 
+def test_a_misspelt_key_is_not_missing_too(tmp_path: Path) -> None:
+    path = tmp_path / "buildfile.toml"
+    path.write_text('[models.a]\nsorce = "x"\nconv_template = "chatml"\n' + BUILD)
+    with pytest.raises(MultiError) as caught:
+        load(path)
+    assert [error.what for error in caught.value.errors] == ["unknown key 'sorce'", "unknown key 'conv_template'"]
+
+
 def test_a_manifest_that_is_not_there_or_not_text(tmp_path: Path) -> None:
     with pytest.raises(LlmbuildError, match="no such file") as caught:
         load(tmp_path / "buildfile.toml")
