@@ -106,7 +106,7 @@ def make_checkpoint(directory: Path, layers: int) -> tuple[int, int]:
 
 
 def run_child(checkpoint: Path, out: Path, scheme: str, threads: int) -> None:
-    """Run the quantize task once; prints its seconds and the process's peak resident memory as JSON."""
+    """Run the quantize task once; prints its seconds, the process's CPU seconds and its peak resident memory as JSON."""
     from llmbuild.quantization.scheme import SCHEMES as KNOWN
     from llmbuild.tasks.kind import Job
     from llmbuild.tasks.quantize import KIND
@@ -119,7 +119,7 @@ def run_child(checkpoint: Path, out: Path, scheme: str, threads: int) -> None:
     # Not getrusage: its maximum survives exec and would be that of the parent, which made the checkpoint.
     status = Path("/proc/self/status").read_text().splitlines()
     peak = 1024 * next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
-    print(json.dumps({"seconds": seconds, "peak": peak}))
+    print(json.dumps({"seconds": seconds, "cpu": time.process_time(), "peak": peak}))
 
 
 def measure(checkpoint: Path, scratch: Path, scheme: str, threads: int) -> dict[str, float]:
@@ -154,16 +154,20 @@ def main() -> None:
             with file.open("rb") as stream:
                 while stream.read(1 << 24):
                     pass
+        os.sync()  # The checkpoint still on its way to the disk would slow the first measurement.
         print(f"nproc {os.cpu_count()}, {options.threads} threads, {platform.machine()}, NumPy {np.__version__}")
         print(f"checkpoint: {parameters / 1e9:.3f} billion parameters, {size / 1e6:.0f} MB of float16")
-        print(f"{'scheme':10} {'MB/s':>8} {'seconds':>8} {'spread':>15} {'peak RSS MB':>12}")
+        print(f"{'scheme':10} {'MB/s':>8} {'seconds':>8} {'spread':>15} {'CPU s':>6} {'peak RSS MB':>12}")
         for scheme in options.schemes.split(","):
             runs = [measure(checkpoint, scratch, scheme, options.threads) for _ in range(options.repeat)]
             seconds = [run["seconds"] for run in runs]
             middle = statistics.median(seconds)
             peak = max(run["peak"] for run in runs) / 1e6
+            cpu = min(run["cpu"] for run in runs)
             spread = f"{min(seconds):.2f}-{max(seconds):.2f}"
-            print(f"{scheme:10} {size / middle / 1e6:8.0f} {middle:8.2f} {spread:>15} {peak:12.0f}", flush=True)
+            print(
+                f"{scheme:10} {size / middle / 1e6:8.0f} {middle:8.2f} {spread:>15} {cpu:6.2f} {peak:12.0f}", flush=True
+            )
     finally:
         if options.directory is None:
             shutil.rmtree(scratch, ignore_errors=True)
