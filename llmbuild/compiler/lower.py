@@ -70,10 +70,12 @@ def lower(
     module = model.module
     plan = Plan(device, target, model.kv_cache, variable_bounds(model_config), metadata)
     if system_lib:
+        # The attribute alone makes a system library.  relax.build's own flag would read it back, which fails in this
+        # release of TVM for texts of fewer than 8 bytes.
         module = module.with_attrs({"system_lib_prefix": system_lib_prefix or ""})
     # Common subexpression elimination leaves variables undefined in host code (this release of TVM).
     with target, tvm.transform.PassContext(config={"tirx.disable_cse_tir": True}):
-        executable = relax.build(module, target=target, relax_pipeline=pipeline(plan), system_lib=system_lib)
+        executable = relax.build(module, target=target, relax_pipeline=pipeline(plan), system_lib=False)
     _export(executable, out)
     (out / "metadata.json").write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
     for name, size in metadata["memory_usage"].items():

@@ -18,6 +18,7 @@ from llmbuild.compiler.kernels.tile import (
     LANES,
     TILE_COLUMNS,
     TILE_ROWS,
+    at,
     block_start,
     copy_float32,
     f32,
@@ -33,7 +34,7 @@ STEP = 2 * LANES
 
 
 @T.macro
-def multiply_vector(xs, w, y, row, acc, rest, columns, block, depth, out):
+def multiply_vector(xs, w, y, row, acc, rest, columns, block, depth, out, before, after):
     """y[row, 4 columns of block] = w @ xs."""
     for r in T.unroll(GEMV_ROWS):
         for h in T.unroll(2):
@@ -43,17 +44,17 @@ def multiply_vector(xs, w, y, row, acc, rest, columns, block, depth, out):
         for h in T.unroll(2):
             for r in T.unroll(GEMV_ROWS):
                 for j in T.vectorized(LANES):
-                    acc[r * 2 + h, j] = acc[r * 2 + h, j] + xs[p * STEP + h * LANES + j] * f32(
+                    acc[r * 2 + h, j] = acc[r * 2 + h, j] + xs[row, p * STEP + h * LANES + j] * f32(
                         w[block_start(block, GEMV_ROWS, columns) + r, p * STEP + h * LANES + j]
                     )
     for r in T.unroll(GEMV_ROWS):
         rest[r] = T.float32(0)
         for k in T.serial(depth % STEP):
-            rest[r] = rest[r] + xs[depth // STEP * STEP + k] * f32(
+            rest[r] = rest[r] + xs[row, depth // STEP * STEP + k] * f32(
                 w[block_start(block, GEMV_ROWS, columns) + r, depth // STEP * STEP + k]
             )
     for r in T.unroll(GEMV_ROWS):
-        y[row, block_start(block, GEMV_ROWS, columns) + r] = T.Cast(
+        y[at(before, after, row, block_start(block, GEMV_ROWS, columns) + r)] = T.Cast(
             out, (lane_sum(acc, r * 2) + lane_sum(acc, r * 2 + 1)) + rest[r]
         )
 
@@ -83,17 +84,15 @@ def vector_kernel(depth: int, before: int, dtype: str, weight_dtype: str, out: s
     def dense_vector(x_handle: T.handle, w_handle: T.handle, y_handle: T.handle) -> None:
         T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
         columns = T.int64()
-        x_view = T.match_buffer(x_handle, row_shape(before, 1, 0, depth), dtype)
+        x = T.match_buffer(x_handle, row_shape(before, 1, 0, depth), dtype)
         w = T.match_buffer(w_handle, (columns, depth), weight_dtype)
-        y_view = T.match_buffer(y_handle, row_shape(before, 1, 0, columns), out)
-        x = T.decl_buffer((1, depth), dtype, data=x_view.data)
-        y = T.decl_buffer((1, columns), out, data=y_view.data)
-        xs = T.alloc_buffer((depth,), "float32")
-        copy_float32(x, xs, 1, depth)
+        y = T.match_buffer(y_handle, row_shape(before, 1, 0, columns), out)
+        xs = T.alloc_buffer((1, depth), "float32")
+        copy_float32(x, xs, 1, depth, before, 0)
         for block in T.parallel((columns + GEMV_ROWS - 1) // GEMV_ROWS):
             acc = T.alloc_buffer((GEMV_ROWS * 2, LANES), "float32", scope="global")
             rest = T.alloc_buffer((GEMV_ROWS,), "float32", scope="global")
-            multiply_vector(xs, w, y, 0, acc, rest, columns, block, depth, out)
+            multiply_vector(xs, w, y, 0, acc, rest, columns, block, depth, out, before, 0)
 
     return dense_vector
 
@@ -106,27 +105,23 @@ def matrix_kernel(depth: int, before: int, after: int, dtype: str, weight_dtype:
         T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
         rows = T.int64()
         columns = T.int64()
-        x_view = T.match_buffer(x_handle, row_shape(before, rows, after, depth), dtype)
+        x = T.match_buffer(x_handle, row_shape(before, rows, after, depth), dtype)
         w = T.match_buffer(w_handle, (columns, depth), weight_dtype)
-        y_view = T.match_buffer(y_handle, row_shape(before, rows, after, columns), out)
-        x = T.decl_buffer((rows, depth), dtype, data=x_view.data)
-        y = T.decl_buffer((rows, columns), out, data=y_view.data)
-        xs = T.alloc_buffer((rows * depth,), "float32")
-        copy_float32(x, xs, rows, depth)
-        x32 = T.decl_buffer((rows, depth), "float32", data=xs.data)
+        y = T.match_buffer(y_handle, row_shape(before, rows, after, columns), out)
+        xs = T.alloc_buffer((rows, depth), "float32")
+        copy_float32(x, xs, rows, depth, before, after)
         if rows <= GEMV_LIMIT:
             for row in T.serial(rows):
                 for block in T.parallel((columns + GEMV_ROWS - 1) // GEMV_ROWS):
                     acc = T.alloc_buffer((GEMV_ROWS * 2, LANES), "float32", scope="global")
                     rest = T.alloc_buffer((GEMV_ROWS,), "float32", scope="global")
-                    xrow = T.decl_buffer((depth,), "float32", data=xs.data, elem_offset=row * depth)
-                    multiply_vector(xrow, w, y, row, acc, rest, columns, block, depth, out)
+                    multiply_vector(xs, w, y, row, acc, rest, columns, block, depth, out, before, after)
         else:
             for block in T.parallel((columns + TILE_COLUMNS - 1) // TILE_COLUMNS):
                 panel = T.alloc_buffer((depth, TILE_COLUMNS), "float32")
                 tile = T.alloc_buffer((TILE_ROWS, 2, LANES), "float32", scope="global")
                 square = T.alloc_buffer((TILE_COLUMNS, LANES), "float32", scope="global")
                 transpose_panel(w, panel, square, columns, block, depth)
-                multiply_panel(x32, panel, y, tile, rows, columns, block, depth, out)
+                multiply_panel(xs, panel, y, tile, rows, columns, block, depth, out, before, after)
 
     return dense_matrix

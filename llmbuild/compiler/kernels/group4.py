@@ -21,6 +21,7 @@ from llmbuild.compiler.kernels.tile import (
     LANES,
     TILE_COLUMNS,
     TILE_ROWS,
+    at,
     block_start,
     copy_float32,
     f32,
@@ -42,14 +43,14 @@ def nibble(words: Any, index: int) -> Any:
 
 
 @T.macro
-def arrange(x, row, xp, xz, depth):
+def arrange(x, row, xp, xz, depth, before, after):
     """Copy x[row, :] into the order of the lanes (xp), and gather -7 times the sums of each lane (xz)."""
     for p in T.serial(depth // 64):
         for j in T.vectorized(LANES):
             xz[p * LANES + j] = T.float32(0)
         for i in T.unroll(8):
             for j in T.vectorized(LANES):
-                xp[p * 64 + i * 8 + j] = f32(x[row, p * 64 + j * 8 + i])
+                xp[p * 64 + i * 8 + j] = f32(x[at(before, after, row, p * 64 + j * 8 + i)])
             for j in T.vectorized(LANES):
                 xz[p * LANES + j] = xz[p * LANES + j] - T.float32(ZERO) * xp[p * 64 + i * 8 + j]
     if depth % 64 != 0:
@@ -57,7 +58,7 @@ def arrange(x, row, xp, xz, depth):
             xz[depth // 64 * LANES + j] = T.float32(0)
         for i in T.unroll(8):
             for j in T.vectorized(4):
-                xp[depth // 64 * 64 + i * 4 + j] = f32(x[row, depth // 64 * 64 + j * 8 + i])
+                xp[depth // 64 * 64 + i * 4 + j] = f32(x[at(before, after, row, depth // 64 * 64 + j * 8 + i)])
             for j in T.vectorized(4):
                 xz[depth // 64 * LANES + j] = (
                     xz[depth // 64 * LANES + j] - T.float32(ZERO) * xp[depth // 64 * 64 + i * 4 + j]
@@ -65,7 +66,7 @@ def arrange(x, row, xp, xz, depth):
 
 
 @T.macro
-def multiply_vector(xp, xz, q, s, y, row, acc, part, columns, block, depth, out):
+def multiply_vector(xp, xz, q, s, y, row, acc, part, columns, block, depth, out, before, after):
     """y[row, 4 columns of block] from an arranged row of x."""
     for r in T.unroll(GEMV_ROWS):
         for j in T.vectorized(LANES):
@@ -103,7 +104,7 @@ def multiply_vector(xp, xz, q, s, y, row, acc, part, columns, block, depth, out)
                     s[block_start(block, GEMV_ROWS, columns) + r, depth // GROUP - 1]
                 )
     for r in T.unroll(GEMV_ROWS):
-        y[row, block_start(block, GEMV_ROWS, columns) + r] = T.Cast(out, lane_sum(acc, r))
+        y[at(before, after, row, block_start(block, GEMV_ROWS, columns) + r)] = T.Cast(out, lane_sum(acc, r))
 
 
 @T.macro
@@ -132,19 +133,17 @@ def vector_kernel(depth: int, before: int, dtype: str, scale_dtype: str, out: st
     def group4_vector(x_handle: T.handle, q_handle: T.handle, s_handle: T.handle, y_handle: T.handle) -> None:
         T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
         columns = T.int64()
-        x_view = T.match_buffer(x_handle, row_shape(before, 1, 0, depth), dtype)
+        x = T.match_buffer(x_handle, row_shape(before, 1, 0, depth), dtype)
         q = T.match_buffer(q_handle, (columns, depth // 8), "uint32")
         s = T.match_buffer(s_handle, (columns, depth // GROUP), scale_dtype)
-        y_view = T.match_buffer(y_handle, row_shape(before, 1, 0, columns), out)
-        x = T.decl_buffer((1, depth), dtype, data=x_view.data)
-        y = T.decl_buffer((1, columns), out, data=y_view.data)
+        y = T.match_buffer(y_handle, row_shape(before, 1, 0, columns), out)
         xp = T.alloc_buffer((depth,), "float32")
         xz = T.alloc_buffer((depth // 8 + LANES,), "float32")
-        arrange(x, 0, xp, xz, depth)
+        arrange(x, 0, xp, xz, depth, before, 0)
         for block in T.parallel((columns + GEMV_ROWS - 1) // GEMV_ROWS):
             acc = T.alloc_buffer((GEMV_ROWS, LANES), "float32", scope="global")
             part = T.alloc_buffer((GEMV_ROWS, LANES), "float32", scope="global")
-            multiply_vector(xp, xz, q, s, y, 0, acc, part, columns, block, depth, out)
+            multiply_vector(xp, xz, q, s, y, 0, acc, part, columns, block, depth, out, before, 0)
 
     return group4_vector
 
@@ -157,31 +156,28 @@ def matrix_kernel(depth: int, before: int, after: int, dtype: str, scale_dtype: 
         T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
         rows = T.int64()
         columns = T.int64()
-        x_view = T.match_buffer(x_handle, row_shape(before, rows, after, depth), dtype)
+        x = T.match_buffer(x_handle, row_shape(before, rows, after, depth), dtype)
         q = T.match_buffer(q_handle, (columns, depth // 8), "uint32")
         s = T.match_buffer(s_handle, (columns, depth // GROUP), scale_dtype)
-        y_view = T.match_buffer(y_handle, row_shape(before, rows, after, columns), out)
-        x = T.decl_buffer((rows, depth), dtype, data=x_view.data)
-        y = T.decl_buffer((rows, columns), out, data=y_view.data)
+        y = T.match_buffer(y_handle, row_shape(before, rows, after, columns), out)
         if rows <= GEMV_LIMIT:
             xp = T.alloc_buffer((depth,), "float32")
             xz = T.alloc_buffer((depth // 8 + LANES,), "float32")
             for row in T.serial(rows):
-                arrange(x, row, xp, xz, depth)
+                arrange(x, row, xp, xz, depth, before, after)
                 for block in T.parallel((columns + GEMV_ROWS - 1) // GEMV_ROWS):
                     acc = T.alloc_buffer((GEMV_ROWS, LANES), "float32", scope="global")
                     part = T.alloc_buffer((GEMV_ROWS, LANES), "float32", scope="global")
-                    multiply_vector(xp, xz, q, s, y, row, acc, part, columns, block, depth, out)
+                    multiply_vector(xp, xz, q, s, y, row, acc, part, columns, block, depth, out, before, after)
         else:
-            xs = T.alloc_buffer((rows * depth,), "float32")
-            copy_float32(x, xs, rows, depth)
-            x32 = T.decl_buffer((rows, depth), "float32", data=xs.data)
+            xs = T.alloc_buffer((rows, depth), "float32")
+            copy_float32(x, xs, rows, depth, before, after)
             for block in T.parallel((columns + TILE_COLUMNS - 1) // TILE_COLUMNS):
                 panel = T.alloc_buffer((depth, TILE_COLUMNS), "float32")
                 words = T.alloc_buffer((2, LANES), "uint32", scope="global")
                 scales = T.alloc_buffer((2, LANES), "float32", scope="global")
                 tile = T.alloc_buffer((TILE_ROWS, 2, LANES), "float32", scope="global")
                 dequantize_panel(q, s, panel, words, scales, columns, block, depth)
-                multiply_panel(x32, panel, y, tile, rows, columns, block, depth, out)
+                multiply_panel(xs, panel, y, tile, rows, columns, block, depth, out, before, after)
 
     return group4_matrix

@@ -54,16 +54,22 @@ def row_shape(before: int, rows: Any, after: int, columns: Any) -> tuple[Any, ..
     return (1,) * before + (rows,) + (1,) * after + (columns,)
 
 
+def at(before: int, after: int, row: Any, column: Any) -> tuple[Any, ...]:
+    """The indices of an element of a matrix of `row_shape`.  (A second buffer over the same data would be simpler to
+    read; the pass that renames functions for system libraries of this TVM release fails on such declarations.)"""
+    return (0,) * before + (row,) + (0,) * after + (column,)
+
+
 @T.macro
-def copy_float32(x, xs, rows, depth):
-    """xs[rows * depth] = x[rows, depth] in float32, once, instead of a conversion in each inner loop."""
+def copy_float32(x, xs, rows, depth, before, after):
+    """xs[rows, depth] = x in float32, once, instead of a conversion in each inner loop."""
     for m in T.serial(rows):
         for k in T.serial(depth):
-            xs[m * depth + k] = f32(x[m, k])
+            xs[m, k] = f32(x[at(before, after, m, k)])
 
 
 @T.macro
-def multiply_panel(x, panel, y, acc, rows, columns, block, depth, out):
+def multiply_panel(x, panel, y, acc, rows, columns, block, depth, out, before, after):
     """y[:, 16 columns of block] = x[rows, depth] @ panel[depth, 16], one register tile after another."""
     for tile in T.serial((rows + TILE_ROWS - 1) // TILE_ROWS):
         for m in T.unroll(TILE_ROWS):
@@ -78,6 +84,11 @@ def multiply_panel(x, panel, y, acc, rows, columns, block, depth, out):
         for m in T.unroll(TILE_ROWS):
             for h in T.unroll(2):
                 for j in T.vectorized(LANES):
-                    y[clamped_row(tile, m, rows), block_start(block, TILE_COLUMNS, columns) + h * LANES + j] = T.Cast(
-                        out, acc[m, h, j]
-                    )
+                    y[
+                        at(
+                            before,
+                            after,
+                            clamped_row(tile, m, rows),
+                            block_start(block, TILE_COLUMNS, columns) + h * LANES + j,
+                        )
+                    ] = T.Cast(out, acc[m, h, j])

@@ -1,0 +1,31 @@
+"""The lower task: what it declares, and what it writes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from llmbuild.quantization.scheme import SCHEMES
+from llmbuild.tasks import lower
+from llmbuild.tasks.kind import Job
+from tests.helpers.tiny_library import TARGET, chat_config
+
+
+def test_writes_objects_and_metadata(tmp_path: Path) -> None:
+    config = chat_config()
+    assert set(config) <= set(lower.COMPILE_FIELDS)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "out").mkdir()
+    params = {
+        "scheme": asdict(SCHEMES["q4f32_1"]),
+        "overrides": {"context_window_size": 64},
+        "target": TARGET,
+        "opt": {"cudagraph": False},
+        "system-lib-prefix": None,
+        "system-lib": False,
+    }
+    assert set(params) == set(lower.KIND.params)
+    lower.run(Job(params, {"config": tmp_path / "config.json"}, {}, tmp_path / "out", tmp_path, lambda *_: None))
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["devc.o", "lib0.o", "metadata.json"]
+    assert json.loads((tmp_path / "out/metadata.json").read_text())["context_window_size"] == 64
