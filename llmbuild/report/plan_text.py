@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 
 from llmbuild.plan.planner import Plan, State, Verdict
-from llmbuild.plan.reasons import Cascade, NeverBuilt, Reason, sentence
+from llmbuild.plan.reasons import SOURCES_TOOL, Cascade, NeverBuilt, Reason, sentence
 from llmbuild.report.style import STATE_STYLES, Style
 
 _ORDER: Sequence[State] = ("run", "restore", "maybe", "cached")
@@ -40,11 +40,15 @@ def summary(plan: Plan) -> str:
 
 def reasons_line(reasons: Sequence[Reason], follow: int = 0) -> str:
     """The reasons in one line, the first three of them, and how many tasks may follow."""
-    parts = [sentence(reason) for reason in reasons[:_SHOWN] if not isinstance(reason, Cascade)]
-    parts += [f"if {reason.root} changes what it reads" for reason in reasons if isinstance(reason, Cascade)]
-    if len(reasons) > _SHOWN:
-        parts.append(f"and {len(reasons) - _SHOWN} more")
-    line = "; ".join(parts)
+    said = [sentence(reason) for reason in reasons if not isinstance(reason, Cascade)]
+    parts = said[:_SHOWN] + [
+        f"if {reason.root} changes what it reads" for reason in reasons if isinstance(reason, Cascade)
+    ]
+    if len(said) > _SHOWN:
+        parts.append(f"and {len(said) - _SHOWN} more")
+    lead = f"{SOURCES_TOOL}: "
+    # Several changed files of llmbuild read better as one list.
+    line = "; ".join(parts).replace(f"; {lead}", ", ")
     return f"{line} ({follow} may follow)" if follow and not isinstance(reasons[0], NeverBuilt) else line
 
 

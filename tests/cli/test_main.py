@@ -1,0 +1,109 @@
+"""The command line itself: help, unknown words, exit codes, and what is said of a bug."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llmbuild.cli import main as cli
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    code = cli.main(list(arguments))
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_help_lists_every_command_with_the_words_of_its_module(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "--help")
+    assert code == 0
+    for name, (_, summary) in cli.COMMANDS.items():
+        assert f"  {name:<7}  {summary}\n" in out
+
+
+@pytest.mark.parametrize("name", ["build", "plan", "why", "exec"])
+def test_every_command_has_help_with_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, name, "--help")
+    assert code == 0
+    assert f"example:\n  llmbuild {name} " in out
+    assert cli.COMMANDS[name][1] == importlib.import_module(cli.COMMANDS[name][0]).HELP
+
+
+def test_every_command_exists() -> None:
+    assert all(importlib.util.find_spec(module) for module, _ in cli.COMMANDS.values())
+
+
+def test_no_command_shows_the_help_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys)[0] == 2
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    from llmbuild import __version__
+
+    assert run(capsys, "--version") == (0, f"llmbuild {__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("biuld",), "error: there is no command 'biuld'\n  fix: did you mean 'build'?\n"),
+        (
+            ("build", "--jobs", "x"),
+            "error: argument -j/--jobs: invalid int value: 'x'\n  fix: `llmbuild build --help` lists the options\n",
+        ),
+        (("build", "--jobs", "0"), "error: --jobs must be 1 or more, not 0\n"),
+        (("exec", "xyz"), "error: 'xyz' is not an action's digest\n  why: that is 6 to 64 hexadecimal digits\n"),
+        (
+            ("plan", "-f", "none.toml"),
+            "error: there is no manifest none.toml\n  fix: `llmbuild init` writes a starter manifest\n",
+        ),
+    ],
+)  # fmt: skip
+def test_wrong_command_lines(arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, *arguments) == (2, "", message)
+
+
+def test_a_bug_is_one_line_with_a_log(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def broken(_: object) -> int:
+        raise RuntimeError("surprise")
+
+    monkeypatch.setattr("llmbuild.cli.schema.run", broken)
+    monkeypatch.delenv("LLMBUILD_DEBUG", raising=False)
+    (tmp_path / ".llmbuild").mkdir()
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(capsys, "schema")
+    assert code == 70
+    assert err.startswith(
+        "internal error: RuntimeError: surprise (a bug in llmbuild; the traceback is in .llmbuild/logs/"
+    )
+    assert err.count("\n") == 1
+    (log,) = (tmp_path / ".llmbuild/logs").iterdir()
+    assert "in broken" in log.read_text()
+
+
+def test_ctrl_c_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("llmbuild.cli.schema.run", interrupted)
+    assert run(capsys, "schema") == (130, "", "interrupted\n")
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = ("argparse", "json", "pydantic", "networkx", "tvm", "rich", "numpy", "dataclasses")
+    code = (
+        "import sys; from llmbuild.cli.main import main; before = set(sys.modules); main(['--help']);"
+        f"print([name for name in {heavy!r} if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stderr.strip() == "[]"
+
+
+ROOT = Path(__file__).parent.parent.parent
