@@ -15,8 +15,9 @@ def render_error(error: LlmbuildError, style: Style | None = None) -> str:
         many = [render_error(each, style) for each in error.errors]
         return "\n".join(many + ([f"{len(many)} errors"] if len(many) > 1 else []))
     place = f"{error.where}: " if error.where else ""
-    lines = _wrap(f"error: {place}{error.what}", "  ", style.width)
-    lines[0] = lines[0].replace("error:", style.paint("error:", "red"), 1)
+    # A no-break space keeps a long path on the line of its "error:".
+    lines = _wrap(f"error:\u00a0{place}{error.what}", "  ", style.width)
+    lines[0] = lines[0].replace("error:\u00a0", f"{style.paint('error:', 'red')} ", 1)
     for name, text in (("why", error.why), ("fix", error.fix)):
         if text:
             lines += _wrap(f"  {name}: {text}", "       ", style.width)

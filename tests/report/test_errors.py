@@ -48,5 +48,10 @@ def test_a_bug_is_one_line() -> None:
     assert text == "internal error: KeyError: 'x\\ny' (a bug in llmbuild; the traceback is in /tmp/crash.log)"
 
 
+def test_a_long_path_stays_beside_error() -> None:
+    path = "/" + "long/" * 20
+    assert render_error(UsageError("is wrong", where=path), Style(80)) == f"error: {path}:\n  is wrong"
+
+
 def test_colour() -> None:
     assert render_error(UsageError("no"), Style(80, color=True)) == "\x1b[31merror:\x1b[0m no"
