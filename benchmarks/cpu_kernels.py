@@ -1,0 +1,123 @@
+"""Linear layers on CPU: our kernels beside TVM's own schedules, in GB/s of weight bytes and GFLOP/s.
+
+    python benchmarks/cpu_kernels.py [--threads 2] [--rows 1 64] [--cpu x86-64-v3] [--skip-stock]
+
+Decode (one row) is bound by reading weights: 64 MB of them are cycled through, so that they come from memory.  The
+stock columns are the generic kernels with TVM's `dlight.cpu.GEMV` schedule, and with no schedule where it does not match.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from typing import Any
+
+SHAPES = ((960, 576), (576, 576), (3072, 576), (576, 1536), (4096, 4096))
+
+
+def measure(call: Any, weights: list[Any], x: Any, y: Any) -> float:
+    """The best mean time in seconds of one call over all weights."""
+    best = float("inf")
+    for _ in range(3):
+        start = time.perf_counter()
+        for weight in weights:
+            call(x, *weight, y)
+        best = min(best, (time.perf_counter() - start) / len(weights))
+    return best
+
+
+def compiled(kernels: Any, scheme: Any, n: int, k: int, rows: int, target: Any, stock: bool) -> Any:
+    """A callable (x, *weights, y) for one layer."""
+    import tvm
+    from tvm import relax
+    from tvm.relax.frontend import nn
+    from tvm.s_tir import dlight
+
+    from llmbuild.quantization.layers import Linear
+
+    class Layer(nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = Linear(k, n, scheme, kernels)
+
+        def forward(self, x: nn.Tensor) -> nn.Tensor:
+            return self.layer(x)
+
+    shape = nn.spec.Tensor([1, 1 if rows == 1 else "rows", k], scheme.dtype)
+    module, _ = Layer().export_tvm({"forward": {"x": shape, "$": {"param_mode": "plain", "effect_mode": "none"}}})
+    steps = [
+        tvm.tirx.transform.BindTarget(target),
+        relax.transform.LegalizeOps(),
+        relax.transform.AnnotateTIROpPattern(),
+        relax.transform.FuseOps(),
+        relax.transform.FuseTIR(),
+    ]
+    if stock:
+        steps.append(dlight.ApplyDefaultSchedule(dlight.cpu.GEMV()))
+    with target, tvm.transform.PassContext(config={"tirx.disable_cse_tir": True}):
+        module = tvm.transform.Sequential(steps)(module)
+        machine = relax.VirtualMachine(relax.build(module, target=target, relax_pipeline="default_build"), tvm.cpu())
+    forward = machine["forward"]
+    return lambda x, *rest: forward(x, *rest[:-1])
+
+
+def weights(rng: Any, scheme: Any, n: int, k: int) -> tuple[Any, ...]:
+    """Random stored weights of one layer: (words, scales) or (plain,)."""
+    import numpy as np
+
+    if scheme.quantized:
+        return rng.integers(0, 2**32, (n, k // 8), dtype=np.uint32), rng.random((n, k // 32), dtype=np.float32)
+    return (rng.random((n, k), dtype=np.float32),)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--rows", type=int, nargs="+", default=[1, 64])
+    parser.add_argument("--cpu", default="x86-64-v3")
+    parser.add_argument("--skip-stock", action="store_true")
+    arguments = parser.parse_args()
+    os.environ["TVM_NUM_THREADS"] = str(arguments.threads)
+    os.environ.setdefault("TVM_BIND_THREADS", "0")
+
+    import numpy as np
+    import tvm
+
+    from llmbuild.compiler.kernels.cpu import CpuKernels
+    from llmbuild.quantization.layers import GenericKernels
+    from llmbuild.quantization.scheme import SCHEMES
+
+    target = tvm.target.Target({"kind": "llvm", "mtriple": "x86_64-unknown-linux-gnu", "mcpu": arguments.cpu})
+    rng = np.random.default_rng(0)
+    print(f"{arguments.threads} threads, {arguments.cpu}")
+    print(
+        f"{'scheme':8} {'N':>5} {'K':>5} {'rows':>5} {'ours us':>9} {'GB/s':>6} {'GFLOP/s':>8} {'stock us':>9} {'times':>6}"
+    )
+    for name in ("q4f32_1", "q0f32"):
+        scheme = SCHEMES[name]
+        for n, k in SHAPES:
+            for rows in arguments.rows:
+                one = weights(rng, scheme, n, k)
+                size = sum(array.nbytes for array in one)
+                copies = max(1, min(400, 64_000_000 // size)) if rows == 1 else 1
+                many = [tuple(map(tvm.runtime.tensor, one)) for _ in range(copies)]
+                x = tvm.runtime.tensor(rng.random((1, rows, k), dtype=np.float32))
+                took = []
+                for kernels, stock in ((CpuKernels(GenericKernels()), False), (GenericKernels(), True)):
+                    if stock and arguments.skip_stock:
+                        continue
+                    call = compiled(kernels, scheme, n, k, rows, target, stock)
+                    call(x, *many[0], None)
+                    took.append(measure(call, many, x, None))
+                ours = took[0]
+                beside = f"{took[1] * 1e6:9.0f} {took[1] / ours:6.1f}" if len(took) > 1 else ""
+                flops = 2 * n * k * rows / ours / 1e9
+                print(
+                    f"{name:8} {n:5} {k:5} {rows:5} {ours * 1e6:9.1f} {size / ours / 1e9:6.1f} {flops:8.1f} {beside}",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()
