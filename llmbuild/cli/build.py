@@ -33,6 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_selection(parser)
     parser.add_argument("-j", "--jobs", type=int, metavar="N", help="tasks at a time (default: the number of CPUs)")
     parser.add_argument(
+        "--memory",
+        metavar="SIZE",
+        help="what running tasks may take together, such as 8G (default: $LLMBUILD_MEMORY, or 80%% of what is free)",
+    )
+    parser.add_argument(
         "-k", "--keep-going", action="store_true", help="after a failure, build all that does not need it"
     )
     parser.add_argument(
@@ -48,25 +53,30 @@ def run(args: argparse.Namespace) -> int:
 
     if args.jobs is not None and args.jobs < 1:
         raise UsageError(f"--jobs must be 1 or more, not {args.jobs}")
+    memory = _memory(args.memory)
     session = open_session(args)
     if args.dry_run:
         print_plan(session.plan(), "text")
         session.store.close()
         return ExitCode.OK
     try:
-        return _build(args, session)
+        return _build(args, session, memory)
     finally:
         session.store.close()
 
 
-def _build(args: argparse.Namespace, session: Session) -> int:
+def _build(args: argparse.Namespace, session: Session, memory: int | None) -> int:
+    from llmbuild.engine.predict import Predictor
     from llmbuild.engine.scheduler import Scheduler
     from llmbuild.errors import Interrupted
     from llmbuild.report.terminal import view_for
+    from llmbuild.tasks.registry import load_kind
 
     view = view_for(quiet=args.quiet)
     with _event_file(args.events) as stream:
         reporter = _Reporter(session, view, stream)
+        # The index is opened when the first task has to run, never by a null build.
+        predictor = Predictor(lambda kind: session.store.index.recent(kind), load_kind, session.whole.root)  # noqa: PLW0108
         scheduler = Scheduler(
             session.store,
             _LazyExecutor(session.store),
@@ -74,6 +84,8 @@ def _build(args: argparse.Namespace, session: Session) -> int:
             keep_going=args.keep_going,
             force=session.force,
             project=session.whole.root,
+            predict=predictor,
+            memory=memory,
             emit=reporter,
         )
         try:
@@ -90,6 +102,18 @@ def _build(args: argparse.Namespace, session: Session) -> int:
 
         remember_sources(session.store, session.world.observed)
     return result.exit_code
+
+
+def _memory(asked: str | None) -> int | None:
+    """The memory budget in bytes: the option, the environment, or a share of what is free.  Raises UsageError."""
+    from llmbuild.engine import memory
+    from llmbuild.engine.limits import parse_size
+
+    asked = asked or os.environ.get("LLMBUILD_MEMORY")
+    if asked:
+        return parse_size(asked)
+    free = memory.available()
+    return None if free is None else int(free * memory.SHARE)
 
 
 def _cpus() -> int:
@@ -112,6 +136,9 @@ class _LazyExecutor:
 
     def run(self, action: Digest, progress: Progress, lock_fd: int | None = None) -> TaskFailure | None:
         return self._get().run(action, progress, lock_fd)
+
+    def expect(self, kind: str, count: int) -> None:
+        self._get().expect(kind, count)
 
     def terminate(self) -> None:
         self._get().terminate()

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from llmbuild.canonical import Digest
 from llmbuild.engine import files, fs
-from llmbuild.engine.action import TreeInput
+from llmbuild.engine.action import Action, TreeInput
 from llmbuild.engine.store import ActionRecord, Store
 from llmbuild.engine.trace import Trace
 from llmbuild.engine.tree import Tree
-from llmbuild.errors import InputError, UsageError
+from llmbuild.errors import InputError, LlmbuildError, UsageError
 from llmbuild.tasks.kind import Job, Progress
 from llmbuild.tasks.registry import load_kind
 
@@ -41,9 +41,11 @@ def execute(
     disk fails; UsageError when the record does not fit this version of llmbuild.
     """
     record = store.get_action(action)
+    input_size = _input_size(store, record.action)
     work = store.new_scratch_dir("work")
+    resume = store.resume_path(action)
     try:
-        output, wall, cpu, peak = run_in(store, record, work, progress)
+        output, wall, cpu, peak = run_in(store, record, work, progress, resume)
         log_file = log()
         with fs.translate_errors("store a log", work):
             log_digest = store.cas.put_file(log_file)[0] if log_file is not None and log_file.stat().st_size else None
@@ -60,19 +62,24 @@ def execute(
             peak_rss=peak,
             log=log_digest,
             finished=time.time(),
+            input_size=input_size,
         )
         store.traces.put(trace)
+        with contextlib.suppress(OSError):
+            files.remove_tree(resume)
         return trace
     finally:
         with contextlib.suppress(OSError):
             files.remove_tree(work)
 
 
-def run_in(store: Store, record: ActionRecord, work: Path, progress: Progress) -> tuple[Tree, float, float, int]:
+def run_in(
+    store: Store, record: ActionRecord, work: Path, progress: Progress, resume: Path | None = None
+) -> tuple[Tree, float, float, int]:
     """Run an action inside the directory `work` and take its output into the store, without a trace.
 
     Returns the output tree, wall and CPU seconds, and the peak resident set in bytes.  This is what a check uses that
-    runs an action again to compare.
+    runs an action again to compare.  A resumable task keeps in `resume` what a later run can go on with.
     """
     action = record.action
     kind = load_kind(action.kind)
@@ -91,10 +98,16 @@ def run_in(store: Store, record: ActionRecord, work: Path, progress: Progress) -
     with fs.translate_errors("make the directories of a task", work):
         fs.current.mkdir(work / "out")
         fs.current.mkdir(work / "scratch")
-    job = Job(action.params, inputs, action.hints, work / "out", work / "scratch", progress)
+        resume = resume if kind.resumable else None
+        if resume is not None:
+            fs.current.mkdir(resume)
+    job = Job(action.params, inputs, action.hints, work / "out", work / "scratch", progress, resume)
     started, cpu_before = time.perf_counter(), _cpu_seconds()
     try:
         kind.run(job)
+    except LlmbuildError as error:
+        _name_inputs(error, work / "inputs")
+        raise
     except OSError as error:
         if error.errno in _DISK_ERRORS:
             raise fs.store_error(error, f"write the output of {record.label}", store.root) from error
@@ -106,6 +119,29 @@ def run_in(store: Store, record: ActionRecord, work: Path, progress: Progress) -
         error.where = f"{record.label}: {error.where}"
         raise
     return output, wall, cpu, peak_rss()
+
+
+def _name_inputs(error: LlmbuildError, inputs: Path) -> None:
+    """Say `checkpoint/config.json` in place of the path of the directory that the inputs were laid out in."""
+
+    def shorten(text: str) -> str:
+        return text.replace(f"{inputs}/", "")
+
+    error.what = shorten(error.what)
+    error.where, error.why, error.fix = (
+        shorten(text) if text is not None else None for text in (error.where, error.why, error.fix)
+    )
+
+
+def _input_size(store: Store, action: Action) -> int:
+    """The bytes of an action's inputs."""
+    size = 0
+    for value in action.inputs.values():
+        if isinstance(value, TreeInput):
+            size += sum(entry.size for entry in store.cas.get_tree(value.tree).files)
+        else:
+            size += store.cas.path(value.blob).stat().st_size
+    return size
 
 
 def peak_rss() -> int:

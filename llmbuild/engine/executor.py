@@ -61,6 +61,11 @@ class Executor(Protocol):
         """
         ...
 
+    def expect(self, kind: str, count: int) -> None:
+        """Told before a task is launched that `count` tasks of its kind, this one included, can run as soon as there is
+        place: worth a preparation that they share."""
+        ...
+
     def terminate(self) -> None:
         """End all that runs, and let nothing start any more; the `run` calls return soon with a failure."""
         ...

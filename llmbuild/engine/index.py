@@ -20,6 +20,9 @@ from llmbuild.errors import StoreError
 
 _Result = TypeVar("_Result")
 
+_RECENT = 256
+"""How many runs of a kind are kept together for estimates."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
@@ -34,6 +37,7 @@ class RunSummary:
     cpu_s: float
     peak_rss: int
     finished: float
+    input_size: int
 
     @staticmethod
     def of(trace: Trace) -> RunSummary:
@@ -47,6 +51,7 @@ class RunSummary:
             trace.cpu_s,
             trace.peak_rss,
             trace.finished,
+            trace.input_size,
         )
 
     def to_json(self) -> list[str | int | float]:
@@ -66,8 +71,7 @@ class TraceIndex:
 
         def work(cache: Any) -> None:
             with cache.transact():
-                for trace in traces:
-                    self._insert(cache, trace)
+                self._insert(cache, traces)
 
         self._with_cache(work)
 
@@ -91,6 +95,14 @@ class TraceIndex:
 
         return self._with_cache(work)
 
+    def recent(self, kind: str) -> list[RunSummary]:
+        """The latest runs of a kind, oldest first: enough for an estimate, in one look."""
+
+        def work(cache: Any) -> list[RunSummary]:
+            return [RunSummary(*row) for row in cache.get(f"recent:{kind}") or ()]
+
+        return self._with_cache(work)
+
     def rebuild(self) -> None:
         """Throw the index away and make it from the trace files."""
         files.remove_tree(self._root)
@@ -98,13 +110,23 @@ class TraceIndex:
         self._with_cache(lambda _cache: None)
 
     @staticmethod
-    def _insert(cache: Any, trace: Trace) -> None:
-        cache.set(f"run:{trace.action}", RunSummary.of(trace).to_json())
-        name = f"last:{trace.project}:{trace.label}"
-        previous = cache.get(name)
-        row = cache.get(f"run:{previous}") if previous else None
-        if row is None or RunSummary(*row).finished <= trace.finished:
-            cache.set(name, trace.action)
+    def _insert(cache: Any, traces: Iterable[Trace]) -> None:
+        recent: dict[str, dict[Digest, RunSummary]] = {}
+        for trace in traces:
+            run = RunSummary.of(trace)
+            cache.set(f"run:{run.action}", run.to_json())
+            name = f"last:{run.project}:{run.label}"
+            previous = cache.get(name)
+            row = cache.get(f"run:{previous}") if previous else None
+            if row is None or RunSummary(*row).finished <= run.finished:
+                cache.set(name, run.action)
+            if run.kind not in recent:
+                rows = cache.get(f"recent:{run.kind}") or ()
+                recent[run.kind] = {one.action: one for one in (RunSummary(*row) for row in rows)}
+            recent[run.kind][run.action] = run
+        for kind, runs in recent.items():
+            latest = sorted(runs.values(), key=lambda run: (run.finished, run.action))[-_RECENT:]
+            cache.set(f"recent:{kind}", [run.to_json() for run in latest])
 
     def _reconcile(self, cache: Any) -> None:
         """Take in the traces of builds that were killed before they could, and forget those whose file is gone."""
@@ -116,8 +138,7 @@ class TraceIndex:
             for name in known - on_disk:
                 cache.delete(f"run:{name}")
             fresh = [trace for name in sorted(on_disk - known) if (trace := self._traces.get(name)) is not None]
-            for trace in sorted(fresh, key=lambda one: one.finished):
-                self._insert(cache, trace)
+            self._insert(cache, sorted(fresh, key=lambda one: one.finished))
 
     def _with_cache(self, work: Callable[[Any], _Result]) -> _Result:
         for attempt in range(2):

@@ -13,7 +13,7 @@ import queue
 import signal
 import threading
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,8 +29,9 @@ from llmbuild.engine.cas import MissingBlobError
 from llmbuild.engine.executor import Executor, TaskFailure
 from llmbuild.engine.locks import Owner
 from llmbuild.engine.lookup import Cached, cached
+from llmbuild.engine.predict import Estimate, remaining_path
 from llmbuild.engine.store import ActionRecord, Store
-from llmbuild.engine.task import Task
+from llmbuild.engine.task import AllFiles, Files, JsonFields, Task
 from llmbuild.engine.trace import Trace
 from llmbuild.engine.tree import Tree
 from llmbuild.errors import ExitCode, Interrupted, LlmbuildError, UsageError
@@ -38,6 +39,9 @@ from llmbuild.errors import ExitCode, Interrupted, LlmbuildError, UsageError
 _LOCK_POLL_S = 0.05
 _BACKTRACKS = 3
 """How often a task is tried again after one of its inputs vanished from the store under it."""
+
+_LOOK_AHEAD = 64
+"""How many tasks that do not fit into the memory are passed over in search of one that does."""
 
 
 class Status(Enum):
@@ -92,6 +96,8 @@ class _Node:
     digest: Digest = ""
     backtracks: int = 0
     active: bool = False
+    peak: int | None = None
+    """The predicted peak of its memory in bytes, once asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +126,13 @@ class _Build:
 
     nodes: dict[str, _Node]
     dependents: dict[str, list[str]]
-    ready: list[tuple[float, int, str]] = field(default_factory=list)
+    ready: list[tuple[int, str]] = field(default_factory=list)
     pending: list[tuple[float, int, str]] = field(default_factory=list)
+    waiting: Counter[str] = field(default_factory=Counter)
+    """How many tasks of each kind are pending."""
     running: dict[Digest, list[str]] = field(default_factory=dict)
+    memory: dict[Digest, int] = field(default_factory=dict)
+    """The predicted peak of each running action."""
     finished: dict[Digest, Cached] = field(default_factory=dict)
     ran: set[Digest] = field(default_factory=set)
     ran_before: set[str] = field(default_factory=set)
@@ -137,8 +147,10 @@ class Scheduler:
     """Runs builds on one store.
 
     `force` names labels that run even when their result is there.  `project` identifies the project in traces and in
-    the history.  `priority` gives a label's urgency (larger first; e.g. the length of the critical path behind it).
-    `emit` is called in the calling thread only.
+    the history.  `predict` estimates a task, given the bytes of its inputs or None: with it the tasks on the longest
+    remaining path go first, and a task whose memory does not fit into `memory` (bytes) beside the running ones waits;
+    alone, every task may run.  `priority` gives labels another urgency (larger first).  `emit` is called in the calling
+    thread only, and so is `predict`, which a build that has nothing to run never calls.
     """
 
     def __init__(
@@ -151,6 +163,8 @@ class Scheduler:
         force: Collection[str] = (),
         project: str = "",
         priority: Mapping[str, float] | None = None,
+        predict: Callable[[Task, int | None], Estimate] | None = None,
+        memory: int | None = None,
         emit: EventCallback = lambda _event: None,
     ) -> None:
         self._store = store
@@ -159,7 +173,9 @@ class Scheduler:
         self._keep_going = keep_going
         self._force = frozenset(force)
         self._project = project
-        self._priority = priority or {}
+        self._priority = priority
+        self._predict = predict
+        self._memory = memory
         self._emit = emit
         self._messages: queue.SimpleQueue[_Message] = queue.SimpleQueue()
         self._cancelled = threading.Event()
@@ -221,19 +237,27 @@ class Scheduler:
         node = build.nodes[label]
         if not node.active:
             node.active = True
-            self._push(build.ready, build, label)
+            heapq.heappush(build.ready, (build.nodes[label].order, label))
 
-    def _push(self, heap: list[tuple[float, int, str]], build: _Build, label: str) -> None:
-        heapq.heappush(heap, (-self._priority.get(label, 0.0), build.nodes[label].order, label))
+    def _queue(self, build: _Build, label: str) -> None:
+        if self._priority is None:
+            tasks = [node.task for node in build.nodes.values()]
+            predict = self._predict
+            self._priority = (
+                {} if predict is None else remaining_path(tasks, {t.label: predict(t, None).wall_s for t in tasks})
+            )
+        node = build.nodes[label]
+        build.waiting[node.task.kind] += 1
+        heapq.heappush(build.pending, (-self._priority.get(label, 0.0), node.order, label))
 
     # The loop.
 
     def _loop(self, build: _Build) -> None:
         while True:
             while build.ready and not build.stopped and not self._stop_asked:
-                self._bind_and_look_up(build, heapq.heappop(build.ready)[2])
-            while build.pending and len(build.running) < self._jobs and not build.stopped:
-                self._launch(build, heapq.heappop(build.pending)[2])
+                self._bind_and_look_up(build, heapq.heappop(build.ready)[1])
+            while len(build.running) < self._jobs and not build.stopped and (label := self._next(build)) is not None:
+                self._launch(build, label)
             if build.ready and not build.stopped and not self._stop_asked:
                 continue
             if not build.running:
@@ -288,7 +312,7 @@ class Scheduler:
             self._succeed(build, label, found, "store")
             return
         self._emit(events.Queued(time=time.time(), label=label, action=digest))
-        self._push(build.pending, build, label)
+        self._queue(build, label)
 
     def _joins(self, build: _Build, label: str) -> bool:
         """Whether an equal task of this build has the result, or will have it soon."""
@@ -301,16 +325,41 @@ class Scheduler:
             return True
         return False
 
+    def _next(self, build: _Build) -> str | None:
+        """Take the most urgent pending task whose memory fits beside the running ones; None when there is none."""
+        passed: list[tuple[float, int, str]] = []
+        found: str | None = None
+        while build.pending and found is None and len(passed) < _LOOK_AHEAD:
+            item = heapq.heappop(build.pending)
+            label = item[2]
+            node = build.nodes[label]
+            if self._predict is not None and self._memory is not None:
+                if node.peak is None:
+                    node.peak = self._predict(node.task, _input_size(build, node.task)).peak_rss
+                known = node.digest in build.finished or node.digest in build.running
+                if build.running and not known and sum(build.memory.values()) + node.peak > self._memory:
+                    passed.append(item)
+                    continue
+            found = label
+        for item in passed:
+            heapq.heappush(build.pending, item)
+        if found is not None:
+            build.waiting[build.nodes[found].task.kind] -= 1
+        return found
+
     def _launch(self, build: _Build, label: str) -> None:
         node = build.nodes[label]
         digest = node.digest
         if self._joins(build, label):
             return
         assert node.bound is not None
+        kind = node.task.kind
+        self._executor.expect(kind, build.waiting[kind] + 1)
         for blob in node.bound.blobs:
             self._store.cas.put_bytes(blob)
         self._store.put_action(ActionRecord(node.bound.action, label, self._project))
         build.running[digest] = [label]
+        build.memory[digest] = node.peak or 0
         thread = threading.Thread(
             target=self._run_action, args=(label, digest, node.must_run), name=f"llmbuild {label}", daemon=True
         )
@@ -375,6 +424,7 @@ class Scheduler:
 
     def _finish(self, build: _Build, done: _Done) -> None:
         labels = build.running.pop(done.digest)
+        build.memory.pop(done.digest, None)
         if done.crash is not None:
             raise done.crash
         if done.found is not None:
@@ -525,3 +575,19 @@ class Scheduler:
         finally:
             for number, old in before.items():
                 signal.signal(number, old)
+
+
+def _input_size(build: _Build, task: Task) -> int:
+    """The bytes of the files that a task whose inputs are all built will see."""
+    size = 0
+    for ref in task.inputs.values():
+        tree = build.trees[ref.task]
+        match ref.select:
+            case AllFiles():
+                size += sum(entry.size for entry in tree.files)
+            case Files(patterns):
+                size += sum(entry.size for entry in tree.select(patterns).files)
+            case JsonFields():
+                # A handful of fields weighs nothing beside what else a task reads.
+                pass
+    return size

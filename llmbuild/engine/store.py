@@ -5,6 +5,7 @@ traces/ab/cdef….json  what ran
 actions/ab/cdef….json what can be run (`llmbuild exec <digest>`)
 logs/                 output of failed and running tasks
 locks/                one file an action
+resume/               what killed tasks had done already, a directory an action
 scratch/              temporary files, each owner's in a directory that it holds a lock on
 projects/             the last action of each label
 index/                a cache over the traces
@@ -104,6 +105,13 @@ class Store:
 
     def action_path(self, action: Digest) -> Path:
         return self.root / "actions" / action[:2] / f"{action[2:]}.json"
+
+    def resume_path(self, action: Digest) -> Path:
+        """Where a resumable action keeps what it has done, until it has succeeded.
+
+        It belongs to whoever holds the action's lock, and is safe to remove when nobody does.
+        """
+        return self.root / "resume" / action
 
     def put_action(self, record: ActionRecord) -> Digest:
         """Write an action's record, so that any process that reaches the store can run it."""

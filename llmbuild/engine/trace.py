@@ -26,7 +26,8 @@ class Trace:
 
     `key` is the action's key (kind, version, params, inputs, tools) as it was; `output` the digest of the output tree;
     `log` the digest of what the task printed, or None when it was not kept.  Times are in seconds, `peak_rss` in bytes,
-    `finished` in seconds since the epoch.  `project` and `label` are those of the build that ran it.
+    `finished` in seconds since the epoch.  `project` and `label` are those of the build that ran it.  `input_size` counts
+    the bytes of the inputs.
     """
 
     action: Digest
@@ -45,6 +46,7 @@ class Trace:
     def to_bytes(self) -> bytes:
         body = canonical_json({"format": TRACE_FORMAT, **asdict(self)})
         return body + b"\n" + digest_bytes(body).encode() + b"\n"
+    input_size: int = 0
 
     @staticmethod
     def from_bytes(data: bytes) -> Trace:

@@ -46,6 +46,9 @@ class InlineExecutor:
                 return failure_of(error)
             return None
 
+    def expect(self, kind: str, count: int) -> None:
+        """Nothing to prepare: all tasks share this process."""
+
     def terminate(self) -> None:
         """Let nothing start any more; a running task goes on to its end."""
         self._ended = True

@@ -80,6 +80,9 @@ class LocalExecutor:
             failure = _crash(status, usage, time.monotonic() - started, action)
         return replace(failure, log=str(log), log_tail=_tail(log) or failure.log_tail)
 
+    def expect(self, kind: str, count: int) -> None:
+        """Nothing to prepare: each worker starts alone."""
+
     def terminate(self) -> None:
         """End all workers and their children: SIGTERM, and SIGKILL for those that are still there after two seconds."""
         with self._guard:

@@ -25,7 +25,9 @@ class Job:
 
     `inputs` maps each input's name to a directory with the selected files (read-only), or, for a JSON projection, to a
     file that holds just the projected value.  `out` is an empty directory: what is in it afterwards is the output.
-    What the task prints goes to its log.  `hints` tell where to find bytes; they never change the result.
+    What the task prints goes to its log.  `hints` tell where to find bytes; they never change the result.  `resume` is
+    a directory that outlives this process when the task is killed: the next run of the same action finds what is in it.
+    Only a resumable kind has one, and none when the run is there to be compared with an earlier one.
     """
 
     params: Mapping[str, Json]
@@ -34,6 +36,7 @@ class Job:
     out: Path
     scratch: Path
     progress: Progress
+    resume: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,11 @@ class TaskKind:
     packages whose bytes are part of the key, as dotted names ("llmbuild.linkers"); a test holds them against the real
     import graph.  `tools` are the names of other tools in the key ("apache-tvm", "linker", "numpy").  `version` changes
     when the meaning of the parameters does.
+
+    The rest changes no result and is in no key.  `preload` are modules that are slow to import: when several tasks of
+    the kind wait, one process imports them and forks a worker for each.  Importing them must start no thread.
+    `resumable` tasks get a `Job.resume`.  `typical_seconds` and `typical_memory` (bytes) stand in for a prediction until
+    a task of the kind has run.
     """
 
     name: str
@@ -52,3 +60,7 @@ class TaskKind:
     sources: tuple[str, ...]
     tools: tuple[str, ...]
     run: Callable[[Job], None]
+    preload: tuple[str, ...] = ()
+    resumable: bool = False
+    typical_seconds: float = 1.0
+    typical_memory: int = 128 << 20

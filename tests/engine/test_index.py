@@ -35,7 +35,8 @@ def check(store: Store, traces: list[Trace]) -> None:
     assert [run.wall_s for run in index.runs("join")] == [0.5]
     assert index.last("p", "nothing") is None
     assert index.last("q", "t") is None
-    assert index.runs("nothing") == []
+    assert index.runs("nothing") == index.recent("nothing") == []
+    assert index.recent("write") == index.runs("write")
 
 
 def test_added_traces_are_found(store: Store) -> None:

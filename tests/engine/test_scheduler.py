@@ -10,6 +10,7 @@ import pytest
 from llmbuild.canonical import Digest
 from llmbuild.engine import events
 from llmbuild.engine.executor import TaskFailure
+from llmbuild.engine.predict import Estimate
 from llmbuild.engine.scheduler import Scheduler, Status
 from llmbuild.engine.store import Store
 from llmbuild.engine.task import Files, InputRef, JsonFields, Task
@@ -271,6 +272,9 @@ class Gate:
             self.now -= 1
         return failure
 
+    def expect(self, kind: str, count: int) -> None:
+        self.inner.expect(kind, count)
+
     def terminate(self) -> None:
         self.inner.terminate()
 
@@ -280,6 +284,65 @@ def test_at_most_jobs_tasks_run_at_once(store: Store, jobs: int) -> None:
     gate = Gate(store)
     build(store, [write_task(str(n), {"x": str(n)}) for n in range(7)], executor=gate, jobs=jobs)
     assert gate.most == jobs
+
+
+def test_the_longest_remaining_path_goes_first(store: Store) -> None:
+    tasks = [write_task("short", {"x": "1"}), write_task("long", {"x": "2"}), join_task("end", "end", "long")]
+    asked: list[str] = []
+
+    def predict(task: Task, input_size: int | None) -> Estimate:
+        asked.append(task.label)
+        return Estimate({"short": 3.0, "long": 2.0, "end": 2.0}[task.label], 0, 0, 1)
+
+    _, recorder = build(store, tasks, predict=predict)
+    assert recorder.labels(events.Started) == ["long", "short", "end"]
+    asked.clear()
+    build(store, tasks, predict=predict)
+    assert asked == []
+
+
+@pytest.mark.parametrize(("memory", "most"), [(100, 1), (200, 2), (399, 3), (None, 4)])
+def test_tasks_wait_for_memory_but_one_may_always_run(store: Store, memory: int | None, most: int) -> None:
+    gate = Gate(store)
+    tasks = [write_task(str(n), {"x": str(n)}) for n in range(4)]
+    tasks += [join_task("huge", "h", "0"), join_task("huge2", "h2", "0")]
+
+    def predict(task: Task, input_size: int | None) -> Estimate:
+        assert input_size in {None, 0, 1}
+        return Estimate(1.0, 5000 if task.kind == "join" else 100, 0, 1)
+
+    result, _ = build(store, tasks, executor=gate, jobs=4, predict=predict, memory=memory)
+    assert result.ok
+    assert gate.most == most if memory is not None else gate.most >= 3
+
+
+def test_what_fits_goes_before_what_must_wait(store: Store) -> None:
+    tasks = [write_task("first", {"x": "1"}, sleep=0.1), write_task("big", {"x": "2"}), write_task("small", {"x": "3"})]
+    sizes = {"first": 60, "big": 60, "small": 40}
+    walls = {"first": 9.0, "big": 8.0, "small": 1.0}
+
+    class Threads(InlineExecutor):
+        def run(self, action: Digest, progress: Progress, lock_fd: int | None = None) -> TaskFailure | None:
+            return InlineExecutor(store).run(action, progress, lock_fd)
+
+    def predict(task: Task, input_size: int | None) -> Estimate:
+        return Estimate(walls[task.label], sizes[task.label], 0, 1)
+
+    _, recorder = build(store, tasks, executor=Threads(store), jobs=2, predict=predict, memory=100)
+    assert set(recorder.labels(events.Started)[:2]) == {"first", "small"}
+    assert recorder.labels(events.Started)[2] == "big"
+
+
+def test_executors_are_told_how_many_tasks_of_a_kind_wait(store: Store) -> None:
+    told: list[tuple[str, int]] = []
+
+    class Listener(InlineExecutor):
+        def expect(self, kind: str, count: int) -> None:
+            told.append((kind, count))
+
+    tasks = [write_task(name, {"x": name}) for name in "abc"] + [join_task("j", "j", "a")]
+    build(store, tasks, executor=Listener(store))
+    assert sorted(told) == [("join", 1), ("write", 1), ("write", 2), ("write", 3)]
 
 
 def test_events_are_emitted_in_the_calling_thread(store: Store) -> None:
