@@ -223,15 +223,27 @@ class _Reporter:
 
 
 def _install(session: Session, result: BuildResult) -> events.Event:
-    """Put the outputs of all tasks that succeeded into the project, and take away those of tasks that are gone."""
+    """Put outputs into the project, and take away those of tasks that are gone.
+
+    A directory that several tasks fill (a model's weights and its configuration) is touched only when all of them
+    succeeded: after a failure it stays as the last good build left it.
+    """
     from llmbuild.engine.install import Installation, install
     from llmbuild.plan.graph import labels
     from llmbuild.report.events import Installed
 
-    done = [(task, tree) for task in session.tasks if (tree := result.outcomes[task.label].tree) is not None]
-    items = [Installation(task.label, tree, one) for task, tree in done for one in task.installs]
+    broken = {
+        one.dest for task in session.tasks if result.outcomes[task.label].tree is None for one in task.installs
+    }
+    items = [
+        Installation(task.label, tree, one)
+        for task in session.tasks
+        if (tree := result.outcomes[task.label].tree) is not None
+        for one in task.installs
+        if one.dest not in broken
+    ]
     report = install(session.store, Path(session.whole.root), items, known=labels(session.whole))
-    outputs = dict.fromkeys(one.dest for task, _ in done for one in task.installs)
+    outputs = dict.fromkeys(item.install.dest for item in items)
     return Installed(
         time=time.time(),
         written=tuple(report.written),

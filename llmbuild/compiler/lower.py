@@ -29,12 +29,15 @@ CONFIG_FILE = "mlc-chat-config.json"
 
 
 def resolve_target(compile_part: Mapping[str, Json]) -> tuple[str, Any]:
-    """The device kind ("cpu", "metal", …) and TVM's target from the compile part of a resolved target."""
+    """The device kind ("cpu", "metal", …) and TVM's target from the compile part of a resolved target.
+
+    A CPU is its own host: its device is "cpu", or the table of TVM's kind "llvm" that a target file resolves to.
+    """
     device, host = compile_part["device"], compile_part["host"]
     if not isinstance(host, Mapping):
         raise UsageError("the target has no host table", fix='give it a host, such as {kind = "llvm", mtriple = "…"}')
     try:
-        if device == "cpu":
+        if device == "cpu" or (isinstance(device, Mapping) and device.get("kind") == "llvm"):
             return "cpu", tvm.target.Target(_plain(host))
         if isinstance(device, Mapping):
             return str(device["kind"]), tvm.target.Target({**_plain(device), "host": _plain(host)})

@@ -52,5 +52,8 @@ def infer_model_type(config: Mapping[str, Json]) -> str:
             fix="set the model's model-type in the manifest",
         )
     raise InputError(
-        f"model type {model_type!r} is not supported", where=Where("config.json", key="model_type"), why=supported
+        f"model type {model_type!r} is not supported",
+        where=Where("config.json", key="model_type"),
+        why=supported,
+        fix=did_you_mean(str(model_type), FAMILIES),
     )

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 from llmbuild.engine import events
 from llmbuild.engine.executor import TaskFailure
 from llmbuild.report.errors import render_error
-from llmbuild.report.events import Explained, Installed
+from llmbuild.report.events import Checked, Explained, Installed
 from llmbuild.report.plan_text import reasons_line
 from llmbuild.report.style import Style, style_for
 from llmbuild.report.units import amount, seconds, size, tasks
@@ -58,6 +58,8 @@ class View:
                 self.line(failure_text(event, self.style, self._logs.get(event.label)), always=True)
             case events.CorruptBlob():
                 self.line(f"{self._word('drop', 'red')} {event.path}: it was damaged, what needs it is built again")
+            case Checked():
+                self.line(checked_text(event, self.style), always=bool(event.differences))
             case Installed():
                 self._outputs, self._restored = event.outputs, len(event.written) + len(event.restored)
                 for path in event.kept:
@@ -196,8 +198,8 @@ def failure_text(event: events.Failed, style: Style, log: str | None = None) -> 
     """A failed task: the error, the end of its log, where the whole log is, and how to run the task alone."""
     failure: TaskFailure = event.failure
     error = failure.to_error()
-    where = f" ({error.where})" if error.where else ""
-    error.what, error.where = f"{event.label} failed: {error.what}{where}", None
+    where = f"{error.where}: " if error.where else ""
+    error.what, error.where = f"{event.label} failed: {where}{error.what}", None
     lines = [render_error(error, style)]
     path = log or failure.log
     tail = failure.log_tail.rstrip().splitlines()[-_TAIL_LINES:]
@@ -208,4 +210,15 @@ def failure_text(event: events.Failed, style: Style, log: str | None = None) -> 
         lines.append(f"  log: {path}")
     if event.action:
         lines.append(f"  to run it alone: llmbuild exec {event.action[:16]}")
+    return "\n".join(lines)
+
+
+def checked_text(event: Checked, style: Style) -> str:
+    """A task that ran again: that its bytes are the same, or what is not."""
+    files = "1 file" if event.files == 1 else f"{event.files} files"
+    if not event.differences:
+        return f"{style.paint('same  ', 'green')} {event.label}: {files}, byte for byte ({seconds(event.wall_s)})"
+    lines = [f"{style.paint('differs', 'red')} {event.label}: the same inputs gave other bytes"]
+    lines += [f"  {difference}" for difference in event.differences]
+    lines.append(f"  to run it again: llmbuild exec {event.action[:16]}")
     return "\n".join(lines)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection
 from pathlib import PurePosixPath
 
-from llmbuild.errors import FetchError
+from llmbuild.errors import FetchError, InputError
 
 CONFIG_NAMES = ("config.json", "adapter_config.json")
 """What makes a directory a checkpoint or an adapter."""
@@ -60,7 +60,7 @@ def needed_files(names: Collection[str], source_format: str | None, where: str) 
                 "holds several GGUF files", where=where, why=", ".join(ggufs), fix="name one of them in the source"
             )
     if not configured or source_format == "gguf":
-        raise FetchError(
+        raise InputError(
             "is not a checkpoint",
             where=where,
             why="it holds no .gguf file"

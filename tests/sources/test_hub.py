@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llmbuild.errors import FetchError
+from llmbuild.errors import FetchError, LlmbuildError
 from llmbuild.manifest.lock import Lock, read_lock, write_lock
 from llmbuild.manifest.resolved import Source
 from tests.helpers.fetching import fetch_observed, fetch_source
@@ -36,7 +36,7 @@ def repo(the_hub: Hub) -> Repo:
 
 def error_of(root: Path, source: Source = SOURCE) -> str:
     """The message of a fetch that fails; nothing may be left in the output."""
-    with pytest.raises(FetchError) as caught:
+    with pytest.raises(LlmbuildError) as caught:
         fetch_source(source, root)
     assert not (root / "out").exists() or not any((root / "out").iterdir())
     assert TOKEN not in str(caught.value)
