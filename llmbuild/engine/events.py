@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, TypeAlias
 
 from llmbuild.canonical import Digest, Json
 from llmbuild.engine.executor import TaskFailure
@@ -27,25 +27,43 @@ class Event:
     time: float
 
     def to_json(self) -> dict[str, Json]:
-        return {
-            "v": EVENTS_VERSION,
-            "type": _kebab(type(self).__name__),
-            **{one.name.replace("_", "-"): _json(getattr(self, one.name)) for one in fields(self)},
-        }
+        name, keys = _layout(type(self))
+        value: dict[str, Json] = {"v": EVENTS_VERSION, "type": name}
+        for attribute, key in keys:
+            value[key] = _json(getattr(self, attribute))
+        return value
+
+
+_Layout: TypeAlias = tuple[str, tuple[tuple[str, str], ...]]
+_LAYOUTS: dict[str, _Layout] = {}
+
+
+def _layout(of: type[Event]) -> _Layout:
+    """The type's name in JSON, and each field with its key; found once, since a null build has an event for each task."""
+    found = _LAYOUTS.get(of.__name__)
+    if found is None:
+        keys = tuple((one.name, one.name.replace("_", "-")) for one in fields(of))
+        found = _LAYOUTS[of.__name__] = _kebab(of.__name__), keys
+    return found
 
 
 def _json(value: Any) -> Json:
     if isinstance(value, TaskFailure):
         return {name.replace("_", "-"): item for name, item in value.to_json().items()}
-    return list(value) if isinstance(value, tuple) else value
+    return [_json(item) for item in value] if isinstance(value, tuple) else value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanMade(Event):
-    """The build begins: the labels of all its tasks in plan order."""
+    """The build begins: the labels of all its tasks in plan order, and how many may run at a time.
+
+    `needs` has an entry for each task: the positions in `tasks` of those it reads from.  `project` is the project's name.
+    """
 
     tasks: tuple[str, ...]
     jobs: int
+    project: str = ""
+    needs: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +82,8 @@ class Queued(TaskEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started(TaskEvent):
+    """A worker begins to run the task."""
+
     action: Digest
 
 
@@ -100,15 +120,19 @@ class Finished(TaskEvent):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CachedTask(TaskEvent):
     """The result was there.  `source` is `store`, `build` (an equal task of this build ran) or `process` (another
-    process ran it while this one waited)."""
+    process ran it while this one waited).  `output_size` are its bytes, `wall_s` the seconds that it once took."""
 
     action: Digest
     output: Digest
     source: str
+    output_size: int = 0
+    wall_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed(TaskEvent):
+    """The task failed; `action` is null where not even its inputs could be read."""
+
     action: Digest | None
     failure: TaskFailure
 
@@ -130,7 +154,7 @@ class CorruptBlob(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Summary(Event):
-    """The build is over.  Counts of tasks by outcome, and the seconds it took."""
+    """The build is over.  Counts of tasks by outcome, the seconds it took, and the labels of the failed tasks."""
 
     ran: int
     cached: int

@@ -194,7 +194,9 @@ class Scheduler:
         """
         started = time.monotonic()
         build = self._start(tasks)
-        self._emit(events.PlanMade(time=time.time(), tasks=tuple(build.nodes), jobs=self._jobs))
+        self._emit(
+            events.PlanMade(time=time.time(), tasks=tuple(build.nodes), jobs=self._jobs, needs=_positions(build.nodes))
+        )
         self._store.cas.on_corrupt = self._report_corrupt
         try:
             with self._signals():
@@ -465,7 +467,15 @@ class Scheduler:
             )
         else:
             self._emit(
-                events.CachedTask(time=time.time(), label=label, action=node.digest, output=trace.output, source=source)
+                events.CachedTask(
+                    time=time.time(),
+                    label=label,
+                    action=node.digest,
+                    output=trace.output,
+                    source=source,
+                    output_size=trace.output_size,
+                    wall_s=trace.wall_s,
+                )
             )
         for dependent in build.dependents.get(label, ()):
             waiting = build.nodes[dependent].waiting_for
@@ -575,6 +585,11 @@ class Scheduler:
         finally:
             for number, old in before.items():
                 signal.signal(number, old)
+
+
+def _positions(nodes: Mapping[str, _Node]) -> tuple[tuple[int, ...], ...]:
+    """For each task the positions of those it reads from."""
+    return tuple(tuple(sorted({nodes[ref.task].order for ref in node.task.inputs.values()})) for node in nodes.values())
 
 
 def _input_size(build: _Build, task: Task) -> int:

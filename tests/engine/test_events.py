@@ -13,7 +13,7 @@ from llmbuild.errors import ExitCode, InputError
 def test_every_event_is_json_with_version_type_and_time() -> None:
     failure = TaskFailure.of(InputError("wrong", where="a.json", why="w", fix="f"))
     made: list[events.Event] = [
-        events.PlanMade(time=1.0, tasks=("a", "b"), jobs=2),
+        events.PlanMade(time=1.0, tasks=("a", "b"), jobs=2, project="p", needs=((), (0,))),
         events.Queued(time=1.0, label="a", action="d"),
         events.Started(time=1.0, label="a", action="d"),
         events.TaskProgress(time=1.0, label="a", done=1, total=2, unit="bytes"),
@@ -33,7 +33,9 @@ def test_every_event_is_json_with_version_type_and_time() -> None:
         assert (value["v"], value["time"]) == (1, 1.0)
         assert len(value) == len(dataclasses.fields(event)) + 2
         assert not any("_" in name for name in value)
-    assert made[0].to_json() == {"v": 1, "type": "plan-made", "time": 1.0, "tasks": ["a", "b"], "jobs": 2}
+    assert made[0].to_json() == {
+        "v": 1, "type": "plan-made", "time": 1.0, "tasks": ["a", "b"], "jobs": 2, "project": "p", "needs": [[], [0]],
+    }  # fmt: skip
     assert made[7].to_json()["failure"]["exit-code"] == 3  # type: ignore[index, call-overload]
 
 
