@@ -15,12 +15,16 @@ from pathlib import Path, PurePosixPath
 
 from llmbuild.canonical import Digest, digest_bytes, digest_file
 from llmbuild.engine import files, fs
+from llmbuild.engine.locks import guard
 from llmbuild.engine.tree import FileEntry, Tree
 from llmbuild.engine.verified import VerifiedMemo, stamp_of
 from llmbuild.errors import InputError, StoreError
 
 _HASH_ALWAYS = 64 << 10
 """Blobs up to this size are hashed at each read: that costs less than looking into the memo."""
+
+CLAIMS = "claims"
+"""A file in a process's scratch: the blobs that it wanted to write and found, one digest a line."""
 
 EMPTY_TREE = Tree(())
 
@@ -41,6 +45,7 @@ class Cas:
         self._prefix = f"{root}/"
         self._scratch = scratch
         self.memo = VerifiedMemo(root.parent / "verified")
+        self.guard_path = root.parent / "gc.lock"
         self.on_corrupt: Callable[[Digest, Path], None] = lambda _digest, _path: None
 
     def blob_path(self, digest: Digest) -> Path:
@@ -101,7 +106,7 @@ class Cas:
     def put_bytes(self, data: bytes) -> Digest:
         """Store bytes; returns their digest.  Raises StoreError."""
         digest = digest_bytes(data)
-        if not self.has(digest, len(data)):
+        if not self._claim(digest, len(data)):
             path = self.blob_path(digest)
             files.write_atomic(path, data, mode=0o444, scratch=self._scratch())
             self._remember(digest)
@@ -126,7 +131,7 @@ class Cas:
                 except OSError:
                     files.discard(temporary)
                     raise
-            if self.has(digest, size):
+            if self._claim(digest, size):
                 fs.current.unlink(temporary)
             else:
                 files.publish(temporary, self.blob_path(digest))
@@ -220,6 +225,23 @@ class Cas:
             fs.current.unlink(self.blob_path(digest))
 
     # Verification.
+
+    def _claim(self, digest: Digest, size: int) -> bool:
+        """Whether the blob is here already.  If so, it stays here while this process lives.
+
+        Until a trace refers to it, nothing else tells a collection that goes on beside us that it is needed.
+        """
+        if not self.has(digest, size):
+            return False
+        with guard(self.guard_path, exclusive=False):
+            if not self.has(digest, size):
+                return False
+            try:
+                fs.current.append(self._scratch() / CLAIMS, f"{digest}\n".encode())
+            except OSError:
+                # Without the claim the blob is written once more, which says clearly what is wrong with the disk.
+                return False
+        return True
 
     def _verify(self, digest: Digest, size: int | None) -> None:
         path = f"{self._prefix}{digest[:2]}/{digest[2:]}"

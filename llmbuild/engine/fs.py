@@ -76,6 +76,10 @@ class FileSystem:
     def rmdir(self, path: Path) -> None:
         path.rmdir()
 
+    def touch(self, path: Path) -> None:
+        """Set a file's modification time to now."""
+        os.utime(path)
+
 
 current: FileSystem = FileSystem()
 """The file system in use.  Read it as `fs.current` at each call, never by `from … import current`."""

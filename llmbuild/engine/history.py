@@ -6,12 +6,16 @@ When it is lost, the index over traces answers instead.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from llmbuild.canonical import Digest, canonical_json, digest_bytes
-from llmbuild.engine import files
+from llmbuild.engine import files, fs
+
+_BUILD_GRAIN_S = 3600.0
 
 
 class History:
@@ -37,6 +41,10 @@ class History:
         """Record what labels were built from now; writes only when something is new.  Raises StoreError."""
         before = self.last()
         if all(before.get(label) == digest for label, digest in actions.items()):
+            # The file's mtime is the time of the last build, which says what a collection has to keep.
+            with contextlib.suppress(OSError):
+                if time.time() - self.path.stat().st_mtime > _BUILD_GRAIN_S:
+                    fs.current.touch(self.path)
             return
         self._last = {**before, **actions}
         files.write_atomic(

@@ -10,7 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,38 @@ class Owner:
 
     pid: int
     label: str
+
+
+@contextlib.contextmanager
+def guard(path: Path, *, exclusive: bool) -> Iterator[None]:
+    """Hold a lock that many share or one has alone, waiting for it.
+
+    Whoever takes a blob for its own that was there already shares it; a collection that removes blobs has it alone.
+    Raises StoreError when the lock file cannot be made.
+    """
+    with fs.translate_errors("take a lock", path):
+        fs.current.mkdir(path.parent)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(fd)
+
+
+def is_held(path: Path) -> bool:
+    """Whether some process holds the lock right now; a lock file that is missing or closed to us is not held."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 class FileLock:

@@ -10,6 +10,7 @@ scratch/              temporary files, each owner's in a directory that it holds
 projects/             the last action of each label
 index/                a cache over the traces
 verified, stat.json   memos of digests
+gc.lock               taken by collections, and by whoever reuses a blob that no trace names yet
 version               the layout's number
 """
 
@@ -32,6 +33,7 @@ from llmbuild.engine.action import Action, Input, JsonInput, TreeInput
 from llmbuild.engine.cas import Cas
 from llmbuild.engine.history import History
 from llmbuild.engine.locks import FileLock
+from llmbuild.engine.settings import read_settings
 from llmbuild.engine.statcache import StatCache
 from llmbuild.engine.trace import TraceStore
 from llmbuild.errors import StoreError, UsageError
@@ -43,10 +45,13 @@ LAYOUT_VERSION = 1
 
 
 def default_root(environ: Mapping[str, str] | None = None) -> Path:
-    """The store's directory: $LLMBUILD_CACHE, else $XDG_CACHE_HOME/llmbuild, else ~/.cache/llmbuild."""
+    """The store's directory: $LLMBUILD_CACHE, else the user's `cache-dir` setting, else $XDG_CACHE_HOME/llmbuild, else
+    ~/.cache/llmbuild.  Raises UsageError when the settings are wrong."""
     environ = os.environ if environ is None else environ
     if chosen := environ.get("LLMBUILD_CACHE"):
         return Path(chosen).expanduser().absolute()
+    if (configured := read_settings(environ).cache_dir) is not None:
+        return configured
     base = environ.get("XDG_CACHE_HOME")
     # The XDG specification says that relative paths in its variables are to be ignored.
     cache = Path(base) if base and Path(base).is_absolute() else Path("~/.cache").expanduser()
@@ -101,17 +106,17 @@ class Store:
         """Where an action's output goes while it runs, and stays when it fails."""
         return self.root / "logs" / f"{action}.log"
 
-    # Action records.
-
-    def action_path(self, action: Digest) -> Path:
-        return self.root / "actions" / action[:2] / f"{action[2:]}.json"
-
     def resume_path(self, action: Digest) -> Path:
         """Where a resumable action keeps what it has done, until it has succeeded.
 
         It belongs to whoever holds the action's lock, and is safe to remove when nobody does.
         """
         return self.root / "resume" / action
+
+    # Action records.
+
+    def action_path(self, action: Digest) -> Path:
+        return self.root / "actions" / action[:2] / f"{action[2:]}.json"
 
     def put_action(self, record: ActionRecord) -> Digest:
         """Write an action's record, so that any process that reaches the store can run it."""

@@ -7,8 +7,11 @@ are the truth; everything else that is known about past runs is made from them.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +21,7 @@ from llmbuild.canonical import Digest, Json, canonical_json, digest_bytes
 from llmbuild.engine import files, fs
 
 TRACE_FORMAT = 1
+_USE_GRAIN_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +46,11 @@ class Trace:
     peak_rss: int
     log: Digest | None
     finished: float
+    input_size: int = 0
 
     def to_bytes(self) -> bytes:
         body = canonical_json({"format": TRACE_FORMAT, **asdict(self)})
         return body + b"\n" + digest_bytes(body).encode() + b"\n"
-    input_size: int = 0
 
     @staticmethod
     def from_bytes(data: bytes) -> Trace:
@@ -86,6 +90,14 @@ class TraceStore:
     def put(self, trace: Trace) -> None:
         """Write a trace durably.  From here on its output counts as built.  Raises StoreError."""
         files.write_atomic(self.path(trace.action), trace.to_bytes(), durable=True, scratch=self._scratch())
+
+    def mark_used(self, action: Digest) -> None:
+        """Set the last use of a trace, its file's mtime, to now, if the one it has is older than a minute."""
+        path = f"{self._prefix}{action[:2]}/{action[2:]}.json"
+        # A trace that is missing, or another user's, is not marked; what matters is only how long it stays.
+        with contextlib.suppress(OSError):
+            if time.time() - os.stat(path).st_mtime > _USE_GRAIN_S:  # noqa: PTH116 - once a task of a null build.
+                fs.current.touch(Path(path))
 
     def remove(self, action: Digest) -> None:
         with fs.translate_errors("remove a trace", self.path(action)):

@@ -1,0 +1,84 @@
+"""A user's own settings, `~/.config/llmbuild/config.toml`: what holds for all projects on a machine and changes no result.
+
+    cache-dir = "/data/llmbuild"    # where the store is
+    max-size = "50GB"               # what `llmbuild cache gc` shrinks it to
+    jobs = 4                        # tasks at a time
+
+Command-line options go before environment variables, and those before this file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from llmbuild.engine.limits import parse_size
+from llmbuild.errors import LlmbuildError, MultiError, UsageError, did_you_mean
+
+KEYS = ("cache-dir", "max-size", "jobs")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the file says; None for what it does not.  `max_size` is in bytes."""
+
+    cache_dir: Path | None = None
+    max_size: int | None = None
+    jobs: int | None = None
+
+
+def settings_path(environ: Mapping[str, str] | None = None) -> Path:
+    """$XDG_CONFIG_HOME/llmbuild/config.toml, else ~/.config/llmbuild/config.toml."""
+    environ = os.environ if environ is None else environ
+    base = environ.get("XDG_CONFIG_HOME")
+    # The XDG specification says that relative paths in its variables are to be ignored.
+    config = Path(base) if base and Path(base).is_absolute() else Path("~/.config").expanduser()
+    return config / "llmbuild" / "config.toml"
+
+
+def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """The user's settings; all empty when there is no file.
+
+    Raises UsageError, or a MultiError, with the line of everything that is wrong.
+    """
+    path = settings_path(environ)
+    if not path.exists():
+        return Settings()
+    # TOML costs milliseconds at start-up, which only users of the file pay.
+    from llmbuild.tomlfile import read_toml
+
+    file = read_toml(path)
+    errors: list[LlmbuildError] = []
+
+    def wrong(key: str, what: str, fix: str | None) -> None:
+        errors.append(UsageError(what, where=file.where((key,)), fix=fix))
+
+    for key in file.data:
+        if key not in KEYS:
+            wrong(key, "there is no such setting", did_you_mean(key, KEYS) or f"the settings are {', '.join(KEYS)}")
+    cache_dir: Path | None = None
+    max_size: int | None = None
+    jobs: int | None = None
+    if "cache-dir" in file.data:
+        value = file.data["cache-dir"]
+        cache_dir = Path(value).expanduser() if isinstance(value, str) else None
+        if cache_dir is None or not cache_dir.is_absolute():
+            wrong("cache-dir", "the cache directory must be an absolute path", 'write cache-dir = "/data/llmbuild"')
+    if "max-size" in file.data:
+        value = file.data["max-size"]
+        try:
+            max_size = parse_size(value) if isinstance(value, str) else None
+        except UsageError:
+            max_size = None
+        if max_size is None:
+            wrong("max-size", "this is not a size", 'write max-size = "50GB"')
+    if "jobs" in file.data:
+        value = file.data["jobs"]
+        jobs = value if isinstance(value, int) and not isinstance(value, bool) and value >= 1 else None
+        if jobs is None:
+            wrong("jobs", "this is not a number of tasks", "write jobs = 4")
+    if errors:
+        raise errors[0] if len(errors) == 1 else MultiError(errors)
+    return Settings(cache_dir, max_size, jobs)
