@@ -76,7 +76,8 @@ class StoreKnowledge:
         data = self._made.get(digest)
         try:
             return self._store.cas.get_tree(digest) if data is None else Tree.from_bytes(data)
-        except StoreError:
+        except (StoreError, ValueError, TypeError):
+            # It is gone, or it is no tree: the task read a projected value before, or does so now.
             return None
 
     def json_value(self, digest: Digest) -> Json:

@@ -37,6 +37,8 @@ class Tree:
     def from_bytes(data: bytes) -> Tree:
         """Parse a tree blob; raises ValueError when the bytes are not one."""
         rows = json.loads(data)
+        if not isinstance(rows, list):
+            raise ValueError("a tree is a list of files")
         return Tree.of(FileEntry(path, digest, size, executable) for path, digest, size, executable in rows)
 
     @property
