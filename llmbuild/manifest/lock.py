@@ -9,8 +9,12 @@
     "config.json" = { git-sha1 = "…", size = 651 }
     "model.safetensors" = { sha256 = "…", size = 269060552 }
 
+    [sources."path:checkpoint".files]
+    "model.safetensors" = { sha256 = "…", size = 269060552 }
+
     [toolchain]
-    apache-tvm = "0.27.0.post1"
+    apache-tvm = "0.27.0.post1+sha256.…"
+    python = "3.12.4"
 
 Written by `llmbuild lock` and by a build that meets a source for the first time; sorted, so that it merges well.
 """
@@ -22,7 +26,6 @@ import json
 import os
 import re
 import tempfile
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -47,7 +50,7 @@ class Lock:
         self.changed = False
 
     def get(self, key: str) -> Mapping[str, Any] | None:
-        """A source's pin: {"commit"?, "files"?: {name: {"size"?, "sha256" | "git-sha1"}}}."""
+        """A source's pin (see sources/pins.py), or None."""
         return self.sources.get(key)
 
     def put(self, key: str, pin: Mapping[str, Json]) -> None:
@@ -61,13 +64,24 @@ class Lock:
         if self.sources.pop(key, None) is not None:
             self.changed = True
 
+    def record_tool(self, name: str, identity: str) -> None:
+        """Record what a tool is."""
+        if self.toolchain.get(name) != identity:
+            self.toolchain[name] = identity
+            self.changed = True
+
+    def copy(self) -> Lock:
+        """An independent lock with the same content, which counts as unchanged."""
+        lock = Lock(self.sources)
+        lock.toolchain = dict(self.toolchain)
+        return lock
+
     def to_toml(self) -> str:
         """The file's text: the same for equal locks."""
         lines = [_HEADER, f"version = {VERSION}\n"]
         for key, pin in sorted(self.sources.items()):
             lines.append(f"\n[sources.{_quoted(key)}]\n")
-            if "commit" in pin:
-                lines.append(f"commit = {_quoted(pin['commit'])}\n")
+            lines += [f"{name} = {_quoted(pin[name])}\n" for name in ("commit", "sha256") if name in pin]
             if pin.get("files"):
                 lines.append(f"\n[sources.{_quoted(key)}.files]\n")
                 lines.extend(f"{_quoted(name)} = {_inline(entry)}\n" for name, entry in sorted(pin["files"].items()))
@@ -85,6 +99,13 @@ def read_lock(path: Path) -> Lock:
         return Lock()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError("the lock file cannot be read", where=path.name, why=str(error)) from error
+    return parse_lock(path, text)
+
+
+def parse_lock(path: Path, text: str) -> Lock:
+    """The lock in a file's text; `path` is for messages.  Raises UsageError."""
+    import tomllib
+
     try:
         content = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
@@ -142,9 +163,10 @@ def _inline(entry: Mapping[str, Any]) -> str:
 
 def _checked_pin(path: Path, pin: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     """A pin whose parts have the right form: a wrong one must not be taken for a promise."""
-    _check_keys(path, pin, ("commit", "files"), key)
-    if "commit" in pin and not _matches(_COMMIT, pin["commit"]):
-        raise _wrong(path, "must be 40 lower-case hexadecimal digits", f"{key}.commit")
+    _check_keys(path, pin, ("commit", "sha256", "files"), key)
+    for part, pattern, digits in (("commit", _COMMIT, 40), ("sha256", _SHA256, 64)):
+        if part in pin and not _matches(pattern, pin[part]):
+            raise _wrong(path, f"must be {digits} lower-case hexadecimal digits", f"{key}.{part}")
     if key.startswith("sources.hf:") and "commit" not in pin:
         raise _wrong(path, "has no commit", key)
     for name, value in _table(path, pin.get("files", {}), f"{key}.files").items():

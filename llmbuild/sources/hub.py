@@ -19,6 +19,7 @@ from llmbuild.canonical import Json
 from llmbuild.errors import FetchError, did_you_mean
 from llmbuild.sources import http
 from llmbuild.sources.copying import Meter, Progress
+from llmbuild.sources.held import take
 from llmbuild.sources.http import Promise, download, shown
 from llmbuild.sources.select import needed_files, output_name
 
@@ -38,8 +39,8 @@ class Pin:
         """As the lock file holds it."""
         files: dict[str, Json] = {}
         for name, promise in sorted(self.files.items()):
-            digest = {"sha256": promise.sha256} if promise.sha256 else {"git-sha1": promise.git_sha1}
-            files[name] = {**({} if promise.size is None else {"size": promise.size}), **digest}
+            known = {"size": promise.size, "sha256": promise.sha256, "git-sha1": promise.git_sha1}
+            files[name] = {key: value for key, value in known.items() if value is not None}
         return {"commit": self.commit, "files": files}
 
     @staticmethod
@@ -77,15 +78,18 @@ def resolve(repo: str, revision: str, path: str | None, source_format: str | Non
     return Pin(info.sha, {name: _promise(siblings[name], where) for name in names})
 
 
-def fetch(repo: str, pin: Pin, out: Path, partial: Path, progress: Progress) -> None:
-    """Download the files of a pinned revision into `out`."""
+def fetch(repo: str, pin: Pin, out: Path, partial: Path, progress: Progress, *, have: Path | None = None) -> None:
+    """Put the files of a pinned revision into `out`: taken from the blobs in `have`, or downloaded."""
     total = sum(promise.size or 0 for promise in pin.files.values())
     meter = Meter(progress, total)
     token = _token()
     for name, promise in pin.files.items():
+        dest = out / output_name(name)
+        if take(have, promise.sha256, dest, meter.add):
+            continue
         download(
             f"{endpoint()}/{repo}/resolve/{pin.commit}/{urllib.parse.quote(name)}",
-            out / output_name(name),
+            dest,
             promise,
             partial=partial,
             add=meter.add,

