@@ -13,6 +13,7 @@ from typing import Any
 
 from llmbuild.canonical import Json
 from llmbuild.errors import InputError, Where
+from llmbuild.tasks.architectures import ARCHITECTURES
 from llmbuild.tasks.kind import Job, TaskKind
 
 CONFIG_FILE = "mlc-chat-config.json"
@@ -156,16 +157,33 @@ def _expected(name: str) -> str:
     return "a token id or a list of token ids" if name == "eos_token_id" else "a token id"
 
 
+_CHECKPOINTS = (
+    "files",
+    "gguf",
+    "gguf_checkpoint",
+    "gguf_config",
+    "gguf_names",
+    "gguf_tokenizer",
+    "huggingface",
+    "open",
+    "safetensors",
+    "tensor",
+    "torch_machine",
+    "torch_pickle",
+)
+"""All but the adapters."""
+
 KIND = TaskKind(
     name="config",
     version=1,
     params=("quantization", "model-type", "conversation", "metadata", "generation", "preset"),
     sources=(
         "llmbuild.tasks.config",
+        "llmbuild.tasks.architectures",
         "llmbuild.tasks.kind",
         "llmbuild.conversation.tokenizer_info",
-        "llmbuild.models",
-        "llmbuild.checkpoints",
+        *ARCHITECTURES,
+        *(f"llmbuild.checkpoints.{module}" for module in _CHECKPOINTS),
         "llmbuild.canonical",
         "llmbuild.errors",
     ),

@@ -26,7 +26,13 @@ KIND = TaskKind(
     name="link",
     version=1,
     params=("artifact", "link", "system-lib-prefix"),
-    sources=("llmbuild.linkers", "llmbuild.tasks.link"),
+    sources=(
+        "llmbuild.tasks.link",
+        "llmbuild.tasks.kind",
+        "llmbuild.linkers",
+        "llmbuild.canonical",
+        "llmbuild.errors",
+    ),
     tools=("linker",),
     run=run,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from llmbuild.tasks.architectures import ARCHITECTURES
 from llmbuild.tasks.kind import Job, TaskKind
 
 COMPILE_FIELDS = (
@@ -55,11 +56,21 @@ KIND = TaskKind(
     sources=(
         "llmbuild.canonical",
         "llmbuild.compiler",
-        "llmbuild.models",
+        "llmbuild.errors",
+        *ARCHITECTURES,
+        "llmbuild.models.build",
+        "llmbuild.models.decoder",
+        "llmbuild.models.kv_cache",
+        "llmbuild.models.parts",
         "llmbuild.quantization.layers",
         "llmbuild.quantization.scheme",
+        "llmbuild.tasks.architectures",
+        "llmbuild.tasks.kind",
         "llmbuild.tasks.lower",
     ),
     tools=("apache-tvm", "apache-tvm-ffi"),
     run=run,
+    preload=("tvm", "llmbuild.compiler.lower"),
+    typical_seconds=30.0,
+    typical_memory=1 << 30,
 )

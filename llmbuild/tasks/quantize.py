@@ -8,6 +8,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+from llmbuild.tasks.architectures import ARCHITECTURES
 from llmbuild.tasks.kind import Job, TaskKind
 
 if TYPE_CHECKING:
@@ -52,23 +53,20 @@ def run(job: Job) -> None:
     )
 
 
-_FAMILIES = ("gpt_neox", "llama", "mistral", "qwen2", "qwen3")
-_DESCRIPTION = ("architecture", "configuration", "family", "parameter", "parameters", "registry", "spec")
-
 KIND = TaskKind(
     name="quantize",
     version=1,
     params=("scheme", "model-type", "source-format", "float32"),
     sources=(
         "llmbuild.tasks.quantize",
+        "llmbuild.tasks.architectures",
         "llmbuild.tasks.kind",
         "llmbuild.quantization.convert",
         "llmbuild.quantization.pack",
         "llmbuild.quantization.scheme",
         "llmbuild.quantization.shards",
         "llmbuild.quantization.tensor_index",
-        # How a family lists its parameters, but not how it builds a module: new kernels do not quantize again.
-        *(f"llmbuild.models.{module}" for module in (*_DESCRIPTION, *_FAMILIES)),
+        *ARCHITECTURES,
         "llmbuild.checkpoints",
         "llmbuild.canonical",
         "llmbuild.errors",

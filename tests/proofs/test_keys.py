@@ -1,0 +1,466 @@
+"""Keys hold what a kind declares and nothing else, and what a kind declares is what its code uses.
+
+Every case here is generated from the declarations (`llmbuild.tasks.*.KIND`) and from the code, through the real graph.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import fnmatch
+import json
+import sys
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmbuild.canonical import Digest, Json, digest_bytes
+from llmbuild.cli import toolchain
+from llmbuild.cli.toolchain import Toolchain
+from llmbuild.engine.bind import bind
+from llmbuild.engine.tree import FileEntry, Tree
+from llmbuild.manifest.resolved import Project, Source
+from llmbuild.plan.graph import CONFIG_FILES, OBJECT_FILES, WEIGHT_FILES, expand
+from llmbuild.plan.observed import Observation, Observed
+from llmbuild.tasks.kind import Job, TaskKind
+from llmbuild.tasks.lower import COMPILE_FIELDS
+from llmbuild.tasks.registry import KIND_NAMES, load_kind
+from tests.helpers import plans
+from tests.helpers.imports import PACKAGE, closure, inits_on_the_way, module_name
+from tests.helpers.plans import edit_model, edit_platform
+
+KINDS: Mapping[str, TaskKind] = {name: load_kind(name) for name in KIND_NAMES}
+TOOL_NAMES = sorted({tool for kind in KINDS.values() for tool in kind.tools} - toolchain.PER_TASK_TOOLS)
+
+CHECKPOINT_FILES = (
+    *("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json"),
+    *("pytorch_model.bin", "pytorch_model.bin.index.json", "weights.gguf", "quantize_config.json", "quant_config.json"),
+    *("config.json", "generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json"),
+    *("special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"),
+    *("README.md", "LICENSE", "training_args.json", "onnx/model.onnx", "chat_template.jinja"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    """A project, the world it is planned in, and what its tasks have written."""
+
+    project: Project
+    observed: Observed
+    outputs: Mapping[str, Mapping[str, bytes]]
+
+    def keys(self, kinds: Mapping[str, TaskKind] = KINDS) -> dict[str, Digest]:
+        """Kind -> digest of its (only) action."""
+        found: dict[str, Digest] = {}
+        trees: dict[str, Tree] = {}
+        blobs: dict[Digest, bytes] = {}
+        for task in expand(self.project, self.observed, kinds, COMPILE_FIELDS):
+            files = self.outputs.get(task.kind, {})
+            blobs |= {digest_bytes(data): data for data in files.values()}
+            trees[task.label] = Tree.of(FileEntry(p, digest_bytes(data), len(data)) for p, data in files.items())
+            found[task.kind] = bind(task, trees, blobs.__getitem__).action.digest
+        return found
+
+    def flipped(self, other: Scene) -> set[str]:
+        """The kinds whose key differs in another scene."""
+        mine, others = self.keys(), other.keys()
+        assert mine.keys() == others.keys()
+        return {kind for kind in mine if mine[kind] != others[kind]}
+
+
+@cache
+def chat_config() -> Mapping[str, Any]:
+    """What the config task really writes, for a preset."""
+    import tempfile
+
+    from llmbuild.conversation.templates import resolve_template
+    from llmbuild.models.presets import presets
+
+    with tempfile.TemporaryDirectory() as place:
+        out = Path(place)
+        params: dict[str, Json] = {
+            "quantization": "q4f32_1",
+            "model-type": None,
+            "conversation": resolve_template("chatml", out),
+            "metadata": {},
+            "generation": {},
+            "preset": next(iter(presets().values())),
+        }
+        assert params.keys() == set(KINDS["config"].params)
+        KINDS["config"].run(Job(params, {}, {}, out, out, lambda done, total, unit="": None))
+        value: dict[str, Any] = json.loads((out / "mlc-chat-config.json").read_bytes())
+    return value
+
+
+def scene() -> Scene:
+    of = plans.project()
+    world = plans.observed(of)
+    world = dataclasses.replace(
+        world,
+        tools={
+            name: {**{tool: "1.0" for tool in kind.tools if tool in TOOL_NAMES}, "llmbuild sources": f"{name} sources"}
+            for name, kind in KINDS.items()
+        },
+    )
+    outputs = {
+        "fetch": {path: path.encode() for path in CHECKPOINT_FILES},
+        "config": {"mlc-chat-config.json": json.dumps(chat_config()).encode(), "tokenizer.json": b"{}"},
+        "lower": {"lib0.o": b"lib0", "devc.o": b"devc", "metadata.json": b"{}"},
+    }
+    return Scene(of, world, outputs)
+
+
+def declaring(*params: str) -> set[str]:
+    return {name for name, kind in KINDS.items() if set(params) & set(kind.params)}
+
+
+def edit_project(change: Callable[[Project], Project]) -> Callable[[Scene], Scene]:
+    return lambda one: dataclasses.replace(one, project=change(one.project))
+
+
+def edit_source(params: Mapping[str, Json], hints: Mapping[str, Json]) -> Callable[[Scene], Scene]:
+    def edit(one: Scene) -> Scene:
+        before = one.observed.sources["smollm2"]
+        source = Observation({**before.params, **params}, {**before.hints, **hints})
+        return dataclasses.replace(one, observed=dataclasses.replace(one.observed, sources={"smollm2": source}))
+
+    return edit
+
+
+def edit_scheme(**changes: Any) -> Callable[[Scene], Scene]:
+    def change(of: Project) -> Project:
+        scheme = dataclasses.replace(of.schemes["q4f32_1"], **changes)
+        return dataclasses.replace(of, schemes={"q4f32_1": scheme})
+
+    return edit_project(change)
+
+
+def edit_cell(**changes: Any) -> Callable[[Scene], Scene]:
+    return edit_project(
+        lambda of: dataclasses.replace(of, matrix=(dataclasses.replace(of.matrix[0], **changes),))  # type: ignore[arg-type]
+    )
+
+
+def rename(field: str) -> Callable[[Scene], Scene]:
+    """Give the model or the platform another name."""
+
+    def change(one: Scene) -> Scene:
+        of, world = one.project, one.observed
+        cell = dataclasses.replace(of.matrix[0], **{field: "renamed"})
+        if field == "model":
+            of = dataclasses.replace(of, models={"renamed": dataclasses.replace(of.models["smollm2"], name="renamed")})
+            world = dataclasses.replace(world, sources={"renamed": world.sources["smollm2"]})
+        else:
+            moved = dataclasses.replace(of.platforms["native"], name="renamed")
+            of = dataclasses.replace(of, platforms={"renamed": moved})
+            world = dataclasses.replace(world, linkers={"renamed": world.linkers["native"]})
+        return dataclasses.replace(one, project=dataclasses.replace(of, matrix=(cell,)), observed=world)
+
+    return change
+
+
+# Every value of a manifest, with the parameters that carry it; () means that no key may hold it.
+EDITS: dict[str, tuple[Callable[[Scene], Scene], tuple[str, ...]]] = {
+    "model.model_type": (edit_project(lambda of: edit_model(of, model_type="mistral")), ("model-type",)),
+    "model.source_format": (edit_project(lambda of: edit_model(of, source_format="gguf")), ("source-format",)),
+    "model.float32": (edit_project(lambda of: edit_model(of, float32="exact")), ("float32",)),
+    "model.conversation": (edit_project(lambda of: edit_model(of, conversation={"name": "x"})), ("conversation",)),
+    "model.metadata": (edit_project(lambda of: edit_model(of, metadata={"context-window-size": 9})), ("metadata",)),
+    "model.generation": (edit_project(lambda of: edit_model(of, generation={"temperature": 0.5})), ("generation",)),
+    "model.source": (edit_project(lambda of: edit_model(of, source=Source("path", {"path": "elsewhere"}))), ()),
+    "model.name": (rename("model"), ()),
+    "model.adapter": (lambda one: one, ()),
+    "observed source": (edit_source({"source": {"kind": "hf"}}, {}), ("source",)),
+    "observed files": (edit_source({"files": {"model.safetensors": "0" * 64}}, {}), ("files",)),
+    "observed hints": (edit_source({}, {"path": "/somewhere/else"}), ()),
+    "scheme.name": (edit_scheme(name="mine"), ("scheme", "quantization")),
+    "scheme.bits": (edit_scheme(bits=3), ("scheme",)),
+    "scheme.dtype": (edit_scheme(dtype="float16"), ("scheme",)),
+    "scheme.group_size": (edit_scheme(group_size=64), ("scheme",)),
+    "scheme.layout": (edit_scheme(layout="KN"), ("scheme",)),
+    "scheme.quantize_embedding": (edit_scheme(quantize_embedding=False), ("scheme",)),
+    "scheme.quantize_head": (edit_scheme(quantize_head=False), ("scheme",)),
+    "platform.name": (rename("platform"), ()),
+    "platform.target": (edit_project(lambda of: edit_platform(of, target="renamed")), ()),
+    "platform.compile": (edit_project(lambda of: edit_platform(of, compile={"device": "cpu"})), ("target",)),
+    "platform.link": (edit_project(lambda of: edit_platform(of, link={"flags": ["-s"]})), ("link",)),
+    "platform.artifact": (edit_project(lambda of: edit_platform(of, artifact="tar")), ("artifact", "system-lib")),
+    "platform.metadata": (
+        edit_project(lambda of: edit_platform(of, metadata={"prefill-chunk-size": 1})),
+        ("overrides",),
+    ),
+    "platform.opt": (edit_project(lambda of: edit_platform(of, opt={"cudagraph": True})), ("opt",)),
+    "platform.system_lib_prefix": (
+        edit_project(lambda of: edit_platform(of, system_lib_prefix="x_")),
+        ("system-lib-prefix",),
+    ),
+    "combination.metadata": (edit_cell(metadata={"prefill-chunk-size": 2}), ("overrides",)),
+    "combination.library": (edit_cell(library="dist/libs/elsewhere.so"), ()),
+    "combination.weights": (edit_cell(weights="dist/elsewhere"), ()),
+    "project.name": (edit_project(lambda of: dataclasses.replace(of, name="renamed")), ()),
+    "project.file": (edit_project(lambda of: dataclasses.replace(of, file="other.toml")), ()),
+    "project.root": (edit_project(lambda of: dataclasses.replace(of, root="/elsewhere")), ()),
+    "project.output": (edit_project(lambda of: dataclasses.replace(of, output="out")), ()),
+}
+
+
+def test_the_edits_cover_every_value_of_a_project() -> None:
+    of = plans.project()
+    parts = {
+        "project": (of, {"models", "schemes", "platforms", "matrix"}),
+        "model": (of.models["smollm2"], set()),
+        "scheme": (of.schemes["q4f32_1"], set()),
+        "platform": (of.platforms["native"], set()),
+        "combination": (of.matrix[0], {"model", "scheme", "platform"}),
+    }
+    wanted = {
+        f"{name}.{one.name}"
+        for name, (part, but) in parts.items()
+        for one in dataclasses.fields(part)
+        if one.name not in but
+    }
+    assert wanted == {name for name in EDITS if "." in name}
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_a_value_flips_the_kinds_that_declare_it_and_no_others(name: str) -> None:
+    edit, params = EDITS[name]
+    before = scene()
+    assert before.flipped(edit(before)) == declaring(*params)
+
+
+def test_every_declared_parameter_is_reached_by_an_edit() -> None:
+    reached = {param for _, params in EDITS.values() for param in params} | {"preset"}
+    assert reached == {param for kind in KINDS.values() for param in kind.params}
+
+
+def test_a_preset_flips_config_alone() -> None:
+    of = plans.project(preset=("smollm2",))
+    before = dataclasses.replace(
+        scene(), project=of, observed=dataclasses.replace(scene().observed, presets={"smollm2": {"a": 1}})
+    )
+    after = dataclasses.replace(before, observed=dataclasses.replace(before.observed, presets={"smollm2": {"a": 2}}))
+    assert before.flipped(after) == declaring("preset") == {"config"}
+
+
+def test_an_adapter_is_an_input_of_quantize_alone() -> None:
+    before = scene()
+    of = plans.project(adapter=("smollm2",))
+    world = dataclasses.replace(before.observed, adapters=plans.observed(of).adapters)
+    tasks = {task.label: task for task in expand(of, world, KINDS, COMPILE_FIELDS)}
+    plain = {task.label: task for task in expand(before.project, before.observed, KINDS, COMPILE_FIELDS)}
+    changed = {label for label in plain if plain[label] != tasks[label]}
+    assert {plain[label].kind for label in changed} == {"quantize"}
+    assert tasks.keys() - plain.keys() == {"fetch[smollm2, adapter]"}
+
+
+@pytest.mark.parametrize("kind", KIND_NAMES)
+def test_every_leaf_of_every_parameter_is_in_the_key(kind: str) -> None:
+    one = scene()
+    task = next(task for task in expand(one.project, one.observed, KINDS, COMPILE_FIELDS) if task.kind == kind)
+    empty = dataclasses.replace(task, inputs={})
+    plain = bind(empty, {}, dict[Digest, bytes]().__getitem__).action.digest
+    seen = {plain}
+    leaves = list(leaf_edits(dict(task.params)))
+    assert len(leaves) >= len(KINDS[kind].params)
+    for params in leaves:
+        seen.add(bind(dataclasses.replace(empty, params=params), {}, dict[Digest, bytes]().__getitem__).action.digest)
+    # Each edit has a key of its own.
+    assert len(seen) == len(leaves) + 1
+    for field, value in {
+        "label": "x",
+        "hints": {"h": 1},
+        "installs": (),
+        "model": "m",
+        "scheme": "s",
+        "platform": "p",
+    }.items():
+        other = dataclasses.replace(empty, **{field: value})  # type: ignore[arg-type]
+        assert bind(other, {}, dict[Digest, bytes]().__getitem__).action.digest == plain, field
+    newer = dataclasses.replace(empty, version=task.version + 1)
+    assert bind(newer, {}, dict[Digest, bytes]().__getitem__).action.digest != plain
+
+
+def leaf_edits(value: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The value with each of its leaves changed, one at a time."""
+    edits: list[dict[str, Any]] = []
+    for name, item in value.items():
+        if isinstance(item, Mapping) and item:
+            edits += [{**value, name: inner} for inner in leaf_edits(item)]
+        else:
+            edits.append({**value, name: [item, "changed"]})
+    return edits
+
+
+# Inputs.
+
+
+@pytest.mark.parametrize("path", CHECKPOINT_FILES)
+def test_a_file_of_the_checkpoint_flips_the_kinds_that_select_it(path: str) -> None:
+    before = scene()
+    outputs = {**before.outputs, "fetch": {**before.outputs["fetch"], path: b"changed"}}
+    selecting = {"quantize": WEIGHT_FILES, "config": CONFIG_FILES}
+    wanted = {kind for kind, of in selecting.items() if any(fnmatch.fnmatchcase(path, p) for p in of.patterns)}
+    assert before.flipped(dataclasses.replace(before, outputs=outputs)) == wanted
+
+
+@pytest.mark.parametrize("path", ["lib0.o", "devc.o", "metadata.json", "new.o", "new.txt"])
+def test_an_object_of_lower_flips_link(path: str) -> None:
+    before = scene()
+    outputs = {**before.outputs, "lower": {**before.outputs["lower"], path: b"changed"}}
+    wanted = {"link"} if any(fnmatch.fnmatchcase(path, p) for p in OBJECT_FILES.patterns) else set()
+    assert before.flipped(dataclasses.replace(before, outputs=outputs)) == wanted
+
+
+@pytest.mark.parametrize("field", sorted({*chat_config(), *COMPILE_FIELDS, "unheard_of"}))
+def test_a_field_of_the_configuration_flips_lower_only_when_it_is_declared(field: str) -> None:
+    before = scene()
+    config = {**chat_config(), field: "changed"}
+    outputs = {
+        **before.outputs,
+        "config": {**before.outputs["config"], "mlc-chat-config.json": json.dumps(config).encode()},
+    }
+    wanted = {"lower"} if field in COMPILE_FIELDS else set()
+    assert before.flipped(dataclasses.replace(before, outputs=outputs)) == wanted
+
+
+def test_every_declared_field_is_one_that_config_writes() -> None:
+    assert set(COMPILE_FIELDS) <= set(chat_config())
+
+
+# Tools.
+
+
+class Bytes:
+    """Digests of files of which one may have other bytes."""
+
+    def __init__(self, changed: Path | None = None) -> None:
+        self.changed = changed
+
+    def digest(self, path: Path) -> Digest:
+        return digest_bytes(f"{path}{'!' if path == self.changed else ''}".encode())
+
+
+VERSIONS = dict.fromkeys((*TOOL_NAMES, "apache-tvm", "apache-tvm-ffi"), "1.0")
+
+
+def tools(changed: Path | None = None, versions: Mapping[str, str] = VERSIONS) -> dict[str, Mapping[str, str]]:
+    chain = Toolchain(Bytes(changed))
+    chain._versions = {toolchain._normal(name): version for name, version in versions.items()}
+    return {name: chain.tools_of(kind)[0] for name, kind in KINDS.items()}
+
+
+def flipped_by_tools(after: Mapping[str, Mapping[str, str]]) -> set[str]:
+    before = scene()
+    first = dataclasses.replace(before, observed=dataclasses.replace(before.observed, tools=tools()))
+    return first.flipped(dataclasses.replace(before, observed=dataclasses.replace(before.observed, tools=after)))
+
+
+@pytest.fixture
+def native(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """In place of TVM's installation: a package with two native libraries for each distribution."""
+    import importlib.machinery
+    import importlib.util
+
+    for package in toolchain.LIBRARIES.values():
+        (tmp_path / package / "lib").mkdir(parents=True)
+        for name in ("core.so", "lib/runtime.so.1"):
+            (tmp_path / package / name).write_bytes(b"")
+        (tmp_path / package / "module.py").write_bytes(b"")
+
+    def find(name: str, package: str | None = None) -> Any:
+        spec = importlib.machinery.ModuleSpec(name, None, is_package=True)
+        spec.submodule_search_locations = [str(tmp_path / name)]
+        return spec
+
+    monkeypatch.setattr(importlib.util, "find_spec", find)
+    return tmp_path
+
+
+@pytest.mark.parametrize("tool", TOOL_NAMES)
+def test_a_version_flips_the_kinds_that_declare_the_tool(native: Path, tool: str) -> None:
+    wanted = {name for name, kind in KINDS.items() if tool in kind.tools}
+    assert wanted
+    assert flipped_by_tools(tools(versions={**VERSIONS, tool: "2.0"})) == wanted
+    assert flipped_by_tools(tools(versions={**VERSIONS, "unused": "2.0"})) == set()
+
+
+@pytest.mark.parametrize("tool", sorted(toolchain.LIBRARIES))
+@pytest.mark.parametrize("library", ["core.so", "lib/runtime.so.1", "module.py"])
+def test_the_bytes_of_a_native_library_flip_the_kinds_that_declare_it(native: Path, tool: str, library: str) -> None:
+    changed = native / toolchain.LIBRARIES[tool] / library
+    wanted = {name for name, kind in KINDS.items() if tool in kind.tools and library != "module.py"}
+    assert flipped_by_tools(tools(changed)) == wanted
+
+
+def test_the_linker_flips_link_alone() -> None:
+    before = scene()
+    after = dataclasses.replace(before, observed=dataclasses.replace(before.observed, linkers={"native": "GNU ld 9"}))
+    assert before.flipped(after) == {name for name, kind in KINDS.items() if "linker" in kind.tools} == {"link"}
+
+
+def declared_files(kind: TaskKind) -> set[Path]:
+    return {Path(file) for name in kind.sources for file in toolchain._module_files(name)}
+
+
+def test_the_bytes_of_each_source_file_flip_the_kinds_that_declare_it(native: Path) -> None:
+    declared = {name: declared_files(kind) for name, kind in KINDS.items()}
+    files = sorted(path for path in PACKAGE.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    assert len(files) > 100
+    first = tools()
+    for path in files:
+        changed = tools(path)
+        assert {name for name in KINDS if changed[name] != first[name]} == {
+            name for name in KINDS if path in declared[name]
+        }, path
+
+
+# Declarations against the code.
+
+
+def only_says_what_it_is(path: Path) -> bool:
+    """Whether a module has nothing but its docstring."""
+    return all(
+        isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in ast.parse(path.read_text()).body
+    )
+
+
+@pytest.mark.parametrize("name", KIND_NAMES)
+def test_the_declared_sources_are_what_the_code_imports(name: str) -> None:
+    declared = declared_files(KINDS[name])
+    used = closure(f"llmbuild.tasks.{name}")
+    missing = {
+        path for path in used | inits_on_the_way(used) if path not in declared and not only_says_what_it_is(path)
+    }
+    assert sorted(map(module_name, missing)) == [], "used and not declared"
+    more = {path for path in declared - used if path.name != "__init__.py" or not only_says_what_it_is(path)}
+    assert sorted(str(path.relative_to(PACKAGE)) for path in more) == [], "declared and not used"
+
+
+PACKAGES = {"tvm": "apache-tvm", "tvm_ffi": "apache-tvm-ffi"}
+"""Distributions whose import name is another."""
+
+HARMLESS: Mapping[str, Mapping[str, str]] = {
+    "fetch": {"huggingface_hub": "what it downloads is held against digests"},
+    "config": dict.fromkeys(("numpy", "ml_dtypes", "gguf"), "only for tensors, and config reads none"),
+    "lower": {"numpy": "only for the shapes of parameters"},
+}
+"""Packages that a kind's code imports and whose version cannot change what it writes."""
+
+
+@pytest.mark.parametrize("name", KIND_NAMES)
+def test_the_declared_tools_are_the_packages_that_the_code_imports(name: str) -> None:
+    imported: set[str] = set()
+    for path in closure(f"llmbuild.tasks.{name}"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module is not None:
+                imported.add(node.module.split(".")[0])
+    imported -= {*sys.stdlib_module_names, "llmbuild"}
+    expected = {PACKAGES.get(package, package) for package in imported} - set(HARMLESS.get(name, {}))
+    assert expected == set(KINDS[name].tools) - toolchain.PER_TASK_TOOLS
+    assert set(HARMLESS.get(name, {})) <= imported
