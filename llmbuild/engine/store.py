@@ -75,6 +75,18 @@ class ActionRecord:
         }
 
 
+def parse_action(data: bytes) -> ActionRecord:
+    """The inverse of `ActionRecord.to_json`, from bytes; raises ValueError, KeyError, TypeError or AttributeError."""
+    record = json.loads(data)
+    key = record["key"]
+    inputs: dict[str, Input] = {
+        name: TreeInput(value["digest"]) if value["form"] == "tree" else JsonInput(value["digest"])
+        for name, value in key["inputs"].items()
+    }
+    action = Action(key["kind"], key["version"], key["params"], inputs, key["tools"], record["hints"])
+    return ActionRecord(action, record["label"], record["project"])
+
+
 class Store:
     """An open store.  Opening makes nothing on disk; the first write does.  Raises StoreError."""
 
@@ -131,14 +143,7 @@ class Store:
         """Read an action's record.  Raises StoreError when there is none or it is not the action its name says."""
         path = self.action_path(digest)
         try:
-            data = json.loads(path.read_bytes())
-            key = data["key"]
-            inputs: dict[str, Input] = {
-                name: TreeInput(value["digest"]) if value["form"] == "tree" else JsonInput(value["digest"])
-                for name, value in key["inputs"].items()
-            }
-            action = Action(key["kind"], key["version"], key["params"], inputs, key["tools"], data["hints"])
-            record = ActionRecord(action, data["label"], data["project"])
+            record = parse_action(path.read_bytes())
         except FileNotFoundError:
             raise StoreError(
                 f"no action {digest[:12]} in the cache",
@@ -147,7 +152,7 @@ class Store:
             ) from None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise StoreError("an action's record is damaged", where=str(path), why=str(error)) from error
-        if action.digest != digest:
+        if record.action.digest != digest:
             raise StoreError("an action's record is damaged", where=str(path), why="its digest is another one")
         return record
 

@@ -1,0 +1,198 @@
+"""Checking a whole store: every blob hashed, every trace read and its output looked for.
+
+Nothing that is found here endangers a build, which verifies all it reads.  An audit says it before a build has to.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from llmbuild.canonical import Digest, digest_file
+from llmbuild.engine import fs
+from llmbuild.engine.cas import EMPTY_TREE
+from llmbuild.engine.gc import leftovers
+from llmbuild.engine.locks import guard, is_held
+from llmbuild.engine.store import Store
+from llmbuild.engine.survey import is_digest
+from llmbuild.engine.trace import Trace
+from llmbuild.engine.tree import Tree
+from llmbuild.engine.verified import stamp_of
+from llmbuild.errors import StoreError
+from llmbuild.tasks.kind import Progress
+
+Fault: TypeAlias = Literal["corrupt-blob", "stray-file", "damaged-trace", "incomplete-trace", "damaged-action"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong.  `name` is the digest of the blob, trace or action, or the path of a stray file; `label`
+    the task of a trace; `detail` says what exactly is wrong."""
+
+    fault: Fault
+    name: str
+    detail: str
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """What an audit looked at and found.  `size` is in bytes; `leftovers` are of dead or failed tasks and do no harm."""
+
+    blobs: int
+    size: int
+    traces: int
+    actions: int
+    findings: tuple[Finding, ...]
+    leftovers: int
+    repaired: int = 0
+
+
+def no_progress(done: int, total: int, unit: str = "") -> None:
+    """For callers that show no progress."""
+
+
+def audit(store: Store, *, repair: bool = False, progress: Progress = no_progress) -> Audit:
+    """Check everything in a store; with `repair` also remove what is wrong, so that it is built again when needed.
+
+    No collection goes on meanwhile; builds may.  Raises StoreError when the store cannot be read, or not be repaired.
+    """
+    with guard(store.cas.guard_path, exclusive=False):
+        findings: list[Finding] = []
+        good = _blobs(store, findings, progress)
+        bad = {one.name for one in findings if one.fault == "corrupt-blob"}
+        traces = _traces(store, good, bad, findings)
+        actions = _actions(store, findings)
+        if repair:
+            for finding in findings:
+                _remove(store, finding)
+    dead = [path for path in (store.root / "scratch").glob("*.lock") if not is_held(path)]
+    left = len(leftovers(store, time.time())) + len(dead)
+    if repair:
+        store.clean_scratch()
+    return Audit(
+        blobs=len(good) + sum(one.fault == "corrupt-blob" for one in findings),
+        size=sum(good.values()),
+        traces=traces,
+        actions=actions,
+        findings=tuple(findings),
+        leftovers=left,
+        repaired=len(findings) if repair else 0,
+    )
+
+
+def _blobs(store: Store, findings: list[Finding], progress: Progress) -> dict[Digest, int]:
+    """Hash every blob; returns the size of each good one."""
+    paths: list[tuple[Digest, Path, os.stat_result]] = []
+    for path in sorted(store.cas.root.glob("*/*")) if store.cas.root.is_dir() else ():
+        name = path.parent.name + path.name
+        try:
+            status = path.lstat()
+        except FileNotFoundError:
+            continue
+        if is_digest(name) and stat.S_ISREG(status.st_mode):
+            paths.append((name, path, status))
+        elif not path.name.startswith("."):
+            findings.append(Finding("stray-file", str(path.relative_to(store.root)), "it is not named as a blob"))
+    total = sum(status.st_size for _, _, status in paths)
+    done = 0
+    good: dict[Digest, int] = {}
+
+    def hashed(item: tuple[str, Path, os.stat_result]) -> str | None:
+        try:
+            return digest_file(item[1])
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise fs.store_error(error, "read a blob", item[1]) from error
+
+    with ThreadPoolExecutor(_threads()) as pool:
+        for (name, _path, status), digest in zip(paths, pool.map(hashed, paths), strict=True):
+            done += status.st_size
+            progress(done, total, "bytes")
+            if digest == name:
+                good[name] = status.st_size
+                store.cas.memo.record(name, stamp_of(status))
+            elif digest is not None:
+                # A file that went meanwhile was taken by another process, and is not wrong.
+                findings.append(Finding("corrupt-blob", name, f"its content has the digest {digest}"))
+    return good
+
+
+def _traces(store: Store, good: dict[Digest, int], bad: set[Digest], findings: list[Finding]) -> int:
+    names = store.traces.names()
+    for action in names:
+        path = store.traces.path(action)
+        try:
+            trace = Trace.from_bytes(path.read_bytes())
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError) as error:
+            findings.append(Finding("damaged-trace", action, str(error)))
+            continue
+        if trace.action != action:
+            findings.append(Finding("damaged-trace", action, f"it is the trace of {trace.action}"))
+            continue
+        missing = _missing(store, trace, good, bad)
+        if missing is not None:
+            findings.append(Finding("incomplete-trace", action, missing, trace.label))
+    return len(names)
+
+
+def _missing(store: Store, trace: Trace, good: dict[Digest, int], bad: set[Digest]) -> str | None:
+    """What is missing of a trace's output, in words."""
+    if trace.output == EMPTY_TREE.digest:
+        return None
+
+    def present(digest: Digest, size: int | None = None) -> bool:
+        if digest in good:
+            return size in (None, good[digest])
+        # A build may have written it since blobs were listed.  A corrupt one stays for now: asking would drop it.
+        return digest not in bad and store.cas.has(digest, size)
+
+    if not present(trace.output):
+        return "its output tree is missing or corrupt"
+    try:
+        tree: Tree = store.cas.get_tree(trace.output)
+    except StoreError as error:
+        return str(error)
+    lost = [one.path for one in tree.files if not present(one.digest, one.size)]
+    if not lost:
+        return None
+    more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+    return f"{lost[0]}{more} of its output {'are' if more else 'is'} missing or corrupt"
+
+
+def _actions(store: Store, findings: list[Finding]) -> int:
+    count = 0
+    for path in sorted((store.root / "actions").glob("??/*.json")):
+        count += 1
+        digest = path.parent.name + path.stem
+        try:
+            store.get_action(digest)
+        except StoreError as error:
+            if path.exists():
+                findings.append(Finding("damaged-action", digest, error.why or error.what))
+    return count
+
+
+def _remove(store: Store, finding: Finding) -> None:
+    steps: dict[Fault, Callable[[], None]] = {
+        "corrupt-blob": lambda: store.cas.remove(finding.name),
+        "stray-file": lambda: fs.current.unlink(store.root / finding.name),
+        "damaged-trace": lambda: store.traces.remove(finding.name),
+        "incomplete-trace": lambda: store.traces.remove(finding.name),
+        "damaged-action": lambda: fs.current.unlink(store.action_path(finding.name)),
+    }
+    with fs.translate_errors("repair the cache", store.root / finding.name):
+        steps[finding.fault]()
+
+
+def _threads() -> int:
+    return min(8, os.cpu_count() or 1)
