@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
+import dataclasses
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from llmbuild.cli.common import STATE_DIR, add_selection
 from llmbuild.errors import ExitCode, StoreError, UsageError
@@ -17,10 +16,12 @@ from llmbuild.errors import ExitCode, StoreError, UsageError
 if TYPE_CHECKING:
     from llmbuild.canonical import Digest
     from llmbuild.cli.plan import Session
+    from llmbuild.cli.recording import Recording
     from llmbuild.engine import events
     from llmbuild.engine.executor import Executor, TaskFailure
     from llmbuild.engine.scheduler import BuildResult
     from llmbuild.engine.store import Store
+    from llmbuild.plan.planner import Built, Lost
     from llmbuild.plan.reasons import Reason
     from llmbuild.report.terminal import View
     from llmbuild.tasks.kind import Progress
@@ -66,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _build(args: argparse.Namespace, session: Session, memory: int | None) -> int:
+    from llmbuild.cli.recording import Recording
     from llmbuild.engine.predict import Predictor
     from llmbuild.engine.scheduler import Scheduler
     from llmbuild.errors import Interrupted
@@ -73,8 +75,9 @@ def _build(args: argparse.Namespace, session: Session, memory: int | None) -> in
     from llmbuild.tasks.registry import load_kind
 
     view = view_for(quiet=args.quiet)
-    with _event_file(args.events) as stream:
-        reporter = _Reporter(session, view, stream)
+    recording = Recording(Path(session.whole.root), args.events)
+    with recording:
+        reporter = _Reporter(session, view, recording)
         # The index is opened when the first task has to run, never by a null build.
         predictor = Predictor(lambda kind: session.store.index.recent(kind), load_kind, session.whole.root)  # noqa: PLW0108
         scheduler = Scheduler(
@@ -91,17 +94,32 @@ def _build(args: argparse.Namespace, session: Session, memory: int | None) -> in
         try:
             result = scheduler.run(session.tasks)
             reporter.emit(_install(session, result))
+            code = result.exit_code
         except Interrupted:
-            reporter.finish()
-            return ExitCode.INTERRUPTED
+            code = ExitCode.INTERRUPTED
         finally:
             view.close()
         reporter.finish()
+    _job_summary(recording.last)
     if reporter.ran:
         from llmbuild.cli.knowledge import remember_sources
 
         remember_sources(session.store, session.world.observed)
-    return result.exit_code
+    return code
+
+
+def _job_summary(events: Path) -> None:
+    """Append the summary of the build to the page of a CI job, where there is one (GitHub Actions names its file)."""
+    path = os.environ.get("GITHUB_STEP_SUMMARY")
+    if not path:
+        return
+    from llmbuild.cli.recording import read_events
+    from llmbuild.report.build_markdown import build_markdown
+    from llmbuild.report.build_report import build_report
+
+    # A page that cannot be written must not fail a build that is done.
+    with contextlib.suppress(OSError, StoreError), Path(path).open("a", encoding="utf-8") as stream:
+        stream.write(build_markdown(build_report(read_events(events))) + "\n")
 
 
 def _memory(asked: str | None) -> int | None:
@@ -145,20 +163,26 @@ class _LazyExecutor:
 
 
 class _Reporter:
-    """Takes the scheduler's events: adds the reasons, keeps the logs, and passes all on to the view and to --events."""
+    """Takes the scheduler's events: adds the reasons, keeps the logs, and passes all on to the view and to the record."""
 
-    def __init__(self, session: Session, view: View, stream: IO[str] | None) -> None:
+    def __init__(self, session: Session, view: View, recording: Recording) -> None:
         self.ran = False
         self._session = session
         self._view = view
-        self._stream = stream
+        self._recording = recording
         self._tasks = {task.label: task for task in session.tasks}
+        self._known: dict[str, Built | Lost | None] = {}
         self._summary: events.Summary | None = None
 
     def __call__(self, event: events.Event) -> None:
         from llmbuild.engine import events
 
         match event:
+            case events.PlanMade():
+                event = dataclasses.replace(event, project=self._session.whole.name)
+            case events.Queued():
+                # A quick task has its trace before its start is told, so what was known is looked up now.
+                self._known[event.label] = self._session.knowledge.recall(event.action)
             case events.Started():
                 self.ran = True
                 from llmbuild.report.events import Explained
@@ -181,15 +205,13 @@ class _Reporter:
 
     def emit(self, event: events.Event) -> None:
         """Pass an event on."""
-        if self._stream is not None:
-            self._stream.write(json.dumps(event.to_json(), ensure_ascii=False) + "\n")
+        self._recording.write(event)
         self._view(event)
 
     def finish(self) -> None:
         """The summary, last."""
         if self._summary is not None:
-            if self._stream is not None:
-                self._stream.write(json.dumps(self._summary.to_json()) + "\n")
+            self._recording.write(self._summary)
             self._view.summary(self._summary)
 
     def _reasons(self, label: str, digest: Digest) -> tuple[Reason, ...]:
@@ -198,7 +220,7 @@ class _Reporter:
 
         if label in self._session.force:
             return (Forced(),)
-        known = self._session.knowledge.recall(digest)
+        known = self._known.get(label)
         if isinstance(known, Lost):
             return (known.reason,)
         if known is not None:
@@ -232,9 +254,7 @@ def _install(session: Session, result: BuildResult) -> events.Event:
     from llmbuild.plan.graph import labels
     from llmbuild.report.events import Installed
 
-    broken = {
-        one.dest for task in session.tasks if result.outcomes[task.label].tree is None for one in task.installs
-    }
+    broken = {one.dest for task in session.tasks if result.outcomes[task.label].tree is None for one in task.installs}
     items = [
         Installation(task.label, tree, one)
         for task in session.tasks
@@ -252,17 +272,3 @@ def _install(session: Session, result: BuildResult) -> events.Event:
         kept=tuple(report.kept),
         outputs=tuple(outputs),
     )
-
-
-@contextlib.contextmanager
-def _event_file(path: Path | None) -> Iterator[IO[str] | None]:
-    """The open --events file.  Raises StoreError when it cannot be opened."""
-    if path is None:
-        yield None
-        return
-    try:
-        stream = path.open("w", encoding="utf-8", buffering=1)
-    except OSError as error:
-        raise StoreError("the events cannot be written", where=str(path), why=error.strerror or str(error)) from error
-    with stream:
-        yield stream

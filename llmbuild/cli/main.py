@@ -19,6 +19,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "build": ("llmbuild.cli.build", "build what is not up to date"),
     "plan": ("llmbuild.cli.plan", "show what a build would run, and why"),
     "why": ("llmbuild.cli.why", "explain one task: what changed, with old and new values"),
+    "report": (
+        "llmbuild.cli.report",
+        "tell what the last build did: causes, critical path, cache, slowest tasks, memory",
+    ),
     "verify": ("llmbuild.cli.verify", "load built libraries with their weights and run them"),
     "chat": ("llmbuild.cli.chat", "talk to a built model"),
     "targets": ("llmbuild.cli.targets", "list the targets, and what this machine can do for each"),

@@ -1,0 +1,140 @@
+"""The events of a build on disk: `.llmbuild/last-build.ndjson`, which `report` reads, and the file of --events.
+
+While a build runs its events grow in a file beside the last build's, which they replace when it ends, so that a reader
+finds one whole build.  A build that is killed leaves that file; it then counts as the last build, without an end.  What
+needs no work has no such file: its few events are written at once, at the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from llmbuild.cli.common import STATE_DIR
+from llmbuild.errors import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from llmbuild.engine.events import Event
+
+LAST_BUILD = "last-build.ndjson"
+_RUNNING = "last-build-{pid}.partial.ndjson"
+_QUIET = frozenset({"PlanMade", "CachedTask"})
+"""Events of a build that has nothing to do, as far as it got."""
+
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+class Recording:
+    """Writes events as JSON lines while a build runs; use it as a context manager.
+
+    Raises StoreError when the --events file cannot be opened or written.  A project directory that cannot be written
+    costs the record of the last build and nothing else.
+    """
+
+    def __init__(self, root: Path, also: Path | None = None) -> None:
+        self.last = root / STATE_DIR / LAST_BUILD
+        self._path = self.last.with_name(_RUNNING.format(pid=os.getpid()))
+        self._also = also
+        self._waiting: list[str] = []
+        self._file: IO[str] | None = None
+        self._stream: IO[str] | None = None
+        self._broken = False
+
+    def __enter__(self) -> Recording:
+        if self._also is not None:
+            try:
+                self._stream = self._also.open("w", encoding="utf-8", buffering=1)
+            except OSError as error:
+                raise _unwritable(self._also, error) from error
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self._write_waiting()
+        with contextlib.suppress(OSError):
+            if self._file is not None:
+                self._file.close()
+                self._path.replace(self.last)
+        for path in _partial(self.last.parent):
+            # What earlier builds left when they were killed; this one ended after them.
+            with contextlib.suppress(OSError):
+                path.unlink()
+        if self._stream is not None:
+            self._stream.close()
+
+    def write(self, event: Event) -> None:
+        """Take an event; it is on its way to the disk when this returns, unless nothing has to run so far."""
+        line = _encode(event.to_json()) + "\n"
+        if self._stream is not None:
+            try:
+                self._stream.write(line)
+            except OSError as error:
+                raise _unwritable(self._also, error) from error
+        self._waiting.append(line)
+        if self._file is not None or type(event).__name__ not in _QUIET:
+            self._write_waiting()
+
+    def _write_waiting(self) -> None:
+        if self._broken or not self._waiting:
+            return
+        try:
+            if self._file is None:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = self._path.open("w", encoding="utf-8", buffering=1)
+            self._file.write("".join(self._waiting))
+        except OSError:
+            self._broken = True
+        self._waiting.clear()
+
+
+def _unwritable(path: Path | None, error: OSError) -> StoreError:
+    return StoreError("the events cannot be written", where=str(path), why=error.strerror or str(error))
+
+
+def last_build(root: Path) -> Path | None:
+    """The events of a project's last build: the newest of the last one that ended and those that were killed since."""
+    directory = root / STATE_DIR
+    found = [path for path in (directory / LAST_BUILD, *_partial(directory)) if path.is_file()]
+    return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
+
+
+def _partial(directory: Path) -> Sequence[Path]:
+    """The records of builds that were killed; those of builds that still run are left out."""
+    return [path for path in sorted(directory.glob(_RUNNING.format(pid="*"))) if not _alive(path.name.split("-")[2])]
+
+
+def _alive(text: str) -> bool:
+    try:
+        os.kill(int(text.partition(".")[0]), 0)
+    except (ProcessLookupError, ValueError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def read_events(path: Path) -> list[dict[str, Any]]:
+    """The events in a file.  A last line that was cut off by a crash is left out.  Raises StoreError."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise StoreError("the events cannot be read", where=str(path), why=error.strerror or str(error)) from error
+    events: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            value = json.loads(line)
+        except ValueError as error:
+            if number == len(lines):
+                break
+            raise StoreError("is not a file of events", where=f"{path}:{number}", why=str(error)) from error
+        if not isinstance(value, dict) or "type" not in value:
+            raise StoreError("is not a file of events", where=f"{path}:{number}", why="the line has no event")
+        events.append(value)
+    return events

@@ -1,0 +1,60 @@
+"""`llmbuild report`: what the last build did, from its events."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from llmbuild.cli.common import find_manifest
+from llmbuild.errors import ExitCode, StoreError, UsageError
+
+HELP = "tell what the last build did: causes, critical path, cache, slowest tasks, memory"
+EXAMPLE = "llmbuild report --html build.html"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-f", "--file", type=Path, help="the manifest (default: buildfile.toml here or above)")
+    parser.add_argument("--events", type=Path, metavar="FILE", help="a file of events instead of the last build's")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    form.add_argument("--markdown", action="store_true", help="print the summary of a CI job")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write one page with a timeline and the graph")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the report, or write the page; exit code 0 whatever became of the build."""
+    from llmbuild.cli.recording import last_build, read_events
+    from llmbuild.report.build_report import build_report
+
+    path = args.events
+    if path is None:
+        path = last_build(find_manifest(args.file).absolute().parent)
+        if path is None:
+            raise UsageError("there is no build to report on yet", fix="run `llmbuild build`, which records its events")
+    elif not path.is_file():
+        raise UsageError(f"there is no file {path}", fix="`llmbuild build --events FILE` writes one")
+    report = build_report(read_events(path))
+    if args.html is not None:
+        from llmbuild.report.build_html import build_html
+
+        try:
+            args.html.write_text(build_html(report), encoding="utf-8")
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise StoreError("the report cannot be written", where=str(args.html), why=why) from error
+    if args.json:
+        print(json.dumps(report.to_json(), indent=2, ensure_ascii=False))
+    elif args.markdown:
+        from llmbuild.report.build_markdown import build_markdown
+
+        print(build_markdown(report), end="")
+    elif args.html is not None:
+        print(f"wrote {args.html}")
+    else:
+        from llmbuild.report.build_text import build_text
+        from llmbuild.report.style import style_for
+
+        print(build_text(report, style_for(sys.stdout)))
+    return ExitCode.OK

@@ -1,0 +1,301 @@
+"""What a build did, worked out from its events and nothing else: causes and what followed, the critical path, the cache.
+
+The events are those of `.llmbuild/last-build.ndjson` or of `--events` (docs/events.md) as JSON objects; types and fields
+that are not known are passed over.  Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from llmbuild.canonical import Json
+from llmbuild.plan.reasons import NeverBuilt, sentence
+
+Status: TypeAlias = Literal["ran", "cached", "failed", "skipped", "unfinished"]
+"""`unfinished` is a task that had started when the build was killed, or that was never reached."""
+
+FORMAT = 1
+_SLOWEST = 5
+
+
+@dataclass(slots=True)
+class TaskReport:
+    """One task.  Times are seconds since the build began, or of work; sizes are bytes; None where there is none.
+
+    `needs` are the labels of the tasks that it reads from, `reasons` sentences, `causes` the labels of the tasks of this
+    build that it followed (empty for a root cause and for what was cached), `source` where a cached result was found.
+    """
+
+    label: str
+    needs: tuple[str, ...] = ()
+    status: Status = "unfinished"
+    reasons: tuple[str, ...] = ()
+    causes: tuple[str, ...] = ()
+    start: float | None = None
+    end: float | None = None
+    wall_s: float | None = None
+    cpu_s: float | None = None
+    peak_rss: int | None = None
+    output_size: int | None = None
+    source: str = ""
+    failure: str = ""
+
+    @property
+    def kind(self) -> str:
+        return self.label.partition("[")[0]
+
+    def to_json(self) -> dict[str, Json]:
+        return {name.replace("_", "-"): _plain(getattr(self, name)) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """A root cause: reasons that some tasks share, those tasks, and the tasks that ran because one of them had.
+
+    `new` says that the tasks were never built, which is no change of anything.
+    """
+
+    reasons: tuple[str, ...]
+    tasks: tuple[str, ...]
+    followed: tuple[str, ...]
+    new: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BuildReport:
+    """A build.  `ended` is false when it was killed; `wall_s` is then the time of its last event.
+
+    `critical` are the labels of the chain of tasks that took longest, `critical_s` the seconds of their work.
+    """
+
+    project: str
+    began: float
+    jobs: int
+    wall_s: float
+    ended: bool
+    interrupted: bool
+    tasks: tuple[TaskReport, ...]
+    causes: tuple[Cause, ...]
+    critical: tuple[str, ...]
+    critical_s: float
+    outputs: tuple[str, ...] = ()
+    restored: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = field(default=())
+
+    def of(self, *statuses: Status) -> list[TaskReport]:
+        """The tasks that ended like this, in plan order."""
+        return [task for task in self.tasks if task.status in statuses]
+
+    def slowest(self, count: int = _SLOWEST) -> list[TaskReport]:
+        """The tasks of this build that took longest, the longest first."""
+        ran = [task for task in self.tasks if task.status == "ran" and task.wall_s is not None]
+        return sorted(ran, key=lambda task: (-(task.wall_s or 0), task.label))[:count]
+
+    @property
+    def hungriest(self) -> TaskReport | None:
+        """The task with the largest peak of memory."""
+        ran = [task for task in self.tasks if task.peak_rss]
+        return max(ran, key=lambda task: task.peak_rss or 0, default=None)
+
+    @property
+    def saved_s(self) -> float:
+        """The seconds that the cached tasks once took."""
+        return sum(task.wall_s or 0 for task in self.of("cached"))
+
+    @property
+    def saved_bytes(self) -> int:
+        """The bytes of the outputs that were in the cache."""
+        return sum(task.output_size or 0 for task in self.of("cached"))
+
+    def to_json(self) -> dict[str, Json]:
+        """The report as a JSON object; its layout is versioned by `format`."""
+        hungriest = self.hungriest
+        return {
+            "format": FORMAT,
+            "project": self.project,
+            "began": self.began,
+            "wall-s": self.wall_s,
+            "jobs": self.jobs,
+            "ended": self.ended,
+            "interrupted": self.interrupted,
+            "counts": {status: len(self.of(status)) for status in ("ran", "cached", "failed", "skipped", "unfinished")},
+            "causes": [
+                {
+                    "reasons": list(one.reasons),
+                    "tasks": list(one.tasks),
+                    "followed": list(one.followed),
+                    "new": one.new,
+                }
+                for one in self.causes
+            ],
+            "critical-path": {"wall-s": self.critical_s, "tasks": list(self.critical)},
+            "cache": {
+                "hits": len(self.of("cached")),
+                "tasks": len(self.tasks),
+                "saved-s": self.saved_s,
+                "saved-bytes": self.saved_bytes,
+            },
+            "slowest": [task.label for task in self.slowest()],
+            "peak-memory": None if hungriest is None else {"task": hungriest.label, "bytes": hungriest.peak_rss},
+            "outputs": list(self.outputs),
+            "restored": list(self.restored),
+            "tasks": [task.to_json() for task in self.tasks],
+        }
+
+
+def _plain(value: Any) -> Json:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def build_report(events: Iterable[Mapping[str, Any]]) -> BuildReport:
+    """The report on the build with these events; the first of them is its `plan-made`."""
+    reader = _Reader()
+    for event in events:
+        reader.take(event)
+    tasks = tuple(reader.tasks.values())
+    for task in tasks:
+        task.causes = _followed(task, reader)
+    critical, critical_s = _critical_path(tasks)
+    summary = reader.summary
+    return BuildReport(
+        project=reader.project,
+        began=reader.began or 0.0,
+        jobs=reader.jobs,
+        wall_s=float(summary["wall-s"]) if summary else reader.latest - (reader.began or reader.latest),
+        ended=summary is not None,
+        interrupted=bool(summary and summary.get("interrupted")),
+        tasks=tasks,
+        causes=_causes(tasks),
+        critical=critical,
+        critical_s=critical_s,
+        outputs=reader.outputs,
+        restored=reader.restored,
+        dropped=tuple(reader.dropped),
+    )
+
+
+class _Reader:
+    """Collects what events say of each task."""
+
+    def __init__(self) -> None:
+        self.project = ""
+        self.jobs = 1
+        self.began: float | None = None
+        self.latest = 0.0
+        self.tasks: dict[str, TaskReport] = {}
+        self.upstream: dict[str, tuple[str, ...]] = {}
+        """For each task that ran, the tasks whose output changed for it; empty where it has reasons of its own."""
+        self.outputs: tuple[str, ...] = ()
+        self.restored: tuple[str, ...] = ()
+        self.dropped: list[str] = []
+        self.summary: Mapping[str, Any] | None = None
+
+    def take(self, event: Mapping[str, Any]) -> None:
+        time = float(event.get("time", 0.0))
+        self.began = time if self.began is None else self.began
+        self.latest = max(self.latest, time)
+        match event["type"]:
+            case "plan-made":
+                self.project, self.jobs = event.get("project", ""), event["jobs"]
+                labels = event["tasks"]
+                needs = event.get("needs") or [()] * len(labels)
+                self.tasks = {
+                    label: TaskReport(label, tuple(labels[position] for position in positions))
+                    for label, positions in zip(labels, needs, strict=True)
+                }
+            case "installed":
+                self.outputs, self.restored = tuple(event["outputs"]), tuple(event["restored"])
+            case "corrupt-blob":
+                self.dropped.append(event["path"])
+            case "summary":
+                self.summary = event
+            case _ if event.get("label") in self.tasks:
+                self._task_event(self.tasks[event["label"]], event, time - self.began)
+
+    def _task_event(self, task: TaskReport, event: Mapping[str, Any], at: float) -> None:
+        match event["type"]:
+            case "explained":
+                reasons = event["reasons"]
+                task.reasons = tuple(reason["text"] for reason in reasons)
+                sources = tuple(dict.fromkeys(reason.get("task", "") for reason in reasons))
+                follows = all(reason["reason"] == "input-changed" for reason in reasons)
+                self.upstream[task.label] = sources if follows else ()
+            case "started":
+                task.start = at
+            case "finished":
+                task.status, task.end = "ran", at
+                task.wall_s, task.cpu_s, task.peak_rss = event["wall-s"], event["cpu-s"], event["peak-rss"]
+                task.output_size = event["output-size"]
+            case "cached-task":
+                task.status, task.source = "cached", event["source"]
+                task.wall_s, task.output_size = event.get("wall-s", 0.0), event.get("output-size", 0)
+            case "failed":
+                task.status, task.end = "failed", at
+                task.wall_s = None if task.start is None else at - task.start
+                task.failure = event["failure"]["what"]
+            case "skipped":
+                task.status = "skipped"
+
+
+def _followed(task: TaskReport, reader: _Reader) -> tuple[str, ...]:
+    """The tasks of this build that this one ran after because they gave other bytes; none when it has an own reason."""
+    sources = reader.upstream.get(task.label, ())
+    ran = all(one in reader.tasks and reader.tasks[one].status == "ran" for one in sources)
+    return sources if ran else ()
+
+
+def _causes(tasks: Sequence[TaskReport]) -> tuple[Cause, ...]:
+    """The root causes: tasks that ran for reasons of their own, those with the same reasons together."""
+    by_label = {task.label: task for task in tasks}
+    roots: dict[tuple[str, ...], list[str]] = {}
+    followed: dict[tuple[str, ...], list[str]] = {}
+    for task in tasks:
+        if not task.reasons:
+            continue
+        if not task.causes:
+            roots.setdefault(task.reasons, []).append(task.label)
+            continue
+        for reasons in dict.fromkeys(_roots(task, by_label)):
+            followed.setdefault(reasons, []).append(task.label)
+    new = (sentence(NeverBuilt()),)
+    return tuple(
+        Cause(reasons, tuple(labels), tuple(followed.get(reasons, ())), reasons == new)
+        for reasons, labels in roots.items()
+    )
+
+
+def _roots(task: TaskReport, by_label: Mapping[str, TaskReport]) -> list[tuple[str, ...]]:
+    pending, seen, found = list(task.causes), {task.label}, []
+    while pending:
+        label = pending.pop()
+        if label in seen:
+            continue
+        seen.add(label)
+        upstream = by_label[label]
+        pending += upstream.causes
+        if not upstream.causes:
+            found.append(upstream.reasons)
+    return found
+
+
+def _critical_path(tasks: Sequence[TaskReport]) -> tuple[tuple[str, ...], float]:
+    """The chain of tasks with the most seconds of work in this build, upstream first; only tasks that ran are named.
+
+    Tasks come in plan order, each after those it needs.
+    """
+    best: dict[str, tuple[float, str | None]] = {}
+    by_label = {task.label: task for task in tasks}
+    for task in tasks:
+        longest = max((one for one in task.needs if one in best), key=lambda one: best[one][0], default=None)
+        work = (task.wall_s or 0.0) if task.status in ("ran", "failed") else 0.0
+        best[task.label] = (work + (best[longest][0] if longest is not None else 0.0), longest)
+    label = max(best, key=lambda one: best[one][0], default=None)
+    seconds = best[label][0] if label is not None else 0.0
+    chain: list[str] = []
+    while label is not None:
+        if by_label[label].status in ("ran", "failed"):
+            chain.append(label)
+        label = best[label][1]
+    return tuple(reversed(chain)), seconds
