@@ -70,6 +70,7 @@ def _build(args: argparse.Namespace, session: Session, memory: int | None) -> in
     from llmbuild.cli.recording import Recording
     from llmbuild.engine.predict import Predictor
     from llmbuild.engine.scheduler import Scheduler
+    from llmbuild.engine.settings import read_settings
     from llmbuild.errors import Interrupted
     from llmbuild.report.terminal import view_for
     from llmbuild.tasks.registry import load_kind
@@ -83,7 +84,7 @@ def _build(args: argparse.Namespace, session: Session, memory: int | None) -> in
         scheduler = Scheduler(
             session.store,
             _LazyExecutor(session.store),
-            jobs=args.jobs or _cpus(),
+            jobs=args.jobs or read_settings().jobs or _cpus(),
             keep_going=args.keep_going,
             force=session.force,
             project=session.whole.root,
