@@ -144,14 +144,13 @@ def audit_text(result: Audit, style: Style) -> str:
         lines.append(f"  {finding.detail}")
     sums = f"{count(result.blobs, 'blob')} ({size(result.size)} right), {count(result.traces, 'trace')}, "
     sums += count(result.actions, "action record")
+    faults = count(len(result.findings), "fault")
     if not result.findings:
         lines.append(f"ok: {sums}, nothing is wrong")
     elif result.repaired:
-        lines.append(f"repaired: {sums}; {count(result.repaired, 'fault')} removed, to be built again when needed")
+        lines += [f"repaired: {sums}", f"{faults} removed, to be built again when needed"]
     else:
-        lines.append(
-            f"wrong: {sums}; {count(len(result.findings), 'fault')}, `llmbuild cache verify --repair` removes them"
-        )
+        lines += [f"wrong: {sums}", f"{faults}; `llmbuild cache verify --repair` removes them"]
     if result.leftovers:
         lines.append(
             f"{count(result.leftovers, 'leftover')} of failed or killed tasks: harmless, and removed by and by"
