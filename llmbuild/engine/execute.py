@@ -73,6 +73,19 @@ def execute(
             files.remove_tree(work)
 
 
+def rerun(store: Store, action: Digest, *, progress: Progress = no_progress) -> Tree:
+    """Run a recorded action again from nothing, whatever its trace says, and return what came out.
+
+    The output's blobs are in the store then, but no trace: nothing uses them.  Raises as `execute` does.
+    """
+    work = store.new_scratch_dir("work")
+    try:
+        return run_in(store, store.get_action(action), work, progress)[0]
+    finally:
+        with contextlib.suppress(OSError):
+            files.remove_tree(work)
+
+
 def run_in(
     store: Store, record: ActionRecord, work: Path, progress: Progress, resume: Path | None = None
 ) -> tuple[Tree, float, float, int]:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -18,133 +16,152 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import llmbuild
 from llmbuild.canonical import Digest
 from llmbuild.engine import fs
+from llmbuild.engine.execute import no_progress
 from llmbuild.engine.executor import TaskFailure
+from llmbuild.engine.memory import oom_kills
 from llmbuild.engine.store import Store
 from llmbuild.errors import ExitCode, Interrupted, LlmbuildError
+from llmbuild.executors.processes import Alone, ForkServer, Streams, Worker
 from llmbuild.tasks.kind import Progress
+from llmbuild.tasks.registry import load_kind
 
 _GRACE_S = 2.0
 """How long workers have to end after SIGTERM before SIGKILL."""
 
 _TAIL_BYTES = 4096
-_TAIL_LINES = 20
+_TAIL_LINES = 40
 
 
 class LocalExecutor:
-    """Starts a worker process for each action; `run` may be called from many threads."""
+    """Starts a worker process for each action; `run` may be called from many threads.
+
+    Workers of a kind that preloads modules are forks of one process that has imported them, once several such tasks
+    wait; on systems where a fork is not safe each worker imports them itself.
+    """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._guard = threading.Lock()
-        self._workers: set[subprocess.Popen[bytes]] = set()
+        self._workers: set[Worker] = set()
+        self._servers: dict[tuple[str, ...], ForkServer] = {}
         self._ended = False
 
     def run(self, action: Digest, progress: Progress, lock_fd: int | None = None) -> TaskFailure | None:
         """Run one action in a worker; see the Executor protocol."""
-        log = self._store.log_path(action)
-        started = time.monotonic()
-        try:
-            process, events = self._start(action, log, lock_fd)
-        except OSError as error:
-            return TaskFailure.of(fs.store_error(error, "start a worker process", log))
-        except LlmbuildError as error:
-            return TaskFailure.of(error)
-        failure: TaskFailure | None = None
-        done = False
-        try:
-            with os.fdopen(events, "rb") as stream:
-                for line in stream:
-                    message = _parse(line)
-                    if "progress" in message:
-                        progress(*message["progress"])
-                    elif "failure" in message:
-                        failure = TaskFailure.from_json(message["failure"])
-                    elif "done" in message:
-                        done = True
-            status, usage = self._wait(process)
-        finally:
-            if process.stdin is not None:
-                process.stdin.close()
-        if done:
-            with contextlib.suppress(OSError):
-                fs.current.unlink(log)
-            return None
-        if self._ended:
-            return TaskFailure.of(Interrupted("the build was interrupted"))
-        if failure is None:
-            # The worker could not clean up after itself.
-            self._store.clean_scratch()
-            failure = _crash(status, usage, time.monotonic() - started, action)
-        return replace(failure, log=str(log), log_tail=_tail(log) or failure.log_tail)
+        result = self._work(action, progress, lock_fd)
+        return result if isinstance(result, TaskFailure) else None
+
+    def rerun(self, action: Digest, progress: Progress = no_progress) -> Digest | TaskFailure:
+        """Run an action beside its trace; returns the digest of the output tree that came out this time."""
+        result = self._work(action, progress, None, again=True)
+        return result if isinstance(result, TaskFailure) else str(result["output"])
 
     def expect(self, kind: str, count: int) -> None:
-        """Nothing to prepare: each worker starts alone."""
+        """Start a server for the kind's slow imports when more than one of its tasks waits."""
+        if count < 2 or not sys.platform.startswith("linux"):
+            return
+        modules = load_kind(kind).preload
+        with self._guard:
+            if modules and modules not in self._servers and not self._ended:
+                with contextlib.suppress(OSError):
+                    # A machine that has no place for one more process says so when the worker starts.
+                    self._servers[modules] = ForkServer(self._store.root, self._store.scratch(), modules)
 
     def terminate(self) -> None:
         """End all workers and their children: SIGTERM, and SIGKILL for those that are still there after two seconds."""
         with self._guard:
             self._ended = True
-            workers = list(self._workers)
-        self._signal(workers, signal.SIGTERM)
-        deadline = time.monotonic() + _GRACE_S
-        while time.monotonic() < deadline:
-            with self._guard:
-                if not self._workers:
-                    break
-            time.sleep(0.01)
-        self._signal(workers, signal.SIGKILL)
+            workers, servers = set(self._workers), list(self._servers.values())
+            self._servers.clear()
+        for number, patience in ((signal.SIGTERM, _GRACE_S), (signal.SIGKILL, _GRACE_S)):
+            for worker in workers:
+                worker.signal(number)
+            deadline = time.monotonic() + patience
+            while workers and time.monotonic() < deadline:
+                time.sleep(0.01)
+                with self._guard:
+                    workers &= self._workers
+        for server in servers:
+            server.close()
 
-    def _signal(self, workers: list[subprocess.Popen[bytes]], number: int) -> None:
-        with self._guard:
-            # A worker leaves the set in the step that reaps it, so that no other process can have its id yet.
-            for process in self._workers.intersection(workers):
-                _signal_group(process, number)
-
-    def _wait(self, process: subprocess.Popen[bytes]) -> tuple[int, float]:
-        """Wait for the worker and end what it left running; returns its exit code (negative: a signal) and its peak
-        resident set in MiB."""
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        with self._guard:
-            _signal_group(process, signal.SIGKILL)
-            _pid, status, usage = os.wait4(process.pid, 0)
-            self._workers.discard(process)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        unit = 1 if sys.platform == "darwin" else 1024
-        return process.returncode, usage.ru_maxrss * unit / 2**20
-
-    def _start(self, action: Digest, log: Path, lock_fd: int | None) -> tuple[subprocess.Popen[bytes], int]:
-        fs.current.mkdir(log.parent)
-        package_root = str(Path(llmbuild.__file__).parent.parent)
-        python_path = [package_root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(python_path), "PYTHONHASHSEED": "0"}
-        read_end, write_end = os.pipe()
+    def _work(
+        self, action: Digest, progress: Progress, lock_fd: int | None, *, again: bool = False, alone: bool = False
+    ) -> dict[str, Any] | TaskFailure:
+        """The worker's last message, or why there is none."""
+        log = self._store.log_path(action) if not again else self._store.log_path(action).with_suffix(".again.log")
+        started, killed_before = time.monotonic(), oom_kills()
         try:
-            with self._guard, log.open("wb") as output:
+            worker, streams = self._start(action, log, lock_fd, again, alone)
+        except OSError as error:
+            return TaskFailure.of(fs.store_error(error, "start a worker process", log))
+        except LlmbuildError as error:
+            return TaskFailure.of(error)
+        failure: TaskFailure | None = None
+        done: dict[str, Any] | None = None
+        try:
+            for line in streams.reader:
+                message = _parse(line)
+                if "progress" in message:
+                    progress(*message["progress"])
+                elif "failure" in message:
+                    failure = TaskFailure.from_json(message["failure"])
+                elif "done" in message:
+                    done = message
+            end = worker.wait()
+        finally:
+            streams.close()
+            with self._guard:
+                self._workers.discard(worker)
+        if done is not None:
+            with contextlib.suppress(OSError):
+                fs.current.unlink(log)
+            return done
+        if self._ended:
+            return TaskFailure.of(Interrupted("the build was interrupted"))
+        if failure is None:
+            # The worker could not clean up after itself.
+            self._store.clean_scratch()
+            if end is None:
+                # The server was killed, and its forks with it; that says nothing about this task.
+                return self._work(action, progress, lock_fd, again=again, alone=True)
+            killed = oom_kills()
+            out_of_memory = None if killed is None or killed_before is None else killed > killed_before
+            failure = _crash(*end, time.monotonic() - started, action, out_of_memory)
+        return replace(failure, log=str(log), log_tail=_tail(log) or failure.log_tail)
+
+    def _start(
+        self, action: Digest, log: Path, lock_fd: int | None, again: bool, alone: bool
+    ) -> tuple[Worker, Streams]:
+        fs.current.mkdir(log.parent)
+        server = None if alone or not self._servers else self._server(action)
+        streams = Streams(log)
+        try:
+            worker: Worker | None = None
+            if server is not None:
+                # Not under the guard: it waits for the imports, and `terminate` must not wait for them.
+                worker = server.start(self._store.root, action, log, streams, lock_fd, again)
+            with self._guard:
                 if self._ended:
+                    if worker is not None:
+                        worker.signal(signal.SIGKILL)
                     raise Interrupted("the build was interrupted")
-                command = [sys.executable, "-P", "-m", "llmbuild.executors.worker"]
-                command += ["--store", str(self._store.root), "--action", action]
-                command += ["--events-fd", str(write_end), "--parent", str(os.getpid()), "--log", str(log)]
-                process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.PIPE,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    cwd=self._store.scratch(),
-                    env=environment,
-                    pass_fds=(write_end,) if lock_fd is None else (write_end, lock_fd),
-                    start_new_session=True,
-                )
-                self._workers.add(process)
+                if worker is None:
+                    scratch = self._store.scratch()
+                    worker = Alone(self._store.root, scratch, action, log, streams, lock_fd, again)
+                self._workers.add(worker)
         except BaseException:
-            os.close(read_end)
+            streams.close()
             raise
         finally:
-            os.close(write_end)
-        return process, read_end
+            streams.given()
+        return worker, streams
+
+    def _server(self, action: Digest) -> ForkServer | None:
+        modules = load_kind(self._store.get_action(action).action.kind).preload
+        with self._guard:
+            return self._servers.get(modules)
 
 
 def _parse(line: bytes) -> dict[str, Any]:
@@ -156,15 +173,20 @@ def _parse(line: bytes) -> dict[str, Any]:
     return message if isinstance(message, dict) else {}
 
 
-def _crash(status: int, peak_mib: float, seconds: float, action: Digest) -> TaskFailure:
-    """A worker ended without saying why."""
-    measured = f"after {seconds:.1f} s, with a peak of {peak_mib:.0f} MiB of memory"
+def _crash(status: int, peak: int, seconds: float, action: Digest, out_of_memory: bool | None) -> TaskFailure:
+    """A worker ended without saying why.  `out_of_memory` tells whether the kernel has killed for memory meanwhile, None
+    where it does not say."""
+    measured = f"after {seconds:.1f} s, with a peak of {peak / 2**20:.0f} MiB of memory"
     reproduce = f"`llmbuild exec {action[:16]}` runs it again alone"
     if status == -signal.SIGKILL:
+        if out_of_memory is False:
+            why = "not for want of memory, says the kernel: another process sent the signal"
+            return TaskFailure(f"the worker was killed (SIGKILL) {measured}", why=why, fix=reproduce, signal=-status)
+        most = "the kernel ran out of memory and chose it" if out_of_memory else "most often that is want of memory"
         return TaskFailure(
             f"the worker was killed (SIGKILL) {measured}",
-            why="most often this is the kernel's out-of-memory killer",
-            fix=f"run fewer tasks at once (--jobs 1) or give the machine more memory; {reproduce}",
+            why=most,
+            fix=f"let fewer tasks run at once (--jobs 1, or a smaller --memory) or give the machine more; {reproduce}",
             signal=-status,
         )
     if status < 0:
@@ -173,11 +195,6 @@ def _crash(status: int, peak_mib: float, seconds: float, action: Digest) -> Task
     return TaskFailure(
         f"the worker ended with exit code {status} {measured}", fix=reproduce, exit_code=int(ExitCode.INTERNAL)
     )
-
-
-def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, number)
 
 
 def _tail(log: Path) -> str:

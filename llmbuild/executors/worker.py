@@ -1,5 +1,7 @@
 """The process in which one action runs: `python -m llmbuild.executors.worker --store DIR --action DIGEST`.
 
+With `--again` the action runs beside its trace, and the last line names its output: `{"done": true, "output": …}`.
+
 What the task prints goes to this process's standard output and error, which the parent sends to a log file.  The
 parent's pipe `--events-fd` gets JSON lines: `{"progress": [done, total, unit]}` at most ten times a second, and a last
 line `{"failure": …}` or `{"done": true}`.  When the pipe on standard input closes, the parent is gone: then this
@@ -20,7 +22,8 @@ import time
 import traceback
 from pathlib import Path
 
-from llmbuild.engine.execute import execute
+from llmbuild.canonical import Digest
+from llmbuild.engine.execute import execute, rerun
 from llmbuild.engine.store import Store
 from llmbuild.errors import LlmbuildError
 from llmbuild.executors.inline import failure_of
@@ -47,7 +50,7 @@ class _Reporter:
             self.send({"progress": [done, total, unit]})
 
 
-def _die_with_parent(parent: int) -> None:
+def die_with_parent(parent: int) -> None:
     """End this process group when the parent ends, however it ends."""
     if sys.platform.startswith("linux"):
         # The kernel's own signal also reaches a process that is inside a long call of native code.
@@ -74,29 +77,45 @@ def main() -> int:
     parser.add_argument("--events-fd", type=int, required=True)
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--log", type=Path, required=True)
+    parser.add_argument("--again", action="store_true")
     arguments = parser.parse_args()
 
-    faulthandler.enable()
     os.set_inheritable(arguments.events_fd, False)
-    _die_with_parent(arguments.parent)
-    reporter = _Reporter(arguments.events_fd)
+    die_with_parent(arguments.parent)
+    return work(arguments.store, arguments.action, arguments.events_fd, arguments.log, again=arguments.again)
+
+
+def work(root: Path, action: Digest, events_fd: int, log_file: Path, *, again: bool) -> int:
+    """Run an action in this process, which is there for nothing else; see the module for the lines on `events_fd`.
+
+    Returns the process's exit code: 0 when the action is done, 1 when its failure was reported.
+    """
+    # The thread that crashed is the one that matters, and the end of the log has place for one.
+    faulthandler.enable(all_threads=False)
+    reporter = _Reporter(events_fd)
 
     def log() -> Path:
         sys.stdout.flush()
         sys.stderr.flush()
-        return Path(arguments.log)
+        return log_file
 
+    result: dict[str, object] = {"done": True}
     try:
-        store = Store(arguments.store)
-        execute(store, arguments.action, progress=reporter.progress, log=log)
-        store.close()
+        store = Store(root)
+        try:
+            if again:
+                result["output"] = rerun(store, action, progress=reporter.progress).digest
+            else:
+                execute(store, action, progress=reporter.progress, log=log)
+        finally:
+            store.close()
     except Exception as error:
         if not isinstance(error, LlmbuildError):
             traceback.print_exc()
         sys.stderr.flush()
         reporter.send({"failure": failure_of(error).to_json()})
         return 1
-    reporter.send({"done": True})
+    reporter.send(result)
     return 0
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from llmbuild.canonical import Digest
+from llmbuild.engine.check import Difference
 from llmbuild.engine.events import Event, TaskEvent
 from llmbuild.plan.reasons import Reason, reason_to_json
 
@@ -30,3 +32,17 @@ class Installed(Event):
     removed: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked(TaskEvent):
+    """A task ran again to be compared with its trace: `differences` is empty when all its files are the same."""
+
+    action: Digest
+    files: int
+    wall_s: float
+    differences: tuple[Difference, ...] = ()
+
+    def to_json(self) -> dict[str, object]:  # type: ignore[override]
+        value: dict[str, object] = {**TaskEvent.to_json(self)}
+        return value | {"differences": [difference.to_json() for difference in self.differences]}
