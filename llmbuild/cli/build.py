@@ -44,6 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-n", "--dry-run", action="store_true", help="only show what would run, as `llmbuild plan` does"
     )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="also run the named tasks (default: all) again, and compare what they give byte for byte; exit code 7",
+    )
     parser.add_argument("--events", type=Path, metavar="FILE", help="write what happens as JSON lines")
     parser.add_argument("--quiet", action="store_true", help="print only failures and the summary")
 
@@ -79,12 +84,13 @@ def _build(args: argparse.Namespace, session: Session, memory: int | None) -> in
     recording = Recording(Path(session.whole.root), args.events)
     with recording:
         reporter = _Reporter(session, view, recording)
+        jobs = args.jobs or read_settings().jobs or _cpus()
         # The index is opened when the first task has to run, never by a null build.
         predictor = Predictor(lambda kind: session.store.index.recent(kind), load_kind, session.whole.root)  # noqa: PLW0108
         scheduler = Scheduler(
             session.store,
             _LazyExecutor(session.store),
-            jobs=args.jobs or read_settings().jobs or _cpus(),
+            jobs=jobs,
             keep_going=args.keep_going,
             force=session.force,
             project=session.whole.root,
@@ -96,6 +102,8 @@ def _build(args: argparse.Namespace, session: Session, memory: int | None) -> in
             result = scheduler.run(session.tasks)
             reporter.emit(_install(session, result))
             code = result.exit_code
+            if args.check and result.ok:
+                code = _check(args, session, result, jobs, reporter)
         except Interrupted:
             code = ExitCode.INTERRUPTED
         finally:
@@ -107,6 +115,16 @@ def _build(args: argparse.Namespace, session: Session, memory: int | None) -> in
 
         remember_sources(session.store, session.world.observed)
     return code
+
+
+def _check(args: argparse.Namespace, session: Session, result: BuildResult, jobs: int, reporter: _Reporter) -> ExitCode:
+    """Run the tasks that were asked for by name again, or all of them, and compare."""
+    from llmbuild.cli.check import check
+    from llmbuild.plan.select import asked
+
+    tasks = asked(session.tasks, args.tasks) if args.tasks else session.tasks
+    outcomes = [(task.label, result.outcomes[task.label]) for task in tasks]
+    return check(session.store, outcomes, jobs, reporter.emit)
 
 
 def _job_summary(events: Path) -> None:

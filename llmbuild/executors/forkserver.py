@@ -10,7 +10,8 @@ The socket carries one JSON object a message.  From the build: `{"run": id, "sto
 descriptors of standard input, the log, the pipe for events and the action's lock, and `{"signal": number, "ids": […]}`.
 To the build: `{"ready": true}` or `{"refused": why}`, and for each worker `{"ended": id, "code": …, "peak": bytes}`.
 The server reaps workers and sends them signals, so that no signal can reach a process that has taken over a number.
-A worker's peak includes what the server had in memory when it forked: the same modules that it would have imported.
+A worker's peak begins with what the server had in memory of its own when it forked (Linux copies that number), as after
+imports of its own; pages of libraries count when the worker touches them.
 """
 
 from __future__ import annotations
