@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     memory = _memory(args.memory)
     session = open_session(args)
     if args.dry_run:
-        print_plan(session.plan(), "text")
+        print_plan(session, session.plan(), "text")
         session.store.close()
         return ExitCode.OK
     try:
@@ -75,7 +75,6 @@ def _build(args: argparse.Namespace, session: Session, memory: int | None) -> in
     from llmbuild.cli.recording import Recording
     from llmbuild.engine.predict import Predictor
     from llmbuild.engine.scheduler import Scheduler
-    from llmbuild.engine.settings import read_settings
     from llmbuild.errors import Interrupted
     from llmbuild.report.terminal import view_for
     from llmbuild.tasks.registry import load_kind
@@ -84,7 +83,7 @@ def _build(args: argparse.Namespace, session: Session, memory: int | None) -> in
     recording = Recording(Path(session.whole.root), args.events)
     with recording:
         reporter = _Reporter(session, view, recording)
-        jobs = args.jobs or read_settings().jobs or _cpus()
+            jobs=args.jobs or default_jobs(),
         # The index is opened when the first task has to run, never by a null build.
         predictor = Predictor(lambda kind: session.store.index.recent(kind), load_kind, session.whole.root)  # noqa: PLW0108
         scheduler = Scheduler(
@@ -153,7 +152,12 @@ def _memory(asked: str | None) -> int | None:
     return None if free is None else int(free * memory.SHARE)
 
 
-def _cpus() -> int:
+def default_jobs() -> int:
+    """How many tasks run at a time when nobody says: the user's setting, or the number of CPUs.  Raises UsageError."""
+    from llmbuild.engine.settings import read_settings
+
+    if (jobs := read_settings().jobs) is not None:
+        return jobs
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -31,6 +31,8 @@ class StoreKnowledge:
         # Narrowed trees and projected values exist in the store only once their task ran; a plan keeps its own.
         self._made: dict[Digest, bytes] = {}
         self._corrupt: set[Digest] = set()
+        self._history = store.history(str(root))
+        self._latest: Mapping[str, Digest] | None = None
         store.cas.on_corrupt = lambda digest, _path: self._corrupt.add(digest)
 
     def bind(self, task: Task, outputs: Mapping[str, Digest]) -> Action | None:
@@ -54,7 +56,7 @@ class StoreKnowledge:
         return Lost(OutputCorrupt(damaged[0], cached=True) if damaged else Evicted())
 
     def previous(self, label: str) -> Mapping[str, Json] | None:
-        action = self._store.history(str(self._root)).last().get(label)
+        action = self._history.last().get(label) or self._indexed().get(label)
         if action is None:
             return None
         trace = self._store.traces.get(action)
@@ -63,7 +65,18 @@ class StoreKnowledge:
         try:
             return self._store.get_action(action).action.key()
         except StoreError:
-            return None
+            return {}
+
+    def _indexed(self) -> Mapping[str, Digest]:
+        """The last actions as the traces have them, for what the history does not know: it may have been lost."""
+        if self._latest is None:
+            try:
+                root = str(self._root)
+                self._latest = self._store.index.latest(root) if self._store.traces.root.is_dir() else {}
+            except StoreError:
+                # A disk that fails here fails the build too, with a better message.
+                self._latest = {}
+        return self._latest
 
     def installed(self, task: Task, output: Digest) -> tuple[Reason, ...]:
         if not task.installs:

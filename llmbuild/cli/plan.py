@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 HELP = "show what a build would run, and why"
 EXAMPLE = "llmbuild plan --platform x86_64-linux-cpu --format json"
-FORMATS = ("text", "json", "dot", "mermaid")
+FORMATS = ("text", "json", "dot", "mermaid", "markdown", "github-matrix")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the plan; exit code 0, or with --check 1 when something is stale."""
     session = open_session(args)
     plan = session.plan()
-    print_plan(plan, args.format)
+    print_plan(session, plan, args.format)
     session.store.close()
     return ExitCode.FAILED if args.check and plan.stale else ExitCode.OK
 
@@ -80,17 +80,30 @@ def open_session(args: argparse.Namespace) -> Session:
     return Session(store, manifest.project, world, tasks, frozenset(task.label for task in forced), knowledge)
 
 
-def print_plan(plan: Plan, form: str) -> None:
-    """Print a plan to standard output in one of FORMATS."""
-    if form == "text":
-        from llmbuild.report.plan_text import plan_text
-        from llmbuild.report.style import style_for
+def print_plan(session: Session, plan: Plan, form: str) -> None:
+    """Print a plan to standard output in one of FORMATS; those for people and programs have an estimate."""
+    from llmbuild.cli.estimating import estimate_plan
 
-        print(plan_text(plan, style_for(sys.stdout)))
-        return
-    from llmbuild.report.plan_json import plan_dot, plan_json, plan_mermaid
+    match form:
+        case "text":
+            from llmbuild.report.plan_text import plan_text
+            from llmbuild.report.style import style_for
 
-    if form == "json":
-        print(json.dumps(plan_json(plan), indent=2, ensure_ascii=False))
-    else:
-        print(plan_dot(plan) if form == "dot" else plan_mermaid(plan))
+            print(plan_text(plan, style_for(sys.stdout), estimate_plan(session, plan)))
+        case "json":
+            from llmbuild.report.plan_json import plan_json
+
+            print(json.dumps(plan_json(plan, estimate_plan(session, plan)), indent=2, ensure_ascii=False))
+        case "markdown":
+            from llmbuild.report.plan_ci import plan_markdown
+
+            print(plan_markdown(plan, estimate_plan(session, plan)))
+        case "github-matrix":
+            from llmbuild.report.plan_ci import github_matrix
+
+            # One line, as `>> "$GITHUB_OUTPUT"` wants it.
+            print(json.dumps(github_matrix(plan), ensure_ascii=False))
+        case _:
+            from llmbuild.report.plan_json import plan_dot, plan_mermaid
+
+            print(plan_dot(plan) if form == "dot" else plan_mermaid(plan))

@@ -85,6 +85,16 @@ class TraceIndex:
 
         return self._with_cache(work)
 
+    def latest(self, project: str) -> dict[str, Digest]:
+        """The action of the latest run for each label of a project."""
+        prefix = f"last:{project}:"
+
+        def work(cache: Any) -> dict[str, Digest]:
+            names = [key for key in cache.iterkeys() if isinstance(key, str) and key.startswith(prefix)]
+            return {name[len(prefix) :]: str(cache.get(name)) for name in names}
+
+        return self._with_cache(work)
+
     def runs(self, kind: str) -> list[RunSummary]:
         """All known runs of a kind, oldest first."""
 

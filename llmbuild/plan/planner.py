@@ -21,6 +21,7 @@ from llmbuild.plan.reasons import (
     Evicted,
     Forced,
     NeverBuilt,
+    ParameterChanged,
     Reason,
     compare,
     parameter_reasons,
@@ -57,7 +58,10 @@ class Knowledge(Contents, Protocol):
         ...
 
     def previous(self, label: str) -> Mapping[str, Json] | None:
-        """The key (`Action.key()`) of the task's last run in this project."""
+        """The key (`Action.key()`) of the task's last run in this project.
+
+        None when it never ran; empty when it ran, but the record of its key is no longer there.
+        """
         ...
 
     def installed(self, task: Task, output: Digest) -> tuple[Reason, ...]:
@@ -83,6 +87,22 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class Cause:
+    """A root cause: reasons that some tasks share, the labels of those tasks, and of the tasks that may follow them.
+
+    `new` says that the tasks were never built, which is no change of anything.
+    """
+
+    reasons: tuple[Reason, ...]
+    tasks: tuple[str, ...]
+    follow: tuple[str, ...]
+
+    @property
+    def new(self) -> bool:
+        return self.reasons == (NeverBuilt(),)
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """The verdict on every selected task, in graph order."""
 
@@ -100,6 +120,20 @@ class Plan:
     def impact(self) -> Mapping[str, int]:
         """For each root cause, how many tasks may follow from it."""
         return Counter(verdict.root for verdict in self.verdicts if verdict.state == "maybe")
+
+    def causes(self) -> tuple[Cause, ...]:
+        """The root causes apart from what follows: tasks with equal reasons of their own have one cause."""
+        roots: dict[tuple[Reason, ...], list[str]] = {}
+        follow: dict[str, list[str]] = {}
+        for verdict in self.verdicts:
+            if verdict.state == "maybe":
+                follow.setdefault(verdict.root, []).append(verdict.task.label)
+            elif verdict.state != "cached":
+                roots.setdefault(verdict.reasons, []).append(verdict.task.label)
+        return tuple(
+            Cause(reasons, tuple(labels), tuple(one for label in labels for one in follow.get(label, ())))
+            for reasons, labels in roots.items()
+        )
 
 
 def make_plan(
@@ -136,6 +170,8 @@ def why(task: Task, action: Action, knowledge: Knowledge) -> tuple[Reason, ...]:
     previous = knowledge.previous(task.label)
     if previous is None:
         return (NeverBuilt(),)
+    if not previous:
+        return (Evicted(),)
     labels = {name: ref.task for name, ref in task.inputs.items()}
     # The key is that of the last run and still there is no trace: the trace itself was lost with the store's index.
     return compare(previous, action, labels, knowledge) or (Evicted(),)
@@ -147,7 +183,7 @@ def _judge_unbound(task: Task, running: Sequence[Verdict], knowledge: Knowledge,
     previous = knowledge.previous(task.label)
     if previous is None:
         return Verdict(task, "run", (NeverBuilt(),))
-    own = own_reasons(task, previous, knowledge)
+    own = own_reasons(task, previous, knowledge) if previous else ()
     if own:
         return Verdict(task, "run", own)
     return Verdict(task, "maybe", (Cascade(running[0].root),))
@@ -161,7 +197,5 @@ def own_reasons(task: Task, previous: Mapping[str, Json], contents: Contents) ->
         *tool_reasons(tools if isinstance(tools, Mapping) else {}, task.tools, contents),
     )
     if previous.get("version") != task.version:
-        from llmbuild.plan.reasons import ParameterChanged
-
         reasons = (*reasons, ParameterChanged("task version", previous.get("version"), task.version))
     return reasons

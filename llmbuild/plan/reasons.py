@@ -6,7 +6,7 @@ cannot be named would be a bug of the key.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Protocol, TypeAlias
 
@@ -139,7 +139,7 @@ def sentence(reason: Reason) -> str:  # noqa: PLR0911 - one line a reason is the
         case InputChanged(task, file, old, new, field):
             return _input_sentence(task, file, old, new, field)
         case ToolChanged(name, old, new, file):
-            return f"{name}: {_file_change(file, old, new)}" if file else _tool_sentence(name, old, new)
+            return f"{_sources(file)}: {_file_change(file, old, new)}" if file else _tool_sentence(name, old, new)
         case OutputMissing(path):
             return f"{path} is missing"
         case OutputCorrupt(path, cached):
@@ -158,6 +158,33 @@ def _change(name: str, old: Json, new: Json) -> str:
     if new == MISSING:
         return f"{name} {spell(old)} -> default"
     return f"{name} {spell(old)} -> {spell(new)}"
+
+
+def _sources(file: str) -> str:
+    """`llmbuild compiler sources` for compiler/pipeline.py."""
+    part, slash, _ = file.partition("/")
+    return f"llmbuild {part} sources" if slash and part != "sources" else SOURCES_TOOL
+
+
+def sentences(reasons: Iterable[Reason], files: int | None = None) -> list[str]:
+    """The sentences of all reasons, each said once.
+
+    Changed source files of one part of llmbuild share a sentence, which names the first `files` of them.
+    """
+    said: dict[str, list[str]] = {}
+    for reason in reasons:
+        text = sentence(reason)
+        if isinstance(reason, ToolChanged) and reason.file:
+            lead, _, rest = text.partition(": ")
+            said.setdefault(f"{lead}: ", []).append(rest)
+        else:
+            said[text] = []
+    return [lead + _some(names, files) for lead, names in said.items()]
+
+
+def _some(names: list[str], count: int | None) -> str:
+    shown = names if count is None or len(names) <= count else [*names[:count], f"and {len(names) - count} more"]
+    return ", ".join(shown)
 
 
 def _file_change(file: str, old: Json, new: Json) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from llmbuild.canonical import Json
-from llmbuild.plan.reasons import NeverBuilt, sentence
+from llmbuild.plan.reasons import NeverBuilt, reason_from_json, sentence, sentences
 
 Status: TypeAlias = Literal["ran", "cached", "failed", "skipped", "unfinished"]
 """`unfinished` is a task that had started when the build was killed, or that was never reached."""
@@ -218,7 +218,7 @@ class _Reader:
         match event["type"]:
             case "explained":
                 reasons = event["reasons"]
-                task.reasons = tuple(reason["text"] for reason in reasons)
+                task.reasons = _told(reasons)
                 sources = tuple(dict.fromkeys(reason.get("task", "") for reason in reasons))
                 follows = all(reason["reason"] == "input-changed" for reason in reasons)
                 self.upstream[task.label] = sources if follows else ()
@@ -237,6 +237,14 @@ class _Reader:
                 task.failure = event["failure"]["what"]
             case "skipped":
                 task.status = "skipped"
+
+
+def _told(reasons: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The sentences of reasons; of a reason that a newer llmbuild wrote the one that came with it."""
+    try:
+        return tuple(sentences(map(reason_from_json, reasons)))
+    except (KeyError, TypeError):
+        return tuple(dict.fromkeys(reason["text"] for reason in reasons))
 
 
 def _followed(task: TaskReport, reader: _Reader) -> tuple[str, ...]:

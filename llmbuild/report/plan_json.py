@@ -2,29 +2,64 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from llmbuild.canonical import Json
 from llmbuild.plan.planner import Plan, Verdict
 from llmbuild.plan.reasons import reason_to_json
 from llmbuild.report.plan_text import reasons_line
 
+if TYPE_CHECKING:
+    from llmbuild.plan.estimates import PlanEstimate, TaskEstimate, Total
+
 FORMAT = 1
 _COLORS = {"run": "#f2c14e", "restore": "#f2c14e", "maybe": "#9ad1d4", "cached": "#e8e8e8"}
 
 
-def plan_json(plan: Plan) -> dict[str, Json]:
-    """The plan as a JSON object: `format`, `project`, `stale`, `counts` by state, and `tasks` in graph order."""
+def plan_json(plan: Plan, estimate: PlanEstimate | None = None) -> dict[str, Json]:
+    """The plan as a JSON object: `format`, `project`, `stale`, `counts` by state, the root `causes` with what may follow
+    each, the `estimate` (null when nothing has to run), and `tasks` in graph order."""
     return {
         "format": FORMAT,
         "project": plan.project,
         "stale": plan.stale,
         "counts": {"run": plan.count("run"), "maybe": plan.count("maybe"), "restore": plan.count("restore")}
         | {"cached": plan.count("cached")},
-        "tasks": [verdict_json(verdict) for verdict in plan.verdicts],
+        "causes": [
+            {
+                "reasons": [reason_to_json(reason) for reason in cause.reasons],
+                "tasks": list(cause.tasks),
+                "follow": list(cause.follow),
+            }
+            for cause in plan.causes()
+        ],
+        "estimate": None if estimate is None else _estimate_json(estimate),
+        "tasks": [
+            verdict_json(verdict, None if estimate is None else estimate.tasks.get(verdict.task.label))
+            for verdict in plan.verdicts
+        ],
     }
 
 
-def verdict_json(verdict: Verdict) -> dict[str, Json]:
-    """One task; `action` is null where its inputs are not known before others have run."""
+def _estimate_json(estimate: PlanEstimate) -> dict[str, Json]:
+    def total(of: Total) -> dict[str, Json]:
+        return {"wall-s": of.wall_s, "peak-rss": of.peak_rss, "disk": of.disk, "download": of.download}
+
+    return {
+        "run": total(estimate.certain),
+        "all": total(estimate.most),
+        "runs": [estimate.fewest, estimate.most_runs],
+        "no-runs-of": list(estimate.guessed),
+        "unknown-downloads": list(estimate.unknown),
+    }
+
+
+def verdict_json(verdict: Verdict, estimate: TaskEstimate | None = None) -> dict[str, Json]:
+    """One task; `action` is null where its inputs are not known before others have run, `estimate` where it will not run.
+
+    An estimate has seconds (`wall-s`), bytes (`peak-rss`, `output-size`, `download`: null where nobody knows), and the
+    number of earlier `runs` that it is made from (0: a guess).
+    """
     task = verdict.task
     return {
         "task": task.label,
@@ -37,6 +72,15 @@ def verdict_json(verdict: Verdict) -> dict[str, Json]:
         "platform": task.platform,
         "action": None if verdict.action is None else verdict.action.digest,
         "outputs": [install.dest for install in task.installs],
+        "estimate": None
+        if estimate is None
+        else {
+            "wall-s": estimate.wall_s,
+            "peak-rss": estimate.peak_rss,
+            "output-size": estimate.output_size,
+            "download": estimate.download,
+            "runs": estimate.runs,
+        },
     }
 
 

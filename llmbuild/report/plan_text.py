@@ -4,33 +4,91 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from llmbuild.plan.planner import Plan, State, Verdict
-from llmbuild.plan.reasons import SOURCES_TOOL, Cascade, NeverBuilt, Reason, sentence
+from llmbuild.plan.reasons import Cascade, NeverBuilt, Reason, sentences
 from llmbuild.report.style import STATE_STYLES, Style
+from llmbuild.report.units import seconds, size
+from llmbuild.report.units import tasks as counted
+
+if TYPE_CHECKING:
+    from llmbuild.plan.estimates import PlanEstimate, Total
 
 _ORDER: Sequence[State] = ("run", "restore", "maybe", "cached")
 _SHOWN = 3
 """How many reasons of a task stand in its line; `why` has all of them."""
 
 
-def plan_text(plan: Plan, style: Style) -> str:
+def plan_text(plan: Plan, style: Style, estimate: PlanEstimate | None = None) -> str:
     """The whole plan.  A reason that does not fit beside its label goes below it, never past the width."""
     impact = plan.impact()
     ordered = [verdict for state in _ORDER for verdict in plan.verdicts if verdict.state == state]
     labels = max((len(verdict.task.label) for verdict in ordered), default=0)
-    lines = [summary(plan)]
+    lines = [summary(plan), *_causes(plan, style)]
     if ordered:
         lines.append("")
     for verdict in ordered:
         lines += _entry(verdict, impact.get(verdict.task.label, 0), labels, style)
+    if estimate is not None:
+        lines.append("")
+        for number, line in enumerate(estimate_lines(estimate)):
+            lines += _bullet(line, 2 if number else 0, style)
     return "\n".join(lines)
+
+
+def causes_line(plan: Plan) -> str:
+    """`1 root cause, 2 follow`; empty when nothing changed."""
+    causes = [cause for cause in plan.causes() if not cause.new]
+    follow = sum(len(cause.follow) for cause in causes)
+    return f"{len(causes)} root cause{'' if len(causes) == 1 else 's'}, {follow} follow" if causes else ""
+
+
+def _causes(plan: Plan, style: Style) -> list[str]:
+    """The number of root causes, and those that more than one task has in common: their tasks' lines repeat them."""
+    line = causes_line(plan)
+    lines = [line] if line else []
+    for cause in plan.causes():
+        if len(cause.tasks) > 1 and not cause.new:
+            follow = f", {len(cause.follow)} may follow" if cause.follow else ""
+            lines += _bullet(f"{reasons_line(cause.reasons)}: {counted(len(cause.tasks))}{follow}", 2, style)
+    return lines
+
+
+def estimate_lines(estimate: PlanEstimate) -> list[str]:
+    """What the plan will take, in lines; what nobody can know yet is said to be so."""
+    known = [label for label in estimate.tasks if estimate.tasks[label].runs]
+    certain, most = estimate.certain, estimate.most
+    unknown = len(estimate.unknown)
+    download = size(certain.download) if certain.download else "" if unknown else "nothing"
+    if unknown:
+        download += (" and " if download else "") + f"{unknown} download{'' if unknown == 1 else 's'} of unknown size"
+    elif download:
+        download += " to download"
+    if not known:
+        return [f"estimate: no earlier runs, so time and memory are unknown; {download}"]
+    lines = [f"estimate: {_total(certain)}, {download}" if certain.disk or certain.wall_s else f"estimate: {download}"]
+    if most != certain:
+        lines.append(f"if all follow: {_total(most)}")
+    few, many = estimate.fewest, estimate.most_runs
+    runs = f"{few}" if few == many else f"{few} to {many}"
+    lines.append(f"from {runs} earlier run{'' if many == 1 else 's'} of each task")
+    if estimate.guessed:
+        lines.append(f"no earlier runs of {', '.join(estimate.guessed)}: what {_these(estimate.guessed)} is a guess")
+    return lines
+
+
+def _these(kinds: Sequence[str]) -> str:
+    return "it takes" if len(kinds) == 1 else "they take"
+
+
+def _total(total: Total) -> str:
+    return f"{seconds(total.wall_s)}, {size(total.peak_rss)} of memory, {size(total.disk)} of new disk"
 
 
 def summary(plan: Plan) -> str:
     """`assistants: 6 tasks: 1 to run, 2 may follow, 3 cached`, or that everything is up to date."""
-    count = len(plan.verdicts)
-    tasks = f"{count} task{'' if count == 1 else 's'}"
+    tasks = counted(len(plan.verdicts))
     if not plan.stale:
         return f"{plan.project}: {tasks}, everything is up to date"
     words = {"run": "to run", "restore": "to restore", "maybe": "may follow", "cached": "cached"}
@@ -40,15 +98,13 @@ def summary(plan: Plan) -> str:
 
 def reasons_line(reasons: Sequence[Reason], follow: int = 0) -> str:
     """The reasons in one line, the first three of them, and how many tasks may follow."""
-    said = [sentence(reason) for reason in reasons if not isinstance(reason, Cascade)]
+    said = sentences((reason for reason in reasons if not isinstance(reason, Cascade)), _SHOWN)
     parts = said[:_SHOWN] + [
         f"if {reason.root} changes what it reads" for reason in reasons if isinstance(reason, Cascade)
     ]
     if len(said) > _SHOWN:
         parts.append(f"and {len(said) - _SHOWN} more")
-    lead = f"{SOURCES_TOOL}: "
-    # Several changed files of llmbuild read better as one list.
-    line = "; ".join(parts).replace(f"; {lead}", ", ")
+    line = "; ".join(parts)
     return f"{line} ({follow} may follow)" if follow and not isinstance(reasons[0], NeverBuilt) else line
 
 
@@ -73,16 +129,16 @@ def why_text(plan: Plan, verdict: Verdict, style: Style) -> str:
         "cached": "is up to date",
     }
     lines = [f"{style.paint(verdict.task.label, 'bold')} {said[verdict.state]}"]
+    for text in sentences(reason for reason in verdict.reasons if not isinstance(reason, Cascade)):
+        lines += _bullet(text, 2, style)
     for reason in verdict.reasons:
         if isinstance(reason, Cascade):
             root = next(each for each in plan.verdicts if each.task.label == reason.root)
             lines += [
                 f"  {line}" for line in textwrap.wrap(f"it reads from {root.task.label}, which runs:", style.width - 2)
             ]
-            lines += [line for cause in root.reasons for line in _bullet(sentence(cause), 4, style)]
+            lines += [line for text in sentences(root.reasons) for line in _bullet(text, 4, style)]
             lines.append("  where that changes nothing of what this task reads, it stays cached")
-        else:
-            lines += _bullet(sentence(reason), 2, style)
     if verdict.action is not None:
         lines.append(style.paint(f"  action {verdict.action.digest}", "dim"))
     return "\n".join(lines)

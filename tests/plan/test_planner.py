@@ -153,7 +153,7 @@ def test_an_edited_source_file_of_llmbuild_is_named() -> None:
     world = dataclasses.replace(world, source_files={**world.source_files, digest: files})
     _, plan = after(BASE, world)
     assert [verdict.task.kind for verdict in plan.verdicts if verdict.state == "run"] == ["link"]
-    assert [sentence(reason) for reason in reasons(plan, LINK)] == ["llmbuild sources: linkers/elf.py"]
+    assert [sentence(reason) for reason in reasons(plan, LINK)] == ["llmbuild linkers sources: linkers/elf.py"]
 
 
 def test_a_changed_linker_runs_link() -> None:
@@ -238,7 +238,7 @@ def test_every_reason_is_one_short_sentence(reason: Reason) -> None:
         (ParameterChanged("system-lib-prefix", None, "a_"), "system-lib-prefix none -> a_"),
         (InputChanged(FETCH, "a.bin", None, "b" * 64), "a.bin added (from fetch[smollm2])"),
         (InputChanged(FETCH, "a.bin", "b" * 64, None), "a.bin removed (from fetch[smollm2])"),
-        (ToolChanged("llmbuild sources", None, "b" * 64, "linkers/pe.py"), "llmbuild sources: linkers/pe.py is new"),
+        (ToolChanged("llmbuild sources", None, "b" * 64, "linkers/pe.py"), "llmbuild linkers sources: linkers/pe.py is new"),
         (ToolChanged("llmbuild sources", "a" * 64, "b" * 64), "llmbuild sources aaaaaaaaaaaa -> bbbbbbbbbbbb"),
     ],
 )  # fmt: skip

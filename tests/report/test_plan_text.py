@@ -71,6 +71,7 @@ def test_a_changed_value_at_80_columns() -> None:
     assert show(edited(), 80) == dedent(
         """\
         assistants: 5 tasks: 1 to run, 2 may follow, 2 cached
+        1 root cause, 2 follow
 
           run      config[smollm2, q4f32_1]
                      temperature 1.0 -> 0.7 (2 may follow)
@@ -88,6 +89,7 @@ def test_a_changed_value_at_120_columns() -> None:
     assert show(edited(), 120) == dedent(
         """\
         assistants: 5 tasks: 1 to run, 2 may follow, 2 cached
+        1 root cause, 2 follow
 
           run      config[smollm2, q4f32_1]         temperature 1.0 -> 0.7 (2 may follow)
           maybe    lower[smollm2, q4f32_1, native]  if config[smollm2, q4f32_1] changes what it reads
@@ -102,6 +104,7 @@ def test_many_reasons_are_cut_in_a_plan() -> None:
     assert show(many_reasons(), 80) == dedent(
         """\
         assistants: 5 tasks: 1 to run, 1 may follow, 3 cached
+        1 root cause, 1 follow
 
           run      lower[smollm2, q4f32_1, native]
                      opt cudagraph false -> true; context-window-size set to 4096;
@@ -122,6 +125,7 @@ def test_a_file_to_put_back() -> None:
     assert show(memory.plan(tasks_of(BASE)), 120) == dedent(
         """\
         assistants: 5 tasks: 1 to restore, 4 cached
+        1 root cause, 0 follow
 
           restore  link[smollm2, q4f32_1, native]   dist/libs/smollm2-q4f32_1-native.so is missing
           cached   fetch[smollm2]
