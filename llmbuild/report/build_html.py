@@ -79,7 +79,7 @@ def _failures(report: BuildReport) -> str:
     if not failed:
         return ""
     items = "".join(f"<li><code>{escape(task.label)}</code>: {escape(task.failure)}</li>" for task in failed)
-    return _section("failed", "Failed", f'<ul class="failed">{items}</ul>')
+    return _section("failed", "Failed", f'<ul class="failures">{items}</ul>')
 
 
 def _causes(report: BuildReport) -> str:
@@ -137,9 +137,10 @@ def _timeline(report: BuildReport, ran: Sequence[TaskReport]) -> str:
             f'<rect class="{kind}" x="{min(x, 99.6):.3f}%" width="{width:.3f}%" y="{top + 19}" height="12" rx="2"/></g>'
         )
     parts.append("</svg>")
-    parts.append(
-        '<p class="legend"><span class="key critical"></span> on the critical path <span class="key ran"></span> other</p>'
-    )
+    keys = [("critical", "on the critical path"), ("ran", "other")]
+    keys += [("failed", "failed")] if any(task.status == "failed" for task in ran) else []
+    legend = " ".join(f'<span class="key {name}"></span> {words}' for name, words in keys)
+    parts.append(f'<p class="legend">{legend}</p>')
     if left_out:
         parts.append(f"<p>The {left_out} shortest tasks are left out; the table has all.</p>")
     return "\n".join(parts)

@@ -25,10 +25,10 @@ code { font:13px/1.4 ui-monospace, monospace; overflow-wrap:anywhere; }
 .facts strong { display:block; font-size:21px; line-height:1.3; }
 .facts span { font-size:13px; overflow-wrap:anywhere; }
 ul, ol { margin:0; padding-left:22px; }
-.causes, .reasons, .failed { list-style:none; padding:0; }
+.causes, .reasons, .failures { list-style:none; padding:0; }
 .causes > li { border-left:3px solid var(--critical); padding:2px 0 2px 12px; margin-bottom:12px; }
 .reasons li { font-weight:600; overflow-wrap:anywhere; }
-.failed li { border-left:3px solid var(--failed); padding-left:12px; margin-bottom:8px; overflow-wrap:anywhere; }
+.failures li { border-left:3px solid var(--failed); padding-left:12px; margin-bottom:8px; overflow-wrap:anywhere; }
 ol.critical span { color:var(--soft); white-space:nowrap; }
 svg { display:block; }
 svg text { fill:var(--ink); font:13px system-ui, sans-serif; }
@@ -40,6 +40,7 @@ svg .kind { font-weight:600; }
 .bar.failed { fill:var(--failed); }
 .key { display:inline-block; width:12px; height:12px; border-radius:2px; background:var(--ran); margin:0 2px 0 8px; }
 .key.critical { background:var(--critical); margin-left:0; }
+.key.failed { background:var(--failed); }
 .arc { fill:none; stroke:var(--idle); stroke-width:1.2; }
 .arc.critical { stroke:var(--critical); stroke-width:2.2; }
 .node rect { fill:var(--idlefill); stroke:var(--idle); stroke-dasharray:4 3; }

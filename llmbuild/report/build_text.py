@@ -19,7 +19,7 @@ def headline(report: BuildReport) -> str:
     ran, cached, failed = (len(report.of(status)) for status in ("ran", "cached", "failed"))
     took = seconds(report.wall_s)
     if not report.ended:
-        return f"{name}the build was killed after {took}; {ran} of {tasks(len(report.tasks))} built, {cached} cached"
+        return f"{name}the build was cut off after {took}; {ran} of {tasks(len(report.tasks))} built, {cached} cached"
     if report.interrupted or failed:
         word = "interrupted" if report.interrupted else "failed"
         skipped = len(report.of("skipped"))
@@ -71,7 +71,7 @@ def build_text(report: BuildReport, style: Style) -> str:
         lines += [_timed(by_label[label]) for label in report.critical]
     slowest = report.slowest()
     if slowest:
-        lines += ["", style.paint("slowest tasks", "bold"), *(_timed(task, facts=True) for task in slowest)]
+        lines += ["", style.paint("slowest tasks", "bold"), *(line for task in slowest for line in _told(task, style))]
     lines += ["", f"{style.paint('cache', 'bold')}   {cache_line(report)}"]
     hungriest = report.hungriest
     if hungriest is not None:
@@ -84,10 +84,14 @@ def _listed(labels: Sequence[str], lead: str) -> list[str]:
     return [f"    {lead}{label}" for label in labels[:_LISTED]] + more
 
 
-def _timed(task: TaskReport, *, facts: bool = False) -> str:
-    took = "" if task.wall_s is None else seconds(task.wall_s)
-    more = f"  {size(task.peak_rss or 0)} of memory, {size(task.output_size or 0)}" if facts else ""
-    return f"  {took:>12}  {task.label}{more}"
+def _timed(task: TaskReport) -> str:
+    return f"  {'' if task.wall_s is None else seconds(task.wall_s):>12}  {task.label}"
+
+
+def _told(task: TaskReport, style: Style) -> list[str]:
+    """A task with its time, memory and output; in two lines where one is too long."""
+    line, facts = _timed(task), f"{size(task.peak_rss or 0)} of memory, {size(task.output_size or 0)}"
+    return [f"{line}  {facts}"] if len(line) + 2 + len(facts) <= style.width else [line, f"{'':16}{facts}"]
 
 
 def _wrapped(text: str, indent: int, style: Style) -> list[str]:
