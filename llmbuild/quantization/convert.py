@@ -14,17 +14,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from llmbuild.errors import InputError, LlmbuildError, MultiError, did_you_mean
-from llmbuild.quantization.pack import Packer, UnfitValueError, cast, numpy_dtype
+from llmbuild.errors import InputError, LlmbuildError, MultiError, StoreError, did_you_mean
+from llmbuild.quantization.journal import Journal
+from llmbuild.quantization.pack import Packer, UnfitValueError, cast, numpy_dtype, packed_shapes
 from llmbuild.quantization.scheme import ComputeDtype, Scheme
-from llmbuild.quantization.shards import Float32, ShardWriter
+from llmbuild.quantization.shards import SHARD_CAP, Assignment, Float32, ShardWriter
 from llmbuild.quantization.tensor_index import Totals, write_index
 
 Array = np.ndarray[Any, Any]
+_Result: TypeAlias = tuple[str, tuple[int, ...], np.dtype[Any]]
+"""A tensor to be: name, shape, dtype."""
 
 READ_AHEAD = 64 << 20
 """Bytes of source tensors that may be in work before the next one is read."""
@@ -143,12 +146,16 @@ def convert(
     float32: Float32 = "bf16",
     threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    resume: Path | None = None,
+    cap: int = SHARD_CAP,
 ) -> Totals:
     """Write shards and tensor index of all `parameters` to the directory `out`.
 
     `float32` says how float32 tensors are stored: rounded to bfloat16 as MLC does, or exactly.  `progress` is called with bytes
-    of source tensors done and in all.  Raises InputError (MultiError for several) when the checkpoint does not fit or holds NaN,
-    infinities or values that overflow the scheme's dtype, StoreError when `out` cannot be written.
+    of source tensors done and in all.  With `resume`, a directory on the file system of `out` that outlives this process, the
+    shards that an earlier call with the same arguments completed there are not made again, nor their tensors read.  Raises
+    InputError (MultiError for several) when the checkpoint does not fit or holds NaN, infinities or values that overflow the
+    scheme's dtype, StoreError when `out` cannot be written.
     """
     check(checkpoint, parameters, unused)
     tensors = checkpoint.tensors
@@ -157,7 +164,14 @@ def convert(
     done = 0
     pool = ThreadPoolExecutor(threads or _cores(), thread_name_prefix="quantize")
     try:
-        writer = ShardWriter(out, pool, float32=float32)
+        journal = Journal(resume, pool) if resume is not None else None
+        if journal is None:
+            writer, present = ShardWriter(out, pool, float32=float32, cap=cap), frozenset[str]()
+        else:
+            complete, present = _resumable(journal, order, scheme, float32, cap)
+            writer = ShardWriter(
+                journal.directory, pool, float32=float32, cap=cap, complete=complete, written=journal.add
+            )
         started: deque[_Work] = deque()
 
         def finish_first() -> None:
@@ -166,6 +180,8 @@ def convert(
             work.wait(checkpoint)
             for name, value in work.results:
                 writer.append(name, value)
+            for result in work.present:
+                writer.place(*result)
             done += work.nbytes
             if progress is not None:
                 progress(done, total)
@@ -173,26 +189,71 @@ def convert(
         for parameter in order:
             while started and sum(work.nbytes for work in started) > READ_AHEAD:
                 finish_first()
-            started.append(_start(checkpoint, parameter, scheme, pool))
+            if parameter.name in present:
+                nbytes = sum(tensors[source].nbytes for source in parameter.sources)
+                started.append(_Work([], nbytes, scheme.dtype, present=_results(parameter, scheme)))
+            else:
+                started.append(_start(checkpoint, parameter, scheme, pool))
         while started:
             finish_first()
         shards = writer.finish()
     finally:
         pool.shutdown(cancel_futures=True)
+    if journal is not None:
+        _move(journal.directory, out, [shard.path for shard in shards])
     used = {source for parameter in order for source in parameter.sources}
     totals = Totals(writer.tensors, writer.nbytes, sum(math.prod(tensors[source].shape) for source in used))
     write_index(out, shards, totals)
     return totals
 
 
+def _results(parameter: Parameter, scheme: Scheme) -> list[_Result]:
+    """What a parameter becomes, without making it."""
+    if not is_quantized(scheme, parameter.role):
+        return [(parameter.name, parameter.shape, numpy_dtype(parameter.dtype or scheme.dtype))]
+    rows, columns = parameter.shape
+    shapes = packed_shapes(scheme, rows, columns, transposed=is_transposed(scheme, parameter.role))
+    dtypes = np.dtype(np.uint32), numpy_dtype(scheme.dtype)
+    return list(zip(packed_names(parameter.name), shapes, dtypes, strict=True))
+
+
+def _resumable(
+    journal: Journal, order: Sequence[Parameter], scheme: Scheme, float32: Float32, cap: int
+) -> tuple[dict[str, str], frozenset[str]]:
+    """The MD5 of each shard that is there already, and the parameters of which nothing is left to do."""
+    assignment = Assignment(float32=float32, cap=cap)
+    results = {parameter.name: _results(parameter, scheme) for parameter in order}
+    for parameter in order:
+        for result in results[parameter.name]:
+            assignment.place(*result)
+    assignment.end()
+    complete = {name: md5 for name, (size, md5) in journal.complete.items() if assignment.sizes.get(name) == size}
+    present = frozenset(
+        name
+        for name, tensors in results.items()
+        if all(assignment.shard_of.get(tensor) in complete for tensor, _, _ in tensors)
+    )
+    return complete, present
+
+
+def _move(source: Path, dest: Path, names: Sequence[str]) -> None:
+    for name in names:
+        try:
+            (source / name).replace(dest / name)
+        except OSError as error:
+            raise StoreError(f"cannot move {name}", where=str(dest), why=error.strerror) from error
+
+
 @dataclass(slots=True)
 class _Work:
-    """A parameter whose tensors are being packed or cast: `results` are complete when all the futures are."""
+    """A parameter whose tensors are being packed or cast: `results` are complete when all the futures are.  `present` are
+    the tensors of a parameter whose shards are all there."""
 
     results: list[tuple[str, Array]]
     nbytes: int
     dtype: ComputeDtype
     futures: list[tuple[str, Future[None]]] = field(default_factory=list)
+    present: list[_Result] = field(default_factory=list)
 
     def wait(self, checkpoint: Source) -> None:
         """Wait for every job.  Raises InputError for a value that cannot be stored."""

@@ -8,10 +8,13 @@ ones stay pending; a smaller tensor starts a new pending shard after the pending
 from __future__ import annotations
 
 import hashlib
+import math
+from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -29,6 +32,8 @@ CHUNK_ELEMENTS = 1 << 20
 
 Array = np.ndarray[Any, Any]
 Float32 = Literal["bf16", "exact"]
+Placed: TypeAlias = tuple[TensorRecord, Array | None]
+"""A tensor in a shard, with its value or, where the shard need not be written, without."""
 
 _LARGEST_BFLOAT16 = np.uint32(0x7F7F0000)
 
@@ -46,57 +51,120 @@ def encode_float32(values: Array) -> Array:
     return encoded
 
 
-class ShardWriter:
-    """Takes tensors in record order and writes shards to `out` on the executor's threads.
+class ShardLayout(ABC):
+    """Takes tensors in record order and decides which shard each goes to; `commit` gets each shard that is full."""
 
-    Which bytes go where depends on the tensors alone.  At most `IN_FLIGHT` bytes and one shard wait for the executor.
-    """
-
-    def __init__(self, out: Path, executor: Executor, *, float32: Float32 = "bf16", cap: int = SHARD_CAP) -> None:
-        self._out, self._executor, self._exact, self._cap = out, executor, float32 == "exact", cap
-        self._pending: list[tuple[TensorRecord, Array]] = []
+    def __init__(self, *, float32: Float32 = "bf16", cap: int = SHARD_CAP) -> None:
+        self._exact, self._cap = float32 == "exact", cap
+        self._pending: list[Placed] = []
         self._pending_bytes = 0
-        self._shards: list[Future[Shard]] = []
-        self._waiting: deque[tuple[Future[Shard], int]] = deque()
+        self._committed = 0
         self.tensors = 0
         self.nbytes = 0
 
-    def append(self, name: str, value: Array) -> None:
-        """Add a tensor; `value` must not change afterwards.  Raises StoreError when an earlier shard could not be written."""
-        value = np.ascontiguousarray(value)
-        dtype = value.dtype.name
-        size = value.size * 2 if dtype == "float32" and not self._exact else value.nbytes
+    def place(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], value: Array | None = None) -> None:
+        """Add a tensor, with its value or without."""
+        nbytes = math.prod(shape) * dtype.itemsize
+        size = nbytes // 2 if dtype.name == "float32" and not self._exact else nbytes
         self.tensors += 1
-        self.nbytes += value.nbytes
+        self.nbytes += nbytes
         alone = False
         if self._pending_bytes + size >= self._cap:
             alone = size * 2 >= self._cap
             if not alone:
                 self._commit_pending()
         offset = 0 if alone else self._pending_bytes
-        record = TensorRecord(name, value.shape, dtype, "raw" if self._exact else "f32-to-bf16", size, offset)
+        record = TensorRecord(name, shape, dtype.name, "raw" if self._exact else "f32-to-bf16", size, offset)
         if alone:
             self._commit([(record, value)])
         else:
             self._pending.append((record, value))
             self._pending_bytes += size
 
-    def finish(self) -> list[Shard]:
-        """Write what is pending and wait for everything.  Raises StoreError."""
+    def end(self) -> None:
+        """Commit what is pending: there is no further tensor."""
         self._commit_pending()
-        return [future.result() for future in self._shards]
+
+    @abstractmethod
+    def commit(self, name: str, tensors: Sequence[Placed]) -> None:
+        """A shard is full: its file name and its tensors in order."""
 
     def _commit_pending(self) -> None:
         if self._pending_bytes:
             self._commit(self._pending)
         self._pending, self._pending_bytes = [], 0
 
-    def _commit(self, tensors: list[tuple[TensorRecord, Array]]) -> None:
-        future = self._executor.submit(_write_shard, self._out / f"params_shard_{len(self._shards)}.bin", tensors)
+    def _commit(self, tensors: Sequence[Placed]) -> None:
+        self._committed += 1
+        self.commit(f"params_shard_{self._committed - 1}.bin", tensors)
+
+
+class Assignment(ShardLayout):
+    """Where tensors would go: `shard_of` by tensor name, `sizes` in bytes by shard name."""
+
+    def __init__(self, *, float32: Float32 = "bf16", cap: int = SHARD_CAP) -> None:
+        super().__init__(float32=float32, cap=cap)
+        self.shard_of: dict[str, str] = {}
+        self.sizes: dict[str, int] = {}
+
+    def commit(self, name: str, tensors: Sequence[Placed]) -> None:
+        self.shard_of.update((record.name, name) for record, _ in tensors)
+        self.sizes[name] = sum(record.nbytes for record, _ in tensors)
+
+
+class ShardWriter(ShardLayout):
+    """Takes tensors in record order and writes shards to `out` on the executor's threads.
+
+    Which bytes go where depends on the tensors alone.  At most `IN_FLIGHT` bytes and one shard wait for the executor.
+    Shards that `complete` names, with their MD5, lie in `out` already: their tensors may be placed without a value.
+    `written` is called on a thread of the executor with each shard that was not there.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        executor: Executor,
+        *,
+        float32: Float32 = "bf16",
+        cap: int = SHARD_CAP,
+        complete: Mapping[str, str] | None = None,
+        written: Callable[[Shard], None] = lambda _shard: None,
+    ) -> None:
+        super().__init__(float32=float32, cap=cap)
+        self._out, self._executor = out, executor
+        self._complete, self._written = complete or {}, written
+        self._shards: list[Future[Shard]] = []
+        self._waiting: deque[tuple[Future[Shard], int]] = deque()
+
+    def append(self, name: str, value: Array) -> None:
+        """Add a tensor; `value` must not change afterwards.  Raises StoreError when an earlier shard could not be written."""
+        value = np.ascontiguousarray(value)
+        self.place(name, value.shape, value.dtype, value)
+
+    def finish(self) -> list[Shard]:
+        """Write what is pending and wait for everything.  Raises StoreError."""
+        self.end()
+        return [future.result() for future in self._shards]
+
+    def commit(self, name: str, tensors: Sequence[Placed]) -> None:
+        if name in self._complete:
+            records = tuple(record for record, _ in tensors)
+            there: Future[Shard] = Future()
+            there.set_result(Shard(name, sum(record.nbytes for record in records), records, self._complete[name]))
+            self._shards.append(there)
+            return
+        values = [(record, value) for record, value in tensors if value is not None]
+        assert len(values) == len(tensors), f"a tensor of {name} has no value"
+        future = self._executor.submit(self._write, self._out / name, values)
         self._shards.append(future)
         self._waiting.append((future, sum(record.nbytes for record, _ in tensors)))
         while len(self._waiting) > 1 and sum(size for _, size in self._waiting) > IN_FLIGHT:
             self._waiting.popleft()[0].result()
+
+    def _write(self, path: Path, tensors: list[tuple[TensorRecord, Array]]) -> Shard:
+        shard = _write_shard(path, tensors)
+        self._written(shard)
+        return shard
 
 
 def _write_shard(path: Path, tensors: list[tuple[TensorRecord, Array]]) -> Shard:

@@ -45,6 +45,7 @@ def run(job: Job) -> None:
             job.out,
             float32=params["float32"],
             threads=threads if isinstance(threads, int) else None,
+            resume=job.resume,
             progress=lambda done, total: job.progress(done, total, "bytes"),
         )
     print(
@@ -62,6 +63,7 @@ KIND = TaskKind(
         "llmbuild.tasks.architectures",
         "llmbuild.tasks.kind",
         "llmbuild.quantization.convert",
+        "llmbuild.quantization.journal",
         "llmbuild.quantization.pack",
         "llmbuild.quantization.scheme",
         "llmbuild.quantization.shards",
@@ -73,4 +75,7 @@ KIND = TaskKind(
     ),
     tools=("numpy", "ml_dtypes", "gguf"),
     run=run,
+    resumable=True,
+    typical_seconds=30.0,
+    typical_memory=1 << 30,
 )

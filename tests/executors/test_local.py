@@ -220,3 +220,56 @@ def test_a_terminated_executor_starts_nothing(store: Store) -> None:
     executor.terminate()
     result, _ = build(store, [write_task("a", {})], executor=executor)
     assert result.exit_code == ExitCode.INTERRUPTED
+
+
+def test_a_killed_resumable_task_goes_on_where_it_was(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "die").mkdir()
+    for step in ("1", "3"):
+        (tmp_path / "die" / step).touch()
+    task = Task("count", "count", 1, {"steps": 5}, {}, {}, hints={"die": str(tmp_path / "die")})
+    for left in (["0", "1"], ["0", "1", "2", "3"]):
+        result, _ = build(store, [task], executor=LocalExecutor(store))
+        failure = result.outcomes["count"].failure
+        assert failure is not None
+        assert "killed (SIGKILL)" in failure.what
+        (resume,) = (store.root / "resume").iterdir()
+        assert resume.name == result.outcomes["count"].action
+        assert sorted(path.name for path in resume.iterdir()) == left
+    result, _ = build(store, [task], executor=LocalExecutor(store))
+    assert text_of(store, result, "count", "steps") == "5"
+    assert list((store.root / "resume").iterdir()) == []
+    steps = [line.split(" {")[0] for line in (tmp_path / "runs").read_text().splitlines()]
+    assert steps == [f"step {n}" for n in range(5)]
+
+
+def test_a_check_starts_from_nothing(store: Store, tmp_path: Path) -> None:
+    task = Task("count", "count", 1, {"steps": 3}, {}, {}, hints={"alone": True})
+    result, _ = build(store, [task], executor=LocalExecutor(store))
+    outcome = result.outcomes["count"]
+    assert outcome.action is not None
+    assert outcome.trace is not None
+    assert LocalExecutor(store).rerun(outcome.action) == outcome.trace.output
+    assert len((tmp_path / "runs").read_text().splitlines()) == 6
+    assert list((store.root / "resume").iterdir()) == []
+    assert list((store.root / "logs").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "why", "fix"),
+    [
+        (3, 4, "the kernel ran out of memory and chose it", "a smaller --memory"),
+        (3, 3, "another process sent the signal", "llmbuild exec"),
+        (None, None, "most often that is want of memory", "a smaller --memory"),
+    ],
+)
+def test_the_kernels_count_tells_who_killed_a_worker(
+    store: Store, monkeypatch: pytest.MonkeyPatch, before: int | None, after: int | None, why: str, fix: str
+) -> None:
+    counts = [before, after]
+    monkeypatch.setattr("llmbuild.executors.local.oom_kills", lambda: counts.pop(0))
+    result, _ = build(store, [misbehave("9")], executor=LocalExecutor(store))
+    failure = result.outcomes["misbehave[9]"].failure
+    assert failure is not None
+    assert why in (failure.why or "")
+    assert fix in (failure.fix or "")
+    assert "MiB of memory" in failure.what
