@@ -50,6 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also run the named tasks (default: all) again, and compare what they give byte for byte; exit code 7",
     )
     parser.add_argument("--events", type=Path, metavar="FILE", help="write what happens as JSON lines")
+    parser.add_argument(
+        "--provenance",
+        action="store_true",
+        help="write what each result was made from to <output>/provenance (or: provenance = true in the manifest)",
+    )
     parser.add_argument("--quiet", action="store_true", help="print only failures and the summary")
 
 
@@ -65,6 +70,10 @@ def run(args: argparse.Namespace) -> int:
         print_plan(session, session.plan(), "text")
         session.store.close()
         return ExitCode.OK
+    if args.offline and not args.keep_going:
+        from llmbuild.cli.locking import require_offline
+
+        require_offline(session.remotes)
     try:
         return _build(args, session, memory)
     finally:
@@ -83,7 +92,7 @@ def _build(args: argparse.Namespace, session: Session, memory: int | None) -> in
     recording = Recording(Path(session.whole.root), args.events)
     with recording:
         reporter = _Reporter(session, view, recording)
-            jobs=args.jobs or default_jobs(),
+        jobs = args.jobs or default_jobs()
         # The index is opened when the first task has to run, never by a null build.
         predictor = Predictor(lambda kind: session.store.index.recent(kind), load_kind, session.whole.root)  # noqa: PLW0108
         scheduler = Scheduler(
@@ -99,7 +108,9 @@ def _build(args: argparse.Namespace, session: Session, memory: int | None) -> in
         )
         try:
             result = scheduler.run(session.tasks)
-            reporter.emit(_install(session, result))
+            if not args.locked:
+                _complete_lock(session, result)
+            reporter.emit(_install(session, result, args.provenance or session.whole.provenance))
             code = result.exit_code
             if args.check and result.ok:
                 code = _check(args, session, result, jobs, reporter)
@@ -267,7 +278,15 @@ class _Reporter:
         return str(path)
 
 
-def _install(session: Session, result: BuildResult) -> events.Event:
+def _complete_lock(session: Session, result: BuildResult) -> None:
+    """Pin in the lock file what was fetched."""
+    from llmbuild.cli.locking import complete
+
+    trees = {label: outcome.tree for label, outcome in result.outcomes.items()}
+    complete(session.world.project, session.world.observed, session.world.lock, trees)
+
+
+def _install(session: Session, result: BuildResult, provenance: bool) -> events.Event:
     """Put outputs into the project, and take away those of tasks that are gone.
 
     A directory that several tasks fill (a model's weights and its configuration) is touched only when all of them
@@ -285,7 +304,14 @@ def _install(session: Session, result: BuildResult) -> events.Event:
         for one in task.installs
         if one.dest not in broken
     ]
-    report = install(session.store, Path(session.whole.root), items, known=labels(session.whole))
+    known = labels(session.whole)
+    statements: list[Installation] = []
+    if provenance:
+        from llmbuild.cli.provenance import owners, statement_installations
+
+        known |= owners(session.whole)
+        statements = statement_installations(session.store, session.whole, session.tasks, result)
+    report = install(session.store, Path(session.whole.root), [*items, *statements], known=known)
     outputs = dict.fromkeys(item.install.dest for item in items)
     return Installed(
         time=time.time(),

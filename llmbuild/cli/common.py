@@ -49,6 +49,9 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-q", "--quantization", action="append", default=[], help="only this quantization")
     parser.add_argument("-p", "--platform", action="append", default=[], help="only this platform")
     parser.add_argument("--force", action="store_true", help="run the named tasks again although they are cached")
+    parser.add_argument(
+        "--locked", action="store_true", help="fail when llmbuild.lock is not up to date, never write it"
+    )
 
 
 def add_file(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,10 @@ from llmbuild.cli.common import add_selection, find_manifest
 from llmbuild.errors import ExitCode
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from llmbuild.cli.knowledge import StoreKnowledge
+    from llmbuild.cli.locking import Remote
     from llmbuild.cli.world import World
     from llmbuild.engine.store import Store
     from llmbuild.engine.task import Task
@@ -43,7 +46,8 @@ def run(args: argparse.Namespace) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """Everything a command needs that plans: the open store, the whole project, the selected tasks, what is known."""
+    """Everything a command needs that plans: the open store, the whole project, the selected tasks, what is known, and the
+    selected fetch tasks whose bytes come from elsewhere."""
 
     store: Store
     whole: Project
@@ -51,6 +55,7 @@ class Session:
     tasks: tuple[Task, ...]
     force: frozenset[str]
     knowledge: StoreKnowledge
+    remotes: tuple[Remote, ...] = ()
 
     def plan(self) -> Plan:
         from llmbuild.plan.planner import make_plan
@@ -61,6 +66,7 @@ class Session:
 def open_session(args: argparse.Namespace) -> Session:
     """From the command line (see `add_selection`) to selected tasks; notes about the manifest go to standard error."""
     from llmbuild.cli.knowledge import StoreKnowledge
+    from llmbuild.cli.locking import remote_fetches
     from llmbuild.cli.toolchain import Toolchain
     from llmbuild.cli.world import load_manifest, look
     from llmbuild.engine.store import Store
@@ -70,14 +76,30 @@ def open_session(args: argparse.Namespace) -> Session:
     store = Store(args.cache_dir)
     toolchain = Toolchain(store.stat_cache)
     manifest = load_manifest(path, toolchain)
-    for note in manifest.notes:
-        print(f"note: {note}", file=sys.stderr)
+    if not getattr(args, "quiet", False):
+        print_notes(manifest.notes)
     project = narrow(manifest.project, models=args.model, platforms=args.platform, schemes=args.quantization)
-    world = look(project, store, toolchain, offline=args.offline)
+    world = look(project, store, toolchain, offline=args.offline, locked=getattr(args, "locked", False))
     tasks = select(world.tasks, args.tasks)
-    forced = (asked(tasks, args.tasks) if args.tasks else tasks) if args.force else ()
+    forced = {task.label for task in (asked(tasks, args.tasks) if args.tasks else tasks)} if args.force else set()
+    remotes = remote_fetches(project, world.lock, store, tasks)
+    for remote in remotes:
+        if remote.broken:
+            print_notes(
+                [f"{remote.fetch.label} in the cache is not what was locked, it is fetched again: {remote.broken}"]
+            )
+            forced.add(remote.fetch.label)
     knowledge = StoreKnowledge(store, manifest.root, world.observed)
-    return Session(store, manifest.project, world, tasks, frozenset(task.label for task in forced), knowledge)
+    return Session(store, manifest.project, world, tasks, frozenset(forced), knowledge, tuple(remotes))
+
+
+def print_notes(notes: Iterable[str]) -> None:
+    """Say on standard error what is not wrong but worth knowing."""
+    from llmbuild.report.style import style_for
+
+    style = style_for(sys.stderr)
+    for note in notes:
+        print(style.paint(f"note: {note}", "dim"), file=sys.stderr)
 
 
 def print_plan(session: Session, plan: Plan, form: str) -> None:

@@ -20,6 +20,7 @@ from llmbuild.engine import files
 from llmbuild.engine.store import Store
 from llmbuild.engine.task import Task
 from llmbuild.errors import LlmbuildError, MultiError, StoreError
+from llmbuild.manifest.lock import Lock
 from llmbuild.manifest.reads import Read, all_current
 from llmbuild.manifest.resolved import Project, Source
 from llmbuild.plan.graph import expand
@@ -27,12 +28,12 @@ from llmbuild.plan.observed import Observation, Observed
 from llmbuild.tasks.kind import TaskKind
 from llmbuild.tasks.registry import KIND_NAMES, load_kind
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A loaded manifest; `notes` are worth saying once, when it was read anew."""
+    """A loaded manifest; `notes` are worth saying in each plan and build."""
 
     project: Project
     notes: tuple[str, ...] = ()
@@ -58,24 +59,30 @@ def load_manifest(path: Path, toolchain: Toolchain) -> Manifest:
             "python": sys.version,
         }
     )
-    project = _cached_project(place, key)
-    if project is not None:
-        return Manifest(project)
+    cached = _cached_manifest(place, key)
+    if cached is not None:
+        return cached
     from llmbuild.manifest.load import load
 
     loaded = load(path)
-    value: dict[str, Json] = {"key": key, "reads": [read.to_json() for read in loaded.reads], "project": loaded.project.to_json()}
+    notes = tuple(dict.fromkeys(loaded.notes))
+    value: dict[str, Json] = {
+        "key": key,
+        "reads": [read.to_json() for read in loaded.reads],
+        "project": loaded.project.to_json(),
+        "notes": list(notes),
+    }
     _write_quietly(place, canonical_json(value))
     # What a first run reads and what a later run takes from the cache has to be the same down to tuples and lists.
-    return Manifest(Project.from_json(json.loads(canonical_json(loaded.project.to_json()))), loaded.notes)
+    return Manifest(Project.from_json(json.loads(canonical_json(loaded.project.to_json()))), notes)
 
 
-def _cached_project(place: Path, key: Digest) -> Project | None:
+def _cached_manifest(place: Path, key: Digest) -> Manifest | None:
     try:
         value = json.loads(place.read_bytes())
         if value["key"] != key or not all_current(Read.from_json(read) for read in value["reads"]):
             return None
-        return Project.from_json(value["project"])
+        return Manifest(Project.from_json(value["project"]), tuple(value["notes"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
@@ -89,56 +96,81 @@ def _write_quietly(place: Path, data: bytes) -> None:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What was observed for a project, and the tasks that follow from it."""
+    """What was observed for a project, the tasks that follow from it, and the lock file that it was held against."""
 
     project: Project
     observed: Observed
     tasks: tuple[Task, ...]
+    lock: Lock
 
 
-def look(project: Project, store: Store, toolchain: Toolchain, *, offline: bool = False) -> World:
+def look(project: Project, store: Store, toolchain: Toolchain, *, offline: bool = False, locked: bool = False) -> World:
     """Observe what the cells of the project's matrix need and expand them.
 
-    Raises a MultiError with all sources, tools and linkers that are missing; pins of new remote sources are written to
-    the lock file.
+    Raises a MultiError with all sources, tools and linkers that are missing; when `locked`, UsageError where the lock
+    file does not say what was observed.  Otherwise the commits of new revisions are written to the lock file.
     """
-    from llmbuild.tasks.lower import COMPILE_FIELDS
+    from llmbuild.cli import locking
 
+    root = Path(project.root)
+    lock = locking.load_lock(root, toolchain)
+    observed = observe_world(project, store, toolchain, lock, offline=offline, resolve=not locked)
+    if locked:
+        locking.require_locked(project, observed, lock)
+    elif lock.changed:
+        from llmbuild.manifest.lock import LOCK_FILE, write_lock
+
+        write_lock(root / LOCK_FILE, lock)
+    return World(project, observed, expand_world(project, observed), lock)
+
+
+def observe_world(
+    project: Project, store: Store, toolchain: Toolchain, lock: Lock, *, offline: bool = False, resolve: bool = True
+) -> Observed:
+    """Observe sources, tools and linkers.  Without `resolve` no hub is asked, and sources that the lock does not pin are
+    left out.  Raises a MultiError with all that is missing; commits of new revisions go into `lock`."""
     kinds = {name: load_kind(name) for name in KIND_NAMES}
     errors: list[LlmbuildError] = []
-    sources, adapters, presets = _sources(project, store, offline, errors)
+    sources, adapters, presets = _sources(project, store, lock, offline, resolve, errors)
     tools, source_files = _tools(kinds, toolchain, errors)
     linkers = _linkers(project, errors)
     if errors:
         raise errors[0] if len(errors) == 1 else MultiError(errors)
-    observed = Observed(sources, tools, linkers, adapters, presets, source_files)
-    return World(project, observed, expand(project, observed, kinds, COMPILE_FIELDS))
+    return Observed(sources, tools, linkers, adapters, presets, source_files)
+
+
+def expand_world(project: Project, observed: Observed) -> tuple[Task, ...]:
+    """The tasks of a project whose sources were all observed."""
+    from llmbuild.tasks.lower import COMPILE_FIELDS
+
+    return expand(project, observed, {name: load_kind(name) for name in KIND_NAMES}, COMPILE_FIELDS)
 
 
 def _sources(
-    project: Project, store: Store, offline: bool, errors: list[LlmbuildError]
+    project: Project, store: Store, lock: Lock, offline: bool, resolve: bool, errors: list[LlmbuildError]
 ) -> tuple[dict[str, Observation], dict[str, Observation], dict[str, Mapping[str, Json]]]:
-    from llmbuild.manifest.lock import LOCK_FILE, read_lock, write_lock
-
     sources: dict[str, Observation] = {}
     adapters: dict[str, Observation] = {}
     presets: dict[str, Mapping[str, Json]] = {}
-    root = Path(project.root)
-    lock = read_lock(root / LOCK_FILE)
 
-    def observe(source: Source, source_format: str | None) -> Observation:
+    def observe(found: dict[str, Observation], model: str, source: Source, source_format: str | None) -> None:
+        from llmbuild.sources import lock_key
         from llmbuild.sources import observe as observe_source
 
+        source_format = None if source_format == "auto" else source_format
+        if source.kind == "hf" and not resolve and lock.get(lock_key(source, source_format) or "") is None:
+            return
         params, hints = observe_source(
             source,
-            root,
+            Path(project.root),
             store.stat_cache,
             lock,
             source_format=source_format,
             offline=offline,
             partial=store.root / "partial",
+            have=store.cas.root,
         )
-        return Observation(params, hints)
+        found[model] = Observation(params, hints)
 
     for name in dict.fromkeys(cell.model for cell in project.matrix):
         model = project.models[name]
@@ -148,15 +180,13 @@ def _sources(
 
                 presets[name] = preset(model.source.spec["name"])
             else:
-                sources[name] = observe(model.source, model.source_format)
+                observe(sources, name, model.source, model.source_format)
                 if model.adapter is not None:
-                    adapters[name] = observe(model.adapter, None)
+                    observe(adapters, name, model.adapter, None)
         except MultiError as error:
             errors += error.errors
         except LlmbuildError as error:
             errors.append(error)
-    if lock.changed:
-        write_lock(root / LOCK_FILE, lock)
     return sources, adapters, presets
 
 

@@ -6,7 +6,7 @@
     commit = "…40 hexadecimal digits…"
 
     [sources."hf:org/name@main".files]
-    "config.json" = { git-sha1 = "…", size = 651 }
+    "config.json" = { git-sha1 = "…", sha256 = "…", size = 651 }
     "model.safetensors" = { sha256 = "…", size = 269060552 }
 
     [sources."path:checkpoint".files]
@@ -37,6 +37,7 @@ LOCK_FILE = "llmbuild.lock"
 VERSION = 1
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _HEADER = "# Made by llmbuild: commit this file.  `llmbuild lock --upgrade` renews it.\n"
 
@@ -80,14 +81,15 @@ class Lock:
         """The file's text: the same for equal locks."""
         lines = [_HEADER, f"version = {VERSION}\n"]
         for key, pin in sorted(self.sources.items()):
-            lines.append(f"\n[sources.{_quoted(key)}]\n")
-            lines += [f"{name} = {_quoted(pin[name])}\n" for name in ("commit", "sha256") if name in pin]
+            own = [f"{name} = {_quoted(pin[name])}\n" for name in ("commit", "sha256") if name in pin]
+            if own or not pin.get("files"):
+                lines += [f"\n[sources.{_quoted(key)}]\n", *own]
             if pin.get("files"):
                 lines.append(f"\n[sources.{_quoted(key)}.files]\n")
-                lines.extend(f"{_quoted(name)} = {_inline(entry)}\n" for name, entry in sorted(pin["files"].items()))
+                lines.extend(f"{_key(name)} = {_inline(entry)}\n" for name, entry in sorted(pin["files"].items()))
         if self.toolchain:
             lines.append("\n[toolchain]\n")
-            lines.extend(f"{_quoted(name)} = {_quoted(value)}\n" for name, value in sorted(self.toolchain.items()))
+            lines.extend(f"{_key(name)} = {_quoted(value)}\n" for name, value in sorted(self.toolchain.items()))
         return "".join(lines)
 
 
@@ -149,6 +151,11 @@ def write_lock(path: Path, lock: Lock) -> None:
             "the lock file cannot be written", where=str(path), why=error.strerror or str(error)
         ) from error
     lock.changed = False
+
+
+def _key(text: str) -> str:
+    """A TOML key, bare where that is allowed."""
+    return text if _BARE.fullmatch(text) else _quoted(text)
 
 
 def _quoted(text: str) -> str:

@@ -109,8 +109,8 @@ def fetched_pin(
         return {"commit": commit, "files": known}
     files: dict[str, Json] = {}
     for name, entry in before.items():
-        digest, size = fetched[output_name(name)]
-        files[name] = {**entry, "sha256": digest, "size": size}
+        found = known.get(output_name(name))
+        files[name] = {**entry, **found} if isinstance(found, dict) else entry
     return {"commit": commit, "files": files}
 
 

@@ -1,0 +1,261 @@
+"""What commands do with the lock file: read it fast, hold the world against it, complete it after a build.
+
+A null build reads the lock file too.  TOML is slow to parse, so the parsed lock is kept in `.llmbuild/`, under the digest
+of the file's bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmbuild.canonical import Digest, Json, canonical_json, digest_bytes, digest_json
+from llmbuild.cli.common import STATE_DIR
+from llmbuild.engine import files
+from llmbuild.errors import FetchError, LlmbuildError, MultiError, StoreError, UsageError
+from llmbuild.manifest.lock import LOCK_FILE, Lock, parse_lock, read_lock, write_lock
+from llmbuild.manifest.resolved import Project, Source
+from llmbuild.plan.observed import Observed
+from llmbuild.plan.reasons import SOURCES_TOOL
+from llmbuild.sources.pins import (
+    REMOTE,
+    applies,
+    fetched_pin,
+    lock_key,
+    promise_broken,
+    promised_files,
+    required_pin,
+    single_file,
+)
+
+if TYPE_CHECKING:
+    from llmbuild.cli.toolchain import Toolchain
+    from llmbuild.engine.store import Store
+    from llmbuild.engine.task import Task
+    from llmbuild.engine.tree import Tree
+    from llmbuild.plan.observed import Observation
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """A source that the project fetches: the task's label, the model, and the source's key in the lock."""
+
+    label: str
+    model: str
+    source: Source
+    key: str
+    adapter: bool = False
+
+    def observation(self, observed: Observed) -> Observation | None:
+        """What was observed of it, if it was."""
+        return (observed.adapters if self.adapter else observed.sources).get(self.model)
+
+    def pin(self, lock: Lock) -> Mapping[str, Any] | None:
+        """Its pin, if the lock has one that still applies."""
+        pin = lock.get(self.key)
+        return pin if pin is not None and applies(self.source, pin) else None
+
+
+def fetches(project: Project) -> Iterator[Fetch]:
+    """The sources of the models in the project's matrix; presets have none."""
+    for name in dict.fromkeys(cell.model for cell in project.matrix):
+        model = project.models[name]
+        form = None if model.source_format == "auto" else model.source_format
+        key = lock_key(model.source, form)
+        if key is not None:
+            yield Fetch(f"fetch[{name}]", name, model.source, key)
+        if model.adapter is not None and (key := lock_key(model.adapter)) is not None:
+            yield Fetch(f"fetch[{name}, adapter]", name, model.adapter, key, adapter=True)
+
+
+def load_lock(root: Path, toolchain: Toolchain) -> Lock:
+    """The project's lock, or an empty one.  Raises UsageError when the file is not a lock."""
+    path = root / LOCK_FILE
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return Lock()
+    except OSError:
+        return read_lock(path)
+    memo = root / STATE_DIR / "lock-file.json"
+    code = digest_json(toolchain.source_files(["llmbuild.manifest.lock"]))
+    key = digest_json({"format": _FORMAT, "file": digest_bytes(data), "code": code})
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        value = json.loads(memo.read_bytes())
+        if value["key"] == key:
+            lock = Lock(value["sources"])
+            lock.toolchain = dict(value["toolchain"])
+            return lock
+    try:
+        lock = parse_lock(path, data.decode())
+    except UnicodeDecodeError:
+        return read_lock(path)
+    sources: dict[str, Json] = dict(lock.sources)
+    tools: dict[str, Json] = dict(lock.toolchain)
+    with contextlib.suppress(StoreError, OSError):
+        memo.parent.mkdir(parents=True, exist_ok=True)
+        files.write_atomic(memo, canonical_json({"key": key, "sources": sources, "toolchain": tools}))
+    return lock
+
+
+def toolchain_of(observed: Observed) -> dict[str, str]:
+    """The toolchain section as it would be written now."""
+    from llmbuild import __version__
+
+    python = ".".join(map(str, sys.version_info[:3]))
+    tools = {name: value for tools in observed.tools.values() for name, value in tools.items() if name != SOURCES_TOOL}
+    linkers = {f"linker {platform}": identity for platform, identity in observed.linkers.items()}
+    return {"python": python, "llmbuild": __version__, **tools, **linkers}
+
+
+def required_lock(project: Project, observed: Observed, lock: Lock) -> Lock:
+    """What a lock has to say for these models and platforms, known without fetching anything."""
+    required = Lock()
+    for fetch in fetches(project):
+        observation = fetch.observation(observed)
+        params = {} if observation is None else observation.params
+        pin = required_pin(fetch.source, params, lock.get(fetch.key))
+        if observation is not None and "path" in observation.hints:
+            pin = _with_sizes(pin, Path(str(observation.hints["path"])))
+        required.sources[fetch.key] = pin
+    required.toolchain = toolchain_of(observed)
+    return required
+
+
+def _with_sizes(pin: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
+    """A local source's pin with the sizes of its files, which planning does not ask for."""
+    sized = {}
+    for name, entry in pin["files"].items():
+        file = path / name if path.is_dir() else path
+        try:
+            sized[name] = {**entry, "size": file.stat().st_size}
+        except OSError:
+            sized[name] = entry
+    return {"files": sized}
+
+
+def models_by_key(project: Project) -> dict[str, list[str]]:
+    """The models that use each source."""
+    users: dict[str, list[str]] = {}
+    for fetch in fetches(project):
+        users.setdefault(fetch.key, []).append(fetch.model)
+    return users
+
+
+def require_locked(project: Project, observed: Observed, lock: Lock) -> None:
+    """Raise UsageError with the differences when the lock does not say exactly what this build needs."""
+    from llmbuild.manifest.lockdiff import differences
+    from llmbuild.report.lock_text import difference_line
+
+    found = differences(lock, required_lock(project, observed, lock), partial=True)
+    if not found:
+        return
+    exists = (Path(project.root) / LOCK_FILE).exists()
+    users = models_by_key(project)
+    raise UsageError(
+        "the lock file is not up to date, and --locked forbids to change it"
+        if exists
+        else "there is no lock file, and --locked forbids to write it",
+        where=LOCK_FILE,
+        why="\n".join(difference_line(difference, users) for difference in found),
+        fix=f"run `llmbuild lock` and commit {LOCK_FILE}",
+    )
+
+
+def tree_files(tree: Tree) -> dict[str, tuple[Digest, int]]:
+    """Name to digest and size."""
+    return {entry.path: (entry.digest, entry.size) for entry in tree.files}
+
+
+def complete(project: Project, observed: Observed, lock: Lock, trees: Mapping[str, Tree | None]) -> None:
+    """Pin what was fetched (the tree of each fetch task by label) and record tools that the lock does not have yet.
+
+    The file is written only when that adds something, and what another process changed in it meanwhile stays.
+    """
+    pins: dict[str, Mapping[str, Json]] = {}
+    for fetch in fetches(project):
+        tree, observation = trees.get(fetch.label), fetch.observation(observed)
+        if tree is not None and observation is not None:
+            pin = fetched_pin(fetch.source, observation.params, fetch.pin(lock), tree_files(tree))
+            if pin != lock.get(fetch.key):
+                pins[fetch.key] = pin
+    tools = {name: value for name, value in toolchain_of(observed).items() if name not in lock.toolchain}
+    if not pins and not tools:
+        return
+    path = Path(project.root) / LOCK_FILE
+    current = read_lock(path)
+    for key, pin in pins.items():
+        if current.get(key) == lock.get(key):
+            current.put(key, pin)
+    for name, value in tools.items():
+        if name not in current.toolchain:
+            current.record_tool(name, value)
+    if current.changed:
+        write_lock(path, current)
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """A remote fetch task and what the cache has for it: `broken` says how its result differs from what is locked."""
+
+    fetch: Fetch
+    source: Mapping[str, Any]
+    cached: bool
+    broken: str | None
+    held: bool
+    """Whether all its bytes are in the store, so that it can run without a network."""
+
+
+def remote_fetches(project: Project, lock: Lock, store: Store, tasks: Sequence[Task]) -> list[Remote]:
+    """The selected fetch tasks whose bytes come from elsewhere."""
+    from llmbuild.engine.bind import bind
+    from llmbuild.engine.lookup import Cached, lookup
+
+    by_label = {task.label: task for task in tasks}
+    found = []
+    for fetch in fetches(project):
+        task = by_label.get(fetch.label)
+        if task is None or fetch.source.kind not in REMOTE:
+            continue
+        pin = fetch.pin(lock)
+        source: Any = task.params["source"]
+        result = lookup(store, bind(task, {}, store.cas.get_bytes).action.digest)
+        cached = isinstance(result, Cached)
+        broken = promise_broken(pin, tree_files(result.tree)) if isinstance(result, Cached) else None
+        held = False
+        if not cached or broken:
+            wanted = promised_files(pin) or single_file(source)
+            held = bool(wanted) and all(store.cas.has(digest) for digest in (wanted or {}).values())
+        found.append(Remote(fetch, source, cached, broken, held))
+    return found
+
+
+def require_offline(remotes: Sequence[Remote]) -> None:
+    """Raise FetchError (or a MultiError) naming all that a build would have to download."""
+    from llmbuild.sources.source import broken_promise
+
+    errors: list[LlmbuildError] = []
+    for remote in remotes:
+        if remote.held or (remote.cached and not remote.broken):
+            continue
+        where = f"{remote.fetch.label}: {remote.fetch.key}"
+        if remote.broken:
+            errors.append(broken_promise(where, f"in the cache: {remote.broken}; --offline forbids to fetch it again"))
+            continue
+        errors.append(
+            FetchError(
+                "has to be downloaded, and --offline forbids it",
+                where=where,
+                why="its files are not in the cache",
+                fix=f"run `llmbuild build '{remote.fetch.label}'` once with a network, or import a cache that has it",
+            )
+        )
+    if errors:
+        raise errors[0] if len(errors) == 1 else MultiError(errors)

@@ -1,0 +1,77 @@
+"""What differs between two locks, as data: what the lock file says, and what is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from llmbuild.manifest.lock import Lock
+
+TOOLCHAIN = "toolchain"
+How: TypeAlias = Literal["added", "removed", "changed", "incomplete"]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One difference.
+
+    `section` is a source's key or "toolchain"; `item` a file, a tool, or "" for the source itself.  "added" is needed and
+    not in the lock, "removed" is in the lock alone, "changed" has `values` (field to old and new), "incomplete" is a
+    source whose files nobody has seen yet.  `pin` is the whole pin of a source that is added.
+    """
+
+    section: str
+    item: str
+    how: How
+    values: Mapping[str, tuple[Any, Any]]
+    pin: Mapping[str, Any] | None = None
+
+
+def differences(locked: Lock, now: Lock, *, partial: bool = False) -> tuple[Difference, ...]:
+    """How `now` differs from `locked`, in the order of the file; a `partial` `now` says nothing of what it lacks."""
+    return tuple(_all(locked, now, partial))
+
+
+def _all(locked: Lock, now: Lock, partial: bool) -> Iterator[Difference]:
+    for key in sorted({*now.sources, *(() if partial else locked.sources)}):
+        old, new = locked.get(key), now.get(key)
+        if old is None:
+            yield Difference(key, "", "added", {}, new)
+        elif new is None:
+            yield Difference(key, "", "removed", {})
+        else:
+            yield from _pin(key, old, new)
+    for name in sorted({*now.toolchain, *(() if partial else locked.toolchain)}):
+        before, after = locked.toolchain.get(name), now.toolchain.get(name)
+        if before is None:
+            yield Difference(TOOLCHAIN, name, "added", {})
+        elif after is None:
+            yield Difference(TOOLCHAIN, name, "removed", {})
+        elif before != after:
+            yield Difference(TOOLCHAIN, name, "changed", {"": (before, after)})
+
+
+def _pin(key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Difference]:
+    own = {part: (old.get(part), new[part]) for part in ("commit", "sha256") if part in new}
+    changed = {part: values for part, values in own.items() if values[0] != values[1]}
+    if changed:
+        yield Difference(key, "", "changed", changed)
+    before, after = old.get("files", {}), new.get("files", {})
+    if not after:
+        yield Difference(key, "", "incomplete", {})
+        return
+    for name in sorted({*before, *after}):
+        if name not in before:
+            yield Difference(key, name, "added", {})
+        elif name not in after:
+            yield Difference(key, name, "removed", {})
+        else:
+            # A digest that only one side has is more knowledge, not another file.
+            fields = [
+                field for field in ("sha256", "git-sha1", "size") if field in before[name] and field in after[name]
+            ]
+            values = {field: (before[name][field], after[name][field]) for field in fields}
+            values = {field: pair for field, pair in values.items() if pair[0] != pair[1]}
+            if values:
+                yield Difference(key, name, "changed", values)
