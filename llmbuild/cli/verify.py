@@ -15,10 +15,21 @@ EXAMPLE = "llmbuild verify smollm2 --platform x86_64-linux-cpu"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_selection(parser)
+    parser.add_argument(
+        "--provenance",
+        nargs="*",
+        metavar="PATH",
+        help="instead of running them, compare results (libraries, model directories, or all) with their statements",
+    )
+    parser.add_argument("--cache-dir", type=Path, help="the store (default: $LLMBUILD_CACHE or the user's cache)")
     parser.add_argument("--json", action="store_true", help="print one JSON object a library instead of text")
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.provenance is not None:
+        from llmbuild.cli.provenance import verify_provenance
+
+        return verify_provenance(args)
     from llmbuild.runtime.library import configure_threads
     from llmbuild.runtime.verify import verify
 

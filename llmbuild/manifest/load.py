@@ -107,6 +107,7 @@ def load(path: Path, text: str | None = None) -> Loaded:
         file=str(path),
         root=str(root),
         output=output,
+        provenance=bool(manifest.project.provenance),
         models=models,
         schemes={name: scheme for name, scheme in schemes.items() if name in used or name in manifest.quantizations},
         platforms={name: platform.platform for name, platform in platforms.items()},

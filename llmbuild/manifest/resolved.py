@@ -88,6 +88,7 @@ class Project:
     schemes: Mapping[str, Scheme]
     platforms: Mapping[str, Platform]
     matrix: tuple[Combination, ...]
+    provenance: bool = False
 
     def to_json(self) -> Mapping[str, Json]:
         """A JSON value that `from_json` turns back into an equal project."""
@@ -116,4 +117,5 @@ class Project:
             schemes={name: Scheme.from_json(scheme) for name, scheme in value["schemes"].items()},
             platforms={name: Platform(**platform) for name, platform in value["platforms"].items()},
             matrix=tuple(Combination(**combination) for combination in value["matrix"]),
+            provenance=value["provenance"],
         )

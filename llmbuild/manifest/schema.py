@@ -120,6 +120,10 @@ class ProjectTable(Table):
         default=None, description="Name of the project. Default: the name of the manifest's directory."
     )
     output: str = Field(default="dist", description="Directory of the results, relative to the manifest.")
+    provenance: bool | None = Field(
+        default=None,
+        description="Whether each result gets a statement of what it was made from, in <output>/provenance. Default: false.",
+    )
 
 
 class ModelTable(Table):

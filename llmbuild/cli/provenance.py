@@ -1,0 +1,147 @@
+"""`llmbuild verify --provenance`: results against their statements, and the statements against the cache."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llmbuild.errors import ExitCode, LlmbuildError, MultiError, UsageError, VerifyError
+
+if TYPE_CHECKING:
+    from llmbuild.canonical import Digest
+    from llmbuild.engine.install import Installation
+    from llmbuild.engine.scheduler import BuildResult
+    from llmbuild.engine.store import Store
+    from llmbuild.engine.task import Task
+    from llmbuild.engine.tree import Tree
+    from llmbuild.manifest.resolved import Project
+
+ALL = "all"
+
+
+def verify_provenance(args: argparse.Namespace) -> int:
+    """Check the named results, or all of the manifest; raises what is wrong after all were looked at."""
+    from llmbuild.engine.store import Store
+    from llmbuild.report.provenance import check
+
+    errors: list[LlmbuildError] = []
+    everything = args.provenance in ([], [ALL])
+    paths = _all(args, errors) if everything else [_statement_of(Path(name)) for name in args.provenance]
+    store = Store(args.cache_dir)
+    for path in paths:
+        try:
+            checked = check(path, lambda action: _recorded(store, action))
+        except MultiError as error:
+            errors += error.errors
+            continue
+        except LlmbuildError as error:
+            errors.append(error)
+            continue
+        if args.json:
+            record = {
+                "artifact": str(checked.artifact),
+                "statement": str(path),
+                "files": checked.files,
+                "sources": checked.sources,
+                "steps": checked.steps,
+                "known": checked.known,
+            }
+            print(json.dumps(record))
+        else:
+            print(f"ok {checked.artifact}")
+            print(f"   {checked.files} files as in {path}")
+            total = checked.sources + checked.steps
+            print(
+                f"   {checked.sources} source files and {checked.steps} steps, {checked.known} of {total} in the cache"
+            )
+    store.close()
+    if errors:
+        raise errors[0] if len(errors) == 1 else MultiError(errors)
+    return ExitCode.OK
+
+
+def _all(args: argparse.Namespace, errors: list[LlmbuildError]) -> list[Path]:
+    """The statements of everything that the manifest builds and that is there; without one is an error."""
+    from llmbuild.cli.common import find_manifest
+    from llmbuild.manifest.load import load_project
+    from llmbuild.report.provenance import statement_path
+
+    project = load_project(find_manifest(args.file))
+    artifacts = dict.fromkeys(path for cell in project.matrix for path in (cell.weights, cell.library) if path)
+    paths = []
+    manifest = Path(project.file)
+    for artifact in artifacts:
+        statement = manifest.parent / statement_path(project.output, artifact)
+        if statement.is_file():
+            paths.append(statement)
+        elif (Path(project.root) / artifact).exists():
+            errors.append(
+                VerifyError(
+                    "there is no statement of where this came from",
+                    where=str(manifest.parent / artifact),
+                    fix="write provenance = true into [project] and build, or run `llmbuild build --provenance`",
+                )
+            )
+    if not paths and not errors:
+        raise UsageError("nothing is built yet", where=project.file, fix="run `llmbuild build --provenance`")
+    return paths
+
+
+def _statement_of(path: Path) -> Path:
+    """The statement that is named, or that of the named library or model directory."""
+    from llmbuild.report.provenance import DIRECTORY, SUFFIX
+
+    if path.name.endswith(SUFFIX):
+        return path
+    for above in list(path.absolute().parents)[:2]:
+        statement = above / DIRECTORY / f"{path.name}{SUFFIX}"
+        if statement.is_file():
+            return statement
+    raise UsageError(
+        "there is no statement of where this came from",
+        where=str(path),
+        fix="run `llmbuild build --provenance`, or name the .intoto.json file",
+    )
+
+
+def _recorded(store: Store, action: Digest) -> Tree | None:
+    from llmbuild.errors import StoreError
+
+    trace = store.traces.get(action)
+    if trace is None:
+        return None
+    try:
+        return store.cas.get_tree(trace.output)
+    except StoreError:
+        return None
+
+
+def owners(project: Project) -> frozenset[str]:
+    """The labels under which the statements of a whole project are installed."""
+    from llmbuild.report.provenance import owner_of
+
+    return frozenset(owner_of(path) for cell in project.matrix for path in (cell.weights, cell.library) if path)
+
+
+def statement_installations(
+    store: Store, project: Project, tasks: Sequence[Task], result: BuildResult
+) -> list[Installation]:
+    """The statements of everything that a build made or found, put into the store and ready to be installed."""
+    from llmbuild.engine.install import Installation
+    from llmbuild.engine.task import Install
+    from llmbuild.engine.tree import FileEntry, Tree
+    from llmbuild.report.provenance import Done, statements
+
+    done = {
+        label: Done(outcome.action, outcome.tree)
+        for label, outcome in result.outcomes.items()
+        if outcome.action is not None and outcome.tree is not None
+    }
+    made = []
+    for one in statements(project.output, tasks, done):
+        entry = FileEntry("statement", store.cas.put_bytes(one.data), len(one.data))
+        made.append(Installation(one.owner, Tree((entry,)), Install("statement", one.path)))
+    return made
