@@ -18,6 +18,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "init": ("llmbuild.cli.init", "write a starter manifest for a model"),
     "build": ("llmbuild.cli.build", "build what is not up to date"),
     "plan": ("llmbuild.cli.plan", "show what a build would run, and why"),
+    "lock": ("llmbuild.cli.lock", "pin every source and the toolchain in llmbuild.lock"),
     "why": ("llmbuild.cli.why", "explain one task: what changed, with old and new values"),
     "report": (
         "llmbuild.cli.report",

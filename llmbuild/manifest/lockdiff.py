@@ -67,11 +67,18 @@ def _pin(key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[D
         elif name not in after:
             yield Difference(key, name, "removed", {})
         else:
-            # A digest that only one side has is more knowledge, not another file.
-            fields = [
-                field for field in ("sha256", "git-sha1", "size") if field in before[name] and field in after[name]
-            ]
-            values = {field: (before[name][field], after[name][field]) for field in fields}
-            values = {field: pair for field, pair in values.items() if pair[0] != pair[1]}
+            values = _entry(before[name], after[name])
             if values:
                 yield Difference(key, name, "changed", values)
+
+
+def _entry(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Digests and sizes that differ.  A digest that only one side has is more knowledge, not another file."""
+    values = {
+        field: (before[field], after[field])
+        for field in ("sha256", "git-sha1", "size")
+        if field in before and field in after and before[field] != after[field]
+    }
+    if "sha256" in values:
+        values.pop("git-sha1", None)
+    return values

@@ -1,0 +1,276 @@
+"""`llmbuild lock`: resolve every source to digests and write llmbuild.lock."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmbuild.cli.common import add_file, find_manifest
+from llmbuild.errors import ExitCode, UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    from llmbuild.canonical import Digest
+    from llmbuild.cli.locking import Fetch
+    from llmbuild.engine.store import Store
+    from llmbuild.engine.task import Task
+    from llmbuild.manifest.lock import Lock
+    from llmbuild.manifest.lockdiff import Difference
+    from llmbuild.manifest.resolved import Project
+    from llmbuild.plan.observed import Observed
+
+HELP = "pin every source and the toolchain in llmbuild.lock"
+EXAMPLE = """llmbuild lock                     # pin what is not pinned yet
+  llmbuild lock --upgrade smollm2   # move one model to what its revision is now
+  llmbuild lock --upgrade --check   # only show what an upgrade would change
+  llmbuild build --locked           # build exactly what is locked, or fail"""
+
+_ALL = ""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_file(parser)
+    parser.add_argument(
+        "-u",
+        "--upgrade",
+        nargs="?",
+        action="append",
+        const=_ALL,
+        default=[],
+        metavar="MODEL",
+        help="look up the sources of this model again (default: of every model)",
+    )
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 when something would change")
+    parser.add_argument("--quiet", action="store_true", help="print only failures and the summary")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the lock file and print what changed in it; with --check only print, and exit with 1 if anything would."""
+    from llmbuild.cli import locking
+    from llmbuild.cli.toolchain import Toolchain
+    from llmbuild.cli.world import load_manifest, observe_world
+    from llmbuild.engine.store import Store
+    from llmbuild.manifest.lock import LOCK_FILE, write_lock
+    from llmbuild.manifest.lockdiff import differences
+
+    path = find_manifest(args.file)
+    store = Store(args.cache_dir)
+    toolchain = Toolchain(store.stat_cache)
+    project = load_manifest(path, toolchain).project
+    models = _models(args.upgrade, project)
+    old = locking.load_lock(Path(project.root), toolchain)
+    new = old.copy()
+    upgraded = [fetch for fetch in locking.fetches(project) if fetch.model in models]
+    for fetch in upgraded:
+        if fetch.source.kind == "hf" or not args.check:
+            new.forget(fetch.key)
+    _prune(new, project)
+    resolve = not args.check or bool(models)
+    observed = observe_world(project, store, toolchain, new, offline=args.offline, resolve=resolve)
+    try:
+        if args.check:
+            new = locking.required_lock(project, observed, new)
+            _keep_others(new, old, project)
+        else:
+            _pin_all(args, project, observed, store, new, {fetch.label for fetch in upgraded})
+            new.toolchain = locking.toolchain_of(observed)
+    finally:
+        store.close()
+    found = differences(old, new)
+    exists = (Path(project.root) / LOCK_FILE).exists()
+    if not args.check and (new.to_toml() != old.to_toml() or not exists):
+        write_lock(Path(project.root) / LOCK_FILE, new)
+    _report(found, project, new, check=args.check, exists=exists)
+    return ExitCode.FAILED if args.check and (found or not exists) else ExitCode.OK
+
+
+def _models(asked: Sequence[str], project: Project) -> set[str]:
+    """The models to upgrade.  Raises UsageError for one that is in no build."""
+    from llmbuild.cli.locking import fetches
+
+    known = list(dict.fromkeys(fetch.model for fetch in fetches(project)))
+    if _ALL in asked:
+        return set(known)
+    for name in asked:
+        if name not in known:
+            raise UsageError(
+                f"there is no model '{name}' with a source in a build",
+                where=project.file,
+                fix=did_you_mean(name, known) or f"the models are: {', '.join(known)}",
+            )
+    return set(asked)
+
+
+def _other_keys(project: Project) -> set[str]:
+    """The keys of models that are in the manifest but in no build: their pins are kept, and not looked at."""
+    from llmbuild.sources.pins import lock_key
+
+    keys = set()
+    for model in project.models.values():
+        form = None if model.source_format == "auto" else model.source_format
+        keys.add(lock_key(model.source, form))
+        if model.adapter is not None:
+            keys.add(lock_key(model.adapter))
+    return {key for key in keys if key is not None}
+
+
+def _prune(lock: Lock, project: Project) -> None:
+    """Drop the pins of sources that the manifest no longer has."""
+    kept = _other_keys(project)
+    for key in [key for key in lock.sources if key not in kept]:
+        lock.forget(key)
+
+
+def _keep_others(new: Lock, old: Lock, project: Project) -> None:
+    for key in _other_keys(project):
+        pin = old.get(key)
+        if pin is not None and key not in new.sources:
+            new.sources[key] = pin
+
+
+def _pin_all(
+    args: argparse.Namespace, project: Project, observed: Observed, store: Store, lock: Lock, upgraded: set[str]
+) -> None:
+    """Put into the lock the SHA-256 and size of every file.
+
+    Local files are hashed where they are.  Weights of a hub are known by what the hub says of them; its small files are
+    downloaded, and so are packages and archives, which show their files only then.  All that goes into the store.
+    """
+    from llmbuild.cli import locking
+    from llmbuild.cli.world import expand_world
+    from llmbuild.sources.pins import complete, fetched_pin
+
+    tasks = {task.label: task for task in expand_world(project, observed)}
+    required = locking.required_lock(project, observed, lock)
+    needed: list[Fetch] = []
+    for fetch in locking.fetches(project):
+        pin = required.sources[fetch.key]
+        if fetch.source.kind in ("path", "gguf"):
+            lock.put(fetch.key, pin)
+        elif fetch.source.kind == "hf":
+            lock.put(fetch.key, _hub_pin(fetch, tasks[fetch.label], pin, store, offline=args.offline))
+        elif not complete(fetch.pin(lock)):
+            needed.append(fetch)
+    if not needed:
+        return
+    remotes = locking.remote_fetches(project, lock, store, [tasks[fetch.label] for fetch in needed])
+    if args.offline:
+        locking.require_offline(remotes)
+    # What an index has under a version can be replaced: an upgrade looks again.  A URL's SHA-256 is in the manifest.
+    force = {fetch.label for fetch in needed if fetch.label in upgraded and fetch.source.kind == "pypi"}
+    found = _fetch(args, project, store, [tasks[fetch.label] for fetch in needed], set() if args.offline else force)
+    for fetch in needed:
+        observation = fetch.observation(observed)
+        assert observation is not None
+        lock.put(fetch.key, fetched_pin(fetch.source, observation.params, None, found[fetch.label]))
+
+
+def _hub_pin(fetch: Fetch, task: Task, pin: Mapping[str, Any], store: Store, *, offline: bool) -> Mapping[str, Any]:
+    """The pin of a hub's model with the SHA-256 of all files: from what was fetched before, else of the small ones that
+    the hub announces by git's digest alone, which are downloaded."""
+    from llmbuild.cli.locking import tree_files
+    from llmbuild.engine.bind import bind
+    from llmbuild.engine.lookup import Cached, lookup
+    from llmbuild.sources import hub
+    from llmbuild.sources.pins import complete, fetched_pin
+    from llmbuild.sources.select import output_name
+
+    if complete(pin):
+        return pin
+    before = lookup(store, bind(task, {}, store.cas.get_bytes).action.digest)
+    if isinstance(before, Cached):
+        return fetched_pin(fetch.source, task.params, pin, tree_files(before.tree))
+    repo, source = fetch.source.spec["repo"], fetch.source.spec
+    if offline:
+        from llmbuild.errors import FetchError
+
+        raise FetchError(
+            "its small files have to be downloaded, and --offline forbids it",
+            where=f"{fetch.label}: {fetch.key}",
+            why="the lock file does not have the SHA-256 of all of them, and they are not in the cache",
+            fix="run `llmbuild lock` once with a network",
+        )
+    announced = hub.Pin.from_json(pin)
+    if not announced.files:
+        announced = hub.resolve(repo, announced.commit, source.get("path"), _format_of(task))
+    small = {
+        name: promise for name, promise in announced.files.items() if promise.sha256 is None or promise.size is None
+    }
+    scratch = store.new_scratch_dir("lock")
+    hub.fetch(
+        repo, hub.Pin(announced.commit, small), scratch, store.root / "partial", _no_progress, have=store.cas.root
+    )
+    files: dict[str, Any] = dict(announced.to_json()["files"])  # type: ignore[arg-type]
+    for name in small:
+        digest, size = store.cas.put_file(scratch / output_name(name), move=True)
+        files[name] = {**files[name], "sha256": digest, "size": size}
+    return {"commit": announced.commit, "files": files}
+
+
+def _format_of(task: Task) -> str | None:
+    source: Any = task.params["source"]
+    form: str | None = source.get("format")
+    return form
+
+
+def _no_progress(done: int, total: int, unit: str = "") -> None:
+    """The small files of a model take no time worth showing."""
+
+
+def _fetch(
+    args: argparse.Namespace, project: Project, store: Store, tasks: Sequence[Task], force: set[str]
+) -> dict[str, dict[str, tuple[Digest, int]]]:
+    """Run fetch tasks; their files by label.  Raises the error of the first one that failed."""
+    from llmbuild.cli.locking import tree_files
+    from llmbuild.engine import events
+    from llmbuild.engine.scheduler import Scheduler
+    from llmbuild.executors.local import LocalExecutor
+    from llmbuild.report.terminal import view_for
+
+    view = view_for(quiet=args.quiet)
+
+    def emit(event: events.Event) -> None:
+        # A failure is raised below, as the command's own.
+        if not isinstance(event, events.Summary | events.Failed):
+            view(event)
+
+    scheduler = Scheduler(store, LocalExecutor(store), jobs=2, force=force, project=project.root, emit=emit)
+    try:
+        result = scheduler.run(tasks)
+    finally:
+        view.close()
+    found = {}
+    for label, outcome in result.outcomes.items():
+        if outcome.failure is not None:
+            raise outcome.failure.to_error()
+        assert outcome.tree is not None
+        found[label] = tree_files(outcome.tree)
+    return found
+
+
+def _report(found: Sequence[Difference], project: Project, lock: Lock, *, check: bool, exists: bool) -> None:
+    """Say what changed, or would."""
+    from llmbuild.cli.locking import models_by_key
+    from llmbuild.manifest.lock import LOCK_FILE
+    from llmbuild.report.lock_text import difference_line, difference_lines
+    from llmbuild.report.style import style_for
+
+    if not found and (exists or not check):
+        counts = f"{_count(len(lock.sources), 'source')}, {_count(len(lock.toolchain), 'tool')}"
+        print(f"{LOCK_FILE} is up to date: {counts}")
+        return
+    changes = _count(len(found), "difference" if check else "change")
+    if not exists:
+        print(f"{LOCK_FILE} does not exist: {changes}" if check else f"{LOCK_FILE} written: {changes}")
+    else:
+        print(f"{LOCK_FILE} is not up to date: {changes}" if check else f"{LOCK_FILE} updated: {changes}")
+    users = models_by_key(project)
+    lines = [difference_line(difference, users) for difference in found]
+    if lines:
+        print(difference_lines(lines, style_for(sys.stdout)))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
