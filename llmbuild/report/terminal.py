@@ -6,7 +6,9 @@ is cached stays silent: only its number is told.
 
 from __future__ import annotations
 
+import re
 import sys
+import textwrap
 from collections.abc import Callable
 from typing import IO, TYPE_CHECKING, Any
 
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 _TAIL_LINES = 12
+_PAINTED = re.compile(r"(\x1b\[\d+m)(.*?)(\x1b\[0m)")
+_BAR_FROM = 100
+"""Terminals with fewer columns have no room for bars beside labels."""
 
 
 class View:
@@ -88,9 +93,12 @@ class View:
         return reasons_line(explained.reasons) if explained is not None else ""
 
     def line(self, text: str, *, always: bool = False) -> None:
-        """Print lines above the live part."""
+        """Print lines above the live part.  On a terminal long ones are wrapped; in a file each stays one line."""
         if always or not self._quiet:
-            print(text, file=self._stream, flush=True)
+            self._print(wrapped(text, self.style.width) if self._stream.isatty() else text)
+
+    def _print(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
 
     def summary(self, summary: events.Summary) -> None:
         """The last lines: what was done, how long it took, where the outputs are."""
@@ -119,9 +127,8 @@ class LiveView(View):
         self._rows: dict[str, Any] = {}
 
     def started(self, event: events.Started) -> None:
-        live = self._live()
-        label = event.label.replace("[", "\\[")
-        self._rows[event.label] = live.add_task(label, total=None, amount=self.reason(event.label))
+        super().started(event)
+        self._rows[event.label] = self._live().add_task(event.label, total=None, amount="")
 
     def progress(self, event: events.TaskProgress) -> None:
         if event.label in self._rows:
@@ -136,11 +143,9 @@ class LiveView(View):
         if label in self._rows:
             self._live().remove_task(self._rows.pop(label))
 
-    def line(self, text: str, *, always: bool = False) -> None:
-        if not always and self._quiet:
-            return
+    def _print(self, text: str) -> None:
         if self._progress is None:
-            super().line(text, always=True)
+            super()._print(text)
         else:
             from rich.text import Text
 
@@ -156,14 +161,15 @@ class LiveView(View):
         if self._progress is None:
             from rich.console import Console
             from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+            from rich.table import Column
 
             console = Console(file=self._stream, width=self.style.width, no_color=not self.style.color, highlight=False)
             self._progress = Progress(
                 SpinnerColumn(),
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=16),
-                TextColumn("{task.fields[amount]}", markup=False),
-                TimeElapsedColumn(),
+                TimeElapsedColumn(Column(no_wrap=True, min_width=7)),
+                *([BarColumn(bar_width=16)] if self.style.width >= _BAR_FROM else []),
+                TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
+                TextColumn("{task.fields[amount]}", markup=False, table_column=Column(no_wrap=True, min_width=10)),
                 console=console,
                 transient=True,
                 refresh_per_second=8,
@@ -177,6 +183,22 @@ def view_for(stream: IO[str] | None = None, *, quiet: bool = False) -> View:
     stream = stream or sys.stderr
     make: Callable[..., View] = LiveView if stream.isatty() and not quiet else View
     return make(stream, style_for(stream), quiet=quiet)
+
+
+def wrapped(text: str, width: int) -> str:
+    """The lines of a text, those that are too long broken between words; only a painted head keeps its colour."""
+    lines: list[str] = []
+    for line in text.split("\n"):
+        plain = _PAINTED.sub(r"\2", line)
+        if len(plain) <= width:
+            lines.append(line)
+            continue
+        parts = textwrap.wrap(plain, width, subsequent_indent=" " * 7, break_long_words=False, break_on_hyphens=False)
+        head = _PAINTED.match(line)
+        if head is not None and parts[0].startswith(head[2]):
+            parts[0] = head[0] + parts[0][len(head[2]) :]
+        lines += parts
+    return "\n".join(lines)
 
 
 def summary_text(summary: events.Summary, restored: int, style: Style) -> str:
