@@ -45,7 +45,7 @@ def _all(locked: Lock, now: Lock, partial: bool) -> Iterator[Difference]:
     for name in sorted({*now.toolchain, *(() if partial else locked.toolchain)}):
         before, after = locked.toolchain.get(name), now.toolchain.get(name)
         if before is None:
-            yield Difference(TOOLCHAIN, name, "added", {})
+            yield Difference(TOOLCHAIN, name, "added", {"": (None, after)})
         elif after is None:
             yield Difference(TOOLCHAIN, name, "removed", {})
         elif before != after:

@@ -31,6 +31,8 @@ def _said(difference: Difference) -> str:
     match difference.how:
         case "added":
             about = _about(difference.pin) if difference.pin else ""
+            if "" in difference.values:
+                about = short(difference.values[""][1])
             return "not in the lock" + (f" ({about})" if about else "")
         case "removed":
             if difference.item and difference.section != TOOLCHAIN:

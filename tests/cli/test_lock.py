@@ -1,0 +1,349 @@
+"""The lock file as users meet it: processes on a tiny model that a hub, a wheel or a directory holds."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from llmbuild.manifest.lock import read_lock
+from tests.helpers.checkpoints import cached_checkpoint
+from tests.helpers.cli import ProjectDir, Result
+from tests.helpers.hub_server import COMMIT, Hub, Repo, running_hub
+from tests.sources.test_pypi import make_wheel
+
+ROOT = Path(__file__).parent.parent.parent
+MOVED = "f" * 40
+MANIFEST = """\
+[project]
+name = "tiny"
+
+[models.tiny]
+source = "SOURCE"
+conv-template = "chatml"
+
+[metadata]
+context-window-size = 64
+
+[[build]]
+models = ["tiny"]
+quantizations = ["q4f32_1"]
+platforms = ["x86_64-linux-cpu"]
+"""
+KEY = "hf:org/tiny@main"
+
+
+@dataclass(frozen=True)
+class Place(ProjectDir):
+    """A project whose processes see the test's hub and wheels, and no other network or user."""
+
+    env: dict[str, str] = field(default_factory=dict)
+
+    def llmbuild(self, *arguments: str, **env: str) -> Result:
+        return self.run(*arguments, env={**self.env, **env})
+
+    def ok(self, *arguments: str, **env: str) -> Result:
+        result = self.llmbuild(*arguments, **env)
+        assert result.code == 0, result.text
+        return result
+
+    @property
+    def lock(self) -> Path:
+        return self.root / "llmbuild.lock"
+
+
+@pytest.fixture(scope="module")
+def files() -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in cached_checkpoint("llama").iterdir()}
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    root = tmp_path / "project"
+    root.mkdir()
+    proxies = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), "")
+    env = {**proxies, "HOME": str(tmp_path / "home"), "HF_TOKEN": "", "HF_HUB_OFFLINE": "", "NO_PROXY": "*"}
+    env |= {"PIP_CONFIG_FILE": "/dev/null", "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path / "index")}
+    env |= {"PIP_INDEX_URL": "", "PIP_EXTRA_INDEX_URL": "", "HF_ENDPOINT": "http://127.0.0.1:9", "COLUMNS": "80"}
+    made = Place(root, tmp_path / "store", env)
+    made.write(MANIFEST.replace("SOURCE", "hf:org/tiny"))
+    return made
+
+
+@pytest.fixture
+def hub(place: Place, files: dict[str, bytes]) -> Iterator[Hub]:
+    with running_hub() as hub:
+        hub.repos["org/tiny"] = Repo(dict(files), large={"model.safetensors"})
+        place.env["HF_ENDPOINT"] = hub.url
+        yield hub
+
+
+def names(hub: Hub) -> list[str]:
+    """The files that the hub was asked for, and what of its API."""
+    return [seen.path.rpartition("/")[2] for seen in hub.seen if seen.server == "hub"]
+
+
+def test_lock_pins_every_file_without_the_weights(place: Place, hub: Hub, files: dict[str, bytes]) -> None:
+    done = place.ok("lock")
+    size = sum(map(len, files.values()))
+    assert done.out.splitlines()[:2] == [
+        "llmbuild.lock written: 9 changes",
+        f"  + hf:org/tiny@main (tiny): not in the lock (commit {COMMIT[:12]}, {len(files)} files, {size / 1e6:.1f}",
+    ], done.out
+    pins = read_lock(place.lock).sources[KEY]["files"]
+    assert {name: (entry["sha256"], entry["size"]) for name, entry in pins.items()} == {
+        name: (hashlib.sha256(content).hexdigest(), len(content)) for name, content in files.items()
+    }
+    assert size == sum(entry["size"] for entry in pins.values())
+    assert "model.safetensors" not in names(hub)
+
+    hub.seen.clear()
+    text = place.lock.read_text()
+    assert place.ok("lock").out == "llmbuild.lock is up to date: 1 source, 8 tools\n"
+    assert place.ok("lock", "--check", "--offline").out == "llmbuild.lock is up to date: 1 source, 8 tools\n"
+    assert hub.seen == [] and place.lock.read_text() == text
+
+    # The build asks for the weights alone: the small files are in the store since they were locked.
+    assert place.build("config", env=place.env) == {"fetch": 1, "config": 1}
+    assert names(hub) == ["model.safetensors"]
+    assert place.lock.read_text() == text
+
+
+def test_a_build_completes_the_lock_and_then_leaves_it_alone(place: Place, hub: Hub) -> None:
+    place.ok("build", "config")
+    lock = read_lock(place.lock)
+    assert lock.sources[KEY]["commit"] == COMMIT
+    assert all(
+        {"git-sha1", "sha256", "size"} >= set(entry) >= {"sha256", "size"}
+        for entry in lock.sources[KEY]["files"].values()
+    )
+    assert {"python", "llmbuild", "apache-tvm", "linker x86_64-linux-cpu"} <= set(lock.toolchain)
+    assert "+sha256." in lock.toolchain["apache-tvm"]
+    assert str(place.root) not in place.lock.read_text()
+    before, _ = place.lock.stat(), hub.seen.clear()
+    for arguments in (("build", "config"), ("build", "config", "--locked"), ("plan", "config", "--locked")):
+        place.ok(*arguments)
+    after = place.lock.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert hub.seen == []
+
+
+def test_a_revision_that_moved(place: Place, hub: Hub) -> None:
+    place.ok("build", "config")
+    repo = hub.repos["org/tiny"]
+    repo.revisions, repo.commit = {"main", COMMIT, MOVED}, MOVED
+    repo.files["tokenizer.json"] += b" "
+    hub.seen.clear()
+    place.ok("build", "config", "--locked")
+    assert hub.seen == []
+
+    text = place.lock.read_text()
+    check = place.llmbuild("lock", "--upgrade", "--check")
+    assert check.code == 1 and place.lock.read_text() == text
+    assert check.out.startswith("llmbuild.lock is not up to date: 2 differences\n")
+    assert f"  ~ hf:org/tiny@main (tiny): commit {COMMIT[:12]} -> {MOVED[:12]}\n" in check.out
+    assert "  ~ hf:org/tiny@main: tokenizer.json: git-sha1 " in check.out
+
+    upgrade = place.ok("lock", "--upgrade", "tiny")
+    assert upgrade.out.startswith("llmbuild.lock updated: 2 changes\n")
+    assert "  ~ hf:org/tiny@main: tokenizer.json: sha256 " in upgrade.out
+    assert read_lock(place.lock).sources[KEY]["commit"] == MOVED
+    hub.seen.clear()
+    assert place.build("config", "--locked", env=place.env) == {"fetch": 1, "config": 1}
+    assert names(hub) == []  # Only the tokenizer is new, and it came with the lock.
+
+
+def test_locked_refuses_what_is_not_in_the_lock(place: Place, hub: Hub) -> None:
+    done = place.llmbuild("build", "--locked", COLUMNS="120")
+    assert done.code == 2 and not place.lock.exists() and hub.seen == []
+    assert done.err.startswith(
+        "error: llmbuild.lock: there is no lock file, and --locked forbids to write it\n"
+        "  why: + hf:org/tiny@main (tiny): not in the lock\n"
+        "       + toolchain: apache-tvm: not in the lock (0."
+    )
+    place.ok("lock")
+    text = place.lock.read_text()
+    place.write(MANIFEST.replace("SOURCE", "hf:org/tiny@v2"))
+    done = place.llmbuild("plan", "--locked")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == (
+        "error: llmbuild.lock: the lock file is not up to date, and --locked forbids to\n"
+        "  change it\n"
+        "  why: + hf:org/tiny@v2 (tiny): not in the lock\n"
+        "  fix: run `llmbuild lock` and commit llmbuild.lock\n"
+    )
+    wide = place.llmbuild("plan", "--locked", COLUMNS="120")
+    assert wide.err.startswith(
+        "error: llmbuild.lock: the lock file is not up to date, and --locked forbids to change it\n  why: + hf:"
+    )
+    assert place.lock.read_text() == text
+
+
+def test_locked_names_a_changed_local_file_and_tool(place: Place, files: dict[str, bytes]) -> None:
+    shutil.copytree(cached_checkpoint("llama"), place.root / "checkpoint")
+    place.write(MANIFEST.replace("SOURCE", "checkpoint"))
+    assert place.ok("lock").out.startswith(
+        "llmbuild.lock written: 9 changes\n  + path:checkpoint (tiny): not in the lock ("
+    )
+    old = files["generation_config.json"]
+    (place.root / "checkpoint/generation_config.json").write_bytes(b"{}")
+    (place.root / "checkpoint/merges.txt").write_bytes(b"")
+    place.lock.write_text(
+        place.lock.read_text()
+        .replace('python = "', 'python = "2.7.')
+        .replace('"config.json" = {', '"gone.json" = { sha256 = "' + "0" * 64 + '", size = 1 }\n"config.json" = {')
+    )
+    text = place.lock.read_text()
+    version = ".".join(map(str, sys.version_info[:3]))
+    digests = [hashlib.sha256(content).hexdigest()[:12] for content in (old, b"{}")]
+    done = place.llmbuild("build", "--locked", COLUMNS="120")
+    assert done.code == 2
+    assert done.err == (
+        "error: llmbuild.lock: the lock file is not up to date, and --locked forbids to change it\n"
+        f"  why: ~ path:checkpoint: generation_config.json: sha256 {digests[0]} -> {digests[1]}, "
+        f"size {len(old)} -> 2 bytes\n"
+        "       - path:checkpoint: gone.json: only in the lock\n"
+        "       + path:checkpoint: merges.txt: not in the lock\n"
+        f"       ~ toolchain: python: 2.7.{version} -> {version}\n"
+        "  fix: run `llmbuild lock` and commit llmbuild.lock\n"
+    )
+    check = place.llmbuild("lock", "--check")
+    assert check.code == 1 and place.lock.read_text() == text
+    assert check.out == (
+        "llmbuild.lock is not up to date: 4 differences\n"
+        f"  ~ path:checkpoint: generation_config.json: sha256 {digests[0]} ->\n"
+        f"      {digests[1]}, size {len(old)} -> 2 bytes\n"
+        "  - path:checkpoint: gone.json: only in the lock\n"
+        "  + path:checkpoint: merges.txt: not in the lock\n"
+        f"  ~ toolchain: python: 2.7.{version} -> {version}\n"
+    )
+    place.ok("build", "config")  # A local directory is what it is: a build records it.
+    assert set(read_lock(place.lock).sources["path:checkpoint"]["files"]) == {*files, "merges.txt"}
+    assert read_lock(place.lock).toolchain["python"].startswith("2.7.")
+    assert (
+        place.ok("lock").out == f"llmbuild.lock updated: 1 change\n  ~ toolchain: python: 2.7.{version} -> {version}\n"
+    )
+    place.ok("build", "config", "--locked")
+
+
+def test_offline_asks_nobody(place: Place, hub: Hub) -> None:
+    done = place.llmbuild("build", "--offline", "config")
+    assert done.code == 4 and "the revision 'main' is not pinned" in done.err
+    place.ok("plan")  # Resolves the revision, and pins it.
+    hub.seen.clear()
+    done = place.llmbuild("build", "--offline", "config")
+    assert (done.code, done.out) == (4, "")
+    assert done.err == (
+        "error: fetch[tiny]: hf:org/tiny@main: has to be downloaded, and --offline\n"
+        "  forbids it\n"
+        "  why: its files are not in the cache\n"
+        "  fix: run `llmbuild build 'fetch[tiny]'` once with a network, or import a cache\n"
+        "       that has it\n"
+    )
+    assert hub.seen == []
+    place.ok("build", "fetch")
+    hub.seen.clear()
+    assert place.build("--offline", "config", env=place.env) == {"config": 1}
+    place.ok("build", "--offline", "--locked", "config")
+    assert place.llmbuild("lock", "--offline").code == 0
+    # A fetch whose trace is lost runs again from the blobs.
+    shutil.rmtree(place.store / "traces")
+    assert place.build("--offline", "config", env=place.env) == {"fetch": 1, "config": 1}
+    assert hub.seen == []
+
+
+def test_a_change_of_llmbuild_does_not_download_again(place: Place, hub: Hub, tmp_path: Path) -> None:
+    place.ok("build", "config")
+    changed = tmp_path / "changed"
+    for name in ("llmbuild", "targets"):
+        shutil.copytree(ROOT / name, changed / name, ignore=shutil.ignore_patterns("__pycache__"))
+    with (changed / "llmbuild/sources/http.py").open("a") as file:
+        file.write("\n# A comment more.\n")
+    hub.seen.clear()
+    assert place.build("config", env={**place.env, "PYTHONPATH": str(changed)}) == {"fetch": 1}
+    assert hub.seen == []
+
+
+def test_a_locked_digest_is_enforced(place: Place, hub: Hub, files: dict[str, bytes]) -> None:
+    place.ok("build", "config")
+    right = hashlib.sha256(files["model.safetensors"]).hexdigest()
+    place.lock.write_text(place.lock.read_text().replace(right, "0" * 64))
+    done = place.llmbuild("build", "config")
+    assert done.code == 4
+    assert "note: fetch[tiny] in the cache is not what was locked, it is fetched again" in done.err
+    assert "0" * 64 in done.err and right in done.err
+    offline = place.llmbuild("build", "config", "--offline")
+    assert offline.code == 4 and "is not what was locked" in offline.err
+    place.lock.write_text(place.lock.read_text().replace("0" * 64, right))
+    assert place.ok("build", "config").err.startswith("up to date")
+
+
+def test_packages(place: Place, files: dict[str, bytes], tmp_path: Path) -> None:
+    place.write(MANIFEST.replace("SOURCE", "pypi:tiny-model==1.2/tiny_model/hf/"))
+    key = "pypi:tiny-model==1.2/tiny_model/hf/"
+    inside = {f"tiny_model/hf/{name}": content for name, content in files.items()}
+    make_wheel(tmp_path / "index", inside)
+    started = tmp_path / "pip-was-started"
+    stub = tmp_path / "stub/pip"
+    stub.mkdir(parents=True)
+    (stub / "__init__.py").touch()
+    (stub / "__main__.py").write_text(f"open({str(started)!r}, 'w')\nraise SystemExit(1)\n")
+    without_pip = {"PYTHONPATH": f"{stub.parent}:{ROOT}"}
+
+    done = place.llmbuild("build", "config", "--offline", **without_pip)
+    assert done.code == 4 and not started.exists()
+    assert "fetch[tiny]: pypi:tiny-model==1.2/tiny_model/hf/: has to be downloaded" in done.err
+    assert place.llmbuild("lock", "--offline", **without_pip).code == 4 and not started.exists()
+
+    assert place.ok("lock").out.startswith("llmbuild.lock written: 9 changes\n")
+    assert {name: entry["sha256"] for name, entry in read_lock(place.lock).sources[key]["files"].items()} == {
+        name: hashlib.sha256(content).hexdigest() for name, content in files.items()
+    }
+    place.ok("build", "config", "--offline", "--locked", **without_pip)
+    assert not started.exists()
+    assert place.llmbuild("build", "fetch", "--force", **without_pip).code == 0 and not started.exists()
+
+    # The index replaces the wheel: whoever has the lock and an empty store is told.
+    inside["tiny_model/hf/generation_config.json"] = b"{}"
+    make_wheel(tmp_path / "index", inside)
+    digests = [hashlib.sha256(content).hexdigest() for content in (files["generation_config.json"], b"{}")]
+    done = place.llmbuild("build", "fetch", LLMBUILD_CACHE=str(tmp_path / "empty"))
+    assert done.code == 4 and "is not what was\n  locked" in done.err
+    assert all(digest in done.err for digest in digests)
+    upgrade = place.ok("lock", "--upgrade")
+    assert f"generation_config.json: sha256\n      {digests[0][:12]} -> {digests[1][:12]}, size" in upgrade.out
+    place.ok("build", "config", "--locked", "--offline", **without_pip)
+
+
+def test_sources_that_are_gone_leave_the_lock(place: Place, hub: Hub) -> None:
+    place.ok("lock")
+    shutil.copytree(cached_checkpoint("llama"), place.root / "checkpoint")
+    place.write(MANIFEST.replace("SOURCE", "checkpoint"))
+    place.ok("plan")
+    assert KEY in read_lock(place.lock).sources
+    done = place.ok("lock")
+    assert "  - hf:org/tiny@main: only in the lock, nothing uses it\n" in done.out
+    assert list(read_lock(place.lock).sources) == ["path:checkpoint"]
+
+
+def test_upgrade_of_a_model_that_is_not_there(place: Place) -> None:
+    done = place.llmbuild("lock", "--upgrade", "tinny")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == (
+        "error: buildfile.toml: there is no model 'tinny' with a source in a build\n  fix: did you mean 'tiny'?\n"
+    )
+
+
+def test_notes_of_the_manifest(place: Place) -> None:
+    shutil.copytree(cached_checkpoint("llama"), place.root / "checkpoint")
+    place.write(MANIFEST.replace("SOURCE", "checkpoint") + '\n[platforms.spare]\ntarget = "x86_64-linux-cpu"\n')
+    for _ in range(2):
+        done = place.ok("plan", "config")
+        assert done.err == "note: platforms.spare is in no build\n"
+    assert place.ok("build", "config").err.count("note: ") == 1
+    assert "note" not in place.ok("build", "config", "--quiet").err
