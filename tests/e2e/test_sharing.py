@@ -90,7 +90,8 @@ def test_each_edit_runs_what_depends_on_it_and_nothing_else(project: ProjectDir)
 
 def test_a_fine_tune_of_the_same_architecture_compiles_nothing(project: ProjectDir) -> None:
     project.build()
-    make_checkpoint(project.root / "tuned", "llama-gqa", seed=5)
+    tuned = make_checkpoint(project.root / "tuned", "llama-gqa", seed=5)
+    (tuned / "generation_config.json").write_text('{"temperature": 0.2}')
     text = (project.root / "buildfile.toml").read_text()
     project.write(
         text.replace('models = ["tiny"]', 'models = ["tiny", "tuned"]')

@@ -59,6 +59,9 @@ def _split(name: str, value: np.ndarray, wanted: Mapping[str, Any], config: Mapp
         by_kind = value.reshape(3, heads, -1, *value.shape[1:])
         value = np.swapaxes(by_kind, 0, 1).reshape(value.shape)
         parts = [name]
+    elif base == "embed_out" and name not in wanted:
+        # The checkpoint's name of GPT-NeoX's head; newer releases of transformers call the module lm_head.
+        parts = [f"lm_head.{kind}"]
     else:
         parts = [name]
     sizes = [wanted[part].shape[0] for part in parts]
