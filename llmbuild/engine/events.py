@@ -30,7 +30,8 @@ class Event:
         name, keys = _layout(type(self))
         value: dict[str, Json] = {"v": EVENTS_VERSION, "type": name}
         for attribute, key in keys:
-            value[key] = _json(getattr(self, attribute))
+            item = getattr(self, attribute)
+            value[key] = item if type(item) in _PLAIN else _json(item)
         return value
 
 
@@ -45,6 +46,9 @@ def _layout(of: type[Event]) -> _Layout:
         keys = tuple((one.name, one.name.replace("_", "-")) for one in fields(of))
         found = _LAYOUTS[of.__name__] = _kebab(of.__name__), keys
     return found
+
+
+_PLAIN = frozenset({str, int, float, bool, type(None)})
 
 
 def _json(value: Any) -> Json:

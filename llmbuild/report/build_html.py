@@ -104,8 +104,7 @@ def _timeline(report: BuildReport, ran: Sequence[TaskReport]) -> str:
     """A bar for each task that ran.  Positions are percentages and text has its own size, so that it fits any width."""
     left_out = max(0, len(ran) - _DRAWN)
     if left_out:
-        longest = sorted(ran, key=lambda task: -(task.wall_s or 0))[:_DRAWN]
-        ran = [task for task in ran if task in longest]
+        ran = sorted(ran, key=lambda task: -(task.wall_s or 0))[:_DRAWN]
     ran = sorted(ran, key=lambda task: (task.start or 0, task.label))
     whole = max([report.wall_s, *(task.end or 0 for task in ran)]) or 1.0
     height = _ROW * len(ran) + 26
