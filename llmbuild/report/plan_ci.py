@@ -15,7 +15,8 @@ def github_matrix(plan: Plan) -> dict[str, Json]:
     """`{"include": [{"model", "quantization", "platform", "label", "library", "stale"}]}`, an entry for each library.
 
     `label` is the library's task and `library` its file.  `stale` says whether a build of the entry (its library and,
-    where it has some, its weights and configuration) would do anything.
+    where it has some, its weights and configuration) would or might run anything; files that have only to be put into
+    the output directory do not count, because a fresh checkout has none.
     """
     include: list[Json] = []
     for verdict in plan.verdicts:
@@ -28,7 +29,7 @@ def github_matrix(plan: Plan) -> dict[str, Json]:
                     "platform": task.platform,
                     "label": task.label,
                     "library": task.installs[0].dest,
-                    "stale": any(one.state != "cached" for one in plan.verdicts if _serves(one, verdict)),
+                    "stale": any(one.state in ("run", "maybe") for one in plan.verdicts if _serves(one, verdict)),
                 }
             )
     return {"include": include}
