@@ -25,7 +25,6 @@ import contextlib
 import json
 import os
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -129,6 +128,8 @@ def parse_lock(path: Path, text: str) -> Lock:
 
 def write_lock(path: Path, lock: Lock) -> None:
     """Write the lock, complete or not at all, and wait until it is on disk.  Raises StoreError."""
+    import tempfile
+
     temporary = None
     try:
         fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
