@@ -18,10 +18,12 @@ Digest: TypeAlias = str
 
 CHUNK = 1 << 20
 
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+
 
 def canonical_json(value: Json) -> bytes:
     """The canonical bytes of a JSON value; raises ValueError for NaN and infinities."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return _encode(value).encode()
 
 
 def digest_bytes(data: bytes) -> Digest:

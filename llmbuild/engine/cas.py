@@ -7,11 +7,10 @@ because what a power loss does to them is found when they are read.
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import stat
-from collections.abc import Callable
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from llmbuild.canonical import Digest, digest_bytes, digest_file
 from llmbuild.engine import files, fs
@@ -27,6 +26,7 @@ CLAIMS = "claims"
 """A file in a process's scratch: the blobs that it wanted to write and found, one digest a line."""
 
 EMPTY_TREE = Tree(())
+_EMPTY_DIGEST = EMPTY_TREE.digest
 
 
 class MissingBlobError(StoreError):
@@ -70,9 +70,9 @@ class Cas:
     def get_bytes(self, digest: Digest) -> bytes:
         """The verified content.  Raises MissingBlobError."""
         path = f"{self._prefix}{digest[:2]}/{digest[2:]}"
+        data: bytes | None
         try:
-            with io.FileIO(path) as file:
-                data = file.readall()
+            data = files.read_bytes(path)
         except FileNotFoundError:
             raise MissingBlobError(digest) from None
         except IsADirectoryError:
@@ -86,7 +86,7 @@ class Cas:
 
     def get_tree(self, digest: Digest) -> Tree:
         """The tree of a tree blob.  Raises MissingBlobError, or StoreError when the blob is no tree."""
-        if digest == EMPTY_TREE.digest:
+        if digest == _EMPTY_DIGEST:
             return EMPTY_TREE
         data = self.get_bytes(digest)
         try:
@@ -145,27 +145,26 @@ class Cas:
         directory: anything else would make the output depend on what happens to be on this machine.  Raises
         InputError for such a link and for special files, StoreError when the store cannot be written.
         """
-        root = directory.resolve()
-        entries: list[FileEntry] = []
+        modes: list[tuple[str, int]] = []
         links: list[tuple[str, Path]] = []
         with fs.translate_errors("store a directory", directory):
-            for path in sorted(root.rglob("*")):
-                relative = path.relative_to(root).as_posix()
-                mode = path.lstat().st_mode
+            for relative, mode in _walk(str(directory), ""):
                 if stat.S_ISLNK(mode):
-                    links.append((relative, self._target_inside(path, root)))
+                    root = directory.resolve()
+                    links.append((relative, self._target_inside(root / relative, root)))
                 elif stat.S_ISREG(mode):
-                    entries.append(FileEntry(relative, "", 0, bool(mode & 0o100)))
-                elif not stat.S_ISDIR(mode):
+                    modes.append((relative, mode))
+                else:
                     raise InputError("only regular files can be stored", where=relative)
         by_path: dict[str, FileEntry] = {}
-        for entry in entries:
-            digest, size = self.put_file(root / entry.path, move=move)
-            by_path[entry.path] = FileEntry(entry.path, digest, size, entry.executable)
+        for relative, mode in modes:
+            digest, size = self.put_file(directory / relative, move=move)
+            by_path[relative] = FileEntry(relative, digest, size, bool(mode & 0o100))
         for relative, target in links:
-            if target.relative_to(root).as_posix() not in by_path:
+            name = target.relative_to(directory.resolve()).as_posix()
+            if name not in by_path:
                 raise InputError("a symbolic link must point to a regular file", where=relative)
-            pointed = by_path[target.relative_to(root).as_posix()]
+            pointed = by_path[name]
             by_path[relative] = FileEntry(relative, pointed.digest, pointed.size, pointed.executable)
         tree = Tree.of(by_path.values())
         self.put_bytes(tree.to_bytes())
@@ -285,8 +284,19 @@ class Cas:
         return target
 
 
+def _walk(directory: str, prefix: str) -> Iterator[tuple[str, int]]:
+    """Everything below a directory that is not one itself, by name: (relative path, mode).  Raises OSError."""
+    with os.scandir(directory) as found:
+        entries = sorted(found, key=lambda entry: entry.name)
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(entry.path, f"{prefix}{entry.name}/")
+        else:
+            yield f"{prefix}{entry.name}", entry.stat(follow_symlinks=False).st_mode
+
+
 def check_relative(path: str) -> None:
     """Raise InputError unless a tree's path stays inside the directory it is laid out in."""
-    parts = PurePosixPath(path).parts
+    parts = [part for part in path.split("/") if part not in ("", ".")]
     if not parts or path.startswith("/") or ".." in parts or "\0" in path:
         raise InputError("a path leads out of its tree", where=path)

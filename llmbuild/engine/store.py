@@ -234,11 +234,12 @@ class Store:
             return
         except (OSError, ValueError) as error:
             raise StoreError("cannot read the cache", where=str(path), why=str(error)) from error
-        if text != str(LAYOUT_VERSION):
+        # A power loss can leave an empty file; nothing was in the cache then.
+        if text and text != str(LAYOUT_VERSION):
             raise StoreError(
                 "the cache was made by another version of llmbuild",
                 where=str(path),
-                why=f"its layout is {text or 'empty'}, this llmbuild uses {LAYOUT_VERSION}",
+                why=f"its layout is {text}, this llmbuild uses {LAYOUT_VERSION}",
                 fix="choose another directory with LLMBUILD_CACHE, or remove this one",
             )
 
@@ -246,6 +247,7 @@ class Store:
         with fs.translate_errors("make the cache directory", self.root):
             for name in ("blobs", "traces", "actions", "logs", "locks", "scratch", "projects"):
                 fs.current.mkdir(self.root / name)
-            if not (self.root / "version").exists():
-                files.write_atomic(self.root / "version", f"{LAYOUT_VERSION}\n".encode())
+            version = self.root / "version"
+            if not version.exists() or not version.stat().st_size:
+                files.write_atomic(version, f"{LAYOUT_VERSION}\n".encode(), durable=True)
         self.clean_scratch()

@@ -36,7 +36,7 @@ class Tree:
     @staticmethod
     def from_bytes(data: bytes) -> Tree:
         """Parse a tree blob; raises ValueError when the bytes are not one."""
-        rows = json.loads(data)
+        rows = json.loads(data.decode())
         if not isinstance(rows, list):
             raise ValueError("a tree is a list of files")
         return Tree.of(FileEntry(path, digest, size, executable) for path, digest, size, executable in rows)

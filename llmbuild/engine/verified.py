@@ -65,20 +65,24 @@ class VerifiedMemo:
         except FileNotFoundError:
             return
         try:
-            size = os.fstat(fd).st_size
-            if size < self._offset:
+            end = os.fstat(fd).st_size
+            if end < self._offset:
                 # Another process compacted the file.
                 self._offset = 0
                 self._lines = 0
-            if size == self._offset:
+            if end == self._offset:
                 return
-            data = os.pread(fd, size - self._offset, self._offset)
+            data = os.pread(fd, end - self._offset, self._offset)
         finally:
             os.close(fd)
         complete = data.rfind(b"\n") + 1
         self._offset += complete
         for line in data[:complete].splitlines():
             self._lines += 1
-            fields = line.decode("ascii", "replace").split(" ")
-            if len(fields) == 5 and len(fields[0]) == 64 and all(field.isdecimal() for field in fields[1:]):
-                self._entries[fields[0]] = (int(fields[1]), int(fields[2]), int(fields[3]), int(fields[4]))
+            try:
+                digest, inode, size, mtime, ctime = line.decode("ascii").split(" ")
+                if len(digest) == 64:
+                    self._entries[digest] = (int(inode), int(size), int(mtime), int(ctime))
+            except ValueError:
+                # A torn line.
+                continue

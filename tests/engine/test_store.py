@@ -45,10 +45,20 @@ def test_opening_and_asking_writes_nothing(tmp_path: Path) -> None:
 def test_another_layout_is_refused(store: Store) -> None:
     store.cas.put_bytes(b"x")
     Store(store.root)
-    for text in ("2", "", "x"):
+    for text in ("2", "x"):
         (store.root / "version").write_text(text)
         with pytest.raises(StoreError, match="another version"):
             Store(store.root)
+
+
+def test_a_version_that_a_power_loss_emptied_is_written_again(store: Store) -> None:
+    store.cas.put_bytes(b"x")
+    store.close()
+    (store.root / "version").write_text("")
+    again = Store(store.root)
+    again.cas.put_bytes(b"y")
+    assert (store.root / "version").read_text() == "1\n"
+    again.close()
 
 
 def test_a_root_that_is_a_file_is_an_error(tmp_path: Path) -> None:
