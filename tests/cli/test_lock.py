@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from llmbuild.errors import UsageError
 from llmbuild.manifest.lock import read_lock
 from tests.helpers.checkpoints import cached_checkpoint
 from tests.helpers.cli import ProjectDir, Result
@@ -245,6 +246,8 @@ def test_offline_asks_nobody(place: Place, hub: Hub) -> None:
         "  fix: run `llmbuild build 'fetch[tiny]'` once with a network, or import a cache\n"
         "       that has it\n"
     )
+    going = place.llmbuild("build", "--offline", "--keep-going", "config")
+    assert going.code == 4 and "--offline" in going.err and "failed after" in going.err
     assert hub.seen == []
     place.ok("build", "fetch")
     hub.seen.clear()
@@ -347,3 +350,51 @@ def test_notes_of_the_manifest(place: Place) -> None:
         assert done.err == "note: platforms.spare is in no build\n"
     assert place.ok("build", "config").err.count("note: ") == 1
     assert "note" not in place.ok("build", "config", "--quiet").err
+
+
+def test_notes_are_dim_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from llmbuild.cli.plan import print_notes
+
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    print_notes(["a flag was asked for"])
+    assert capsys.readouterr().err == "\x1b[2mnote: a flag was asked for\x1b[0m\n"
+
+
+def test_what_another_process_locked_meanwhile_stays(tmp_path: Path) -> None:
+    from llmbuild.canonical import digest_json
+    from llmbuild.cli import locking
+    from llmbuild.cli.toolchain import Toolchain
+    from llmbuild.cli.world import observe_world
+    from llmbuild.engine.store import Store
+    from llmbuild.manifest.load import load_project
+    from llmbuild.manifest.lock import Lock, write_lock
+
+    shutil.copytree(cached_checkpoint("llama"), tmp_path / "checkpoint")
+    (tmp_path / "buildfile.toml").write_text(MANIFEST.replace("SOURCE", "checkpoint"))
+    project = load_project(tmp_path / "buildfile.toml")
+    store = Store(tmp_path / "store")
+    seen = locking.load_lock(tmp_path, Toolchain(store.stat_cache))
+    observed = observe_world(project, store, Toolchain(store.stat_cache), seen)
+    tree = store.cas.put_tree(tmp_path / "checkpoint")
+
+    others = Lock({"path:checkpoint": {"files": {"x": {"sha256": digest_json(1), "size": 1}}}, "pypi:a==1/b.gguf": {}})
+    others.toolchain["numpy"] = "1"
+    write_lock(tmp_path / "llmbuild.lock", others)
+    locking.complete(project, observed, seen, {"fetch[tiny]": tree})
+    now = read_lock(tmp_path / "llmbuild.lock")
+    assert now.sources == others.sources  # The next build sees both, and records what is there.
+    assert now.toolchain["numpy"] == "1" and now.toolchain["python"]
+
+    again = locking.load_lock(tmp_path, Toolchain(store.stat_cache))
+    locking.complete(project, observed, again, {"fetch[tiny]": tree})
+    assert set(read_lock(tmp_path / "llmbuild.lock").sources["path:checkpoint"]["files"]) == set(
+        locking.tree_files(tree)
+    )
+    memo = locking.load_lock(tmp_path, Toolchain(store.stat_cache))
+    assert memo.to_toml() == locking.load_lock(tmp_path, Toolchain(store.stat_cache)).to_toml()
+    assert memo.to_toml() == (tmp_path / "llmbuild.lock").read_text()
+    (tmp_path / "llmbuild.lock").write_text("version = 7\n")
+    with pytest.raises(UsageError, match="has version 7"):
+        locking.load_lock(tmp_path, Toolchain(store.stat_cache))
