@@ -34,7 +34,8 @@ def guard(path: Path, *, exclusive: bool) -> Iterator[None]:
     """
     with fs.translate_errors("take a lock", path):
         fs.current.mkdir(path.parent)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        # Reading is enough for a lock, also on a file that another user of the store made.
+        fd = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
         yield
@@ -126,7 +127,7 @@ class FileLock:
     def _open(self) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
         try:
-            return os.open(self.path, flags, 0o644)
+            return os.open(self.path, flags, 0o666)
         except FileNotFoundError:
             fs.current.mkdir(self.path.parent)
-            return os.open(self.path, flags, 0o644)
+            return os.open(self.path, flags, 0o666)
