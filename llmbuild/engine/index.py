@@ -68,12 +68,15 @@ class TraceIndex:
 
     def add(self, traces: Iterable[Trace]) -> None:
         """Take new traces in."""
+        new = list(traces)
 
         def work(cache: Any) -> None:
             with cache.transact():
-                self._insert(cache, traces)
+                self._insert(cache, new)
+            # Only now is the index held against the files: what was just taken in need not be read from there.
+            self._check_once(cache)
 
-        self._with_cache(work)
+        self._with_cache(work, check=False)
 
     def last(self, project: str, label: str) -> RunSummary | None:
         """The latest run for a task of a project."""
@@ -150,13 +153,17 @@ class TraceIndex:
             fresh = [trace for name in sorted(on_disk - known) if (trace := self._traces.get(name)) is not None]
             self._insert(cache, sorted(fresh, key=lambda one: one.finished))
 
-    def _with_cache(self, work: Callable[[Any], _Result]) -> _Result:
+    def _check_once(self, cache: Any) -> None:
+        if not self._reconciled:
+            self._reconcile(cache)
+            self._reconciled = True
+
+    def _with_cache(self, work: Callable[[Any], _Result], *, check: bool = True) -> _Result:
         for attempt in range(2):
             try:
                 with self._open() as cache:
-                    if not self._reconciled:
-                        self._reconcile(cache)
-                        self._reconciled = True
+                    if check:
+                        self._check_once(cache)
                     return work(cache)
             except (sqlite3.Error, OSError, ValueError, TypeError, KeyError, EOFError) as error:
                 # Whatever is wrong with the index, the traces can replace it; only a disk that fails cannot be helped.
