@@ -1,8 +1,11 @@
-"""Tokens per second of a built library: prefill of a prompt and greedy decode, with random weights of the right shapes.
+"""Tokens per second of a built library: prefill of prompts and greedy decode after them, beside TVM's stock schedules.
 
-    python benchmarks/chat_speed.py dist/libs/<library>.so [--prompt 64] [--decode 40] [--threads 2]
+    python benchmarks/chat_speed.py dist/libs/<library>.so [--prompt 64 400] [--decode 40] [--threads 2] [--cpu-time]
+        [--stock dist/<model>-<scheme>-MLC/mlc-chat-config.json]
 
-Speed does not depend on the values of weights, so that no model directory is needed.
+Weights are random, of the right shapes: speed does not depend on their values.  With --stock the same model is compiled
+twice more, for x86-64-v3: with TVM's attention, and with TVM's linear layers (`dlight.cpu.GEMV`) too.  Each number is the
+median, and in brackets the best, which other work on the machine disturbs less.
 """
 
 from __future__ import annotations
@@ -11,43 +14,67 @@ import argparse
 import json
 import os
 import statistics
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+HOST = {"kind": "llvm", "mtriple": "x86_64-unknown-linux-gnu", "mcpu": "x86-64-v3"}
+STOCK = {"TVM's attention": ("attention",), "TVM's attention and linears": ("attention", "linears")}
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("library", type=Path)
-    parser.add_argument("--prompt", type=int, default=64)
-    parser.add_argument("--decode", type=int, default=40)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    arguments = parser.parse_args()
-    os.environ["TVM_NUM_THREADS"] = str(arguments.threads)
-    os.environ.setdefault("TVM_BIND_THREADS", "0")
 
+def compiled(config: Path, stock: tuple[str, ...], directory: Path) -> Path:
+    """A library of the model with parts left to TVM."""
+    from llmbuild import linkers
+    from llmbuild.compiler.lower import lower
+    from llmbuild.quantization.scheme import SCHEMES
+
+    content = json.loads(config.read_text())
+    objects, scratch = directory / "objects", directory / "scratch"
+    objects.mkdir(parents=True)
+    scratch.mkdir()
+    target = {"device": "cpu", "host": HOST}
+    scheme = SCHEMES[content["quantization"]]
+    lower(content, scheme, {}, target, system_lib=False, system_lib_prefix=None, out=objects, stock=stock)
+    linkers.link_objects({}, "so", sorted(objects.glob("*.o")), directory / "lib.so", scratch=scratch)
+    return directory / "lib.so"
+
+
+def weights(metadata: dict[str, Any]) -> list[Any]:
+    """Random parameters of the library's shapes."""
     import ml_dtypes
     import numpy as np
     import tvm
-    import tvm_ffi
-    from tvm import relax
 
-    machine = relax.VirtualMachine(tvm.runtime.load_module(str(arguments.library.resolve())), tvm.cpu())
-    metadata = json.loads(machine["_metadata"]())
     rng = np.random.default_rng(0)
-
-    def weight(record: dict[str, Any]) -> Any:
+    params = []
+    for record in metadata["params"]:
         shape, dtype = record["shape"], record["dtype"]
         if dtype == "uint32":
             value = rng.integers(0, 2**32, shape, dtype=np.uint32)
         else:
             scale = 0.01 if record["name"].endswith("q_scale") else 0.05
             value = (rng.standard_normal(shape) * scale).astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
-        return tvm.runtime.tensor(value)
+        params.append(tvm.runtime.tensor(value))
+    return params
 
-    params = [weight(record) for record in metadata["params"]]
+
+def measure(
+    library: Path, prompt: int, decode: int, repeat: int, clock: Callable[[], float]
+) -> tuple[list[float], list[float]]:
+    """Seconds of each prefill of `prompt` tokens and of each of the `decode` steps after it."""
+    import numpy as np
+    import tvm
+    import tvm_ffi
+    from tvm import relax
+
+    machine = relax.VirtualMachine(tvm.runtime.load_module(str(library.resolve())), tvm.cpu())
+    metadata = json.loads(machine["_metadata"]())
+    params = weights(metadata)
+    rng = np.random.default_rng(0)
     size, call = tvm_ffi.Shape, tvm.get_global_func
-    sizes = [[1], [arguments.prompt + arguments.decode + 16], [metadata["prefill_chunk_size"]], [16], [0]]
+    sizes = [[1], [prompt + decode + 16], [metadata["prefill_chunk_size"]], [16], [0]]
     cache = machine["create_tir_paged_kv_cache"](*map(size, sizes))
     call("vm.builtin.kv_state_add_sequence")(cache, 0)
     begin, end = call("vm.builtin.kv_state_begin_forward"), call("vm.builtin.kv_state_end_forward")
@@ -55,26 +82,54 @@ def main() -> None:
 
     def forward(name: str, count: int) -> float:
         ids = tvm.runtime.tensor(rng.integers(0, vocabulary, count).astype(np.int32))
-        start = time.perf_counter()
+        start = clock()
         x = machine["embed"](ids, params)
         begin(cache, size([0]), size([count]))
         machine[name](view(x, size([1, count, x.shape[1]])), cache, params)
         end(cache)
-        return time.perf_counter() - start
+        return clock() - start
 
-    def restart() -> None:
+    forward("prefill", prompt)
+    prompts, steps = [], []
+    for _ in range(repeat):
         call("vm.builtin.kv_state_remove_sequence")(cache, 0)
         call("vm.builtin.kv_state_add_sequence")(cache, 0)
+        prompts.append(forward("prefill", prompt))
+        steps += [forward("decode", 1) for _ in range(decode)]
+    return prompts, steps
 
-    forward("prefill", arguments.prompt)
-    prompts, steps = [], []
-    for _ in range(5):
-        restart()
-        prompts.append(forward("prefill", arguments.prompt))
-        steps += [forward("decode", 1) for _ in range(arguments.decode)]
-    print(f"{metadata['model_type']} {metadata['quantization']}, {arguments.threads} threads")
-    print(f"prefill of {arguments.prompt}: {arguments.prompt / statistics.median(prompts):.0f} tokens/s")
-    print(f"decode of {arguments.decode}: {1 / statistics.median(steps):.1f} tokens/s")
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("library", type=Path)
+    parser.add_argument("--prompt", type=int, nargs="+", default=[64, 400])
+    parser.add_argument("--decode", type=int, default=40)
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--stock", type=Path, help="mlc-chat-config.json of the model: compare with TVM's schedules")
+    parser.add_argument("--cpu-time", action="store_true", help="count CPU seconds, of one thread: for a busy machine")
+    arguments = parser.parse_args()
+    if arguments.cpu_time:
+        arguments.threads = 1
+    clock = time.process_time if arguments.cpu_time else time.perf_counter
+    os.environ["TVM_NUM_THREADS"] = str(arguments.threads)
+    os.environ.setdefault("TVM_BIND_THREADS", "0")
+
+    print(f"{arguments.threads} threads, tokens/s: median (best)")
+    with tempfile.TemporaryDirectory() as directory:
+        libraries = {arguments.library.name: arguments.library}
+        if arguments.stock:
+            for index, (name, stock) in enumerate(STOCK.items()):
+                libraries[name] = compiled(arguments.stock, stock, Path(directory) / str(index))
+        for name, library in libraries.items():
+            print(name, flush=True)
+            for prompt in arguments.prompt:
+                prompts, steps = measure(library, prompt, arguments.decode, arguments.repeat, clock)
+                print(
+                    f"  prefill of {prompt}: {prompt / statistics.median(prompts):.0f} ({prompt / min(prompts):.0f})"
+                    f", decode of {arguments.decode}: {1 / statistics.median(steps):.1f} ({1 / min(steps):.1f})",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

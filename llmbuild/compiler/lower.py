@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from llmbuild.compiler.pipeline import Plan, pipeline
 from llmbuild.errors import InputError, UsageError, Where
 from llmbuild.models import build, registry
 from llmbuild.models.family import ModelConfig, Overrides
+from llmbuild.quantization.layers import GenericKernels
 from llmbuild.quantization.scheme import Scheme
 
 CONFIG_FILE = "mlc-chat-config.json"
@@ -55,11 +56,13 @@ def lower(
     system_lib: bool,
     system_lib_prefix: str | None,
     out: Path,
+    stock: Collection[str] = (),
 ) -> Mapping[str, Any]:
     """Compile and write the objects into `out`; returns the metadata record.
 
     `config` holds the fields of mlc-chat-config.json that compilation reads.  With `system_lib` the objects register
     themselves under the prefix when the program starts (for archives); otherwise they are for a shared object.
+    `stock` names what a CPU library leaves to TVM ("linears", "attention"): benchmarks compare with it.
     Raises InputError for a configuration that no library can be made from.
     """
     device, target = resolve_target(compile_part)
@@ -68,10 +71,10 @@ def lower(
     print(
         f"building {family.model_type} in {scheme.name} for {device}: {json.dumps(dict(compile_part), sort_keys=True)}"
     )
-    model = build.export(model_config, family, scheme, kernels_for(device))
+    model = build.export(model_config, family, scheme, GenericKernels() if "linears" in stock else kernels_for(device))
     metadata = metadata_record(config, model_config, scheme, model)
     module = model.module
-    plan = Plan(device, target, model.kv_cache, variable_bounds(model_config), metadata)
+    plan = Plan(device, target, model.kv_cache, variable_bounds(model_config), metadata, frozenset(stock))
     if system_lib:
         # The attribute alone makes a system library.  relax.build's own flag would read it back, which fails in this
         # release of TVM for texts of fewer than 8 bytes.

@@ -34,6 +34,8 @@ class Plan:
     kv_cache: KVCacheLayout
     bounds: Mapping[str, int]
     metadata: dict[str, Any]
+    stock: frozenset[str] = frozenset()
+    """Parts of a CPU library left to TVM, for comparison: "linears", "attention"."""
 
 
 def passes(plan: Plan) -> list[Any]:
@@ -41,7 +43,7 @@ def passes(plan: Plan) -> list[Any]:
     transform = relax.transform
     return [
         # What the library offers besides the model's own functions.
-        AttachKVCache(plan.kv_cache, plan.target),
+        AttachKVCache(plan.kv_cache, plan.target, own_attention="attention" not in plan.stock),
         AttachSoftmaxWithTemperature(plan.metadata["active_vocab_size"]),
         AttachLogitProcessors(),
         AttachEmbeddingAllocator(plan.metadata["prefill_chunk_size"]),
@@ -59,7 +61,7 @@ def passes(plan: Plan) -> list[Any]:
         transform.DeadCodeElimination(),
         drop_pattern_attributes(),
         # From TIR functions to loops for the device.
-        schedule_pass(plan.device),
+        schedule_pass(plan.device, stock="linears" in plan.stock),
         tvm.tirx.transform.ForceNarrowIndexToInt32(),
         # From Relax to calls of the VM, with planned memory.
         transform.RewriteDataflowReshape(),

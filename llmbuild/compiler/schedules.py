@@ -18,8 +18,11 @@ PARALLEL_FROM = 1 << 15
 """Elements from which a parallel loop pays for waking the other threads (about 5 us)."""
 
 
-def schedule_pass(device: str) -> Any:
-    """The pass that schedules every PrimFunc that is not scheduled yet."""
+def schedule_pass(device: str, *, stock: bool = False) -> Any:
+    """The pass that schedules every PrimFunc that is not scheduled yet; `stock` takes the only rule of TVM for matrix
+    products on CPU."""
+    if device == "cpu" and stock:
+        return dlight.ApplyDefaultSchedule(dlight.cpu.GEMV())
     if device == "cpu":
         return dlight.ApplyDefaultSchedule(Elementwise())
     return dlight.ApplyDefaultSchedule(

@@ -3,7 +3,10 @@
 Before: the module's functions take a cache as an opaque object.
 After: `create_tir_paged_kv_cache(max_batch_size, max_total_seq_len, prefill_chunk_size, page_size,
 support_sliding_window)`, each a Shape of one element, creates one, with the kernels that it will call as PrimFuncs of the
-module.  On CPU TVM's attention kernels are replaced by ours of the same signature.
+module.  On CPU ours replace TVM's of the same signature for attention of decode, of prefill over its own keys and over
+the cache (both with and without a sliding window), and for RoPE with the split into q, k and v.  TVM's stay: attention
+with a tree mask (speculative decoding), the merge of two attention results, appending to pages and copying them; and all
+of them where `replacements` is empty.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import tvm
 from tvm import relax, tirx
 from tvm.relax.frontend.nn.llm.kv_cache import RopeMode, TIRPagedKVCache
 
+from llmbuild.compiler.kernels.attention import replacements
 from llmbuild.models.kv_cache import KVCacheLayout
 
 NAME = "create_tir_paged_kv_cache"
@@ -27,9 +31,10 @@ SIZES = ("max_batch_size", "max_total_seq_len", "prefill_chunk_size", "page_size
 class AttachKVCache:
     """See the module's docstring."""
 
-    def __init__(self, layout: KVCacheLayout, target: Any) -> None:
+    def __init__(self, layout: KVCacheLayout, target: Any, *, own_attention: bool = True) -> None:
         self.layout = layout
         self.target = target
+        self.own_attention = own_attention
 
     def transform_module(self, module: Any, _: Any) -> Any:
         layout = self.layout
@@ -59,4 +64,9 @@ class AttachKVCache:
                 target=self.target,
             )
             builder.emit_func_output(cache._expr)
-        return builder.finalize()
+        module = builder.finalize()
+        if self.target.kind.name == "llvm" and self.own_attention:
+            for name, kernel in replacements(layout).items():
+                # The lookup fails where TVM has renamed its kernel: adding ours beside it would do nothing.
+                module.update_func(module.get_global_var(name), kernel)
+        return module

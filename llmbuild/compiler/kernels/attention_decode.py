@@ -1,0 +1,213 @@
+"""CPU attention of one query a sequence over the paged cache: the decode kernel.
+
+Heads (of all sequences) are spread over threads.  Each goes through its keys in blocks of 16: scores of 8 positions at
+once, each with its own vector of sums, then the block's values weighted by the online softmax.  Where the cache applies
+RoPE inside attention (a sliding window renumbers positions), a block of keys is rotated into a tile first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tvm.script import tirx as T
+
+from llmbuild.compiler.kernels import rotary
+from llmbuild.compiler.kernels.attention import (
+    PAGE_SIZE,
+    PagedSource,
+    TileSource,
+    find_block,
+    held,
+    lengths_shape,
+    rotate_keys,
+)
+from llmbuild.compiler.kernels.softmax import LOG2_E, LOWEST, exp2
+from llmbuild.compiler.kernels.tile import LANES, f32, lane_sum
+
+BLOCK = 16
+"""Positions a step."""
+
+
+@T.macro
+def score_block(query, source, scores, sums, dim):
+    """scores[16] = query . keys."""
+    for half in T.serial(BLOCK // LANES):
+        for r in T.unroll(LANES):
+            for j in T.vectorized(LANES):
+                sums[r, j] = T.float32(0)
+        for p in T.serial(dim // LANES):
+            for r in T.unroll(LANES):
+                for j in T.vectorized(LANES):
+                    sums[r, j] = sums[r, j] + query[p * LANES + j] * source.key(half * LANES + r, p * LANES + j)
+        for r in T.unroll(LANES):
+            scores[half * LANES + r] = lane_sum(sums, r)
+
+
+@T.macro
+def add_values(source, scores, total, sums, rescale, dim):
+    """total[dim] = total * rescale + the values weighted by scores, 16 elements of the head at once."""
+    for p in T.serial(dim // (2 * LANES)):
+        for h in T.unroll(2):
+            for j in T.vectorized(LANES):
+                sums[h, j] = total[p * 2 * LANES + h * LANES + j] * rescale
+            for j in T.vectorized(LANES):
+                sums[h + 2, j] = T.float32(0)
+        for i in T.unroll(BLOCK // 2):
+            for e in T.unroll(2):
+                for h in T.unroll(2):
+                    for j in T.vectorized(LANES):
+                        sums[e * 2 + h, j] = sums[e * 2 + h, j] + scores[i * 2 + e] * source.value(
+                            i * 2 + e, p * 2 * LANES + h * LANES + j
+                        )
+        for h in T.unroll(2):
+            for j in T.vectorized(LANES):
+                total[p * 2 * LANES + h * LANES + j] = sums[h, j] + sums[h + 2, j]
+
+
+@T.macro
+def weigh(scores, state, start, count):
+    """Scores to weights; state = maximum, sum of weights, and the factor for what was summed before."""
+    state[2] = state[0]
+    for i in T.serial(BLOCK):
+        state[0] = T.max(state[0], T.if_then_else(start + i < count, scores[i], T.float32(LOWEST)))
+    state[2] = exp2(state[2] - state[0])
+    for i in T.vectorized(BLOCK):
+        scores[i] = T.Select(start + i < count, exp2(T.min(scores[i] - state[0], T.float32(0))), T.float32(0))
+    state[1] = state[1] * state[2]
+    for i in T.serial(BLOCK):
+        state[1] = state[1] + scores[i]
+
+
+def decode_kernel(
+    heads: int, kv_heads: int, dim: int, dtype: str, sliding: bool, rope_scaling: Mapping[str, Any]
+) -> Any:
+    """The kernel, with the signature of TVM's `_attention_decode_cpu`."""
+    group, half = heads // kv_heads, dim // 2
+
+    @T.prim_func(private=True, s_tir=True)
+    def attention_decode(
+        q_handle: T.handle,
+        pages_handle: T.handle,
+        page_begins_handle: T.handle,
+        page_table_handle: T.handle,
+        lengths_handle: T.handle,
+        key_start_handle: T.handle,
+        positions_handle: T.handle,
+        output_handle: T.handle,
+        lse_handle: T.handle,
+        rotary_mode: T.int32,
+        rope_scale: T.float32,
+        rope_theta: T.float32,
+        scale: T.float32,
+    ) -> None:
+        T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
+        batch = T.int32()
+        page_count = T.int32()
+        table_size = T.int32()
+        offset_1 = T.int32()
+        offset_2 = T.int32()
+        offset_3 = T.int32()
+        offset_4 = T.int32()
+        offset_5 = T.int32()
+        q = T.match_buffer(q_handle, (batch, heads, dim), dtype)
+        pages = T.match_buffer(pages_handle, (page_count, 2, kv_heads, PAGE_SIZE, dim), dtype)
+        page_begins = T.match_buffer(page_begins_handle, (batch + 1,), "int32", elem_offset=offset_1)
+        page_table = T.match_buffer(page_table_handle, (table_size,), "int32", elem_offset=offset_2)
+        key_start = T.match_buffer(key_start_handle, (batch,), "int32", elem_offset=offset_3)
+        positions = T.match_buffer(positions_handle, (batch,), "int32", elem_offset=offset_4)
+        output = T.match_buffer(output_handle, (batch, heads, dim), dtype)
+        lse = T.match_buffer(lse_handle, (batch, heads), "float32")
+        lengths = T.match_buffer(lengths_handle, lengths_shape(batch, sliding), "int32", elem_offset=offset_5)
+        for task in T.parallel(batch * heads):
+            query = T.alloc_buffer((dim,), "float32", scope="global")
+            total = T.alloc_buffer((dim,), "float32", scope="global")
+            scores = T.alloc_buffer((BLOCK,), "float32", scope="global")
+            sums = T.alloc_buffer((LANES, LANES), "float32", scope="global")
+            state = T.alloc_buffer((3,), "float32", scope="global")
+            page = T.alloc_buffer((BLOCK,), "int32", scope="global")
+            slot = T.alloc_buffer((BLOCK,), "int32", scope="global")
+            frequencies = T.alloc_buffer((half,), "float32", scope="global")
+            c = T.alloc_buffer((1, half), "float32", scope="global")
+            s = T.alloc_buffer((1, half), "float32", scope="global")
+            at = T.alloc_buffer((2, LANES), "float32", scope="global")
+            step_c = T.alloc_buffer((BLOCK + 1, half), "float32", scope="global")
+            step_s = T.alloc_buffer((BLOCK + 1, half), "float32", scope="global")
+            tile = T.alloc_buffer((BLOCK, dim), "float32", scope="global")
+            spare = T.alloc_buffer((LANES,), "float32", scope="global")
+            b: T.let[T.int32] = task // heads
+            h: T.let[T.int32] = task % heads
+            first: T.let[T.int32] = page_begins[b]
+            count: T.let[T.int32] = held(first, page_begins[b + 1], b, lengths, sliding)
+            for p in T.serial(dim // LANES):
+                for j in T.vectorized(LANES):
+                    query[p * LANES + j] = f32(q[b, h, p * LANES + j]) * (scale * T.float32(LOG2_E))
+                    total[p * LANES + j] = T.float32(0)
+            if rotary_mode == 1:
+                for d in T.serial(half):
+                    frequencies[d] = rotary.frequency(rope_scaling, rope_theta, d, dim)
+                rotary.steps(frequencies, step_c, step_s, BLOCK, rope_scale, half)
+                rotary.angles(frequencies, c, s, 0, T.Cast("float32", positions[b]) * rope_scale, half)
+                for d in T.serial(half):
+                    spare[0] = query[d]
+                    query[d] = spare[0] * c[0, d] - query[half + d] * s[0, d]
+                    query[half + d] = query[half + d] * c[0, d] + spare[0] * s[0, d]
+            state[0] = T.float32(LOWEST)
+            state[1] = T.float32(1)
+            for block in T.serial((count + BLOCK - 1) // BLOCK):
+                find_block(
+                    PagedSource(pages, page_table, first, b, lengths, sliding, page, slot, h // group),
+                    page,
+                    slot,
+                    block * BLOCK,
+                    count,
+                    BLOCK,
+                )
+                if rotary_mode == 1:
+                    rotary.advance(
+                        frequencies,
+                        c,
+                        s,
+                        step_c,
+                        step_s,
+                        spare,
+                        block,
+                        BLOCK,
+                        T.Cast("float32", key_start[b] + block * BLOCK) * rope_scale,
+                        half,
+                    )
+                    rotate_keys(
+                        PagedSource(pages, page_table, first, b, lengths, sliding, page, slot, h // group),
+                        tile,
+                        c,
+                        s,
+                        step_c,
+                        step_s,
+                        at,
+                        BLOCK,
+                        dim,
+                    )
+                    score_block(query, TileSource(tile), scores, sums, dim)
+                else:
+                    score_block(
+                        query,
+                        PagedSource(pages, page_table, first, b, lengths, sliding, page, slot, h // group),
+                        scores,
+                        sums,
+                        dim,
+                    )
+                weigh(scores, state, block * BLOCK, count)
+                add_values(
+                    PagedSource(pages, page_table, first, b, lengths, sliding, page, slot, h // group),
+                    scores,
+                    total,
+                    sums,
+                    state[2],
+                    dim,
+                )
+            for p in T.serial(dim // LANES):
+                for j in T.vectorized(LANES):
+                    output[b, h, p * LANES + j] = T.Cast(dtype, total[p * LANES + j] / state[1])
+            lse[b, h] = state[0] + T.log2(state[1])
+
+    return attention_decode
