@@ -5,10 +5,17 @@ The texts are in golden/.  The live view runs on a real pseudo-terminal; what is
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import io
 import os
+import pty
 import re
+import select
+import struct
+import subprocess
 import sys
+import termios
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -245,33 +252,37 @@ def test_every_report(style: str) -> None:
 @pytest.mark.parametrize("columns", [80, 120])
 @pytest.mark.parametrize("build", ["BUILD", "FAILED"])
 def test_the_live_view_on_a_terminal(tmp_path: Path, build: str, columns: int) -> None:
-    pexpect = pytest.importorskip("pexpect")
     env = {**os.environ, "TERM": "xterm", "COLUMNS": str(columns), "LINES": "30"}
     env.pop("NO_COLOR", None)
-    child = pexpect.spawn(
-        sys.executable, ["-m", "tests.helpers.replay", build, str(tmp_path)],
-        cwd=str(ROOT), dimensions=(30, columns), encoding="utf-8", env=env, timeout=60,
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
+    child = subprocess.Popen(
+        [sys.executable, "-m", "tests.helpers.replay", build, str(tmp_path)],
+        cwd=ROOT, env=env, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
     )  # fmt: skip
-    raw, ready_at, middle = "", 0.0, ""
-    while True:
-        try:
-            raw += child.read_nonblocking(65536, 0.1)
-        except pexpect.TIMEOUT:
-            pass
-        except pexpect.EOF:
-            break
-        if not ready_at and (tmp_path / "ready").exists():
-            ready_at = time.monotonic()
-        if ready_at and not middle and time.monotonic() - ready_at > 0.5:
-            middle = screen(raw, columns)
-            (tmp_path / "go").touch()
+    os.close(theirs)
+    raw, ready_at, middle, deadline = b"", 0.0, "", time.monotonic() + 120
+    with contextlib.suppress(OSError):  # The end of the child is an input/output error on this side.
+        while True:
+            if select.select([ours], [], [], 0.05)[0]:
+                raw += os.read(ours, 65536)
+                continue
+            assert time.monotonic() < deadline
+            # Nothing is on its way between two refreshes: the screen is whole.
+            if not ready_at and (tmp_path / "ready").exists():
+                ready_at = time.monotonic()
+            if ready_at and not middle and time.monotonic() - ready_at > 0.3:
+                middle = screen(raw, columns)
+                (tmp_path / "go").touch()
+    os.close(ours)
+    assert child.wait(timeout=30) == 0
     golden.check(GOLDEN / f"live-{build.lower()}-{columns}.txt", f"{middle}---\n{screen(raw, columns)}")
-    assert "\x1b[33mrun" in raw
+    assert b"\x1b[33mrun" in raw
 
 
-def screen(raw: str, columns: int) -> str:
+def screen(raw: bytes, columns: int) -> str:
     """What is on the screen, with a fixed spinner, time, and position of the bars that only pulse."""
     shown = Screen(columns)
-    shown.feed(raw)
+    shown.feed(raw.decode())
     text = re.sub(r"[\u2800-\u28ff]", "*", shown.text)
     return re.sub(r"\b\d:\d\d:\d\d\b", "0:00:00", text)
