@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmbuild.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
+    from llmbuild.engine.locks import Owner
     from llmbuild.engine.store import Store
 
 HELP = "run one action by its digest, to reproduce a failure"
@@ -29,13 +32,14 @@ def run(args: argparse.Namespace) -> int:
     """Run the action, whether it has a trace or not, and print its output tree."""
     from llmbuild.engine.execute import execute
     from llmbuild.engine.store import Store
+    from llmbuild.executors.processes import WORKER_ENVIRONMENT
     from llmbuild.report.units import amount, seconds, size
 
     store = Store(args.cache_dir)
     digest = resolve(store, args.digest)
     record = store.get_action(digest)
     print(f"run    {record.label}", file=sys.stderr)
-    shown = ""
+    shown, waited = "", False
 
     def progress(done: int, total: int, unit: str = "") -> None:
         nonlocal shown
@@ -44,9 +48,22 @@ def run(args: argparse.Namespace) -> int:
             print(f"\r\x1b[K       {text}", end="", file=sys.stderr, flush=True)
             shown = text
 
+    def wait(owner: Owner | None) -> None:
+        nonlocal waited
+        if not waited:
+            waited = True
+            who = f"process {owner.pid}" if owner is not None else "another process"
+            print(f"wait   {record.label}: {who} is building it", file=sys.stderr)
+        time.sleep(0.1)
+
+    # What a resumable task keeps belongs to whoever holds the lock; and the number of threads must be that of a worker.
+    os.environ.update(WORKER_ENVIRONMENT)
+    lock = store.lock(digest)
+    lock.acquire(record.label, poll=wait)
     try:
         trace = execute(store, digest, progress=progress)
     finally:
+        lock.release()
         if shown:
             print("\r\x1b[K", end="", file=sys.stderr)
     print(f"done   {record.label} in {seconds(trace.wall_s)}, {size(trace.output_size)}", file=sys.stderr)

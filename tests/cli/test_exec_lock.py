@@ -1,0 +1,39 @@
+"""`llmbuild exec` beside a build: it waits for whoever runs the action."""
+
+from __future__ import annotations
+
+import threading
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+
+from llmbuild.cli.exec_ import run
+from llmbuild.engine.store import Store
+from llmbuild.executors.processes import WORKER_ENVIRONMENT
+from tests.helpers import engine_kinds
+from tests.helpers.engine_build import build, write_task
+
+
+def test_exec_waits_for_the_owner_of_the_action(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LLMBUILD_TASK_MODULES", engine_kinds.MODULE)
+    for name, value in WORKER_ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    store = Store(tmp_path / "store")
+    result, _ = build(store, [write_task("a", {"x": "1"})])
+    action = result.outcomes["a"].action
+    assert action is not None
+    lock = store.lock(action)
+    assert lock.try_acquire("a")
+    timer = threading.Timer(0.3, lock.release)
+    timer.start()
+    assert run(Namespace(cache_dir=tmp_path / "store", digest=action[:16], out=tmp_path / "out")) == 0
+    timer.join()
+    error = capsys.readouterr().err
+    assert "wait   a: process " in error
+    assert error.index("wait") < error.index("done   a")
+    assert (tmp_path / "out" / "x").read_text() == "1"
+    assert store.lock(action).try_acquire()
+    store.close()
