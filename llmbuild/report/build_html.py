@@ -12,7 +12,7 @@ from html import escape
 
 from llmbuild.report.build_report import BuildReport, TaskReport
 from llmbuild.report.build_style import CSS
-from llmbuild.report.build_text import cache_line, causes_line, headline
+from llmbuild.report.build_text import cache_line, causes_line, check_line, headline
 from llmbuild.report.graph_svg import graph_svg
 from llmbuild.report.units import seconds, size, tasks
 
@@ -67,6 +67,8 @@ def _facts(report: BuildReport) -> str:
     ]
     if hungriest is not None:
         facts.append(("memory", size(hungriest.peak_rss or 0), f"at most, by {hungriest.label}"))
+    if report.checked:
+        facts.append(("check", str(len(report.checked)), check_line(report)))
     items = "".join(
         f"<div><dt>{escape(name)}</dt><dd><strong>{escape(value)}</strong> <span>{escape(note)}</span></dd></div>"
         for name, value, note in facts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmbuild.report.build_report import BuildReport, TaskReport
-from llmbuild.report.build_text import cache_line, causes_line, headline
+from llmbuild.report.build_text import cache_line, causes_line, check_line, headline
 from llmbuild.report.units import seconds, size
 
 _ROWS = 50
@@ -23,6 +23,8 @@ def build_markdown(report: BuildReport) -> str:
             lines.append(f"| and {len(told) - _ROWS} more | | | | | |")
         lines.append("")
     lines.append(f"{cache_line(report)}.")
+    if report.checked:
+        lines.append(f"{markdown_text(check_line(report))}.")
     hungriest = report.hungriest
     if hungriest is not None:
         lines.append(f"Most memory: {size(hungriest.peak_rss or 0)} by `{hungriest.label}`.")

@@ -83,6 +83,10 @@ class BuildReport:
     outputs: tuple[str, ...] = ()
     restored: tuple[str, ...] = ()
     dropped: tuple[str, ...] = field(default=())
+    checked: tuple[str, ...] = ()
+    """The tasks that `build --check` ran again."""
+    different: tuple[str, ...] = ()
+    """Those of them that gave other bytes."""
 
     def of(self, *statuses: Status) -> list[TaskReport]:
         """The tasks that ended like this, in plan order."""
@@ -139,6 +143,7 @@ class BuildReport:
             },
             "slowest": [task.label for task in self.slowest()],
             "peak-memory": None if hungriest is None else {"task": hungriest.label, "bytes": hungriest.peak_rss},
+            "checked": {"tasks": list(self.checked), "different": list(self.different)},
             "outputs": list(self.outputs),
             "restored": list(self.restored),
             "tasks": [task.to_json() for task in self.tasks],
@@ -173,6 +178,8 @@ def build_report(events: Iterable[Mapping[str, Any]]) -> BuildReport:
         outputs=reader.outputs,
         restored=reader.restored,
         dropped=tuple(reader.dropped),
+        checked=tuple(reader.checked),
+        different=tuple(label for label, differs in reader.checked.items() if differs),
     )
 
 
@@ -190,6 +197,7 @@ class _Reader:
         self.outputs: tuple[str, ...] = ()
         self.restored: tuple[str, ...] = ()
         self.dropped: list[str] = []
+        self.checked: dict[str, bool] = {}
         self.summary: Mapping[str, Any] | None = None
 
     def take(self, event: Mapping[str, Any]) -> None:
@@ -209,6 +217,8 @@ class _Reader:
                 self.outputs, self.restored = tuple(event["outputs"]), tuple(event["restored"])
             case "corrupt-blob":
                 self.dropped.append(event["path"])
+            case "checked":
+                self.checked[event["label"]] = bool(event["differences"])
             case "summary":
                 self.summary = event
             case _ if event.get("label") in self.tasks:

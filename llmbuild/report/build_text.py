@@ -49,6 +49,16 @@ def cache_line(report: BuildReport) -> str:
     return f"{line}, which once took {seconds(report.saved_s)} ({size(report.saved_bytes)})" if hits else line
 
 
+def check_line(report: BuildReport) -> str:
+    """`3 tasks ran again, all gave the same bytes`, or which did not; empty when none was to be checked."""
+    if not report.checked:
+        return ""
+    ran = f"{tasks(len(report.checked))} ran again"
+    if report.different:
+        return f"{ran}, {len(report.different)} gave other bytes: {', '.join(report.different)}"
+    return f"{ran}, all gave the same bytes"
+
+
 def build_text(report: BuildReport, style: Style) -> str:
     """The whole report: causes, failures, critical path, slowest tasks, cache, memory; parts with nothing are left out."""
     lines = [headline(report)]
@@ -73,6 +83,8 @@ def build_text(report: BuildReport, style: Style) -> str:
     if slowest:
         lines += ["", style.paint("slowest tasks", "bold"), *(line for task in slowest for line in _told(task, style))]
     lines += ["", f"{style.paint('cache', 'bold')}   {cache_line(report)}"]
+    if report.checked:
+        lines.append(f"{style.paint('check', 'bold')}   {check_line(report)}")
     hungriest = report.hungriest
     if hungriest is not None:
         lines.append(f"{style.paint('memory', 'bold')}  {size(hungriest.peak_rss or 0)} at most, by {hungriest.label}")

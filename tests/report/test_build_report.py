@@ -8,6 +8,7 @@ from textwrap import dedent
 import pytest
 
 from llmbuild.engine import events
+from llmbuild.report.build_html import build_html
 from llmbuild.report.build_markdown import build_markdown, markdown_text
 from llmbuild.report.build_report import BuildReport, build_report
 from llmbuild.report.build_text import build_text
@@ -242,6 +243,17 @@ def test_the_job_summary_of_many_tasks_is_cut() -> None:
     )
     summary = build_markdown(build_report(told))
     assert "| and 1950 more |" in summary and len(summary) < 10_000
+
+
+def test_tasks_that_ran_again_are_told() -> None:
+    again = [{"v": 1, "type": "checked", "time": BEGAN, "label": label, "differences": []} for label in (FETCH, CONFIG)]
+    same = build_report([*lines(NULL)[:-1], *again, *lines(NULL)[-1:]])
+    assert "\ncheck   2 tasks ran again, all gave the same bytes\n" in build_text(same, Style(80)) + "\n"
+    again[1]["differences"] = [{"path": "x"}]
+    other = build_report([*lines(NULL)[:-1], *again, *lines(NULL)[-1:]])
+    assert f"2 tasks ran again, 1 gave other bytes: {CONFIG}" in build_text(other, Style(80))
+    assert "ran again" in build_markdown(other) and "ran again" in build_html(other)
+    assert other.to_json()["checked"] == {"tasks": [FETCH, CONFIG], "different": [CONFIG]}
 
 
 def test_markdown_marks_are_escaped() -> None:
