@@ -118,11 +118,13 @@ class FileLock:
         """Give the lock up; with `remove` its file goes too (safe: others notice that they locked a removed file)."""
         if self._fd is None:
             return
-        if remove:
-            with contextlib.suppress(OSError):
-                fs.current.unlink(self.path)
-        os.close(self._fd)
-        self._fd = None
+        try:
+            if remove:
+                with contextlib.suppress(OSError):
+                    fs.current.unlink(self.path)
+        finally:
+            os.close(self._fd)
+            self._fd = None
 
     def _open(self) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
