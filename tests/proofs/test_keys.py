@@ -203,6 +203,7 @@ EDITS: dict[str, tuple[Callable[[Scene], Scene], tuple[str, ...]]] = {
     "project.name": (edit_project(lambda of: dataclasses.replace(of, name="renamed")), ()),
     "project.file": (edit_project(lambda of: dataclasses.replace(of, file="other.toml")), ()),
     "project.root": (edit_project(lambda of: dataclasses.replace(of, root="/elsewhere")), ()),
+    "project.provenance": (edit_project(lambda of: dataclasses.replace(of, provenance=not of.provenance)), ()),
     "project.output": (edit_project(lambda of: dataclasses.replace(of, output="out")), ()),
 }
 
