@@ -1,0 +1,72 @@
+"""Every scheme, the native target, presets and `init`: each builds, and what can run is run by `llmbuild verify`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from llmbuild.quantization.scheme import SCHEMES
+from tests.helpers.checkpoints import cached_checkpoint
+from tests.helpers.cli import TINY_MANIFEST, ProjectDir, make_project
+
+
+def verified(project: ProjectDir, *arguments: str) -> dict[str, dict[str, float]]:
+    """The records of `llmbuild verify --json`, by library name."""
+    result = project.run("verify", "--json", *arguments)
+    assert result.code == 0, result.text
+    records = [json.loads(line) for line in result.out.splitlines()]
+    return {Path(record["library"]).name: record for record in records}
+
+
+@pytest.mark.slow
+def test_every_scheme_builds_and_runs(tmp_path: Path) -> None:
+    names = ", ".join(f'"{name}"' for name in SCHEMES)
+    manifest = TINY_MANIFEST.replace('["q4f32_1"]', f"[{names}]")
+    project = make_project(tmp_path, manifest, cached_checkpoint("llama-gqa"))
+    ran = project.build()
+    assert ran == {
+        "fetch": 1,
+        "quantize": len(SCHEMES),
+        "config": len(SCHEMES),
+        "lower": len(SCHEMES),
+        "link": len(SCHEMES),
+    }
+    records = verified(project)
+    assert sorted(records) == sorted(f"tiny-{name}-x86_64-linux-cpu.so" for name in SCHEMES)
+    assert all(record["decode_steps"] == 5 for record in records.values())
+    size = {name: records[f"tiny-{name}-x86_64-linux-cpu.so"]["bytes"] for name in SCHEMES}
+    assert size["q3f16_1"] < size["q4f16_1"] < size["q4f16_2"] < size["q0f16"]
+    assert size["q0f16"] == size["q0bf16"]
+
+
+def test_the_native_target_builds_and_runs(tmp_path: Path) -> None:
+    manifest = TINY_MANIFEST.replace('"x86_64-linux-cpu"', '"x86_64-linux-cpu-native"')
+    project = make_project(tmp_path, manifest, cached_checkpoint("qwen2"))
+    project.build()
+    (record,) = verified(project).values()
+    assert record["distance"] < 1e-3
+
+
+@pytest.mark.slow
+def test_a_preset_builds_its_library_without_weights(tmp_path: Path) -> None:
+    manifest = TINY_MANIFEST.replace('source = "checkpoint"\nconv-template = "chatml"', 'preset = "SmolLM2-135M"')
+    project = make_project(tmp_path, manifest)
+    assert project.build() == {"config": 1, "lower": 1, "link": 1}
+    assert list(project.snapshot()) == ["libs/tiny-q4f32_1-x86_64-linux-cpu.so"]
+    assert project.build() == {}
+
+
+def test_init_writes_a_manifest_that_builds(tmp_path: Path) -> None:
+    project = make_project(tmp_path, checkpoint=cached_checkpoint("qwen3"))
+    (project.root / "buildfile.toml").unlink()
+    result = project.run("init", "checkpoint")
+    assert result.code == 0, result.text
+    assert "# " in (project.root / "buildfile.toml").read_text()
+    refused = project.run("init", "checkpoint")
+    assert refused.code == 2
+    assert "--force" in refused.err
+    ran = project.build()
+    assert (ran["fetch"], ran["quantize"], ran["config"]) == (1, 1, 1)
+    assert len(verified(project)) >= 1
