@@ -299,21 +299,15 @@ def _roots(task: TaskReport, by_label: Mapping[str, TaskReport]) -> list[tuple[s
 
 
 def _critical_path(tasks: Sequence[TaskReport]) -> tuple[tuple[str, ...], float]:
-    """The chain of tasks with the most seconds of work in this build, upstream first; only tasks that ran are named.
+    """The chain of tasks with the most seconds of work in this build, upstream first; only tasks that ran are named."""
+    import networkx as nx
 
-    Tasks come in plan order, each after those it needs.
-    """
-    best: dict[str, tuple[float, str | None]] = {}
-    by_label = {task.label: task for task in tasks}
+    work = {task.label: (task.wall_s or 0.0) if task.status in ("ran", "failed") else 0.0 for task in tasks}
+    graph: nx.DiGraph[str] = nx.DiGraph()
     for task in tasks:
-        longest = max((one for one in task.needs if one in best), key=lambda one: best[one][0], default=None)
-        work = (task.wall_s or 0.0) if task.status in ("ran", "failed") else 0.0
-        best[task.label] = (work + (best[longest][0] if longest is not None else 0.0), longest)
-    label = max(best, key=lambda one: best[one][0], default=None)
-    seconds = best[label][0] if label is not None else 0.0
-    chain: list[str] = []
-    while label is not None:
-        if by_label[label].status in ("ran", "failed"):
-            chain.append(label)
-        label = best[label][1]
-    return tuple(reversed(chain)), seconds
+        # The work is on the edges that lead to a task; the empty label is before the first of each chain.
+        for need in ("", *(need for need in task.needs if need in work)):
+            graph.add_edge(need, task.label, work=work[task.label])
+    chain = nx.dag_longest_path(graph, weight="work") if tasks else []
+    ran = {task.label for task in tasks if task.status in ("ran", "failed")}
+    return tuple(label for label in chain if label in ran), sum(work[label] for label in chain if label in work)

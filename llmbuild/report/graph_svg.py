@@ -41,12 +41,16 @@ def graph_svg(tasks: Sequence[TaskReport], critical: Collection[str] = ()) -> st
 
 def _columns(tasks: Sequence[TaskReport]) -> list[list[TaskReport]]:
     """Each task one column after the last of those it needs; in a column near what it needs, so that arcs cross little."""
-    depth: dict[str, int] = {}
-    for task in tasks:
-        depth[task.label] = 1 + max((depth[need] for need in task.needs if need in depth), default=-1)
-    columns: list[list[TaskReport]] = [[] for _ in range(max(depth.values(), default=-1) + 1)]
-    for task in tasks:
-        columns[depth[task.label]].append(task)
+    import networkx as nx
+
+    by_label = {task.label: task for task in tasks}
+    graph = nx.DiGraph((need, task.label) for task in tasks for need in task.needs if need in by_label)
+    graph.add_nodes_from(by_label)
+    order = {label: place for place, label in enumerate(by_label)}
+    columns = [
+        [by_label[label] for label in sorted(generation, key=order.__getitem__)]
+        for generation in nx.topological_generations(graph)
+    ]
     rows: dict[str, int] = {}
     for column in columns:
         column.sort(key=lambda task: _middle([rows[need] for need in task.needs if need in rows]))
