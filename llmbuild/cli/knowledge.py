@@ -52,7 +52,9 @@ class StoreKnowledge:
         if trace is None:
             return None
         tree = self.tree(trace.output)
-        damaged = [file.path for file in tree.files if file.digest in self._corrupt] if tree is not None else []
+        # A damaged blob that another task has made again since is not what this one lacks.
+        lacking = () if tree is None else tree.files
+        damaged = [one.path for one in lacking if one.digest in self._corrupt and not self._store.cas.has(one.digest)]
         return Lost(OutputCorrupt(damaged[0], cached=True) if damaged else Evicted())
 
     def previous(self, label: str) -> Mapping[str, Json] | None:
