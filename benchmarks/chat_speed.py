@@ -4,8 +4,8 @@
         [--stock dist/<model>-<scheme>-MLC/mlc-chat-config.json]
 
 Weights are random, of the right shapes: speed does not depend on their values.  With --stock the same model is compiled
-twice more, for x86-64-v3: with TVM's attention, and with TVM's linear layers too, which dequantize whole matrices.  Each number is the
-median, and in brackets the best, which other work on the machine disturbs less.
+twice more, for x86-64-v3: with TVM's attention, and with TVM's linear layers too, which dequantize whole matrices.  Each
+number is the median, and in brackets the best, which other work on the machine disturbs less.
 """
 
 from __future__ import annotations
