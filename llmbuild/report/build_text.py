@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 
 from llmbuild.report.build_report import BuildReport, TaskReport
-from llmbuild.report.style import Style
+from llmbuild.report.style import Style, wrapped
 from llmbuild.report.units import seconds, size, tasks
 
 _LISTED = 6
@@ -65,13 +64,13 @@ def build_text(report: BuildReport, style: Style) -> str:
     if report.causes:
         lines += ["", style.paint(causes_line(report), "bold")]
         for cause in report.causes:
-            lines += _wrapped("; ".join(cause.reasons), 2, style)
+            lines += wrapped("; ".join(cause.reasons), 2, style)
             lines += _listed(cause.tasks, "")
             lines += _listed(cause.followed, "then ")
     failed = report.of("failed")
     if failed:
         lines += ["", style.paint("failed", "bold")]
-        lines += [line for task in failed for line in _wrapped(f"{task.label}: {task.failure}", 2, style)]
+        lines += [line for task in failed for line in wrapped(f"{task.label}: {task.failure}", 2, style)]
     if report.critical:
         lines += [
             "",
@@ -104,15 +103,3 @@ def _told(task: TaskReport, style: Style) -> list[str]:
     """A task with its time, memory and output; in two lines where one is too long."""
     line, facts = _timed(task), f"{size(task.peak_rss or 0)} of memory, {size(task.output_size or 0)}"
     return [f"{line}  {facts}"] if len(line) + 2 + len(facts) <= style.width else [line, f"{'':16}{facts}"]
-
-
-def _wrapped(text: str, indent: int, style: Style) -> list[str]:
-    pad = " " * indent
-    return textwrap.wrap(
-        text,
-        style.width,
-        initial_indent=pad,
-        subsequent_indent=pad + "  ",
-        break_long_words=False,
-        break_on_hyphens=False,
-    )

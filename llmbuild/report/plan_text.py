@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from llmbuild.plan.planner import Plan, State, Verdict
 from llmbuild.plan.reasons import Cascade, NeverBuilt, Reason, sentences
-from llmbuild.report.style import STATE_STYLES, Style
+from llmbuild.report.style import STATE_STYLES, Style, wrapped
 from llmbuild.report.units import seconds, size
 from llmbuild.report.units import tasks as counted
 
@@ -33,7 +33,7 @@ def plan_text(plan: Plan, style: Style, estimate: PlanEstimate | None = None) ->
     if estimate is not None:
         lines.append("")
         for number, line in enumerate(estimate_lines(estimate)):
-            lines += _bullet(line, 2 if number else 0, style)
+            lines += wrapped(line, 2 if number else 0, style)
     return "\n".join(lines)
 
 
@@ -51,7 +51,7 @@ def _causes(plan: Plan, style: Style) -> list[str]:
     for cause in plan.causes():
         if len(cause.tasks) > 1 and not cause.new:
             follow = f", {len(cause.follow)} may follow" if cause.follow else ""
-            lines += _bullet(f"{reasons_line(cause.reasons)}: {counted(len(cause.tasks))}{follow}", 2, style)
+            lines += wrapped(f"{reasons_line(cause.reasons)}: {counted(len(cause.tasks))}{follow}", 2, style)
     return lines
 
 
@@ -130,27 +130,15 @@ def why_text(plan: Plan, verdict: Verdict, style: Style) -> str:
     }
     lines = [f"{style.paint(verdict.task.label, 'bold')} {said[verdict.state]}"]
     for text in sentences(reason for reason in verdict.reasons if not isinstance(reason, Cascade)):
-        lines += _bullet(text, 2, style)
+        lines += wrapped(text, 2, style)
     for reason in verdict.reasons:
         if isinstance(reason, Cascade):
             root = next(each for each in plan.verdicts if each.task.label == reason.root)
             lines += [
                 f"  {line}" for line in textwrap.wrap(f"it reads from {root.task.label}, which runs:", style.width - 2)
             ]
-            lines += [line for text in sentences(root.reasons) for line in _bullet(text, 4, style)]
+            lines += [line for text in sentences(root.reasons) for line in wrapped(text, 4, style)]
             lines.append("  where that changes nothing of what this task reads, it stays cached")
     if verdict.action is not None:
         lines.append(style.paint(f"  action {verdict.action.digest}", "dim"))
     return "\n".join(lines)
-
-
-def _bullet(text: str, indent: int, style: Style) -> list[str]:
-    pad = " " * indent
-    return textwrap.wrap(
-        text,
-        style.width,
-        initial_indent=pad,
-        subsequent_indent=pad + "  ",
-        break_long_words=False,
-        break_on_hyphens=False,
-    )

@@ -30,3 +30,18 @@ def style_for(stream: IO[str]) -> Style:
     width = shutil.get_terminal_size((80, 24)).columns if terminal else int(os.environ.get("COLUMNS") or 80)
     color = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     return Style(max(40, width), color)
+
+
+def wrapped(text: str, indent: int, style: Style) -> list[str]:
+    """The text in lines of the style's width at an indent, later lines two columns further in; words are never split."""
+    import textwrap
+
+    pad = " " * indent
+    return textwrap.wrap(
+        text,
+        style.width,
+        initial_indent=pad,
+        subsequent_indent=pad + "  ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
