@@ -79,12 +79,14 @@ def load_library(path: Path) -> Library:
     if not path.is_file():
         raise UsageError("no such library", where=str(path), fix="run `llmbuild build` first")
     import tvm
-    from tvm import relax
+
+    # Not through tvm.relax: running a library takes TVM's runtime and not its compiler.
+    from tvm.runtime.vm import VirtualMachine
 
     try:
         executable = tvm.runtime.load_module(str(path))
         device = tvm.cpu()
-        vm = relax.VirtualMachine(executable, device)
+        vm = VirtualMachine(executable, device)
         metadata = json.loads(vm["_metadata"]())
     except Exception as error:  # TVM raises its own types, RuntimeError and OSError alike; all mean the same here.
         raise VerifyError(
