@@ -104,7 +104,10 @@ def examine(target: Target) -> Examined:
     from llmbuild import linkers
 
     missing: list[LlmbuildError] = [
-        ToolchainError(f"{tool} is not on PATH", fix=f"install {tool}, or put it on PATH")
+        ToolchainError(
+            f"{tool.command} is not on PATH",
+            fix=f"install it: `{tool.install}`" if tool.install else f"install {tool.command}, or put it on PATH",
+        )
         for tool in target.missing_tools()
     ]
     compile_part = None
@@ -116,8 +119,9 @@ def examine(target: Target) -> Examined:
     for artifact in target.artifacts:
         try:
             tools[artifact] = linkers.identity(target.link_part(), artifact)
-        except ToolchainError as error:
-            missing.append(error)
+        except LlmbuildError as error:
+            if str(error) not in map(str, missing):
+                missing.append(error)
     return Examined(target, compile_part, {} if target.missing_tools() else tools, tuple(missing))
 
 

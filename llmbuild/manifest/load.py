@@ -152,7 +152,12 @@ def _check_cell(
         Layer(platform.platform.metadata, platform.paths),
         layer(cell.metadata, *cell.path, "metadata"),
     ]
-    check_sizes(layers, platform.device_kind, lambda path, what, fix: problems.add(path, what, fix=fix))
+    check_sizes(
+        layers,
+        platform.device_kind,
+        lambda path, what, fix: problems.add(path, what, fix=fix),
+        several=platform.target.several_devices,
+    )
     set_by_user = {key for each in layers[1:4] for key in each.values}
     return {**{key: value for key, value in target_values.items() if key not in set_by_user}, **cell.metadata}
 

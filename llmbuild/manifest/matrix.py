@@ -10,6 +10,7 @@ from llmbuild.manifest.problems import Problems
 from llmbuild.manifest.schema import BuildTable, ExcludeTable, ManifestTable
 from llmbuild.manifest.schemes import unknown_scheme
 from llmbuild.quantization.scheme import SCHEMES
+from llmbuild.targets.spoken import nearest_target
 from llmbuild.tomlfile import KeyPath
 
 
@@ -150,7 +151,7 @@ def _check_name(path: KeyPath, key: str, name: str, known: Known, problems: Prob
         what, listed = f"unknown platform '{name}'", f"known platforms and targets: {', '.join(names)}"
     if name in names:
         return True
-    near = did_you_mean(name, names)
+    near = nearest_target(name, names) if key == "platforms" else did_you_mean(name, names)
     problems.add(path, what, fix=f"{near} ({listed})" if near else listed)
     return False
 

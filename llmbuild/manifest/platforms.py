@@ -14,11 +14,11 @@ from llmbuild.manifest.problems import Problems
 from llmbuild.manifest.resolved import Platform
 from llmbuild.manifest.schema import HostTable, OptTable, PlatformTable
 from llmbuild.manifest.sizes import METADATA_KEYS, parse_overrides
-from llmbuild.targets import NATIVE, Target, load_target, target_names
+from llmbuild.targets import NATIVE, SHARED, Target, load_target, target_names
+from llmbuild.targets.files import device_errors, wrong_prefix
+from llmbuild.targets.spoken import nearest_target
+from llmbuild.targets.target import STATIC
 from llmbuild.tomlfile import KeyPath
-
-_PREFIX = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)?")
-SHARED = frozenset({"so"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def resolve_platform(
     artifact = _artifact(table, target, (*path, "artifact"), problems)
     metadata, paths = _metadata(table, path, problems)
     notes: list[str] = []
-    prefix = _prefix(table, artifact, (*path, "system-lib-prefix"), notes, problems)
+    prefix = _prefix(table, target, artifact, (*path, "system-lib-prefix"), notes, problems)
     for key in target.metadata:
         if key not in METADATA_KEYS:
             fix = did_you_mean(key, METADATA_KEYS)
@@ -74,6 +74,8 @@ def resolve_platform(
         metadata=metadata,
         opt=flags,
         system_lib_prefix=prefix,
+        features={dtype: list(words) for dtype, words in target.features.items()},
+        tools=[{"command": tool.command, "install": tool.install} for tool in target.tools],
     )
     return ResolvedPlatform(platform, target, kind, tuple(f"platforms.{name}: {note}" for note in notes), paths)
 
@@ -87,10 +89,10 @@ def _target(name: str, table: PlatformTable, user_targets: Path, problems: Probl
     known = target_names(user_targets)
     if wanted not in known:
         listed = f"known targets: {', '.join(known)}"
-        near = did_you_mean(wanted, known)
+        near = nearest_target(wanted, known)
         if table.target is None:
             what, key = "the platform has no target, and there is none of its name", ("platforms", name)
-            problems.add(key, what, fix=f'add target = "…" ({listed})')
+            problems.add(key, what, fix=f"{near or 'add target = …'} ({listed})")
         else:
             problems.add(
                 ("platforms", name, "target"),
@@ -131,14 +133,15 @@ def _with_host(target: Target, table: PlatformTable, path: KeyPath, problems: Pr
                 )
     else:
         # The features of a CPU belong to it; another CPU has its own.
-        features = target.features if host.cpu is None else ()
-    return replace(target, triple=triple, cpu=cpu, features=features)
+        features = target.cpu_features if host.cpu is None else ()
+    return replace(target, triple=triple, cpu=cpu, cpu_features=features)
 
 
 def _with_device(target: Target, table: PlatformTable, path: KeyPath, problems: Problems) -> Target:
     if table.device is None:
         return target
-    device: dict[str, Json] = dict(table.device)
+    device: dict[str, Json] = {key: value for key, value in table.device.items() if key != "archs"}
+    archs = _archs(target, table.device)
     kind = target.device["kind"]
     if device.get("kind", kind) != kind:
         problems.add(
@@ -147,7 +150,21 @@ def _with_device(target: Target, table: PlatformTable, path: KeyPath, problems: 
             fix=f"name a target for {device['kind']} (`llmbuild targets` lists them), or write one in targets/",
         )
         return target
-    return replace(target, device={**target.device, **device})
+    changed = replace(target, device={**target.device, **device}, archs=archs)
+    for key, what, fix in device_errors(changed.device, changed.archs):
+        problems.add((*path, key), what, fix=fix)
+    return changed
+
+
+def _archs(target: Target, device: Mapping[str, bool | int | str | list[str]]) -> tuple[str, ...]:
+    """The architectures of a platform; to name one as TVM does, by the attribute `arch`, is enough."""
+    archs = device.get("archs")
+    if isinstance(archs, str):
+        return (archs,)
+    if isinstance(archs, list):
+        return tuple(archs)
+    arch = device.get("arch", device.get("mcpu"))
+    return (arch,) if isinstance(arch, str) and target.archs else target.archs
 
 
 def _opt(table: PlatformTable, target: Target, path: KeyPath, problems: Problems) -> Opt | None:
@@ -208,26 +225,25 @@ def _metadata(
 
 
 def _prefix(
-    table: PlatformTable, artifact: str | None, path: KeyPath, notes: list[str], problems: Problems
+    table: PlatformTable,
+    target: Target,
+    artifact: str | None,
+    path: KeyPath,
+    notes: list[str],
+    problems: Problems,
 ) -> str | None:
+    """The prefix of a system library, placeholders and all ("" for none); None for a library that is loaded by itself."""
     prefix = table.system_lib_prefix
-    if prefix is None:
+    wrong = None if prefix is None else wrong_prefix(prefix)
+    if wrong is not None:
+        problems.add(path, wrong[0], why="every exported symbol begins with it", fix=wrong[1])
         return None
-    if not _PREFIX.fullmatch(prefix):
-        problems.add(
-            path,
-            f"'{prefix}' cannot begin a symbol",
-            why="every exported symbol begins with it",
-            fix="use letters, digits and _, not beginning with a digit (a common form is model_scheme_)",
-        )
-        return None
-    if artifact in SHARED:
-        if prefix:
-            notes.append(
-                f'system-lib-prefix takes no effect for a shared library ({artifact}); it is for artifact = "tar"'
-            )
-        return None
-    return prefix
+    if artifact in STATIC:
+        return target.system_lib_prefix if prefix is None else prefix
+    if prefix:
+        what = "a shared library" if artifact in SHARED else "a library that its runtime looks for without one"
+        notes.append(f'system-lib-prefix takes no effect for {what} ({artifact}); it is for artifact = "tar"')
+    return None if artifact in SHARED else ""
 
 
 def implicit_platform(name: str) -> PlatformTable:

@@ -5,8 +5,8 @@ They convert to and from JSON, so that a null build can load the expanded plan w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from llmbuild.canonical import Json
@@ -46,10 +46,12 @@ class Model:
 class Platform:
     """One [platforms.NAME] table with its target resolved.
 
-    `compile` is what lower reads of the target, `{"device": …, "host": …}` as TVM's Target takes them; `link` what link reads
-    (`linker`, `flags`, `triple`).  `artifact` is "so" or "tar".  `metadata` has kebab-case keys and holds what the platform
-    itself sets.  `opt` are the resolved optimization flags.  `system_lib_prefix` None means the default of the target ("" for
-    none); it is None for a shared library, which has no prefix.
+    `compile` is what lower reads of the target, `{"device": …, "host": …}` as TVM's Target takes them, and `archs`; `link`
+    what link reads (`triple`, `flags`, and `linker`, `compiler`, `minimum-os`, `needed` where the target gives them).
+    `artifact` is one of so, dylib, dll, tar, lib, wasm.  `metadata` has kebab-case keys and holds what the platform itself
+    sets.  `opt` are the resolved optimization flags.  `system_lib_prefix` is the template of the symbols' prefix ("" for
+    none); it is None for a shared library, which is no system library.  `features` are what a library that computes in a
+    number type asks of the device that runs it; `tools` the commands that must be on PATH, with how to install them.
     """
 
     name: str
@@ -60,6 +62,8 @@ class Platform:
     metadata: Mapping[str, int]
     opt: Mapping[str, Json]
     system_lib_prefix: str | None
+    features: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    tools: Sequence[Mapping[str, str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -249,7 +249,8 @@ class PlatformTable(Table):
         description="Name of the target (`llmbuild targets` lists them). Default: the target named like the platform.",
     )
     device: dict[str, _Attribute] | None = Field(
-        default=None, description="Attributes of TVM's device target, over the target's; the kind cannot change."
+        default=None,
+        description="Attributes of TVM's device target, over the target's, and archs; the kind cannot change.",
     )
     host: _StringOrHost | None = Field(
         default=None, description="LLVM triple of the host, or a table. Default: the target's."
@@ -259,13 +260,15 @@ class PlatformTable(Table):
         description='Optimization: a level "O0" to "O3", flags "cutlass=1;cublas_gemm=0", or a table. Default: the target\'s, '
         'or "O2".',
     )
-    artifact: Literal["so", "tar"] | None = Field(
-        default=None, description="Shared library, or archive of objects with a system library. Default: the target's."
+    artifact: Literal["so", "dylib", "dll", "tar", "lib", "wasm"] | None = Field(
+        default=None,
+        description="Shared library (so, dylib, dll), archive of objects with a system library (tar), or wasm. Default: the "
+        "target's.",
     )
     system_lib_prefix: str | None = Field(
         default=None,
-        description="Prefix of every exported symbol of a .tar, so that several models fit into one program; a shared library "
-        "has none. Default: the target's.",
+        description="Prefix of every exported symbol of a .tar, so that several models fit into one program; {model}, "
+        "{model_type} and {quantization} stand for those of each library. Default: the target's.",
     )
     metadata: Metadata = Field(default_factory=Metadata, description="Sizes on this platform; over the model's.")
     overrides: str | None = Field(

@@ -79,10 +79,11 @@ Complain = Callable[[KeyPath, str, str], None]
 """Called with a key path, what is wrong there, and what to do."""
 
 
-def check_sizes(layers: Sequence[Layer], device_kind: str, complain: Complain) -> None:
+def check_sizes(layers: Sequence[Layer], device_kind: str, complain: Complain, *, several: bool) -> None:
     """Check the effective values of one library; `layers` come with the lowest precedence first.
 
     Only values that the manifest or the target sets are compared: what a checkpoint says is checked when it is read.
+    `several` says whether devices of this kind can share a model.
     """
     origin: dict[str, Layer] = {key: layer for layer in layers for key in layer.values}
     values = {key: layer.values[key] for key, layer in origin.items()}
@@ -105,11 +106,12 @@ def check_sizes(layers: Sequence[Layer], device_kind: str, complain: Complain) -
     if values.get("sliding-window-size", 0) <= 0:
         compare("prefill-chunk-size", "context-window-size", strict=False)
     compare("attention-sink-size", "sliding-window-size", strict=True)
-    if device_kind == "llvm":
+    if not several:
+        spoken_kind = "CPU" if device_kind == "llvm" else device_kind
         for key in ("tensor-parallel-shards", "pipeline-parallel-stages"):
             if values.get(key, 1) > 1:
                 complain(
                     origin[key].paths[key],
-                    f"{key} {values[key]} needs several GPUs, and the build has a CPU platform",
-                    f"set {key} = 1 in the metadata of the CPU platform, or exclude that combination",
+                    f"{key} {values[key]} needs several GPUs, and the build has a {spoken_kind} platform",
+                    f"set {key} = 1 in the metadata of the {spoken_kind} platform, or exclude that combination",
                 )

@@ -38,7 +38,7 @@ CONFIG_FILES = Files(CHECKPOINT_PATTERNS)
 
 OBJECT_FILES = Files(("*.o",))
 
-SYSTEM_LIBRARIES = frozenset({"tar"})
+SYSTEM_LIBRARIES = frozenset({"tar", "lib", "wasm"})
 """Artifact kinds whose module registers itself when it is linked into an app, under the system-library prefix."""
 
 

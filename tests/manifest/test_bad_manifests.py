@@ -375,7 +375,8 @@ CASES = [
         "artifact of another system",
         MODEL + PLATFORM + 'artifact = "dll" #!\n' + ON_CPU,
         "platforms.cpu.artifact",
-        "must be one of so, tar",
+        "target 'x86_64-linux-cpu' makes no 'dll'",
+        "use one of so, tar",
     ),
     Bad(
         "bad prefix",

@@ -170,7 +170,6 @@ def test_every_key_arrives(full: Path) -> None:
     mine = project.platforms["mine"]
     assert (mine.target, mine.artifact) == ("mine", "so")
     assert mine.link == {
-        "linker": "cc",
         "compiler": "gcc",
         "flags": ["-Wl,-O1"],
         "triple": "x86_64-unknown-linux-gnu",

@@ -135,6 +135,7 @@ def _complaints(*layers: dict[str, int], device: str = "cuda") -> list[tuple[Key
         [Layer(values, {key: (str(index), key) for key in values}) for index, values in enumerate(layers)],
         device,
         lambda path, what, fix: found.append((path, what)),
+        several=device == "cuda",
     )
     return found
 

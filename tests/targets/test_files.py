@@ -9,7 +9,7 @@ import pytest
 
 from llmbuild.cli.main import main
 from llmbuild.errors import LlmbuildError, MultiError, ToolchainError, UsageError
-from llmbuild.targets import bundled_directory, load_target, native_cpu, target_names
+from llmbuild.targets import Tool, bundled_directory, load_target, native_cpu, target_names
 
 TRIPLE = "x86_64-unknown-linux-gnu"
 V3 = "cx16 lahf_lm popcnt pni sse4_1 sse4_2 ssse3 abm avx avx2 bmi1 bmi2 f16c fma movbe xsave"
@@ -28,20 +28,20 @@ def test_bundled_targets() -> None:
     target = load_target("x86_64-linux-cpu")
     host = {"kind": "llvm", "mtriple": TRIPLE, "mcpu": "x86-64-v3"}
     assert target.compile_part() == {"device": host, "host": host}
-    assert target.link_part() == {"linker": "cc", "flags": [], "triple": TRIPLE}
+    assert target.link_part() == {"flags": [], "triple": TRIPLE}
     assert (target.artifacts, target.artifact) == (("so", "tar"), "so")
 
 
 def test_targets_of_an_installed_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "llmbuild"
     (package / "_targets").mkdir(parents=True)
-    monkeypatch.setattr("llmbuild.targets.__file__", str(package / "targets.py"))
+    monkeypatch.setattr("llmbuild.targets.files.__file__", str(package / "targets" / "files.py"))
     assert bundled_directory() == package / "_targets"
 
 
 def test_extends_inherits_key_by_key(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(
-        '[target]\nextends = "base"\n[device]\nkind = "cuda"\narch = "sm_90"\n[host]\nfeatures = ["+x"]\n'
+        '[target]\nextends = "base"\n[device]\nkind = "cuda"\narchs = ["sm_90", "sm_100", "sm_90a"]\n[host]\nfeatures = ["+x"]\n'
         '[defaults.metadata]\nmax-batch-size = 4\n[requires]\ntools = ["no-such-tool-here"]\n'
     )
     (tmp_path / "base.toml").write_text(
@@ -51,12 +51,18 @@ def test_extends_inherits_key_by_key(tmp_path: Path) -> None:
     target = load_target("mine", tmp_path)
     assert target.compile_part() == {
         "device": {"kind": "cuda", "arch": "sm_90"},
+        "archs": ["sm_90", "sm_90a", "sm_100"],
         "host": {"kind": "llvm", "mtriple": TRIPLE, "mcpu": "x86-64-v3", "mattr": ["+x"]},
     }
     assert (target.description, target.opt) == ("mine", "O1")
     assert target.metadata == {"context-window-size": 64, "max-batch-size": 4}
-    assert [path.name for path in target.files] == ["mine.toml", "base.toml", "x86_64-linux-cpu.toml"]
-    assert target.missing_tools() == ("no-such-tool-here",)
+    assert [path.name for path in target.files] == [
+        "mine.toml",
+        "base.toml",
+        "x86_64-linux-cpu.toml",
+        "_x86_64-linux.toml",
+    ]
+    assert target.missing_tools() == (Tool("no-such-tool-here"),)
 
 
 def test_a_users_target_may_alter_one_of_the_same_name(tmp_path: Path) -> None:
@@ -88,7 +94,7 @@ def test_a_users_target_may_alter_one_of_the_same_name(tmp_path: Path) -> None:
             "t.toml:4: artifact.default",
             "'dll' is not one of so, tar",
         ),
-        ('[target]\nextends = "x86_64-linux-cpu"\n[link]\nlinker = "lld"\n', "t.toml:4: link.linker", "not one of cc"),
+        ('[target]\nextends = "x86_64-linux-cpu"\n[link]\nlinker = "ld"\n', "t.toml:4: link.linker", "not one of cc"),
         ("[target\n", "t.toml:1", "not valid TOML"),
     ],
 )
@@ -104,7 +110,7 @@ def test_all_missing_keys_and_loops_are_said(tmp_path: Path) -> None:
     (tmp_path / "t.toml").write_text("[target]\n")
     with pytest.raises(MultiError) as caught:
         load_target("t", tmp_path)
-    assert len(caught.value.errors) == 4
+    assert len(caught.value.errors) == 3
     (tmp_path / "a.toml").write_text('[target]\nextends = "b"\n')
     (tmp_path / "b.toml").write_text('[target]\nextends = "a"\n')
     with pytest.raises(UsageError, match="extends itself"):

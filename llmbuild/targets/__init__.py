@@ -1,0 +1,24 @@
+"""Targets as data: one TOML file a target, device kind x host triple x artifact kind.
+
+`files` reads and merges the files, `target` is what comes of them, `kinds` holds what is known of each device kind, `cpu`
+finds out this machine's CPU, and `spoken` knows the words that other tools use for the same targets.
+
+docs/manifest.md describes the keys for users.
+"""
+
+from llmbuild.targets.cpu import native_cpu
+from llmbuild.targets.files import bundled_directory, load_target, target_names
+from llmbuild.targets.target import ARTIFACTS, NATIVE, SHARED, SYSTEM_LIBRARIES, Target, Tool
+
+__all__ = [
+    "ARTIFACTS",
+    "NATIVE",
+    "SHARED",
+    "SYSTEM_LIBRARIES",
+    "Target",
+    "Tool",
+    "bundled_directory",
+    "load_target",
+    "native_cpu",
+    "target_names",
+]
