@@ -19,6 +19,7 @@ from llmbuild.plan.observed import Observation, Observed
 from llmbuild.quantization.scheme import Scheme
 from llmbuild.tasks.config import CHECKPOINT_PATTERNS
 from llmbuild.tasks.kind import TaskKind
+from llmbuild.tasks.prefix import MODEL_TYPE, fill
 
 WEIGHT_FILES = Files(
     (
@@ -37,6 +38,9 @@ CONFIG_FILES = Files(CHECKPOINT_PATTERNS)
 """What config reads of a checkpoint: changed weights do not change the chat configuration (a GGUF file holds both)."""
 
 OBJECT_FILES = Files(("*.o",))
+
+SIDECAR = "metadata.json"
+"""The library's own record beside it: a library for a device can be loaded, and asked, where such a device is only."""
 
 SYSTEM_LIBRARIES = frozenset({"tar", "lib", "wasm"})
 """Artifact kinds whose module registers itself when it is linked into an app, under the system-library prefix."""
@@ -177,23 +181,35 @@ class _Maker:
                 "target": platform.compile,
                 "opt": platform.opt,
                 "system-lib": platform.artifact in SYSTEM_LIBRARIES,
-                "system-lib-prefix": platform.system_lib_prefix,
+                "system-lib-prefix": _prefix(platform, cell),
+                "requires": list(platform.features.get(scheme.dtype, ())),
             },
             {"config": InputRef(config, JsonFields("mlc-chat-config.json", self.compile_fields))},
+            installs=(Install(SIDECAR, f"{cell.library}.json"),) if has_sidecar(platform) else (),
             cell=of,
         )
 
     def _link(self, cell: Combination, platform: Platform, objects: str) -> None:
         of = (cell.model, cell.scheme, cell.platform)
+        prefix = _prefix(platform, cell)
+        inputs = {"objects": InputRef(objects, OBJECT_FILES)}
+        if prefix is not None and MODEL_TYPE in prefix:
+            inputs["library"] = InputRef(objects, JsonFields(SIDECAR, ("model_type",)))
         self._task(
             "link",
             of,
-            {"artifact": platform.artifact, "link": platform.link, "system-lib-prefix": platform.system_lib_prefix},
-            {"objects": InputRef(objects, OBJECT_FILES)},
+            {"artifact": platform.artifact, "link": platform.link, "system-lib-prefix": prefix},
+            inputs,
             tools={"linker": self.observed.linkers[cell.platform]},
             installs=(Install(f"lib.{platform.artifact}", cell.library),),
             cell=of,
         )
+
+
+def has_sidecar(platform: Platform) -> bool:
+    """Whether the library's record is installed beside it: for every device but the CPU."""
+    device = platform.compile.get("device")
+    return isinstance(device, Mapping) and device.get("kind") != "llvm"
 
 
 def labels(project: Project) -> frozenset[str]:
@@ -207,6 +223,12 @@ def labels(project: Project) -> frozenset[str]:
             found |= {f"fetch[{cell.model}]", f"quantize[{pair}]"}
             found |= set() if model.adapter is None else {f"fetch[{cell.model}, adapter]"}
     return frozenset(found)
+
+
+def _prefix(platform: Platform, cell: Combination) -> str | None:
+    """The system-library prefix of one library; the model's type is left to the tasks, which read it."""
+    template = platform.system_lib_prefix
+    return None if template is None else fill(template, model=cell.model, quantization=cell.scheme)
 
 
 def _overrides(platform: Platform, cell: Combination) -> dict[str, Json]:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from llmbuild.tasks.kind import Job, TaskKind
+from llmbuild.tasks.prefix import fill
 
 
 def run(job: Job) -> None:
     """Write `lib.<artifact>` from the objects of the lower task."""
+    import json
+
     from llmbuild import linkers
 
     artifact = str(job.params["artifact"])
     link = job.params["link"]
     assert isinstance(link, dict)
+    prefix = str(job.params.get("system-lib-prefix") or "")
+    if "library" in job.inputs:
+        prefix = fill(prefix, model_type=json.loads(job.inputs["library"].read_bytes())["model_type"])
     objects = sorted(job.inputs["objects"].glob("*.o"))
     out = job.out / linkers.output_name(artifact)
     job.progress(0, len(objects), "objects")
-    linkers.link_objects(
-        link, artifact, objects, out, scratch=job.scratch, prefix=str(job.params.get("system-lib-prefix") or "")
-    )
+    linkers.link_objects(link, artifact, objects, out, scratch=job.scratch, prefix=prefix)
     job.progress(len(objects), len(objects), "objects")
     print(f"linked {len(objects)} objects with {linkers.identity(link, artifact)}: {out.stat().st_size} bytes")
 
@@ -29,6 +33,7 @@ KIND = TaskKind(
     sources=(
         "llmbuild.tasks.link",
         "llmbuild.tasks.kind",
+        "llmbuild.tasks.prefix",
         "llmbuild.linkers",
         "llmbuild.canonical",
         "llmbuild.errors",

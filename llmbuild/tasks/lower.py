@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from llmbuild.tasks.architectures import ARCHITECTURES
 from llmbuild.tasks.kind import Job, TaskKind
+from llmbuild.tasks.prefix import fill
 
 COMPILE_FIELDS = (
     "model_type",
@@ -23,7 +24,11 @@ COMPILE_FIELDS = (
 
 
 def run(job: Job) -> None:
-    """Write lib0.o, devc.o and metadata.json."""
+    """Write lib0.o, devc.o and metadata.json.
+
+    The file holds the library's `_metadata` record, and what an application has to know besides: `system_lib_prefix`, by
+    which it finds a library that it linked, and `requires`, the features that the device must have.
+    """
     import json
 
     from llmbuild.compiler.lower import lower
@@ -32,17 +37,22 @@ def run(job: Job) -> None:
     params = job.params
     scheme, overrides, target = params["scheme"], params["overrides"], params["target"]
     assert isinstance(scheme, dict) and isinstance(overrides, dict) and isinstance(target, dict)
-    prefix = params["system-lib-prefix"]
+    config = json.loads(job.inputs["config"].read_text(encoding="utf-8"))
+    template = params["system-lib-prefix"]
+    prefix = None if template is None else fill(str(template), model_type=str(config["model_type"]))
     job.progress(0, 1, "libraries")
-    lower(
-        json.loads(job.inputs["config"].read_text(encoding="utf-8")),
+    metadata = lower(
+        config,
         Scheme.from_json(scheme),
         overrides,
         target,
         system_lib=bool(params["system-lib"]),
-        system_lib_prefix=None if prefix is None else str(prefix),
+        system_lib_prefix=prefix,
         out=job.out,
     )
+    beside = {"system_lib_prefix": prefix or None, "requires": params["requires"] or None}
+    record = {**metadata, **{key: value for key, value in beside.items() if value is not None}}
+    (job.out / "metadata.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     asked = sorted(name for name, value in dict(params["opt"] or {}).items() if value)  # type: ignore[arg-type]
     if asked:
         print(f"optimization flags without effect on this target: {', '.join(asked)}")
@@ -52,7 +62,7 @@ def run(job: Job) -> None:
 KIND = TaskKind(
     name="lower",
     version=1,
-    params=("scheme", "overrides", "target", "opt", "system-lib-prefix", "system-lib"),
+    params=("scheme", "overrides", "target", "opt", "system-lib-prefix", "system-lib", "requires"),
     sources=(
         "llmbuild.canonical",
         "llmbuild.compiler",
@@ -67,6 +77,7 @@ KIND = TaskKind(
         "llmbuild.tasks.architectures",
         "llmbuild.tasks.kind",
         "llmbuild.tasks.lower",
+        "llmbuild.tasks.prefix",
     ),
     tools=("apache-tvm", "apache-tvm-ffi"),
     run=run,

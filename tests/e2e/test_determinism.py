@@ -17,7 +17,7 @@ MANIFEST = (
 [platforms.archive]
 target = "x86_64-linux-cpu"
 artifact = "tar"
-system-lib-prefix = "tiny_"
+system-lib-prefix = "tiny_{quantization}_"
 """
 )
 

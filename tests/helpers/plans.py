@@ -31,7 +31,11 @@ KINDS: Mapping[str, TaskKind] = {
         ("fetch", ("source", "files"), ()),
         ("quantize", ("scheme", "model-type", "source-format", "float32"), ("numpy",)),
         ("config", ("quantization", "model-type", "conversation", "metadata", "generation", "preset"), ()),
-        ("lower", ("scheme", "overrides", "target", "opt", "system-lib-prefix", "system-lib"), ("apache-tvm",)),
+        (
+            "lower",
+            ("scheme", "overrides", "target", "opt", "system-lib-prefix", "system-lib", "requires"),
+            ("apache-tvm",),
+        ),
         ("link", ("artifact", "link", "system-lib-prefix"), ("linker",)),
     )
 }

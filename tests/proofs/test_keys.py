@@ -197,6 +197,11 @@ EDITS: dict[str, tuple[Callable[[Scene], Scene], tuple[str, ...]]] = {
         edit_project(lambda of: edit_platform(of, system_lib_prefix="x_")),
         ("system-lib-prefix",),
     ),
+    "platform.features": (
+        edit_project(lambda of: edit_platform(of, features={"float32": ["x"], "float16": ["y"]})),
+        ("requires",),
+    ),
+    "platform.tools": (edit_project(lambda of: edit_platform(of, tools=[{"command": "x", "install": "y"}])), ()),
     "combination.metadata": (edit_cell(metadata={"prefill-chunk-size": 2}), ("overrides",)),
     "combination.library": (edit_cell(library="dist/libs/elsewhere.so"), ()),
     "combination.weights": (edit_cell(weights="dist/elsewhere"), ()),

@@ -24,6 +24,7 @@ def test_writes_objects_and_metadata(tmp_path: Path) -> None:
         "opt": {"cudagraph": False},
         "system-lib-prefix": None,
         "system-lib": False,
+        "requires": [],
     }
     assert set(params) == set(lower.KIND.params)
     lower.run(Job(params, {"config": tmp_path / "config.json"}, {}, tmp_path / "out", tmp_path, lambda *_: None))
