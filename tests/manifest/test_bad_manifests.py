@@ -16,6 +16,9 @@ from llmbuild.manifest.load import load
 SHA = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 MODEL = '[models.a]\nsource = "checkpoint"\nconv-template = "chatml"\n'
 BUILD = '[[build]]\nquantizations = ["q4f32_1"]\nplatforms = ["x86_64-linux-cpu"]\n'
+TWO = MODEL + MODEL.replace("models.a", "models.b")
+IOS = '[platforms.ios]\ntarget = "aarch64-ios-metal"\n'
+ON_IOS = '[[build]]\nquantizations = ["q4f16_1"]\nplatforms = ["ios"]\n'
 PLATFORM = '[platforms.cpu]\ntarget = "x86_64-linux-cpu"\n'
 ON_CPU = '[[build]]\nquantizations = ["q4f32_1"]\nplatforms = ["cpu"]\n'
 BOTH = '[[build]]\nquantizations = ["q4f32_1", "q0f32"]\nplatforms = ["x86_64-linux-cpu"]\n'
@@ -463,6 +466,121 @@ CASES = [
         MODEL + "metadata.tensor-parallel-shards = 2 #!\n" + BUILD,
         "models.a.metadata.tensor-parallel-shards",
         "several GPUs",
+    ),
+    Bad(
+        "shards on a phone",
+        MODEL + IOS + ON_IOS + "[metadata]\ntensor-parallel-shards = 2 #!\n",
+        "metadata.tensor-parallel-shards",
+        "needs several GPUs, and the build has a metal platform",
+    ),
+    Bad(
+        "shards in a browser",
+        MODEL + "metadata.pipeline-parallel-stages = 4 #!\n" + BUILD.replace("x86_64-linux-cpu", "wasm32-webgpu"),
+        "models.a.metadata.pipeline-parallel-stages",
+        "needs several GPUs, and the build has a webgpu platform",
+    ),
+    # Devices.
+    Bad(
+        "unknown architecture of a GPU",
+        MODEL + '[platforms.cpu]\ntarget = "x86_64-linux-cuda"\ndevice = { archs = ["sm_99"] } #!\n' + ON_CPU,
+        "platforms.cpu.device.archs",
+        "unknown cuda architecture 'sm_99'",
+        "did you mean 'sm_90'",
+    ),
+    Bad(
+        "unknown arch attribute",
+        MODEL
+        + '[platforms.cpu]\ntarget = "x86_64-linux-cuda"\ndevice = { archs = ["sm_90"], arch = "90" } #!\n'
+        + ON_CPU,
+        "platforms.cpu.device.arch",
+        "unknown cuda architecture '90'",
+    ),
+    Bad(
+        "two architectures in a rocm library",
+        MODEL + '[platforms.cpu]\ntarget = "x86_64-linux-rocm"\ndevice.archs = ["gfx942", "gfx90a"] #!\n' + ON_CPU,
+        "platforms.cpu.device.archs",
+        "one architecture",
+        "one platform for each",
+    ),
+    Bad(
+        "architectures of a CPU",
+        MODEL + PLATFORM + 'device = { archs = ["sm_90"] } #!\n' + ON_CPU,
+        "platforms.cpu.device.archs",
+        "no architectures to choose from",
+    ),
+    Bad(
+        "unknown device attribute",
+        MODEL + '[platforms.cpu]\ntarget = "x86_64-linux-cuda"\ndevice = { max_thread_per_block = 8 } #!\n' + ON_CPU,
+        "platforms.cpu.device.max_thread_per_block",
+        "a cuda device has no attribute",
+        "did you mean 'max_threads_per_block'",
+    ),
+    Bad(
+        "device attribute of another type",
+        MODEL + '[platforms.cpu]\ntarget = "x86_64-linux-cuda"\ndevice = { max_threads_per_block = "8" } #!\n' + ON_CPU,
+        "platforms.cpu.device.max_threads_per_block",
+        "must be a whole number",
+    ),
+    Bad(
+        "half precision without it",
+        MODEL
+        + '[platforms.cpu]\ntarget = "x86_64-linux-vulkan"\ndevice.supports_float16 = false\n'
+        + ON_CPU.replace("q4f32_1", "q4f16_1").replace("]]", "]] #!"),
+        "build[0]",
+        "q4f16_1 computes in float16, and platform 'cpu' cannot",
+        "use q4f32_1 there",
+    ),
+    Bad(
+        "bfloat16 in a browser",
+        MODEL + '[[build]] #!\nquantizations = ["q0bf16"]\nplatforms = ["wasm32-webgpu"]\n',
+        "build[0]",
+        "target 'wasm32-webgpu' computes in float32 and float16",
+        "use q0f32 there",
+    ),
+    Bad(
+        "a device of mlc_llm",
+        MODEL + IOS.replace('aarch64-ios-metal"', 'iphone" #!') + ON_IOS,
+        "platforms.ios.target",
+        "unknown target 'iphone'",
+        "'iphone' is spelled 'aarch64-ios-metal' here",
+    ),
+    Bad(
+        "a device of mlc_llm in the matrix",
+        MODEL + '[[build]]\nquantizations = ["q4f32_1"]\nplatforms = ["webgpu"] #!\n',
+        "build[0].platforms[0]",
+        "unknown platform 'webgpu'",
+        "'webgpu' is spelled 'wasm32-webgpu' here",
+    ),
+    # Archives that meet in one program.
+    Bad(
+        "two archives of one type",
+        TWO.replace('chatml"', 'chatml"\nmodel-type = "llama"') + IOS.replace("]", "] #!") + ON_IOS,
+        "platforms.ios",
+        "are archives with the prefix 'llama_q4f16_1_'",
+        '"{model}_{quantization}_"',
+    ),
+    Bad(
+        "two archives without a prefix",
+        MODEL
+        + PLATFORM.replace("]", "] #!")
+        + 'artifact = "tar"\n'
+        + ON_CPU.replace('"q4f32_1"', '"q4f32_1", "q0f32"'),
+        "platforms.cpu",
+        "are archives with no prefix",
+        '"{model}_{quantization}_"',
+    ),
+    Bad(
+        "two archives with the same prefix",
+        TWO + PLATFORM + 'artifact = "tar"\nsystem-lib-prefix = "x_" #!\n' + ON_CPU,
+        "platforms.cpu.system-lib-prefix",
+        "are archives with the prefix 'x_'",
+    ),
+    Bad(
+        "unknown placeholder",
+        MODEL + PLATFORM + 'artifact = "tar"\nsystem-lib-prefix = "{scheme}_" #!\n' + ON_CPU,
+        "platforms.cpu.system-lib-prefix",
+        "'{scheme}' stands for nothing",
+        "{quantization}",
     ),
     # The matrix.
     Bad("empty file", "", "", "no models", "llmbuild init"),

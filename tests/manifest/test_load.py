@@ -62,7 +62,7 @@ quantize-head = false
 [platforms.tarred]
 target = "x86_64-linux-cpu"
 artifact = "tar"
-system-lib-prefix = "a_q4_"
+system-lib-prefix = "a_{quantization}_"
 opt = { level = "O3", cutlass = false }
 host = { cpu = "x86-64-v4", features = ["+avx512bf16"] }
 device = { num-cores = 2 }
@@ -162,7 +162,7 @@ def test_every_key_arrives(full: Path) -> None:
     assert (small.name, small.bits, small.group_size, small.dtype) == ("q3small", 3, 40, "float32")
     assert (small.quantize_embedding, small.quantize_head) == (True, False)
     tarred = project.platforms["tarred"]
-    assert (tarred.artifact, tarred.system_lib_prefix) == ("tar", "a_q4_")
+    assert (tarred.artifact, tarred.system_lib_prefix) == ("tar", "a_{quantization}_")
     host = {"kind": "llvm", "mtriple": "x86_64-unknown-linux-gnu", "mcpu": "x86-64-v4", "mattr": ["+avx512bf16"]}
     assert tarred.compile == {"host": host, "device": {**host, "num-cores": 2}}
     assert tarred.metadata == {"prefill-chunk-size": 128, "sliding-window-size": -1}

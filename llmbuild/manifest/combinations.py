@@ -1,0 +1,154 @@
+"""What has to fit together in a library or between libraries: number types and devices, and the prefixes of archives."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from llmbuild.errors import LlmbuildError
+from llmbuild.manifest.matrix import Cell
+from llmbuild.manifest.platforms import ResolvedPlatform
+from llmbuild.manifest.problems import Problems
+from llmbuild.manifest.reads import Read
+from llmbuild.manifest.resolved import Model
+from llmbuild.manifest.schema import ManifestTable
+from llmbuild.quantization.scheme import SCHEMES, Scheme
+from llmbuild.targets.target import STATIC
+from llmbuild.tasks.prefix import MODEL_TYPE, fill
+
+
+def check_dtype(cell: Cell, scheme: Scheme, platform: ResolvedPlatform, problems: Problems) -> None:
+    """A scheme computes in a number type, and not every device can."""
+    target = platform.target
+    if target.can_compute(scheme.dtype):
+        return
+    attribute = f"supports_{scheme.dtype}"
+    if attribute in target.kind.attributes and scheme.dtype in target.dtypes:
+        why = f"its device has {attribute} = {str(bool(target.device.get(attribute, False))).lower()}"
+    else:
+        why = f"target '{target.name}' computes in {' and '.join(target.dtypes)}"
+    near = [
+        name
+        for name, other in SCHEMES.items()
+        if (other.bits == 0) == (scheme.bits == 0) and target.can_compute(other.dtype)
+    ]
+    instead = f"use {near[-1]} there, or exclude" if near else "exclude"
+    problems.add(
+        cell.path,
+        f"{scheme.name} computes in {scheme.dtype}, and platform '{cell.platform}' cannot",
+        why=why,
+        fix=f"{instead} this combination ({cell.label})",
+    )
+
+
+def feature_notes(
+    cells: Sequence[Cell], schemes: Mapping[str, Scheme], platforms: Mapping[str, ResolvedPlatform]
+) -> tuple[str, ...]:
+    """What the devices that run the libraries must offer because of a scheme's number type."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for cell in cells:
+        if cell.scheme in schemes and cell.platform in platforms:
+            names = found.setdefault((cell.platform, schemes[cell.scheme].dtype), [])
+            if cell.scheme not in names:
+                names.append(cell.scheme)
+    notes = []
+    for (name, dtype), names in found.items():
+        features = platforms[name].target.features.get(dtype, ())
+        if features:
+            notes.append(
+                f"platforms.{name}: {' and '.join(names)} in {dtype}: "
+                f"the device that runs the library must have {' and '.join(features)}"
+            )
+    return tuple(notes)
+
+
+def check_prefixes(
+    cells: Sequence[Cell],
+    models: Mapping[str, Model],
+    platforms: Mapping[str, ResolvedPlatform],
+    manifest: ManifestTable,
+    root: Path,
+    reads: list[Read],
+    problems: Problems,
+) -> tuple[str, ...]:
+    """Two archives of one platform are linked into one program, so their symbols need prefixes that differ.
+
+    A model's type is part of the usual prefix.  It is known where the manifest says it, for a preset, and for a directory,
+    whose config.json is read (and added to `reads`).  Returns notes where it is not.
+    """
+    types = _Types(models, root, reads)
+    notes = []
+    for name, platform in platforms.items():
+        template = platform.platform.system_lib_prefix
+        if template is None or platform.platform.artifact not in STATIC:
+            continue
+        mine = [cell for cell in cells if cell.platform == name and cell.model in models]
+        owners: dict[str, Cell] = {}
+        unknown: list[str] = []
+        for cell in mine:
+            prefix = fill(template, model=cell.model, quantization=cell.scheme)
+            if MODEL_TYPE in prefix and len(mine) > 1:
+                model_type = types.of(cell.model)
+                if model_type is None and cell.model not in unknown:
+                    unknown.append(cell.model)
+                prefix = fill(prefix, model_type=model_type)
+            first = owners.setdefault(prefix, cell)
+            if first is not cell and not (MODEL_TYPE in prefix and first.model != cell.model):
+                _clash(name, manifest, prefix, first, cell, problems)
+                break
+        if unknown:
+            said = ", ".join(f"models.{model}" for model in unknown)
+            notes.append(
+                f"platforms.{name}: whether two of its libraries have the same prefix is not known before the type of "
+                f"{said} is; write model-type there"
+            )
+    return tuple(notes)
+
+
+def _clash(name: str, manifest: ManifestTable, prefix: str, one: Cell, other: Cell, problems: Problems) -> None:
+    table = manifest.platforms.get(name)
+    given = table is not None and table.system_lib_prefix is not None
+    path = ("platforms", name, "system-lib-prefix") if given else ("platforms", name) if table else other.path
+    names = "{model}_{quantization}_"
+    problems.add(
+        path,
+        f"'{one.label}' and '{other.label}' are archives with " + (f"the prefix '{prefix}'" if prefix else "no prefix"),
+        why="linked into one program, their symbols would be the same",
+        fix=f'write system-lib-prefix = "{names}" in [platforms.{name}], or make two platforms; of models that differ in '
+        "their weights alone, one library is enough",
+    )
+
+
+class _Types:
+    """The architectures of models, as far as they can be told without fetching anything."""
+
+    def __init__(self, models: Mapping[str, Model], root: Path, reads: list[Read]) -> None:
+        self._models = models
+        self._root = root
+        self._reads = reads
+        self._known: dict[str, str | None] = {}
+
+    def of(self, name: str) -> str | None:
+        if name not in self._known:
+            self._known[name] = self._find(self._models[name])
+        return self._known[name]
+
+    def _find(self, model: Model) -> str | None:
+        from llmbuild.models.presets import preset
+        from llmbuild.models.registry import infer_model_type
+
+        if model.model_type is not None:
+            return model.model_type
+        try:
+            if model.source.kind == "preset":
+                return infer_model_type(dict(preset(model.source.spec["name"])))
+            if model.source.kind == "path":
+                place = self._root / model.source.spec["path"]
+                file = place if place.suffix == ".json" else place / "config.json"
+                self._reads.append(Read.file(file))
+                return infer_model_type(json.loads(file.read_bytes()))
+        except (OSError, ValueError, TypeError, LlmbuildError):
+            # A checkpoint that cannot be read is reported by the task that reads it.
+            return None
+        return None

@@ -1,0 +1,108 @@
+"""Number types, device features and prefixes over the matrix: what is accepted, what is noted, and the ways out of a clash."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from llmbuild.errors import UsageError
+from llmbuild.manifest.load import Loaded, load
+
+LLAMA = {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
+MISTRAL = {"architectures": ["MistralForCausalLM"], "model_type": "mistral"}
+
+
+def project(place: Path, configs: dict[str, dict[str, object] | None], rest: str) -> Loaded:
+    """A manifest with a model of each configuration; None is a model whose type nothing says before it is fetched."""
+    text = ""
+    for name, config in configs.items():
+        source = f"hf:org/{name}" if config is None else name
+        text += f'[models.{name}]\nsource = "{source}"\nconv-template = "chatml"\n'
+        if config is not None:
+            (place / name).mkdir()
+            (place / name / "config.json").write_text(json.dumps(config))
+    return load(place / "buildfile.toml", text + rest)
+
+
+def build(platform: str, *schemes: str) -> str:
+    return f"[[build]]\nquantizations = {json.dumps(schemes)}\nplatforms = [{json.dumps(platform)}]\n"
+
+
+def test_the_default_prefix_of_a_phone(tmp_path: Path) -> None:
+    loaded = project(tmp_path, {"a": LLAMA, "b": MISTRAL}, build("aarch64-ios-metal", "q4f16_1", "q4f32_1"))
+    platform = loaded.project.platforms["aarch64-ios-metal"]
+    assert (platform.artifact, platform.system_lib_prefix) == ("tar", "{model_type}_{quantization}_")
+    assert str(tmp_path / "a/config.json") in [read.path for read in loaded.reads]
+
+
+@pytest.mark.parametrize("target", ["aarch64-ios-metal", "aarch64-macabi-metal", "aarch64-android-opencl"])
+def test_two_models_of_one_type_clash_on_a_phone(tmp_path: Path, target: str) -> None:
+    with pytest.raises(UsageError, match="are archives with the prefix 'llama_q4f16_1_'") as caught:
+        project(tmp_path, {"a": LLAMA, "b": LLAMA}, build(target, "q4f16_1"))
+    assert caught.value.fix is not None
+    assert '"{model}_{quantization}_"' in caught.value.fix
+
+
+def test_the_way_out_that_the_message_names(tmp_path: Path) -> None:
+    own = '[platforms.ios]\ntarget = "aarch64-ios-metal"\nsystem-lib-prefix = "{model}_{quantization}_"\n'
+    loaded = project(tmp_path, {"a": LLAMA, "b": LLAMA}, own + build("ios", "q4f16_1", "q4f32_1"))
+    assert loaded.project.platforms["ios"].system_lib_prefix == "{model}_{quantization}_"
+
+
+def test_a_preset_has_a_type(tmp_path: Path) -> None:
+    preset = '[models.p]\npreset = "Llama-2-7B"\n'
+    with pytest.raises(UsageError, match="prefix 'llama_q4f16_1_'"):
+        project(tmp_path, {"a": LLAMA}, preset + build("aarch64-ios-metal", "q4f16_1"))
+
+
+def test_a_type_that_is_not_known_yet_is_noted(tmp_path: Path) -> None:
+    loaded = project(tmp_path, {"a": LLAMA, "b": None}, build("aarch64-ios-metal", "q4f16_1"))
+    [note] = [note for note in loaded.notes if "same prefix" in note]
+    assert "models.b is; write model-type there" in note
+
+
+def test_one_library_needs_no_type(tmp_path: Path) -> None:
+    loaded = project(tmp_path, {"a": None}, build("aarch64-ios-metal", "q4f16_1"))
+    assert not any("prefix" in note for note in loaded.notes)
+
+
+def test_shared_libraries_never_clash(tmp_path: Path) -> None:
+    loaded = project(tmp_path, {"a": LLAMA, "b": LLAMA}, build("aarch64-android-adreno-so", "q4f16_1"))
+    assert loaded.project.platforms["aarch64-android-adreno-so"].system_lib_prefix is None
+
+
+def test_a_wasm_library_has_no_prefix_and_says_so(tmp_path: Path) -> None:
+    own = '[platforms.web]\ntarget = "wasm32-webgpu"\nsystem-lib-prefix = "x_"\n'
+    loaded = project(tmp_path, {"a": LLAMA, "b": LLAMA}, own + build("web", "q4f16_1", "q4f32_1"))
+    assert loaded.project.platforms["web"].system_lib_prefix == ""
+    assert any("system-lib-prefix takes no effect" in note for note in loaded.notes)
+
+
+def test_features_are_noted_for_the_schemes_that_need_them(tmp_path: Path) -> None:
+    loaded = project(tmp_path, {"a": LLAMA}, build("wasm32-webgpu", "q4f16_1", "q4f32_1", "q0f16"))
+    assert [note for note in loaded.notes if "shader-f16" in note] == [
+        "platforms.wasm32-webgpu: q4f16_1 and q0f16 in float16: the device that runs the library must have shader-f16"
+    ]
+
+
+def test_gpus_that_can_share_a_model(tmp_path: Path) -> None:
+    shards = "[metadata]\ntensor-parallel-shards = 2\n"
+    for target in ("x86_64-linux-cuda", "aarch64-linux-cuda", "x86_64-linux-rocm"):
+        (tmp_path / target).mkdir()
+        project(tmp_path / target, {"a": LLAMA}, shards + build(target, "q4f16_1"))
+
+
+def test_a_platform_chooses_architectures(tmp_path: Path) -> None:
+    own = '[platforms.gpu]\ntarget = "x86_64-linux-cuda"\ndevice = { archs = ["sm_100", "sm_90a"] }\n'
+    compiled = project(tmp_path, {"a": LLAMA}, own + build("gpu", "q4f16_1")).project.platforms["gpu"].compile
+    assert compiled["archs"] == ["sm_90a", "sm_100"]
+    assert isinstance(compiled["device"], dict)
+    assert compiled["device"]["arch"] == "sm_90a"
+
+
+def test_an_architecture_may_be_named_as_tvm_does(tmp_path: Path) -> None:
+    own = '[platforms.gpu]\ntarget = "x86_64-linux-cuda"\ndevice = { arch = "sm_89" }\n'
+    compiled = project(tmp_path, {"a": LLAMA}, own + build("gpu", "q4f16_1")).project.platforms["gpu"].compile
+    assert compiled["archs"] == ["sm_89"]
