@@ -1,7 +1,7 @@
 """Turning the objects that `lower` wrote into the artifact a runtime loads: one module an artifact format.
 
-`identity` names the tool that `link` would use, for the key of a link action and for a plan that wants to know before
-any long work whether the tool is there.  Both raise ToolchainError when it is not.
+`identity` names the tool that `link_objects` would use, for the key of a link action and for a plan that wants to know
+before any long work whether the tool is there.  Both raise ToolchainError when it is not.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from pathlib import Path
 
 from llmbuild.canonical import Json
 from llmbuild.errors import UsageError
-from llmbuild.linkers import archive, elf
+from llmbuild.linkers import archive, elf, macho, pe
 
-FORMATS: Mapping[str, str] = {"so": "elf", "tar": "archive"}
+FORMATS: Mapping[str, str] = {"so": "elf", "dylib": "macho", "dll": "pe", "tar": "archive"}
 """Which module writes each artifact kind."""
 
 
@@ -23,23 +23,50 @@ def output_name(artifact: str) -> str:
     return f"lib.{artifact}"
 
 
+def carries_name(link: Mapping[str, Json], artifact: str) -> bool:
+    """Whether the artifact's bytes hold the name of its file, which is then part of the link action's key."""
+    written_by = FORMATS.get(artifact)
+    return written_by in ("macho", "pe") or (written_by == "elf" and elf.carries_name(link))
+
+
 def identity(link: Mapping[str, Json], artifact: str) -> str:
     """A name of the tool and its version, the same on every machine that has the same tool (no paths in it)."""
-    return elf.identity(link) if _format(artifact) == "elf" else archive.IDENTITY
+    match _format(artifact):
+        case "elf":
+            return elf.identity(link)
+        case "macho":
+            return macho.identity(link)
+        case "pe":
+            return pe.identity(link)
+        case _:
+            return archive.IDENTITY
 
 
 def link_objects(
-    link: Mapping[str, Json], artifact: str, objects: Sequence[Path], out: Path, *, scratch: Path, prefix: str = ""
+    link: Mapping[str, Json],
+    artifact: str,
+    objects: Sequence[Path],
+    out: Path,
+    *,
+    scratch: Path,
+    prefix: str = "",
+    name: str = "",
 ) -> None:
     """Write the artifact `out` from object files.
 
     `link` is the link part of the resolved target, `prefix` the system-library prefix (it names the members of an
-    archive), `scratch` an empty directory.  The bytes depend on nothing but the objects, the tool and these arguments.
+    archive), `name` the file name that the artifact will have (for those that carry it), `scratch` an empty directory.
+    The bytes depend on nothing but the objects, the tool and these arguments.
     """
-    if _format(artifact) == "elf":
-        elf.link(link, objects, out, scratch)
-    else:
-        archive.write(objects, out, prefix)
+    match _format(artifact):
+        case "elf":
+            elf.link(link, objects, out, scratch, name)
+        case "macho":
+            macho.link(link, objects, out, scratch, name)
+        case "pe":
+            pe.link(link, objects, out, scratch, name)
+        case _:
+            archive.write(objects, out, prefix)
 
 
 def _format(artifact: str) -> str:

@@ -1,103 +1,217 @@
-"""ELF shared objects, linked by the machine's C compiler.
+"""ELF shared objects, for Linux and Android.
 
-The compiler is the target's (`link.compiler`), or $CC, or the first of cc, gcc and clang on PATH.  The link runs in a
-scratch directory on relative file names, without soname and build id: its bytes depend on the objects alone, and two
-models can be loaded into one process.
+Where the triple is this machine's, the machine's C compiler links: the target's (`link.compiler`), or $CC, or the first
+of cc, gcc and clang.  For another machine it is LLVM's linker, from the `ziglang` package or PATH, and else a cross
+compiler of the distribution (aarch64-linux-gnu-gcc); for Android the NDK's clang where $ANDROID_NDK names one.
+
+LLVM's linker has no C library of the other machine, and needs none: empty stand-ins called libc and libm make it write
+which libraries are needed at run time, and what stays undefined is held against what those and TVM provide.
+
+The link runs in a scratch directory on relative file names, without build id: its bytes depend on the objects and the
+tool alone.  Linux libraries have no soname: two models can be loaded into one process.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
-import subprocess
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 
 from llmbuild.canonical import Json
-from llmbuild.errors import ToolchainError
+from llmbuild.errors import ToolchainError, UsageError
+from llmbuild.linkers import symbols, tools
+from llmbuild.linkers.tools import Tool, Triple
 
 CANDIDATES = ("cc", "gcc", "clang")
 NAME = "lib.so"
 
+EMULATIONS: Mapping[str, str] = {
+    "x86_64": "elf_x86_64",
+    "aarch64": "aarch64linux",
+    "armv7a": "armelf_linux_eabi",
+    "riscv64": "elf64lriscv",
+}
+"""LLD's names of what it links for, by architecture."""
+
+PAGE_SIZE = 16384
+"""Android 15 loads only libraries that are aligned for pages of 16 KiB on devices that have such."""
+
+API_LEVEL = 24
+"""Android 7: the oldest that the NDK's clang is asked for when the triple names no API level."""
+
+NDK_VARIABLES = ("ANDROID_NDK", "ANDROID_NDK_HOME", "ANDROID_NDK_ROOT")
+
+_UNDEFINED = re.compile(r"undefined symbol: (\S+)")
+
+
+def carries_name(link: Mapping[str, Json]) -> bool:
+    """Whether the file holds its own name: Android's libraries do, as soname."""
+    triple = tools.triple_of(link)
+    return triple is not None and triple.android
+
 
 def identity(link: Mapping[str, Json]) -> str:
-    """The compiler's base name and the first line of its --version."""
-    return _describe(find(link))
+    """The tool's base name and version; for the NDK its revision too."""
+    tool = find(link)
+    if tool.name.startswith("zig "):
+        return tools.zig_identity(tool)
+    return tools.identity(tool)
 
 
-def find(link: Mapping[str, Json]) -> tuple[str, ...]:
-    """The compiler's command; its first word is a full path.  Raises ToolchainError when there is none."""
-    asked = link.get("compiler")
-    if asked is None:
-        asked = os.environ.get("CC", "").strip() or None
-        origin = "$CC"
-    else:
-        origin = "the target's link.compiler"
-    if asked is not None:
-        words = shlex.split(str(asked))
-        path = shutil.which(words[0])
-        if path is None:
-            raise ToolchainError(
-                f"the C compiler '{words[0]}' is not on PATH",
-                why=f"{origin} names it to link the shared object",
-                fix=f"install it, or change {origin}",
-            )
-        return (path, *words[1:])
-    for name in CANDIDATES:
-        path = shutil.which(name)
-        if path is not None:
-            return (path,)
-    raise ToolchainError(
-        "no C compiler on PATH",
-        why="a shared object is linked with one of " + ", ".join(CANDIDATES),
-        fix="install one (Debian, Ubuntu: `apt install gcc`; Fedora: `dnf install gcc`; Alpine: `apk add gcc musl-dev`), "
-        "or set CC to the one to use",
-    )
+def find(link: Mapping[str, Json]) -> Tool:
+    """The tool that links for the triple.  Raises ToolchainError when there is none, with how to get one."""
+    triple = tools.triple_of(link)
+    linker = link.get("linker")
+    if link.get("compiler") is not None:
+        return _named(str(link["compiler"]), "the target's link.compiler")
+    if linker not in (None, "cc", "lld", "zig", "ndk"):
+        raise UsageError(f"'{linker}' links no shared object (.so)", fix="choose cc, lld, zig or ndk, or leave it out")
+    native = tools.fits_this_machine(triple)
+    tool = None
+    if linker in (None, "ndk") and triple is not None and triple.android:
+        tool = _ndk(triple)
+    if linker in (None, "cc") and native:
+        tool = _native()
+    if tool is None and linker in (None, "lld", "zig"):
+        tool = tools.zig("ld.lld") if linker == "zig" else _lld()
+    if tool is None and linker in (None, "cc") and triple is not None and not native and not triple.android:
+        tool = _cross_gcc(triple)
+    return tool or _none(triple, linker)
 
 
-def link(link: Mapping[str, Json], objects: Sequence[Path], out: Path, scratch: Path) -> None:
-    """Link `objects` into `out`.  `link.flags` are appended to the command.  Raises ToolchainError with the tool's words."""
-    compiler = find(link)
-    names = []
-    for path in sorted(objects, key=lambda path: path.name):
-        shutil.copyfile(path, scratch / path.name)
-        names.append(path.name)
-    flags = link.get("flags") or ()
-    if isinstance(flags, str) or not isinstance(flags, Sequence):
-        raise TypeError(f"link.flags is a list of words, not {flags!r}")
+def link(link: Mapping[str, Json], objects: Sequence[Path], out: Path, scratch: Path, name: str = "") -> None:
+    """Link `objects` into `out`; `name` becomes the soname on Android.  `link.flags` are appended to the command.
+
+    Raises ToolchainError with the tool's words, or with the symbols that nothing on the target provides.
+    """
+    tool = find(link)
+    triple = tools.triple_of(link)
+    names = tools.copy_objects(objects, scratch)
+    android = triple is not None and triple.android
+    soname = ["-soname", name or NAME, "-z", f"max-page-size={PAGE_SIZE}"] if android else []
     # The library is loaded into a process that already holds TVM's runtime: its symbols stay undefined here.
-    command = [
-        *compiler,
-        "-shared",
-        "-Wl,--build-id=none",
-        "-Wl,-z,noexecstack",
-        "-o",
-        NAME,
-        *names,
-        *(str(flag) for flag in flags),
-        "-lm",
-    ]
-    environment = {**os.environ, "LC_ALL": "C", "TMPDIR": str(scratch)}
-    done = subprocess.run(command, cwd=scratch, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise ToolchainError(
-            f"the linker failed with exit code {done.returncode}",
-            where=" ".join([Path(compiler[0]).name, *command[1:]]),
-            why=done.stderr.strip()[-2000:] or None,
-            fix=f"check that {Path(compiler[0]).name} can link for this target, or set CC to one that can",
-        )
+    if tool.kind == "lld":
+        _run_lld(tool, triple, link, [*soname, *names], scratch)
+    else:
+        driven = [f"-Wl,{soname[0]},{soname[1]}", f"-Wl,-z,{soname[3]}"] if soname else []
+        common = ["-shared", "-Wl,--build-id=none", "-Wl,-z,noexecstack", *driven, "-o", NAME]
+        fix = f"check that {Path(tool.command[0]).name} can link for this target, or set CC to one that can"
+        tools.run(tool, [*common, *names, *tools.flags_of(link), "-lm"], scratch, fix=fix)
     shutil.move(scratch / NAME, out)
 
 
-@cache
-def _describe(compiler: tuple[str, ...]) -> str:
-    name = " ".join((Path(compiler[0]).name, *compiler[1:]))
-    try:
-        done = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=True, timeout=60)
-    except (OSError, subprocess.SubprocessError) as error:
+def _run_lld(
+    tool: Tool, triple: Triple | None, link: Mapping[str, Json], arguments: Sequence[str], scratch: Path
+) -> None:
+    arch = triple.arch if triple is not None else os.uname().machine
+    emulation = EMULATIONS.get(arch)
+    if emulation is None:
+        raise UsageError(f"no linker for ELF on '{arch}'", fix=f"one of {', '.join(EMULATIONS)}")
+    stubs = []
+    for library in _needed(triple, link):
+        (scratch / "none.a").write_bytes(b"!<arch>\n")
+        made = ["-m", emulation, "-shared", "-soname", library, "-o", library, "none.a"]
+        tools.run(tool, made, scratch)
+        stubs.append(library)
+    said = tools.run(
+        tool,
+        [
+            *("-m", emulation, "-shared", "-o", NAME, "--build-id=none", "--hash-style=both", "--eh-frame-hdr"),
+            *("-z", "noexecstack", "-z", "defs", "--warn-unresolved-symbols", "--no-as-needed"),
+            *arguments,
+            *stubs,
+            *tools.flags_of(link),
+        ],
+        scratch,
+    )
+    provided = {*symbols.TVM_FFI, *symbols.TVM_RUNTIME, *symbols.MEMORY, *symbols.MATH, *symbols.GNU_MATH}
+    missing = sorted(set(_UNDEFINED.findall(said)) - provided)
+    if missing:
         raise ToolchainError(
-            f"the C compiler '{name}' does not run", why=str(error), fix="repair it, or set CC to another one"
-        ) from error
-    return f"{name}: {done.stdout.splitlines()[0].strip()}" if done.stdout.strip() else name
+            f"nothing on the target provides {', '.join(missing)}",
+            why="the objects call functions that are neither TVM's nor of the C library",
+            fix="link a library that has them with the target's link.flags",
+        )
+
+
+def _needed(triple: Triple | None, link: Mapping[str, Json]) -> list[str]:
+    """The file names of the libraries that the loader brings in: `link.needed`, by default C and mathematics."""
+    needed = link.get("needed", ["c", "m"])
+    if isinstance(needed, str) or not isinstance(needed, Sequence):
+        raise TypeError(f"link.needed is a list of names, not {needed!r}")
+    glibc = triple is None or not (triple.android or triple.environment.startswith("musl"))
+    return [f"lib{name}.so.6" if glibc and name in ("c", "m") else f"lib{name}.so" for name in needed]
+
+
+def _native() -> Tool | None:
+    asked = os.environ.get("CC", "").strip()
+    return _named(asked, "$CC") if asked else tools.on_path(CANDIDATES, "cc")
+
+
+def _named(asked: str, origin: str) -> Tool:
+    words = shlex.split(asked)
+    path = shutil.which(words[0]) if words else None
+    if path is None:
+        raise ToolchainError(
+            f"the C compiler '{words[0] if words else asked}' is not on PATH",
+            why=f"{origin} names it to link the shared object",
+            fix=f"install it, or change {origin}",
+        )
+    return Tool((path, *words[1:]), "cc")
+
+
+def _lld() -> Tool | None:
+    return tools.zig("ld.lld") or tools.lld("ld.lld")
+
+
+def _cross_gcc(triple: Triple) -> Tool | None:
+    return tools.on_path((f"{triple.arch}-linux-{triple.environment or 'gnu'}-gcc",), "cc")
+
+
+def _ndk(triple: Triple) -> Tool | None:
+    """The NDK's clang, when a variable names an NDK; a variable that names none is an error, not passed over."""
+    for variable in NDK_VARIABLES:
+        root = os.environ.get(variable, "").strip()
+        if not root:
+            continue
+        found = sorted(Path(root).glob("toolchains/llvm/prebuilt/*/bin/clang"))
+        if not found:
+            raise ToolchainError(
+                f"${variable} names no Android NDK",
+                why="there is no toolchains/llvm/prebuilt/*/bin/clang in it",
+                fix=f"set it to the NDK's directory, or unset it: {tools.CROSS}",
+            )
+        system = triple.environment if triple.environment.startswith("android") else triple.system
+        level = system.removeprefix("android").removeprefix("eabi") or str(API_LEVEL)
+        target = f"--target={triple.arch}-linux-android{level}"
+        return Tool((str(found[0]), target), "cc", called=f"NDK {_revision(Path(root))} clang {target}")
+    return None
+
+
+def _revision(root: Path) -> str:
+    try:
+        text = (root / "source.properties").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return "(unknown revision)"
+    found = re.search(r"^Pkg\.Revision\s*=\s*(\S+)", text, re.MULTILINE)
+    return found[1] if found else "(unknown revision)"
+
+
+def _none(triple: Triple | None, linker: Json) -> Tool:
+    if triple is None or (tools.fits_this_machine(triple) and linker in (None, "cc")):
+        raise ToolchainError(
+            "no C compiler on PATH",
+            why="a shared object is linked with one of " + ", ".join(CANDIDATES),
+            fix="install one (Debian, Ubuntu: `apt install gcc`; Fedora: `dnf install gcc`; Alpine: "
+            f"`apk add gcc musl-dev`), or set CC to the one to use; {tools.CROSS}",
+        )
+    system, gcc = ("Android", "the NDK") if triple.android else ("Linux", f"{triple.arch}-linux-gnu-gcc")
+    raise ToolchainError(
+        f"no linker for {triple.arch} {system}",
+        why=tools.asked_for(linker) or f"neither zig nor LLVM's ld.lld nor {gcc} is here",
+        fix=f"{tools.CROSS} (Debian, Ubuntu: `apt install lld`)"
+        + ("; or set ANDROID_NDK to the NDK's directory" if triple.android else ""),
+    )

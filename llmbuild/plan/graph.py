@@ -11,9 +11,11 @@ lower task names no model: two models of one architecture have equal lower actio
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import PurePosixPath
 
 from llmbuild.canonical import Json
 from llmbuild.engine.task import AllFiles, Files, InputRef, Install, JsonFields, Task
+from llmbuild.linkers import carries_name
 from llmbuild.manifest.resolved import Combination, Model, Platform, Project
 from llmbuild.plan.observed import Observation, Observed
 from llmbuild.quantization.scheme import Scheme
@@ -198,7 +200,12 @@ class _Maker:
         self._task(
             "link",
             of,
-            {"artifact": platform.artifact, "link": platform.link, "system-lib-prefix": prefix},
+            {
+                "artifact": platform.artifact,
+                "link": platform.link,
+                "system-lib-prefix": prefix,
+                "name": PurePosixPath(cell.library).name if carries_name(platform.link, platform.artifact) else None,
+            },
             inputs,
             tools={"linker": self.observed.linkers[cell.platform]},
             installs=(Install(f"lib.{platform.artifact}", cell.library),),

@@ -7,7 +7,7 @@ from llmbuild.tasks.prefix import fill
 
 
 def run(job: Job) -> None:
-    """Write `lib.<artifact>` from the objects of the lower task."""
+    """Write `lib.<artifact>` from the objects of the lower task; `name` is what the file calls itself, where it does."""
     import json
 
     from llmbuild import linkers
@@ -21,7 +21,9 @@ def run(job: Job) -> None:
     objects = sorted(job.inputs["objects"].glob("*.o"))
     out = job.out / linkers.output_name(artifact)
     job.progress(0, len(objects), "objects")
-    linkers.link_objects(link, artifact, objects, out, scratch=job.scratch, prefix=prefix)
+    linkers.link_objects(
+        link, artifact, objects, out, scratch=job.scratch, prefix=prefix, name=str(job.params.get("name") or "")
+    )
     job.progress(len(objects), len(objects), "objects")
     print(f"linked {len(objects)} objects with {linkers.identity(link, artifact)}: {out.stat().st_size} bytes")
 
@@ -29,7 +31,7 @@ def run(job: Job) -> None:
 KIND = TaskKind(
     name="link",
     version=1,
-    params=("artifact", "link", "system-lib-prefix"),
+    params=("artifact", "link", "system-lib-prefix", "name"),
     sources=(
         "llmbuild.tasks.link",
         "llmbuild.tasks.kind",

@@ -36,7 +36,7 @@ KINDS: Mapping[str, TaskKind] = {
             ("scheme", "overrides", "target", "opt", "system-lib-prefix", "system-lib", "requires"),
             ("apache-tvm",),
         ),
-        ("link", ("artifact", "link", "system-lib-prefix"), ("linker",)),
+        ("link", ("artifact", "link", "system-lib-prefix", "name"), ("linker",)),
     )
 }
 

@@ -12,6 +12,7 @@ import pytest
 
 from llmbuild import linkers
 from llmbuild.errors import ExitCode, ToolchainError, UsageError
+from llmbuild.linkers import elf
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
 
@@ -60,6 +61,7 @@ def test_identity_has_no_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
 def test_no_compiler_is_said_with_a_fix(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(elf, "_lld", lambda: None)
     with pytest.raises(ToolchainError, match="no C compiler on PATH") as caught:
         linkers.identity({}, "so")
     assert caught.value.exit_code == ExitCode.TOOLCHAIN

@@ -239,7 +239,7 @@ def test_a_value_flips_the_kinds_that_declare_it_and_no_others(name: str) -> Non
 
 
 def test_every_declared_parameter_is_reached_by_an_edit() -> None:
-    reached = {param for _, params in EDITS.values() for param in params} | {"preset"}
+    reached = {param for _, params in EDITS.values() for param in params} | {"preset", "name"}
     assert reached == {param for kind in KINDS.values() for param in kind.params}
 
 
@@ -250,6 +250,14 @@ def test_a_preset_flips_config_alone() -> None:
     )
     after = dataclasses.replace(before, observed=dataclasses.replace(before.observed, presets={"smollm2": {"a": 2}}))
     assert before.flipped(after) == declaring("preset") == {"config"}
+
+
+def test_the_name_of_a_library_that_holds_it_flips_link_alone() -> None:
+    before = edit_project(lambda of: edit_platform(of, artifact="dylib"))(scene())
+    after = edit_cell(library="dist/libs/elsewhere.dylib")(before)
+    assert before.flipped(after) == declaring("name") == {"link"}
+    moved = edit_cell(library=before.project.matrix[0].library.replace("dist/libs/", "elsewhere/"))(before)
+    assert before.flipped(moved) == set()
 
 
 def test_an_adapter_is_an_input_of_quantize_alone() -> None:

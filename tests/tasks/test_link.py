@@ -38,4 +38,4 @@ def test_archive(tmp_path: Path) -> None:
 
 
 def test_params_are_declared() -> None:
-    assert set(link.KIND.params) == {"artifact", "link", "system-lib-prefix"}
+    assert set(link.KIND.params) == {"artifact", "link", "system-lib-prefix", "name"}
