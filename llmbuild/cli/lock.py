@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the lock file and print what changed in it; with --check only print, and exit with 1 if anything would."""
     from llmbuild.cli import locking
-    from llmbuild.cli.toolchain import Toolchain
+    from llmbuild.cli.toolchain import TVM_MEMO, Toolchain
     from llmbuild.cli.world import load_manifest, observe_world
     from llmbuild.engine.store import Store
     from llmbuild.manifest.lock import LOCK_FILE, write_lock
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
 
     path = find_manifest(args.file)
     store = Store(args.cache_dir)
-    toolchain = Toolchain(store.stat_cache)
+    toolchain = Toolchain(store.stat_cache, memo=store.root / TVM_MEMO)
     project = load_manifest(path, toolchain).project
     models = _models(args.upgrade, project)
     old = locking.load_lock(Path(project.root), toolchain)

@@ -67,14 +67,14 @@ def open_session(args: argparse.Namespace) -> Session:
     """From the command line (see `add_selection`) to selected tasks; notes about the manifest go to standard error."""
     from llmbuild.cli.knowledge import StoreKnowledge
     from llmbuild.cli.locking import remote_fetches
-    from llmbuild.cli.toolchain import Toolchain
+    from llmbuild.cli.toolchain import TVM_MEMO, Toolchain
     from llmbuild.cli.world import load_manifest, look
     from llmbuild.engine.store import Store
     from llmbuild.plan.select import asked, narrow, select
 
     path = find_manifest(args.file)
     store = Store(args.cache_dir)
-    toolchain = Toolchain(store.stat_cache)
+    toolchain = Toolchain(store.stat_cache, memo=store.root / TVM_MEMO)
     manifest = load_manifest(path, toolchain)
     if not getattr(args, "quiet", False):
         print_notes(manifest.notes)

@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmbuild.canonical import Json
+from llmbuild.canonical import Digest, Json, digest_file
+from llmbuild.cli.machine import Machine
+from llmbuild.cli.toolchain import Toolchain
 from llmbuild.errors import ExitCode, LlmbuildError, ToolchainError
 from llmbuild.targets import Target, load_target, target_names
 
@@ -24,7 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     user = user_directory(args.file)
-    found = [examine(load_target(name, user)) for name in args.names or target_names(user)]
+    machine = Machine(Toolchain(_Unremembered()))
+    found = [examine(load_target(name, user), machine) for name in args.names or target_names(user)]
     if args.json:
         print(json.dumps([item.to_json() for item in found], indent=2, ensure_ascii=False))
     elif args.names:
@@ -50,83 +53,109 @@ def user_directory(file: Path | None) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """A target with what this machine offers: the tool for each artifact, or the error that says how to get it."""
+    """A target with what this machine offers: the tool for each artifact, or the error that says how to get it.
+
+    `general` are the errors that stand in the way of every artifact.
+    """
 
     target: Target
     compile_part: Mapping[str, Json] | None
     tools: Mapping[str, str]
-    missing: tuple[LlmbuildError, ...]
+    general: tuple[LlmbuildError, ...]
+    linking: tuple[LlmbuildError, ...]
+
+    @property
+    def missing(self) -> tuple[LlmbuildError, ...]:
+        return (*self.general, *self.linking)
 
     @property
     def ready(self) -> tuple[str, ...]:
         """The artifacts that can be made here."""
-        return tuple(self.tools) if self.compile_part is not None else ()
+        return () if self.general else tuple(self.tools)
 
-    def status(self) -> str:
+    def status(self) -> list[str]:
+        """Whether it can be built here, and what to do where it cannot."""
         if not self.missing:
-            return "ready"
-        first = self.missing[0].what
-        return f"only {', '.join(self.ready)}: {first}" if self.ready else f"not here: {first}"
+            return ["ready"]
+        first = self.missing[0]
+        lines = [f"only {', '.join(self.ready)}: {first.what}" if self.ready else f"not here: {first.what}"]
+        return [*lines, f"  {first.fix}"] if first.fix else lines
 
     def to_json(self) -> Mapping[str, Json]:
+        target = self.target
         return {
-            "name": self.target.name,
-            "description": self.target.description,
-            "files": [str(path) for path in self.target.files],
-            "artifacts": list(self.target.artifacts),
-            "default": self.target.artifact,
+            "name": target.name,
+            "description": target.description,
+            "files": [str(path) for path in target.files],
+            "artifacts": list(target.artifacts),
+            "default": target.artifact,
             "compile": self.compile_part,
-            "link": self.target.link_part(),
+            "link": target.link_part(),
+            "dtypes": [dtype for dtype in target.dtypes if target.can_compute(dtype)],
+            "requires": {dtype: list(features) for dtype, features in target.features.items()},
+            "system-lib-prefix": target.system_lib_prefix,
             "ready": list(self.ready),
             "tools": self.tools,
             "missing": [{"what": error.what, "why": error.why, "fix": error.fix} for error in self.missing],
         }
 
     def in_full(self) -> str:
-        lines = [self.target.name, f"  {self.target.description}"] if self.target.description else [self.target.name]
-        lines += [f"  file      {path}" for path in self.target.files[:1]]
-        lines += [f"  extends   {path.stem}" for path in self.target.files[1:]]
+        target = self.target
+        lines = [target.name, f"  {target.description}"] if target.description else [target.name]
+        lines += [f"  file      {path}" for path in target.files[:1]]
+        lines += [f"  extends   {path.stem}" for path in target.files[1:]]
         if self.compile_part is not None:
-            for part in ("device", "host"):
-                lines.append(f"  {part:<9} {json.dumps(self.compile_part[part])}")
-        for artifact in self.target.artifacts:
-            default = " (default)" if artifact == self.target.artifact else ""
+            lines += [f"  {part:<9} {json.dumps(value)}" for part, value in self.compile_part.items()]
+        lines.append(f"  computes  in {', '.join(dtype for dtype in target.dtypes if target.can_compute(dtype))}")
+        for dtype, features in target.features.items():
+            lines.append(f"  {dtype:<9} needs {', '.join(features)} where it runs")
+        if target.system_lib_prefix:
+            lines.append(f"  prefix    {target.system_lib_prefix} (of a .tar)")
+        for artifact in target.artifacts:
+            default = " (default)" if artifact == target.artifact else ""
             tool = self.tools.get(artifact)
-            lines.append(f"  .{artifact:<8} " + (f"ready, with {tool}" if tool else "not here") + default)
+            lines.append(
+                f"  .{artifact:<8} " + (f"ready, with {tool}" if artifact in self.ready else "not here") + default
+            )
         for error in self.missing:
             lines.append(f"  missing   {error.what}")
             lines += [f"            {text}" for text in (error.why, error.fix) if text]
         return "\n".join(lines)
 
 
-def examine(target: Target) -> Examined:
+def examine(target: Target, machine: Machine) -> Examined:
     """Look for what a target needs, without building anything."""
-    from llmbuild import linkers
-
-    missing: list[LlmbuildError] = [
-        ToolchainError(
-            f"{tool.command} is not on PATH",
-            fix=f"install it: `{tool.install}`" if tool.install else f"install {tool.command}, or put it on PATH",
-        )
-        for tool in target.missing_tools()
-    ]
+    general = list(machine.missing_tools([{"command": tool.command, "install": tool.install} for tool in target.tools]))
     compile_part = None
     try:
         compile_part = target.compile_part()
+        general += machine.missing_for_device(compile_part)
     except ToolchainError as error:
-        missing.append(error)
+        general.append(error)
     tools = {}
+    linking: list[LlmbuildError] = []
     for artifact in target.artifacts:
         try:
-            tools[artifact] = linkers.identity(target.link_part(), artifact)
+            tools[artifact] = machine.linker(target.link_part(), artifact)
         except LlmbuildError as error:
-            if str(error) not in map(str, missing):
-                missing.append(error)
-    return Examined(target, compile_part, {} if target.missing_tools() else tools, tuple(missing))
+            if str(error) not in map(str, linking):
+                linking.append(error)
+    return Examined(target, compile_part, tools, tuple(general), tuple(linking))
 
 
 def _table(found: Sequence[Examined]) -> str:
     rows = [(item.target.name, " ".join(item.target.artifacts), item.status()) for item in found]
-    rows.insert(0, ("TARGET", "ARTIFACTS", "ON THIS MACHINE"))
+    rows.insert(0, ("TARGET", "ARTIFACTS", ["ON THIS MACHINE"]))
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
-    return "\n".join(f"{name:<{widths[0]}}  {kinds:<{widths[1]}}  {status}" for name, kinds, status in rows)
+    lines = []
+    for name, kinds, (status, *more) in rows:
+        lines.append(f"{name:<{widths[0]}}  {kinds:<{widths[1]}}  {status}")
+        lines += [f"{'':<{widths[0]}}  {'':<{widths[1]}}  {text}" for text in more]
+    return "\n".join(lines)
+
+
+class _Unremembered:
+    """Digests of files that are computed each time: showing targets opens no store."""
+
+    def digest(self, path: Path) -> Digest:
+        return digest_file(path)

@@ -6,6 +6,9 @@ importlib.metadata reads, without its 15 ms), bytes from the store's memo of fil
 
 from __future__ import annotations
 
+import contextlib
+import json
+import mmap
 import os
 import re
 import sys
@@ -14,8 +17,8 @@ from pathlib import Path
 from typing import Protocol
 
 import llmbuild
-from llmbuild.canonical import Digest, digest_json
-from llmbuild.errors import ToolchainError
+from llmbuild.canonical import Digest, canonical_json, digest_json
+from llmbuild.errors import StoreError, ToolchainError
 from llmbuild.plan.reasons import SOURCES_TOOL
 from llmbuild.tasks.kind import TaskKind
 
@@ -24,6 +27,9 @@ LIBRARIES: Mapping[str, str] = {"apache-tvm": "tvm", "apache-tvm-ffi": "tvm_ffi"
 
 PER_TASK_TOOLS = frozenset({"linker"})
 """Tools whose identity depends on the platform and not only on the kind."""
+
+TVM_MEMO = "code-generators.json"
+"""The file in a store that remembers what TVM can generate code for."""
 
 _PACKAGE = Path(llmbuild.__file__).parent
 _LIBRARY_SUFFIXES = (".so", ".dylib", ".dll", ".pyd")
@@ -38,8 +44,11 @@ class Digests(Protocol):
 class Toolchain:
     """Looks tools up, each once.  Raises ToolchainError for one that is not installed."""
 
-    def __init__(self, digests: Digests, path: Iterable[str] | None = None) -> None:
+    def __init__(self, digests: Digests, path: Iterable[str] | None = None, memo: Path | None = None) -> None:
+        """`memo` is a file that remembers TVM's code generators; without one its libraries are searched each time."""
         self._digests = digests
+        self._memo = memo
+        self._generators: frozenset[str] | None = None
         self._path = tuple(sys.path if path is None else path)
         self._files: dict[str, Digest] = {}
         self._identities: dict[str, str] = {}
@@ -89,17 +98,50 @@ class Toolchain:
                 ) from None
         return version
 
-    def _library_digest(self, distribution: str, package: str) -> Digest:
-        """The digest over all native libraries of an installed package, by their names."""
+    def code_generators(self) -> frozenset[str]:
+        """The device kinds that the installed TVM can make code for: the names that its libraries register.
+
+        The libraries are not loaded: a registered function `target.build.<kind>` has its name in them.
+        """
+        if self._generators is None:
+            key = None if self._memo is None else self.identity("apache-tvm")
+            self._generators = self._remembered(key) or self._searched(key)
+        return self._generators
+
+    def _remembered(self, key: str | None) -> frozenset[str] | None:
+        if self._memo is None:
+            return None
+        try:
+            value = json.loads(self._memo.read_bytes())
+            return frozenset(value["kinds"]) if value["tvm"] == key else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _searched(self, key: str | None) -> frozenset[str]:
+        found: set[str] = set()
+        for place in self._places("tvm"):
+            for path in _libraries(place):
+                found |= _registered(path)
+        if self._memo is not None:
+            from llmbuild.engine import files
+
+            # A cache that cannot be written costs the memory and nothing else; a build will say what is wrong with it.
+            with contextlib.suppress(StoreError, OSError):
+                files.write_atomic(self._memo, canonical_json({"tvm": key, "kinds": sorted(found)}))
+        return frozenset(found)
+
+    def _places(self, package: str) -> list[Path]:
+        """The directories of an installed package."""
         import importlib.util
 
         spec = importlib.util.find_spec(package)
-        places = list(spec.submodule_search_locations or ()) if spec is not None else []
-        libraries = {
-            path.relative_to(place).as_posix(): self._digests.digest(path)
-            for place in map(Path, places)
-            for path in _libraries(place)
-        }
+        return [] if spec is None else [Path(place) for place in spec.submodule_search_locations or ()]
+
+    def _library_digest(self, distribution: str, package: str) -> Digest:
+        """The digest over all native libraries of an installed package, by their names."""
+        places = self._places(package)
+        found = [(place, path) for place in places for path in _libraries(place)]
+        libraries = {path.relative_to(place).as_posix(): self._digests.digest(path) for place, path in found}
         if not libraries:
             raise ToolchainError(
                 f"{distribution} has no native library",
@@ -127,6 +169,14 @@ def _walk(directory: str) -> list[str]:
             elif not entry.name.endswith((".pyc", "~", ".swp")):
                 found.append(entry.path)
     return found
+
+
+def _registered(library: Path) -> set[str]:
+    """The device kinds whose code generators a library registers."""
+    if library.stat().st_size == 0:
+        return set()
+    with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return {name.decode() for name in re.findall(rb"target\.build\.([a-z0-9_]+)\0", data)}
 
 
 def _libraries(place: Path) -> list[Path]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from llmbuild.canonical import Digest, Json, canonical_json, digest_json
 from llmbuild.cli.common import STATE_DIR
+from llmbuild.cli.machine import Machine, find_linkers
 from llmbuild.cli.toolchain import Toolchain
 from llmbuild.engine import files
 from llmbuild.engine.store import Store
@@ -133,7 +134,7 @@ def observe_world(
     errors: list[LlmbuildError] = []
     sources, adapters, presets = _sources(project, store, lock, offline, resolve, errors)
     tools, source_files = _tools(kinds, toolchain, errors)
-    linkers = _linkers(project, errors)
+    linkers = find_linkers(project, Machine(toolchain), errors)
     if errors:
         raise errors[0] if len(errors) == 1 else MultiError(errors)
     return Observed(sources, tools, linkers, adapters, presets, source_files)
@@ -202,21 +203,3 @@ def _tools(
         except LlmbuildError as error:
             errors.append(error)
     return tools, source_files
-
-
-def _linkers(project: Project, errors: list[LlmbuildError]) -> dict[str, str]:
-    from llmbuild import linkers
-
-    found: dict[str, str] = {}
-    known: dict[Digest, str] = {}
-    for name in dict.fromkeys(cell.platform for cell in project.matrix):
-        platform = project.platforms[name]
-        key = digest_json([platform.artifact, platform.link])
-        try:
-            if key not in known:
-                known[key] = linkers.identity(platform.link, platform.artifact)
-            found[name] = known[key]
-        except LlmbuildError as error:
-            if str(error) not in map(str, errors):
-                errors.append(error)
-    return found

@@ -1,0 +1,115 @@
+"""What this machine has for a target, and what it lacks: commands, TVM's code generator, the device's compiler, the linker.
+
+`llmbuild targets` shows it for every target.  A plan asks it for the platforms that it builds, so that nothing runs for
+minutes before a missing tool is named.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from llmbuild.canonical import Digest, Json, digest_json
+from llmbuild.cli.toolchain import Toolchain
+from llmbuild.errors import LlmbuildError, ToolchainError
+from llmbuild.manifest.resolved import Platform, Project
+
+# What gives TVM a code generator that its wheel has not, by device kind.
+_PROVIDED_BY: Mapping[str, str] = {
+    "vulkan": "one that was built from source with USE_VULKAN=ON and the Vulkan SDK",
+    "cuda": "the wheel of PyPI, or one that was built from source with USE_CUDA=ON",
+}
+
+
+class Machine:
+    """Asks each question once.  The errors are ToolchainErrors that say what to install."""
+
+    def __init__(self, toolchain: Toolchain) -> None:
+        self._toolchain = toolchain
+        self._linkers: dict[Digest, str | LlmbuildError] = {}
+
+    def missing_tools(self, tools: Sequence[Mapping[str, str]]) -> Iterator[LlmbuildError]:
+        """One error for each command that is not on PATH; `install` is the command that brings it, "" if nobody said."""
+        for tool in tools:
+            command, install = tool["command"], tool["install"]
+            if shutil.which(command) is None:
+                fix = f"`{install}`" if install else f"install {command}, or put it on PATH"
+                yield ToolchainError(f"the command '{command}' is not on PATH", why="the target requires it", fix=fix)
+
+    def missing_generator(self, compile_part: Mapping[str, Json]) -> LlmbuildError | None:
+        """An error when TVM cannot generate code for the device kind, or is not installed."""
+        kind = device_kind(compile_part)
+        try:
+            known = self._toolchain.code_generators()
+            version = self._toolchain.version("apache-tvm")
+        except LlmbuildError as error:
+            return error
+        if kind in known:
+            return None
+        return ToolchainError(
+            f"TVM has no code generator for {kind}",
+            why=f"the installed one (apache-tvm {version}) has {', '.join(sorted(known & _DEVICES))}",
+            fix=f"install a TVM that has it, {_PROVIDED_BY.get(kind, f'one that was built with {kind} on')}",
+        )
+
+    def missing_for_device(self, compile_part: Mapping[str, Json]) -> list[LlmbuildError]:
+        """Everything that code for the device needs and that is not here."""
+        generator = self.missing_generator(compile_part)
+        return [] if generator is None else [generator]
+
+    def linker(self, link: Mapping[str, Json], artifact: str) -> str:
+        """The identity of the tool that links; raises a LlmbuildError when there is none."""
+        from llmbuild import linkers
+
+        key = digest_json([artifact, link])
+        if key not in self._linkers:
+            try:
+                self._linkers[key] = linkers.identity(link, artifact)
+            except LlmbuildError as error:
+                self._linkers[key] = error
+        found = self._linkers[key]
+        if isinstance(found, LlmbuildError):
+            raise found
+        return found
+
+
+_DEVICES = frozenset({"llvm", "cuda", "rocm", "opencl", "vulkan", "metal", "webgpu"})
+
+
+def device_kind(compile_part: Mapping[str, Json]) -> str:
+    """The kind of TVM's target that the device is."""
+    device = compile_part["device"]
+    return str(device["kind"]) if isinstance(device, Mapping) else "llvm"
+
+
+def find_linkers(project: Project, machine: Machine, errors: list[LlmbuildError]) -> dict[str, str]:
+    """The linker's identity of each platform in the matrix; what the platforms lack is added to `errors`.
+
+    An error that several platforms share is said once, with their names.
+    """
+    found: dict[str, str] = {}
+    lacking: dict[str, tuple[LlmbuildError, list[str]]] = {}
+    for name in dict.fromkeys(cell.platform for cell in project.matrix):
+        for error in _examine(name, project.platforms[name], machine, found):
+            lacking.setdefault(str(error), (error, []))[1].append(name)
+    known = set(map(str, errors))
+    for text, (error, names) in lacking.items():
+        if text not in known:
+            errors.append(_for_platforms(error, names))
+    return found
+
+
+def _examine(name: str, platform: Platform, machine: Machine, found: dict[str, str]) -> Iterator[LlmbuildError]:
+    yield from machine.missing_tools(platform.tools)
+    yield from machine.missing_for_device(platform.compile)
+    try:
+        found[name] = machine.linker(platform.link, platform.artifact)
+    except LlmbuildError as error:
+        yield error
+
+
+def _for_platforms(error: LlmbuildError, names: Collection[str]) -> LlmbuildError:
+    """The same error with the platforms that it stops."""
+    if error.where is None:
+        error.where = f"platform{'s' if len(names) > 1 else ''} {', '.join(names)}"
+    return error

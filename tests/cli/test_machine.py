@@ -1,0 +1,147 @@
+"""What a machine lacks is said before anything runs: tools, TVM's code generators, linkers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from llmbuild.canonical import digest_bytes
+from llmbuild.cli.machine import Machine, find_linkers
+from llmbuild.cli.main import main
+from llmbuild.cli.targets import examine
+from llmbuild.cli.toolchain import Toolchain
+from llmbuild.errors import ExitCode, LlmbuildError
+from llmbuild.manifest.load import load
+from llmbuild.targets import load_target
+from tests.helpers.checkpoints import cached_checkpoint
+
+VULKAN = "TVM has no code generator for vulkan"
+
+
+class Names:
+    """Digests by name alone: TVM's libraries need not be read for it."""
+
+    def digest(self, path: Path) -> str:
+        return digest_bytes(path.name.encode())
+
+
+def tvm_of(place: Path, monkeypatch: pytest.MonkeyPatch, *kinds: str) -> Path:
+    """A TVM whose library registers code generators, as its bytes show them."""
+    place.mkdir()
+    names = b"\0".join(f"target.build.{kind}".encode() for kind in kinds)
+    (place / "libtvm_compiler.so").write_bytes(b"\x7fELF\0" + names + b"\0target.build.\0")
+    (place / "empty.so").write_bytes(b"")
+    monkeypatch.setattr(Toolchain, "_places", lambda self, package: [place])
+    return place
+
+
+def test_the_code_generators_are_read_from_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tvm_of(tmp_path / "tvm", monkeypatch, "llvm", "vulkan")
+    assert Toolchain(Names()).code_generators() == {"llvm", "vulkan"}
+
+
+def test_the_installed_tvm_is_told_as_it_tells_itself() -> None:
+    tvm_ffi = pytest.importorskip("tvm_ffi")
+    pytest.importorskip("tvm")
+    registered = tvm_ffi.registry.list_global_func_names()
+    kinds = {name.removeprefix("target.build.") for name in registered if name.startswith("target.build.")}
+    assert Toolchain(Names()).code_generators() == kinds
+
+
+def test_what_was_found_is_remembered_for_the_same_tvm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memo = tmp_path / "memo.json"
+    place = tvm_of(tmp_path / "tvm", monkeypatch, "llvm", "metal")
+    assert Toolchain(Names(), memo=memo).code_generators() == {"llvm", "metal"}
+    (place / "libtvm_compiler.so").write_bytes(b"target.build.cuda\0")
+    # The digest (of the name, here) is the same, so the libraries are not searched again.
+    assert Toolchain(Names(), memo=memo).code_generators() == {"llvm", "metal"}
+    (place / "libtvm_runtime.so").write_bytes(b"new")
+    assert Toolchain(Names(), memo=memo).code_generators() == {"cuda"}
+    memo.write_text("{")
+    assert Toolchain(Names(), memo=memo).code_generators() == {"cuda"}
+
+
+def lacking(place: Path, text: str) -> tuple[Mapping[str, str], list[LlmbuildError]]:
+    model = '[models.a]\npreset = "Llama-2-7B"\n'
+    errors: list[LlmbuildError] = []
+    found = find_linkers(load(place / "buildfile.toml", model + text).project, Machine(Toolchain(Names())), errors)
+    return found, errors
+
+
+def test_a_missing_code_generator_is_said_once_with_its_platforms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tvm_of(tmp_path / "tvm", monkeypatch, "llvm", "metal")
+    platforms = '["x86_64-linux-vulkan", "aarch64-ios-metal", "x86_64-windows-vulkan"]'
+    found, errors = lacking(tmp_path, f'[[build]]\nquantizations = ["q4f16_1"]\nplatforms = {platforms}\n')
+    assert "aarch64-ios-metal" in found
+    [error] = [error for error in errors if VULKAN in error.what]
+    assert error.where == "platforms x86_64-linux-vulkan, x86_64-windows-vulkan"
+    assert error.exit_code == ExitCode.TOOLCHAIN
+    assert error.why is not None and error.why.endswith("has llvm, metal")
+    assert error.fix is not None and "USE_VULKAN=ON" in error.fix
+
+
+def test_the_target_works_where_tvm_has_the_generator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tvm_of(tmp_path / "tvm", monkeypatch, "llvm", "vulkan")
+    found, errors = lacking(tmp_path, '[[build]]\nquantizations = ["q4f16_1"]\nplatforms = ["x86_64-linux-vulkan"]\n')
+    assert (list(found), errors) == (["x86_64-linux-vulkan"], [])
+    assert not examine(load_target("x86_64-linux-vulkan"), Machine(Toolchain(Names()))).general
+
+
+def test_a_missing_command_comes_with_what_installs_it(tmp_path: Path) -> None:
+    (tmp_path / "targets").mkdir()
+    (tmp_path / "targets" / "mine.toml").write_text(
+        '[target]\nextends = "aarch64-ios-metal"\n'
+        '[requires]\ntools = ["sh", { command = "no-such-tool", install = "apt install no-such" }, "no-such-other"]\n'
+    )
+    _, errors = lacking(tmp_path, '[[build]]\nquantizations = ["q4f16_1"]\nplatforms = ["mine"]\n')
+    assert [(error.what, error.fix) for error in errors] == [
+        ("the command 'no-such-tool' is not on PATH", "`apt install no-such`"),
+        ("the command 'no-such-other' is not on PATH", "install no-such-other, or put it on PATH"),
+    ]
+    assert {error.where for error in errors} == {"platform mine"}
+
+
+@pytest.mark.usefixtures("no_vulkan")
+def test_plan_and_build_fail_with_the_same_words_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("buildfile.toml").write_text(
+        f'[models.tiny]\nsource = "{cached_checkpoint("llama-gqa")}"\nconv-template = "chatml"\n'
+        '[[build]]\nquantizations = ["q4f16_1"]\nplatforms = ["x86_64-linux-vulkan", "x86_64-linux-cpu"]\n'
+    )
+    said = []
+    for command in (["plan"], ["build"]):
+        assert main([*command, "--cache-dir", str(tmp_path / "store")]) == ExitCode.TOOLCHAIN
+        captured = capsys.readouterr()
+        said.append([line for line in captured.err.splitlines() if not line.startswith("note:")])
+        assert not captured.out
+    assert said[0] == said[1]
+    assert said[0][0] == f"error: platform x86_64-linux-vulkan: {VULKAN}"
+    assert not (tmp_path / "dist").exists()
+    # Without that platform nothing stands in the way.
+    assert main(["plan", "--platform", "x86_64-linux-cpu", "--cache-dir", str(tmp_path / "store")]) == ExitCode.OK
+
+
+@pytest.fixture
+def no_vulkan() -> None:
+    if "vulkan" in Toolchain(Names()).code_generators():
+        pytest.skip("the installed TVM has a code generator for Vulkan")
+
+
+@pytest.mark.usefixtures("no_vulkan")
+def test_targets_says_what_is_missing_and_what_brings_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["targets"]) == ExitCode.OK
+    rows = capsys.readouterr().out.splitlines()
+    [at] = [number for number, row in enumerate(rows) if row.startswith("x86_64-linux-vulkan")]
+    assert f"not here: {VULKAN}" in rows[at]
+    assert "USE_VULKAN=ON" in rows[at + 1]
+    assert main(["targets", "x86_64-linux-vulkan", "--json"]) == ExitCode.OK
+    [value] = json.loads(capsys.readouterr().out)
+    assert value["ready"] == []
+    assert value["missing"][0]["what"] == VULKAN
