@@ -23,6 +23,7 @@ LAYERS = [
     "sources",
     "runtime",
     "linkers",
+    "emscripten",
     "compiler",
     "models",
     "quantization",

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from llmbuild.canonical import Json
 from llmbuild.errors import UsageError
-from llmbuild.linkers import archive, elf, macho, pe
+from llmbuild.linkers import archive, elf, macho, pe, wasm
 
-FORMATS: Mapping[str, str] = {"so": "elf", "dylib": "macho", "dll": "pe", "tar": "archive"}
+FORMATS: Mapping[str, str] = {"so": "elf", "dylib": "macho", "dll": "pe", "tar": "archive", "wasm": "wasm"}
 """Which module writes each artifact kind."""
 
 
@@ -38,6 +38,8 @@ def identity(link: Mapping[str, Json], artifact: str) -> str:
             return macho.identity(link)
         case "pe":
             return pe.identity(link)
+        case "wasm":
+            return wasm.identity(link)
         case _:
             return archive.IDENTITY
 
@@ -65,6 +67,8 @@ def link_objects(
             macho.link(link, objects, out, scratch, name)
         case "pe":
             pe.link(link, objects, out, scratch, name)
+        case "wasm":
+            wasm.link(link, objects, out, scratch)
         case _:
             archive.write(objects, out, prefix)
 

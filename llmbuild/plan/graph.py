@@ -6,6 +6,7 @@
 
 One model, one scheme and six platforms make one fetch, one quantize, one config, six lower and six link.  The key of a
 lower task names no model: two models of one architecture have equal lower actions, and the second finds the first's result.
+Every library for browsers is linked with the objects of one `runtime[emcc]`, which depends on nothing of a project.
 """
 
 from __future__ import annotations
@@ -46,6 +47,9 @@ SIDECAR = "metadata.json"
 
 SYSTEM_LIBRARIES = frozenset({"tar", "lib", "wasm"})
 """Artifact kinds whose module registers itself when it is linked into an app, under the system-library prefix."""
+
+WITH_RUNTIME = frozenset({"wasm"})
+"""Artifact kinds that hold TVM's runtime: a browser has none of its own."""
 
 
 def expand(
@@ -191,10 +195,21 @@ class _Maker:
             cell=of,
         )
 
+    def _runtime(self, cell: Combination, platform: Platform) -> str:
+        label = f"runtime[{_compiler(platform)}]"
+        if label in self.tasks:
+            return label
+        params = {"compiler": platform.link.get("compiler")}
+        return self._task(
+            "runtime", (_compiler(platform),), params, {}, tools={"linker": self.observed.linkers[cell.platform]}
+        )
+
     def _link(self, cell: Combination, platform: Platform, objects: str) -> None:
         of = (cell.model, cell.scheme, cell.platform)
         prefix = _prefix(platform, cell)
         inputs = {"objects": InputRef(objects, OBJECT_FILES)}
+        if platform.artifact in WITH_RUNTIME:
+            inputs["runtime"] = InputRef(self._runtime(cell, platform), OBJECT_FILES)
         if prefix is not None and MODEL_TYPE in prefix:
             inputs["library"] = InputRef(objects, JsonFields(SIDECAR, ("model_type",)))
         self._task(
@@ -226,10 +241,18 @@ def labels(project: Project) -> frozenset[str]:
         model = project.models[cell.model]
         pair, triple = f"{cell.model}, {cell.scheme}", f"{cell.model}, {cell.scheme}, {cell.platform}"
         found |= {f"config[{pair}]", f"lower[{triple}]", f"link[{triple}]"}
+        platform = project.platforms[cell.platform]
+        if platform.artifact in WITH_RUNTIME:
+            found.add(f"runtime[{_compiler(platform)}]")
         if model.source.kind != "preset":
             found |= {f"fetch[{cell.model}]", f"quantize[{pair}]"}
             found |= set() if model.adapter is None else {f"fetch[{cell.model}, adapter]"}
     return frozenset(found)
+
+
+def _compiler(platform: Platform) -> str:
+    """What a runtime task is called by: a target may name another Emscripten, and then has a runtime of its own."""
+    return str(platform.link.get("compiler") or "emcc")
 
 
 def _prefix(platform: Platform, cell: Combination) -> str | None:

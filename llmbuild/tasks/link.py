@@ -7,7 +7,10 @@ from llmbuild.tasks.prefix import fill
 
 
 def run(job: Job) -> None:
-    """Write `lib.<artifact>` from the objects of the lower task; `name` is what the file calls itself, where it does."""
+    """Write `lib.<artifact>` from the objects of the lower task; `name` is what the file calls itself, where it does.
+
+    A library for browsers has the objects of the runtime task as a second input.
+    """
     import json
 
     from llmbuild import linkers
@@ -18,7 +21,9 @@ def run(job: Job) -> None:
     prefix = str(job.params.get("system-lib-prefix") or "")
     if "library" in job.inputs:
         prefix = fill(prefix, model_type=json.loads(job.inputs["library"].read_bytes())["model_type"])
-    objects = sorted(job.inputs["objects"].glob("*.o"))
+    objects = sorted(
+        path for name in ("objects", "runtime") if name in job.inputs for path in job.inputs[name].glob("*.o")
+    )
     out = job.out / linkers.output_name(artifact)
     job.progress(0, len(objects), "objects")
     linkers.link_objects(
@@ -37,6 +42,7 @@ KIND = TaskKind(
         "llmbuild.tasks.kind",
         "llmbuild.tasks.prefix",
         "llmbuild.linkers",
+        "llmbuild.emscripten.toolchain",
         "llmbuild.canonical",
         "llmbuild.errors",
     ),

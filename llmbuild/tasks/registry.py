@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from llmbuild.errors import UsageError, did_you_mean
 from llmbuild.tasks.kind import TaskKind
 
-KIND_NAMES = ("fetch", "quantize", "config", "lower", "link")
+KIND_NAMES = ("fetch", "quantize", "config", "lower", "runtime", "link")
 """The kinds of llmbuild itself; kind `x` is `llmbuild.tasks.x.KIND`."""
 
 EXTRA_MODULES = "LLMBUILD_TASK_MODULES"

@@ -36,6 +36,7 @@ KINDS: Mapping[str, TaskKind] = {
             ("scheme", "overrides", "target", "opt", "system-lib-prefix", "system-lib", "requires"),
             ("apache-tvm",),
         ),
+        ("runtime", ("compiler",), ("apache-tvm", "linker")),
         ("link", ("artifact", "link", "system-lib-prefix", "name"), ("linker",)),
     )
 }
@@ -107,6 +108,7 @@ def observed(of: Project) -> Observed:
         "quantize": {"numpy": "2.4.0"},
         "config": {},
         "lower": {"apache-tvm": f"0.27.0.post1+sha256.{'a' * 64}"},
+        "runtime": {"apache-tvm": f"0.27.0.post1+sha256.{'a' * 64}"},
         "link": {},
     }
     return Observed(

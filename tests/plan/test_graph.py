@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from llmbuild.canonical import Json
-from llmbuild.engine.task import Install, JsonFields
+from llmbuild.engine.task import Files, InputRef, Install, JsonFields
 from llmbuild.manifest.resolved import Project
 from llmbuild.plan.graph import expand, labels
 from tests.helpers.plans import FIELDS, KINDS, Memory, edit_model, edit_platform, observed, project, tasks_of
@@ -48,6 +48,25 @@ def test_a_preset_has_no_weights_and_installs_only_libraries() -> None:
     assert [task.installs for task in tasks if task.installs] == [
         (Install("lib.so", "dist/libs/smollm2-q4f32_1-native.so"),)
     ]
+
+
+def test_libraries_for_browsers_share_one_runtime() -> None:
+    of = project(("a", "b"), ("q4f16_1", "q0f16"), ("web", "web2", "native"))
+    of = edit_platform(edit_platform(of, "web", artifact="wasm"), "web2", artifact="wasm")
+    assert counts(of) == {"fetch": 2, "quantize": 4, "config": 4, "lower": 12, "link": 12, "runtime": 1}
+    assert labels(of) == {task.label for task in tasks_of(of)}
+    links = [task for task in tasks_of(of) if task.kind == "link"]
+    assert {task.platform: task.inputs.get("runtime") for task in links} == {
+        "web": InputRef("runtime[emcc]", Files(("*.o",))),
+        "web2": InputRef("runtime[emcc]", Files(("*.o",))),
+        "native": None,
+    }
+    # Another Emscripten compiles a runtime of its own.
+    other = edit_platform(of, "web2", link={"compiler": "emcc-next"})
+    assert {task.label for task in tasks_of(other) if task.kind == "runtime"} == {
+        "runtime[emcc]",
+        "runtime[emcc-next]",
+    }
 
 
 def test_labels_order_and_installs() -> None:
@@ -134,7 +153,7 @@ def test_each_manifest_value_changes_the_tasks_that_read_it_and_no_other(name: s
 @pytest.mark.parametrize("kind", KINDS)
 def test_only_declared_parameters_enter_the_key(kind: str) -> None:
     """Every declared parameter flips the key of an action; one that is not declared never gets into it."""
-    of = project()
+    of = edit_platform(project(), artifact="wasm")
     task = next(each for each in tasks_of(of) if each.kind == kind)
     assert set(task.params) == set(KINDS[kind].params)
     for name in KINDS[kind].params:

@@ -1,0 +1,1 @@
+"""Emscripten: finding it, and TVM's runtime for the browser compiled with it."""
