@@ -110,6 +110,17 @@ class WaitingForLock(TaskEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingForMemory(TaskEvent):
+    """There is a free place, but the task's predicted peak (`needs`) does not fit into the `budget` beside what the running
+    tasks take (`taken`), all in bytes.  Said once a task."""
+
+    action: Digest
+    needs: int
+    taken: int
+    budget: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finished(TaskEvent):
     """The task ran here.  Units as in Trace."""
 

@@ -130,9 +130,10 @@ class Store:
     def action_path(self, action: Digest) -> Path:
         return self.root / "actions" / action[:2] / f"{action[2:]}.json"
 
-    def put_action(self, record: ActionRecord) -> Digest:
-        """Write an action's record, so that any process that reaches the store can run it."""
-        digest = record.action.digest
+    def put_action(self, record: ActionRecord, digest: Digest | None = None) -> Digest:
+        """Write an action's record, so that any process that reaches the store can run it; returns the action's digest,
+        which is computed unless it is given."""
+        digest = digest or record.action.digest
         path = self.action_path(digest)
         data = canonical_json(record.to_json())
         if not path.exists() or path.read_bytes() != data:

@@ -58,6 +58,12 @@ class View:
             case events.WaitingForLock():
                 who = f"process {event.owner_pid}" if event.owner_pid else "another process"
                 self.line(f"{self._word('wait', 'cyan')} {event.label}: {who} is building it")
+            case events.WaitingForMemory():
+                free = size(max(0, event.budget - event.taken))
+                self.line(
+                    f"{self._word('wait', 'cyan')} {event.label}: it needs about {size(event.needs)} of memory, "
+                    f"{free} of {size(event.budget)} are free"
+                )
             case events.Failed():
                 self.ended(event.label)
                 self.line(failure_text(event, self.style, self._logs.get(event.label)), always=True)

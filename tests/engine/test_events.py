@@ -18,6 +18,7 @@ def test_every_event_is_json_with_version_type_and_time() -> None:
         events.Started(time=1.0, label="a", action="d"),
         events.TaskProgress(time=1.0, label="a", done=1, total=2, unit="bytes"),
         events.WaitingForLock(time=1.0, label="a", action="d", owner_pid=1, owner_label="b"),
+        events.WaitingForMemory(time=1.0, label="a", action="d", needs=1, taken=2, budget=3),
         events.Finished(time=1.0, label="a", action="d", output="o", output_size=1, wall_s=1.0, cpu_s=1.0, peak_rss=1),
         events.CachedTask(time=1.0, label="a", action="d", output="o", source="store"),
         events.Failed(time=1.0, label="a", action=None, failure=failure),
@@ -36,7 +37,7 @@ def test_every_event_is_json_with_version_type_and_time() -> None:
     assert made[0].to_json() == {
         "v": 1, "type": "plan-made", "time": 1.0, "tasks": ["a", "b"], "jobs": 2, "project": "p", "needs": [[], [0]],
     }  # fmt: skip
-    assert made[7].to_json()["failure"]["exit-code"] == 3  # type: ignore[index, call-overload]
+    assert made[8].to_json()["failure"]["exit-code"] == 3  # type: ignore[index, call-overload]
 
 
 def test_failures_cross_process_borders() -> None:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.engine.conftest import ROOT
+from tests.helpers.engine_fixtures import ROOT
 
 HEAVY = (
     "tvm",

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from llmbuild.engine.locks import FileLock, Owner
-from tests.engine.conftest import ROOT
+from tests.helpers.engine_fixtures import ROOT
 
 HOLD = """
 import sys, time

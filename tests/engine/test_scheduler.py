@@ -329,6 +329,10 @@ def test_what_fits_goes_before_what_must_wait(store: Store) -> None:
         return Estimate(walls[task.label], sizes[task.label], 0, 1)
 
     _, recorder = build(store, tasks, executor=Threads(store), jobs=2, predict=predict, memory=100)
+    held = [event for event in recorder.events if isinstance(event, events.WaitingForMemory)]
+    assert [(event.label, event.needs, event.taken, event.budget) for event in held] == [("big", 60, 60, 100)]
+    order = [type(event).__name__ for event in recorder.events if getattr(event, "label", "") == "big"]
+    assert order[:3] == ["Queued", "WaitingForMemory", "Started"]
     assert set(recorder.labels(events.Started)[:2]) == {"first", "small"}
     assert recorder.labels(events.Started)[2] == "big"
 

@@ -12,7 +12,7 @@ from llmbuild.canonical import digest_bytes
 from llmbuild.engine.action import Action, JsonInput, TreeInput
 from llmbuild.engine.store import ActionRecord, Store, default_root
 from llmbuild.errors import StoreError, UsageError
-from tests.engine.conftest import ROOT
+from tests.helpers.engine_fixtures import ROOT
 
 ACTION = Action(
     "write",

@@ -13,8 +13,8 @@ from llmbuild.engine.gc import Policy, collect
 from llmbuild.engine.store import Store
 from llmbuild.engine.survey import survey
 from llmbuild.engine.task import Task
-from tests.executors.conftest import ROOT
 from tests.helpers.engine_build import build, join_task, write_task
+from tests.helpers.engine_fixtures import ROOT
 
 VARIANTS = 40
 BUILDERS = 3

@@ -19,8 +19,8 @@ from llmbuild.engine.store import Store
 from llmbuild.engine.task import Task
 from llmbuild.errors import ExitCode
 from llmbuild.executors.local import LocalExecutor
-from tests.executors.conftest import ROOT
 from tests.helpers.engine_build import build, join_task, text_of, write_task
+from tests.helpers.engine_fixtures import ROOT
 
 
 def misbehave(way: str) -> Task:

@@ -168,6 +168,12 @@ BUILDS: dict[str, Sequence[events.Event]] = {
     "an obsolete file that was edited": (Installed(time=BEGAN, kept=("dist/old-MLC/mlc-chat-config.json",)), summary()),
     "another process": (waiting(4242), cached("process"), summary(ran=0)),
     "another process that nobody knows": (waiting(None), cached("process"), summary(ran=0)),
+    "no memory": (
+        events.WaitingForMemory(
+            time=BEGAN, label=QUANTIZE, action=KEY, needs=14_000_000_000, taken=9_000_000_000, budget=16_000_000_000
+        ),
+        summary(),
+    ),
     "an equal task": (cached("build"), summary()),
     "a damaged blob": (events.CorruptBlob(time=BEGAN, digest=KEY, path="/cache/blobs/3f/3f3f"), summary()),
     "an interrupt": (summary(interrupted=True, skipped=3),),

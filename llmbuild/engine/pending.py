@@ -1,0 +1,88 @@
+"""The tasks that have to run and wait for a place: the most urgent first, within a budget of memory."""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+from llmbuild.engine.predict import Estimate, remaining_path
+from llmbuild.engine.state import Build, Node, input_size
+from llmbuild.engine.task import Task
+
+_LOOK_AHEAD = 64
+"""How many tasks that do not fit into the memory are passed over in search of one that does."""
+
+Predict = Callable[[Task, int | None], Estimate]
+"""Estimates a task, given the bytes of its inputs or None."""
+
+
+class Pending:
+    """The queue of one build.
+
+    `priority` gives labels an urgency (larger first); without it, `predict` does: the tasks on the longest remaining path
+    go first.  With `predict` and `memory` (bytes) a task whose predicted peak does not fit beside the running ones waits;
+    alone, every task may run.  `held` is told of a task that is held back so, the first time, with its predicted peak
+    and what the running ones take.  Nothing is predicted before the first task has to run.
+    """
+
+    def __init__(
+        self,
+        build: Build,
+        *,
+        priority: Mapping[str, float] | None,
+        predict: Predict | None,
+        memory: int | None,
+        held: Callable[[Node, int, int], None],
+    ) -> None:
+        self.waiting: Counter[str] = Counter()
+        """How many tasks of each kind are in the queue."""
+        self._build = build
+        self._priority = priority
+        self._predict = predict
+        self._memory = memory
+        self._held = held
+        self._heap: list[tuple[float, int, str]] = []
+
+    def add(self, node: Node) -> None:
+        if self._priority is None:
+            self._priority = {}
+            if self._predict is not None:
+                tasks = [one.task for one in self._build.nodes.values()]
+                seconds = {task.label: self._predict(task, None).wall_s for task in tasks}
+                self._priority = remaining_path(tasks, seconds)
+        self.waiting[node.task.kind] += 1
+        heapq.heappush(self._heap, (-self._priority.get(node.task.label, 0.0), node.order, node.task.label))
+
+    def take(self) -> Node | None:
+        """The most urgent task whose memory fits beside the running ones; None when there is none."""
+        passed: list[tuple[float, int, str]] = []
+        found: Node | None = None
+        while self._heap and found is None and len(passed) < _LOOK_AHEAD:
+            item = heapq.heappop(self._heap)
+            node = self._build.nodes[item[2]]
+            if self._fits(node):
+                found = node
+            else:
+                passed.append(item)
+        for item in passed:
+            heapq.heappush(self._heap, item)
+        if found is not None:
+            self.waiting[found.task.kind] -= 1
+        return found
+
+    def _fits(self, node: Node) -> bool:
+        if self._predict is None or self._memory is None:
+            return True
+        build = self._build
+        if node.peak is None:
+            node.peak = self._predict(node.task, input_size(build.trees, node.task)).peak_rss
+        if not build.running or node.digest in build.finished or node.digest in build.running:
+            return True
+        taken = sum(build.memory.values())
+        if taken + node.peak <= self._memory:
+            return True
+        if not node.told:
+            node.told = True
+            self._held(node, node.peak, taken)
+        return False
