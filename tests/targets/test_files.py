@@ -12,6 +12,7 @@ from llmbuild.errors import LlmbuildError, MultiError, ToolchainError, UsageErro
 from llmbuild.targets import Tool, bundled_directory, load_target, native_cpu, target_names
 
 TRIPLE = "x86_64-unknown-linux-gnu"
+BASE = '[target]\nextends = "x86_64-linux-cpu"\n'
 V3 = "cx16 lahf_lm popcnt pni sse4_1 sse4_2 ssse3 abm avx avx2 bmi1 bmi2 f16c fma movbe xsave"
 V4 = V3 + " avx512f avx512bw avx512cd avx512dq avx512vl"
 
@@ -96,6 +97,25 @@ def test_a_users_target_may_alter_one_of_the_same_name(tmp_path: Path) -> None:
         ),
         ('[target]\nextends = "x86_64-linux-cpu"\n[link]\nlinker = "ld"\n', "t.toml:4: link.linker", "not one of cc"),
         ("[target\n", "t.toml:1", "not valid TOML"),
+        (BASE + '[device]\nkind = "cudda"\n', "t.toml:4: device.kind", "unknown device kind 'cudda'"),
+        (BASE + '[device]\nkind = "metal"\nthreads = 2\n', "t.toml:5: device.threads", "no attribute 'threads'"),
+        (BASE + '[device]\nkind = "metal"\nlibs = 2\n', "t.toml:5: device.libs", "must be a list of strings"),
+        (BASE + '[device]\nkind = "cuda"\n', "t.toml:3: device", "no architecture is named"),
+        (BASE + '[device]\nkind = "cuda"\narchs = ["sm90"]\n', "t.toml:5: device.archs", "architecture 'sm90'"),
+        (BASE + '[device]\nkind = "cuda"\narchs = "sm_90"\n', "t.toml:5: device.archs", "must be a list of strings"),
+        (BASE + '[device]\nkind = "cuda"\narchs = ["sm_90", "sm_90"]\n', "t.toml:5: device.archs", "listed twice"),
+        (BASE + '[supports]\ndtypes = ["float8"]\n', "t.toml:4: supports.dtypes", "'float8' is not one of float32"),
+        (BASE + "[supports]\nseveral-devices = 2\n", "t.toml:4: supports.several-devices", "must be true or false"),
+        (BASE + '[requires]\ntools = [{ name = "x" }]\n', "t.toml:4: requires.tools", "must be a list of commands"),
+        (BASE + '[requires]\nfeatures = { float16 = "x" }\n', "t.toml:4: requires.features", "lists of strings"),
+        (BASE + '[artifact]\nsystem-lib-prefix = "3_"\n', "t.toml:4: artifact.system-lib-prefix", "cannot begin"),
+        (
+            BASE + '[artifact]\nsystem-lib-prefix = "{a}"\n',
+            "t.toml:4: artifact.system-lib-prefix",
+            "stands for nothing",
+        ),
+        (BASE + '[artifact]\nsystem-lib-prefix = "{"\n', "t.toml:4: artifact.system-lib-prefix", "stands for nothing"),
+        (BASE + "[link]\nminimum-os = 13\n", "t.toml:4: link.minimum-os", "must be a string"),
     ],
 )
 def test_wrong_target_files(tmp_path: Path, text: str, where: str, what: str) -> None:
@@ -104,6 +124,45 @@ def test_wrong_target_files(tmp_path: Path, text: str, where: str, what: str) ->
         load_target("t", tmp_path)
     assert caught.value.where == f"{tmp_path}/{where}"
     assert what in caught.value.what
+
+
+def test_another_kind_of_device_inherits_no_limits(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(
+        '[target]\nextends = "x86_64-linux-cuda"\n[device]\nkind = "opencl"\nmax_num_threads = 64\n'
+    )
+    target = load_target("mine", tmp_path)
+    assert target.compile_part()["device"] == {"kind": "opencl", "max_num_threads": 64}
+    assert (target.archs, target.several_devices) == ((), False)
+
+
+def test_what_a_device_can_do_is_said_in_the_file(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(
+        '[target]\nextends = "wasm32-webgpu"\n[supports]\ndtypes = ["float32"]\nseveral-devices = true\n'
+        '[requires]\nfeatures = { float32 = ["subgroups"] }\n'
+        'tools = ["a", { command = "b", install = "apt install b" }]\n'
+        '[link]\nminimum-os = "14.0"\nneeded = []\nlinker = "emcc"\n'
+    )
+    target = load_target("mine", tmp_path)
+    assert [target.can_compute(dtype) for dtype in ("float32", "float16")] == [True, False]
+    assert target.several_devices
+    assert target.features == {"float32": ("subgroups",)}
+    assert target.tools == (Tool("a"), Tool("b", "apt install b"))
+    link = {"triple": target.triple, "flags": [], "linker": "emcc", "minimum-os": "14.0", "needed": []}
+    assert target.link_part() == link
+
+
+def test_files_to_be_extended_are_no_targets(tmp_path: Path) -> None:
+    (tmp_path / "_base.toml").write_text('[target]\nextends = "aarch64-linux-cpu"\ndescription = "x"\n')
+    (tmp_path / "mine.toml").write_text('[target]\nextends = "_base"\n')
+    names = target_names(tmp_path)
+    assert "mine" in names
+    assert not any(name.startswith("_") for name in names)
+    assert [path.stem for path in load_target("mine", tmp_path).files] == [
+        "mine",
+        "_base",
+        "aarch64-linux-cpu",
+        "_aarch64-linux",
+    ]
 
 
 def test_all_missing_keys_and_loops_are_said(tmp_path: Path) -> None:
@@ -176,15 +235,3 @@ def test_targets_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     assert value["ready"] == ["tar"]
     assert main(["targets", "mime"]) == 2
     assert "did you mean 'mine'" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("name", ["x86_64-linux-cpu", "x86_64-linux-cpu-native"])
-def test_tvm_takes_the_target(name: str) -> None:
-    target = pytest.importorskip("tvm").target.Target
-    try:
-        part = load_target(name).compile_part()
-    except ToolchainError:
-        pytest.skip("not an x86-64 machine")
-    device, host = part["device"], part["host"]
-    assert isinstance(device, dict)
-    assert str(target({**device, "host": host}).kind) == "llvm"
