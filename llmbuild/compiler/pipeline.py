@@ -1,7 +1,6 @@
 """The compilation pipeline: one list of passes, from the exported module to VM code.
 
-Only CPU libraries are complete here.  What runtimes call on GPUs alone (sampling on the device) has no CPU form and is
-not part of a CPU library, as in MLC's.
+What runtimes call on GPUs alone (sampling on the device) has no CPU form and is not part of a CPU library, as in MLC's.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from llmbuild.compiler.passes.kv_cache import AttachKVCache
 from llmbuild.compiler.passes.logits import AttachLogitProcessors
 from llmbuild.compiler.passes.metadata import AttachMetadata
 from llmbuild.compiler.passes.row_moves import AttachRowMoves
+from llmbuild.compiler.passes.sampling import AttachSampling
 from llmbuild.compiler.passes.shape_functions import OrderShapeFunctions
 from llmbuild.compiler.passes.softmax import AttachSoftmaxWithTemperature
 from llmbuild.compiler.schedules import drop_pattern_attributes, schedule_pass
@@ -44,10 +44,11 @@ def passes(plan: Plan) -> list[Any]:
     return [
         # What the library offers besides the model's own functions.
         AttachKVCache(plan.kv_cache, plan.target, own_attention="attention" not in plan.stock),
-        AttachSoftmaxWithTemperature(plan.metadata["active_vocab_size"]),
-        AttachLogitProcessors(),
+        AttachSoftmaxWithTemperature(plan.device, plan.metadata["active_vocab_size"]),
+        AttachLogitProcessors(plan.device),
         AttachEmbeddingAllocator(plan.metadata["prefill_chunk_size"]),
-        AttachRowMoves(plan.kv_cache.dtype),
+        AttachRowMoves(plan.device, plan.kv_cache.dtype),
+        AttachSampling(plan.device),
         AnnotateForMemoryPlanning(plan.bounds),
         tvm.tirx.transform.BindTarget(plan.target),
         # From operators to TIR functions.

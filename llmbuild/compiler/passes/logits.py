@@ -1,8 +1,8 @@
 """Add the functions with which a runtime alters logits in place before it samples.
 
 Before: no such functions.
-After: the PrimFuncs `apply_logit_bias_inplace`, `apply_penalty_inplace` and `apply_bitmask_inplace`, for CPU.  Sizes are
-int32; logits are float32 [batch, vocabulary].
+After: the PrimFuncs `apply_logit_bias_inplace`, `apply_penalty_inplace` and `apply_bitmask_inplace`.  Sizes are int32;
+logits are float32 [batch, vocabulary].
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from typing import Any
 
 import tvm
 from tvm.script import tirx as T
+
+from llmbuild.compiler.kernels.gpu import logits as gpu
 
 NAMES = ("apply_logit_bias_inplace", "apply_penalty_inplace", "apply_bitmask_inplace")
 
@@ -94,7 +96,14 @@ def _bitmask() -> Any:
 class AttachLogitProcessors:
     """See the module's docstring."""
 
+    def __init__(self, device: str) -> None:
+        self.device = device
+
     def transform_module(self, module: Any, _: Any) -> Any:
-        for name, make in zip(NAMES, (_logit_bias, _penalty, _bitmask), strict=True):
+        if self.device == "cpu":
+            forms = (_logit_bias, _penalty, _bitmask)
+        else:
+            forms = (gpu.logit_bias_kernel, gpu.penalty_kernel, gpu.bitmask_kernel)
+        for name, make in zip(NAMES, forms, strict=True):
             module[name] = make()
         return module

@@ -14,6 +14,8 @@ import tvm
 from tvm import relax, tirx
 from tvm.script import tirx as T
 
+from llmbuild.compiler.kernels.gpu import row_moves as gpu
+
 
 def _scatter(dtype: str) -> Any:
     @T.prim_func(s_tir=True)
@@ -53,12 +55,15 @@ def _gather(dtype: str) -> Any:
 class AttachRowMoves:
     """See the module's docstring."""
 
-    def __init__(self, dtype: str) -> None:
+    def __init__(self, device: str, dtype: str) -> None:
+        self.device = device
         self.dtype = dtype
 
     def transform_module(self, module: Any, _: Any) -> Any:
         builder = relax.BlockBuilder(module)
-        for name, make in (("scatter", _scatter), ("gather", _gather)):
+        cpu = self.device == "cpu"
+        forms = (_scatter, _gather) if cpu else (gpu.scatter_kernel, gpu.gather_kernel)
+        for name, make in zip(("scatter", "gather"), forms, strict=True):
             builder.add_func(make("float32").with_attr("global_symbol", f"{name}_probs"), f"{name}_probs")
             self._hidden_states(builder, name, make(self.dtype))
         return builder.finalize()

@@ -1,7 +1,7 @@
 """Add the softmax that a runtime applies to logits before it samples on the host.
 
 Before: no such function.
-After: `softmax_with_temperature(logits[b, 1, v], temperature[b]) -> [b, 1, v]`, float32, with a kernel for CPU.
+After: `softmax_with_temperature(logits[b, 1, v], temperature[b]) -> [b, 1, v]`, float32: one kernel on CPU, two on GPUs.
 A temperature of at most 1e-5 means greedy: the probability is shared by the largest logits.  Tokens beyond the active
 vocabulary (padding of the embedding table) have probability 0.
 """
@@ -14,6 +14,8 @@ import tvm
 from tvm import relax, tirx
 from tvm.script import tirx as T
 
+from llmbuild.compiler.kernels.gpu import softmax as gpu
+from llmbuild.compiler.kernels.gpu.block import add_kernel, blocks
 from llmbuild.compiler.kernels.tile import LANES, lane_sum
 
 
@@ -56,7 +58,8 @@ def _softmax(active: int | None) -> Any:
 class AttachSoftmaxWithTemperature:
     """See the module's docstring."""
 
-    def __init__(self, active_vocab_size: int | None) -> None:
+    def __init__(self, device: str, active_vocab_size: int | None) -> None:
+        self.device = device
         self.active_vocab_size = active_vocab_size
 
     def transform_module(self, module: Any, _: Any) -> Any:
@@ -66,7 +69,19 @@ class AttachSoftmaxWithTemperature:
         temperature = relax.Var("temperature", relax.TensorType([batch], "float32"))
         with builder.function("softmax_with_temperature", [logits, temperature]):
             with builder.dataflow():
-                kernel = builder.add_func(_softmax(self.active_vocab_size), "softmax")
-                result = builder.emit_output(relax.call_tir(kernel, [logits, temperature], out_ty=logits.ty))
+                if self.device == "cpu":
+                    kernel = builder.add_func(_softmax(self.active_vocab_size), "softmax")
+                    call = relax.call_tir(kernel, [logits, temperature], out_ty=logits.ty)
+                else:
+                    call = self._in_chunks(builder, logits, temperature)
+                result = builder.emit_output(call)
             builder.emit_func_output(result)
         return builder.finalize()
+
+    def _in_chunks(self, builder: Any, logits: Any, temperature: Any) -> Any:
+        batch, _, vocabulary = logits.ty.shape
+        chunks = relax.TensorType([batch, blocks(vocabulary, gpu.CHUNK)], "float32")
+        statistics = add_kernel(builder, gpu.statistics_kernel(self.active_vocab_size), "softmax_statistics")
+        probabilities = add_kernel(builder, gpu.probabilities_kernel(self.active_vocab_size), "softmax_probabilities")
+        found = builder.emit(relax.call_tir(statistics, [logits, temperature], out_ty=[chunks, chunks]))
+        return relax.call_tir(probabilities, [logits, temperature, found[0], found[1]], out_ty=logits.ty)

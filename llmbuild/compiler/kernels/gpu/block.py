@@ -1,0 +1,57 @@
+"""What the GPU kernels share: the size of a block, and reductions over its threads.
+
+One text serves CUDA, ROCm, Metal, Vulkan, OpenCL and WebGPU, so a kernel keeps within what all of them offer: at most 256
+threads a block, 16 KiB of shared memory, 8 buffers, 32-bit numbers, no atomics and no third grid dimension (TVM's WebGPU
+code needs it to fold large grids).  Nor does a kernel pass data between threads through global memory: a barrier of TVM
+orders only shared memory on Metal and OpenCL.  WebGPU moreover wants its barriers where control flow cannot depend on
+data; kernels that do not hold to that say so.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm import s_tir
+from tvm.script import tirx as T
+
+THREADS = 256
+"""Threads a block."""
+
+HALVINGS = 8
+"""log2(THREADS): the steps of a reduction."""
+
+OPAQUE = 8
+"""TVM's number for a function that nothing is fused with."""
+
+
+def blocks(count: Any, width: int = THREADS) -> Any:
+    """How many blocks of `width` cover `count` elements, as an expression."""
+    return (count + (width - 1)) // width
+
+
+def add_kernel(builder: Any, kernel: Any, name: str) -> Any:
+    """Add a kernel to a module in the form that the passes of Relax expect: its body is a block, and it is opaque, so that
+    nothing is fused with it."""
+    root = s_tir.SBlock([], [], [], "root", kernel.body)
+    whole = kernel.with_body(s_tir.SBlockRealize([], True, root))
+    return builder.add_func(whole.with_attr("op_pattern", OPAQUE), name)
+
+
+@T.macro
+def block_sum(parts, tx):
+    """parts[0] = the sum of parts[256], a shared buffer, as a tree: the result does not depend on timing."""
+    for step in T.unroll(HALVINGS):
+        T.tvm_storage_sync("shared")
+        if tx < T.shift_right(THREADS // 2, step):
+            parts[tx] = parts[tx] + parts[tx + T.shift_right(THREADS // 2, step)]
+    T.tvm_storage_sync("shared")
+
+
+@T.macro
+def block_max(parts, tx):
+    """parts[0] = the largest of parts[256], a shared buffer."""
+    for step in T.unroll(HALVINGS):
+        T.tvm_storage_sync("shared")
+        if tx < T.shift_right(THREADS // 2, step):
+            parts[tx] = T.max(parts[tx], parts[tx + T.shift_right(THREADS // 2, step)])
+    T.tvm_storage_sync("shared")

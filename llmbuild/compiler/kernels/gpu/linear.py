@@ -1,0 +1,68 @@
+"""Linear layers for GPUs: each product is one function that reads the weight as it is stored.
+
+The unpacking of a weight and the product over it are two blocks of one function from the start, and a weight [n, k] is
+read as such.  So there is nothing for a later pass to find and fuse, and no schedule can leave a transposed or a
+dequantized weight in the device's memory: the schedules of both blocks are chosen together (`llmbuild.compiler.schedules`).
+What follows a product elementwise (bias, activation, residual) joins it when Relax fuses operators.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm import te, tirx
+from tvm.relax.frontend import nn
+from tvm.relax.frontend.nn import op
+
+from llmbuild.quantization.layers import dequantized_element
+from llmbuild.quantization.scheme import Scheme
+
+OUT_ELEMENTWISE_FUSIBLE = 4
+"""TVM's number for a function whose output an elementwise function may join ("kOutEWiseFusable")."""
+
+ATTRIBUTES = {"op_pattern": OUT_ELEMENTWISE_FUSIBLE}
+
+
+class GpuKernels:
+    """See the module's docstring; the interface is `llmbuild.quantization.layers.Kernels`."""
+
+    def linear(self, x: nn.Tensor, weight: nn.Tensor, out_dtype: str) -> nn.Tensor:
+        """x @ weight^T for a plain weight [n, k]."""
+
+        def compute(x: te.Tensor, weight: te.Tensor) -> te.Tensor:
+            return product(x, lambda i, j: weight[i, j], weight.shape[0], out_dtype)
+
+        return op.tensor_expr_op(compute, "matmul", [x, weight], attrs=ATTRIBUTES)
+
+    def group_linear(
+        self, x: nn.Tensor, q_weight: nn.Tensor, q_scale: nn.Tensor, scheme: Scheme, n: Any, k: int, out_dtype: str
+    ) -> nn.Tensor:
+        """x @ w^T for a packed w [n, k].  A [k, n] layout is unpacked as such: then neighbours along n are neighbours in
+        memory, which is how threads should read it."""
+
+        def compute(x: te.Tensor, words: te.Tensor, scales: te.Tensor) -> te.Tensor:
+            def element(i: Any, j: Any) -> Any:
+                return dequantized_element(words, scales, scheme, i, j)
+
+            if scheme.layout == "KN":
+                weight = te.compute((k, n), lambda j, i: element(i, j), name="dequantize")
+                return product(x, lambda i, j: weight[j, i], n, out_dtype)
+            weight = te.compute((n, k), element, name="dequantize")
+            return product(x, lambda i, j: weight[i, j], n, out_dtype)
+
+        return op.tensor_expr_op(compute, "dequantize_matmul", [x, q_weight, q_scale], attrs=ATTRIBUTES)
+
+
+def product(x: te.Tensor, weight: Any, n: Any, out_dtype: str) -> te.Tensor:
+    """sum over j of x[b, s, j] * weight(i, j) as [b, s, n], accumulated in `out_dtype`."""
+    b, s, k = x.shape
+    j = te.reduce_axis((0, k), name="k")
+
+    def element(row: Any, position: Any, i: Any) -> Any:
+        left, right = x[row, position, j], weight(i, j)
+        if x.dtype != out_dtype:
+            left, right = left.astype(out_dtype), right.astype(out_dtype)
+        return te.sum(left * right, axis=j)
+
+    assert isinstance(n, int | tirx.Expr)
+    return te.compute((b, s, n), element, name="matmul")
