@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import shutil
 import subprocess
 import tarfile
@@ -35,6 +36,15 @@ def test_archive(tmp_path: Path) -> None:
     link.run(job(tmp_path, artifact="tar", link={}, **{"system-lib-prefix": "m_"}))
     with tarfile.open(tmp_path / "out/lib.tar") as tar:
         assert tar.getnames() == ["m_lib0.o"]
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+def test_the_model_type_in_a_prefix_comes_from_the_record(tmp_path: Path) -> None:
+    (tmp_path / "library.json").write_text('{"model_type": "gpt-neox"}')
+    given = job(tmp_path, artifact="tar", link={}, **{"system-lib-prefix": "{model_type}_q4f16_1_"})
+    link.run(dataclasses.replace(given, inputs={**given.inputs, "library": tmp_path / "library.json"}))
+    with tarfile.open(tmp_path / "out/lib.tar") as tar:
+        assert tar.getnames() == ["gpt_neox_q4f16_1_lib0.o"]
 
 
 def test_params_are_declared() -> None:
