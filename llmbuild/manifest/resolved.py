@@ -48,7 +48,7 @@ class Platform:
 
     `compile` is what lower reads of the target, `{"device": …, "host": …}` as TVM's Target takes them, and `archs`; `link`
     what link reads (`triple`, `flags`, and `linker`, `compiler`, `minimum-os`, `needed` where the target gives them).
-    `artifact` is one of so, dylib, dll, tar, lib, wasm.  `metadata` has kebab-case keys and holds what the platform itself
+    `artifact` is one of so, dylib, dll, tar, wasm.  `metadata` has kebab-case keys and holds what the platform itself
     sets.  `opt` are the resolved optimization flags.  `system_lib_prefix` is the template of the symbols' prefix ("" for
     none); it is None for a shared library, which is no system library.  `features` are what a library that computes in a
     number type asks of the device that runs it; `tools` the commands that must be on PATH, with how to install them.

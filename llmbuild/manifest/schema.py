@@ -260,7 +260,7 @@ class PlatformTable(Table):
         description='Optimization: a level "O0" to "O3", flags "cutlass=1;cublas_gemm=0", or a table. Default: the target\'s, '
         'or "O2".',
     )
-    artifact: Literal["so", "dylib", "dll", "tar", "lib", "wasm"] | None = Field(
+    artifact: Literal["so", "dylib", "dll", "tar", "wasm"] | None = Field(
         default=None,
         description="Shared library (so, dylib, dll), archive of objects with a system library (tar), or wasm. Default: the "
         "target's.",

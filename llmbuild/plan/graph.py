@@ -20,6 +20,7 @@ from llmbuild.linkers import carries_name
 from llmbuild.manifest.resolved import Combination, Model, Platform, Project
 from llmbuild.plan.observed import Observation, Observed
 from llmbuild.quantization.scheme import Scheme
+from llmbuild.targets.target import SYSTEM_LIBRARIES
 from llmbuild.tasks.config import CHECKPOINT_PATTERNS
 from llmbuild.tasks.kind import TaskKind
 from llmbuild.tasks.prefix import MODEL_TYPE, fill
@@ -44,9 +45,6 @@ OBJECT_FILES = Files(("*.o",))
 
 SIDECAR = "metadata.json"
 """The library's own record beside it: a library for a device can be loaded, and asked, where such a device is only."""
-
-SYSTEM_LIBRARIES = frozenset({"tar", "lib", "wasm"})
-"""Artifact kinds whose module registers itself when it is linked into an app, under the system-library prefix."""
 
 WITH_RUNTIME = frozenset({"wasm"})
 """Artifact kinds that hold TVM's runtime: a browser has none of its own."""

@@ -12,14 +12,14 @@ from llmbuild.canonical import Json
 from llmbuild.targets.cpu import native_cpu
 from llmbuild.targets.kinds import CPU, KINDS, DeviceKind, arch_order
 
-ARTIFACTS = ("so", "dylib", "dll", "tar", "lib", "wasm")
+ARTIFACTS = ("so", "dylib", "dll", "tar", "wasm")
 SHARED = frozenset({"so", "dylib", "dll"})
 """Artifacts that a process loads by themselves; their symbols need no prefix."""
 
-SYSTEM_LIBRARIES = frozenset({"tar", "lib", "wasm"})
+SYSTEM_LIBRARIES = frozenset({"tar", "wasm"})
 """Artifacts whose module registers itself when it is linked into a program, under the system-library prefix."""
 
-STATIC = frozenset({"tar", "lib"})
+STATIC = frozenset({"tar"})
 """System libraries that an application links, several into one binary."""
 
 LINKERS = ("cc", "lld", "zig", "ndk", "xcode", "mingw", "msvc", "emcc")

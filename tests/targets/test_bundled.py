@@ -141,3 +141,20 @@ def test_lanes_of_amd_gpus_follow_from_the_architecture() -> None:
             assert isinstance(device, dict)
             lanes[device["mcpu"]] = device["thread_warp_size"]
     assert lanes == {"gfx90a": 64, "gfx942": 64, "gfx1100": 32}
+
+
+def test_the_table_of_platforms_has_every_target() -> None:
+    rows = [line.split("|") for line in (DOCS / "platforms.md").read_text().splitlines() if line.startswith("| `")]
+    table = {row[1].strip().strip("`"): row[3].strip() for row in rows if len(row) == 8}
+    assert list(table) == list(PROMISED)
+    for name, (_, _, kinds) in PROMISED.items():
+        assert set(table[name].replace(".", "").split(", ")) == set(kinds.split()), name
+
+
+def test_the_documents_name_every_word_for_a_device() -> None:
+    text = (DOCS / "mlc-options.md").read_text().split("## Names of devices", 1)[1]
+    named = {word for line in text.splitlines() if line.startswith("| `") for word in re.findall(r"`([^`]+)`", line)}
+    assert {name for name in named if "-" in name and ":" not in name} <= set(PROMISED)
+    for word in ("cuda", "rocm", "vulkan", "opencl", "mali", "metal", "iphone", "macabi", "android", "webgpu", "cpu"):
+        assert word in named
+        assert set(WORDS[word]) & named, word
