@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from llmbuild.cli.recording import Recording
     from llmbuild.engine import events
     from llmbuild.engine.executor import Executor, TaskFailure
+    from llmbuild.engine.lookup import Cached
     from llmbuild.engine.scheduler import BuildResult
     from llmbuild.engine.store import Store
     from llmbuild.plan.planner import Built, Lost
@@ -66,14 +67,14 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--jobs must be 1 or more, not {args.jobs}")
     memory = _memory(args.memory)
     session = open_session(args)
-    if args.dry_run:
-        print_plan(session, session.plan(), "text")
-        session.store.close()
-        return ExitCode.OK
     if args.offline and not args.keep_going:
         from llmbuild.cli.locking import require_offline
 
         require_offline(session.remotes)
+    if args.dry_run:
+        print_plan(session, session.plan(), "text")
+        session.store.close()
+        return ExitCode.OK
     try:
         return _build(args, session, memory)
     finally:
@@ -186,7 +187,7 @@ class _LazyExecutor:
             self._executor = LocalExecutor(self._store)
         return self._executor
 
-    def run(self, action: Digest, progress: Progress, lock_fd: int | None = None) -> TaskFailure | None:
+    def run(self, action: Digest, progress: Progress, lock_fd: int | None = None) -> Cached | TaskFailure | None:
         return self._get().run(action, progress, lock_fd)
 
     def expect(self, kind: str, count: int) -> None:
@@ -253,7 +254,7 @@ class _Reporter:
         from llmbuild.plan.reasons import Evicted, Forced
 
         if label in self._session.force:
-            return (Forced(),)
+            return self._session.because.get(label) or (Forced(),)
         known = self._known.get(label)
         if isinstance(known, Lost):
             return (known.reason,)

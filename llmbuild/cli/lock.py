@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmbuild.cli.common import add_file, find_manifest
-from llmbuild.errors import ExitCode, UsageError, did_you_mean
+from llmbuild.errors import ExitCode, LlmbuildError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from llmbuild.canonical import Digest
     from llmbuild.cli.locking import Fetch
+    from llmbuild.cli.toolchain import Toolchain
     from llmbuild.engine.store import Store
     from llmbuild.engine.task import Task
     from llmbuild.manifest.lock import Lock
@@ -68,7 +70,8 @@ def run(args: argparse.Namespace) -> int:
             new.forget(fetch.key)
     _prune(new, project)
     resolve = not args.check or bool(models)
-    observed = observe_world(project, store, toolchain, new, offline=args.offline, resolve=resolve)
+    # One machine rarely has the tools of every platform, and a lock is for all of them: what is not here is no error.
+    observed = observe_world(project, store, toolchain, new, offline=args.offline, resolve=resolve, lacking=[])
     try:
         if args.check:
             new = locking.required_lock(project, observed, new)
@@ -78,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
             new.toolchain = locking.toolchain_of(observed)
     finally:
         store.close()
+    _keep_linkers(new, old, project, observed, toolchain)
     found = differences(old, new)
     exists = (Path(project.root) / LOCK_FILE).exists()
     if not args.check and (new.to_toml() != old.to_toml() or not exists):
@@ -130,6 +134,27 @@ def _keep_others(new: Lock, old: Lock, project: Project) -> None:
             new.sources[key] = pin
 
 
+def _keep_linkers(new: Lock, old: Lock, project: Project, observed: Observed, toolchain: Toolchain) -> None:
+    """Keep what the lock has of linkers that are not on this machine, and say so on standard error."""
+    from llmbuild.cli.machine import Machine
+    from llmbuild.cli.plan import print_notes
+
+    machine = Machine(toolchain)
+    absent: dict[str, list[str]] = {}
+    for name in dict.fromkeys(cell.platform for cell in project.matrix):
+        if name in observed.linkers:
+            continue
+        kept = old.toolchain.get(tool := f"linker {name}")
+        if kept is not None:
+            new.toolchain[tool] = kept
+        try:
+            machine.linker(project.platforms[name].link, project.platforms[name].artifact)
+        except LlmbuildError as error:
+            why = f"{'not recorded' if kept is None else 'kept as it was locked'}, it is not on this machine: {error.what}"
+            absent.setdefault(f"{why} ({error.fix})" if error.fix else why, []).append(name)
+    print_notes(f"the linker of {', '.join(names)} is {why}" for why, names in absent.items())
+
+
 def _pin_all(
     args: argparse.Namespace, project: Project, observed: Observed, store: Store, lock: Lock, upgraded: set[str]
 ) -> None:
@@ -142,7 +167,10 @@ def _pin_all(
     from llmbuild.cli.world import expand_world
     from llmbuild.sources.pins import complete, fetched_pin
 
-    tasks = {task.label: task for task in expand_world(project, observed)}
+    # Only the fetch tasks are looked at, which have no linker in their keys.
+    unknown = {cell.platform: "" for cell in project.matrix}
+    everywhere = dataclasses.replace(observed, linkers={**unknown, **observed.linkers})
+    tasks = {task.label: task for task in expand_world(project, everywhere)}
     required = locking.required_lock(project, observed, lock)
     needed: list[Fetch] = []
     for fetch in locking.fetches(project):

@@ -21,11 +21,12 @@ from llmbuild.errors import FetchError, LlmbuildError, MultiError, StoreError, U
 from llmbuild.manifest.lock import LOCK_FILE, Lock, parse_lock, read_lock, write_lock
 from llmbuild.manifest.resolved import Project, Source
 from llmbuild.plan.observed import Observed
-from llmbuild.plan.reasons import SOURCES_TOOL
+from llmbuild.plan.reasons import SOURCES_TOOL, InputChanged
 from llmbuild.sources.pins import (
     REMOTE,
     applies,
     fetched_pin,
+    first_difference,
     lock_key,
     promise_broken,
     promised_files,
@@ -211,6 +212,8 @@ class Remote:
     broken: str | None
     held: bool
     """Whether all its bytes are in the store, so that it can run without a network."""
+    changed: InputChanged | None = None
+    """Where `broken`: the first file of the result that is not what is locked, with both digests."""
 
 
 def remote_fetches(project: Project, lock: Lock, store: Store, tasks: Sequence[Task]) -> list[Remote]:
@@ -228,12 +231,15 @@ def remote_fetches(project: Project, lock: Lock, store: Store, tasks: Sequence[T
         source: Any = task.params["source"]
         result = lookup(store, bind(task, {}, store.cas.get_bytes).action.digest)
         cached = isinstance(result, Cached)
-        broken = promise_broken(pin, tree_files(result.tree)) if isinstance(result, Cached) else None
+        files_there = tree_files(result.tree) if isinstance(result, Cached) else {}
+        broken = promise_broken(pin, files_there) if cached else None
+        difference = first_difference(pin, files_there) if broken else None
         held = False
         if not cached or broken:
             wanted = promised_files(pin) or single_file(source)
             held = bool(wanted) and all(store.cas.has(digest) for digest in (wanted or {}).values())
-        found.append(Remote(fetch, source, cached, broken, held))
+        changed = InputChanged("source", *difference) if difference else None
+        found.append(Remote(fetch, source, cached, broken, held, changed))
     return found
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from llmbuild.cli.common import add_selection, find_manifest
 from llmbuild.errors import ExitCode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from llmbuild.cli.knowledge import StoreKnowledge
     from llmbuild.cli.locking import Remote
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from llmbuild.engine.task import Task
     from llmbuild.manifest.resolved import Project
     from llmbuild.plan.planner import Plan
+    from llmbuild.plan.reasons import Reason
 
 HELP = "show what a build would run, and why"
 EXAMPLE = "llmbuild plan --platform x86_64-linux-cpu --format json"
@@ -38,6 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the plan; exit code 0, or with --check 1 when something is stale."""
     session = open_session(args)
+    if args.offline:
+        from llmbuild.cli.locking import require_offline
+
+        # As a build would, and before it: a plan that cannot be carried out is no plan.
+        require_offline(session.remotes)
     plan = session.plan()
     print_plan(session, plan, args.format)
     session.store.close()
@@ -56,11 +62,13 @@ class Session:
     force: frozenset[str]
     knowledge: StoreKnowledge
     remotes: tuple[Remote, ...] = ()
+    because: Mapping[str, tuple[Reason, ...]] = field(default_factory=dict)
+    """Why a label of `force` runs again, where that is not the user's wish."""
 
     def plan(self) -> Plan:
         from llmbuild.plan.planner import make_plan
 
-        return make_plan(self.whole.name, self.tasks, self.knowledge, force=self.force)
+        return make_plan(self.whole.name, self.tasks, self.knowledge, force=self.force, because=self.because)
 
 
 def open_session(args: argparse.Namespace) -> Session:
@@ -89,17 +97,19 @@ def open_session(args: argparse.Namespace) -> Session:
                 [f"{remote.fetch.label} in the cache is not what was locked, it is fetched again: {remote.broken}"]
             )
             forced.add(remote.fetch.label)
+    because = {remote.fetch.label: (remote.changed,) for remote in remotes if remote.changed is not None}
     knowledge = StoreKnowledge(store, manifest.root, world.observed)
-    return Session(store, manifest.project, world, tasks, frozenset(forced), knowledge, tuple(remotes))
+    return Session(store, manifest.project, world, tasks, frozenset(forced), knowledge, tuple(remotes), because)
 
 
 def print_notes(notes: Iterable[str]) -> None:
     """Say on standard error what is not wrong but worth knowing."""
-    from llmbuild.report.style import style_for
+    from llmbuild.report.style import style_for, wrapped
 
     style = style_for(sys.stderr)
     for note in notes:
-        print(style.paint(f"note: {note}", "dim"), file=sys.stderr)
+        for line in wrapped(f"note: {note}", 0, style):
+            print(style.paint(line, "dim"), file=sys.stderr)
 
 
 def print_plan(session: Session, plan: Plan, form: str) -> None:

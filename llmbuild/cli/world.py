@@ -126,15 +126,25 @@ def look(project: Project, store: Store, toolchain: Toolchain, *, offline: bool 
 
 
 def observe_world(
-    project: Project, store: Store, toolchain: Toolchain, lock: Lock, *, offline: bool = False, resolve: bool = True
+    project: Project,
+    store: Store,
+    toolchain: Toolchain,
+    lock: Lock,
+    *,
+    offline: bool = False,
+    resolve: bool = True,
+    lacking: list[LlmbuildError] | None = None,
 ) -> Observed:
     """Observe sources, tools and linkers.  Without `resolve` no hub is asked, and sources that the lock does not pin are
-    left out.  Raises a MultiError with all that is missing; commits of new revisions go into `lock`."""
+    left out.  Raises a MultiError with all that is missing; commits of new revisions go into `lock`.
+
+    With a list `lacking`, what only some platforms lack goes there and is not raised; their linkers are left out.
+    """
     kinds = {name: load_kind(name) for name in KIND_NAMES}
     errors: list[LlmbuildError] = []
     sources, adapters, presets = _sources(project, store, lock, offline, resolve, errors)
     tools, source_files = _tools(kinds, toolchain, errors)
-    linkers = find_linkers(project, Machine(toolchain), errors)
+    linkers = find_linkers(project, Machine(toolchain), errors if lacking is None else lacking)
     if errors:
         raise errors[0] if len(errors) == 1 else MultiError(errors)
     return Observed(sources, tools, linkers, adapters, presets, source_files)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal, Protocol, TypeAlias
 
 from llmbuild.canonical import Digest, Json
@@ -137,25 +138,34 @@ class Plan:
 
 
 def make_plan(
-    project: str, tasks: Sequence[Task], knowledge: Knowledge, *, force: frozenset[str] = frozenset()
+    project: str,
+    tasks: Sequence[Task],
+    knowledge: Knowledge,
+    *,
+    force: frozenset[str] = frozenset(),
+    because: Mapping[str, tuple[Reason, ...]] = MappingProxyType({}),
 ) -> Plan:
-    """The plan for these tasks, which must be closed upstream and in graph order; `force` holds labels to run again."""
+    """The plan for these tasks, which must be closed upstream and in graph order; `force` holds labels to run again.
+
+    `because` has the reasons of those that do not run again for the user's wish: what is cached of them is not usable.
+    """
     verdicts: dict[str, Verdict] = {}
     for task in tasks:
-        verdicts[task.label] = _judge(task, verdicts, knowledge, forced=task.label in force)
+        again = because.get(task.label) or ((Forced(),) if task.label in force else ())
+        verdicts[task.label] = _judge(task, verdicts, knowledge, again)
     return Plan(project, tuple(verdicts.values()))
 
 
-def _judge(task: Task, verdicts: Mapping[str, Verdict], knowledge: Knowledge, *, forced: bool) -> Verdict:
+def _judge(task: Task, verdicts: Mapping[str, Verdict], knowledge: Knowledge, again: tuple[Reason, ...]) -> Verdict:
     upstream = [verdicts[ref.task] for ref in task.inputs.values()]
     outputs = {verdict.task.label: verdict.output for verdict in upstream if verdict.output is not None}
     if len(outputs) < len({verdict.task.label for verdict in upstream}):
-        return _judge_unbound(task, [verdict for verdict in upstream if verdict.output is None], knowledge, forced)
+        return _judge_unbound(task, [verdict for verdict in upstream if verdict.output is None], knowledge, again)
     action = knowledge.bind(task, outputs)
     if action is None:
         return Verdict(task, "run", (Evicted(),))
-    if forced:
-        return Verdict(task, "run", (Forced(),), action)
+    if again:
+        return Verdict(task, "run", again, action)
     known = knowledge.recall(action.digest)
     if isinstance(known, Built):
         wrong = knowledge.installed(task, known.output)
@@ -177,9 +187,9 @@ def why(task: Task, action: Action, knowledge: Knowledge) -> tuple[Reason, ...]:
     return compare(previous, action, labels, knowledge) or (Evicted(),)
 
 
-def _judge_unbound(task: Task, running: Sequence[Verdict], knowledge: Knowledge, forced: bool) -> Verdict:
-    if forced:
-        return Verdict(task, "run", (Forced(),))
+def _judge_unbound(task: Task, running: Sequence[Verdict], knowledge: Knowledge, again: tuple[Reason, ...]) -> Verdict:
+    if again:
+        return Verdict(task, "run", again)
     previous = knowledge.previous(task.label)
     if previous is None:
         return Verdict(task, "run", (NeverBuilt(),))

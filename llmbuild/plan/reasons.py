@@ -199,6 +199,9 @@ def _input_sentence(task: str, file: str, old: Json, new: Json, field: str) -> s
     if field:
         return f"{_change(words(field), old, new)} (from {task})"
     verb = "added" if old in (None, MISSING) else "removed" if new in (None, MISSING) else "changed"
+    if task == "source" and verb == "changed":
+        # Nothing in the project shows what the file was; its digest is what can be looked up.
+        verb = f"changed {_head(str(old))} -> {_head(str(new))}"
     return f"{file or 'the output'} {verb} (from {task})"
 
 

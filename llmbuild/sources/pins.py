@@ -116,16 +116,33 @@ def fetched_pin(
 
 def promise_broken(pin: Mapping[str, Any] | None, fetched: Mapping[str, tuple[Digest, int]]) -> str | None:
     """How fetched files differ from a pin, naming both digests; None when they do not."""
+    difference = first_difference(pin, fetched)
+    if difference is None:
+        return None
+    name, found, digest = difference
+    if digest is None:
+        return f"the lock file does not have '{name}'"
+    if found is None:
+        return f"the lock file has '{name}', which is not there"
+    return f"the lock file has the SHA-256 {digest} for '{name}', found {found}"
+
+
+def first_difference(
+    pin: Mapping[str, Any] | None, fetched: Mapping[str, tuple[Digest, int]]
+) -> tuple[str, Digest | None, Digest | None] | None:
+    """The first file in which fetched files differ from a pin: its name, what was fetched, and what the pin promises.
+
+    None when there is no such file, or the pin does not promise every file.
+    """
     promised = promised_files(pin)
     if promised is None:
         return None
     for name, digest in promised.items():
-        if name not in fetched:
-            return f"the lock file has '{name}', which is not there"
-        if fetched[name][0] != digest:
-            return f"the lock file has the SHA-256 {digest} for '{name}', found {fetched[name][0]}"
+        found = fetched[name][0] if name in fetched else None
+        if found != digest:
+            return name, found, digest
     extra = sorted(set(fetched) - set(promised))
-    return f"the lock file does not have '{extra[0]}'" if extra else None
+    return (extra[0], fetched[extra[0]][0], None) if extra else None
 
 
 def single_file(source: Mapping[str, Any]) -> dict[str, Digest] | None:

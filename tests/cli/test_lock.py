@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import pytest
 from llmbuild.errors import UsageError
 from llmbuild.manifest.lock import read_lock
 from tests.helpers.checkpoints import cached_checkpoint
-from tests.helpers.cli import ProjectDir, Result
+from tests.helpers.cli import ProjectDir, Result, read_events
 from tests.helpers.hub_server import COMMIT, Hub, Repo, running_hub
 from tests.sources.test_pypi import make_wheel
 
@@ -246,6 +247,9 @@ def test_offline_asks_nobody(place: Place, hub: Hub) -> None:
         "  fix: run `llmbuild build 'fetch[tiny]'` once with a network, or import a cache\n"
         "       that has it\n"
     )
+    for arguments in (("plan", "--offline", "config"), ("build", "--dry-run", "--offline", "config")):
+        planned = place.llmbuild(*arguments)
+        assert (planned.code, planned.out, planned.err) == (4, "", done.err)
     going = place.llmbuild("build", "--offline", "--keep-going", "config")
     assert going.code == 4 and "--offline" in going.err and "failed after" in going.err
     assert hub.seen == []
@@ -280,6 +284,13 @@ def test_a_locked_digest_is_enforced(place: Place, hub: Hub, files: dict[str, by
     assert done.code == 4
     assert "note: fetch[tiny] in the cache is not what was locked, it is fetched again" in done.err
     assert "0" * 64 in done.err and right in done.err
+    # The reason is that the source is another one now, not that anybody forced it.
+    assert f"run fetch[tiny]: model.safetensors changed {right[:12]} -> {'0' * 12}" in " ".join(done.err.split())
+    reason = {"reason": "input-changed", "task": "source", "file": "model.safetensors", "old": right, "new": "0" * 64}
+    plan = json.loads(place.llmbuild("plan", "fetch", "--json").out)
+    assert plan["tasks"][0]["reasons"][0].items() >= reason.items()
+    started = [one for one in read_events(place.root / ".llmbuild/last-build.ndjson") if one["type"] == "explained"]
+    assert started[0]["reasons"][0].items() >= reason.items()
     offline = place.llmbuild("build", "config", "--offline")
     assert offline.code == 4 and "is not what was locked" in offline.err
     place.lock.write_text(place.lock.read_text().replace("0" * 64, right))

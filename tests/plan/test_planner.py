@@ -117,7 +117,9 @@ def test_changed_weights_run_fetch_quantize_and_no_lower() -> None:
     )
     world = dataclasses.replace(world, sources={"smollm2": new})
     memory, plan = after(BASE, world)
-    assert [sentence(reason) for reason in reasons(plan, FETCH)] == ["model.safetensors changed (from source)"]
+    assert [sentence(reason) for reason in reasons(plan, FETCH)] == [
+        "model.safetensors changed 2d6e5b4efedb -> ffffffffffff (from source)"
+    ]
     assert memory.build(tasks_of(BASE, world)) == [FETCH, QUANTIZE]
 
 
