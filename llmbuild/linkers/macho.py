@@ -76,7 +76,7 @@ def link(link: Mapping[str, Json], objects: Sequence[Path], out: Path, scratch: 
             zig_arch = "aarch64" if arch == "arm64" else arch
             driver = [
                 "-target",
-                f"{zig_arch}-{'maccatalyst' if system == 'mac-catalyst' else system}.{oldest}",
+                f"{zig_arch}-{system.replace('-', '')}.{oldest}",
                 "-shared",
             ]
             environment = tools.zig_environment(scratch)

@@ -5,8 +5,8 @@ Windows link.exe, where a developer's command prompt put it on PATH.  Nothing of
 objects say themselves what they export, and import libraries of the three DLLs that they call are made here from lists
 of symbols: tvm_ffi.dll, the C runtime of Windows 10 (ucrtbase.dll) and ntdll.dll (the probe of large stack frames).
 
-For those of MinGW's (x86_64-pc-windows-gnu) it is MinGW's gcc, or zig as a C compiler, which builds a C runtime at its
-first use.  Code for these calls functions that Windows lacks (sincosf), so LLVM's linker alone does not do.
+For those of MinGW's (x86_64-pc-windows-gnu) code calls functions that Windows lacks (sincosf), so that a linker alone does
+not do: it is zig as a C compiler, which brings LLVM's own runtime (and compiles it at its first use), or MinGW's gcc.
 
 The DLL's file name is in its export table: an argument here.  No file holds a time: it is a hash of the content, or zero.
 """
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def find(link: Mapping[str, Json]) -> Tool:
         return tools.on_path((str(link["compiler"]),), "mingw") or _none(triple, linker)
     if triple.environment.startswith("gnu"):
         if linker is None:
-            return _mingw(triple) or _zig_cc() or _none(triple, linker)
+            return _zig_cc() or _mingw(triple) or _none(triple, linker)
         if linker in ("mingw", "zig"):
             return (_mingw(triple) if linker == "mingw" else _zig_cc()) or _none(triple, linker)
         raise UsageError(
@@ -80,8 +81,8 @@ def link(link: Mapping[str, Json], objects: Sequence[Path], out: Path, scratch: 
     triple = _triple(link)
     names = tools.copy_objects(objects, scratch)
     flags = tools.flags_of(link)
+    imports = [] if tool.kind == "mingw" else [_import_library(tool, triple, dll, scratch) for dll in IMPORTS]
     if tool.kind in ("lld", "msvc"):
-        imports = [_import_library(tool, triple, dll, scratch) for dll in IMPORTS]
         arguments = [
             *("/nologo", "/dll", "/noentry", f"/machine:{MACHINE_NAMES[triple.arch]}", "/nodefaultlib", "/brepro"),
             # MSVC's compilers refer to it in code with floating point numbers; its address is never read.
@@ -91,10 +92,9 @@ def link(link: Mapping[str, Json], objects: Sequence[Path], out: Path, scratch: 
         ]
         tools.run(tool, arguments, scratch, fix="the objects may call only functions of TVM and of Windows' C runtime")
     elif tool.kind == "zig":
-        (scratch / "tvm_ffi.lib").write_bytes(write_import_library("tvm_ffi.dll", symbols.TVM_FFI, triple.arch))
-        driver = ["-target", f"{triple.arch}-windows-gnu", "-shared", "-s"]
+        driver = ["-target", f"{triple.arch}-windows-gnu", "-shared", "-s", "-nostdlib", "-rtlib=compiler-rt"]
         environment = {**tools.zig_environment(scratch), "SOURCE_DATE_EPOCH": "0"}
-        tools.run(tool, [*driver, "-o", name, *names, "tvm_ffi.lib", *flags], scratch, environment)
+        tools.run(tool, [*driver, "-Wl,--no-entry", "-o", name, *names, *imports, *flags], scratch, environment)
     else:
         library = _mingw_import_library(tool, triple, scratch)
         stable = ["-shared", "-s", "-Wl,--no-insert-timestamp", "-Wl,--export-all-symbols"]
@@ -105,7 +105,7 @@ def link(link: Mapping[str, Json], objects: Sequence[Path], out: Path, scratch: 
 def _import_library(tool: Tool, triple: Triple, dll: str, scratch: Path) -> str:
     """Write the import library of one DLL; returns its file name."""
     library = f"{dll.removesuffix('.dll')}.lib"
-    if tool.kind == "lld":
+    if tool.kind in ("lld", "zig"):
         (scratch / library).write_bytes(write_import_library(dll, IMPORTS[dll], triple.arch))
     else:
         definition = _definition(dll, scratch)
@@ -152,7 +152,7 @@ def _lld() -> Tool | None:
 
 def _msvc() -> Tool | None:
     """Microsoft's linker.  Other programs are called link.exe too, so the variable of a developer's prompt has to be set."""
-    if os.name != "nt" or not os.environ.get("VCTOOLSINSTALLDIR"):
+    if sys.platform != "win32" or not os.environ.get("VCTOOLSINSTALLDIR"):
         return None
     return tools.on_path(("link.exe",), "msvc")
 

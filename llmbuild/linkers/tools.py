@@ -215,12 +215,6 @@ def zig_environment(scratch: Path) -> dict[str, str]:
 
     zig locks its cache: several links may use it for the first time at once.
     """
-    if os.environ.get("ZIG_GLOBAL_CACHE_DIR"):
-        return {"ZIG_LOCAL_CACHE_DIR": str(scratch / "zig")}
     cache_home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    shared = Path(cache_home) / "zig"
-    if not shared.is_dir():
-        print(
-            f"the first link with zig builds its own libraries, which takes up to some minutes; they stay in {shared}"
-        )
-    return {"ZIG_GLOBAL_CACHE_DIR": str(shared), "ZIG_LOCAL_CACHE_DIR": str(scratch / "zig")}
+    shared = os.environ.get("ZIG_GLOBAL_CACHE_DIR") or str(Path(cache_home) / "zig")
+    return {"ZIG_GLOBAL_CACHE_DIR": shared, "ZIG_LOCAL_CACHE_DIR": str(scratch / "zig")}
