@@ -69,7 +69,7 @@ def chain(count: int) -> list[Task]:
     return links
 
 
-def build(directory: Path, tasks: list[Task], local: bool = False, jobs: int = 1) -> tuple[float, float]:
+def build(directory: Path | None, tasks: list[Task], local: bool = False, jobs: int = 1) -> tuple[float, float]:
     """Milliseconds a task of a first build in a new store: wall clock, and CPU time of this process."""
     with tempfile.TemporaryDirectory(dir=directory) as root:
         store = Store(Path(root))
@@ -83,7 +83,7 @@ def build(directory: Path, tasks: list[Task], local: bool = False, jobs: int = 1
     return seconds / len(tasks) * 1000, cpu / len(tasks) * 1000
 
 
-def restore(directory: Path) -> tuple[float, float, float]:
+def restore(directory: Path | None) -> tuple[float, float, float]:
     """Seconds to install the tree, to see that it is there, and to put one deleted file back."""
     with tempfile.TemporaryDirectory(dir=directory) as root:
         store, project = Store(Path(root) / "store"), Path(root) / "project"
@@ -121,7 +121,9 @@ def restore(directory: Path) -> tuple[float, float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", type=int, default=500)
-    parser.add_argument("--directory", type=Path, default=None, help="where the stores are made (its disk matters)")
+    parser.add_argument(
+        "--directory", type=Path, default=None, help="where the stores are made (made if missing; its disk matters)"
+    )
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     # Workers import this file under its own name.
@@ -130,6 +132,11 @@ def main() -> None:
     os.environ["PYTHONPATH"] = str(Path(__file__).parent)
 
     directory, count = arguments.directory, arguments.tasks
+    if directory is not None:
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            parser.error(f"cannot make {directory}: {error.strerror}")
     few = max(4, count // 20)
     numbers: dict[str, float] = {}
 

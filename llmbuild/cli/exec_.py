@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     lock = store.lock(digest)
     lock.acquire(record.label, poll=wait)
     try:
-        trace = execute(store, digest, progress=progress)
+        trace = execute(store, digest, progress=progress).trace
     finally:
         lock.release()
         if shown:

@@ -19,9 +19,6 @@ from llmbuild.engine.tree import FileEntry, Tree
 from llmbuild.engine.verified import VerifiedMemo, stamp_of
 from llmbuild.errors import InputError, StoreError
 
-_HASH_ALWAYS = 64 << 10
-"""Blobs up to this size are hashed at each read: that costs less than looking into the memo."""
-
 CLAIMS = "claims"
 """A file in a process's scratch: the blobs that it wanted to write and found, one digest a line."""
 
@@ -51,6 +48,10 @@ class Cas:
     def blob_path(self, digest: Digest) -> Path:
         """Where a blob is or would be, present or not."""
         return Path(f"{self._prefix}{digest[:2]}/{digest[2:]}")
+
+    def _name(self, digest: Digest) -> str:
+        """As `blob_path`, for what is asked for each file of a build."""
+        return f"{self._prefix}{digest[:2]}/{digest[2:]}"
 
     # Reading.
 
@@ -107,12 +108,11 @@ class Cas:
         """Store bytes; returns their digest.  Raises StoreError."""
         digest = digest_bytes(data)
         if not self._claim(digest, len(data)):
-            path = self.blob_path(digest)
-            files.write_atomic(path, data, mode=0o444, scratch=self._scratch())
+            files.write_atomic(self._name(digest), data, mode=0o444, scratch=self._scratch())
             self._remember(digest)
         return digest
 
-    def put_file(self, path: Path, *, move: bool = False) -> tuple[Digest, int]:
+    def put_file(self, path: fs.StrPath, *, move: bool = False) -> tuple[Digest, int]:
         """Store a file's content; returns digest and size in bytes.  Raises StoreError.
 
         With `move` the file is our own scratch: it is renamed into the store (and is gone afterwards).  Otherwise it is
@@ -120,13 +120,13 @@ class Cas:
         """
         with fs.translate_errors("store a file", path):
             if move:
-                fs.current.chmod(path, 0o444)
-                digest, size = digest_file(path), path.stat().st_size
-                temporary = path
+                temporary = os.fspath(path)
+                fs.current.chmod(temporary, 0o444)
+                digest, size = files.digest_and_size(temporary)
             else:
-                temporary = self._scratch() / files.temporary_name()
+                temporary = f"{self._scratch()}/{files.temporary_name()}"
                 try:
-                    digest, size = files.copy_hashed(path, temporary)
+                    digest, size = files.copy_hashed(Path(path), temporary)
                     fs.current.chmod(temporary, 0o444)
                 except OSError:
                     files.discard(temporary)
@@ -134,7 +134,7 @@ class Cas:
             if self._claim(digest, size):
                 fs.current.unlink(temporary)
             else:
-                files.publish(temporary, self.blob_path(digest))
+                files.publish(temporary, self._name(digest))
                 self._remember(digest)
         return digest, size
 
@@ -158,7 +158,7 @@ class Cas:
                     raise InputError("only regular files can be stored", where=relative)
         by_path: dict[str, FileEntry] = {}
         for relative, mode in modes:
-            digest, size = self.put_file(directory / relative, move=move)
+            digest, size = self.put_file(f"{directory}/{relative}", move=move)
             by_path[relative] = FileEntry(relative, digest, size, bool(mode & 0o100))
         for relative, target in links:
             name = target.relative_to(directory.resolve()).as_posix()
@@ -230,7 +230,7 @@ class Cas:
 
         Until a trace refers to it, nothing else tells a collection that goes on beside us that it is needed.
         """
-        if not self.has(digest, size):
+        if not os.path.lexists(self._name(digest)) or not self.has(digest, size):
             return False
         with guard(self.guard_path, exclusive=False):
             if not self.has(digest, size):
@@ -266,7 +266,7 @@ class Cas:
 
     def _remember(self, digest: Digest) -> None:
         with contextlib.suppress(FileNotFoundError):
-            self.memo.record(digest, stamp_of(self.blob_path(digest).stat()))
+            self.memo.record(digest, stamp_of(os.stat(self._name(digest))))  # noqa: PTH116 - once a file of a build.
 
     @staticmethod
     def _target_inside(link: Path, root: Path) -> Path:

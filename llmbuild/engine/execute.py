@@ -13,6 +13,7 @@ from pathlib import Path
 from llmbuild.canonical import Digest
 from llmbuild.engine import files, fs
 from llmbuild.engine.action import Action, TreeInput
+from llmbuild.engine.lookup import Cached
 from llmbuild.engine.store import ActionRecord, Store
 from llmbuild.engine.trace import Trace
 from llmbuild.engine.tree import Tree
@@ -33,8 +34,8 @@ def execute(
     *,
     progress: Progress = no_progress,
     log: Callable[[], Path | None] = lambda: None,
-) -> Trace:
-    """Run a recorded action and return its trace, which is in the store then.
+) -> Cached:
+    """Run a recorded action and return its result, which is in the store then.
 
     `log` is asked after the work for the file that holds what the task printed.  Nothing becomes visible unless all
     succeeded.  Raises what the task raises; MissingBlobError when an input is not in the store; StoreError when the
@@ -42,9 +43,8 @@ def execute(
     """
     record = store.get_action(action)
     input_size = _input_size(store, record.action)
-    work = store.new_scratch_dir("work")
     resume = store.resume_path(action)
-    try:
+    with store.work_dir() as work:
         output, wall, cpu, peak = run_in(store, record, work, progress, resume)
         log_file = log()
         with fs.translate_errors("store a log", work):
@@ -65,12 +65,10 @@ def execute(
             input_size=input_size,
         )
         store.traces.put(trace)
-        with contextlib.suppress(OSError):
-            files.remove_tree(resume)
-        return trace
-    finally:
-        with contextlib.suppress(OSError):
-            files.remove_tree(work)
+        if load_kind(trace.kind).resumable:
+            with contextlib.suppress(OSError):
+                files.remove_tree(resume)
+        return Cached(trace, output)
 
 
 def rerun(store: Store, action: Digest, *, progress: Progress = no_progress) -> Tree:
@@ -78,12 +76,8 @@ def rerun(store: Store, action: Digest, *, progress: Progress = no_progress) -> 
 
     The output's blobs are in the store then, but no trace: nothing uses them.  Raises as `execute` does.
     """
-    work = store.new_scratch_dir("work")
-    try:
+    with store.work_dir() as work:
         return run_in(store, store.get_action(action), work, progress)[0]
-    finally:
-        with contextlib.suppress(OSError):
-            files.remove_tree(work)
 
 
 def run_in(
@@ -108,11 +102,9 @@ def run_in(
             store.cas.materialize(store.cas.get_tree(value.tree), inputs[name])
         else:
             inputs[name] = store.cas.path(value.blob)
-    with fs.translate_errors("make the directories of a task", work):
-        fs.current.mkdir(work / "out")
-        fs.current.mkdir(work / "scratch")
-        resume = resume if kind.resumable else None
-        if resume is not None:
+    resume = resume if kind.resumable else None
+    if resume is not None:
+        with fs.translate_errors("make the directories of a task", resume):
             fs.current.mkdir(resume)
     job = Job(action.params, inputs, action.hints, work / "out", work / "scratch", progress, resume)
     started, cpu_before = time.perf_counter(), _cpu_seconds()
@@ -163,9 +155,8 @@ def peak_rss() -> int:
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit
     try:
         # ru_maxrss of a process starts at its parent's size, because it survives exec; VmHWM does not.
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-        own = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")) * 1024
-    except (OSError, StopIteration):
+        own = int(files.read_bytes("/proc/self/status").partition(b"VmHWM:")[2].split(None, 1)[0]) * 1024
+    except (OSError, IndexError, ValueError):
         own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     return max(own, children)
 

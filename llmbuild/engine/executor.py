@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from llmbuild.canonical import Digest, Json
 from llmbuild.errors import ExitCode, LlmbuildError
 from llmbuild.tasks.kind import Progress
+
+if TYPE_CHECKING:
+    from llmbuild.engine.lookup import Cached
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +56,9 @@ class TaskFailure:
 class Executor(Protocol):
     """Runs recorded actions.  `run` is called from several threads at once."""
 
-    def run(self, action: Digest, progress: Progress, lock_fd: int | None = None) -> TaskFailure | None:
-        """Run one action to its end; returns None when its trace is in the store now.
+    def run(self, action: Digest, progress: Progress, lock_fd: int | None = None) -> Cached | TaskFailure | None:
+        """Run one action to its end; returns the result when it was made in this process, None when its trace is in the
+        store now and was not looked at.
 
         A worker that inherits `lock_fd` keeps the action's lock as long as it lives, so that an orphan and its
         successor never run at the same time.

@@ -38,17 +38,19 @@ def write_all(fd: int, data: bytes) -> None:
 
 
 def write_atomic(
-    path: Path, data: bytes, *, durable: bool = False, mode: int = 0o644, scratch: Path | None = None
+    path: fs.StrPath, data: bytes, *, durable: bool = False, mode: int = 0o644, scratch: fs.StrPath | None = None
 ) -> None:
     """Replace a file's content in one step.
 
     The temporary file is made in `scratch` (which must be on the same file system) or beside the file.  `durable` makes
     the content and the name survive a power loss.  Raises StoreError.
     """
+    path = os.fspath(path)
     with fs.translate_errors("write a file", path):
-        temporary = (scratch or path.parent) / temporary_name()
+        directory = os.path.dirname(path)  # noqa: PTH120 - dozens of times a task.
+        temporary = f"{directory if scratch is None else os.fspath(scratch)}/{temporary_name()}"
         if scratch is None:
-            fs.current.mkdir(path.parent)
+            fs.current.mkdir(directory)
         try:
             fd = fs.current.create(temporary)
             try:
@@ -64,7 +66,22 @@ def write_atomic(
             discard(temporary)
             raise
         if durable:
-            sync_directory(path.parent)
+            sync_directory(directory)
+
+
+def digest_and_size(path: str) -> tuple[Digest, int]:
+    """The SHA-256 and the size of a file, with the fewest system calls where it is small.  Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        data = os.read(fd, _READ)
+        digest, size = hashlib.sha256(data), len(data)
+        if size == _READ:
+            while data := os.read(fd, CHUNK):
+                digest.update(data)
+                size += len(data)
+        return digest.hexdigest(), size
+    finally:
+        os.close(fd)
 
 
 def read_bytes(path: str) -> bytes:
@@ -82,22 +99,22 @@ def read_bytes(path: str) -> bytes:
         os.close(fd)
 
 
-def publish(temporary: Path, path: Path) -> None:
+def publish(temporary: fs.StrPath, path: fs.StrPath) -> None:
     """Rename into place, making the directory when it is missing."""
     try:
         fs.current.replace(temporary, path)
     except FileNotFoundError:
-        fs.current.mkdir(path.parent)
+        fs.current.mkdir(os.path.dirname(path))  # noqa: PTH120
         fs.current.replace(temporary, path)
 
 
-def discard(path: Path) -> None:
+def discard(path: fs.StrPath) -> None:
     """Remove a temporary file as well as it goes: the error that led here matters more than this one."""
     with contextlib.suppress(OSError):
         fs.current.unlink(path)
 
 
-def sync_directory(path: Path) -> None:
+def sync_directory(path: fs.StrPath) -> None:
     """Make the names in a directory durable."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -106,7 +123,7 @@ def sync_directory(path: Path) -> None:
         os.close(fd)
 
 
-def copy_hashed(source: Path, dest: Path) -> tuple[Digest, int]:
+def copy_hashed(source: Path, dest: fs.StrPath) -> tuple[Digest, int]:
     """Copy into a new file; returns the SHA-256 and the size of the bytes that were written.  Raises OSError."""
     digest = hashlib.sha256()
     size = 0
@@ -153,10 +170,11 @@ def share(source: Path, dest: Path, *, executable: bool = False, links: bool = T
     return "copy"
 
 
-def remove_tree(path: Path) -> None:
+def remove_tree(path: fs.StrPath) -> None:
     """Remove a directory with all its content, read-only parts included; a missing one is fine.  Raises OSError."""
+    path = os.fspath(path)
     try:
-        mode = path.lstat().st_mode
+        mode = os.lstat(path).st_mode
     except FileNotFoundError:
         return
     if not stat.S_ISDIR(mode):
@@ -168,8 +186,8 @@ def remove_tree(path: Path) -> None:
         names = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
     for name, is_directory in names:
         if is_directory:
-            remove_tree(path / name)
+            remove_tree(f"{path}/{name}")
         else:
-            fs.current.unlink(path / name)
+            fs.current.unlink(f"{path}/{name}")
     with contextlib.suppress(FileNotFoundError):
         fs.current.rmdir(path)

@@ -12,7 +12,7 @@ import fcntl
 import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
+from typing import TypeAlias
 
 from llmbuild.errors import StoreError
 
@@ -25,10 +25,16 @@ CANNOT_SHARE = frozenset(
 """Errors that mean `this file system does not link or clone here`, for which the next way is tried."""
 
 
-class FileSystem:
-    """The operations that change a disk.  They raise OSError as the system calls do."""
+StrPath: TypeAlias = "str | os.PathLike[str]"
 
-    def create(self, path: Path) -> int:
+
+class FileSystem:
+    """The operations that change a disk.  They raise OSError as the system calls do.
+
+    They are plain calls of `os`: a build does dozens of them a task, and `pathlib` costs more than many of them do.
+    """
+
+    def create(self, path: StrPath) -> int:
         """Create a file that must not exist yet and open it for writing; returns the descriptor."""
         return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644)
 
@@ -39,7 +45,7 @@ class FileSystem:
     def fsync(self, fd: int) -> None:
         os.fsync(fd)
 
-    def append(self, path: Path, data: bytes) -> None:
+    def append(self, path: StrPath, data: bytes) -> None:
         """Add `data` at the end of a file in one system call, so that appends of several processes do not mix."""
         fd = os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_CLOEXEC, 0o644)
         try:
@@ -47,14 +53,14 @@ class FileSystem:
         finally:
             os.close(fd)
 
-    def replace(self, source: Path, dest: Path) -> None:
-        source.replace(dest)
+    def replace(self, source: StrPath, dest: StrPath) -> None:
+        os.replace(source, dest)  # noqa: PTH105
 
-    def hard_link(self, source: Path, dest: Path) -> None:
-        dest.hardlink_to(source)
+    def hard_link(self, source: StrPath, dest: StrPath) -> None:
+        os.link(source, dest)
 
-    def symlink(self, source: Path, dest: Path) -> None:
-        dest.symlink_to(source)
+    def symlink(self, source: StrPath, dest: StrPath) -> None:
+        os.symlink(source, dest)  # noqa: PTH211
 
     def clone(self, source_fd: int, dest_fd: int) -> None:
         """Make an empty file share the extents of another one (a reflink)."""
@@ -62,21 +68,22 @@ class FileSystem:
             raise OSError(errno.EOPNOTSUPP, "no reflinks on this system")
         fcntl.ioctl(dest_fd, _FICLONE, source_fd)
 
-    def chmod(self, path: Path, mode: int) -> None:
-        path.chmod(mode)
+    def chmod(self, path: StrPath, mode: int) -> None:
+        os.chmod(path, mode)  # noqa: PTH101
 
-    def mkdir(self, path: Path) -> None:
+    def mkdir(self, path: StrPath) -> None:
         """Create a directory and its parents; an existing one is fine."""
-        path.mkdir(parents=True, exist_ok=True)
+        os.makedirs(path, exist_ok=True)  # noqa: PTH103
 
-    def unlink(self, path: Path) -> None:
+    def unlink(self, path: StrPath) -> None:
         """Remove a file; a missing one is fine."""
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)  # noqa: PTH108
 
-    def rmdir(self, path: Path) -> None:
-        path.rmdir()
+    def rmdir(self, path: StrPath) -> None:
+        os.rmdir(path)  # noqa: PTH106
 
-    def touch(self, path: Path) -> None:
+    def touch(self, path: StrPath) -> None:
         """Set a file's modification time to now."""
         os.utime(path)
 
@@ -103,14 +110,14 @@ _ADVICE: dict[int, tuple[str, str]] = {
 }
 
 
-def store_error(error: OSError, doing: str, where: Path | str) -> StoreError:
+def store_error(error: OSError, doing: str, where: StrPath) -> StoreError:
     """The user's view of a failed file operation; `doing` completes `cannot …`."""
     why, fix = _ADVICE.get(error.errno or 0, (error.strerror or str(error), None))
-    return StoreError(f"cannot {doing}", where=str(where), why=why, fix=fix)
+    return StoreError(f"cannot {doing}", where=os.fspath(where), why=why, fix=fix)
 
 
 @contextlib.contextmanager
-def translate_errors(doing: str, where: Path | str) -> Iterator[None]:
+def translate_errors(doing: str, where: StrPath) -> Iterator[None]:
     """Turn an OSError of the body into a StoreError that says what could not be done, where, why and what helps."""
     try:
         yield

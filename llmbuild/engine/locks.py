@@ -85,9 +85,10 @@ class FileLock:
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     status = os.fstat(fd)
                     with contextlib.suppress(FileNotFoundError):
-                        current = self.path.stat()
+                        current = os.stat(self.path)  # noqa: PTH116 - once a task.
                         if (current.st_ino, current.st_dev) == (status.st_ino, status.st_dev):
-                            os.ftruncate(fd, 0)
+                            if status.st_size:
+                                os.ftruncate(fd, 0)
                             os.pwrite(fd, json.dumps({"pid": os.getpid(), "label": label}).encode(), 0)
                             self._fd = fd
                             return True

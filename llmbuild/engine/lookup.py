@@ -45,6 +45,7 @@ def lookup(store: Store, action: Digest) -> Cached | Miss:
 def cached(store: Store, action: Digest) -> Cached | None:
     """The action's result if all of it is in the store and right; it counts as used now."""
     # First the mark and then the look: a collection that goes on beside this sees the mark or has taken the trace.
-    store.traces.mark_used(action)
+    if not store.traces.mark_used(action):
+        return None
     found = lookup(store, action)
     return found if isinstance(found, Cached) else None

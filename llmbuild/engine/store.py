@@ -20,8 +20,9 @@ import atexit
 import contextlib
 import json
 import os
+import stat
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -42,6 +43,11 @@ if TYPE_CHECKING:
     from llmbuild.engine.index import TraceIndex
 
 LAYOUT_VERSION = 1
+
+_WORK = ["inputs", "out", "scratch"]
+
+_RECORDED = 64
+"""How many records are kept at most that were written and not read."""
 
 
 def default_root(environ: Mapping[str, str] | None = None) -> Path:
@@ -96,6 +102,9 @@ class Store:
         self._scratch_lock: FileLock | None = None
         self._scratch_guard = threading.Lock()
         self._scratch_pid = 0
+        self._scratch_dir = self.root
+        self._idle_work: list[Path] = []
+        self._recorded: dict[Digest, bytes] = {}
         self.cas = Cas(self.root / "blobs", self.scratch)
         self.traces = TraceStore(self.root / "traces", self.scratch)
         self.stat_cache = StatCache(self.root / "stat.json")
@@ -134,14 +143,24 @@ class Store:
         """Write an action's record, so that any process that reaches the store can run it; returns the action's digest,
         which is computed unless it is given."""
         digest = digest or record.action.digest
-        path = self.action_path(digest)
+        path = f"{self.root}/actions/{digest[:2]}/{digest[2:]}.json"
         data = canonical_json(record.to_json())
-        if not path.exists() or path.read_bytes() != data:
+        try:
+            known = files.read_bytes(path) == data
+        except OSError:
+            known = False
+        if not known:
             files.write_atomic(path, data, scratch=self.scratch())
+        # Whoever runs it in this process next need not read what was just written.
+        if len(self._recorded) >= _RECORDED:
+            self._recorded.clear()
+        self._recorded[digest] = data
         return digest
 
     def get_action(self, digest: Digest) -> ActionRecord:
         """Read an action's record.  Raises StoreError when there is none or it is not the action its name says."""
+        if (written := self._recorded.pop(digest, None)) is not None:
+            return parse_action(written)
         path = self.action_path(digest)
         try:
             record = parse_action(path.read_bytes())
@@ -187,8 +206,37 @@ class Store:
                     fs.current.mkdir(lock.path.with_suffix(""))
                 self._scratch_lock = lock
                 self._scratch_pid = os.getpid()
+                self._scratch_dir = lock.path.with_suffix("")
+                self._idle_work.clear()
                 atexit.register(self.close)
-            return self._scratch_lock.path.with_suffix("")
+            return self._scratch_dir
+
+    @contextlib.contextmanager
+    def work_dir(self) -> Iterator[Path]:
+        """A directory of this process's scratch for one run of an action, with the empty directories `inputs`, `out` and
+        `scratch` in it.  Raises StoreError.
+
+        Where it is as empty afterwards, the next run takes it: making and removing directories is among the slowest
+        things that file systems do.
+        """
+        root = self.scratch()
+        try:
+            path = self._idle_work.pop()
+        except IndexError:
+            path = root / f"work-{os.urandom(4).hex()}"
+            with fs.translate_errors("make the directories of a task", path):
+                for name in _WORK:
+                    fs.current.mkdir(f"{path}/{name}")
+        try:
+            yield path
+        finally:
+            # Where the disk fails, what is left goes with the scratch directory.
+            with contextlib.suppress(OSError):
+                names = os.listdir(path)  # noqa: PTH208 - a name is enough.
+                if sorted(names) == _WORK and all(_emptied(f"{path}/{name}") for name in _WORK):
+                    self._idle_work.append(path)
+                else:
+                    files.remove_tree(path)
 
     def new_scratch_dir(self, name: str) -> Path:
         """A new empty directory in this process's scratch."""
@@ -214,6 +262,7 @@ class Store:
     def close(self) -> None:
         """Remove this process's scratch and write the memos.  The store can still be used afterwards."""
         self.stat_cache.save()
+        self.cas.memo.flush()
         with self._scratch_guard:
             if self._scratch_lock is None or self._scratch_pid != os.getpid():
                 return
@@ -223,6 +272,7 @@ class Store:
                 files.remove_tree(self._scratch_lock.path.with_suffix(""))
             self._scratch_lock.release(remove=True)
             self._scratch_lock = None
+            self._idle_work.clear()
         atexit.unregister(self.close)
 
     # Layout.
@@ -252,3 +302,13 @@ class Store:
             if not version.exists() or not version.stat().st_size:
                 files.write_atomic(version, f"{LAYOUT_VERSION}\n".encode(), durable=True)
         self.clean_scratch()
+
+
+def _emptied(directory: str) -> bool:
+    """Remove what is in a directory; whether it is a plain empty directory then.  Raises OSError."""
+    status = os.lstat(directory)
+    if stat.S_IMODE(status.st_mode) & 0o700 != 0o700 or not stat.S_ISDIR(status.st_mode):
+        return False
+    for name in os.listdir(directory):  # noqa: PTH208 - a name is enough.
+        files.remove_tree(f"{directory}/{name}")
+    return True

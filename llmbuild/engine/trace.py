@@ -87,15 +87,24 @@ class TraceStore:
 
     def put(self, trace: Trace) -> None:
         """Write a trace durably.  From here on its output counts as built.  Raises StoreError."""
-        files.write_atomic(self.path(trace.action), trace.to_bytes(), durable=True, scratch=self._scratch())
+        path = f"{self._prefix}{trace.action[:2]}/{trace.action[2:]}.json"
+        files.write_atomic(path, trace.to_bytes(), durable=True, scratch=self._scratch())
 
-    def mark_used(self, action: Digest) -> None:
-        """Set the last use of a trace, its file's mtime, to now, if the one it has is older than a minute."""
+    def mark_used(self, action: Digest) -> bool:
+        """Set the last use of a trace, its file's mtime, to now, if the one it has is older than a minute.
+
+        Returns False when there is no trace.
+        """
         path = f"{self._prefix}{action[:2]}/{action[2:]}.json"
-        # A trace that is missing, or another user's, is not marked; what matters is only how long it stays.
-        with contextlib.suppress(OSError):
+        try:
             if time.time() - os.stat(path).st_mtime > _USE_GRAIN_S:  # noqa: PTH116 - once a task of a null build.
-                fs.current.touch(Path(path))
+                fs.current.touch(path)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            # Another user's trace is not marked; what matters is only how long it stays.
+            return True
+        return True
 
     def remove(self, action: Digest) -> None:
         with fs.translate_errors("remove a trace", self.path(action)):

@@ -2,11 +2,12 @@
 
 One append-only text file, one line an entry: `digest inode size mtime_ns ctime_ns`.  An entry holds as long as the
 file's stat is still the same.  Processes append without a lock (one short `write` with O_APPEND); a line that is torn
-or lost costs one more hash and nothing else.
+or lost costs one more hash and nothing else.  Lines of small blobs are therefore written many at a time.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import TypeAlias
@@ -18,6 +19,10 @@ Stamp: TypeAlias = tuple[int, int, int, int]
 """Inode, size in bytes, mtime and ctime in nanoseconds."""
 
 _COMPACT_ABOVE = 4096
+_AT_ONCE = 1 << 20
+"""A blob of so many bytes is worth a line of its own: hashing it once more would cost much more than writing that."""
+_TOGETHER = 64
+"""How many lines of smaller blobs are written together; the last ones by `flush`."""
 
 
 def stamp_of(status: os.stat_result) -> Stamp:
@@ -32,6 +37,7 @@ class VerifiedMemo:
         self._entries: dict[Digest, Stamp] = {}
         self._offset = 0
         self._lines = 0
+        self._unwritten: list[str] = []
 
     def holds(self, digest: Digest, stamp: Stamp) -> bool:
         """Whether the blob was verified when its file had this stat; looks at what other processes added since."""
@@ -45,13 +51,21 @@ class VerifiedMemo:
         if self._entries.get(digest) == stamp:
             return
         self._entries[digest] = stamp
-        try:
-            fs.current.append(self._path, f"{digest} {' '.join(map(str, stamp))}\n".encode())
-        except OSError:
-            return
+        self._unwritten.append(f"{digest} {' '.join(map(str, stamp))}\n")
+        if stamp[1] >= _AT_ONCE or len(self._unwritten) >= _TOGETHER:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was recorded; a failure costs only later hashes."""
+        # A line that another thread adds between these two steps is lost, which costs a hash.
+        lines, self._unwritten = self._unwritten, []
+        if lines:
+            with contextlib.suppress(OSError):
+                fs.current.append(self._path, "".join(lines).encode())
 
     def compact(self, scratch: Path) -> None:
         """Rewrite the file when most of its lines are outdated.  Entries added meanwhile by others may be lost."""
+        self.flush()
         self._read_more()
         if self._lines > _COMPACT_ABOVE and self._lines > 3 * len(self._entries):
             lines = [f"{digest} {' '.join(map(str, stamp))}\n" for digest, stamp in self._entries.items()]

@@ -9,6 +9,7 @@ from llmbuild.canonical import Digest
 from llmbuild.engine.cas import MissingBlobError
 from llmbuild.engine.execute import execute
 from llmbuild.engine.executor import TaskFailure
+from llmbuild.engine.lookup import Cached
 from llmbuild.engine.store import Store
 from llmbuild.errors import ExitCode, Interrupted, LlmbuildError
 from llmbuild.tasks.kind import Progress
@@ -36,15 +37,14 @@ class InlineExecutor:
         self._one_at_a_time = threading.Lock()
         self._ended = False
 
-    def run(self, action: Digest, progress: Progress, lock_fd: int | None = None) -> TaskFailure | None:  # noqa: ARG002
+    def run(self, action: Digest, progress: Progress, lock_fd: int | None = None) -> Cached | TaskFailure:  # noqa: ARG002
         with self._one_at_a_time:
             if self._ended:
                 return TaskFailure.of(Interrupted("the build was interrupted"))
             try:
-                execute(self._store, action, progress=progress)
+                return execute(self._store, action, progress=progress)
             except Exception as error:
                 return failure_of(error)
-            return None
 
     def expect(self, kind: str, count: int) -> None:
         """Nothing to prepare: all tasks share this process."""

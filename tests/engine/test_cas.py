@@ -122,10 +122,12 @@ def test_an_unchanged_blob_is_hashed_once(store: Store, monkeypatch: pytest.Monk
 
     monkeypatch.setattr("llmbuild.engine.cas.digest_file", refuse)
     assert store.cas.has(digest)
+    store.cas.memo.flush()
     # Another process learns it from the memo, and a link made out of the store does not spoil it.
     other = Store(store.root)
     assert other.cas.has(digest)
     other.cas.link_out(digest, store.root.parent / "out" / "file")
+    other.cas.memo.flush()
     assert store.cas.has(digest)
     other.cas.link_out(digest, store.root.parent / "out" / "file")
     assert sorted(path.name for path in (store.root.parent / "out").iterdir()) == ["file"]
@@ -133,14 +135,26 @@ def test_an_unchanged_blob_is_hashed_once(store: Store, monkeypatch: pytest.Monk
 
 def test_a_damaged_memo_costs_only_a_hash(store: Store) -> None:
     digest = store.cas.put_bytes(b"content" * 100)
+    store.cas.memo.flush()
     memo = store.root / "verified"
     for text in (b"", b"\xff\xfe\n\n1 2 3\n", memo.read_bytes()[:-20], b"x" * 64 + b" a b c d\n"):
         memo.write_bytes(text)
         assert Store(store.root).cas.has(digest)
 
 
+def test_lines_of_small_blobs_are_written_together_and_those_of_large_ones_at_once(store: Store) -> None:
+    memo = store.root / "verified"
+    digests = [store.cas.put_bytes(str(n).encode()) for n in range(10)]
+    assert not memo.exists()
+    store.close()
+    assert [line.split()[0] for line in memo.read_text().splitlines()] == digests
+    large = store.cas.put_bytes(bytes(1 << 20))
+    assert large in memo.read_text()
+
+
 def test_the_memo_is_compacted(store: Store) -> None:
     digest = store.cas.put_bytes(b"x")
+    store.cas.memo.flush()
     line = (store.root / "verified").read_bytes()
     (store.root / "verified").write_bytes(line * 5000)
     other = Store(store.root)

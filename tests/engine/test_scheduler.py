@@ -10,6 +10,7 @@ import pytest
 from llmbuild.canonical import Digest
 from llmbuild.engine import events
 from llmbuild.engine.executor import TaskFailure
+from llmbuild.engine.lookup import Cached, cached
 from llmbuild.engine.predict import Estimate
 from llmbuild.engine.scheduler import Scheduler, Status
 from llmbuild.engine.store import Store
@@ -410,7 +411,9 @@ def test_an_action_runs_again_from_its_record(store: Store) -> None:
     digest = result.outcomes["link"].action
     assert digest is not None
     before = store.traces.get(digest)
-    assert InlineExecutor(Store(store.root)).run(digest, lambda done, total, unit="": None) is None
+    made = InlineExecutor(Store(store.root)).run(digest, lambda done, total, unit="": None)
+    assert isinstance(made, Cached)
+    assert made == cached(Store(store.root), digest)
     after = store.traces.get(digest)
     assert before is not None
     assert after is not None
@@ -419,5 +422,33 @@ def test_an_action_runs_again_from_its_record(store: Store) -> None:
 
 
 def test_scratch_is_empty_after_builds(store: Store) -> None:
-    build(store, [*chain(), write_task("bad", {}, fail="no")], keep_going=True)
-    assert list(store.scratch().iterdir()) == []
+    tasks = [*chain(), write_task("bad", {"x": "left behind"}, fail="no")]
+    build(store, tasks, keep_going=True)
+    # One directory serves all tasks that run one after another, and goes with the process.
+    (work,) = store.scratch().iterdir()
+    assert sorted(path.relative_to(work).as_posix() for path in work.rglob("*")) == ["inputs", "out", "scratch"]
+    scratch = store.scratch()
+    store.close()
+    assert not scratch.exists()
+
+
+def test_a_directory_for_work_is_used_again_only_when_it_is_as_new(store: Store) -> None:
+    with store.work_dir() as first:
+        (first / "out" / "sub").mkdir()
+        (first / "out" / "sub" / "file").write_text("x")
+    with store.work_dir() as again, store.work_dir() as other:
+        assert again == first
+        assert other != first
+        assert list((again / "out").iterdir()) == []
+        (again / "extra").write_text("x")
+        (other / "out").rmdir()
+        (other / "out").symlink_to(store.root)
+    assert not first.exists()
+    assert not other.exists()
+    assert store.root.is_dir()
+    with pytest.raises(ZeroDivisionError), store.work_dir() as third:
+        (third / "scratch" / "x").write_text("x")
+        raise ZeroDivisionError
+    with store.work_dir() as last:
+        assert last == third
+        assert list((last / "scratch").iterdir()) == []
