@@ -64,8 +64,9 @@ class Device:
         kept = []  # PoCL gets addresses; the objects that stand for them must live until the kernel is done.
         for position, (dtype, value) in enumerate(zip(kernel.dtypes, values[:count], strict=True)):
             if dtype == "handle":
-                address = ctypes.cast(value, ctypes.POINTER(ctypes.c_uint8))
-                kept.append(cl.SVM(np.ctypeslib.as_array(address, (1,))))
+                # A tensor without elements has no address.
+                address = ctypes.cast(value, ctypes.POINTER(ctypes.c_uint8)) if value else None
+                kept.append(cl.SVM(np.ctypeslib.as_array(address, (1,)) if address else np.zeros(64, np.uint8)))
                 kernel.handle.set_arg(position, kept[-1])
             else:
                 kernel.handle.set_arg(position, np.dtype(dtype).type(value))

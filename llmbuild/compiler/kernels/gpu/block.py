@@ -29,6 +29,12 @@ def blocks(count: Any, width: int = THREADS) -> Any:
     return (count + (width - 1)) // width
 
 
+def at_least_one(count: Any) -> Any:
+    """The extent of a grid dimension that may be empty.  TVM's runtimes launch one block then, and a kernel has to compare
+    with the count itself; without this TVM would prove the comparison true and drop it."""
+    return T.max(count, 1)
+
+
 def add_kernel(builder: Any, kernel: Any, name: str) -> Any:
     """Add a kernel to a module in the form that the passes of Relax expect: its body is a block, and it is opaque, so that
     nothing is fused with it."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from tvm.script import tirx as T
 
-from llmbuild.compiler.kernels.gpu.block import THREADS, blocks
+from llmbuild.compiler.kernels.gpu.block import THREADS, at_least_one, blocks
 
 
 def logit_bias_kernel() -> Any:
@@ -76,7 +76,8 @@ def penalty_kernel() -> Any:
 
 
 def bitmask_kernel() -> Any:
-    """Where bit v of a listed sequence's mask is 0, logits[sequence, v] becomes the lowest float32."""
+    """Where bit v of a listed sequence's mask is 0, logits[sequence, v] becomes the lowest float32 (to the seven
+    digits that TVM gives to literals)."""
 
     @T.prim_func(s_tir=True)
     def apply_bitmask_inplace(logits_handle: T.handle, sequences_handle: T.handle, bitmask_handle: T.handle) -> None:
@@ -87,11 +88,10 @@ def bitmask_kernel() -> Any:
         logits = T.match_buffer(logits_handle, (batch, vocabulary), "float32")
         sequences = T.match_buffer(sequences_handle, (count,), "int32")
         bitmask = T.match_buffer(bitmask_handle, (batch, (vocabulary + 31) // 32), "int32")
-        for by in T.thread_binding(count, "blockIdx.y"):
+        for by in T.thread_binding(at_least_one(count), "blockIdx.y"):
             for bx in T.thread_binding(blocks(vocabulary), "blockIdx.x"):
                 for tx in T.thread_binding(THREADS, "threadIdx.x"):
                     v: T.let[T.int32] = bx * THREADS + tx
-                    # An empty list is one block to TVM's runtimes, which must not read the list.
                     if by < count and v < vocabulary:
                         row: T.let[T.int32] = sequences[by]
                         if (

@@ -6,7 +6,7 @@ from typing import Any
 
 from tvm.script import tirx as T
 
-from llmbuild.compiler.kernels.gpu.block import THREADS, blocks
+from llmbuild.compiler.kernels.gpu.block import THREADS, at_least_one, blocks
 
 
 def scatter_kernel(dtype: str) -> Any:
@@ -21,7 +21,7 @@ def scatter_kernel(dtype: str) -> Any:
         source = T.match_buffer(source_handle, (count, width), dtype)
         rows = T.match_buffer(rows_handle, (count,), "int32")
         target = T.match_buffer(target_handle, (total, width), dtype)
-        for by in T.thread_binding(count, "blockIdx.y"):
+        for by in T.thread_binding(at_least_one(count), "blockIdx.y"):
             for bx in T.thread_binding(blocks(width), "blockIdx.x"):
                 for tx in T.thread_binding(THREADS, "threadIdx.x"):
                     if by < count and bx * THREADS + tx < width:
@@ -42,7 +42,7 @@ def gather_kernel(dtype: str) -> Any:
         source = T.match_buffer(source_handle, (total, width), dtype)
         rows = T.match_buffer(rows_handle, (count,), "int32")
         target = T.match_buffer(target_handle, (count, width), dtype)
-        for by in T.thread_binding(count, "blockIdx.y"):
+        for by in T.thread_binding(at_least_one(count), "blockIdx.y"):
             for bx in T.thread_binding(blocks(width), "blockIdx.x"):
                 for tx in T.thread_binding(THREADS, "threadIdx.x"):
                     if by < count and bx * THREADS + tx < width:

@@ -17,6 +17,9 @@ from llmbuild.compiler.kernels.gpu.block import THREADS, blocks
 BELOW_ONE = 1 - 2.0**-23
 """The wanted point stays below the end of the cumulative sum by this factor, so that there is a token at it."""
 
+SMALLEST = 1e-30
+"""The least top_p, so that a nucleus has a token."""
+
 
 @T.macro
 def accumulate(probs, row, vocabulary, sums, span, tx):
@@ -79,11 +82,12 @@ def multinomial_kernel() -> Any:
                 point = T.alloc_buffer((1,), "float32", scope="local")
                 accumulate(probs, rows[bx], vocabulary, sums, span, tx)
                 point[0] = T.min(uniform[bx], span[2] * T.float32(BELOW_ONE))
-                if span[0] <= point[0] and point[0] < span[1]:
-                    walk(probs, rows[bx], vocabulary, span[0], point[0], False, own, place, tx)
-                    result[bx] = place[0]
-                # A row without probabilities has no answer; token 0 is at least a token.
-                if tx == 0 and T.Not(span[2] > T.float32(0)):
+                if span[2] > T.float32(0):
+                    if span[0] <= point[0] and point[0] < span[1]:
+                        walk(probs, rows[bx], vocabulary, span[0], point[0], False, own, place, tx)
+                        result[bx] = place[0]
+                elif tx == 0:
+                    # A row without probabilities has no answer; token 0 is at least a token.
                     result[bx] = 0
 
     return multinomial
@@ -124,16 +128,17 @@ def top_p_kernel() -> Any:
                 place = T.alloc_buffer((2,), "int32", scope="local")
                 point = T.alloc_buffer((1,), "float32", scope="local")
                 accumulate(probs, rows[bx], vocabulary, sums, span, tx)
-                point[0] = T.max(T.min(top_p[rows[bx]], span[2]), T.float32(1e-30))
+                point[0] = T.max(T.min(top_p[rows[bx]], span[2]), T.float32(SMALLEST))
                 if span[0] < point[0] and point[0] <= span[1]:
                     walk(probs, rows[bx], vocabulary, span[0], point[0], True, own, place, tx)
                     nucleus[0] = own[0]
                 T.tvm_storage_sync("shared")
                 point[0] = T.min(uniform[bx], T.float32(BELOW_ONE)) * nucleus[0]
-                if span[0] <= point[0] and point[0] < span[1]:
-                    walk(probs, rows[bx], vocabulary, span[0], point[0], False, own, place, tx)
-                    result[bx] = indices[rows[bx], place[0]]
-                if tx == 0 and T.Not(span[2] > T.float32(1e-30)):
+                if span[2] > T.float32(SMALLEST):
+                    if span[0] <= point[0] and point[0] < span[1]:
+                        walk(probs, rows[bx], vocabulary, span[0], point[0], False, own, place, tx)
+                        result[bx] = indices[rows[bx], place[0]]
+                elif tx == 0:
                     result[bx] = indices[rows[bx], 0]
 
     return sample_top_p

@@ -55,7 +55,8 @@ def statistics_kernel(active: int | None) -> Any:
                     tops = T.alloc_buffer((THREADS,), "float32", scope="shared")
                     sums = T.alloc_buffer((THREADS,), "float32", scope="shared")
                     own = T.alloc_buffer((1,), "float32", scope="local")
-                    own[0] = T.min_value("float32")
+                    # Not from the lowest float32, as logits may be lower than what TVM's literal for it has digits for.
+                    own[0] = logits[by, 0, T.min(bx * CHUNK, used_columns(vocabulary, active) - 1)]
                     for i in T.serial(CHUNK // THREADS):
                         if bx * CHUNK + i * THREADS + tx < used_columns(vocabulary, active):
                             own[0] = T.max(own[0], logits[by, 0, bx * CHUNK + i * THREADS + tx])
@@ -102,7 +103,7 @@ def probabilities_kernel(active: int | None) -> Any:
                     top = T.alloc_buffer((1,), "float32", scope="local")
                     whole = T.alloc_buffer((1,), "float32", scope="local")
                     # Each thread combines the few chunks of its row: cheaper than a third launch.
-                    top[0] = T.min_value("float32")
+                    top[0] = largest[by, 0]
                     for c in T.serial(chunks):
                         top[0] = T.max(top[0], largest[by, c])
                     whole[0] = T.float32(0)
