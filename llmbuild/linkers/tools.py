@@ -25,6 +25,9 @@ from llmbuild.errors import ToolchainError, UsageError
 CROSS = "`pip install 'llmbuild[cross]'` brings a linker for ELF, Mach-O and Windows"
 """The advice of every linker that the extra can stand in for."""
 
+DEBIAN = Path("/usr/lib")
+"""Where Debian has LLVM's programs, in llvm-<version>/bin, besides those on PATH."""
+
 LLD_NAMES = ("ld.lld", "ld64.lld", "lld-link")
 """One program under three names: it links for ELF, Mach-O or Windows by the name that it is called by."""
 
@@ -140,7 +143,7 @@ def lld(name: str) -> Tool | None:
     other = next((path for other in LLD_NAMES if (path := shutil.which(other))), None)
     if other is not None and os.name == "posix":
         return Tool((name,), "lld", executable=other)
-    places = sorted(Path("/usr/lib").glob("llvm-*/bin"), key=_version_of, reverse=True)
+    places = sorted(DEBIAN.glob("llvm-*/bin"), key=_version_of, reverse=True)
     return next((Tool((str(place / name),), "lld") for place in places if (place / name).is_file()), None)
 
 

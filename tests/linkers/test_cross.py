@@ -56,6 +56,18 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return lambda triple, **more: _objects(root, triple, more)
 
 
+@pytest.fixture(params=["zig", "path"])
+def llvm(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """LLVM's linker from the ziglang package, and the distribution's, which may be much older."""
+    if request.param == "zig" and tools.zig("ld.lld") is None:
+        pytest.skip(CROSS)
+    if request.param == "path":
+        if tools.lld("ld.lld") is None:
+            pytest.skip("no LLVM linker on PATH (Debian: apt install lld)")
+        monkeypatch.setattr(tools, "_zig", lambda: None)
+    return str(request.param)
+
+
 def _objects(root: Path, triple: str, more: dict[str, Any]) -> list[Path]:
     out = root / "-".join((triple, *(f"{key}={value}" for key, value in sorted(more.items()))))
     return sorted(out.glob("*.o")) if out.is_dir() else write_objects(triple, out, **more)
@@ -72,7 +84,7 @@ def linked(objects: list[Path], triple: str, where: Path, **link: Any) -> Path:
 
 
 @pytest.mark.parametrize("triple", ELF)
-def test_elf(triple: str, objects: Any, tmp_path: Path) -> None:
+def test_elf(triple: str, objects: Any, tmp_path: Path, llvm: str) -> None:
     library = lief.ELF.parse(str(linked(objects(triple), triple, tmp_path, linker="lld")))
     assert library is not None
     assert library.header.machine_type == ELF[triple]
@@ -121,7 +133,7 @@ def test_macho(triple: str, linker: str, objects: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("triple", PE)
-def test_pe(triple: str, objects: Any, tmp_path: Path) -> None:
+def test_pe(triple: str, objects: Any, tmp_path: Path, llvm: str) -> None:
     _check_dll(linked(objects(triple), triple, tmp_path), PE[triple])
 
 

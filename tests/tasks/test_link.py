@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import platform
 import shutil
 import subprocess
 import tarfile
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from llmbuild.linkers import tools
 from llmbuild.tasks import link
 from llmbuild.tasks.kind import Job
 
@@ -45,6 +47,13 @@ def test_the_model_type_in_a_prefix_comes_from_the_record(tmp_path: Path) -> Non
     link.run(dataclasses.replace(given, inputs={**given.inputs, "library": tmp_path / "library.json"}))
     with tarfile.open(tmp_path / "out/lib.tar") as tar:
         assert tar.getnames() == ["gpt_neox_q4f16_1_lib0.o"]
+
+
+@pytest.mark.skipif(tools.zig("ld.lld") is None or platform.machine() != "x86_64", reason="needs llmbuild[cross]")
+def test_the_name_reaches_a_file_that_holds_it(tmp_path: Path) -> None:
+    made = job(tmp_path, artifact="so", link={"triple": "x86_64-linux-android"}, name="libmodel.so")
+    link.run(made)
+    assert b"\0libmodel.so\0" in (tmp_path / "out/lib.so").read_bytes()
 
 
 def test_params_are_declared() -> None:
