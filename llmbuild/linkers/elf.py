@@ -55,10 +55,7 @@ def carries_name(link: Mapping[str, Json]) -> bool:
 
 def identity(link: Mapping[str, Json]) -> str:
     """The tool's base name and version; for the NDK its revision too."""
-    tool = find(link)
-    if tool.name.startswith("zig "):
-        return tools.zig_identity(tool)
-    return tools.identity(tool)
+    return tools.identity(find(link))
 
 
 def find(link: Mapping[str, Json]) -> Tool:

@@ -34,8 +34,7 @@ SYSTEM = "libSystem.tbd"
 
 def identity(link: Mapping[str, Json]) -> str:
     """The tool's base name and version."""
-    tool = find(link)
-    return tools.zig_identity(tool) if tool.kind == "zig" else tools.identity(tool)
+    return tools.identity(find(link))
 
 
 def find(link: Mapping[str, Json]) -> Tool:

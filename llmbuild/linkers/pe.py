@@ -40,8 +40,6 @@ MACHINE_NAMES: Mapping[str, str] = {"x86_64": "x64", "aarch64": "arm64"}
 def identity(link: Mapping[str, Json]) -> str:
     """The tool's base name and version."""
     tool = find(link)
-    if tool.name.startswith("zig "):
-        return tools.zig_identity(tool)
     if tool.kind == "msvc":
         # link.exe knows no option that asks for its version: the directory of its release names it.
         return f"link.exe: MSVC {os.environ.get('VCTOOLSVERSION') or 'unknown'}"

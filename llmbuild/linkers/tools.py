@@ -152,11 +152,18 @@ def _version_of(place: Path) -> tuple[int, ...]:
 
 
 @cache
-def identity(tool: Tool, *arguments: str) -> str:
-    """The tool's name and the first line of its version.  Raises ToolchainError when it does not run."""
+def identity(tool: Tool) -> str:
+    """The tool's name and the first line of its version.  Raises ToolchainError when it does not run.
+
+    A subcommand of zig is named by the version of its package: one release of all its parts, and nothing to start.
+    """
+    if tool.command[0] == _zig():
+        version = _zig_version()
+        if version is not None:
+            return f"{tool.name}: {version}"
     try:
         done = subprocess.run(
-            [*tool.command, *(arguments or ("--version",))],
+            [*tool.command, "--version"],
             executable=tool.executable,
             capture_output=True,
             text=True,
@@ -171,10 +178,14 @@ def identity(tool: Tool, *arguments: str) -> str:
     return f"{tool.name}: {lines[0].strip()}" if lines else tool.name
 
 
-def zig_identity(tool: Tool) -> str:
-    """The same for a subcommand of zig, by the version of zig that it belongs to: it is one release of all its parts."""
-    program = Tool(tool.command[:1], tool.kind, called=tool.name)
-    return identity(program, "version")
+@cache
+def _zig_version() -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("ziglang")
+    except PackageNotFoundError:
+        return None
 
 
 def run(

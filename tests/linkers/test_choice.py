@@ -132,9 +132,10 @@ def test_the_tool_for_a_triple(
 def test_zig_comes_before_a_linker_on_path(bare: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     zig = str(stand_in(bare("ld.lld", "ld64.lld", "lld-link") / "inside" / "zig"))
     monkeypatch.setattr(tools, "_zig", lambda: zig)
-    assert linkers.identity(LINUX, "so") == "zig ld.lld: stand-in 1.2.3"
-    assert linkers.identity(MSVC, "dll") == "zig lld-link: stand-in 1.2.3"
-    assert linkers.identity(GNU, "dll") == "zig cc: stand-in 1.2.3"
+    monkeypatch.setattr(tools, "_zig_version", lambda: "0.17.1")
+    assert linkers.identity(LINUX, "so") == "zig ld.lld: 0.17.1"
+    assert linkers.identity(MSVC, "dll") == "zig lld-link: 0.17.1"
+    assert linkers.identity(GNU, "dll") == "zig cc: 0.17.1"
     # zig has no ld64.lld, and its own linker for Mach-O comes second.
     assert linkers.identity(MAC, "dylib") == "ld64.lld: stand-in 1.2.3"
 
