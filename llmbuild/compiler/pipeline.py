@@ -21,7 +21,7 @@ from llmbuild.compiler.passes.row_moves import AttachRowMoves
 from llmbuild.compiler.passes.sampling import AttachSampling
 from llmbuild.compiler.passes.shape_functions import OrderShapeFunctions
 from llmbuild.compiler.passes.softmax import AttachSoftmaxWithTemperature
-from llmbuild.compiler.schedules import drop_pattern_attributes, schedule_pass
+from llmbuild.compiler.schedules import drop_pattern_attributes, schedule_passes
 from llmbuild.models.kv_cache import KVCacheLayout
 
 
@@ -62,8 +62,7 @@ def passes(plan: Plan) -> list[Any]:
         transform.DeadCodeElimination(),
         drop_pattern_attributes(),
         # From TIR functions to loops for the device.
-        schedule_pass(plan.device, stock="linears" in plan.stock),
-        tvm.tirx.transform.ForceNarrowIndexToInt32(),
+        *schedule_passes(plan.device, plan.target, stock="linears" in plan.stock),
         # From Relax to calls of the VM, with planned memory.
         transform.RewriteDataflowReshape(),
         transform.ToNonDataflow(),

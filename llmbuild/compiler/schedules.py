@@ -1,5 +1,8 @@
 """Schedules for the functions that have none of their own, per device kind: the one place where they are chosen.
 
+On GPUs the rules of TVM's dlight serve: matrix products in tiles (with tensor cores on CUDA and simdgroup matrices on
+Metal, both for float16), products with one row or a few by reductions over a block's threads, and the rest by row.
+
 On CPU the linear layers and attention arrive scheduled.  What is left are elementwise functions, which run in parallel
 and vectorized where they are large, and small reductions (norms), which TVM's default loops serve well: its own
 reduction rule makes a norm quadratic in the hidden size.
@@ -13,25 +16,35 @@ import tvm
 from tvm import s_tir, tirx
 from tvm.s_tir import dlight
 
+from llmbuild.compiler.passes.lift_buffers import LiftGlobalBuffers
+from llmbuild.compiler.passes.low_batch import SpecializeLowBatch
+
 LANES = 8
 PARALLEL_FROM = 1 << 15
 """Elements from which a parallel loop pays for waking the other threads (about 5 us)."""
 
 
-def schedule_pass(device: str, *, stock: bool = False) -> Any:
-    """The pass that schedules every PrimFunc that is not scheduled yet; `stock` takes the only rule of TVM for matrix
-    products on CPU."""
-    if device == "cpu" and stock:
-        return dlight.ApplyDefaultSchedule(dlight.cpu.GEMV())
+def schedule_passes(device: str, target: Any, *, stock: bool = False) -> list[Any]:
+    """The passes that schedule every PrimFunc that is not scheduled yet and bring indices to their final width.
+
+    `stock` takes the only rule of TVM for matrix products on CPU.  Indices are 32 bits wide on all devices but CUDA.
+    """
+    narrow = tvm.tirx.transform.ForceNarrowIndexToInt32()
     if device == "cpu":
-        return dlight.ApplyDefaultSchedule(Elementwise())
-    return dlight.ApplyDefaultSchedule(
-        dlight.gpu.Matmul(),
-        dlight.gpu.GEMV(),
-        dlight.gpu.Reduction(),
-        dlight.gpu.GeneralReduction(),
-        dlight.gpu.Fallback(),
-    )
+        return [dlight.ApplyDefaultSchedule(dlight.cpu.GEMV() if stock else Elementwise()), narrow]
+    matmul = dlight.gpu.Matmul()
+    scheduled = [
+        SpecializeLowBatch(target, matmul),
+        dlight.ApplyDefaultSchedule(
+            matmul,
+            dlight.gpu.GEMV(),
+            dlight.gpu.Reduction(),
+            dlight.gpu.GeneralReduction(),
+            dlight.gpu.Fallback(),
+        ),
+        LiftGlobalBuffers(),
+    ]
+    return scheduled if device == "cuda" else [*scheduled, narrow]
 
 
 class Elementwise(dlight.base.ScheduleRule):  # type: ignore[misc]

@@ -9,10 +9,9 @@ if TYPE_CHECKING:
 
 
 def kernels_for(device: str) -> Kernels:
-    """Kernels for a device kind ("cpu", "metal", "cuda", …).  Devices without kernels of ours get TVM's operators, which
-    the pipeline schedules later."""
+    """Kernels for a device kind ("cpu", "metal", "cuda", …)."""
     from llmbuild.compiler.kernels.cpu import CpuKernels
+    from llmbuild.compiler.kernels.gpu.linear import GpuKernels
     from llmbuild.quantization.layers import GenericKernels
 
-    generic = GenericKernels()
-    return CpuKernels(generic) if device == "cpu" else generic
+    return CpuKernels(GenericKernels()) if device == "cpu" else GpuKernels()

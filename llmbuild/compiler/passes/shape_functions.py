@@ -52,5 +52,5 @@ def _slots_read(value: Any) -> set[int | None]:
         index = load.indices[0]
         slots.add(int(index) if isinstance(index, tirx.IntImm) else None)
 
-    tvm_ffi.structural_walk(value, (tirx.BufferLoad, note))
+    tvm_ffi.structural_walk(value, (tvm.ir.TensorLoad, note))
     return slots
