@@ -20,7 +20,7 @@ from llmbuild.engine import files
 from llmbuild.errors import FetchError, LlmbuildError, MultiError, StoreError, UsageError
 from llmbuild.manifest.lock import LOCK_FILE, Lock, parse_lock, read_lock, write_lock
 from llmbuild.manifest.resolved import Project, Source
-from llmbuild.plan.observed import Observed
+from llmbuild.plan.observed import DEVICE_TOOL, Observed
 from llmbuild.plan.reasons import SOURCES_TOOL, InputChanged
 from llmbuild.sources.pins import (
     REMOTE,
@@ -113,7 +113,8 @@ def toolchain_of(observed: Observed) -> dict[str, str]:
     python = ".".join(map(str, sys.version_info[:3]))
     tools = {name: value for tools in observed.tools.values() for name, value in tools.items() if name != SOURCES_TOOL}
     linkers = {f"linker {platform}": identity for platform, identity in observed.linkers.items()}
-    return {"python": python, "llmbuild": __version__, **tools, **linkers}
+    devices = {f"{DEVICE_TOOL} {platform}": identity for platform, identity in observed.devices.items()}
+    return {"python": python, "llmbuild": __version__, **tools, **linkers, **devices}
 
 
 def required_lock(project: Project, observed: Observed, lock: Lock) -> Lock:

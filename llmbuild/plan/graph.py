@@ -18,9 +18,8 @@ from llmbuild.canonical import Json
 from llmbuild.engine.task import AllFiles, Files, InputRef, Install, JsonFields, Task
 from llmbuild.linkers import carries_name
 from llmbuild.manifest.resolved import Combination, Model, Platform, Project
-from llmbuild.plan.observed import Observation, Observed
+from llmbuild.plan.observed import DEVICE_TOOL, Observation, Observed
 from llmbuild.quantization.scheme import Scheme
-from llmbuild.targets.target import SYSTEM_LIBRARIES
 from llmbuild.tasks.config import CHECKPOINT_PATTERNS
 from llmbuild.tasks.kind import TaskKind
 from llmbuild.tasks.prefix import MODEL_TYPE, fill
@@ -42,6 +41,9 @@ CONFIG_FILES = Files(CHECKPOINT_PATTERNS)
 """What config reads of a checkpoint: changed weights do not change the chat configuration (a GGUF file holds both)."""
 
 OBJECT_FILES = Files(("*.o",))
+
+SYSTEM_LIBRARIES = frozenset({"tar", "wasm"})
+"""Artifact kinds whose module registers itself when it is linked into a program, under the system-library prefix."""
 
 SIDECAR = "metadata.json"
 """The library's own record beside it: a library for a device can be loaded, and asked, where such a device is only."""
@@ -189,6 +191,7 @@ class _Maker:
                 "requires": list(platform.features.get(scheme.dtype, ())),
             },
             {"config": InputRef(config, JsonFields("mlc-chat-config.json", self.compile_fields))},
+            tools={DEVICE_TOOL: compiler} if (compiler := self.observed.devices.get(cell.platform)) else None,
             installs=(Install(SIDECAR, f"{cell.library}.json"),) if has_sidecar(platform) else (),
             cell=of,
         )

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 from llmbuild.canonical import Digest, Json
 
+DEVICE_TOOL = "device compiler"
+"""The tool in a lower task's key that compiles the device's code, where TVM does not do it alone."""
+
 
 @dataclass(frozen=True, slots=True)
 class Observation:
@@ -20,7 +23,8 @@ class Observation:
 class Observed:
     """`sources` and `adapters` by model name (a preset has none), `presets` the configuration of a preset model by model
     name, `tools` by task kind (tool name to identity, llmbuild's own sources among them), `linkers` the linker's
-    identity by platform name, `source_files` the files behind each "llmbuild sources" digest."""
+    identity by platform name, `source_files` the files behind each "llmbuild sources" digest, `devices` what compiles the
+    device's code by platform name, where that is a tool of its own."""
 
     sources: Mapping[str, Observation]
     tools: Mapping[str, Mapping[str, str]]
@@ -28,3 +32,4 @@ class Observed:
     adapters: Mapping[str, Observation] = field(default_factory=dict)
     presets: Mapping[str, Mapping[str, Json]] = field(default_factory=dict)
     source_files: Mapping[Digest, Mapping[str, Digest]] = field(default_factory=dict)
+    devices: Mapping[str, str] = field(default_factory=dict)

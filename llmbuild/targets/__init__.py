@@ -8,13 +8,12 @@ docs/manifest.md describes the keys for users.
 
 from llmbuild.targets.cpu import native_cpu
 from llmbuild.targets.files import bundled_directory, load_target, target_names
-from llmbuild.targets.target import ARTIFACTS, NATIVE, SHARED, SYSTEM_LIBRARIES, Target, Tool
+from llmbuild.targets.target import ARTIFACTS, NATIVE, SHARED, Target, Tool
 
 __all__ = [
     "ARTIFACTS",
     "NATIVE",
     "SHARED",
-    "SYSTEM_LIBRARIES",
     "Target",
     "Tool",
     "bundled_directory",

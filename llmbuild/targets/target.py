@@ -16,9 +16,6 @@ ARTIFACTS = ("so", "dylib", "dll", "tar", "wasm")
 SHARED = frozenset({"so", "dylib", "dll"})
 """Artifacts that a process loads by themselves; their symbols need no prefix."""
 
-SYSTEM_LIBRARIES = frozenset({"tar", "wasm"})
-"""Artifacts whose module registers itself when it is linked into a program, under the system-library prefix."""
-
 STATIC = frozenset({"tar"})
 """System libraries that an application links, several into one binary."""
 
