@@ -17,6 +17,7 @@ import tvm
 from tvm import relax
 
 from llmbuild.canonical import Json
+from llmbuild.compiler.devices import prepare, require_machine_code
 from llmbuild.compiler.kernels import kernels_for
 from llmbuild.compiler.passes.annotate import variable_bounds
 from llmbuild.compiler.pipeline import Plan, pipeline
@@ -63,7 +64,8 @@ def lower(
     `config` holds the fields of mlc-chat-config.json that compilation reads.  With `system_lib` the objects register
     themselves under the prefix when the program starts (for archives); otherwise they are for a shared object.
     `stock` names what a CPU library leaves to TVM ("linears", "attention"): benchmarks compare with it.
-    Raises InputError for a configuration that no library can be made from.
+    Raises InputError for a configuration that no library can be made from, ToolchainError when the device's compiler is
+    missing or fails.
     """
     device, target = resolve_target(compile_part)
     family = registry.family(str(config["model_type"]))
@@ -79,10 +81,12 @@ def lower(
         # The attribute alone makes a system library.  relax.build's own flag would read it back, which fails in this
         # release of TVM for texts of fewer than 8 bytes.
         module = module.with_attrs({"system_lib_prefix": system_lib_prefix or ""})
-    # Common subexpression elimination leaves variables undefined in host code (this release of TVM).
-    with target, tvm.transform.PassContext(config={"tirx.disable_cse_tir": True}):
-        executable = relax.build(module, target=target, relax_pipeline=pipeline(plan), system_lib=False)
-    _export(executable, out)
+    with prepare(compile_part):
+        # Common subexpression elimination leaves variables undefined in host code (this release of TVM).
+        with target, tvm.transform.PassContext(config={"tirx.disable_cse_tir": True}):
+            executable = relax.build(module, target=target, relax_pipeline=pipeline(plan), system_lib=False)
+        _export(executable, out)
+    require_machine_code(compile_part, out / "devc.o")
     (out / "metadata.json").write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
     for name, size in metadata["memory_usage"].items():
         print(f"memory of {name}: {size / 2**20:.1f} MiB")

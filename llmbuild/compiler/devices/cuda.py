@@ -1,0 +1,100 @@
+"""CUDA: machine code for every architecture of a target in one fat binary, made where no GPU and no driver is.
+
+nvcc is taken where it is on PATH or in $CUDA_HOME, else NVRTC from the Python wheels.  Either makes machine code for each
+architecture of the target, and PTX for the newest one without a letter, which the driver of a later GPU compiles when the
+library is loaded.  TVM's CUDA module holds the fat binary as it would a single cubin: cuModuleLoadData takes both.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from llmbuild.compiler.devices import callbacks, fatbin
+from llmbuild.compiler.devices.nvcc import Nvcc, find_nvcc
+from llmbuild.compiler.devices.nvrtc import INSTALL, Nvrtc, find_nvrtc
+from llmbuild.errors import ToolchainError
+
+
+def find_compiler(archs: Sequence[str]) -> Nvcc | Nvrtc:
+    """The compiler that a build takes.  Raises ToolchainError when there is none, or none for one of the architectures."""
+    found = find_nvcc() or find_nvrtc()
+    if found is None:
+        raise ToolchainError(
+            "there is no CUDA compiler",
+            why="nvcc is neither on PATH nor in $CUDA_HOME/bin, and the Python package nvidia-cuda-nvrtc is not installed",
+            fix=f"{INSTALL} brings one that needs no GPU; or install CUDA",
+        )
+    known = found.archs
+    unknown = [arch for arch in archs if re.sub(r"[af]$", "", arch) not in known]
+    if unknown:
+        raise ToolchainError(
+            f"{found.identity} makes no code for {', '.join(unknown)}",
+            why=f"it makes code for {', '.join(sorted(known, key=_number))}",
+            fix="take another release of CUDA, or remove the architecture from archs",
+        )
+    return found
+
+
+def newest(archs: Sequence[str]) -> str:
+    """The architecture whose PTX goes along: the newest, without a letter (code for sm_90a runs on no other GPU)."""
+    return "sm_" + str(max(map(_number, archs)))
+
+
+@contextmanager
+def compiling(archs: Sequence[str]) -> Iterator[None]:
+    """While it lasts, TVM's CUDA modules hold machine code for the architectures."""
+    from llmbuild.compiler.devices.stub import load_cuda_runtime
+
+    compiler = find_compiler(archs)
+    load_cuda_runtime()
+
+    def compile_code(code: str) -> bytes:
+        begun = time.monotonic()
+        made = compiler.compile(code, archs, newest(archs))
+        kernels = code.count('extern "C" __global__') // 2 or code.count("__global__")
+        print(
+            f"{compiler.identity}: {kernels} kernels for {', '.join(archs)} and PTX of {newest(archs)}, "
+            f"{len(made)} bytes in {time.monotonic() - begun:.1f} s"
+        )
+        return made
+
+    import tvm.support.nvcc  # noqa: F401 - it registers a callback of the same name when it is imported.
+
+    with callbacks.replaced({"tvm_callback_cuda_compile": compile_code}):
+        yield
+
+
+def lacking(archs: Sequence[str], data: bytes) -> str | None:
+    """What an object file lacks of the machine code that a CUDA library must hold, or None.
+
+    Source text in it means that it would be compiled where the library is loaded.
+    """
+    if re.search(rb"__global__\s+void", data) is not None:
+        return "it holds CUDA source, which would be compiled where the library is loaded"
+    found = {(entry.kind, entry.arch) for entry in fatbin.entries(data)}
+    wanted = {("cubin", arch) for arch in archs} | {("ptx", newest(archs))}
+    if wanted <= found:
+        return None
+    return "it has no " + ", ".join(
+        f"{'machine code' if kind == 'cubin' else 'PTX'} for {arch}" for kind, arch in sorted(wanted - found)
+    )
+
+
+def require(archs: Sequence[str], path: Path) -> None:
+    """Raise ToolchainError unless the object file holds what it must."""
+    wrong = lacking(archs, path.read_bytes())
+    if wrong is not None:
+        raise ToolchainError(
+            "the CUDA part of the library is not machine code",
+            where=path.name,
+            why=wrong,
+            fix="unset TVM_COMPILE_FORCE_FALLBACK, and report this when that was not it",
+        )
+
+
+def _number(arch: str) -> int:
+    return int(re.sub(r"\D", "", arch))
