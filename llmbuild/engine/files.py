@@ -47,7 +47,7 @@ def write_atomic(
     """
     path = os.fspath(path)
     with fs.translate_errors("write a file", path):
-        directory = os.path.dirname(path)  # noqa: PTH120 - dozens of times a task.
+        directory = os.path.dirname(path) or "."  # noqa: PTH120 - dozens of times a task.
         temporary = f"{directory if scratch is None else os.fspath(scratch)}/{temporary_name()}"
         if scratch is None:
             fs.current.mkdir(directory)

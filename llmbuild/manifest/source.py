@@ -81,7 +81,11 @@ def _hf(rest: str, revision: str | None) -> Source:
 
 
 def _https(url: str, sha256: str | None) -> Source:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        # Brackets of an IPv6 address that is none.
+        raise SourceError(f"'{url}' is not a URL: {error}", fix="write https://host/path/file.gguf") from error
     if not parts.hostname or parts.path in ("", "/"):
         raise SourceError(f"'{url}' does not name a file on a host", fix="write https://host/path/file.gguf")
     if parts.username or parts.password:
