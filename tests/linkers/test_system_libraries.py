@@ -16,7 +16,6 @@ from llmbuild.linkers import tools
 from tests.helpers.objects import FUNCTION, write_objects
 
 MODELS = {"llama_q4f16_1_": 2.0, "qwen2_q4f32_1_": 3.0}
-HAS_LD64 = tools.lld("ld64.lld") is not None
 
 
 def unpacked_archives(triple: str, where: Path) -> list[Path]:
@@ -54,41 +53,30 @@ def test_two_models_in_one_binary_are_both_called(tmp_path: Path) -> None:
         np.testing.assert_allclose(result, np.exp(x) * scale, rtol=1e-6)
 
 
-@pytest.mark.skipif(not HAS_LD64, reason="needs ld64.lld (Debian: apt install lld)")
-@pytest.mark.parametrize("triple", ["arm64-apple-ios17.0.0-macabi"])
-def test_two_models_in_one_binary_for_apple(triple: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("triple", "artifact"),
+    [
+        ("aarch64-linux-android", "so"),
+        ("arm64-apple-ios17.0.0-macabi", "dylib"),
+    ],
+)
+def test_two_models_in_one_binary_of_another_system(triple: str, artifact: str, tmp_path: Path) -> None:
+    if tools.lld("ld64.lld" if artifact == "dylib" else "ld.lld") is None:
+        pytest.skip("needs LLVM's linker on PATH (Debian: apt install lld)")
+    (tmp_path / "scratch").mkdir()
+    out = tmp_path / f"application.{artifact}"
+    link = {"triple": triple, "linker": "lld"}
+    linkers.link_objects(link, artifact, unpacked_archives(triple, tmp_path), out, scratch=tmp_path / "scratch")
+    names = exported(out)
+    for prefix in MODELS:
+        assert {f"{prefix}__tvm_ffi__library_bin", f"__tvm_ffi_{prefix}scaled"} <= names
+
+
+def exported(path: Path) -> set[str]:
+    """The exported symbols as C has them."""
     import lief
 
-    (tmp_path / "scratch").mkdir()
-    out = tmp_path / "application.dylib"
-    linkers.link_objects(
-        {"triple": triple, "linker": "lld"},
-        "dylib",
-        unpacked_archives(triple, tmp_path),
-        out,
-        scratch=tmp_path / "scratch",
-    )
-    binary = lief.MachO.parse(str(out))
-    assert binary is not None
-    names = {str(symbol.name) for symbol in binary.at(0).exported_symbols}  # type: ignore[union-attr]
-    assert {f"_{prefix}__tvm_ffi__library_bin" for prefix in MODELS} <= names
-
-
-@pytest.mark.skipif(tools.zig("ld.lld") is None and tools.lld("ld.lld") is None, reason="needs ld.lld")
-def test_two_models_in_one_binary_for_android(tmp_path: Path) -> None:
-    import lief
-
-    triple = "aarch64-linux-android"
-    (tmp_path / "scratch").mkdir()
-    out = tmp_path / "libapplication.so"
-    linkers.link_objects(
-        {"triple": triple, "linker": "lld"},
-        "so",
-        unpacked_archives(triple, tmp_path),
-        out,
-        scratch=tmp_path / "scratch",
-    )
-    binary = lief.ELF.parse(str(out))
-    assert binary is not None
-    names = {str(symbol.name) for symbol in binary.exported_symbols}
-    assert {f"{prefix}__tvm_ffi__library_bin" for prefix in MODELS} <= names
+    binary = lief.parse(str(path))
+    assert isinstance(binary, lief.ELF.Binary | lief.MachO.Binary)
+    names = (str(symbol.name) for symbol in binary.exported_symbols)
+    return {name.removeprefix("_") if isinstance(binary, lief.MachO.Binary) else name for name in names}

@@ -38,9 +38,9 @@ PROMISED = {
     "aarch64-android-adreno": ("opencl", "aarch64-linux-android", "tar so"),
     "aarch64-android-adreno-so": ("opencl", "aarch64-linux-android", "tar so"),
     "wasm32-webgpu": ("webgpu", "wasm32-unknown-unknown-wasm", "wasm"),
-    "x86_64-windows-cpu": ("llvm", "x86_64-pc-windows-msvc", "dll tar"),
+    "x86_64-windows-cpu": ("llvm", "x86_64-pc-windows-msvc", "dll"),
     "x86_64-windows-opencl": ("opencl", "x86_64-pc-windows-msvc", "dll"),
-    "aarch64-windows-cpu": ("llvm", "aarch64-pc-windows-msvc", "dll tar"),
+    "aarch64-windows-cpu": ("llvm", "aarch64-pc-windows-msvc", "dll"),
 }
 
 
