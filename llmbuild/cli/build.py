@@ -48,7 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--check",
         action="store_true",
-        help="also run the named tasks (default: all) again, and compare what they give byte for byte; exit code 7",
+        help="also run the named tasks (default: all but downloads) again, and compare what they give byte for byte; "
+        "exit code 7 when it differs",
     )
     parser.add_argument("--events", type=Path, metavar="FILE", help="write what happens as JSON lines")
     parser.add_argument(
@@ -83,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _build(args: argparse.Namespace, session: Session, memory: int | None) -> int:
     from llmbuild.cli.recording import Recording
+    from llmbuild.engine.cas import MissingBlobError
     from llmbuild.engine.predict import Predictor
     from llmbuild.engine.scheduler import Scheduler
     from llmbuild.errors import Interrupted
@@ -96,22 +98,31 @@ def _build(args: argparse.Namespace, session: Session, memory: int | None) -> in
         jobs = args.jobs or default_jobs()
         # The index is opened when the first task has to run, never by a null build.
         predictor = Predictor(lambda kind: session.store.index.recent(kind), load_kind, session.whole.root)  # noqa: PLW0108
-        scheduler = Scheduler(
-            session.store,
-            _LazyExecutor(session.store),
-            jobs=jobs,
-            keep_going=args.keep_going,
-            force=session.force,
-            project=session.whole.root,
-            predict=predictor,
-            memory=memory,
-            emit=reporter,
-        )
-        try:
+
+        def build(force: frozenset[str]) -> tuple[BuildResult, events.Event]:
+            scheduler = Scheduler(
+                session.store,
+                _LazyExecutor(session.store),
+                jobs=jobs,
+                keep_going=args.keep_going,
+                force=force,
+                project=session.whole.root,
+                predict=predictor,
+                memory=memory,
+                emit=reporter,
+            )
             result = scheduler.run(session.tasks)
             if not args.locked:
                 _complete_lock(session, result)
-            reporter.emit(_install(session, result, args.provenance or session.whole.provenance))
+            return result, _install(session, result, args.provenance or session.whole.provenance)
+
+        try:
+            try:
+                result, installed = build(session.force)
+            except MissingBlobError:
+                # A collection in another process took a result between our look at it and its installation.
+                result, installed = build(frozenset())
+            reporter.emit(installed)
             code = result.exit_code
             if args.check and result.ok:
                 code = _check(args, session, result, jobs, reporter)
@@ -129,11 +140,21 @@ def _build(args: argparse.Namespace, session: Session, memory: int | None) -> in
 
 
 def _check(args: argparse.Namespace, session: Session, result: BuildResult, jobs: int, reporter: _Reporter) -> ExitCode:
-    """Run the tasks that were asked for by name again, or all of them, and compare."""
+    """Run the tasks that were asked for by name again, or all of them, and compare.
+
+    What comes from elsewhere is downloaded again only when it was asked for by name: other checks take the stored files.
+    """
     from llmbuild.cli.check import check
+    from llmbuild.cli.plan import print_notes
     from llmbuild.plan.select import asked
 
-    tasks = asked(session.tasks, args.tasks) if args.tasks else session.tasks
+    remote = {one.fetch.label for one in session.remotes}
+    if args.tasks:
+        tasks = asked(session.tasks, args.tasks)
+    else:
+        tasks = tuple(task for task in session.tasks if task.label not in remote)
+        if remote:
+            print_notes([f"not fetched again: {', '.join(sorted(remote))}; `build --check fetch` does that"])
     outcomes = [(task.label, result.outcomes[task.label]) for task in tasks]
     return check(session.store, outcomes, jobs, reporter.emit)
 
@@ -208,11 +229,20 @@ class _Reporter:
         self._tasks = {task.label: task for task in session.tasks}
         self._known: dict[str, Built | Lost | None] = {}
         self._summary: events.Summary | None = None
+        self._done: dict[str, bool] = {}
+        """The tasks that were told to have a result, and whether they ran."""
 
     def __call__(self, event: events.Event) -> None:
         from llmbuild.engine import events
 
         match event:
+            case events.PlanMade() if self._summary is not None:
+                # The build goes once more over tasks whose results vanished before they were installed.
+                return
+            case events.CachedTask() if self._summary is not None and event.label in self._done:
+                return
+            case events.CachedTask():
+                self._done[event.label] = False
             case events.PlanMade():
                 event = dataclasses.replace(event, project=self._session.whole.name)
             case events.Queued():
@@ -225,6 +255,7 @@ class _Reporter:
                 reasons = self._reasons(event.label, event.action)
                 self.emit(Explained(time=event.time, label=event.label, reasons=reasons))
             case events.Finished():
+                self._done[event.label] = True
                 trace = self._session.store.traces.get(event.action)
                 if trace is not None and trace.log is not None:
                     self._keep_log(event.label, self._session.store.cas.blob_path(trace.log))
@@ -233,6 +264,10 @@ class _Reporter:
                 if path is not None:
                     self._view.log_at(event.label, path)
             case events.Summary():
+                if self._summary is not None:
+                    ran = sum(self._done.values())
+                    wall = round(self._summary.wall_s + event.wall_s, 6)
+                    event = dataclasses.replace(event, ran=ran, cached=event.ran + event.cached - ran, wall_s=wall)
                 self._summary = event
                 # The outputs are not in place yet; the last word comes after them.
                 return

@@ -88,10 +88,8 @@ def _stats(args: argparse.Namespace) -> int:
     from llmbuild.report.style import style_for
 
     store = Store(args.cache_dir)
-    found = survey(store, living)
-    _print(
-        args, stats_json(str(store.root), found), stats_text(str(store.root), found, time.time(), style_for(sys.stdout))
-    )
+    found, uses, root = survey(store, living), store.uses.total(), str(store.root)
+    _print(args, stats_json(root, found, uses), stats_text(root, found, time.time(), style_for(sys.stdout), uses))
     return ExitCode.OK
 
 

@@ -51,6 +51,8 @@ class StoreKnowledge:
         trace = self._store.traces.get(action)
         if trace is None:
             return None
+        if trace.output in self._corrupt:
+            return Lost(OutputCorrupt("the list of its files", cached=True))
         tree = self.tree(trace.output)
         # A damaged blob that another task has made again since is not what this one lacks.
         lacking = () if tree is None else tree.files

@@ -30,6 +30,7 @@ from llmbuild.engine.runner import Done, Runner
 from llmbuild.engine.state import Build, Node
 from llmbuild.engine.store import ActionRecord, Store
 from llmbuild.engine.task import Task
+from llmbuild.engine.uses import Use
 from llmbuild.errors import Interrupted, LlmbuildError, UsageError
 
 __all__ = ["BuildResult", "EventCallback", "Outcome", "Scheduler", "Status"]
@@ -99,7 +100,14 @@ class Scheduler:
         started = time.monotonic()
         build = Build.of(tasks, self._force)
         self._emit(events.PlanMade(time=time.time(), tasks=tuple(build.nodes), jobs=self._jobs, needs=build.needs()))
-        self._store.cas.on_corrupt = self._report_corrupt
+        noticed = self._store.cas.on_corrupt
+
+        def corrupt(digest: Digest, path: Path) -> None:
+            # Whoever wants to know is told at once, and not when the event's turn comes.
+            noticed(digest, path)
+            self._messages.put(events.CorruptBlob(time=time.time(), digest=digest, path=str(path)))
+
+        self._store.cas.on_corrupt = corrupt
         pending = Pending(
             build, priority=self._priority, predict=self._predict, memory=self._memory, held=self._report_held
         )
@@ -112,6 +120,7 @@ class Scheduler:
                 self._remember(build)
             raise
         finally:
+            self._store.cas.on_corrupt = noticed
             self._summarize(build, time.monotonic() - started)
         self._remember(build)
         if build.interrupted:
@@ -303,6 +312,7 @@ class Scheduler:
         done = {label: outcome.action for label, outcome in build.outcomes.items() if outcome.trace and outcome.action}
         if self._project and done:
             self._store.history(self._project).update(done)
+        self._store.uses.add(_uses(build))
 
     def _summarize(self, build: Build, wall: float) -> None:
         if build.interrupted:
@@ -323,9 +333,6 @@ class Scheduler:
             )
         )
 
-    def _report_corrupt(self, digest: Digest, path: Path) -> None:
-        self._messages.put(events.CorruptBlob(time=time.time(), digest=digest, path=str(path)))
-
     def _report_held(self, node: Node, needs: int, taken: int) -> None:
         assert self._memory is not None
         self._emit(
@@ -343,3 +350,13 @@ class Scheduler:
         if self._stop_asked:
             raise Interrupted("the build was interrupted twice", fix="run it again: it goes on where it stopped")
         self.cancel()
+
+
+def _uses(build: Build) -> dict[str, Use]:
+    """How many tasks of each kind had a result and how many had to run, as far as they ended well."""
+    uses: dict[str, Use] = {}
+    for label, outcome in build.outcomes.items():
+        if outcome.status in (Status.RAN, Status.CACHED):
+            kind = build.nodes[label].task.kind
+            uses[kind] = uses.get(kind, Use()) + (Use(misses=1) if outcome.status is Status.RAN else Use(hits=1))
+    return uses

@@ -10,6 +10,7 @@ scratch/              temporary files, each owner's in a directory that it holds
 projects/             the last action of each label
 index/                a cache over the traces
 verified, stat.json   memos of digests
+uses                  how often builds found what they needed
 gc.lock               taken by collections, and by whoever reuses a blob that no trace names yet
 version               the layout's number
 """
@@ -37,6 +38,7 @@ from llmbuild.engine.locks import FileLock
 from llmbuild.engine.settings import read_settings
 from llmbuild.engine.statcache import StatCache
 from llmbuild.engine.trace import TraceStore
+from llmbuild.engine.uses import Uses
 from llmbuild.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
@@ -108,6 +110,7 @@ class Store:
         self.cas = Cas(self.root / "blobs", self.scratch)
         self.traces = TraceStore(self.root / "traces", self.scratch)
         self.stat_cache = StatCache(self.root / "stat.json")
+        self.uses = Uses(self.root / "uses")
 
     @cached_property
     def index(self) -> TraceIndex:

@@ -21,6 +21,13 @@ def failure_of(error: Exception) -> TaskFailure:
         return TaskFailure.of(error, error.digest)
     if isinstance(error, LlmbuildError):
         return TaskFailure.of(error)
+    if isinstance(error, MemoryError):
+        return TaskFailure(
+            "the task ran out of memory",
+            why="the machine, or a limit of this process (`ulimit -v`), gave it no more",
+            fix="let fewer tasks run at once (--jobs 1, or a smaller --memory), or raise the limit",
+            log_tail="".join(traceback.format_exception(error)),
+        )
     return TaskFailure(
         f"internal error: {type(error).__name__}: {error}",
         why="this is a bug in llmbuild or in a module of task kinds",

@@ -105,6 +105,8 @@ class LocalExecutor:
                 message = _parse(line)
                 if "progress" in message:
                     progress(*message["progress"])
+                elif "corrupt" in message:
+                    self._store.cas.on_corrupt(message["corrupt"][0], Path(message["corrupt"][1]))
                 elif "failure" in message:
                     failure = TaskFailure.from_json(message["failure"])
                 elif "done" in message:

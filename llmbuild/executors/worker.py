@@ -3,9 +3,10 @@
 With `--again` the action runs beside its trace, and the last line names its output: `{"done": true, "output": …}`.
 
 What the task prints goes to this process's standard output and error, which the parent sends to a log file.  The
-parent's pipe `--events-fd` gets JSON lines: `{"progress": [done, total, unit]}` at most ten times a second, and a last
-line `{"failure": …}` or `{"done": true}`.  When the pipe on standard input closes, the parent is gone: then this
-process and its children end at once, so that no orphan works on.
+parent's pipe `--events-fd` gets JSON lines: `{"progress": [done, total, unit]}` at most ten times a second,
+`{"corrupt": [digest, path]}` for a blob that was damaged and is gone from the store now, and a last line
+`{"failure": …}` or `{"done": true}`.  When the pipe on standard input closes, the parent is gone: then this process and
+its children end at once, so that no orphan works on.
 """
 
 from __future__ import annotations
@@ -102,6 +103,7 @@ def work(root: Path, action: Digest, events_fd: int, log_file: Path, *, again: b
     result: dict[str, object] = {"done": True}
     try:
         store = Store(root)
+        store.cas.on_corrupt = lambda digest, path: reporter.send({"corrupt": [digest, str(path)]})
         try:
             if again:
                 result["output"] = rerun(store, action, progress=reporter.progress).digest

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from llmbuild.engine.uses import Use
 from llmbuild.report.style import Style
 from llmbuild.report.units import size
 
@@ -40,9 +42,11 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def stats_json(root: str, found: Survey) -> dict[str, Json]:
+def stats_json(root: str, found: Survey, uses: Mapping[str, Use] = MappingProxyType({})) -> dict[str, Json]:
     """What `cache stats --json` prints; sizes in bytes, times in seconds since the epoch."""
-    kinds: dict[str, dict[str, int]] = defaultdict(lambda: {"traces": 0, "output": 0})
+    kinds: dict[str, dict[str, int]] = defaultdict(lambda: {"traces": 0, "output": 0, "hits": 0, "misses": 0})
+    for kind, use in uses.items():
+        kinds[kind] |= {"hits": use.hits, "misses": use.misses}
     for trace in found.traces.values():
         kinds[trace.kind]["traces"] += 1
         kinds[trace.kind]["output"] += trace.output_size
@@ -67,8 +71,10 @@ def stats_json(root: str, found: Survey) -> dict[str, Json]:
     }
 
 
-def stats_text(root: str, found: Survey, now: float, style: Style) -> str:
-    """A page about a store."""
+def stats_text(
+    root: str, found: Survey, now: float, style: Style, uses: Mapping[str, Use] = MappingProxyType({})
+) -> str:
+    """A page about a store; `uses` are those of all builds by kind."""
     linked = [blob.size for blob in found.blobs.values() if blob.links > 1]
     unused = _unused(found)
     roots = len(set(found.roots) & set(found.traces))
@@ -85,6 +91,10 @@ def stats_text(root: str, found: Survey, now: float, style: Style) -> str:
     numbers = Counter(trace.kind for trace in found.traces.values())
     for kind in sorted(numbers):
         lines.append(f"  {kind:<10} {numbers[kind]:>5}  {size(outputs[kind]):>9}")
+    if uses:
+        total = sum(uses.values(), Use())
+        lines.append(f"uses     {_hits(total)}, in all builds")
+        lines += [f"  {kind:<10} {_hits(use)}" for kind, use in sorted(uses.items())]
     largest = _largest(found)
     if largest:
         lines.append("largest results")
@@ -95,6 +105,12 @@ def stats_text(root: str, found: Survey, now: float, style: Style) -> str:
     if found.running:
         lines.append(f"running  {count(len(found.running), 'action')}")
     return "\n".join(lines)
+
+
+def _hits(use: Use) -> str:
+    """`3 hits, 1 miss (75 %)`."""
+    misses = "1 miss" if use.misses == 1 else f"{use.misses} misses"
+    return f"{count(use.hits, 'hit')}, {misses} ({100 * use.hits // max(1, use.hits + use.misses)} %)"
 
 
 def collected_text(done: Collected, style: Style) -> str:

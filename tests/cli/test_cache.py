@@ -16,6 +16,7 @@ from llmbuild.engine.audit import Audit, Finding
 from llmbuild.engine.gc import Choice, Collected
 from llmbuild.engine.store import Store
 from llmbuild.engine.survey import BlobFacts, Survey, TraceFacts
+from llmbuild.engine.uses import Use
 from llmbuild.report.cache_text import audit_text, collected_text, packed_text, stats_text
 from llmbuild.report.style import Style
 from tests.helpers import engine_kinds
@@ -79,6 +80,19 @@ def test_stats_text() -> None:
         "   850.0 kB  used 3 d ago      lower[smollm2, q4f32_1, x86_64-linux-cpu-with-a-…"
     )
     assert all(len(line) <= 80 for line in narrow.splitlines())
+
+
+def test_stats_tell_what_builds_found() -> None:
+    uses = {"lower": Use(6, 2), "fetch": Use(1, 1), "quantize": Use(0, 3)}
+    text = stats_text("/c", sample(), NOW, Style(80), uses)
+    assert text[text.index("uses") : text.index("largest")] == dedent(
+        """\
+        uses     7 hits, 6 misses (53 %), in all builds
+          fetch      1 hit, 1 miss (50 %)
+          lower      6 hits, 2 misses (75 %)
+          quantize   0 hits, 3 misses (0 %)
+        """
+    )
 
 
 def test_stats_of_nothing() -> None:
@@ -200,9 +214,18 @@ def test_stats(cache: Store, capsys: pytest.CaptureFixture[str]) -> None:
     assert (code, value["traces"], value["kinds"]) == (
         0,
         2,
-        {"join": {"traces": 1, "output": 3}, "write": {"traces": 1, "output": 1}},
+        {
+            "join": {"traces": 1, "output": 3, "hits": 0, "misses": 1},
+            "write": {"traces": 1, "output": 1, "hits": 0, "misses": 1},
+        },
     )
     assert [one["label"] for one in value["largest"]] == ["b", "a"]  # type: ignore[attr-defined]
+    build(Store(cache.root), [write_task("a", {"x": "1"}), join_task("c", "c", "a")])
+    _, value = run_json(capsys, "stats")
+    kinds: dict[str, dict[str, int]] = value["kinds"]  # type: ignore[assignment]
+    assert (kinds["write"]["hits"], kinds["write"]["misses"]) == (1, 1)
+    assert (kinds["join"]["hits"], kinds["join"]["misses"]) == (0, 2)
+    assert "uses     1 hit, 3 misses (25 %), in all builds\n" in run(capsys, "stats")[1]
 
 
 def test_gc(cache: Store, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

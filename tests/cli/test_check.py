@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from llmbuild.cli import build as build_command
 from llmbuild.cli.check import check
 from llmbuild.engine import events
 from llmbuild.engine.store import Store
@@ -92,3 +94,26 @@ def test_the_command_checks_what_is_named(tmp_path: Path) -> None:
     assert sorted(event["label"].split("[")[0] for event in checks) == ["config", "quantize"]
     assert all(event["differences"] == [] for event in checks)
     assert result.text.count("byte for byte") == 2
+
+
+def test_without_names_all_but_downloads_are_checked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = ["fetch[far]", "fetch[near]", "config[far, q4f32_1]"]
+    tasks = tuple(Task(label.split("[")[0], label, 1, {}, {}, {}) for label in labels)
+    remote = SimpleNamespace(fetch=SimpleNamespace(label="fetch[far]"))
+    session = SimpleNamespace(tasks=tasks, remotes=(remote,), store=None)
+    result = SimpleNamespace(outcomes=dict.fromkeys(labels))
+    checked: list[list[str]] = []
+
+    def check(_store: object, outcomes: list[tuple[str, object]], _jobs: int, _emit: object) -> ExitCode:
+        checked.append([label for label, _ in outcomes])
+        return ExitCode.OK
+
+    monkeypatch.setattr("llmbuild.cli.check.check", check)
+    for names in ([], ["*far*"], ["config"]):
+        args = SimpleNamespace(tasks=names)
+        assert build_command._check(args, session, result, 1, SimpleNamespace(emit=None)) == ExitCode.OK
+    assert checked == [labels[1:], [labels[0], labels[2]], labels[2:]]
+    said = "note: not fetched again: fetch[far]; `build --check fetch` does that\n"
+    assert capsys.readouterr().err == said

@@ -135,6 +135,16 @@ def test_a_build_completes_the_lock_and_then_leaves_it_alone(place: Place, hub: 
     assert hub.seen == []
 
 
+def test_a_check_takes_the_stored_files_unless_a_fetch_is_named(place: Place, hub: Hub) -> None:
+    place.ok("build", "config")
+    for asked in ("config", "fetch"):
+        hub.seen.clear()
+        place.ok("build", "--check", asked, "--events", "events")
+        checked = [event["label"] for event in read_events(place.root / "events") if event["type"] == "checked"]
+        assert [label.split("[")[0] for label in checked] == [asked]
+        assert bool(hub.seen) is (asked == "fetch")
+
+
 def test_a_revision_that_moved(place: Place, hub: Hub) -> None:
     place.ok("build", "config")
     repo = hub.repos["org/tiny"]

@@ -13,12 +13,15 @@ from pathlib import Path
 
 import pytest
 
+from llmbuild.canonical import Digest, digest_bytes
 from llmbuild.engine import events
+from llmbuild.engine.executor import TaskFailure
 from llmbuild.engine.scheduler import Status
 from llmbuild.engine.store import Store
 from llmbuild.engine.task import Task
 from llmbuild.errors import ExitCode
 from llmbuild.executors.local import LocalExecutor
+from llmbuild.tasks.kind import Progress
 from tests.helpers.engine_build import build, join_task, text_of, write_task
 from tests.helpers.engine_fixtures import ROOT
 
@@ -40,6 +43,28 @@ def test_workers_build_a_graph(store: Store) -> None:
     assert store.cas.get_bytes(trace.log) == b"writing ['x']\n"
     assert 5 << 20 < trace.peak_rss < 200 << 20
     assert list((store.root / "logs").iterdir()) == []
+
+
+def test_a_blob_that_a_worker_finds_damaged_is_told_and_made_again(store: Store) -> None:
+    class Damage(LocalExecutor):
+        done = False
+
+        def run(self, action: Digest, progress: Progress, lock_fd: int | None = None) -> TaskFailure | None:
+            if store.get_action(action).label == "b" and not self.done:
+                self.done = True
+                path = store.cas.blob_path(digest_bytes(b"1"))
+                path.unlink()
+                path.write_bytes(b"2")
+            return super().run(action, progress, lock_fd)
+
+    told: list[Digest] = []
+    store.cas.on_corrupt = lambda digest, _path: told.append(digest)
+    tasks = [write_task("a", {"x": "1"}), join_task("b", "b", "a")]
+    result, recorder = build(store, tasks, executor=Damage(store))
+    assert text_of(store, result, "b") == "b|1"
+    assert recorder.labels(events.Finished) == ["a", "a", "b"]
+    found = [event.digest for event in recorder.events if isinstance(event, events.CorruptBlob)]
+    assert found == told == [digest_bytes(b"1")]
 
 
 def test_a_failure_of_a_task_comes_back_with_its_exit_code_and_log(store: Store) -> None:
@@ -252,6 +277,19 @@ def test_a_check_starts_from_nothing(store: Store, tmp_path: Path) -> None:
     assert len((tmp_path / "runs").read_text().splitlines()) == 6
     assert list((store.root / "resume").iterdir()) == []
     assert list((store.root / "logs").iterdir()) == []
+
+
+def test_a_worker_that_may_have_no_more_memory_fails_with_a_log(store: Store) -> None:
+    """A real want of memory: the address space of the worker is bounded, and what it asks for beyond that is refused."""
+    result, _ = build(store, [misbehave("memory"), write_task("a", {})], executor=LocalExecutor(store), keep_going=True)
+    failure = result.outcomes["misbehave[memory]"].failure
+    assert failure is not None
+    assert failure.what == "the task ran out of memory"
+    assert "--jobs 1" in (failure.fix or "")
+    assert failure.exit_code == ExitCode.FAILED
+    assert "MemoryError" in failure.log_tail
+    assert "about to misbehave" in failure.log_tail
+    assert result.outcomes["a"].status is Status.RAN
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,11 @@ def _misbehave(job: Job) -> None:
         (job.out / "half").write_text("half")
         time.sleep(60)
         return
+    if way == "memory":
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+        bytearray(4 << 30)
     import sys
 
     sys.stdout.flush()
