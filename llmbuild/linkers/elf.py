@@ -120,7 +120,7 @@ def _run_lld(
             *("-z", "noexecstack", "-z", "defs", "--warn-unresolved-symbols", "--no-as-needed"),
             *arguments,
             *stubs,
-            *tools.flags_of(link),
+            *tools.bare_flags_of(link),
         ],
         scratch,
     )
@@ -182,8 +182,8 @@ def _ndk(triple: Triple) -> Tool | None:
                 fix=f"set it to the NDK's directory, or unset it: {tools.CROSS}",
             )
         system = triple.environment if triple.environment.startswith("android") else triple.system
-        level = system.removeprefix("android").removeprefix("eabi") or str(API_LEVEL)
-        target = f"--target={triple.arch}-linux-android{level}"
+        name = system if system[-1].isdigit() else f"{system}{API_LEVEL}"
+        target = f"--target={triple.arch}-linux-{name}"
         return Tool((str(found[0]), target), "cc", called=f"NDK {_revision(Path(root))} clang {target}")
     return None
 

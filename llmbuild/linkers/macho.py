@@ -58,7 +58,7 @@ def link(link: Mapping[str, Json], objects: Sequence[Path], out: Path, scratch: 
     names = tools.copy_objects(objects, scratch)
     install = ["-install_name", f"@rpath/{name}"]
     # -S: a debug map would name the objects by their full paths and times.
-    flags = tools.flags_of(link)
+    flags = tools.bare_flags_of(link) if tool.kind == "lld" else tools.flags_of(link)
     if tool.kind == "lld":
         (scratch / SYSTEM).write_text(system_stub(), encoding="ascii")
         allowed = [word for symbol in (*symbols.TVM_FFI, *symbols.TVM_RUNTIME) for word in ("-U", f"_{symbol}")]

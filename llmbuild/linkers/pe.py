@@ -88,7 +88,15 @@ def link(link: Mapping[str, Json], objects: Sequence[Path], out: Path, scratch: 
             f"/out:{name}",
             *(*names, *imports, *flags),
         ]
-        tools.run(tool, arguments, scratch, fix="the objects may call only functions of TVM and of Windows' C runtime")
+        # Both would add the words of these variables to the command.
+        environment = {"LINK": "", "_LINK_": ""}
+        tools.run(
+            tool,
+            arguments,
+            scratch,
+            environment,
+            fix="the objects may call only functions of TVM and of Windows' C runtime",
+        )
     elif tool.kind == "zig":
         driver = ["-target", f"{triple.arch}-windows-gnu", "-shared", "-s", "-nostdlib", "-rtlib=compiler-rt"]
         environment = {**tools.zig_environment(scratch), "SOURCE_DATE_EPOCH": "0"}

@@ -105,6 +105,14 @@ def flags_of(link: Mapping[str, Json]) -> list[str]:
     return [str(flag) for flag in flags]
 
 
+def bare_flags_of(link: Mapping[str, Json]) -> list[str]:
+    """The same for a linker that no compiler drives: `-Wl,-z,now` is `-z now`, so that one target file does for both."""
+    found: list[str] = []
+    for flag in flags_of(link):
+        found += flag.removeprefix("-Wl,").split(",") if flag.startswith("-Wl,") else [flag]
+    return found
+
+
 def asked_for(linker: Json) -> str | None:
     """Why no other tool was taken: the target's own words."""
     return None if linker is None else f"the target's link.linker is '{linker}', which is not here"

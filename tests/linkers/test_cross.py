@@ -194,6 +194,25 @@ def test_a_function_that_nothing_provides_is_found(triple: str, objects: Any, tm
     assert str(tmp_path) not in str(caught.value)
 
 
+def test_flags_for_a_compiler_do_for_a_linker(objects: Any, tmp_path: Path) -> None:
+    triple = "aarch64-unknown-linux-gnu"
+    path = linked(objects(triple), triple, tmp_path, linker="lld", flags=["-Wl,-z,now", "-Wl,-soname,own.so"])
+    library = lief.ELF.parse(str(path))
+    assert library is not None
+    assert library.get(lief.ELF.DynamicEntry.TAG.SONAME).name == "own.so"  # type: ignore[union-attr]
+    assert lief.ELF.DynamicEntryFlags.FLAG.BIND_NOW in library.get(lief.ELF.DynamicEntry.TAG.FLAGS).flags  # type: ignore[union-attr]
+
+
+def test_variables_of_the_environment_add_nothing(
+    objects: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    triple = "x86_64-pc-windows-msvc"
+    plain = linked(objects(triple), triple, tmp_path / "a").read_bytes()
+    monkeypatch.setenv("LINK", "/base:0x190000000")
+    monkeypatch.setenv("_LINK_", "/debug")
+    assert linked(objects(triple), triple, tmp_path / "b").read_bytes() == plain
+
+
 def test_a_library_made_by_lld_runs(objects: Any, tmp_path: Path) -> None:
     import numpy as np
     import tvm
