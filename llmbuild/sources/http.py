@@ -275,15 +275,26 @@ def _open(url: str, headers: Mapping[str, str], credentials: Mapping[str, str]) 
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:
-    parts = urllib.parse.urlsplit(url)
-    return parts.scheme, parts.hostname, parts.port
+    try:
+        parts = urllib.parse.urlsplit(url)
+        return parts.scheme, parts.hostname, parts.port
+    except ValueError as error:
+        raise FetchError("is not a URL that can be fetched", where=_bare(url), why=str(error)) from error
+
+
+def _bare(url: str) -> str:
+    """What `shown` does, of what cannot be taken apart."""
+    return url.partition("?")[0].rpartition("@")[2]
 
 
 def _redirected(here: str, location: str | None) -> str:
     if location is None:
         raise FetchError("cannot be downloaded", where=shown(here), why="the server redirects to nowhere")
-    there = urllib.parse.urljoin(here, location)
-    schemes = (urllib.parse.urlsplit(here).scheme, urllib.parse.urlsplit(there).scheme)
+    try:
+        there = urllib.parse.urljoin(here, location)
+        schemes = (urllib.parse.urlsplit(here).scheme, urllib.parse.urlsplit(there).scheme)
+    except ValueError as error:
+        raise FetchError("cannot be downloaded", where=shown(here), why=f"it redirects to no URL: {error}") from error
     if schemes[1] not in ("http", "https") or schemes == ("https", "http"):
         raise FetchError(
             "cannot be downloaded", where=shown(here), why=f"it redirects from {schemes[0]} to {schemes[1]}"
