@@ -114,7 +114,7 @@ def merge_runs(source, source_indices, values, indices, rows, columns, p):
                     key: T.let[T.int32] = ordered(source[by, at])
                     low[0] = T.min(other, columns)
                     high[0] = T.min(other + T.shift_left(TILE, p), columns)
-                    for _ in T.serial(p + (TILE_BITS + 1)):
+                    for _step in T.serial(p + (TILE_BITS + 1)):
                         if low[0] < high[0]:
                             middle: T.let[T.int32] = T.shift_right(low[0] + high[0], 1)
                             found: T.let[T.int32] = ordered(source[by, middle])
@@ -155,9 +155,9 @@ def argsort_kernel() -> Any:
         spare_indices = T.match_buffer(spare_indices_handle, (rows, columns), "int32")
         # These loops run on the host, around launches.  They stand for conditions too, inside which TVM's pass for
         # barriers would not place one.
-        for _ in T.serial(1 - merges(columns) % 2):
+        for _once in T.serial(1 - merges(columns) % 2):
             sort_tiles(source, values, indices, rows, columns)
-        for _ in T.serial(merges(columns) % 2):
+        for _once in T.serial(merges(columns) % 2):
             sort_tiles(source, spare_values, spare_indices, rows, columns)
             merge_runs(spare_values, spare_indices, values, indices, rows, columns, 0)
         for pair in T.serial(merges(columns) // 2):
