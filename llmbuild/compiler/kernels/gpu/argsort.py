@@ -153,15 +153,16 @@ def argsort_kernel() -> Any:
         indices = T.match_buffer(indices_handle, (rows, columns), "int32")
         spare_values = T.match_buffer(spare_values_handle, (rows, columns), "float32")
         spare_indices = T.match_buffer(spare_indices_handle, (rows, columns), "int32")
-        # These loops run on the host, around launches.  They stand for conditions too, inside which TVM's pass for
-        # barriers would not place one.
-        for _once in T.serial(1 - merges(columns) % 2):
+        # These loops run on the host, around launches.  The inner ones are conditions: within an `if`, TVM's pass for
+        # barriers would refuse to place one.
+        for _even in T.serial(1 - merges(columns) % 2):
             sort_tiles(source, values, indices, rows, columns)
-        for _once in T.serial(merges(columns) % 2):
+        for _odd in T.serial(merges(columns) % 2):
             sort_tiles(source, spare_values, spare_indices, rows, columns)
-            merge_runs(spare_values, spare_indices, values, indices, rows, columns, 0)
-        for pair in T.serial(merges(columns) // 2):
-            merge_runs(values, indices, spare_values, spare_indices, rows, columns, merges(columns) % 2 + pair * 2)
-            merge_runs(spare_values, spare_indices, values, indices, rows, columns, merges(columns) % 2 + pair * 2 + 1)
+        for p in T.serial(MAX_MERGES):
+            for _even in T.serial(T.Select(p < merges(columns), 1 - (merges(columns) - p) % 2, 0)):
+                merge_runs(values, indices, spare_values, spare_indices, rows, columns, p)
+            for _odd in T.serial(T.Select(p < merges(columns), (merges(columns) - p) % 2, 0)):
+                merge_runs(spare_values, spare_indices, values, indices, rows, columns, p)
 
     return argsort
