@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmbuild.cli.common import add_file, find_manifest
-from llmbuild.errors import ExitCode, LlmbuildError, UsageError, did_you_mean
+from llmbuild.errors import ExitCode, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from llmbuild.canonical import Digest
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
             new.toolchain = locking.toolchain_of(observed)
     finally:
         store.close()
-    _keep_linkers(new, old, project, observed, toolchain)
+    _keep_tools(new, old, project, toolchain)
     found = differences(old, new)
     exists = (Path(project.root) / LOCK_FILE).exists()
     if not args.check and (new.to_toml() != old.to_toml() or not exists):
@@ -134,25 +134,21 @@ def _keep_others(new: Lock, old: Lock, project: Project) -> None:
             new.sources[key] = pin
 
 
-def _keep_linkers(new: Lock, old: Lock, project: Project, observed: Observed, toolchain: Toolchain) -> None:
-    """Keep what the lock has of linkers that are not on this machine, and say so on standard error."""
+def _keep_tools(new: Lock, old: Lock, project: Project, toolchain: Toolchain) -> None:
+    """Keep what the lock has of tools of platforms that are not on this machine, and say so on standard error."""
     from llmbuild.cli.machine import Machine
     from llmbuild.cli.plan import print_notes
 
     machine = Machine(toolchain)
-    absent: dict[str, list[str]] = {}
+    absent: dict[tuple[str, str], list[str]] = {}
     for name in dict.fromkeys(cell.platform for cell in project.matrix):
-        if name in observed.linkers:
-            continue
-        kept = old.toolchain.get(tool := f"linker {name}")
-        if kept is not None:
-            new.toolchain[tool] = kept
-        try:
-            machine.linker(project.platforms[name].link, project.platforms[name].artifact)
-        except LlmbuildError as error:
+        for tool, error in machine.absent(project.platforms[name]):
+            kept = old.toolchain.get(f"{tool} {name}")
+            if kept is not None:
+                new.toolchain[f"{tool} {name}"] = kept
             why = f"{'not recorded' if kept is None else 'kept as it was locked'}, it is not on this machine: {error.what}"
-            absent.setdefault(f"{why} ({error.fix})" if error.fix else why, []).append(name)
-    print_notes(f"the linker of {', '.join(names)} is {why}" for why, names in absent.items())
+            absent.setdefault((tool, f"{why} ({error.fix})" if error.fix else why), []).append(name)
+    print_notes(f"the {tool} of {', '.join(names)} is {why}" for (tool, why), names in absent.items())
 
 
 def _pin_all(

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from llmbuild.canonical import Digest, Json, digest_json
 from llmbuild.cli.toolchain import Toolchain
 from llmbuild.errors import LlmbuildError, ToolchainError
 from llmbuild.manifest.resolved import Platform, Project
+from llmbuild.plan.observed import DEVICE_TOOL
 
 # What gives TVM a code generator that its wheel has not, by device kind.
 _PROVIDED_BY: Mapping[str, str] = {
@@ -27,6 +29,7 @@ class Machine:
     def __init__(self, toolchain: Toolchain) -> None:
         self._toolchain = toolchain
         self._linkers: dict[Digest, str | LlmbuildError] = {}
+        self._devices: dict[Digest, str | LlmbuildError | None] = {}
 
     def missing_tools(self, tools: Sequence[Mapping[str, str]]) -> Iterator[LlmbuildError]:
         """One error for each command that is not on PATH; `install` is the command that brings it, "" if nobody said."""
@@ -55,7 +58,31 @@ class Machine:
     def missing_for_device(self, compile_part: Mapping[str, Json]) -> list[LlmbuildError]:
         """Everything that code for the device needs and that is not here."""
         generator = self.missing_generator(compile_part)
-        return [] if generator is None else [generator]
+        if generator is not None:
+            return [generator]
+        try:
+            self.device_compiler(compile_part)
+        except LlmbuildError as error:
+            return [error]
+        return []
+
+    def device_compiler(self, compile_part: Mapping[str, Json]) -> str | None:
+        """The identity of what compiles the device's code; None where TVM does it alone or leaves it to the driver.
+
+        Raises a LlmbuildError when there is none.
+        """
+        from llmbuild.compiler.devices import device_tool
+
+        key = digest_json(compile_part)
+        if key not in self._devices:
+            try:
+                self._devices[key] = device_tool(compile_part)
+            except LlmbuildError as error:
+                self._devices[key] = error
+        found = self._devices[key]
+        if isinstance(found, LlmbuildError):
+            raise found
+        return found
 
     def linker(self, link: Mapping[str, Json], artifact: str) -> str:
         """The identity of the tool that links; raises a LlmbuildError when there is none."""
@@ -72,6 +99,17 @@ class Machine:
             raise found
         return found
 
+    def absent(self, platform: Platform) -> Iterator[tuple[str, LlmbuildError]]:
+        """The tools of a platform that are not here, as a lock file calls them, with what brings them."""
+        try:
+            self.linker(platform.link, platform.artifact)
+        except LlmbuildError as error:
+            yield "linker", error
+        try:
+            self.device_compiler(platform.compile)
+        except LlmbuildError as error:
+            yield DEVICE_TOOL, error
+
 
 _DEVICES = frozenset({"llvm", "cuda", "rocm", "opencl", "vulkan", "metal", "webgpu"})
 
@@ -82,12 +120,20 @@ def device_kind(compile_part: Mapping[str, Json]) -> str:
     return str(device["kind"]) if isinstance(device, Mapping) else "llvm"
 
 
-def find_linkers(project: Project, machine: Machine, errors: list[LlmbuildError]) -> dict[str, str]:
-    """The linker's identity of each platform in the matrix; what the platforms lack is added to `errors`.
+@dataclass(frozen=True, slots=True)
+class PlatformTools:
+    """By platform: what links, and what compiles the device's code where that is a tool of its own."""
+
+    linkers: dict[str, str] = field(default_factory=dict)
+    devices: dict[str, str] = field(default_factory=dict)
+
+
+def find_tools(project: Project, machine: Machine, errors: list[LlmbuildError]) -> PlatformTools:
+    """The tools of each platform in the matrix; what the platforms lack is added to `errors`.
 
     An error that several platforms share is said once, with their names.
     """
-    found: dict[str, str] = {}
+    found = PlatformTools()
     lacking: dict[str, tuple[LlmbuildError, list[str]]] = {}
     for name in dict.fromkeys(cell.platform for cell in project.matrix):
         for error in _examine(name, project.platforms[name], machine, found):
@@ -99,11 +145,15 @@ def find_linkers(project: Project, machine: Machine, errors: list[LlmbuildError]
     return found
 
 
-def _examine(name: str, platform: Platform, machine: Machine, found: dict[str, str]) -> Iterator[LlmbuildError]:
+def _examine(name: str, platform: Platform, machine: Machine, found: PlatformTools) -> Iterator[LlmbuildError]:
     yield from machine.missing_tools(platform.tools)
-    yield from machine.missing_for_device(platform.compile)
+    missing = machine.missing_for_device(platform.compile)
+    yield from missing
+    compiler = None if missing else machine.device_compiler(platform.compile)
+    if compiler is not None:
+        found.devices[name] = compiler
     try:
-        found[name] = machine.linker(platform.link, platform.artifact)
+        found.linkers[name] = machine.linker(platform.link, platform.artifact)
     except LlmbuildError as error:
         yield error
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from llmbuild.canonical import Digest, Json, canonical_json, digest_json
 from llmbuild.cli.common import STATE_DIR
-from llmbuild.cli.machine import Machine, find_linkers
+from llmbuild.cli.machine import Machine, find_tools
 from llmbuild.cli.toolchain import Toolchain
 from llmbuild.engine import files
 from llmbuild.engine.store import Store
@@ -144,10 +144,10 @@ def observe_world(
     errors: list[LlmbuildError] = []
     sources, adapters, presets = _sources(project, store, lock, offline, resolve, errors)
     tools, source_files = _tools(kinds, toolchain, errors)
-    linkers = find_linkers(project, Machine(toolchain), errors if lacking is None else lacking)
+    of_platforms = find_tools(project, Machine(toolchain), errors if lacking is None else lacking)
     if errors:
         raise errors[0] if len(errors) == 1 else MultiError(errors)
-    return Observed(sources, tools, linkers, adapters, presets, source_files)
+    return Observed(sources, tools, of_platforms.linkers, adapters, presets, source_files, devices=of_platforms.devices)
 
 
 def expand_world(project: Project, observed: Observed) -> tuple[Task, ...]:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from llmbuild.canonical import digest_bytes
-from llmbuild.cli.machine import Machine, find_linkers
+from llmbuild.canonical import Json, digest_bytes
+from llmbuild.cli.machine import Machine, find_tools
 from llmbuild.cli.main import main
 from llmbuild.cli.targets import examine
 from llmbuild.cli.toolchain import Toolchain
-from llmbuild.errors import ExitCode, LlmbuildError
+from llmbuild.errors import ExitCode, LlmbuildError, ToolchainError
 from llmbuild.manifest.load import load
 from llmbuild.targets import load_target
+from tests.helpers import plans
 from tests.helpers.checkpoints import cached_checkpoint
 
 VULKAN = "TVM has no code generator for vulkan"
@@ -67,8 +69,8 @@ def test_what_was_found_is_remembered_for_the_same_tvm(tmp_path: Path, monkeypat
 def lacking(place: Path, text: str) -> tuple[Mapping[str, str], list[LlmbuildError]]:
     model = '[models.a]\npreset = "Llama-2-7B"\n'
     errors: list[LlmbuildError] = []
-    found = find_linkers(load(place / "buildfile.toml", model + text).project, Machine(Toolchain(Names())), errors)
-    return found, errors
+    found = find_tools(load(place / "buildfile.toml", model + text).project, Machine(Toolchain(Names())), errors)
+    return found.linkers, errors
 
 
 def test_a_missing_code_generator_is_said_once_with_its_platforms(
@@ -119,7 +121,7 @@ def test_plan_and_build_fail_with_the_same_words_before_anything_runs(
     for command in (["plan"], ["build"]):
         assert main([*command, "--cache-dir", str(tmp_path / "store")]) == ExitCode.TOOLCHAIN
         captured = capsys.readouterr()
-        said.append([line for line in captured.err.splitlines() if not line.startswith("note:")])
+        said.append(captured.err[captured.err.index("error: ") :].splitlines())
         assert not captured.out
     assert said[0] == said[1]
     assert said[0][0] == f"error: platform x86_64-linux-vulkan: {VULKAN}"
@@ -145,3 +147,40 @@ def test_targets_says_what_is_missing_and_what_brings_it(capsys: pytest.CaptureF
     [value] = json.loads(capsys.readouterr().out)
     assert value["ready"] == []
     assert value["missing"][0]["what"] == VULKAN
+
+
+CUDA = '[[build]]\nquantizations = ["q4f16_1"]\nplatforms = ["x86_64-linux-cuda", "x86_64-linux-cpu"]\n'
+
+
+def test_the_device_compiler_is_found_and_is_in_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def device_tool(part: Mapping[str, Json]) -> str | None:
+        asked.append(part)
+        return "nvcc 13.0.88" if "archs" in part else None
+
+    monkeypatch.setattr("llmbuild.compiler.devices.device_tool", device_tool)
+    project = load(tmp_path / "buildfile.toml", '[models.a]\npreset = "Llama-2-7B"\n' + CUDA).project
+    found = find_tools(project, Machine(Toolchain(Names())), errors := [])
+    assert (found.devices, errors) == ({"x86_64-linux-cuda": "nvcc 13.0.88"}, [])
+    assert len(asked) == 2
+    world = dataclasses.replace(plans.observed(project), devices=found.devices)
+    lowers = {task.platform: task for task in plans.tasks_of(project, world) if task.kind == "lower"}
+    assert lowers["x86_64-linux-cuda"].tools["device compiler"] == "nvcc 13.0.88"
+    assert "device compiler" not in lowers["x86_64-linux-cpu"].tools
+
+
+def test_a_missing_device_compiler_is_said_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def device_tool(part: Mapping[str, Json]) -> str | None:
+        if "archs" in part:
+            raise ToolchainError("there is no CUDA compiler", fix="`pip install 'llmbuild[cuda]'`")
+        return None
+
+    monkeypatch.setattr("llmbuild.compiler.devices.device_tool", device_tool)
+    _, [error] = lacking(tmp_path, CUDA)
+    assert (error.where, error.what) == ("platform x86_64-linux-cuda", "there is no CUDA compiler")
+    examined = examine(load_target("x86_64-linux-cuda"), Machine(Toolchain(Names())))
+    assert examined.ready == ()
+    assert examined.status() == ["not here: there is no CUDA compiler", "  `pip install 'llmbuild[cuda]'`"]
