@@ -12,6 +12,7 @@ import heapq
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -354,9 +355,6 @@ class Scheduler:
 
 def _uses(build: Build) -> dict[str, Use]:
     """How many tasks of each kind had a result and how many had to run, as far as they ended well."""
-    uses: dict[str, Use] = {}
-    for label, outcome in build.outcomes.items():
-        if outcome.status in (Status.RAN, Status.CACHED):
-            kind = build.nodes[label].task.kind
-            uses[kind] = uses.get(kind, Use()) + (Use(misses=1) if outcome.status is Status.RAN else Use(hits=1))
-    return uses
+    ended = Counter((build.nodes[label].task.kind, outcome.status) for label, outcome in build.outcomes.items())
+    kinds = sorted({kind for kind, status in ended if status in (Status.RAN, Status.CACHED)})
+    return {kind: Use(ended[kind, Status.CACHED], ended[kind, Status.RAN]) for kind in kinds}
