@@ -55,12 +55,14 @@ def user_directory(file: Path | None) -> Path:
 class Examined:
     """A target with what this machine offers: the tool for each artifact, or the error that says how to get it.
 
-    `general` are the errors that stand in the way of every artifact.
+    `compiler` is what compiles the device's code, where that is a tool of its own; `general` are the errors that stand in the
+    way of every artifact.
     """
 
     target: Target
     compile_part: Mapping[str, Json] | None
     tools: Mapping[str, str]
+    compiler: str | None
     general: tuple[LlmbuildError, ...]
     linking: tuple[LlmbuildError, ...]
 
@@ -96,6 +98,7 @@ class Examined:
             "system-lib-prefix": target.system_lib_prefix,
             "ready": list(self.ready),
             "tools": self.tools,
+            "device-compiler": self.compiler,
             "missing": [{"what": error.what, "why": error.why, "fix": error.fix} for error in self.missing],
         }
 
@@ -107,6 +110,8 @@ class Examined:
         if self.compile_part is not None:
             lines += [f"  {part:<9} {json.dumps(value)}" for part, value in self.compile_part.items()]
         lines.append(f"  computes  in {', '.join(dtype for dtype in target.dtypes if target.can_compute(dtype))}")
+        if self.compiler is not None:
+            lines.append(f"  code      by {self.compiler}")
         for dtype, features in target.features.items():
             lines.append(f"  {dtype:<9} needs {', '.join(features)} where it runs")
         if target.system_lib_prefix:
@@ -126,10 +131,12 @@ class Examined:
 def examine(target: Target, machine: Machine) -> Examined:
     """Look for what a target needs, without building anything."""
     general = list(machine.missing_tools([{"command": tool.command, "install": tool.install} for tool in target.tools]))
-    compile_part = None
+    compile_part, compiler = None, None
     try:
         compile_part = target.compile_part()
-        general += machine.missing_for_device(compile_part)
+        lacking = machine.missing_for_device(compile_part)
+        general += lacking
+        compiler = None if lacking else machine.device_compiler(compile_part)
     except ToolchainError as error:
         general.append(error)
     tools = {}
@@ -140,7 +147,7 @@ def examine(target: Target, machine: Machine) -> Examined:
         except LlmbuildError as error:
             if str(error) not in map(str, linking):
                 linking.append(error)
-    return Examined(target, compile_part, tools, tuple(general), tuple(linking))
+    return Examined(target, compile_part, tools, compiler, tuple(general), tuple(linking))
 
 
 def _table(found: Sequence[Examined]) -> str:

@@ -165,6 +165,9 @@ def test_the_device_compiler_is_found_and_is_in_the_key(tmp_path: Path, monkeypa
     assert (found.devices, errors) == ({"x86_64-linux-cuda": "nvcc 13.0.88"}, [])
     assert len(asked) == 2
     world = dataclasses.replace(plans.observed(project), devices=found.devices)
+    examined = examine(load_target("x86_64-linux-cuda"), Machine(Toolchain(Names())))
+    assert examined.compiler == "nvcc 13.0.88"
+    assert "code      by nvcc 13.0.88" in examined.in_full()
     lowers = {task.platform: task for task in plans.tasks_of(project, world) if task.kind == "lower"}
     assert lowers["x86_64-linux-cuda"].tools["device compiler"] == "nvcc 13.0.88"
     assert "device compiler" not in lowers["x86_64-linux-cpu"].tools
