@@ -1,0 +1,85 @@
+"""A pytest plugin that records the errors which tests provoke: each LlmbuildError or TaskFailure that is made, and where.
+
+`python -m pytest -p tests.helpers.provoked TESTS` writes one JSON line for each to the file that $LLMBUILD_PROVOKED names.
+Paths, ports and process ids are replaced by fixed ones, so that the lines of two runs are equal.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from llmbuild import errors
+from llmbuild.engine.executor import TaskFailure
+
+ROOT = Path(__file__).parent.parent.parent
+PACKAGE = ROOT / "llmbuild"
+_made: list[tuple[errors.LlmbuildError | TaskFailure, str, str]] = []
+
+
+def _recording(kind: type) -> None:
+    """From now on each object of this kind is kept, with the place in llmbuild that makes it."""
+    first = kind.__init__
+
+    def record(self: Any, *args: Any, **kwargs: Any) -> None:
+        first(self, *args, **kwargs)
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and frame.f_code.co_name == "__init__" and frame.f_code.co_filename == errors.__file__:
+            frame = frame.f_back
+        if frame is not None and frame.f_code.co_filename.startswith(f"{PACKAGE}{os.sep}"):
+            file = Path(frame.f_code.co_filename).relative_to(PACKAGE).as_posix()
+            _made.append((self, file, frame.f_code.co_qualname))
+
+    kind.__init__ = record  # type: ignore[misc]
+
+
+def pytest_configure() -> None:
+    _recording(errors.LlmbuildError)
+    _recording(TaskFailure)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    _made.clear()
+    yield
+    fixed = _Fixed(item)
+    with Path(os.environ["LLMBUILD_PROVOKED"]).open("a", encoding="utf-8") as out:
+        # What a caller adds to an error, such as its place, is there by now.
+        for error, file, function in _made:
+            if isinstance(error, errors.MultiError):
+                continue
+            message = {part: fixed(getattr(error, part)) for part in ("what", "where", "why", "fix")}
+            site = {"test": item.nodeid, "file": file, "function": function}
+            out.write(json.dumps({**site, **message}) + "\n")
+    _made.clear()
+
+
+class _Fixed:
+    """Replaces what is another one in each run."""
+
+    def __init__(self, item: pytest.Item) -> None:
+        base = str(item.config._tmp_path_factory.getbasetemp())  # type: ignore[attr-defined]
+        self._replaced = [
+            (rf"{re.escape(base)}/(?:popen-gw\d+/)?[^/\s'`\":]+", "/project"),
+            (re.escape(str(ROOT)), "/llmbuild"),
+            (re.escape(sys.prefix), "/python"),
+            (r"\b(127\.0\.0\.1|localhost):\d{4,5}\b", r"\1:8000"),
+            (r"\bprocess \d+\b", "process 4242"),
+            (r"/tmp/tmp\w+", "/tmp/scratch"),
+            (r"0x[0-9a-f]{12}", "0x7f0000000000"),
+            (r"\bscratch/[\w-]+", "scratch/x"),
+        ]
+
+    def __call__(self, text: str | None) -> str | None:
+        if text is not None:
+            for pattern, instead in self._replaced:
+                text = re.sub(pattern, instead, text)
+        return text

