@@ -1,7 +1,7 @@
 """CUDA's compiler as a library, NVRTC, from Python wheels: machine code for one architecture at a time.
 
-`pip install 'llmbuild[cuda]'` brings the four wheels: the compiler, headers (of the runtime and of CCCL), and nvFatbin,
-which packs the code for several architectures into one fat binary.  No driver, no GPU and no C++ compiler are needed.
+`pip install 'llmbuild[cuda]'` brings the wheels: the compiler, headers (of the runtime, its crt and CCCL), and nvFatbin, which
+packs the code for several architectures into one fat binary.  No driver, no GPU and no C++ compiler are needed.
 The interface is that of nvrtc.h and nvFatbin.h, called through ctypes.
 """
 
@@ -21,10 +21,10 @@ from llmbuild.errors import ToolchainError
 
 INSTALL = "`pip install 'llmbuild[cuda]'`"
 
-FLAGS = ("--use_fast_math", "-std=c++17", "-default-device", "--device-int128", "--disable-warnings")
+FLAGS = ("--use_fast_math", "-std=c++17", "--device-int128", "--disable-warnings")
 """The same code generation as by nvcc with its flags; -O3 is NVRTC's default."""
 
-_DISTRIBUTIONS = ("nvidia-cuda-nvrtc", "nvidia-cuda-runtime", "nvidia-cuda-cccl", "nvidia-nvfatbin")
+_DISTRIBUTIONS = ("nvidia-cuda-nvrtc", "nvidia-cuda-runtime", "nvidia-cuda-crt", "nvidia-cuda-cccl", "nvidia-nvfatbin")
 
 # Headers of the host, and what they would have declared.
 _HOST_HEADERS = ("#include <cuda.h>",)
@@ -37,7 +37,7 @@ _PREAMBLE = """#include <cuda/std/limits>
 
 @dataclass(frozen=True, slots=True)
 class Nvrtc:
-    """The wheels' compiler; `versions` of the four distributions that take part, in their order."""
+    """The wheels' compiler; `versions` of the distributions that take part, in their order."""
 
     versions: tuple[str, ...]
     root: Path
@@ -49,7 +49,7 @@ class Nvrtc:
 
     @property
     def identity(self) -> str:
-        return "nvrtc {} (runtime {}, cccl {}, nvfatbin {})".format(*self.versions)
+        return "nvrtc {} (runtime {}, crt {}, cccl {}, nvfatbin {})".format(*self.versions)
 
     @property
     def archs(self) -> tuple[str, ...]:
