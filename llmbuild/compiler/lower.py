@@ -21,7 +21,7 @@ from llmbuild.compiler.devices import prepare, require_machine_code
 from llmbuild.compiler.kernels import kernels_for
 from llmbuild.compiler.passes.annotate import variable_bounds
 from llmbuild.compiler.pipeline import Plan, pipeline
-from llmbuild.errors import InputError, UsageError, Where
+from llmbuild.errors import InputError, ToolchainError, UsageError, Where
 from llmbuild.models import build, registry
 from llmbuild.models.family import ModelConfig, Overrides
 from llmbuild.quantization.layers import GenericKernels
@@ -58,16 +58,19 @@ def lower(
     system_lib_prefix: str | None,
     out: Path,
     stock: Collection[str] = (),
+    cuda_graph: bool = False,
 ) -> Mapping[str, Any]:
     """Compile and write the objects into `out`; returns the metadata record.
 
     `config` holds the fields of mlc-chat-config.json that compilation reads.  With `system_lib` the objects register
     themselves under the prefix when the program starts (for archives); otherwise they are for a shared object.
-    `stock` names what a CPU library leaves to TVM ("linears", "attention"): benchmarks compare with it.
+    `stock` names what a CPU library leaves to TVM ("linears", "attention"): benchmarks compare with it.  With `cuda_graph`
+    a CUDA library records its steps as CUDA graphs; on other devices it has no meaning.
     Raises InputError for a configuration that no library can be made from, ToolchainError when the device's compiler is
     missing or fails.
     """
     device, target = resolve_target(compile_part)
+    require_code_generator(device)
     family = registry.family(str(config["model_type"]))
     model_config = configure(config, overrides)
     print(
@@ -76,14 +79,23 @@ def lower(
     model = build.export(model_config, family, scheme, GenericKernels() if "linears" in stock else kernels_for(device))
     metadata = metadata_record(config, model_config, scheme, model)
     module = model.module
-    plan = Plan(device, target, model.kv_cache, variable_bounds(model_config), metadata, frozenset(stock))
+    plan = Plan(
+        device,
+        target,
+        model.kv_cache,
+        variable_bounds(model_config),
+        metadata,
+        frozenset(stock),
+        cuda_graph and device == "cuda",
+    )
     if system_lib:
         # The attribute alone makes a system library.  relax.build's own flag would read it back, which fails in this
         # release of TVM for texts of fewer than 8 bytes.
         module = module.with_attrs({"system_lib_prefix": system_lib_prefix or ""})
+    # Common subexpression elimination leaves variables undefined in host code (this release of TVM).
+    settings = {"tirx.disable_cse_tir": True, "relax.backend.use_cuda_graph": plan.cuda_graph}
     with prepare(compile_part):
-        # Common subexpression elimination leaves variables undefined in host code (this release of TVM).
-        with target, tvm.transform.PassContext(config={"tirx.disable_cse_tir": True}):
+        with target, tvm.transform.PassContext(config=settings):
             executable = relax.build(module, target=target, relax_pipeline=pipeline(plan), system_lib=False)
         _export(executable, out)
     require_machine_code(compile_part, out / "devc.o")
@@ -91,6 +103,16 @@ def lower(
     for name, size in metadata["memory_usage"].items():
         print(f"memory of {name}: {size / 2**20:.1f} MiB")
     return metadata
+
+
+def require_code_generator(device: str) -> None:
+    """Raise ToolchainError where this build of TVM writes no code for the device kind."""
+    if device != "cpu" and tvm.get_global_func(f"target.build.{device}", allow_missing=True) is None:
+        raise ToolchainError(
+            f"this build of TVM writes no code for {device}",
+            why="it was built without that code generator, as the wheels on PyPI are for vulkan",
+            fix=f"install a TVM of the same release that was built with {device.upper()}",
+        )
 
 
 def configure(config: Mapping[str, Json], overrides: Mapping[str, Json]) -> ModelConfig:

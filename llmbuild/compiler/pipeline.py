@@ -13,6 +13,7 @@ import tvm
 from tvm import relax
 
 from llmbuild.compiler.passes.annotate import AnnotateForMemoryPlanning
+from llmbuild.compiler.passes.cuda_graph import AnnotateForCudaGraph, RewriteForCudaGraph
 from llmbuild.compiler.passes.embedding_allocator import AttachEmbeddingAllocator
 from llmbuild.compiler.passes.kv_cache import AttachKVCache
 from llmbuild.compiler.passes.logits import AttachLogitProcessors
@@ -36,6 +37,8 @@ class Plan:
     metadata: dict[str, Any]
     stock: frozenset[str] = frozenset()
     """Parts of a CPU library left to TVM, for comparison: "linears", "attention"."""
+    cuda_graph: bool = False
+    """Whether steps are recorded as CUDA graphs (only on CUDA)."""
 
 
 def passes(plan: Plan) -> list[Any]:
@@ -50,6 +53,7 @@ def passes(plan: Plan) -> list[Any]:
         AttachRowMoves(plan.device, plan.kv_cache.dtype),
         AttachSampling(plan.device),
         AnnotateForMemoryPlanning(plan.bounds),
+        *([AnnotateForCudaGraph()] if plan.cuda_graph else []),
         tvm.tirx.transform.BindTarget(plan.target),
         # From operators to TIR functions.
         relax.backend.DispatchSampling(),
@@ -70,6 +74,7 @@ def passes(plan: Plan) -> list[Any]:
         transform.CallTIRRewrite(),
         transform.StaticPlanBlockMemory(),
         AttachMetadata(plan.metadata),
+        *([RewriteForCudaGraph()] if plan.cuda_graph else []),
         transform.LowerAllocTensor(),
         transform.KillAfterLastUse(),
         transform.LowerRuntimeBuiltin(),

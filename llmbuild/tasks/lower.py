@@ -37,6 +37,8 @@ def run(job: Job) -> None:
     params = job.params
     scheme, overrides, target = params["scheme"], params["overrides"], params["target"]
     assert isinstance(scheme, dict) and isinstance(overrides, dict) and isinstance(target, dict)
+    opt = params["opt"] or {}
+    assert isinstance(opt, dict)
     config = json.loads(job.inputs["config"].read_text(encoding="utf-8"))
     template = params["system-lib-prefix"]
     prefix = None if template is None else fill(str(template), model_type=str(config["model_type"]))
@@ -49,13 +51,14 @@ def run(job: Job) -> None:
         system_lib=bool(params["system-lib"]),
         system_lib_prefix=prefix,
         out=job.out,
+        cuda_graph=opt.get("cudagraph") is True,
     )
     beside = {"system_lib_prefix": prefix or None, "requires": params["requires"] or None}
     record = {**metadata, **{key: value for key, value in beside.items() if value is not None}}
     (job.out / "metadata.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    asked = sorted(name for name, value in dict(params["opt"] or {}).items() if value)  # type: ignore[arg-type]
+    asked = sorted(name for name, value in opt.items() if value not in (False, "NONE") and name != "cudagraph")
     if asked:
-        print(f"optimization flags without effect on this target: {', '.join(asked)}")
+        print(f"optimization flags without effect, for this build of TVM has no such library: {', '.join(asked)}")
     job.progress(1, 1, "libraries")
 
 
