@@ -37,20 +37,28 @@ class GpuKernels:
     def group_linear(
         self, x: nn.Tensor, q_weight: nn.Tensor, q_scale: nn.Tensor, scheme: Scheme, n: Any, k: int, out_dtype: str
     ) -> nn.Tensor:
-        """x @ w^T for a packed w [n, k].  A [k, n] layout is unpacked as such: then neighbours along n are neighbours in
-        memory, which is how threads should read it."""
+        """x @ w^T for a packed w [n, k]."""
 
         def compute(x: te.Tensor, words: te.Tensor, scales: te.Tensor) -> te.Tensor:
-            def element(i: Any, j: Any) -> Any:
-                return dequantized_element(words, scales, scheme, i, j)
-
-            if scheme.layout == "KN":
-                weight = te.compute((k, n), lambda j, i: element(i, j), name="dequantize")
-                return product(x, lambda i, j: weight[j, i], n, out_dtype)
-            weight = te.compute((n, k), element, name="dequantize")
-            return product(x, lambda i, j: weight[i, j], n, out_dtype)
+            return packed_product(x, words, scales, scheme, n, k, out_dtype)
 
         return op.tensor_expr_op(compute, "dequantize_matmul", [x, q_weight, q_scale], attrs=ATTRIBUTES)
+
+
+def packed_product(
+    x: te.Tensor, words: te.Tensor, scales: te.Tensor, scheme: Scheme, n: Any, k: int, out_dtype: str
+) -> te.Tensor:
+    """The product with a packed weight, as two stages.  A [k, n] layout is unpacked as such: then neighbours along n are
+    neighbours in memory, which is how threads should read it."""
+
+    def element(i: Any, j: Any) -> Any:
+        return dequantized_element(words, scales, scheme, i, j)
+
+    if scheme.layout == "KN":
+        weight = te.compute((k, n), lambda j, i: element(i, j), name="dequantize")
+        return product(x, lambda i, j: weight[j, i], n, out_dtype)
+    weight = te.compute((n, k), element, name="dequantize")
+    return product(x, lambda i, j: weight[i, j], n, out_dtype)
 
 
 def product(x: te.Tensor, weight: Any, n: Any, out_dtype: str) -> te.Tensor:
