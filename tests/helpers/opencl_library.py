@@ -14,7 +14,10 @@ from tests.helpers.opencl import compiling
 
 
 class OpenCLLibrary(GenericLibrary):
-    """All functions of a library for OpenCL, with one KV cache.  `device` counts launches and holds the source."""
+    """All functions of a library for OpenCL, with one KV cache.  `device` counts launches and holds the source.
+
+    The directory is a checkpoint, or a model's directory in dist/ of that scheme.
+    """
 
     def __init__(self, directory: Path, scheme: str = "q0f32", **overrides: Any) -> None:
         import tvm
@@ -26,8 +29,14 @@ class OpenCLLibrary(GenericLibrary):
         from llmbuild.compiler.pipeline import Plan, pipeline
         from llmbuild.models.build import export
 
-        source = json.loads((directory / "config.json").read_text())
-        self.family = family(infer_model_type(source))
+        chat = directory / "mlc-chat-config.json"
+        if chat.is_file():
+            settings = json.loads(chat.read_text())
+            source, model_type = settings["model_config"], settings["model_type"]
+        else:
+            source = json.loads((directory / "config.json").read_text())
+            model_type = infer_model_type(source)
+        self.family = family(model_type)
         self.scheme = SCHEMES[scheme]
         self.config = self.family.configure(source, Overrides(**overrides))
         model = export(self.config, self.family, self.scheme, kernels_for("opencl"))
@@ -38,5 +47,15 @@ class OpenCLLibrary(GenericLibrary):
             with target, tvm.transform.PassContext(config={"tirx.disable_cse_tir": True}):
                 executable = relax.build(model.module, target=target, relax_pipeline=pipeline(plan))
         self.vm = relax.VirtualMachine(executable, tvm.cpu())
-        self.weights = self._weights(directory, [name for name, _ in model.params])
+        self.weights = self._stored(directory, [name for name, _ in model.params])
         self.cache = None
+
+    def _stored(self, directory: Path, names: list[str]) -> list[Any]:
+        """The weights: from a checkpoint, or from a weight directory as a library reads it."""
+        import tvm
+        from tvm.contrib import tvmjs
+
+        if not (directory / "tensor-cache.json").is_file():
+            return self._weights(directory, names)
+        stored, _ = tvmjs.load_tensor_cache(str(directory), tvm.cpu())
+        return [stored[name] for name in names]

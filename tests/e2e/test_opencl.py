@@ -1,0 +1,34 @@
+"""The real model with the kernels of an OpenCL library, which PoCL runs, gives the answer that the CPU library gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.cli import make_project
+from tests.helpers.opencl import require
+from tests.helpers.opencl_library import OpenCLLibrary
+
+ROOT = Path(__file__).parent.parent.parent
+PROMPT = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
+END = 2
+
+
+@pytest.mark.slow
+def test_the_model_answers_on_opencl(tmp_path: Path) -> None:
+    require()
+    from tokenizers import Tokenizer
+
+    project = make_project(tmp_path, (ROOT / "buildfile.example.toml").read_text())
+    project.build()
+    weights = project.root / "dist/smollm2-q4f32_1-MLC"
+    library = OpenCLLibrary(weights, "q4f32_1", context_window_size=512, prefill_chunk_size=128)
+    tokenizer = Tokenizer.from_file(str(weights / "tokenizer.json"))
+    library.start(tokens=512)
+    logits = library.forward("prefill", tokenizer.encode(PROMPT).ids)
+    answer = [int(logits[0, 0].argmax())]
+    while answer[-1] != END and len(answer) < 12:
+        answer.append(int(library.forward("decode", answer[-1:])[0, 0].argmax()))
+    # The same words as the library for x86-64 gives (tests/e2e/test_quick_start.py).
+    assert tokenizer.decode(answer) == "The capital of France is Paris."
