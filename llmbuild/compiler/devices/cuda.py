@@ -16,6 +16,7 @@ from pathlib import Path
 from llmbuild.compiler.devices import callbacks, fatbin
 from llmbuild.compiler.devices.nvcc import Nvcc, find_nvcc
 from llmbuild.compiler.devices.nvrtc import INSTALL, Nvrtc, find_nvrtc
+from llmbuild.compiler.frames import quick_stacks
 from llmbuild.errors import ToolchainError
 
 
@@ -62,8 +63,10 @@ def compiling(archs: Sequence[str]) -> Iterator[None]:
         )
         return made
 
-    import tvm.support.nvcc  # noqa: F401 - it registers a callback of the same name when it is imported.
-
+    with quick_stacks():
+        # The one registers a callback of the same name when it is imported, the other what schedules look for.
+        import tvm.s_tir.tensor_intrin.cuda
+        import tvm.support.nvcc  # noqa: F401
     with callbacks.replaced({"tvm_callback_cuda_compile": compile_code}):
         yield
 

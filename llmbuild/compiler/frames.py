@@ -1,0 +1,37 @@
+"""Quick stacks for TVMScript, which asks for the caller's frames at every function that it parses.
+
+`inspect.stack` looks for the source file of every frame, and for that at every loaded module.  Importing TVM's intrinsics
+for tensor cores, which are a hundred small functions, takes 30 seconds that way and 3 without.
+"""
+
+from __future__ import annotations
+
+import inspect
+import linecache
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def quick_stacks() -> Iterator[None]:
+    """While it lasts, `inspect.stack` gives the same frames with one line of source each, and looks for no modules."""
+    slow = inspect.stack
+    inspect.stack = _stack
+    try:
+        yield
+    finally:
+        inspect.stack = slow
+
+
+def _stack(context: int = 1) -> list[inspect.FrameInfo]:
+    found = []
+    frame = sys._getframe(1)
+    while frame is not None:
+        code = frame.f_code
+        line = linecache.getline(code.co_filename, frame.f_lineno) if context else ""
+        # A frame without source has neither lines nor a place among them, as in `inspect`.
+        lines, index = ([line], 0) if line else (None, None)
+        found.append(inspect.FrameInfo(frame, code.co_filename, frame.f_lineno, code.co_name, lines, index))
+        frame = frame.f_back  # type: ignore[assignment]
+    return found
