@@ -19,7 +19,8 @@ UNITS = ("wasm_runtime", "tvmjs_support", "webgpu_runtime")
 
 HEADERS = Path(__file__).parent / "headers"
 INCLUDE = (".", "include", "3rdparty/tvm-ffi/include", "3rdparty/compiler-rt")
-FLAGS = ("-O3", "-std=c++17", "-Wno-ignored-attributes")
+FLAGS = ("-Os", "-std=c++17", "-Wno-ignored-attributes")
+"""For size: the work is done by the GPU, and the browser compiles all of it before the first answer."""
 
 
 def objects() -> tuple[str, ...]:

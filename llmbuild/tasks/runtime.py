@@ -35,5 +35,5 @@ KIND = TaskKind(
     tools=("apache-tvm", "apache-tvm-ffi", "linker"),
     run=run,
     typical_seconds=120.0,
-    typical_memory=1500 << 20,
+    typical_memory=1800 << 20,
 )
