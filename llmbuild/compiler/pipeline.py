@@ -22,6 +22,7 @@ from llmbuild.compiler.passes.row_moves import AttachRowMoves
 from llmbuild.compiler.passes.sampling import AttachSampling
 from llmbuild.compiler.passes.shape_functions import OrderShapeFunctions
 from llmbuild.compiler.passes.softmax import AttachSoftmaxWithTemperature
+from llmbuild.compiler.passes.symbols import AttachSymbols
 from llmbuild.compiler.schedules import drop_pattern_attributes, schedule_passes
 from llmbuild.models.kv_cache import KVCacheLayout
 
@@ -79,7 +80,7 @@ def passes(plan: Plan) -> list[Any]:
         transform.KillAfterLastUse(),
         transform.LowerRuntimeBuiltin(),
         transform.VMShapeLower(),
-        transform.AttachGlobalSymbol(),
+        AttachSymbols(),
         OrderShapeFunctions(),
     ]
 
