@@ -18,6 +18,7 @@ from tvm import relax
 
 from llmbuild.canonical import Json
 from llmbuild.compiler.devices import prepare, require_machine_code
+from llmbuild.compiler.frames import quick_stacks
 from llmbuild.compiler.kernels import kernels_for
 from llmbuild.compiler.passes.annotate import variable_bounds
 from llmbuild.compiler.pipeline import Plan, pipeline
@@ -48,6 +49,7 @@ def resolve_target(compile_part: Mapping[str, Json]) -> tuple[str, Any]:
     raise UsageError(f"'{device}' is no device kind", fix='write "cpu" or a table with a kind')
 
 
+@quick_stacks()
 def lower(
     config: Mapping[str, Json],
     scheme: Scheme,
