@@ -1,0 +1,148 @@
+"""One manifest, every target that this machine serves: what is shared is made once, and each artifact is what it should be."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from llmbuild.compiler.devices import fatbin, rocm
+from llmbuild.targets import load_target
+from tests.helpers.artifacts import read_archive, read_library
+from tests.helpers.checkpoints import cached_checkpoint
+from tests.helpers.cli import ProjectDir, make_project
+from tests.helpers.web_runtime import seed
+
+SCHEME = "q4f16_1"
+FORMATS = {"linux": "elf", "android": "elf", "macos": "macho", "macabi": "macho", "ios": "macho", "windows": "pe"}
+SYSTEMS = {"macos": ("MACOS", "13.0"), "ios": ("IOS", "17.0"), "macabi": ("MAC_CATALYST", "17.0")}
+MARKS = {
+    "metal": b"#include <metal_stdlib>",
+    "opencl": b"__kernel void",
+    "mali": b"__kernel void",
+    "adreno": b"__kernel void",
+    "webgpu": b"@compute @workgroup_size",
+}
+MANIFEST = """\
+[project]
+name = "platforms"
+
+[models.tiny]
+source = "checkpoint"
+conv-template = "chatml"
+
+[metadata]
+context-window-size = 64
+prefill-chunk-size = 32
+
+[[build]]
+models = ["tiny"]
+quantizations = ["{scheme}"]
+platforms = {platforms}
+"""
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("platforms")]
+
+
+def ready(project: ProjectDir) -> dict[str, str]:
+    """Target -> artifact, of all that can be built here.  `llmbuild targets` decides, as it does for a user."""
+    told = json.loads(project.run("targets", "--json").out)
+    return {one["name"]: one["default"] for one in told if one["default"] in one["ready"]}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[ProjectDir, dict[str, str]]:
+    """The project after its first build, in which what is shared is made once."""
+    project = make_project(tmp_path_factory.mktemp("platforms"), checkpoint=cached_checkpoint("llama"))
+    seed(project.store)
+    targets = ready(project)
+    project.write(MANIFEST.format(scheme=SCHEME, platforms=json.dumps(sorted(targets))))
+    ran = project.build()
+    assert ran == {"fetch": 1, "quantize": 1, "config": 1, "lower": len(targets), "link": len(targets)}
+    return project, targets
+
+
+def opencl_sources(data: bytes) -> list[str]:
+    """The texts of OpenCL C in an object, from the first kernel's comment to the last brace."""
+    found = [match.decode() for match in re.findall(rb"// Function: [\n\r\t\x20-\x7e]+", data)]
+    return [text[: text.rindex("}") + 1] for text in found]
+
+
+def library(project: ProjectDir, target: str, artifact: str) -> Path:
+    return project.root / f"dist/libs/tiny-{SCHEME}-{target}.{artifact}"
+
+
+def test_a_second_build_runs_nothing(built: tuple[ProjectDir, dict[str, str]]) -> None:
+    project, _ = built
+    assert project.build() == {}
+
+
+def test_each_artifact_is_for_its_system(built: tuple[ProjectDir, dict[str, str]], tmp_path: Path) -> None:
+    project, targets = built
+    seen = set()
+    for target, artifact in targets.items():
+        path = library(project, target, artifact)
+        if artifact == "wasm":
+            assert path.read_bytes().startswith(b"\0asm\1\0\0\0")
+            continue
+        system = next(name for name in FORMATS if f"-{name}" in target)
+        seen.add(system)
+        members = read_archive(path, tmp_path / target) if artifact == "tar" else {path.name: read_library(path)}
+        prefix = "llama_q4f16_1_" if artifact == "tar" else ""
+        exports = set[str]().union(*(facts.exports for facts in members.values()))
+        assert f"{prefix}__tvm_ffi__library_bin" in exports, target
+        for name, facts in members.items():
+            assert (facts.format, facts.cpu) == (FORMATS[system], target.split("-")[0]), (target, name)
+            assert (facts.platform, facts.minimum_os) == SYSTEMS.get(system, ("", "")), (target, name)
+    assert seen == set(FORMATS) or not {"aarch64-macos-metal", "x86_64-windows-cpu"} <= set(targets)
+
+
+def test_device_code_is_inside(built: tuple[ProjectDir, dict[str, str]], tmp_path: Path) -> None:
+    project, targets = built
+    for target, artifact in targets.items():
+        data = library(project, target, artifact).read_bytes()
+        kind = target.split("-")[2] if target.count("-") > 1 else target.split("-")[1]
+        if kind == "cuda":
+            archs = load_target(target).archs
+            assert archs and set(archs) <= {one.arch for one in fatbin.entries(data) if one.kind == "cubin"}, target
+            assert b"__global__" not in data
+        elif kind == "rocm":
+            (code,) = rocm.code_objects(data)
+            assert [rocm.machine(code)] == list(load_target(target).archs)
+        elif kind in MARKS:
+            assert MARKS[kind] in data, target
+        else:
+            assert kind == "cpu", target
+
+
+def test_opencl_compiles(built: tuple[ProjectDir, dict[str, str]], tmp_path: Path) -> None:
+    project, targets = built
+    if shutil.which("clang") is None:
+        pytest.skip("needs clang (Debian: apt install clang)")
+    for target, artifact in targets.items():
+        if not re.search("opencl|mali|adreno", target):
+            continue
+        sources = opencl_sources(library(project, target, artifact).read_bytes())
+        assert sources, target
+        for number, text in enumerate(sources):
+            path = tmp_path / f"{target}-{number}.cl"
+            path.write_text(text)
+            command = ["clang", "-x", "cl", "-cl-std=CL1.2", "-Xclang", "-finclude-default-header", "-fsyntax-only"]
+            done = subprocess.run([*command, str(path)], capture_output=True, text=True, check=False)
+            assert done.returncode == 0, f"{target}: {done.stderr[:2000]}"
+
+
+@pytest.mark.full
+def test_a_second_clone_makes_the_same_bytes(built: tuple[ProjectDir, dict[str, str]], tmp_path: Path) -> None:
+    """A second clone, in another directory and with a store of its own, makes the same files."""
+    project, _ = built
+    other = make_project(tmp_path, (project.root / "buildfile.toml").read_text(), cached_checkpoint("llama"))
+    seed(other.store)
+    other.build()
+    first, second = project.snapshot(), other.snapshot()
+    assert sorted(first) == sorted(second)
+    assert [name for name in first if first[name] != second[name]] == []
