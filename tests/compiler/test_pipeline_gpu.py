@@ -21,7 +21,8 @@ from llmbuild.quantization.scheme import SCHEMES
 from tests.compiler.test_lower import PRIMFUNCS, RELAX
 from tests.helpers.checkpoints import cached_checkpoint
 from tests.helpers.generic_library import reference_logits, relative_l2
-from tests.helpers.gpu_library import TARGETS, WIDE, OpenClLibrary, scheduled, vm_code
+from tests.helpers.gpu_library import TARGETS, WIDE, scheduled, vm_code
+from tests.helpers.opencl_library import OpenCLLibrary
 
 ROOT = Path(__file__).parents[2]
 
@@ -137,7 +138,7 @@ def test_a_missing_code_generator_is_named() -> None:
 def test_logits_of_opencl_kernels(scheme: str) -> None:
     """Prompt, decode steps, and batches for each of the three schedules of a product, against transformers."""
     directory = cached_checkpoint("llama")
-    library = OpenClLibrary(directory, scheme, ("embed", "prefill", "decode", "batch_decode"))
+    library = OpenCLLibrary(directory, scheme, ("embed", "prefill", "decode", "batch_decode"))
     ids = [(7 * i + 3) % 300 for i in range(24)]
     expected = reference_logits(directory, ids, scheme)
     logits = library.generate(ids[:20], ids[20:23])

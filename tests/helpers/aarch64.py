@@ -11,11 +11,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import zipfile
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from tests.helpers import wheels
 from tests.helpers.checkpoints import cache_root
 from tests.helpers.cli import Result
 
@@ -78,7 +77,7 @@ def machine() -> Machine:
         with tempfile.TemporaryDirectory(dir=final.parent) as scratch:
             made = Path(scratch) / "machine"
             _unpack_debs(Path(scratch) / "apt", made / "root")
-            _unpack_wheels(Path(scratch) / "wheels", made / "site")
+            wheels.unpack(WHEELS, PLATFORMS, Path(scratch) / "wheels", made / "site")
             try:
                 made.rename(final)
             except OSError:
@@ -102,24 +101,8 @@ def _unpack_debs(work: Path, root: Path) -> None:
         "APT::Sandbox::User": "root",
     }
     options = [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
-    _run(["apt-get", *options, "-qq", "update"], work)
-    _run(["apt-get", *options, "-qq", "download", *DEBS], work / "debs")
+    wheels.run(["apt-get", *options, "-qq", "update"], work)
+    wheels.run(["apt-get", *options, "-qq", "download", *DEBS], work / "debs")
     root.mkdir(parents=True)
     for package in sorted((work / "debs").glob("*.deb")):
-        _run(["dpkg", "-x", str(package), str(root)], work)
-
-
-def _unpack_wheels(work: Path, site: Path) -> None:
-    pinned = [f"{name}=={version(name)}" for name in WHEELS]
-    platforms = [word for name in PLATFORMS for word in ("--platform", name)]
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(work), *platforms]
-    _run([*command, "--python-version", "3.11", "--only-binary", ":all:", *pinned], Path.cwd())
-    for wheel in sorted(work.glob("*.whl")):
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(site)
-
-
-def _run(command: Sequence[str], cwd: Path) -> None:
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
+        wheels.run(["dpkg", "-x", str(package), str(root)], work)

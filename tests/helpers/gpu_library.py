@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmbuild.models.family import Overrides
-from llmbuild.models.registry import family, infer_model_type
+from llmbuild.models.registry import family
 from llmbuild.quantization.scheme import SCHEMES
-from tests.helpers.generic_library import GenericLibrary
 from tests.helpers.tiny_library import TINY_LLAMA, chat_config
 
 LINUX = {"kind": "llvm", "mtriple": "x86_64-unknown-linux-gnu"}
@@ -98,7 +95,7 @@ def _passed(name: str, scheme: str, functions: Sequence[str] | None, end: str | 
     config = chat_config(WIDE, scheme)
     model_config = configure(config, {})
     device, target = resolve_target(TARGETS[name])
-    model = _export(family("llama"), model_config, scheme, device, functions)
+    model = export_some(family("llama"), model_config, scheme, device, functions)
     record = metadata_record(config, model_config, SCHEMES[scheme], model)
     plan = Plan(device, target, model.kv_cache, variable_bounds(model_config), record, **more)
     every = passes(plan)
@@ -108,39 +105,8 @@ def _passed(name: str, scheme: str, functions: Sequence[str] | None, end: str | 
         return tvm.transform.Sequential(every[:count])(model.module)
 
 
-class OpenClLibrary(GenericLibrary):
-    """A model in the pipeline's form for OpenCL, whose kernels PoCL runs, with one KV cache."""
-
-    def __init__(
-        self, directory: Path, scheme: str = "q0f32", functions: Sequence[str] | None = None, **overrides: Any
-    ) -> None:
-        import tvm
-        from tvm import relax
-
-        from llmbuild.compiler.lower import metadata_record
-        from llmbuild.compiler.passes.annotate import variable_bounds
-        from llmbuild.compiler.pipeline import Plan, pipeline
-        from tests.helpers.opencl import compiling
-
-        source = json.loads((directory / "config.json").read_text())
-        self.family = family(infer_model_type(source))
-        self.scheme = SCHEMES[scheme]
-        self.config = self.family.configure(source, Overrides(**overrides))
-        model = _export(self.family, self.config, scheme, "opencl", functions)
-        record = metadata_record(
-            {"model_type": self.family.model_type, "active_vocab_size": None}, self.config, self.scheme, model
-        )
-        with compiling() as self.device:
-            target = self.device.target
-            plan = Plan("opencl", target, model.kv_cache, variable_bounds(self.config), record)
-            with target, tvm.transform.PassContext(config={"tirx.disable_cse_tir": True}):
-                executable = relax.build(model.module, target=target, relax_pipeline=pipeline(plan))
-            self.vm = relax.VirtualMachine(executable, tvm.cpu())
-        self.weights = self._weights(directory, [name for name, _ in model.params])
-        self.cache: Any = None
-
-
-def _export(kind: Any, config: Any, scheme: str, device: str, functions: Sequence[str] | None) -> Any:
+def export_some(kind: Any, config: Any, scheme: str, device: str, functions: Sequence[str] | None) -> Any:
+    """A model with the kernels of a device, and of its Relax functions only those that are named."""
     from tvm import relax
 
     from llmbuild.compiler.kernels import kernels_for

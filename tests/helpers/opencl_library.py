@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +11,26 @@ from llmbuild.models.family import Overrides
 from llmbuild.models.registry import family, infer_model_type
 from llmbuild.quantization.scheme import SCHEMES
 from tests.helpers.generic_library import GenericLibrary
+from tests.helpers.gpu_library import export_some
 from tests.helpers.opencl import compiling
 
 
 class OpenCLLibrary(GenericLibrary):
-    """All functions of a library for OpenCL, with one KV cache.  `device` counts launches and holds the source.
+    """A library for OpenCL (or the named functions of one), with one KV cache.  `device` counts launches and holds the
+    source.
 
     The directory is a checkpoint, or a model's directory in dist/ of that scheme.
     """
 
-    def __init__(self, directory: Path, scheme: str = "q0f32", **overrides: Any) -> None:
+    def __init__(
+        self, directory: Path, scheme: str = "q0f32", functions: Sequence[str] | None = None, **overrides: Any
+    ) -> None:
         import tvm
         from tvm import relax
 
-        from llmbuild.compiler.kernels import kernels_for
         from llmbuild.compiler.lower import metadata_record
         from llmbuild.compiler.passes.annotate import variable_bounds
         from llmbuild.compiler.pipeline import Plan, pipeline
-        from llmbuild.models.build import export
 
         chat = directory / "mlc-chat-config.json"
         if chat.is_file():
@@ -39,7 +42,7 @@ class OpenCLLibrary(GenericLibrary):
         self.family = family(model_type)
         self.scheme = SCHEMES[scheme]
         self.config = self.family.configure(source, Overrides(**overrides))
-        model = export(self.config, self.family, self.scheme, kernels_for("opencl"))
+        model = export_some(self.family, self.config, scheme, "opencl", functions)
         metadata = metadata_record({"model_type": self.family.model_type}, self.config, self.scheme, model)
         with compiling() as self.device:
             target = self.device.target

@@ -9,13 +9,12 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
-import zipfile
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
+from tests.helpers import wheels
 from tests.helpers.checkpoints import cache_root
 
 DRIVER = Path(__file__).parent.parent / "drivers" / "greedy.cc"
@@ -65,30 +64,15 @@ def machine() -> Machine:
             made = Path(scratch) / "machine"
             made.mkdir()
             site = Path(scratch) / "site"
-            _unpack_wheels(Path(scratch) / "wheels", site)
+            wheels.unpack(("apache-tvm", "apache-tvm-ffi"), ("win_amd64",), Path(scratch) / "wheels", site)
             for pattern in ("tvm/lib/tvm_runtime*.dll", "tvm_ffi/lib/tvm_ffi.dll", "apache_tvm.libs/*.dll"):
                 for path in site.glob(pattern):
                     shutil.copy(path, made)
             command = [COMPILER, "-std=c++17", "-O1", "-static", f"-I{site / 'tvm_ffi/include'}", str(DRIVER)]
-            _run([*command, str(site / "tvm_ffi/lib/tvm_ffi.lib"), "-o", str(made / "greedy.exe")])
+            wheels.run([*command, str(site / "tvm_ffi/lib/tvm_ffi.lib"), "-o", str(made / "greedy.exe")])
             try:
                 made.rename(final)
             except OSError:
                 if not final.is_dir():  # Else another test process was faster.
                     raise
     return Machine(final)
-
-
-def _unpack_wheels(work: Path, site: Path) -> None:
-    pinned = [f"{name}=={version(name)}" for name in ("apache-tvm", "apache-tvm-ffi")]
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(work)]
-    _run([*command, "--platform", "win_amd64", "--python-version", "3.11", "--only-binary", ":all:", *pinned])
-    for wheel in sorted(work.glob("*.whl")):
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(site)
-
-
-def _run(command: Sequence[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
