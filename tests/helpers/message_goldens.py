@@ -27,6 +27,7 @@ from tests.helpers.messages import GOLDEN, ROOT, Entry, Template, entries, missi
 
 MOST = 6
 """An entry shows so many messages at most: a test of damaged files makes hundreds at one place."""
+GONE = "(this test makes no error there any more)\n\n"
 Recorded = Mapping[Entry, Sequence[Mapping[str, str]]]
 _RENDERINGS = [(width, color) for color in (False, True) for width in (80, 120)]
 
@@ -64,7 +65,7 @@ def golden_text(chosen: Iterable[Entry], recorded: Recorded) -> str:
     for entry in sorted(set(chosen), key=lambda one: (one.file, one.function, one.test)):
         text += entry.heading
         messages = recorded.get(entry, ())
-        text += "".join(map(_renderings, messages)) or "(this test makes no error there any more)\n\n"
+        text += "".join(map(_renderings, messages)) or GONE
     return text
 
 

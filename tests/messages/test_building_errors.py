@@ -281,6 +281,41 @@ def an_unknown_function(path: Path, patch: pytest.MonkeyPatch) -> None:
     elf._run_lld(tools.Tool(("ld.lld",), "lld"), tools.Triple("x86_64", "linux", "gnu"), {}, [], path)
 
 
+def no_compiler_of_c(path: Path, patch: pytest.MonkeyPatch) -> None:
+    from llmbuild import linkers
+    from llmbuild.linkers import elf
+
+    patch.delenv("CC", raising=False)
+    patch.setenv("PATH", str(path))
+    patch.setattr(elf, "_lld", lambda: None)
+    linkers.identity({}, "so")
+
+
+def a_linker_that_fails(path: Path, patch: pytest.MonkeyPatch) -> None:
+    (path / "ld.lld").write_text("#!/bin/sh\necho 'ld.lld: error: broken.o: unknown file type' >&2\nexit 1\n")
+    (path / "ld.lld").chmod(0o755)
+    tools.run(tools.Tool((str(path / "ld.lld"),), "ld.lld 19.1.7"), ["-o", "lib.so", "broken.o"], path)
+
+
+def emcc_that_fails(path: Path, patch: pytest.MonkeyPatch) -> None:
+    from llmbuild.emscripten import toolchain
+
+    said = (
+        "case $1 in --version) echo 'emcc (Emscripten) 3.1.6';; *) echo 'wasm-ld: error: broken.o' >&2; exit 1;; esac"
+    )
+    (path / "emcc").write_text(f"#!/bin/sh\n{said}\n")
+    (path / "emcc").chmod(0o755)
+    command = toolchain.find(str(path / "emcc"))
+    toolchain.run(command, ["-o", "lib.wasm", "broken.o"], path, doing="link the library")
+
+
+def an_import_that_browsers_lack(path: Path, patch: pytest.MonkeyPatch) -> None:
+    from llmbuild.linkers import wasm
+
+    patch.setattr(wasm, "imports", lambda module: [("env", "fork")])
+    wasm.check_imports(b"", "emcc 3.1.6")
+
+
 HOST = {"kind": "llvm", "mtriple": "x86_64-linux-gnu"}
 LINUX, ANDROID, MACOS = "aarch64-linux-gnu", "aarch64-linux-android", "arm64-apple-macosx13.0.0"
 GNU, MSVC = "x86_64-pc-windows-gnu", "x86_64-pc-windows-msvc"
@@ -353,6 +388,11 @@ CASES: dict[str, Case] = {
     "equal names": equal_names,
     "an unknown processor": an_unknown_processor,
     "an unknown function": an_unknown_function,
+    "an unknown artifact": linker("xyz"),
+    "no compiler of C": no_compiler_of_c,
+    "a linker that fails": a_linker_that_fails,
+    "an Emscripten that fails": emcc_that_fails,
+    "an import that browsers lack": an_import_that_browsers_lack,
 }
 
 

@@ -40,7 +40,6 @@ def _exempt(one: Template) -> bool:
 
 
 EXEMPT: dict[tuple[str, str], str] = {
-    ("compiler/devices/", ""): "the compilers that provoke them are not on every machine; tests/compiler/devices does",
     (
         "engine/archive.py",
         "it does not have the members",
