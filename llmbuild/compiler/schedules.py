@@ -16,6 +16,7 @@ import tvm
 from tvm import s_tir, tirx
 from tvm.s_tir import dlight
 
+from llmbuild.compiler.frames import quick_stacks
 from llmbuild.compiler.passes.lift_buffers import LiftGlobalBuffers
 from llmbuild.compiler.passes.low_batch import SpecializeLowBatch
 
@@ -32,6 +33,10 @@ def schedule_passes(device: str, target: Any, *, stock: bool = False) -> list[An
     narrow = tvm.tirx.transform.ForceNarrowIndexToInt32()
     if device == "cpu":
         return [dlight.ApplyDefaultSchedule(dlight.cpu.GEMV() if stock else Elementwise()), narrow]
+    if device in ("cuda", "metal"):
+        with quick_stacks():
+            # The rules for matrix units import it when they first apply.
+            from tvm.s_tir import tensor_intrin  # noqa: F401
     matmul = dlight.gpu.Matmul()
     scheduled = [
         SpecializeLowBatch(target, matmul),
