@@ -246,7 +246,7 @@ def test_a_missing_compiler_is_said_before_anything_is_built(tmp_path: Path) -> 
     # A named one: without any, a linker of the ziglang package would do.
     result = project.run("build", env={"CC": "no-such-compiler"})
     assert result.code == 5, result.text
-    assert "the C compiler 'no-such-compiler' is not on PATH" in result.text
+    assert "the C compiler 'no-such-compiler' is not on" in result.text
     assert "Traceback" not in result.text
     assert not (project.root / "dist").exists()
     traces = project.store / "traces"
