@@ -89,8 +89,9 @@ class _Fixed:
         base = str(item.config._tmp_path_factory.getbasetemp())  # type: ignore[attr-defined]
         self._replaced = [
             (rf"{re.escape(base)}/(?:popen-gw\d+/)?[^/\s'`\":]+", "/project"),
-            (re.escape(str(ROOT)), "/llmbuild"),
+            # The environment first: it may lie in the repository.
             (re.escape(sys.prefix), "/python"),
+            (re.escape(str(ROOT)), "/llmbuild"),
             (r"\b(127\.0\.0\.1|localhost):\d{4,5}\b", r"\1:8000"),
             (r"\bprocess \d+\b", "process 4242"),
             (rf"{re.escape(tempfile.gettempdir())}/(?:tmp|nvcc-|rocm-)\w{{8}}\b", "/tmp/scratch"),
