@@ -184,7 +184,6 @@ class Machine:
         number = mixed(number)
         keep_going, planned = bool(number & 1), bool(number & 2)
         force = {self.labels[number // 16 % len(self.labels)]} if number & 12 == 12 else set()
-        jobs = 1 + number // 4096 % 3
         ideals = rebuild_everything(self.nodes)
         tasks = [node.task(self.labels) for node in self.nodes]
         store = Store(self.root / "store")
@@ -198,7 +197,6 @@ class Machine:
             scheduler = Scheduler(
                 store,
                 InlineExecutor(store),
-                jobs=jobs,
                 keep_going=keep_going,
                 force=force,
                 project=str(self.root / "project"),
@@ -242,8 +240,13 @@ class Machine:
     def depends(self, node: Node, root: str) -> bool:
         return any(self.labels[up] == root or self.depends(self.nodes[up], root) for up, _ in node.inputs)
 
-    def confirm(self, reason: Reason, node: Node, ideal: Ideal, force: set[str]) -> None:
-        """Hold a reason that is the task's own against what the oracle knows of now and of the last build."""
+    def confirm(
+        self, reason: Reason, node: Node, ideal: Ideal, force: set[str], damaged: frozenset[Content] | None = None
+    ) -> None:
+        """Hold a reason that is the task's own against what the oracle knows of now and of the last build.
+
+        `damaged` are the contents that were so when the reason was found, unless that is now.
+        """
         name = type(reason).__name__
         self.counts.reasons[name] = self.counts.reasons.get(name, 0) + 1
         before = self.oracle.previous.get(node.label)
@@ -267,7 +270,8 @@ class Machine:
                 assert not self.oracle.whole(ideal.key)
                 assert ideal.key in self.oracle.traces or (before is not None and before.key == ideal.key)
             case OutputCorrupt(path, cached=True):
-                assert ideal.output.get(path, tree_of(ideal.output)) in self.oracle.damaged
+                found = self.oracle.damaged if damaged is None else damaged
+                assert ideal.output.get(path, tree_of(ideal.output)) in found
             case _:
                 raise AssertionError(reason)
 
@@ -350,6 +354,7 @@ class Watch:
         self.knowledge = knowledge
         self.ran: set[str] = set()
         self.known: dict[str, Built | Lost | None] = {}
+        self.damaged: dict[str, frozenset[Content]] = {}
 
     def __call__(self, event: events.Event) -> None:
         event.to_json()
@@ -358,12 +363,14 @@ class Watch:
             case events.Queued(label=label, action=action):
                 # As the command line does: by the time that a start is told the task may have ended.
                 self.known[label] = self.knowledge.recall(action)
+                # What is damaged now may be made again by another task before this one starts.
+                self.damaged[label] = frozenset(oracle.damaged)
                 assert label in self.force or not oracle.whole(self.ideals[label].key)
             case events.Started(label=label, action=action):
                 node, ideal = machine.nodes[machine.labels.index(label)], self.ideals[label]
                 assert label in self.force or not oracle.whole(ideal.key), f"{label} ran without a reason"
                 for reason in self.reasons(label, action):
-                    machine.confirm(reason, node, ideal, self.force)
+                    machine.confirm(reason, node, ideal, self.force, self.damaged[label])
                 oracle.launched(node, ideal)
             case events.Finished(label=label, action=action):
                 self.ran.add(label)
