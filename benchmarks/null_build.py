@@ -89,7 +89,8 @@ def tasks(count: int) -> list:
 def null_build(root: Path, count: int) -> tuple[float, int]:
     """One build in this process; returns engine seconds and how many tasks ran."""
     from llmbuild.engine.install import Installation, install
-    from llmbuild.engine.scheduler import Scheduler, Status
+    from llmbuild.engine.outcome import Status
+    from llmbuild.engine.scheduler import Scheduler
     from llmbuild.engine.store import Store
     from llmbuild.executors.inline import InlineExecutor
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from llmbuild.engine import events
     from llmbuild.engine.executor import Executor, TaskFailure
     from llmbuild.engine.lookup import Cached
-    from llmbuild.engine.scheduler import BuildResult
+    from llmbuild.engine.outcome import BuildResult
     from llmbuild.engine.store import Store
     from llmbuild.plan.planner import Built, Lost
     from llmbuild.plan.reasons import Reason

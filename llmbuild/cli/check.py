@@ -14,7 +14,7 @@ from llmbuild.errors import ExitCode
 from llmbuild.report.events import Checked
 
 if TYPE_CHECKING:
-    from llmbuild.engine.scheduler import Outcome
+    from llmbuild.engine.outcome import Outcome
     from llmbuild.engine.store import Store
 
 

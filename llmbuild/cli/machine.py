@@ -7,7 +7,7 @@ minutes before a missing tool is named.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from llmbuild.canonical import Digest, Json, digest_json
@@ -15,6 +15,7 @@ from llmbuild.cli.toolchain import Toolchain
 from llmbuild.errors import LlmbuildError, ToolchainError
 from llmbuild.manifest.resolved import Platform, Project
 from llmbuild.plan.observed import DEVICE_TOOL
+from llmbuild.targets.kinds import KINDS
 
 # What gives TVM a code generator that its wheel has not, by device kind.
 _PROVIDED_BY: Mapping[str, str] = {
@@ -28,8 +29,7 @@ class Machine:
 
     def __init__(self, toolchain: Toolchain) -> None:
         self._toolchain = toolchain
-        self._linkers: dict[Digest, str | LlmbuildError] = {}
-        self._devices: dict[Digest, str | LlmbuildError | None] = {}
+        self._answers: dict[Digest, str | LlmbuildError | None] = {}
 
     def missing_tools(self, tools: Sequence[Mapping[str, str]]) -> Iterator[LlmbuildError]:
         """One error for each command that is not on PATH; `install` is the command that brings it, "" if nobody said."""
@@ -51,7 +51,7 @@ class Machine:
             return None
         return ToolchainError(
             f"TVM has no code generator for {kind}",
-            why=f"the installed one (apache-tvm {version}) has {', '.join(sorted(known & _DEVICES))}",
+            why=f"the installed one (apache-tvm {version}) has {', '.join(sorted(known & KINDS.keys()))}",
             fix=f"install a TVM that has it, {_PROVIDED_BY.get(kind, f'one that was built with {kind} on')}",
         )
 
@@ -73,28 +73,25 @@ class Machine:
         """
         from llmbuild.compiler.devices import device_tool
 
-        key = digest_json(compile_part)
-        if key not in self._devices:
-            try:
-                self._devices[key] = device_tool(compile_part)
-            except LlmbuildError as error:
-                self._devices[key] = error
-        found = self._devices[key]
-        if isinstance(found, LlmbuildError):
-            raise found
-        return found
+        return self._once(["device", compile_part], lambda: device_tool(compile_part))
 
     def linker(self, link: Mapping[str, Json], artifact: str) -> str:
         """The identity of the tool that links; raises a LlmbuildError when there is none."""
         from llmbuild import linkers
 
-        key = digest_json([artifact, link])
-        if key not in self._linkers:
+        found = self._once(["linker", artifact, link], lambda: linkers.identity(link, artifact))
+        assert found is not None
+        return found
+
+    def _once(self, question: Json, ask: Callable[[], str | None]) -> str | None:
+        """The answer to a question, or its error, as it was the first time."""
+        key = digest_json(question)
+        if key not in self._answers:
             try:
-                self._linkers[key] = linkers.identity(link, artifact)
+                self._answers[key] = ask()
             except LlmbuildError as error:
-                self._linkers[key] = error
-        found = self._linkers[key]
+                self._answers[key] = error
+        found = self._answers[key]
         if isinstance(found, LlmbuildError):
             raise found
         return found
@@ -109,9 +106,6 @@ class Machine:
             self.device_compiler(platform.compile)
         except LlmbuildError as error:
             yield DEVICE_TOOL, error
-
-
-_DEVICES = frozenset({"llvm", "cuda", "rocm", "opencl", "vulkan", "metal", "webgpu"})
 
 
 def device_kind(compile_part: Mapping[str, Json]) -> str:

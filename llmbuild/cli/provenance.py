@@ -13,7 +13,7 @@ from llmbuild.errors import ExitCode, LlmbuildError, MultiError, UsageError, Ver
 if TYPE_CHECKING:
     from llmbuild.canonical import Digest
     from llmbuild.engine.install import Installation
-    from llmbuild.engine.scheduler import BuildResult
+    from llmbuild.engine.outcome import BuildResult
     from llmbuild.engine.store import Store
     from llmbuild.engine.task import Task
     from llmbuild.engine.tree import Tree

@@ -34,8 +34,6 @@ from llmbuild.engine.task import Task
 from llmbuild.engine.uses import Use
 from llmbuild.errors import Interrupted, LlmbuildError, UsageError
 
-__all__ = ["BuildResult", "EventCallback", "Outcome", "Scheduler", "Status"]
-
 _BACKTRACKS = 3
 """How often a task is tried again after one of its inputs vanished from the store under it."""
 

@@ -13,7 +13,7 @@ import pytest
 from llmbuild.canonical import digest_bytes
 from llmbuild.engine.archive import export, import_archive
 from llmbuild.engine.audit import audit
-from llmbuild.engine.scheduler import Status
+from llmbuild.engine.outcome import Status
 from llmbuild.engine.store import Store
 from llmbuild.engine.task import Task
 from llmbuild.errors import InputError, StoreError

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llmbuild.engine.audit import audit
-from llmbuild.engine.scheduler import Status
+from llmbuild.engine.outcome import Status
 from llmbuild.engine.store import Store
 from llmbuild.engine.task import Task
 from tests.helpers.engine_build import build, install_all, join_task, snapshot, write_task

@@ -15,7 +15,7 @@ from llmbuild.canonical import digest_bytes
 from llmbuild.engine.cas import MissingBlobError
 from llmbuild.engine.gc import DAY, Policy, choose, collect, horizon
 from llmbuild.engine.locks import FileLock
-from llmbuild.engine.scheduler import Status
+from llmbuild.engine.outcome import Status
 from llmbuild.engine.store import Store
 from llmbuild.engine.survey import BlobFacts, Survey, TraceFacts, survey
 from llmbuild.engine.task import Task

@@ -14,7 +14,7 @@ from llmbuild.engine import fs
 from llmbuild.engine.archive import export, import_archive
 from llmbuild.engine.audit import audit
 from llmbuild.engine.gc import Policy, collect
-from llmbuild.engine.scheduler import Status
+from llmbuild.engine.outcome import Status
 from llmbuild.engine.store import Store
 from llmbuild.engine.task import Task
 from llmbuild.errors import StoreError

@@ -11,8 +11,9 @@ from llmbuild.canonical import Digest
 from llmbuild.engine import events
 from llmbuild.engine.executor import TaskFailure
 from llmbuild.engine.lookup import Cached, cached
+from llmbuild.engine.outcome import Status
 from llmbuild.engine.predict import Estimate
-from llmbuild.engine.scheduler import Scheduler, Status
+from llmbuild.engine.scheduler import Scheduler
 from llmbuild.engine.store import Store
 from llmbuild.engine.task import Files, InputRef, JsonFields, Task
 from llmbuild.errors import ExitCode, Interrupted, UsageError

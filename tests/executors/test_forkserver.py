@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from llmbuild.engine import events
-from llmbuild.engine.scheduler import Scheduler, Status
+from llmbuild.engine.outcome import Status
+from llmbuild.engine.scheduler import Scheduler
 from llmbuild.engine.store import Store
 from llmbuild.engine.task import Task
 from llmbuild.errors import ExitCode, Interrupted

@@ -16,7 +16,7 @@ import pytest
 from llmbuild.canonical import Digest, digest_bytes
 from llmbuild.engine import events
 from llmbuild.engine.executor import TaskFailure
-from llmbuild.engine.scheduler import Status
+from llmbuild.engine.outcome import Status
 from llmbuild.engine.store import Store
 from llmbuild.engine.task import Task
 from llmbuild.errors import ExitCode

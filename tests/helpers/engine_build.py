@@ -8,7 +8,8 @@ from pathlib import Path
 from llmbuild.canonical import Json
 from llmbuild.engine import events
 from llmbuild.engine.install import Installation, InstallReport, install
-from llmbuild.engine.scheduler import BuildResult, Scheduler
+from llmbuild.engine.outcome import BuildResult
+from llmbuild.engine.scheduler import Scheduler
 from llmbuild.engine.store import Store
 from llmbuild.engine.task import InputRef, Install, Task
 from llmbuild.executors.inline import InlineExecutor

@@ -23,7 +23,7 @@ from llmbuild.canonical import Digest
 from llmbuild.engine import fs
 from llmbuild.engine.executor import TaskFailure
 from llmbuild.engine.gc import Policy, collect
-from llmbuild.engine.scheduler import Status
+from llmbuild.engine.outcome import Status
 from llmbuild.engine.store import Store
 from llmbuild.engine.task import Files, InputRef, JsonFields, Task
 from llmbuild.errors import ExitCode, LlmbuildError, StoreError

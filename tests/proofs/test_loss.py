@@ -11,7 +11,7 @@ import pytest
 
 from llmbuild.canonical import Json
 from llmbuild.engine import events, fs
-from llmbuild.engine.scheduler import Status
+from llmbuild.engine.outcome import Status
 from llmbuild.engine.store import Store
 from llmbuild.engine.task import AllFiles, Files, InputRef, Install, JsonFields, Task
 from tests.helpers import engine_kinds

@@ -21,7 +21,8 @@ from llmbuild.cli.knowledge import StoreKnowledge
 from llmbuild.engine import events, fs
 from llmbuild.engine.install import Installation, install
 from llmbuild.engine.lookup import cached
-from llmbuild.engine.scheduler import BuildResult, Scheduler, Status
+from llmbuild.engine.outcome import BuildResult, Status
+from llmbuild.engine.scheduler import Scheduler
 from llmbuild.engine.store import Store
 from llmbuild.engine.task import JsonFields, Task
 from llmbuild.executors.inline import InlineExecutor

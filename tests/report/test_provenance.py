@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from llmbuild.canonical import Digest, digest_bytes
-from llmbuild.engine.scheduler import BuildResult
+from llmbuild.engine.outcome import BuildResult
 from llmbuild.engine.store import Store
 from llmbuild.engine.task import Files, InputRef, Install, JsonFields, Task
 from llmbuild.engine.tree import Tree
