@@ -8,6 +8,7 @@ from pathlib import Path
 
 from llmbuild.errors import LlmbuildError
 from llmbuild.manifest.matrix import Cell
+from llmbuild.manifest.notes import told
 from llmbuild.manifest.platforms import ResolvedPlatform
 from llmbuild.manifest.problems import Problems
 from llmbuild.manifest.reads import Read
@@ -56,11 +57,9 @@ def feature_notes(
     for (name, dtype), names in found.items():
         features = platforms[name].target.features.get(dtype, ())
         if features:
-            notes.append(
-                f"platforms.{name}: {' and '.join(names)} in {dtype}: "
-                f"the device that runs the library must have {' and '.join(features)}"
-            )
-    return tuple(notes)
+            need = f"the device that runs the library must have {' and '.join(features)}"
+            notes.append((f"platforms.{name}", f"{' and '.join(names)} in {dtype}: {need}"))
+    return told(notes)
 
 
 def check_prefixes(
@@ -99,11 +98,9 @@ def check_prefixes(
                 break
         if unknown:
             said = ", ".join(f"models.{model}" for model in unknown)
-            notes.append(
-                f"platforms.{name}: whether two of its libraries have the same prefix is not known before the type of "
-                f"{said} is; write model-type there"
-            )
-    return tuple(notes)
+            doubt = "whether two libraries have the same prefix is not known before the type of"
+            notes.append((f"platforms.{name}", f"{doubt} {said} is; write model-type there"))
+    return told(notes)
 
 
 def _clash(name: str, manifest: ManifestTable, prefix: str, one: Cell, other: Cell, problems: Problems) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from llmbuild.manifest.notes import told
 from llmbuild.manifest.reads import Read
 from llmbuild.manifest.resolved import Combination, Model, Project
 
@@ -197,7 +198,8 @@ def _check_outputs(cells: Sequence[Cell], matrix: Sequence[Combination], problem
 
 
 def _notes(project: Project, platforms: Mapping[str, ResolvedPlatform]) -> tuple[str, ...]:
-    notes = [note for platform in platforms.values() for note in platform.notes]
+    of_platforms = [(f"platforms.{name}", note) for name, platform in platforms.items() for note in platform.notes]
+    notes = list(told(of_platforms))
     used = {part for item in project.matrix for part in (("models", item.model), ("platforms", item.platform))}
     notes += [f"models.{name} is in no build" for name in project.models if ("models", name) not in used]
     notes += [f"platforms.{name} is in no build" for name in project.platforms if ("platforms", name) not in used]

@@ -77,7 +77,7 @@ def resolve_platform(
         features={dtype: list(words) for dtype, words in target.features.items()},
         tools=[{"command": tool.command, "install": tool.install} for tool in target.tools],
     )
-    return ResolvedPlatform(platform, target, kind, tuple(f"platforms.{name}: {note}" for note in notes), paths)
+    return ResolvedPlatform(platform, target, kind, tuple(notes), paths)
 
 
 def _file(target: Target) -> str:

@@ -87,6 +87,19 @@ def test_features_are_noted_for_the_schemes_that_need_them(tmp_path: Path) -> No
     ]
 
 
+def test_a_note_about_several_platforms_is_one_line(tmp_path: Path) -> None:
+    matrix = (
+        build("x86_64-linux-opencl", "q4f16_1")
+        + build("aarch64-linux-mali", "q4f16_1")
+        + build("wasm32-webgpu", "q4f16_1")
+    )
+    need = "q4f16_1 in float16: the device that runs the library must have"
+    assert project(tmp_path, {"a": LLAMA}, matrix).notes == (
+        f"platforms.x86_64-linux-opencl, platforms.aarch64-linux-mali: {need} cl_khr_fp16",
+        f"platforms.wasm32-webgpu: {need} shader-f16",
+    )
+
+
 def test_gpus_that_can_share_a_model(tmp_path: Path) -> None:
     shards = "[metadata]\ntensor-parallel-shards = 2\n"
     for target in ("x86_64-linux-cuda", "aarch64-linux-cuda", "x86_64-linux-rocm"):
