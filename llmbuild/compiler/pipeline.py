@@ -56,9 +56,8 @@ def passes(plan: Plan) -> list[Any]:
         AnnotateForMemoryPlanning(plan.bounds),
         *([AnnotateForCudaGraph()] if plan.cuda_graph else []),
         tvm.tirx.transform.BindTarget(plan.target),
-        # From operators to TIR functions.
-        relax.backend.DispatchSampling(),
-        relax.backend.DispatchSortScan(),
+        # From operators to TIR functions.  The model and TVM's cache reshape one after the other: one view does for both.
+        transform.RemoveRedundantReshape(),
         transform.LegalizeOps(),
         transform.AnnotateTIROpPattern(),
         transform.FoldConstant(),
@@ -70,6 +69,7 @@ def passes(plan: Plan) -> list[Any]:
         *schedule_passes(plan.device, plan.target, stock="linears" in plan.stock),
         # From Relax to calls of the VM, with planned memory.
         transform.RewriteDataflowReshape(),
+        transform.DeadCodeElimination(),
         transform.ToNonDataflow(),
         transform.RemovePurityChecking(),
         transform.CallTIRRewrite(),

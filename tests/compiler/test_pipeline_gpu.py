@@ -123,6 +123,29 @@ def test_cuda_graphs_are_captured_where_asked_for(asked: bool) -> None:
     assert ("cuda_graph_alloc_init" in names) == asked
 
 
+@pytest.mark.parametrize("name", ["cuda", "opencl"])
+def test_a_view_is_no_kernel(name: str) -> None:
+    """Reshapes are views of memory: no kernel copies for one, and none is compiled that nothing calls."""
+    from tvm import ir, relax, tirx
+
+    compiled = vm_code(name, "q4f16_1", ["embed", "batch_prefill", "batch_decode"])
+    called: set[str] = set()
+
+    def visit(expression: Any) -> None:
+        if isinstance(expression, ir.GlobalVar):
+            called.add(expression.name_hint)
+
+    kernels = set()
+    for variable, function in compiled.functions_items():
+        if isinstance(function, relax.Function):
+            relax.analysis.post_order_visit(function, visit)
+        elif isinstance(function, tirx.PrimFunc) and "global_symbol" not in (function.attrs or {}):
+            kernels.add(variable.name_hint)
+    assert kernels <= called
+    assert "fused_split1_silu1_multiply1" in called
+    assert [kernel for kernel in called if "reshape" in kernel] == []
+
+
 def test_a_missing_code_generator_is_named() -> None:
     require_code_generator("metal")
     with pytest.raises(ToolchainError, match="writes no code for abacus"):
