@@ -23,12 +23,11 @@ from llmbuild.compiler.kernels.attention import (
     lengths_shape,
     rotate_keys,
 )
-from llmbuild.compiler.kernels.softmax import LOG2_E, LOWEST, exp2, lane_max
-from llmbuild.compiler.kernels.tile import LANES, TILE_COLUMNS, TILE_ROWS, f32, lane_sum
+from llmbuild.compiler.kernels.attention_tiles import BLOCK, add_value_tiles, score_tiles, transpose_keys, weigh_row
+from llmbuild.compiler.kernels.softmax import LOG2_E, LOWEST
+from llmbuild.compiler.kernels.tile import LANES, TILE_ROWS, f32
 
 ROWS = 8 * TILE_ROWS
-BLOCK = 32
-"""Keys a step."""
 
 LAYER_WINDOW = 1024
 """The window of layers of TVM's kind "mha_sliding", which no model here has: the kernels only keep its mask."""
@@ -50,100 +49,6 @@ def first_key(causal: Any, row: Any, keys: Any, window: int) -> Any:
     if not window:
         return T.int32(0)
     return T.if_then_else(causal > 0, T.max(keys - T.max(window - row - 1, 0), 0), 0)
-
-
-@T.macro
-def transpose_keys(tile, keys, square, dim):
-    """keys[dim, 32] = tile[32, dim] transposed, by squares of 8."""
-    for n in T.serial(BLOCK // LANES):
-        for p in T.serial(dim // LANES):
-            for r in T.unroll(LANES):
-                for j in T.vectorized(LANES):
-                    square[r, j] = tile[n * LANES + r, p * LANES + j]
-            for i in T.unroll(LANES):
-                for j in T.vectorized(LANES):
-                    keys[p * LANES + i, n * LANES + j] = square[j, i]
-
-
-@T.macro
-def score_tiles(query, keys, scores, acc, tiles, dim):
-    """scores[rows, 32] = query[rows, dim] @ keys[dim, 32]."""
-    for tile in T.serial(tiles):
-        for part in T.serial(BLOCK // TILE_COLUMNS):
-            for m in T.unroll(TILE_ROWS):
-                for h in T.unroll(2):
-                    for j in T.vectorized(LANES):
-                        acc[m, h, j] = T.float32(0)
-            for d in T.serial(dim):
-                for m in T.unroll(TILE_ROWS):
-                    for h in T.unroll(2):
-                        for j in T.vectorized(LANES):
-                            acc[m, h, j] = (
-                                acc[m, h, j]
-                                + query[tile * TILE_ROWS + m, d] * keys[d, part * TILE_COLUMNS + h * LANES + j]
-                            )
-            for m in T.unroll(TILE_ROWS):
-                for h in T.unroll(2):
-                    for j in T.vectorized(LANES):
-                        scores[tile * TILE_ROWS + m, part * TILE_COLUMNS + h * LANES + j] = acc[m, h, j]
-
-
-@T.macro
-def add_value_tiles(scores, values, total, rescale, acc, tiles, dim):
-    """total[rows, dim] = total * rescale[rows] + scores[rows, 32] @ values[32, dim]."""
-    for tile in T.serial(tiles):
-        for part in T.serial(dim // TILE_COLUMNS):
-            for m in T.unroll(TILE_ROWS):
-                for h in T.unroll(2):
-                    for j in T.vectorized(LANES):
-                        acc[m, h, j] = (
-                            total[tile * TILE_ROWS + m, part * TILE_COLUMNS + h * LANES + j]
-                            * rescale[tile * TILE_ROWS + m]
-                        )
-            for i in T.serial(BLOCK):
-                for m in T.unroll(TILE_ROWS):
-                    for h in T.unroll(2):
-                        for j in T.vectorized(LANES):
-                            acc[m, h, j] = (
-                                acc[m, h, j]
-                                + scores[tile * TILE_ROWS + m, i] * values[i, part * TILE_COLUMNS + h * LANES + j]
-                            )
-            for m in T.unroll(TILE_ROWS):
-                for h in T.unroll(2):
-                    for j in T.vectorized(LANES):
-                        total[tile * TILE_ROWS + m, part * TILE_COLUMNS + h * LANES + j] = acc[m, h, j]
-
-
-@T.macro
-def weigh_row(scores, biggest, weight, rescale, lanes, row, start, low, high):
-    """A row of scores to weights; keys outside of [low, high) weigh nothing."""
-    for j in T.vectorized(LANES):
-        lanes[0, j] = T.float32(LOWEST)
-    for p in T.unroll(BLOCK // LANES):
-        for j in T.vectorized(LANES):
-            lanes[0, j] = T.max(
-                lanes[0, j],
-                T.Select(
-                    T.And(start + p * LANES + j >= low, start + p * LANES + j < high),
-                    scores[row, p * LANES + j],
-                    T.float32(LOWEST),
-                ),
-            )
-    rescale[row] = biggest[row]
-    biggest[row] = T.max(biggest[row], lane_max(lanes, 0))
-    rescale[row] = exp2(rescale[row] - biggest[row])
-    for j in T.vectorized(LANES):
-        lanes[0, j] = T.float32(0)
-    for p in T.unroll(BLOCK // LANES):
-        for j in T.vectorized(LANES):
-            scores[row, p * LANES + j] = T.Select(
-                T.And(start + p * LANES + j >= low, start + p * LANES + j < high),
-                exp2(T.min(scores[row, p * LANES + j] - biggest[row], T.float32(0))),
-                T.float32(0),
-            )
-        for j in T.vectorized(LANES):
-            lanes[0, j] = lanes[0, j] + scores[row, p * LANES + j]
-    weight[row] = weight[row] * rescale[row] + lane_sum(lanes, 0)
 
 
 @T.macro
