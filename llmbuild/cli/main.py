@@ -109,10 +109,22 @@ def _help() -> str:
 
 def _parser(name: str, module: ModuleType) -> argparse.ArgumentParser:
     import argparse
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
     class Parser(argparse.ArgumentParser):
-        """Reports a wrong command line as llmbuild reports every other error."""
+        """Takes options between names too, and reports a wrong command line as llmbuild reports every other error."""
+
+        _asked = False
+
+        def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+            # argparse takes all names at the first one unless it is asked for this, which it cannot do with subcommands or --.
+            if self._asked or self._subparsers is not None or "--" in args:
+                return super().parse_known_args(args, namespace)
+            self._asked = True
+            try:
+                return self.parse_known_intermixed_args(args, namespace)
+            finally:
+                self._asked = False
 
         def error(self, message: str) -> NoReturn:
             from llmbuild.errors import UsageError

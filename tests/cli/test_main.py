@@ -68,6 +68,16 @@ def test_wrong_command_lines(arguments: tuple[str, ...], message: str, capsys: p
     assert run(capsys, *arguments) == (2, "", message)
 
 
+@pytest.mark.parametrize("words", [("build",), ("plan", "--json"), ("cache", "export", "c.tar")])
+def test_options_stand_before_between_and_after_names(words: tuple[str, ...]) -> None:
+    name, *more = words
+    parser = cli._parser(name, importlib.import_module(cli.COMMANDS[name][0]))
+    for line in (["-m", "x", "a", "b"], ["a", "-m", "x", "b"], ["a", "b", "-m", "x"]):
+        args = parser.parse_args([*more, *line])
+        assert (args.tasks, args.model) == (["a", "b"], ["x"]), line
+    assert parser.parse_args([*more, "a", "--", "-b"]).tasks == ["a", "-b"]
+
+
 def test_a_bug_is_one_line_with_a_log(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
