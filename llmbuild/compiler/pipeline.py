@@ -56,8 +56,7 @@ def passes(plan: Plan) -> list[Any]:
         AnnotateForMemoryPlanning(plan.bounds),
         *([AnnotateForCudaGraph()] if plan.cuda_graph else []),
         tvm.tirx.transform.BindTarget(plan.target),
-        # From operators to TIR functions.  The model and TVM's cache reshape one after the other: one view does for both.
-        transform.RemoveRedundantReshape(),
+        # From operators to TIR functions.
         transform.LegalizeOps(),
         transform.AnnotateTIROpPattern(),
         transform.FoldConstant(),

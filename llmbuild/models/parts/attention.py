@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from tvm import relax
 from tvm.relax.frontend import nn
 from tvm.relax.frontend.nn import op
 from tvm.relax.frontend.nn.llm.kv_cache import PagedKVCache
@@ -29,9 +32,23 @@ class Attention(nn.Module):  # type: ignore[misc]
         """[b, s, hidden] to [b, s, hidden], appending this layer's k and v to the cache."""
         spec = self.spec
         b, s, _ = x.shape
-        qkv = op.reshape(getattr(self, spec.qkv)(x), (b, s, spec.heads + 2 * spec.kv_heads, spec.head_dim))
+        qkv = op.reshape(getattr(self, spec.qkv)(x), (b * s, spec.heads + 2 * spec.kv_heads, spec.head_dim))
         if spec.qk_norm is not None:
-            q, k, v = op.split(qkv, [spec.heads, spec.heads + spec.kv_heads], axis=2)
-            qkv = op.concat([self.q_norm(q), self.k_norm(k), v], dim=2)
-        out = cache.attention_with_fused_qkv(layer, qkv, spec.heads, sm_scale=spec.head_dim**-0.5)
+            q, k, v = op.split(qkv, [spec.heads, spec.heads + spec.kv_heads], axis=1)
+            qkv = op.concat([self.q_norm(q), self.k_norm(k), v], dim=1)
+        out = _attend(cache, layer, qkv, spec)
         return getattr(self, spec.out)(op.reshape(out, (b, s, spec.heads * spec.head_dim)))
+
+
+def _attend(cache: PagedKVCache, layer: int, qkv: nn.Tensor, spec: AttentionSpec) -> nn.Tensor:
+    """[tokens, heads + 2 * kv_heads, head_dim] to [tokens, heads, head_dim].
+
+    The method of PagedKVCache takes and gives four dimensions and reshapes on both sides.  With the reshapes of the caller
+    these are pairs, which fusion makes copying kernels of; a single one is a view.
+    """
+    call: Any = relax.call_dps_packed(
+        "vm.builtin.attention_kv_cache_attention_with_fused_qkv",
+        [cache._expr, relax.prim_value(layer), relax.prim_value(spec.head_dim**-0.5), qkv._expr],
+        out_ty=relax.TensorType((qkv.shape[0], spec.heads, spec.head_dim), qkv.dtype),
+    )
+    return nn.Tensor(_expr=relax.BlockBuilder.current().emit(call))
