@@ -1,7 +1,8 @@
 """The engine against a naive oracle: random graphs and random edits, damage and failures between builds.
 
-After each build every output must be what rebuilding everything gives, and no task may have run without a reason that
-the oracle confirms.  2,000 sequences, in parts that run in parallel; LLMBUILD_MODEL_SEQUENCES asks for another number.
+After each build, with one job or with several, every output must be what rebuilding everything gives, and no task may
+have run without a reason that the oracle confirms.  2,000 sequences, in parts that run in parallel;
+LLMBUILD_MODEL_SEQUENCES asks for another number.
 """
 
 from __future__ import annotations
@@ -75,6 +76,15 @@ class Counts:
     failed: int = 0
     cut_off: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What was true when a task was queued: other tasks go on, and may make again what it lacked before it starts."""
+
+    whole: bool
+    """Whether the task's result was in the store, every byte of it."""
+    damaged: frozenset[Content]
 
 
 class Memoryless:
@@ -185,6 +195,7 @@ class Machine:
         number = mixed(number)
         keep_going, planned = bool(number & 1), bool(number & 2)
         force = {self.labels[number // 16 % len(self.labels)]} if number & 12 == 12 else set()
+        jobs = 1 + number // 4096 % 3
         ideals = rebuild_everything(self.nodes)
         tasks = [node.task(self.labels) for node in self.nodes]
         store = Store(self.root / "store")
@@ -194,10 +205,11 @@ class Machine:
             if planned:
                 plan = make_plan("p", tasks, knowledge, force=frozenset(force))
                 self.check_plan(plan, ideals, force)
-            watch = Watch(self, tasks, ideals, force, knowledge)
+            watch = Watch(self, tasks, ideals, force, knowledge, jobs)
             scheduler = Scheduler(
                 store,
                 InlineExecutor(store),
+                jobs=jobs,
                 keep_going=keep_going,
                 force=force,
                 project=str(self.root / "project"),
@@ -236,18 +248,16 @@ class Machine:
                     assert self.depends(node, reason.root)
                     assert len(verdict.reasons) == 1
                 else:
-                    self.confirm(reason, node, ideal, force)
+                    self.confirm(reason, node, ideal, force, self.moment(ideal))
 
     def depends(self, node: Node, root: str) -> bool:
         return any(self.labels[up] == root or self.depends(self.nodes[up], root) for up, _ in node.inputs)
 
-    def confirm(
-        self, reason: Reason, node: Node, ideal: Ideal, force: set[str], damaged: frozenset[Content] | None = None
-    ) -> None:
-        """Hold a reason that is the task's own against what the oracle knows of now and of the last build.
+    def moment(self, ideal: Ideal) -> Moment:
+        return Moment(self.oracle.whole(ideal.key), frozenset(self.oracle.damaged))
 
-        `damaged` are the contents that were so when the reason was found, unless that is now.
-        """
+    def confirm(self, reason: Reason, node: Node, ideal: Ideal, force: set[str], when: Moment) -> None:
+        """Hold a reason that is the task's own against what was true when it was found, and in the last build."""
         name = type(reason).__name__
         self.counts.reasons[name] = self.counts.reasons.get(name, 0) + 1
         before = self.oracle.previous.get(node.label)
@@ -268,11 +278,10 @@ class Machine:
                 assert before is not None
                 assert self.input_changed(reason, node, ideal, before.seen), reason
             case Evicted():
-                assert not self.oracle.whole(ideal.key)
+                assert not when.whole
                 assert ideal.key in self.oracle.traces or (before is not None and before.key == ideal.key)
             case OutputCorrupt(path, cached=True):
-                found = self.oracle.damaged if damaged is None else damaged
-                assert ideal.output.get(path, tree_of(ideal.output)) in found
+                assert ideal.output.get(path, tree_of(ideal.output)) in when.damaged
             case _:
                 raise AssertionError(reason)
 
@@ -346,16 +355,23 @@ class Watch:
     """Takes a build's events: whatever starts must have a reason at that moment, and the reason told must be it."""
 
     def __init__(
-        self, machine: Machine, tasks: list[Task], ideals: dict[str, Ideal], force: set[str], knowledge: StoreKnowledge
+        self,
+        machine: Machine,
+        tasks: list[Task],
+        ideals: dict[str, Ideal],
+        force: set[str],
+        knowledge: StoreKnowledge,
+        jobs: int,
     ) -> None:
         self.machine = machine
+        self.jobs = jobs
         self.tasks = {task.label: task for task in tasks}
         self.ideals = ideals
         self.force = force
         self.knowledge = knowledge
         self.ran: set[str] = set()
         self.known: dict[str, Built | Lost | None] = {}
-        self.damaged: dict[str, frozenset[Content]] = {}
+        self.queued: dict[str, Moment] = {}
 
     def __call__(self, event: events.Event) -> None:
         event.to_json()
@@ -364,14 +380,15 @@ class Watch:
             case events.Queued(label=label, action=action):
                 # As the command line does: by the time that a start is told the task may have ended.
                 self.known[label] = self.knowledge.recall(action)
-                # What is damaged now may be made again by another task before this one starts.
-                self.damaged[label] = frozenset(oracle.damaged)
-                assert label in self.force or not oracle.whole(self.ideals[label].key)
+                self.queued[label] = machine.moment(self.ideals[label])
+                assert label in self.force or not self.queued[label].whole, f"{label} is to run without a reason"
             case events.Started(label=label, action=action):
                 node, ideal = machine.nodes[machine.labels.index(label)], self.ideals[label]
-                assert label in self.force or not oracle.whole(ideal.key), f"{label} ran without a reason"
+                assert self.jobs > 1 or label in self.force or not oracle.whole(ideal.key), (
+                    f"{label} ran without a reason"
+                )
                 for reason in self.reasons(label, action):
-                    machine.confirm(reason, node, ideal, self.force, self.damaged[label])
+                    machine.confirm(reason, node, ideal, self.force, self.queued[label])
                 oracle.launched(node, ideal)
             case events.Finished(label=label, action=action):
                 self.ran.add(label)
