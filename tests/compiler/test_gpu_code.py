@@ -22,6 +22,7 @@ EVERYWHERE = {
     "softmax_probabilities": "softmax.probabilities_kernel",
     "scatter": "row_moves.scatter_kernel",
     "gather": "row_moves.gather_kernel",
+    "merge": "merge.merge_kernel",
     "argsort": "argsort.argsort_kernel",
     "top_p": "sampling.top_p_kernel",
     "multinomial": "sampling.multinomial_kernel",
@@ -35,6 +36,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "softmax.probabilities_kernel": (None,),
     "row_moves.scatter_kernel": ("float16",),
     "row_moves.gather_kernel": ("float16",),
+    "merge.merge_kernel": (9, 128, "float16"),
 }
 LAUNCHES = len(EVERYWHERE) + 3  # The sort has four kernels.
 

@@ -6,7 +6,8 @@ support_sliding_window)`, each a Shape of one element, creates one, with the ker
 module.  On CPU ours replace TVM's of the same signature for attention of decode, of prefill over its own keys and over
 the cache (both with and without a sliding window), and for RoPE with the split into q, k and v.  TVM's stay: attention
 with a tree mask (speculative decoding), the merge of two attention results, appending to pages and copying them; and all
-of them where `replacements` is empty.
+of them where `replacements` is empty.  On GPUs ours replaces the merge of two results, which is a race in TVM's (see
+`kernels.gpu.merge`).
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ from tvm import relax, tirx
 from tvm.relax.frontend.nn.llm.kv_cache import RopeMode, TIRPagedKVCache
 
 from llmbuild.compiler.kernels.attention import replacements
+from llmbuild.compiler.kernels.gpu.merge import merge_kernel
 from llmbuild.models.kv_cache import KVCacheLayout
 
 NAME = "create_tir_paged_kv_cache"
+MERGE = "tir_attention_merge_state"
+
 PAGE_SIZE = 16
 """Positions a page.  The kernels of the cache are written for this size, which the runtimes pass as `page_size`."""
 
@@ -65,8 +69,15 @@ class AttachKVCache:
             )
             builder.emit_func_output(cache._expr)
         module = builder.finalize()
-        if self.target.kind.name == "llvm" and self.own_attention:
-            for name, kernel in replacements(layout).items():
-                # The lookup fails where TVM has renamed its kernel: adding ours beside it would do nothing.
-                module.update_func(module.get_global_var(name), kernel)
+        for name, kernel in self._replacements().items():
+            # The lookup fails where TVM has renamed its kernel: adding ours beside it would do nothing.
+            module.update_func(module.get_global_var(name), kernel)
         return module
+
+    def _replacements(self) -> dict[str, Any]:
+        """Kernels of ours by the names that TVM's own have in the module."""
+        layout = self.layout
+        if self.target.kind.name != "llvm":
+            kernel = merge_kernel(layout.num_attention_heads, layout.head_dim, layout.dtype)
+            return {MERGE: kernel.with_attr("global_symbol", MERGE)}
+        return replacements(layout) if self.own_attention else {}
