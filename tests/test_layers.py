@@ -31,6 +31,7 @@ LAYERS = [
     "checkpoints",
     "targets",
     "tomlfile",
+    "programs",
     "errors",
     "canonical",
 ]

@@ -36,12 +36,12 @@ def compile_runtime(
     File names on the command line are relative, so that the objects do not depend on where they were compiled.  Raises
     ToolchainError when there is no emcc, when the wheels lack the sources, and with emcc's words when it fails.
     """
-    command = toolchain.find(compiler)
+    emcc = toolchain.find(compiler)
     prepare_sources(scratch)
     for done, unit in enumerate(UNITS):
         progress(done, len(UNITS))
         arguments = [*(f"-I{place}" for place in INCLUDE), *FLAGS, "-c", "-o", f"{unit}.o", f"web/emcc/{unit}.cc"]
-        said = toolchain.run(command, arguments, scratch, doing="compile TVM's runtime")
+        said = toolchain.run(emcc, arguments, scratch)
         if said:
             print(said)
         shutil.copyfile(scratch / f"{unit}.o", out / f"{unit}.o")

@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from llmbuild.errors import ToolchainError
+from llmbuild.programs.run import Tool, ask_tool, run_tool
 
 NAME = "emcc"
 FIX = (
@@ -24,8 +25,8 @@ FIX = (
 )
 
 
-def find(compiler: str | None = None) -> tuple[str, ...]:
-    """The command of emcc; its first word is a full path.  Raises ToolchainError when there is none."""
+def find(compiler: str | None = None) -> Tool:
+    """emcc; what it makes depends on its arguments alone.  Raises ToolchainError when there is none."""
     words = shlex.split(compiler) if compiler else [NAME]
     path = shutil.which(words[0])
     sdk = os.environ.get("EMSDK")
@@ -37,64 +38,32 @@ def find(compiler: str | None = None) -> tuple[str, ...]:
             why="a library for browsers is WebAssembly, and holds TVM's runtime compiled with it",
             fix=FIX,
         )
-    return (path, *words[1:])
+    return Tool((path, *words[1:]), NAME, hidden=("EMCC_", "EMMAKEN_"))
 
 
 def identity(compiler: str | None = None) -> str:
     """`emcc 3.1.6`; of a build from sources also its commit.  Raises ToolchainError when there is no emcc that runs."""
-    return _describe(find(compiler))
+    return identity_of(find(compiler))
 
 
-@cache
-def _describe(command: tuple[str, ...]) -> str:
-    try:
-        done = subprocess.run(
-            [*command, "--version"], env=environment(), capture_output=True, text=True, check=True, timeout=120
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        said = getattr(error, "stderr", None) or str(error)
-        raise ToolchainError(
-            f"Emscripten's compiler '{Path(command[0]).name}' does not run",
-            why=str(said).strip()[-2000:],
-            fix="repair it, or install another one",
-        ) from error
-    first = next(iter(done.stdout.splitlines()), "")
+def identity_of(emcc: Tool) -> str:
+    """The identity of what `find` returned."""
+    first = ask_tool(emcc, "--version").partition("\n")[0]
     # "emcc (Emscripten gcc/clang-like replacement + linker emulating GNU ld) 3.1.6 (<commit>)"
     found = re.search(r"\) (\d\S*)(?: \(([^)\s]*)\))?", first)
     version = first.strip() if found is None else " ".join(part for part in found.groups() if part)
-    return " ".join([NAME, version, *command[1:]]).strip()
+    return " ".join([NAME, version, *emcc.command[1:]]).strip()
 
 
-def run(command: Sequence[str], arguments: Sequence[str], directory: Path, *, doing: str) -> str:
+def run(emcc: Tool, arguments: Sequence[str], directory: Path) -> str:
     """Run emcc in a directory and return what it said.  Raises ToolchainError with its words when it fails."""
-    done = subprocess.run(
-        [*command, *arguments],
-        cwd=directory,
-        env={**environment(), **_cache(command[0]), "TMPDIR": str(directory), "LC_ALL": "C"},
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
+    return run_tool(
+        emcc,
+        arguments,
+        directory,
+        _cache(emcc),
+        fix=f"check that this Emscripten works; {identity_of(emcc)} is what was used",
     )
-    said = "\n".join(part for part in (done.stderr.strip(), done.stdout.strip()) if part)
-    if done.returncode != 0:
-        raise ToolchainError(
-            f"Emscripten failed to {doing} (exit code {done.returncode})",
-            where=" ".join([Path(command[0]).name, *arguments]),
-            why=said[-2000:] or None,
-            fix=f"check that this Emscripten works; {identity_of(command)} is what was used",
-        )
-    return said
-
-
-def identity_of(command: Sequence[str]) -> str:
-    """The identity of a command that `find` returned."""
-    return _describe(tuple(command))
-
-
-def environment() -> dict[str, str]:
-    """The environment without the variables by which emcc takes further flags: what it makes depends on its arguments."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("EMCC_", "EMMAKEN_"))}
 
 
 def _writable(place: Path) -> bool:
@@ -102,14 +71,14 @@ def _writable(place: Path) -> bool:
 
 
 @cache
-def _cache(emcc: str) -> Mapping[str, str]:
+def _cache(emcc: Tool) -> Mapping[str, str]:
     """Where emcc keeps the C library that it builds on first use: its own place, if that can be written or is complete
     (Debian's is), else one in the user's cache."""
-    config = shutil.which("em-config", path=str(Path(emcc).parent)) or shutil.which("em-config")
+    config = shutil.which("em-config", path=str(Path(emcc.command[0]).parent)) or shutil.which("em-config")
     if config is None or os.environ.get("EM_CACHE"):
         return {}
     place, frozen = (
-        subprocess.run([config, name], env=environment(), capture_output=True, text=True, check=False).stdout.strip()
+        subprocess.run([config, name], env=emcc.environment, capture_output=True, text=True, check=False).stdout.strip()
         for name in ("CACHE", "FROZEN_CACHE")
     )
     if frozen == "True" or not place or _writable(Path(place)):

@@ -23,7 +23,9 @@ from pathlib import Path
 from llmbuild.canonical import Json
 from llmbuild.errors import ToolchainError, UsageError
 from llmbuild.linkers import symbols, tools
-from llmbuild.linkers.tools import Tool, Triple
+from llmbuild.linkers.tools import Triple
+from llmbuild.programs.run import Tool, run_tool
+from llmbuild.programs.zig import zig
 
 CANDIDATES = ("cc", "gcc", "clang")
 NAME = "lib.so"
@@ -73,7 +75,7 @@ def find(link: Mapping[str, Json]) -> Tool:
     if linker in (None, "cc") and native:
         tool = _native()
     if tool is None and linker in (None, "lld", "zig"):
-        tool = tools.zig("ld.lld") if linker == "zig" else _lld()
+        tool = zig("ld.lld") if linker == "zig" else _lld()
     if tool is None and linker in (None, "cc") and triple is not None and not native and not triple.android:
         tool = _cross_gcc(triple)
     return tool or _none(triple, linker)
@@ -95,8 +97,12 @@ def link(link: Mapping[str, Json], objects: Sequence[Path], out: Path, scratch: 
     else:
         driven = [f"-Wl,{soname[0]},{soname[1]}", f"-Wl,-z,{soname[3]}"] if soname else []
         common = ["-shared", "-Wl,--build-id=none", "-Wl,-z,noexecstack", *driven, "-o", NAME]
-        fix = f"check that {Path(tool.command[0]).name} can link for this target, or set CC to one that can"
-        tools.run(tool, [*common, *names, *tools.flags_of(link), "-lm"], scratch, fix=fix)
+        run_tool(
+            tool,
+            [*common, *names, *tools.flags_of(link), "-lm"],
+            scratch,
+            fix=f"check that {Path(tool.command[0]).name} can link for this target, or set CC to one that can",
+        )
     shutil.move(scratch / NAME, out)
 
 
@@ -111,9 +117,9 @@ def _run_lld(
     for library in _needed(triple, link):
         (scratch / "none.a").write_bytes(b"!<arch>\n")
         made = ["-m", emulation, "-shared", "-soname", library, "-o", library, "none.a"]
-        tools.run(tool, made, scratch)
+        run_tool(tool, made, scratch)
         stubs.append(library)
-    said = tools.run(
+    said = run_tool(
         tool,
         [
             *("-m", emulation, "-shared", "-o", NAME, "--build-id=none", "--hash-style=both", "--eh-frame-hdr"),
@@ -161,7 +167,7 @@ def _named(asked: str, origin: str) -> Tool:
 
 
 def _lld() -> Tool | None:
-    return tools.zig("ld.lld") or tools.lld("ld.lld")
+    return zig("ld.lld") or tools.lld("ld.lld")
 
 
 def _cross_gcc(triple: Triple) -> Tool | None:

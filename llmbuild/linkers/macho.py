@@ -19,7 +19,9 @@ from pathlib import Path
 from llmbuild.canonical import Json
 from llmbuild.errors import ToolchainError, UsageError
 from llmbuild.linkers import symbols, tools
-from llmbuild.linkers.tools import Tool, Triple
+from llmbuild.linkers.tools import Triple
+from llmbuild.programs.run import Tool, run_tool
+from llmbuild.programs.zig import zig
 
 NAME = "lib.dylib"
 
@@ -42,11 +44,11 @@ def find(link: Mapping[str, Json]) -> Tool:
     linker = link.get("linker")
     target(link)
     if linker is None:
-        return _xcode() or tools.lld("ld64.lld") or _zig() or _none(linker)
+        return _xcode() or tools.lld("ld64.lld") or zig("cc", "zig") or _none(linker)
     if linker in ("xcode", "cc"):
         return _xcode() or _none(linker)
     if linker in ("lld", "zig"):
-        return (_zig() if linker == "zig" else tools.lld("ld64.lld")) or _none(linker)
+        return (zig("cc", "zig") if linker == "zig" else tools.lld("ld64.lld")) or _none(linker)
     raise UsageError(f"'{linker}' links no .dylib", fix="choose xcode, lld or zig, or leave it out")
 
 
@@ -63,7 +65,7 @@ def link(link: Mapping[str, Json], objects: Sequence[Path], out: Path, scratch: 
         (scratch / SYSTEM).write_text(system_stub(), encoding="ascii")
         allowed = [word for symbol in (*symbols.TVM_FFI, *symbols.TVM_RUNTIME) for word in ("-U", f"_{symbol}")]
         platform = ["-arch", arch, "-platform_version", system, oldest, oldest]
-        tools.run(
+        run_tool(
             tool,
             ["-dylib", *platform, *install, "-adhoc_codesign", "-S", *allowed, "-o", name, *names, SYSTEM, *flags],
             scratch,
@@ -83,7 +85,7 @@ def link(link: Mapping[str, Json], objects: Sequence[Path], out: Path, scratch: 
             release = f"macosx{oldest}" if system == "macos" else f"ios{oldest}-macabi"
             driver = ["-target", f"{arch}-apple-{release}", "-dynamiclib"]
             environment = {"ZERO_AR_DATE": "1"}
-        tools.run(tool, [*driver, *words, "-o", name, *names, *flags], scratch, environment)
+        run_tool(tool, [*driver, *words, "-o", name, *names, *flags], scratch, environment)
     shutil.move(scratch / name, out)
 
 
@@ -133,11 +135,6 @@ exports:
 def _xcode() -> Tool | None:
     path = shutil.which("xcrun") if sys.platform == "darwin" else None
     return None if path is None else Tool((path, "-sdk", "macosx", "clang"), "xcode", called="xcode clang")
-
-
-def _zig() -> Tool | None:
-    tool = tools.zig("cc")
-    return None if tool is None else Tool(tool.command, "zig", called=tool.called)
 
 
 def _none(linker: Json) -> Tool:

@@ -23,7 +23,9 @@ from llmbuild.canonical import Json
 from llmbuild.errors import ToolchainError, UsageError
 from llmbuild.linkers import symbols, tools
 from llmbuild.linkers.import_library import MACHINES, write_import_library
-from llmbuild.linkers.tools import Tool, Triple
+from llmbuild.linkers.tools import Triple
+from llmbuild.programs.run import Tool, run_tool
+from llmbuild.programs.zig import zig
 
 NAME = "lib.dll"
 
@@ -54,9 +56,9 @@ def find(link: Mapping[str, Json]) -> Tool:
         return tools.on_path((str(link["compiler"]),), "mingw") or _none(triple, linker)
     if triple.environment.startswith("gnu"):
         if linker is None:
-            return _zig_cc() or _mingw(triple) or _none(triple, linker)
+            return zig("cc", "zig") or _mingw(triple) or _none(triple, linker)
         if linker in ("mingw", "zig"):
-            return (_mingw(triple) if linker == "mingw" else _zig_cc()) or _none(triple, linker)
+            return (_mingw(triple) if linker == "mingw" else zig("cc", "zig")) or _none(triple, linker)
         raise UsageError(
             f"'{linker}' does not link a .dll for '{link['triple']}'",
             fix=f"choose mingw or zig, or the triple {triple.arch}-pc-windows-msvc",
@@ -64,7 +66,7 @@ def find(link: Mapping[str, Json]) -> Tool:
     if linker is None:
         return _msvc() or _lld() or _none(triple, linker)
     if linker in ("msvc", "lld", "zig"):
-        tool = _msvc() if linker == "msvc" else tools.zig("lld-link") if linker == "zig" else _lld()
+        tool = _msvc() if linker == "msvc" else zig("lld-link") if linker == "zig" else _lld()
         return tool or _none(triple, linker)
     raise UsageError(
         f"'{linker}' does not link a .dll for '{link['triple']}'",
@@ -90,7 +92,7 @@ def link(link: Mapping[str, Json], objects: Sequence[Path], out: Path, scratch: 
         ]
         # Both would add the words of these variables to the command.
         environment = {"LINK": "", "_LINK_": ""}
-        tools.run(
+        run_tool(
             tool,
             arguments,
             scratch,
@@ -100,11 +102,11 @@ def link(link: Mapping[str, Json], objects: Sequence[Path], out: Path, scratch: 
     elif tool.kind == "zig":
         driver = ["-target", f"{triple.arch}-windows-gnu", "-shared", "-s", "-nostdlib", "-rtlib=compiler-rt"]
         environment = {**tools.zig_environment(scratch), "SOURCE_DATE_EPOCH": "0"}
-        tools.run(tool, [*driver, "-Wl,--no-entry", "-o", name, *names, *imports, *flags], scratch, environment)
+        run_tool(tool, [*driver, "-Wl,--no-entry", "-o", name, *names, *imports, *flags], scratch, environment)
     else:
         library = _mingw_import_library(tool, triple, scratch)
         stable = ["-shared", "-s", "-Wl,--no-insert-timestamp", "-Wl,--export-all-symbols"]
-        tools.run(tool, [*stable, "-o", name, *names, library, *flags], scratch)
+        run_tool(tool, [*stable, "-o", name, *names, library, *flags], scratch)
     shutil.move(scratch / name, out)
 
 
@@ -116,7 +118,7 @@ def _import_library(tool: Tool, triple: Triple, dll: str, scratch: Path) -> str:
     else:
         definition = _definition(dll, scratch)
         machine = f"/machine:{MACHINE_NAMES[triple.arch]}"
-        tools.run(tool, ["/lib", "/nologo", f"/def:{definition}", machine, f"/out:{library}"], scratch)
+        run_tool(tool, ["/lib", "/nologo", f"/def:{definition}", machine, f"/out:{library}"], scratch)
     return library
 
 
@@ -132,7 +134,7 @@ def _mingw_import_library(tool: Tool, triple: Triple, scratch: Path) -> str:
     definition = _definition("tvm_ffi.dll", scratch)
     # Without a fixed prefix the symbols inside are called by the process's number.
     prefix = ["--temp-prefix", "tvm_ffi"]
-    tools.run(dlltool, ["--deterministic-libraries", *prefix, "-d", definition, "-l", "libtvm_ffi.a"], scratch)
+    run_tool(dlltool, ["--deterministic-libraries", *prefix, "-d", definition, "-l", "libtvm_ffi.a"], scratch)
     return "libtvm_ffi.a"
 
 
@@ -153,7 +155,7 @@ def _triple(link: Mapping[str, Json]) -> Triple:
 
 
 def _lld() -> Tool | None:
-    return tools.zig("lld-link") or tools.lld("lld-link")
+    return zig("lld-link") or tools.lld("lld-link")
 
 
 def _msvc() -> Tool | None:
@@ -165,11 +167,6 @@ def _msvc() -> Tool | None:
 
 def _mingw(triple: Triple) -> Tool | None:
     return tools.on_path((f"{triple.arch}-w64-mingw32-gcc", f"{triple.arch}-w64-mingw32-clang"), "mingw")
-
-
-def _zig_cc() -> Tool | None:
-    tool = tools.zig("cc")
-    return None if tool is None else Tool(tool.command, "zig", called=tool.called)
 
 
 def _none(triple: Triple, linker: Json) -> Tool:

@@ -1,26 +1,23 @@
-"""Linking tools of this machine: how they are found, named and run.
+"""Linking tools of this machine: how they are found and named, and what linkers read of a target.
 
-A tool is found where pip puts it (the `ziglang` package), on PATH, or where a distribution hides it (Debian keeps some
-names of LLVM's linker in /usr/lib/llvm-<version>/bin).  Its identity says what it is and its version and no path: it is
-part of a link action's key.
+A tool is found on PATH, or where a distribution hides it (Debian keeps some names of LLVM's linker in
+/usr/lib/llvm-<version>/bin).  Its identity says what it is and its version and no path: it is part of a link action's key.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import platform
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from llmbuild.canonical import Json
-from llmbuild.errors import ToolchainError, UsageError
+from llmbuild.errors import UsageError
+from llmbuild.programs.run import Tool, ask_tool
 
 CROSS = "`pip install 'llmbuild[cross]'` brings a linker for ELF, Mach-O and Windows"
 """The advice of every linker that the extra can stand in for."""
@@ -30,25 +27,6 @@ DEBIAN = Path("/usr/lib")
 
 LLD_NAMES = ("ld.lld", "ld64.lld", "lld-link")
 """One program under three names: it links for ELF, Mach-O or Windows by the name that it is called by."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tool:
-    """A command, and the executable behind its first word where that is another file.
-
-    `kind` is what the linkers branch on: "cc" (takes a C compiler's arguments), "lld" (one of LLD_NAMES) or a name that
-    a linker module gives itself.
-    """
-
-    command: tuple[str, ...]
-    kind: str
-    executable: str | None = None
-    called: str = ""
-
-    @property
-    def name(self) -> str:
-        """What to call it in messages and keys, without its directory: "ld.lld", "aarch64-linux-gnu-gcc -m64"."""
-        return self.called or " ".join((Path(self.command[0]).name, *self.command[1:]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,22 +105,6 @@ def on_path(names: Sequence[str], kind: str) -> Tool | None:
     return None
 
 
-def zig(*subcommand: str) -> Tool | None:
-    """A subcommand of the `ziglang` package's program, where that package is installed."""
-    path = _zig()
-    return None if path is None else Tool((path, *subcommand), "lld", called=" ".join(("zig", *subcommand)))
-
-
-@cache
-def _zig() -> str | None:
-    spec = importlib.util.find_spec("ziglang")
-    for place in (spec and spec.submodule_search_locations) or ():
-        for name in ("zig", "zig.exe"):
-            if (Path(place) / name).is_file():
-                return str(Path(place) / name)
-    return None
-
-
 def lld(name: str) -> Tool | None:
     """LLVM's linker under one of LLD_NAMES, from PATH or a directory of Debian's.  It may be there under another name."""
     path = shutil.which(name)
@@ -159,66 +121,10 @@ def _version_of(place: Path) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", place.parent.name))
 
 
-@cache
 def identity(tool: Tool) -> str:
-    """The tool's name and the first line of its version.  Raises ToolchainError when it does not run.
-
-    A subcommand of zig is named by the version of its package: one release of all its parts, and nothing to start.
-    """
-    if tool.command[0] == _zig():
-        version = _zig_version()
-        if version is not None:
-            return f"{tool.name}: {version}"
-    try:
-        done = subprocess.run(
-            [*tool.command, "--version"],
-            executable=tool.executable,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=60,
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        raise ToolchainError(
-            f"'{tool.name}' does not run", why=str(error), fix="repair it, or take it away so that another is used"
-        ) from error
-    lines = done.stdout.strip().splitlines()
-    return f"{tool.name}: {lines[0].strip()}" if lines else tool.name
-
-
-@cache
-def _zig_version() -> str | None:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("ziglang")
-    except PackageNotFoundError:
-        return None
-
-
-def run(
-    tool: Tool, arguments: Sequence[str], where: Path, environment: Mapping[str, str] | None = None, *, fix: str = ""
-) -> str:
-    """Run the tool in a directory and return what it said.  Raises ToolchainError with its words when it fails."""
-    done = subprocess.run(
-        [*tool.command, *arguments],
-        executable=tool.executable,
-        cwd=where,
-        env={**os.environ, "LC_ALL": "C", "TMPDIR": str(where), **(environment or {})},
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
-    said = "\n".join(part for part in (done.stderr.strip(), done.stdout.strip()) if part)
-    if done.returncode != 0:
-        raise ToolchainError(
-            f"the linker failed with exit code {done.returncode}",
-            where=" ".join([tool.name, *arguments]),
-            why=said[-2000:] or None,
-            fix=fix or f"check that {tool.name} can link for this target",
-        )
-    return said
+    """The tool's name and its version, or the first line of what it says of it.  Raises ToolchainError when it does not run."""
+    version = tool.version or ask_tool(tool, "--version").partition("\n")[0].strip()
+    return f"{tool.name}: {version}" if version else tool.name
 
 
 def copy_objects(objects: Sequence[Path], scratch: Path) -> list[str]:

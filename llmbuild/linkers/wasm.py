@@ -61,12 +61,12 @@ def link(link: Mapping[str, Json], objects: Sequence[Path], out: Path, scratch: 
     Raises ToolchainError with emcc's words when it fails, and when the module imports what no browser runtime has.
     """
     names = tools.copy_objects(objects, scratch)
-    command = toolchain.find(compiler_of(link))
+    emcc = toolchain.find(compiler_of(link))
     arguments = [*FLAGS, "-o", NAME, *names, *tools.flags_of(link)]
-    said = toolchain.run(command, arguments, scratch, doing="link the library")
+    said = toolchain.run(emcc, arguments, scratch)
     if said:
         print(said)
-    check_imports((scratch / NAME).read_bytes(), toolchain.identity_of(command))
+    check_imports((scratch / NAME).read_bytes(), toolchain.identity_of(emcc))
     shutil.move(scratch / NAME, out)
 
 

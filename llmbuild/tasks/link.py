@@ -43,6 +43,7 @@ KIND = TaskKind(
         "llmbuild.tasks.prefix",
         "llmbuild.linkers",
         "llmbuild.emscripten.toolchain",
+        "llmbuild.programs",
         "llmbuild.canonical",
         "llmbuild.errors",
     ),

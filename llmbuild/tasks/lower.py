@@ -75,6 +75,7 @@ KIND = TaskKind(
         "llmbuild.models.decoder",
         "llmbuild.models.kv_cache",
         "llmbuild.models.parts",
+        "llmbuild.programs",
         "llmbuild.quantization.layers",
         "llmbuild.quantization.scheme",
         "llmbuild.tasks.architectures",

@@ -42,10 +42,10 @@ def test_the_version_is_the_identity(tmp_path: Path, first: str, wanted: str) ->
 def test_the_sdk_of_the_environment_and_a_named_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     in_sdk = fake(tmp_path / "sdk/upstream/emscripten", "echo x")
     monkeypatch.setenv("EMSDK", str(tmp_path / "sdk"))
-    assert toolchain.find() == (str(in_sdk),)
+    assert toolchain.find().command == (str(in_sdk),)
     on_path = fake(tmp_path / "bin", "echo x")
-    assert toolchain.find() == (str(on_path),)
-    assert toolchain.find(f"{in_sdk} -v") == (str(in_sdk), "-v")
+    assert toolchain.find().command == (str(on_path),)
+    assert toolchain.find(f"{in_sdk} -v").command == (str(in_sdk), "-v")
 
 
 def test_no_emscripten_is_said_with_a_fix(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -80,8 +80,8 @@ def test_a_cache_that_cannot_be_written_is_replaced(
     monkeypatch.delenv("EM_CACHE", raising=False)
     # The tests may run as root, who can write everywhere.
     monkeypatch.setattr(toolchain, "_writable", lambda _: writable)
-    said = toolchain.run([str(emcc)], [], tmp_path, doing="say it")
+    said = toolchain.run(toolchain.find(str(emcc)), [], tmp_path)
     assert said == ("cache=/the/cache/llmbuild-emscripten" if own else "cache=")
     monkeypatch.setenv("EM_CACHE", "/mine")
     toolchain._cache.cache_clear()
-    assert toolchain.run([str(emcc)], [], tmp_path, doing="say it") == "cache=/mine"
+    assert toolchain.run(toolchain.find(str(emcc)), [], tmp_path) == "cache=/mine"

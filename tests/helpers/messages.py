@@ -18,7 +18,7 @@ GOLDEN = ROOT / "tests" / "messages" / "golden"
 
 ERRORS = frozenset({
     "LlmbuildError", "UsageError", "InputError", "FetchError", "ToolchainError", "StoreError", "VerifyError", "Interrupted",
-    "SourceError", "RefusedError", "UnfitValueError", "MissingBlobError", "TaskFailure",
+    "SourceError", "RefusedError", "UnfitValueError", "MissingBlobError", "TaskFailure", "run_tool",
 })  # fmt: skip
 """What carries a message to the user; those that are no LlmbuildError become the text of one."""
 

@@ -15,6 +15,7 @@ import pytest
 from llmbuild import linkers
 from llmbuild.errors import ExitCode, ToolchainError, UsageError
 from llmbuild.linkers import elf, macho, pe, tools
+from llmbuild.programs import zig
 
 ANDROID = {"triple": "aarch64-linux-android"}
 LINUX = {"triple": "aarch64-unknown-linux-gnu" if platform.machine() == "x86_64" else "x86_64-unknown-linux-gnu"}
@@ -47,7 +48,7 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Path]
     monkeypatch.setenv("PATH", str(place))
     for variable in ("CC", *elf.NDK_VARIABLES):
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr(tools, "_zig", lambda: None)
+    monkeypatch.setattr(zig, "_program", lambda: None)
     monkeypatch.setattr(tools, "DEBIAN", tmp_path / "none")
 
     def put(*names: str) -> Path:
@@ -130,9 +131,9 @@ def test_the_tool_for_a_triple(
 
 
 def test_zig_comes_before_a_linker_on_path(bare: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    zig = str(stand_in(bare("ld.lld", "ld64.lld", "lld-link") / "inside" / "zig"))
-    monkeypatch.setattr(tools, "_zig", lambda: zig)
-    monkeypatch.setattr(tools, "_zig_version", lambda: "0.17.1")
+    program = str(stand_in(bare("ld.lld", "ld64.lld", "lld-link") / "inside" / "zig"))
+    monkeypatch.setattr(zig, "_program", lambda: program)
+    monkeypatch.setattr(zig, "_version", lambda _: "0.17.1")
     assert linkers.identity(LINUX, "so") == "zig ld.lld: 0.17.1"
     assert linkers.identity(MSVC, "dll") == "zig lld-link: 0.17.1"
     assert linkers.identity(GNU, "dll") == "zig cc: 0.17.1"

@@ -16,6 +16,7 @@ import pytest
 from llmbuild import linkers
 from llmbuild.errors import ToolchainError
 from llmbuild.linkers import symbols, tools
+from llmbuild.programs import zig
 from tests.helpers.objects import write_objects
 
 ELF = {
@@ -42,7 +43,7 @@ PE = {
 }
 KINDS = dict.fromkeys(ELF, "so") | dict.fromkeys(MACHO, "dylib") | dict.fromkeys(PE, "dll")
 
-HAS_LLD = tools.zig("ld.lld") is not None or tools.lld("ld.lld") is not None
+HAS_LLD = zig.zig("ld.lld") is not None or tools.lld("ld.lld") is not None
 HAS_LD64 = tools.lld("ld64.lld") is not None
 CROSS = "needs a linker for other systems: pip install 'llmbuild[cross]'"
 
@@ -59,12 +60,12 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.fixture(params=["zig", "path"])
 def llvm(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """LLVM's linker from the ziglang package, and the distribution's, which may be much older."""
-    if request.param == "zig" and tools.zig("ld.lld") is None:
+    if request.param == "zig" and zig.zig("ld.lld") is None:
         pytest.skip(CROSS)
     if request.param == "path":
         if tools.lld("ld.lld") is None:
             pytest.skip("no LLVM linker on PATH (Debian: apt install lld)")
-        monkeypatch.setattr(tools, "_zig", lambda: None)
+        monkeypatch.setattr(zig, "_program", lambda: None)
     return str(request.param)
 
 
@@ -106,7 +107,7 @@ def test_elf(triple: str, objects: Any, tmp_path: Path, llvm: str) -> None:
 @pytest.mark.parametrize("linker", ["lld", "zig"])
 @pytest.mark.parametrize("triple", MACHO)
 def test_macho(triple: str, linker: str, objects: Any, tmp_path: Path) -> None:
-    if (linker == "lld" and not HAS_LD64) or (linker == "zig" and tools.zig("cc") is None):
+    if (linker == "lld" and not HAS_LD64) or (linker == "zig" and zig.zig("cc") is None):
         pytest.skip(f"{linker} is not here: pip install 'llmbuild[cross]', Debian: apt install lld")
     binary = lief.MachO.parse(str(linked(objects(triple), triple, tmp_path, linker=linker)))
     assert binary is not None and len(binary) == 1

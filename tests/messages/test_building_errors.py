@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from llmbuild.errors import LlmbuildError
-from llmbuild.linkers import tools
+from llmbuild.linkers import symbols, tools
+from llmbuild.programs import zig
+from llmbuild.programs.run import Tool, ask_tool, run_tool
 from tests.helpers.checkpoints import cached_checkpoint
 from tests.helpers.cli import TINY_MANIFEST
 from tests.helpers.hub_server import running_hub
@@ -238,7 +240,7 @@ def linker(artifact: str, *, bare: bool = False, ndk: str = "", mac: bool = Fals
             patch.setenv("ANDROID_NDK", ndk)
         if bare:
             patch.setenv("PATH", str(path))
-            patch.setattr(tools, "zig", lambda *_: None)
+            patch.setattr(zig, "_program", lambda: None)
             patch.setattr(tools, "lld", lambda *_: None)
         if mac:
             patch.setattr(sys, "platform", "darwin")
@@ -251,13 +253,13 @@ def no_dlltool(path: Path, patch: pytest.MonkeyPatch) -> None:
     from llmbuild.linkers import pe
 
     patch.setenv("PATH", str(path))
-    pe._mingw_import_library(tools.Tool(("gcc",), "mingw"), tools.Triple("x86_64", "windows", "gnu"), path)
+    pe._mingw_import_library(Tool(("gcc",), "mingw"), tools.Triple("x86_64", "windows", "gnu"), path)
 
 
 def a_tool_that_does_not_run(path: Path, patch: pytest.MonkeyPatch) -> None:
-    (path / "ld.lld").write_text("#!/bin/sh\nexit 1\n")
+    (path / "ld.lld").write_text("#!/bin/sh\necho 'ld.lld: error: no library of LLVM' >&2\nexit 1\n")
     (path / "ld.lld").chmod(0o755)
-    tools.identity(tools.Tool((str(path / "ld.lld"),), "lld"))
+    ask_tool(Tool((str(path / "ld.lld"),), "lld"), "--version")
 
 
 def equal_names(path: Path, patch: pytest.MonkeyPatch) -> None:
@@ -271,14 +273,14 @@ def equal_names(path: Path, patch: pytest.MonkeyPatch) -> None:
 def an_unknown_processor(path: Path, patch: pytest.MonkeyPatch) -> None:
     from llmbuild.linkers import elf
 
-    elf._run_lld(tools.Tool(("ld.lld",), "lld"), tools.Triple("m68k", "linux", "gnu"), {}, [], path)
+    elf._run_lld(Tool(("ld.lld",), "lld"), tools.Triple("m68k", "linux", "gnu"), {}, [], path)
 
 
 def an_unknown_function(path: Path, patch: pytest.MonkeyPatch) -> None:
     from llmbuild.linkers import elf
 
-    patch.setattr(tools, "run", lambda *_, **__: "ld.lld: warning: undefined symbol: cblas_sgemm")
-    elf._run_lld(tools.Tool(("ld.lld",), "lld"), tools.Triple("x86_64", "linux", "gnu"), {}, [], path)
+    patch.setattr(elf, "run_tool", lambda *_, **__: "ld.lld: warning: undefined symbol: cblas_sgemm")
+    elf._run_lld(Tool(("ld.lld",), "lld"), tools.Triple("x86_64", "linux", "gnu"), {}, [], path)
 
 
 def no_compiler_of_c(path: Path, patch: pytest.MonkeyPatch) -> None:
@@ -291,10 +293,28 @@ def no_compiler_of_c(path: Path, patch: pytest.MonkeyPatch) -> None:
     linkers.identity({}, "so")
 
 
-def a_linker_that_fails(path: Path, patch: pytest.MonkeyPatch) -> None:
+def a_program_that_fails(path: Path, patch: pytest.MonkeyPatch) -> None:
     (path / "ld.lld").write_text("#!/bin/sh\necho 'ld.lld: error: broken.o: unknown file type' >&2\nexit 1\n")
     (path / "ld.lld").chmod(0o755)
-    tools.run(tools.Tool((str(path / "ld.lld"),), "ld.lld 19.1.7"), ["-o", "lib.so", "broken.o"], path)
+    run_tool(Tool((str(path / "ld.lld"),), "lld", called="ld.lld 19.1.7"), ["-o", "lib.so", "broken.o"], path)
+
+
+def linking(artifact: str, triple: str, program: str, **link: str) -> Case:
+    """A link with a program that fails."""
+
+    def provoke(path: Path, patch: pytest.MonkeyPatch) -> None:
+        from llmbuild import linkers
+
+        (path / program).write_text("#!/bin/sh\necho 'error: undefined symbol: fork' >&2\nexit 1\n")
+        (path / program).chmod(0o755)
+        patch.setenv("PATH", str(path))
+        patch.setattr(zig, "_program", lambda: None)
+        # All that may be undefined is on the command line, which the message quotes.
+        patch.setattr(symbols, "TVM_FFI", ("TVMFFIFunctionCall",))
+        patch.setattr(symbols, "TVM_RUNTIME", ())
+        linkers.link_objects({"triple": triple, **link}, artifact, [], path / "out", scratch=path)
+
+    return provoke
 
 
 def emcc_that_fails(path: Path, patch: pytest.MonkeyPatch) -> None:
@@ -305,8 +325,7 @@ def emcc_that_fails(path: Path, patch: pytest.MonkeyPatch) -> None:
     )
     (path / "emcc").write_text(f"#!/bin/sh\n{said}\n")
     (path / "emcc").chmod(0o755)
-    command = toolchain.find(str(path / "emcc"))
-    toolchain.run(command, ["-o", "lib.wasm", "broken.o"], path, doing="link the library")
+    toolchain.run(toolchain.find(str(path / "emcc")), ["-o", "lib.wasm", "broken.o"], path)
 
 
 def an_import_that_browsers_lack(path: Path, patch: pytest.MonkeyPatch) -> None:
@@ -390,7 +409,10 @@ CASES: dict[str, Case] = {
     "an unknown function": an_unknown_function,
     "an unknown artifact": linker("xyz"),
     "no compiler of C": no_compiler_of_c,
-    "a linker that fails": a_linker_that_fails,
+    "a program that fails": a_program_that_fails,
+    "a compiler that cannot link": linking("so", LINUX, "my-cc", compiler="my-cc"),
+    "an unknown function on macOS": linking("dylib", MACOS, "ld64.lld"),
+    "an unknown function on Windows": linking("dll", MSVC, "lld-link"),
     "an Emscripten that fails": emcc_that_fails,
     "an import that browsers lack": an_import_that_browsers_lack,
 }

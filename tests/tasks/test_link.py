@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from llmbuild.linkers import tools
+from llmbuild.programs.zig import zig
 from llmbuild.tasks import link
 from llmbuild.tasks.kind import Job
 
@@ -49,7 +49,7 @@ def test_the_model_type_in_a_prefix_comes_from_the_record(tmp_path: Path) -> Non
         assert tar.getnames() == ["gpt_neox_q4f16_1_lib0.o"]
 
 
-@pytest.mark.skipif(tools.zig("ld.lld") is None or platform.machine() != "x86_64", reason="needs llmbuild[cross]")
+@pytest.mark.skipif(zig("ld.lld") is None or platform.machine() != "x86_64", reason="needs llmbuild[cross]")
 def test_the_name_reaches_a_file_that_holds_it(tmp_path: Path) -> None:
     made = job(tmp_path, artifact="so", link={"triple": "x86_64-linux-android"}, name="libmodel.so")
     link.run(made)

@@ -26,7 +26,7 @@ def device_tool(compile_part: Mapping[str, Json]) -> str | None:
     if kind == "rocm":
         from llmbuild.compiler.devices import rocm
 
-        return rocm.find_linker().identity
+        return rocm.find_linker().name
     return None
 
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
-from llmbuild.errors import ToolchainError
+from llmbuild.programs.run import Tool, ask_tool, run_tool
 
 FLAGS = ("-O3", "--use_fast_math", "-std=c++17", "-w")
 """TVM's own flags for its kernels, without those that are only diagnostics."""
@@ -22,7 +20,7 @@ FLAGS = ("-O3", "--use_fast_math", "-std=c++17", "-w")
 class Nvcc:
     """An nvcc on this machine; `version` is "13.0.88"."""
 
-    program: str
+    tool: Tool
     version: str
     archs: tuple[str, ...]
     """The real architectures that it knows; the variants with a letter are not all listed by it."""
@@ -39,26 +37,19 @@ class Nvcc:
         """
         with tempfile.TemporaryDirectory(prefix="nvcc-") as scratch:
             (Path(scratch) / "kernels.cu").write_text(code, encoding="utf-8")
-            command = [self.program, *FLAGS, "-fatbin", "--threads", "0"]
+            arguments = [*FLAGS, "-fatbin", "--threads", "0"]
             for arch in archs:
                 number = arch.removeprefix("sm_")
-                command += ["-gencode", f"arch=compute_{number},code=sm_{number}"]
+                arguments += ["-gencode", f"arch=compute_{number},code=sm_{number}"]
             number = ptx.removeprefix("sm_")
-            command += ["-gencode", f"arch=compute_{number},code=compute_{number}"]
-            command += ["-o", "kernels.fatbin", "kernels.cu"]
-            # Variables that add flags behind the back of a build are left out.
-            hidden = ("NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS")
-            environment = {name: value for name, value in os.environ.items() if name not in hidden}
-            environment |= {"TMPDIR": scratch, "LC_ALL": "C"}
-            done = subprocess.run(
-                command, cwd=scratch, env=environment, capture_output=True, text=True, errors="replace", check=False
+            arguments += ["-gencode", f"arch=compute_{number},code=compute_{number}"]
+            arguments += ["-o", "kernels.fatbin", "kernels.cu"]
+            run_tool(
+                self.tool,
+                arguments,
+                Path(scratch),
+                fix=f"check that {self.identity} works: it needs a host C++ compiler that it supports, such as g++",
             )
-            if done.returncode != 0:
-                raise ToolchainError(
-                    f"nvcc failed with exit code {done.returncode}",
-                    why=f"{done.stderr}\n{done.stdout}".strip()[-2000:],
-                    fix=f"check that {self.identity} works: it needs a host C++ compiler that it supports, such as g++",
-                )
             return (Path(scratch) / "kernels.fatbin").read_bytes()
 
 
@@ -69,21 +60,9 @@ def find_nvcc() -> Nvcc | None:
         (path for place in places if (path := shutil.which("nvcc", path=os.path.join(place, "bin")))),  # noqa: PTH118
         None,
     )
-    return None if program is None else _asked(program)
-
-
-@cache
-def _asked(program: str) -> Nvcc:
-    version = re.search(r"\bV(\d+(?:\.\d+)+)", _said(program, "--version"))
-    return Nvcc(
-        program, version[1] if version else "of an unknown version", tuple(_said(program, "--list-gpu-code").split())
-    )
-
-
-def _said(program: str, question: str) -> str:
-    try:
-        return subprocess.run([program, question], capture_output=True, text=True, check=True, timeout=60).stdout
-    except (OSError, subprocess.SubprocessError) as error:
-        raise ToolchainError(
-            "nvcc does not run", where=f"{program} {question}", why=str(error), fix="repair it, or take it off PATH"
-        ) from error
+    if program is None:
+        return None
+    tool = Tool((program,), "nvcc", hidden=("NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS"))
+    version = re.search(r"\bV(\d+(?:\.\d+)+)", ask_tool(tool, "--version"))
+    archs = ask_tool(tool, "--list-gpu-code").split()
+    return Nvcc(tool, version[1] if version else "of an unknown version", tuple(archs))

@@ -8,21 +8,20 @@ them.  The one file that is handed over says which version of code objects to ma
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import shutil
 import struct
-import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import replace
 from pathlib import Path
 
 from llmbuild.compiler.devices import callbacks
 from llmbuild.errors import ToolchainError
+from llmbuild.programs.run import Tool, ask_tool, run_tool
+from llmbuild.programs.zig import zig
 
 OLDEST = 15
 """The first release of LLVM's linker that is taken: 14 fails on code objects with "unknown abi version"."""
@@ -34,43 +33,24 @@ _EM_AMDGPU = 224
 _ELFOSABI_AMDGPU_HSA = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Linker:
-    """LLVM's linker for ELF under one of its names."""
-
-    command: tuple[str, ...]
-    identity: str
-
-    def link(self, code: bytes) -> bytes:
-        """A code object from a relocatable one.  Raises ToolchainError, for undefined symbols too."""
-        with tempfile.TemporaryDirectory(prefix="rocm-") as scratch:
-            place = Path(scratch)
-            (place / "kernels.o").write_bytes(code)
-            done = subprocess.run(
-                [*self.command, "--no-undefined", "-shared", "kernels.o", "-o", "kernels.co"],
-                cwd=place,
-                env={**os.environ, "LC_ALL": "C", "TMPDIR": scratch},
-                capture_output=True,
-                text=True,
-                errors="replace",
-                check=False,
-            )
-            if done.returncode != 0:
-                raise ToolchainError(
-                    f"{self.identity} failed with exit code {done.returncode} on a code object",
-                    why=f"{done.stderr}\n{done.stdout}".strip()[-2000:],
-                    fix=f"take another linker: {_INSTALL}",
-                )
-            return (place / "kernels.co").read_bytes()
+def link(linker: Tool, code: bytes) -> bytes:
+    """A code object from a relocatable one.  Raises ToolchainError, for undefined symbols too."""
+    with tempfile.TemporaryDirectory(prefix="rocm-") as scratch:
+        place = Path(scratch)
+        (place / "kernels.o").write_bytes(code)
+        arguments = ["--no-undefined", "-shared", "kernels.o", "-o", "kernels.co"]
+        run_tool(linker, arguments, place, fix=f"take another linker: {_INSTALL}")
+        return (place / "kernels.co").read_bytes()
 
 
-def find_linker() -> Linker:
-    """The ziglang package's, else one on PATH or of an installed ROCm.  Raises ToolchainError when there is none."""
-    spec = importlib.util.find_spec("ziglang")
-    for place in (spec and spec.submodule_search_locations) or ():
-        if (Path(place) / "zig").is_file():
-            program = str(Path(place) / "zig")
-            return Linker((program, "ld.lld"), f"zig ld.lld {_said(program, 'version')}")
+def find_linker() -> Tool:
+    """LLVM's linker for ELF, called by its name and version: the ziglang package's, else one on PATH or of an installed ROCm.
+
+    Raises ToolchainError when there is none.
+    """
+    linker = zig("ld.lld")
+    if linker is not None:
+        return replace(linker, called=f"{linker.name} {linker.version}")
     too_old = []
     rocm = os.path.join(os.environ.get("ROCM_PATH") or "/opt/rocm", "llvm", "bin")  # noqa: PTH118 - a PATH, not a file.
     for path in (None, rocm):
@@ -78,9 +58,10 @@ def find_linker() -> Linker:
             program = shutil.which(name, path=path) or ""
             if not program:
                 continue
-            version = re.search(r"LLD (\d+)[\d.]*", _said(program, "--version"))
+            linker = Tool((program,), "lld")
+            version = re.search(r"LLD (\d+)[\d.]*", ask_tool(linker, "--version"))
             if version is not None and int(version[1]) >= OLDEST:
-                return Linker((program,), f"ld.{version[0].lower()}")
+                return replace(linker, called=f"ld.{version[0].lower()}")
             too_old.append("an unknown version" if version is None else version[0])
     raise ToolchainError(
         "there is no linker for code objects of AMD GPUs",
@@ -94,9 +75,9 @@ def linking() -> Iterator[None]:
     """While it lasts, TVM's ROCm modules are linked by the linker that was found."""
     linker = find_linker()
 
-    def link(code: bytes) -> bytes:
-        made = linker.link(bytes(code))
-        print(f"{linker.identity}: a code object of {len(made)} bytes")
+    def linked(code: bytes) -> bytes:
+        made = link(linker, bytes(code))
+        print(f"{linker.name}: a code object of {len(made)} bytes")
         return made
 
     import tvm.support.rocm  # noqa: F401 - it registers callbacks of the same names when it is imported.
@@ -105,7 +86,9 @@ def linking() -> Iterator[None]:
         flags = Path(scratch) / "version.ll"
         flags.write_text(_VERSION_5, encoding="utf-8")
         bitcode = [str(flags)]
-        with callbacks.replaced({"tvm_callback_rocm_bitcode_path": lambda *_: bitcode, "tvm_callback_rocm_link": link}):
+        with callbacks.replaced(
+            {"tvm_callback_rocm_bitcode_path": lambda *_: bitcode, "tvm_callback_rocm_link": linked}
+        ):
             yield
 
 
@@ -145,14 +128,3 @@ _MACHINES = {
     **{0x47: "gfx1102", 0x44: "gfx1103", 0x43: "gfx1150", 0x4A: "gfx1151", 0x55: "gfx1152", 0x58: "gfx1153"},
     **{0x48: "gfx1200", 0x4E: "gfx1201"},
 }
-
-
-@cache
-def _said(program: str, question: str) -> str:
-    try:
-        done = subprocess.run([program, question], capture_output=True, text=True, check=True, timeout=60)
-    except (OSError, subprocess.SubprocessError) as error:
-        raise ToolchainError(
-            "a linker does not run", where=f"{program} {question}", why=str(error), fix="repair it, or take it away"
-        ) from error
-    return done.stdout.strip()

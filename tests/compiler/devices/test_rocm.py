@@ -12,6 +12,7 @@ import pytest
 from llmbuild.compiler import devices
 from llmbuild.compiler.devices import rocm
 from llmbuild.errors import ToolchainError
+from llmbuild.programs import zig
 from llmbuild.targets.kinds import KINDS
 from tests.helpers.device_module import lowered
 
@@ -50,7 +51,7 @@ def test_every_architecture_has_a_number() -> None:
 
 
 def test_no_linker_is_an_error_with_the_way_to_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(rocm.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(zig, "_program", lambda: None)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("ROCM_PATH", str(tmp_path))
     with pytest.raises(ToolchainError, match=r"llmbuild\[cross\]"):

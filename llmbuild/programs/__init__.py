@@ -1,0 +1,1 @@
+"""Compilers and linkers of others that llmbuild calls."""

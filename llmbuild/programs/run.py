@@ -1,0 +1,104 @@
+"""Running a compiler or a linker, and asking for its version; when it fails, its words are in the error."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from llmbuild.errors import ToolchainError
+
+MOST_WORDS = 2000
+"""How many characters of a program's last words an error quotes."""
+
+PATIENCE_S = 120.0
+"""How long a program may think about a question: emcc checks its installation when it is asked for the first time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A command, and the executable behind its first word where that is another file.
+
+    `kind` is what callers branch on: "cc" (takes a C compiler's arguments), "lld" (LLVM's linker) or a name of their own.
+    `version` is there where it is known without asking.  `hidden` are beginnings of the names of environment variables
+    that would add to its arguments behind the back of a build: it does not see them.
+    """
+
+    command: tuple[str, ...]
+    kind: str
+    executable: str | None = None
+    called: str = ""
+    version: str = ""
+    hidden: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What to call it in messages and keys, without its directory: "ld.lld", "aarch64-linux-gnu-gcc -m64"."""
+        return self.called or " ".join((Path(self.command[0]).name, *self.command[1:]))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What it sees of this process's environment; it speaks English."""
+        seen = {name: value for name, value in os.environ.items() if not name.startswith(self.hidden)}
+        return {**seen, "LC_ALL": "C"}
+
+
+def run_tool(
+    tool: Tool,
+    arguments: Sequence[str],
+    directory: Path,
+    environment: Mapping[str, str] | None = None,
+    *,
+    fix: str = "",
+) -> str:
+    """Run the tool in a directory, which has its temporary files too, and return what it said.
+
+    Raises ToolchainError with its words when it fails.
+    """
+    done = subprocess.run(
+        [*tool.command, *arguments],
+        executable=tool.executable,
+        cwd=directory,
+        env={**tool.environment, "TMPDIR": str(directory), **(environment or {})},
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    said = "\n".join(part for part in (done.stderr.strip(), done.stdout.strip()) if part)
+    if done.returncode != 0:
+        raise ToolchainError(
+            f"{tool.name} failed with exit code {done.returncode}",
+            where=" ".join([tool.name, *arguments]),
+            why=said[-MOST_WORDS:] or None,
+            fix=fix or f"check that {tool.name} works for this target",
+        )
+    return said
+
+
+@cache
+def ask_tool(tool: Tool, question: str) -> str:
+    """What the tool answers to one argument, such as "--version".  Raises ToolchainError when it does not run."""
+    command = [*tool.command, question]
+    try:
+        return subprocess.run(
+            command,
+            executable=tool.executable,
+            env=tool.environment,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=True,
+            timeout=PATIENCE_S,
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError) as error:
+        said = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else ""
+        raise ToolchainError(
+            f"'{tool.name}' does not run",
+            where=" ".join(command),
+            why=said[-MOST_WORDS:] or str(error),
+            fix="repair it, or take it away so that another is used",
+        ) from error

@@ -1,0 +1,36 @@
+"""zig, which brings LLVM's linkers and a C compiler: the program of the `ziglang` package."""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import cache
+from pathlib import Path
+
+from llmbuild.programs.run import Tool, ask_tool
+
+
+def zig(subcommand: str, kind: str = "lld") -> Tool | None:
+    """A subcommand of the program, with its version, where the package is installed."""
+    path = _program()
+    return None if path is None else Tool((path, subcommand), kind, called=f"zig {subcommand}", version=_version(path))
+
+
+@cache
+def _program() -> str | None:
+    spec = importlib.util.find_spec("ziglang")
+    for place in (spec and spec.submodule_search_locations) or ():
+        for name in ("zig", "zig.exe"):
+            if (Path(place) / name).is_file():
+                return str(Path(place) / name)
+    return None
+
+
+@cache
+def _version(program: str) -> str:
+    """One release of all its parts: the package's, so that nothing has to start."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("ziglang")
+    except PackageNotFoundError:
+        return ask_tool(Tool((program,), "zig"), "version")
