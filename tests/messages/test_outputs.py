@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 import pty
+import select
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -211,6 +212,14 @@ def test_outputs_read_as_in_the_golden_file(tmp_path: Path) -> None:
     golden.check(GOLDEN, text)
 
 
+def read_up_to(terminal: int, end: str) -> str:
+    """What was written to a pseudo-terminal, which hands it on in parts."""
+    said = ""
+    while end not in said and select.select([terminal], [], [], 30)[0]:
+        said += os.read(terminal, 65536).decode()
+    return said
+
+
 @pytest.mark.parametrize("columns", [80, 120])
 def test_the_progress_line_of_the_cache(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a real pseudo-terminal: one line that is written over, and nothing of it afterwards."""
@@ -221,8 +230,8 @@ def test_the_progress_line_of_the_cache(columns: int, monkeypatch: pytest.Monkey
         with cache._progress("verify") as progress:
             progress(1, 3, "blobs")
             progress(2, 3, "blobs")
-            middle = os.read(ours, 65536).decode()
-        after = os.read(ours, 65536).decode()
+            middle = read_up_to(ours, "2 of 3 blobs")
+        after = read_up_to(ours, "\x1b[K")
     os.close(ours)
     screen = Screen(columns)
     screen.feed(middle)
