@@ -25,6 +25,11 @@ def is_packed(parameter: Parameter, scheme: Scheme) -> bool:
     return scheme.quantized and chosen[parameter.role]
 
 
+def scheme_of(scheme: str | Scheme) -> Scheme:
+    """A scheme by its name, or one that has none: tests run layouts in float32 that the table has in float16 only."""
+    return SCHEMES[scheme] if isinstance(scheme, str) else scheme
+
+
 def stored(parameter: Parameter, value: np.ndarray, scheme: Scheme) -> dict[str, np.ndarray]:
     """What a weight directory holds for this parameter."""
     if not is_packed(parameter, scheme):
@@ -47,7 +52,7 @@ class GenericLibrary:
     """A compiled model with one KV cache."""
 
     def __init__(
-        self, directory: Path, scheme: str = "q0f32", functions: Sequence[str] | None = None, **overrides: Any
+        self, directory: Path, scheme: str | Scheme = "q0f32", functions: Sequence[str] | None = None, **overrides: Any
     ) -> None:
         """Compile only `functions` where given; all of them take twice as long."""
         import tvm
@@ -57,7 +62,7 @@ class GenericLibrary:
 
         source = json.loads((directory / "config.json").read_text())
         self.family = family(infer_model_type(source))
-        self.scheme = SCHEMES[scheme]
+        self.scheme = scheme_of(scheme)
         self.config = self.family.configure(source, Overrides(**overrides))
         model = export(self.config, self.family, self.scheme)
         target = tvm.target.Target({"kind": "llvm", "mcpu": "x86-64-v3"})
@@ -104,16 +109,25 @@ class GenericLibrary:
         return self.vm["embed"](tvm.runtime.tensor(np.array(ids, "int32")), self.weights).numpy()
 
     def forward(
-        self, name: str, ids: Sequence[int], lengths: Sequence[int] = (), positions: Sequence[int] | None = None
+        self,
+        name: str,
+        ids: Sequence[int],
+        lengths: Sequence[int] = (),
+        positions: Sequence[int] | None = None,
+        parents: Sequence[int] | None = None,
     ) -> np.ndarray:
-        """Logits of one call; `lengths` are the appended tokens of each sequence (default: all in sequence 0)."""
+        """Logits of one call; `lengths` are the appended tokens of each sequence (default: all in sequence 0).
+
+        `parents` makes a tree of each sequence's tokens, by the index of each one's parent there (-1: the root).
+        """
         import tvm
         from tvm_ffi import Shape
 
         lengths = list(lengths) or [len(ids)]
         x = self.embed(ids)
         x = x[:, None, :] if name.startswith("batch_decode") else x[None]
-        _builtin("kv_state_begin_forward")(self.cache, Shape(range(len(lengths))), Shape(lengths))
+        tree = None if parents is None else Shape(parents)
+        _builtin("kv_state_begin_forward")(self.cache, Shape(range(len(lengths))), Shape(lengths), tree)
         arguments = [tvm.runtime.tensor(np.ascontiguousarray(x))]
         if positions is not None:
             arguments.append(tvm.runtime.tensor(np.array(positions, "int32")))
@@ -172,15 +186,29 @@ def _with_cache(module: Any, layout: Any, target: Any) -> Any:
     return builder.finalize()
 
 
-def reference_logits(directory: Path, ids: Sequence[int], scheme: str = "q0f32", **config: Any) -> np.ndarray:
+def reference_logits(directory: Path, ids: Sequence[int], scheme: str | Scheme = "q0f32", **config: Any) -> np.ndarray:
     """transformers' float32 logits [len(ids), vocabulary], of weights as the scheme stores them."""
+    return logits_of(stored_model(directory, scheme, **config), ids)
+
+
+def logits_of(model: Any, ids: Sequence[int]) -> np.ndarray:
+    """A transformers model's logits [len(ids), vocabulary]."""
+    import torch
+
+    with torch.no_grad():
+        logits: np.ndarray = model(torch.tensor([list(ids)])).logits[0].numpy()
+    return logits
+
+
+def stored_model(directory: Path, scheme: str | Scheme, **config: Any) -> Any:
+    """The checkpoint in transformers, in float32 with weights as the scheme stores them."""
     import torch
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(
         directory, dtype=torch.float32, attn_implementation="eager", **config
     ).eval()
-    chosen = SCHEMES[scheme]
+    chosen = scheme_of(scheme)
     source = json.loads((directory / "config.json").read_text())
     kind = family(infer_model_type(source))
     roles = {
@@ -196,7 +224,15 @@ def reference_logits(directory: Path, ids: Sequence[int], scheme: str = "q0f32",
                 words, scale = quantize(array, chosen.bits, chosen.group_size, chosen.dtype)
                 array = dequantize(words, scale, chosen.bits, chosen.group_size, array.shape[1])
             value.copy_(torch.from_numpy(array.astype(DTYPES[chosen.dtype]).astype(np.float32)))
-        return model(torch.tensor([list(ids)])).logits[0].numpy()
+    return model
+
+
+def tails(logits: np.ndarray, expected: np.ndarray, tolerance: float) -> None:
+    """Each row agrees within the relative L2 tolerance and has the same argmax."""
+    assert logits.shape == expected.shape
+    for actual, wanted in zip(logits, expected, strict=True):
+        assert relative_l2(actual, wanted) < tolerance
+    assert (logits.argmax(-1) == expected.argmax(-1)).all()
 
 
 def relative_l2(actual: np.ndarray, expected: np.ndarray) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llmbuild.models.registry import family
-from llmbuild.quantization.scheme import SCHEMES
+from llmbuild.quantization.scheme import SCHEMES, Scheme
 from tests.helpers.tiny_library import TINY_LLAMA, chat_config
 
 LINUX = {"kind": "llvm", "mtriple": "x86_64-unknown-linux-gnu"}
@@ -95,7 +95,7 @@ def _passed(name: str, scheme: str, functions: Sequence[str] | None, end: str | 
     config = chat_config(WIDE, scheme)
     model_config = configure(config, {})
     device, target = resolve_target(TARGETS[name])
-    model = export_some(family("llama"), model_config, scheme, device, functions)
+    model = export_some(family("llama"), model_config, SCHEMES[scheme], device, functions)
     record = metadata_record(config, model_config, SCHEMES[scheme], model)
     plan = Plan(device, target, model.kv_cache, variable_bounds(model_config), record, **more)
     every = passes(plan)
@@ -105,14 +105,14 @@ def _passed(name: str, scheme: str, functions: Sequence[str] | None, end: str | 
         return tvm.transform.Sequential(every[:count])(model.module)
 
 
-def export_some(kind: Any, config: Any, scheme: str, device: str, functions: Sequence[str] | None) -> Any:
+def export_some(kind: Any, config: Any, scheme: Scheme, device: str, functions: Sequence[str] | None) -> Any:
     """A model with the kernels of a device, and of its Relax functions only those that are named."""
     from tvm import relax
 
     from llmbuild.compiler.kernels import kernels_for
     from llmbuild.models.build import export
 
-    model = export(config, kind, SCHEMES[scheme], kernels_for(device))
+    model = export(config, kind, scheme, kernels_for(device))
     for variable in model.module.get_global_vars():
         is_relax = isinstance(model.module[variable], relax.Function)
         if is_relax and functions is not None and variable.name_hint not in functions:

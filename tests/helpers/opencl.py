@@ -49,6 +49,7 @@ class Device:
     """The OpenCL code of one build.  `launches` counts kernel launches by name, `sources` holds the text."""
 
     target: Any
+    options: tuple[str, ...] = ()
     number: int = field(default_factory=lambda: next(_numbers))
     kernels: dict[str, Kernel] = field(default_factory=dict)
     sources: list[str] = field(default_factory=list)
@@ -87,13 +88,13 @@ def require() -> None:
 
 
 @contextmanager
-def compiling(**device: Any) -> Iterator[Device]:
-    """While this holds, TVM's OpenCL code goes to PoCL.  `device` changes the target's attributes."""
+def compiling(*, optimize: bool = True, **device: Any) -> Iterator[Device]:
+    """While this holds, TVM's OpenCL code goes to PoCL, which compiles it.  `device` changes the target's attributes."""
     import tvm
 
     require()
     target = tvm.target.Target({**DEVICE, **device, "target_device_type": 1, "host": HOST})
-    result = Device(target)
+    result = Device(target, () if optimize else ("-cl-opt-disable",))
     _devices[result.number] = result
     original = tvm.get_global_func(CODEGEN)
 
@@ -137,7 +138,7 @@ def _module(device: Device, module: Any, source: str) -> Any:
     import tvm
     from tvm import tirx
 
-    program = cl.Program(_queue().context, source).build()
+    program = cl.Program(_queue().context, source).build(options=list(device.options))
     device.sources.append(source)
     functions = {}
     for function in module.functions.values():

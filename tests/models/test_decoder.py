@@ -14,7 +14,7 @@ from llmbuild.models.kv_cache import KVCacheLayout
 from llmbuild.models.registry import family, infer_model_type
 from llmbuild.quantization.scheme import SCHEMES
 from tests.helpers.checkpoints import CONFIGS, cached_checkpoint, make_checkpoint
-from tests.helpers.generic_library import GenericLibrary, is_packed, reference_logits, relative_l2
+from tests.helpers.generic_library import GenericLibrary, is_packed, reference_logits, relative_l2, tails
 
 PROMPT = list(np.random.default_rng(5).integers(3, 310, 37))
 FOLLOWING = [7, 301, 11, 250, 3]
@@ -35,14 +35,6 @@ def export(variant: str, scheme: str, **overrides: Any) -> tuple[Any, Any]:
     kind = family(infer_model_type(CONFIGS[variant]))
     config = kind.configure(CONFIGS[variant], Overrides(**overrides))
     return kind.parameters(config), build(config, kind, SCHEMES[scheme])
-
-
-def tails(logits: np.ndarray, expected: np.ndarray, tolerance: float) -> None:
-    """Each row agrees within the relative L2 tolerance and has the same argmax."""
-    assert logits.shape == expected.shape
-    for actual, wanted in zip(logits, expected, strict=True):
-        assert relative_l2(actual, wanted) < tolerance
-    assert (logits.argmax(-1) == expected.argmax(-1)).all()
 
 
 @pytest.mark.parametrize("variant", SUPPORTED)
