@@ -27,6 +27,16 @@ MARKS = {
     "adreno": b"__kernel void",
     "webgpu": b"@compute @workgroup_size",
 }
+C_LIBRARY = {"cosf", "erff", "exp2f", "expf", "log2f", "memset", "powf", "sincosf", "sinf"}
+LOADER = {
+    "__cxa_finalize",
+    "__gmon_start__",
+    "_ITM_deregisterTMCloneTable",
+    "_ITM_registerTMCloneTable",
+    "dyld_stub_binder",
+}
+"""What a system's own start-up code asks for, mostly if it is there."""
+
 MANIFEST = """\
 [project]
 name = "platforms"
@@ -93,6 +103,9 @@ def test_a_second_build_runs_nothing(built: tuple[ProjectDir, dict[str, str]]) -
 
 def test_each_artifact_is_for_its_system(built: tuple[ProjectDir, dict[str, str]], tmp_path: Path) -> None:
     project, targets = built
+    import tvm_ffi
+
+    interface = read_library(Path(tvm_ffi.libinfo.find_libtvm_ffi())).exports
     seen = set()
     for target, artifact in targets.items():
         path = library(project, target, artifact)
@@ -105,6 +118,9 @@ def test_each_artifact_is_for_its_system(built: tuple[ProjectDir, dict[str, str]
         prefix = "llama_q4f16_1_" if artifact == "tar" else ""
         exports = set[str]().union(*(facts.exports for facts in members.values()))
         assert f"{prefix}__tvm_ffi__library_bin" in exports, target
+        needs = set[str]().union(*(facts.needs for facts in members.values())) - exports
+        mathematics = C_LIBRARY if target.endswith(("-cpu", "-native")) else set()
+        assert "TVMFFIErrorSetRaisedFromCStrParts" in needs <= interface | mathematics | LOADER, target
         for name, facts in members.items():
             assert (facts.format, facts.cpu) == (FORMATS[system], target.split("-")[0]), (target, name)
             assert (facts.platform, facts.minimum_os) == SYSTEMS.get(system, ("", "")), (target, name)

@@ -17,11 +17,12 @@ _PE = {"AMD64": "x86_64", "ARM64": "aarch64"}
 
 @dataclass(frozen=True)
 class Facts:
-    """Format ("elf", "macho", "pe"), CPU as the first word of a target's name, and the names that it exports."""
+    """Format ("elf", "macho", "pe"), CPU as the first word of a target's name, and the names that it exports and needs."""
 
     format: str
     cpu: str
     exports: frozenset[str]
+    needs: frozenset[str]
     platform: str = ""
     minimum_os: str = ""
 
@@ -32,18 +33,23 @@ def read_library(path: Path) -> Facts:
     assert binary is not None, path
     if isinstance(binary, lief.ELF.Binary):
         names = {str(symbol.name) for symbol in binary.symbols if symbol.shndx != 0 and symbol.binding.name != "LOCAL"}
-        return Facts("elf", _ELF[binary.header.machine_type.name], frozenset(names))
+        needs = {str(symbol.name).split("@")[0] for symbol in binary.symbols if symbol.shndx == 0} - {""}
+        return Facts("elf", _ELF[binary.header.machine_type.name], frozenset(names), frozenset(needs))
     if isinstance(binary, lief.MachO.Binary):
+        # The bits of N_TYPE are 0 where a symbol is defined elsewhere; N_EXT is 1.
         names = {str(symbol.name).removeprefix("_") for symbol in binary.symbols if symbol.raw_type & 0x0F == 0x0F}
+        needs = {str(symbol.name).removeprefix("_") for symbol in binary.symbols if symbol.raw_type & 0x0E == 0}
         built = binary.build_version
         assert built is not None, f"{path} says no version of a system"
         oldest = ".".join(map(str, built.minos[:2]))
-        return Facts("macho", _MACHO[binary.header.cpu_type.name], frozenset(names), built.platform.name, oldest)
+        cpu = _MACHO[binary.header.cpu_type.name]
+        return Facts("macho", cpu, frozenset(names), frozenset(needs), built.platform.name, oldest)
     assert isinstance(binary, lief.PE.Binary), type(binary)
     exports = binary.get_export()
     assert exports is not None
     names = {str(entry.name) for entry in exports.entries}
-    return Facts("pe", _PE[binary.header.machine.name], frozenset(names))
+    needs = {str(entry.name) for library in binary.imports for entry in library.entries}
+    return Facts("pe", _PE[binary.header.machine.name], frozenset(names), frozenset(needs))
 
 
 def read_archive(path: Path, where: Path) -> Mapping[str, Facts]:
