@@ -1,4 +1,4 @@
-"""The WGSL of a library in 16-bit floats, which no software adapter runs, compiles in Chromium's WebGPU implementation."""
+"""The WGSL of a library in 16-bit floats compiles in Chromium's WebGPU implementation, which needs no adapter for that."""
 
 from __future__ import annotations
 

@@ -14,11 +14,11 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
+from tests.helpers.loopback import FileHandler, serving
 from tests.helpers.node import install, node_modules
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
@@ -27,7 +27,6 @@ FLAGS = (
     *("--headless=new", "--no-sandbox", "--enable-unsafe-webgpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-extensions"),
 )
-TYPES = {".html": "text/html", ".js": "text/javascript", ".wasm": "application/wasm", ".json": "application/json"}
 
 PRELUDE = """
 const post = (path, value) => fetch(path, {method: "POST", body: JSON.stringify(value)});
@@ -111,45 +110,30 @@ class Visit:
         return self.result
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(FileHandler):
+    """The page, the files that it asks for, and what it posts."""
 
     def __init__(self, page: str, roots: Mapping[str, Path], visit: Visit, done: threading.Event, *rest: Any) -> None:
-        self.page, self.roots, self.visit, self.done = page, roots, visit, done
-        super().__init__(*rest)
+        self.page, self.visit, self.done = page, visit, done
+        super().__init__(roots, *rest)
 
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
         self.visit.requests.append(path)
         if path == "/":
-            self._answer(200, self.page.encode(), "text/html")
-            return
-        _, root, *parts = path.split("/")
-        file = self.roots.get(root, Path("/nonexistent")).joinpath(*parts)
-        if ".." in parts or not file.is_file():
-            self._answer(404, b"", "text/plain")
+            self.answer(200, self.page.encode(), "text/html")
         else:
-            self._answer(200, file.read_bytes(), TYPES.get(file.suffix, "application/octet-stream"))
+            super().do_GET()
 
     def do_POST(self) -> None:
         value = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self._answer(204, b"", "text/plain")
+        self.answer(204, b"", "text/plain")
         if self.path == "/console":
             self.visit.console.append(cast("list[str]", value))
         elif self.path == "/result" and not self.done.is_set():
             self.visit.result, self.visit.error = value.get("result"), value.get("error")
             self.visit.shaders = value["shaders"]
             self.done.set()
-
-    def _answer(self, status: int, body: bytes, kind: str) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *_: Any) -> None:
-        """Nothing: what was asked for is in the visit."""
 
 
 def visit(script: str, roots: Mapping[str, Path], *, timeout: float = 240) -> Visit:
@@ -159,16 +143,16 @@ def visit(script: str, roots: Mapping[str, Path], *, timeout: float = 240) -> Vi
     """
     found, done = Visit(), threading.Event()
     page = f'<!doctype html><script type="module">{PRELUDE.replace("SCRIPT", script)}</script>'
-    server = ThreadingHTTPServer(("127.0.0.1", 0), cast("Any", partial(_Handler, page, roots, found, done)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
     browser = chromium()
     assert browser is not None
-    with tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True) as profile:
-        address = f"http://127.0.0.1:{server.server_port}/"
+    with (
+        serving(partial(_Handler, page, roots, found, done)) as address,
+        tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True) as profile,
+    ):
         log = Path(profile) / "log.txt"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [browser, *FLAGS, f"--user-data-dir={profile}/profile", address], stdout=output, stderr=output
+                [browser, *FLAGS, f"--user-data-dir={profile}/profile", f"{address}/"], stdout=output, stderr=output
             )
             try:
                 # The browser may end by itself; then no result will ever come.
@@ -181,8 +165,6 @@ def visit(script: str, roots: Mapping[str, Path], *, timeout: float = 240) -> Vi
                     process.wait(20)
                 except subprocess.TimeoutExpired:
                     process.kill()
-                server.shutdown()
-                server.server_close()
         if not done.is_set():
             found.error = f"no result came within {timeout:.0f} s\n{log.read_text(errors='replace')[-3000:]}"
     return found

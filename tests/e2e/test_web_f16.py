@@ -1,0 +1,61 @@
+"""A library for browsers in 16-bit floats is executed: by WebLLM in Node.js, on Dawn, with Mesa's Vulkan for CPUs.
+
+Chromium's own software adapter has no 16-bit floats (tests/e2e/test_browser.py is for 32 bits).  What takes the time is
+Mesa's compiler: it keeps what it compiled in the user's cache, so a second run takes seconds.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.helpers import dawn
+from tests.helpers.checkpoints import cached_checkpoint
+from tests.helpers.cli import make_project
+from tests.helpers.web_library import ANSWER, CPU, QUESTION, greedy, likeliest, smollm2_manifest, tiny_manifest, told
+from tests.helpers.web_runtime import seed
+
+# More tokens than one prefill chunk of the tiny models, so the second chunk attends to what the first one left.
+LONG = "hi, who are you and what can you do?"
+# The models here are up to 0.016 apart.  Matrix products add up in 16 bits on a GPU and in 32 on a CPU.
+TOLERANCE = 5e-2
+# A window and not a context, since WebLLM takes one of the two: the question is longer than it.
+WINDOW = {"mistral": {"window": "sliding-window-size = 32, attention-sink-size = 4"}}
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
+
+
+@pytest.fixture(autouse=True)
+def _needs() -> None:
+    if reason := dawn.missing():
+        pytest.skip(reason)
+
+
+@pytest.mark.parametrize(
+    "family",
+    ["llama", "gpt_neox", *(pytest.param(each, marks=pytest.mark.full) for each in ("mistral", "qwen2", "qwen3"))],
+)
+def test_a_tiny_model_answers_in_16_bits_as_on_the_cpu(family: str, tmp_path: Path) -> None:
+    project = make_project(tmp_path, tiny_manifest("q4f16_1", **WINDOW.get(family, {})), cached_checkpoint(family))
+    seed(project.store)
+    project.build()
+    answer = dawn.ask(project.root / "dist", "tiny-q4f16_1", timeout=280, **likeliest(LONG, 4, top=5))
+    assert answer.shaders > 50
+    found = told(answer.reply, 5)
+    np.testing.assert_allclose(
+        found, greedy(project, "tiny-q4f16_1", LONG, 4, top=5), atol=TOLERANCE, err_msg=answer.adapter
+    )
+
+
+@pytest.mark.full
+def test_the_real_model_answers_in_16_bits(tmp_path: Path) -> None:
+    project = make_project(tmp_path, smollm2_manifest("q4f16_1"))
+    seed(project.store)
+    project.build()
+    asked = {"messages": [{"role": "user", "content": QUESTION}], "temperature": 0, "max_tokens": 12}
+    reply = dawn.ask(project.root / "dist", "smollm2-q4f16_1", timeout=900, **asked).reply
+    assert reply["choices"][0]["finish_reason"] == "stop"
+    answer = project.run("chat", "--platform", CPU, "--prompt", QUESTION, "--temperature", "0", "--max-tokens", "12")
+    assert reply["choices"][0]["message"]["content"] == answer.out.strip() == ANSWER
