@@ -21,6 +21,7 @@ from llmbuild.compiler.devices import prepare, require_machine_code
 from llmbuild.compiler.frames import quick_stacks
 from llmbuild.compiler.kernels import kernels_for
 from llmbuild.compiler.passes.annotate import variable_bounds
+from llmbuild.compiler.passes.kv_cache import require_every_head
 from llmbuild.compiler.pipeline import Plan, pipeline
 from llmbuild.errors import InputError, ToolchainError, UsageError, Where
 from llmbuild.models import build, registry
@@ -79,6 +80,8 @@ def lower(
         f"building {family.model_type} in {scheme.name} for {device}: {json.dumps(dict(compile_part), sort_keys=True)}"
     )
     model = build.export(model_config, family, scheme, GenericKernels() if "linears" in stock else kernels_for(device))
+    if device != "cpu":
+        require_every_head(model.kv_cache, target)
     metadata = metadata_record(config, model_config, scheme, model)
     module = model.module
     plan = Plan(

@@ -32,10 +32,10 @@ USUAL = {
     ("gpt_neox-sequential", "q0f32"),
     ("llama-bias", "q3f32_1"),
     ("llama-tied", "q4f32_0"),
-    ("llama3", "q4f32_1"),
     ("qwen2", "q4f32_1"),
 }
-"""Each family and each layout once; mistral and qwen3 have tests of their own.  `pytest -m full` runs all of them."""
+"""Each family and each layout once; mistral and qwen3 have tests of their own, llama3 is in test_pipeline_gpu.py.  `pytest -m
+full` runs all of them."""
 
 PROMPT = [int(token) for token in np.random.default_rng(5).integers(3, 310, 37)]
 FOLLOWING = [7, 301, 11, 250, 3]

@@ -20,6 +20,7 @@ from tvm.relax.frontend.nn.llm.kv_cache import RopeMode, TIRPagedKVCache
 
 from llmbuild.compiler.kernels.attention import replacements
 from llmbuild.compiler.kernels.gpu.merge import merge_kernel
+from llmbuild.errors import InputError, Where
 from llmbuild.models.kv_cache import KVCacheLayout
 
 NAME = "create_tir_paged_kv_cache"
@@ -81,3 +82,26 @@ class AttachKVCache:
             kernel = merge_kernel(layout.num_attention_heads, layout.head_dim, layout.dtype)
             return {MERGE: kernel.with_attr("global_symbol", MERGE)}
         return replacements(layout) if self.own_attention else {}
+
+
+def require_every_head(layout: KVCacheLayout, target: Any) -> None:
+    """Raise InputError where TVM's GPU kernel for decode would leave heads out.
+
+    A block has the threads for four elements of a head each, and as many of the heads that share keys as fit: the kernel
+    halves their number until they do, and drops what an odd number leaves over.  Called before the passes run, since an
+    error inside of one loses its class.
+    """
+    attributes = target.attrs
+    most = max(int(attributes[name]) for name in ("max_num_threads", "max_threads_per_block") if name in attributes)
+    small = target.kind.name == "opencl" and ("android" in str(target.host) or "adreno" in str(attributes))
+    most = min(most, 256 if small else 512)
+    group = together = layout.num_attention_heads // layout.num_key_value_heads
+    while together > 1 and layout.head_dim // 4 * together > most:
+        together //= 2
+    if group % together:
+        raise InputError(
+            f"TVM's attention on {target.kind.name} cannot compute {group} heads of {layout.head_dim} for each key-value head",
+            where=Where("mlc-chat-config.json", key="model_config"),
+            why=f"they do not fit into one block of {most} threads, and halving their number leaves some out",
+            fix="build this model for a CPU, or for CUDA, where a block has more threads",
+        )
