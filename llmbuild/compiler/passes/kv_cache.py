@@ -103,5 +103,5 @@ def require_every_head(layout: KVCacheLayout, target: Any) -> None:
             f"TVM's attention on {target.kind.name} cannot compute {group} heads of {layout.head_dim} for each key-value head",
             where=Where("mlc-chat-config.json", key="model_config"),
             why=f"they do not fit into one block of {most} threads, and halving their number leaves some out",
-            fix="build this model for a CPU, or for CUDA, where a block has more threads",
+            fix="build this model for a CPU, whose attention has no such limit",
         )
