@@ -32,7 +32,7 @@ PROMISED = {
     "x86_64-windows-vulkan": ("vulkan", "x86_64-pc-windows-msvc", "dll"),
     "aarch64-macos-metal": ("metal", "arm64-apple-macosx13.0.0", "dylib tar"),
     "x86_64-macos-metal": ("metal", "x86_64-apple-macosx13.0.0", "dylib tar"),
-    "aarch64-macabi-metal": ("metal", "arm64-apple-ios17.0.0-macabi", "tar"),
+    "aarch64-macabi-metal": ("metal", "arm64-apple-ios17.0.0-macabi", "tar dylib"),
     "aarch64-ios-metal": ("metal", "arm64-apple-ios17.0.0", "tar"),
     "aarch64-android-opencl": ("opencl", "aarch64-linux-android", "tar so"),
     "aarch64-android-adreno": ("opencl", "aarch64-linux-android", "tar so"),
