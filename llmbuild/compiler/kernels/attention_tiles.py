@@ -25,6 +25,26 @@ def transpose_keys(tile, keys, square, dim):
 
 
 @T.macro
+def multiply_add(left, right, acc, tile, part, i):
+    """Add left[rows of the tile, i] times right[i, columns of the part] to the accumulators [6, 2, 8]."""
+    for m in T.unroll(TILE_ROWS):
+        for h in T.unroll(2):
+            for j in T.vectorized(LANES):
+                acc[m, h, j] = (
+                    acc[m, h, j] + left[tile * TILE_ROWS + m, i] * right[i, part * TILE_COLUMNS + h * LANES + j]
+                )
+
+
+@T.macro
+def store(acc, out, tile, part):
+    """out[rows of the tile, columns of the part] = the accumulators."""
+    for m in T.unroll(TILE_ROWS):
+        for h in T.unroll(2):
+            for j in T.vectorized(LANES):
+                out[tile * TILE_ROWS + m, part * TILE_COLUMNS + h * LANES + j] = acc[m, h, j]
+
+
+@T.macro
 def score_tiles(query, keys, scores, acc, tiles, dim):
     """scores[rows, 32] = query[rows, dim] @ keys[dim, 32]."""
     for tile in T.serial(tiles):
@@ -34,17 +54,8 @@ def score_tiles(query, keys, scores, acc, tiles, dim):
                     for j in T.vectorized(LANES):
                         acc[m, h, j] = T.float32(0)
             for d in T.serial(dim):
-                for m in T.unroll(TILE_ROWS):
-                    for h in T.unroll(2):
-                        for j in T.vectorized(LANES):
-                            acc[m, h, j] = (
-                                acc[m, h, j]
-                                + query[tile * TILE_ROWS + m, d] * keys[d, part * TILE_COLUMNS + h * LANES + j]
-                            )
-            for m in T.unroll(TILE_ROWS):
-                for h in T.unroll(2):
-                    for j in T.vectorized(LANES):
-                        scores[tile * TILE_ROWS + m, part * TILE_COLUMNS + h * LANES + j] = acc[m, h, j]
+                multiply_add(query, keys, acc, tile, part, d)
+            store(acc, scores, tile, part)
 
 
 @T.macro
@@ -60,17 +71,8 @@ def add_value_tiles(scores, values, total, rescale, acc, tiles, dim):
                             * rescale[tile * TILE_ROWS + m]
                         )
             for i in T.serial(BLOCK):
-                for m in T.unroll(TILE_ROWS):
-                    for h in T.unroll(2):
-                        for j in T.vectorized(LANES):
-                            acc[m, h, j] = (
-                                acc[m, h, j]
-                                + scores[tile * TILE_ROWS + m, i] * values[i, part * TILE_COLUMNS + h * LANES + j]
-                            )
-            for m in T.unroll(TILE_ROWS):
-                for h in T.unroll(2):
-                    for j in T.vectorized(LANES):
-                        total[tile * TILE_ROWS + m, part * TILE_COLUMNS + h * LANES + j] = acc[m, h, j]
+                multiply_add(scores, values, acc, tile, part, i)
+            store(acc, total, tile, part)
 
 
 @T.macro

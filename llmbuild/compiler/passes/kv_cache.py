@@ -26,9 +26,6 @@ from llmbuild.models.kv_cache import KVCacheLayout
 NAME = "create_tir_paged_kv_cache"
 MERGE = "tir_attention_merge_state"
 
-PAGE_SIZE = 16
-"""Positions a page.  The kernels of the cache are written for this size, which the runtimes pass as `page_size`."""
-
 SIZES = ("max_batch_size", "max_total_seq_len", "prefill_chunk_size", "page_size", "support_sliding_window")
 
 
