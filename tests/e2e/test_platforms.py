@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from llmbuild.targets import load_target
 from tests.helpers.artifacts import read_archive, read_library
 from tests.helpers.checkpoints import cached_checkpoint
 from tests.helpers.cli import ProjectDir, make_project
+from tests.helpers.opencl_source import front_end_errors, opencl_sources, require_clang
 from tests.helpers.web_runtime import seed
 
 SCHEME = "q4f16_1"
@@ -86,12 +85,6 @@ def built(
     return project, targets
 
 
-def opencl_sources(data: bytes) -> list[str]:
-    """The texts of OpenCL C in an object, from the first kernel's comment to the last brace."""
-    found = [match.decode() for match in re.findall(rb"// Function: [\n\r\t\x20-\x7e]+", data)]
-    return [text[: text.rindex("}") + 1] for text in found]
-
-
 def library(project: ProjectDir, target: str, artifact: str) -> Path:
     return project.root / f"dist/libs/tiny-{SCHEME}-{target}.{artifact}"
 
@@ -147,19 +140,14 @@ def test_device_code_is_inside(built: tuple[ProjectDir, dict[str, str]], tmp_pat
 
 def test_opencl_compiles(built: tuple[ProjectDir, dict[str, str]], tmp_path: Path) -> None:
     project, targets = built
-    if shutil.which("clang") is None:
-        pytest.skip("needs clang (Debian: apt install clang)")
+    require_clang()
     for target, artifact in targets.items():
         if not re.search("opencl|mali|adreno", target):
             continue
         sources = opencl_sources(library(project, target, artifact).read_bytes())
         assert sources, target
         for number, text in enumerate(sources):
-            path = tmp_path / f"{target}-{number}.cl"
-            path.write_text(text)
-            command = ["clang", "-x", "cl", "-cl-std=CL1.2", "-Xclang", "-finclude-default-header", "-fsyntax-only"]
-            done = subprocess.run([*command, str(path)], capture_output=True, text=True, check=False)
-            assert done.returncode == 0, f"{target}: {done.stderr[:2000]}"
+            assert front_end_errors(text, tmp_path / f"{target}-{number}.cl") == "", target
 
 
 @pytest.mark.full
