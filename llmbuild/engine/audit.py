@@ -18,7 +18,7 @@ from llmbuild.canonical import Digest, digest_file
 from llmbuild.engine import fs
 from llmbuild.engine.cas import EMPTY_TREE
 from llmbuild.engine.gc import leftovers
-from llmbuild.engine.locks import guard, is_held
+from llmbuild.engine.locks import guard
 from llmbuild.engine.store import Store
 from llmbuild.engine.survey import is_digest
 from llmbuild.engine.trace import Trace
@@ -72,8 +72,7 @@ def audit(store: Store, *, repair: bool = False, progress: Progress = no_progres
         if repair:
             for finding in findings:
                 _remove(store, finding)
-    dead = [path for path in (store.root / "scratch").glob("*.lock") if not is_held(path)]
-    left = len(leftovers(store, time.time())) + len(dead)
+    left = len(leftovers(store, time.time())) + len(store.dead_scratch())
     if repair:
         store.clean_scratch()
     return Audit(

@@ -98,6 +98,8 @@ class Scheduler:
         """
         started = time.monotonic()
         build = Build.of(tasks, self._force)
+        # What killed builds left goes now, also where nothing is to be done and so no scratch of ours is made.
+        self._store.clean_scratch()
         self._emit(events.PlanMade(time=time.time(), tasks=tuple(build.nodes), jobs=self._jobs, needs=build.needs()))
         noticed = self._store.cas.on_corrupt
 

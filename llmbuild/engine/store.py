@@ -34,7 +34,7 @@ from llmbuild.engine import files, fs
 from llmbuild.engine.action import Action, Input, JsonInput, TreeInput
 from llmbuild.engine.cas import Cas
 from llmbuild.engine.history import History
-from llmbuild.engine.locks import FileLock
+from llmbuild.engine.locks import FileLock, is_held
 from llmbuild.engine.settings import read_settings
 from llmbuild.engine.statcache import StatCache
 from llmbuild.engine.trace import TraceStore
@@ -248,19 +248,15 @@ class Store:
             fs.current.mkdir(path)
         return path
 
+    def dead_scratch(self) -> list[Path]:
+        """The locks of scratch directories whose owners are gone; one whose lock's file is gone as well counts too."""
+        # An owner has its lock before its directory.
+        found = {path.with_suffix(".lock") for path in (self.root / "scratch").glob("*")}
+        return [path for path in sorted(found) if not is_held(path)]
+
     def clean_scratch(self) -> int:
         """Remove what dead processes left behind; returns the number of directories."""
-        cleaned = 0
-        for path in sorted((self.root / "scratch").glob("*.lock")):
-            if self._scratch_lock is not None and path == self._scratch_lock.path:
-                continue
-            lock = FileLock(path)
-            with contextlib.suppress(StoreError, OSError):
-                if lock.try_acquire("cleaning"):
-                    files.remove_tree(path.with_suffix(""))
-                    lock.release(remove=True)
-                    cleaned += 1
-        return cleaned
+        return sum(_remove_scratch(FileLock(path)) for path in self.dead_scratch())
 
     def close(self) -> None:
         """Remove this process's scratch and write the memos.  The store can still be used afterwards."""
@@ -271,9 +267,7 @@ class Store:
                 return
             with contextlib.suppress(OSError, StoreError):
                 self.cas.memo.compact(self._scratch_lock.path.with_suffix(""))
-            with contextlib.suppress(OSError):
-                files.remove_tree(self._scratch_lock.path.with_suffix(""))
-            self._scratch_lock.release(remove=True)
+            _remove_scratch(self._scratch_lock)
             self._scratch_lock = None
             self._idle_work.clear()
         atexit.unregister(self.close)
@@ -305,6 +299,23 @@ class Store:
             if not version.exists() or not version.stat().st_size:
                 files.write_atomic(version, f"{LAYOUT_VERSION}\n".encode(), durable=True)
         self.clean_scratch()
+
+
+def _remove_scratch(lock: FileLock) -> bool:
+    """Remove a scratch directory and its lock, which is taken if it is free; whether both are gone.
+
+    Where that fails (a disk, or a child of a dead process that still writes), the lock is free and the next cleaning
+    finds it.
+    """
+    try:
+        if not lock.held and not lock.try_acquire("cleaning"):
+            return False
+        files.remove_tree(lock.path.with_suffix(""))
+        lock.release(remove=True)
+    except (StoreError, OSError):
+        lock.release()
+        return False
+    return True
 
 
 def _emptied(directory: str) -> bool:

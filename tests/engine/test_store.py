@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +10,12 @@ from pathlib import Path
 import pytest
 
 from llmbuild.canonical import digest_bytes
+from llmbuild.engine import files, fs
 from llmbuild.engine.action import Action, JsonInput, TreeInput
+from llmbuild.engine.scheduler import Scheduler
 from llmbuild.engine.store import ActionRecord, Store, default_root
 from llmbuild.errors import StoreError, UsageError
+from llmbuild.executors.inline import InlineExecutor
 from tests.helpers.engine_fixtures import ROOT
 
 ACTION = Action(
@@ -124,3 +128,40 @@ if sys.argv[2] == "die":
     assert list((store.root / "scratch").iterdir()) == []
     # A closed store can be used again.
     store.cas.put_bytes(b"again")
+
+
+def leave_scratch(store: Store, name: str, *, lock: bool) -> Path:
+    """What a killed process leaves."""
+    path = store.root / "scratch" / name
+    (path / "work-1" / "out").mkdir(parents=True)
+    (path / "work-1" / "out" / "half").write_bytes(b"x")
+    if lock:
+        path.with_suffix(".lock").touch()
+    return path
+
+
+def test_a_build_with_nothing_to_do_removes_what_a_killed_one_left(store: Store) -> None:
+    left = [leave_scratch(store, "aaaa", lock=True), leave_scratch(store, "bbbb", lock=False)]
+    assert [path.name for path in store.dead_scratch()] == ["aaaa.lock", "bbbb.lock"]
+    Scheduler(store, InlineExecutor(store)).run([])
+    assert [path.exists() for path in left] == [False, False]
+    assert list((store.root / "scratch").iterdir()) == []
+
+
+def test_scratch_that_cannot_be_removed_now_is_removed_later(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = store.new_scratch_dir("mine").parent
+    dead = leave_scratch(store, "aaaa", lock=True)
+
+    def in_use(path: fs.StrPath) -> None:
+        raise OSError(errno.ENOTEMPTY, "Directory not empty", str(path))
+
+    with monkeypatch.context() as patched:
+        # A child of the dead process makes files as fast as they are removed.
+        patched.setattr(files, "remove_tree", in_use)
+        assert store.clean_scratch() == 0
+        store.close()
+    assert dead.exists()
+    assert mine.exists()
+    # Neither lock is held by this process any more, and neither is lost.
+    assert Store(store.root).clean_scratch() == 2
+    assert list((store.root / "scratch").iterdir()) == []
