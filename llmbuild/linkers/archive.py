@@ -6,9 +6,12 @@ The archive is not compressed: every consumer's `tar` reads both, and a compress
 
 from __future__ import annotations
 
+import io
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
+
+from llmbuild.linkers import coff
 
 IDENTITY = "llmbuild-tar"
 """The writer is this module, whose source is in the key of the link action."""
@@ -18,8 +21,10 @@ def write(objects: Sequence[Path], out: Path, prefix: str = "") -> None:
     """Write `out` with one member an object, named prefix + file name: two models may be unpacked into one directory."""
     with tarfile.open(out, "w", format=tarfile.USTAR_FORMAT) as archive:
         for path in sorted(objects, key=lambda path: path.name):
+            data = path.read_bytes()
+            if prefix and coff.is_object(data):
+                data = coff.prefix_weak_symbols(data, prefix)
             member = tarfile.TarInfo(prefix + path.name)
-            member.size = path.stat().st_size
+            member.size = len(data)
             member.mode = 0o644
-            with path.open("rb") as file:
-                archive.addfile(member, file)
+            archive.addfile(member, io.BytesIO(data))

@@ -2,6 +2,7 @@
 //
 //   greedy LIBRARY WEIGHTS CAPACITY COUNT PARAMETERS_FILE RUNTIME... -- TOKEN...
 //
+// LIBRARY is a file, or system:PREFIX for one that is linked into this program.
 // WEIGHTS is the directory with tensor-cache.json, PARAMETERS_FILE has a parameter's name a line in the order of the
 // library's metadata, each RUNTIME is a shared library to load first, and the TOKENs are the prompt.  Prints COUNT tokens,
 // each the likeliest one after those before it.
@@ -50,6 +51,13 @@ static Function Member(const Module& module, const char* name) {
   return Global("ffi.ModuleGetFunction")(module, String(name), true).cast<Function>();
 }
 
+static Module Library(const char* name) {
+  static const char kSystem[] = "system:";
+  size_t length = sizeof(kSystem) - 1;
+  if (std::strncmp(name, kSystem, length) != 0) return Global("ffi.ModuleLoadFromFile")(String(name)).cast<Module>();
+  return Global("ffi.SystemLib")(String(name + length)).cast<Module>();
+}
+
 static Tensor Tokens(const std::vector<int32_t>& ids) {
   Tensor tensor = Global("runtime.TVMTensorAllocWithScope")(Shape({static_cast<int64_t>(ids.size())}),
                                                             DLDataType{kDLInt, 32, 1}, DLDevice{kDLCPU, 0}, nullptr)
@@ -78,7 +86,7 @@ static int Run(int argc, char** argv) {
   std::vector<int32_t> ids;
   for (++at; at < argc; ++at) ids.push_back(std::atoi(argv[at]));
 
-  Module library = Global("ffi.ModuleLoadFromFile")(String(argv[1])).cast<Module>();
+  Module library = Library(argv[1]);
   Module vm = Member(library, "vm_load_executable")().cast<Module>();
   Member(vm, "vm_initialization")(kCPU, 0, kPooled);
   auto function = [&](const char* name) { return Member(vm, name); };

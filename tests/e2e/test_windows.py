@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from tokenizers import Tokenizer
 from llmbuild.conversation.prompt import render_prompt
 from llmbuild.engine.store import Store
 from tests.helpers import wine
+from tests.helpers.checkpoints import cached_checkpoint
 from tests.helpers.cli import ProjectDir, make_project
 
 ROOT = Path(__file__).parent.parent.parent
@@ -31,18 +34,68 @@ def test_the_model_answers_on_windows(tmp_path: Path) -> None:
     ids = tokenizer.encode(prompt, add_special_tokens=False).ids
 
     library = project.root / f"dist/libs/smollm2-q4f32_1-{TARGET}.dll"
-    answer = wine.machine().greedy(library, weights, parameters(project), ids, 8)
+    answer = wine.machine().greedy(library, weights, parameters(project, "llama"), ids, 8)
     # The same words as the library for Linux gives (tests/e2e/test_quick_start.py), and the end of the turn.
     assert tokenizer.decode(answer, skip_special_tokens=False) == "The capital of France is Paris.<|im_end|>"
 
 
-def parameters(project: ProjectDir) -> list[str]:
-    """The names of the parameters in the order in which the library takes them, from the record that lower wrote."""
+STATIC = """\
+[project]
+name = "static"
+
+[models]
+llama = { source = "llama", conv-template = "chatml" }
+qwen2 = { source = "qwen2", conv-template = "chatml" }
+
+[metadata]
+context-window-size = 512
+
+[platforms.dll]
+target = "x86_64-windows-cpu"
+
+[platforms.tar]
+target = "x86_64-windows-cpu"
+artifact = "tar"
+system-lib-prefix = "{model_type}_"
+
+[[build]]
+models = ["llama", "qwen2"]
+quantizations = ["q4f32_1"]
+platforms = ["dll", "tar"]
+"""
+
+
+def test_two_models_are_linked_into_one_application(tmp_path: Path) -> None:
+    project = make_project(tmp_path, STATIC)
+    for model in ("llama", "qwen2"):
+        shutil.copytree(cached_checkpoint(model), project.root / model)
+    assert project.build()["link"] == 4
+    libs = project.root / "dist/libs"
+    for model in ("llama", "qwen2"):
+        with tarfile.open(libs / f"{model}-q4f32_1-tar.tar") as archive:
+            archive.extractall(tmp_path / "objects", filter="data")
+    machine, application = wine.machine(), tmp_path / "application.exe"
+    machine.link_application(sorted((tmp_path / "objects").iterdir()), application)
+
+    prompt = [5, 7, 11, 13, 17, 19, 23]
+    answers = {}
+    for model in ("llama", "qwen2"):
+        weights, library = project.root / f"dist/{model}-q4f32_1-MLC", libs / f"{model}-q4f32_1-dll.dll"
+        names = parameters(project, model)
+        answers[model] = machine.greedy(f"system:{model}_", weights, names, prompt, 16, application)
+        assert answers[model] == machine.greedy(library, weights, names, prompt, 16)
+    assert answers["llama"] != answers["qwen2"]
+
+
+def parameters(project: ProjectDir, model_type: str) -> list[str]:
+    """The names of the parameters in the order in which libraries take them, from a record that lower wrote."""
     store = Store(project.store)
-    (run,) = store.index.recent("lower")
-    trace = store.traces.get(run.action)
-    assert trace is not None
-    (record,) = (file for file in store.cas.get_tree(trace.output).files if file.path == "metadata.json")
-    metadata = json.loads(store.cas.get_bytes(record.digest))
+    for run in store.index.recent("lower"):
+        trace = store.traces.get(run.action)
+        assert trace is not None
+        (record,) = (file for file in store.cas.get_tree(trace.output).files if file.path == "metadata.json")
+        metadata = json.loads(store.cas.get_bytes(record.digest))
+        if metadata["model_type"] == model_type:
+            break
     store.close()
     return [parameter["name"] for parameter in metadata["params"]]

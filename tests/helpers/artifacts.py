@@ -17,7 +17,8 @@ _PE = {"AMD64": "x86_64", "ARM64": "aarch64"}
 
 @dataclass(frozen=True)
 class Facts:
-    """Format ("elf", "macho", "pe"), CPU as the first word of a target's name, and the names that it exports and needs."""
+    """Format ("elf", "macho", "pe", which objects for Windows have too), CPU as the first word of a target's name, and the
+    names that it exports and needs."""
 
     format: str
     cpu: str
@@ -29,6 +30,8 @@ class Facts:
 
 def read_library(path: Path) -> Facts:
     """A shared library, or an object of an archive."""
+    if lief.is_coff(str(path)):
+        return _read_coff(path)
     binary: Any = lief.parse(str(path))
     assert binary is not None, path
     if isinstance(binary, lief.ELF.Binary):
@@ -50,6 +53,17 @@ def read_library(path: Path) -> Facts:
     names = {str(entry.name) for entry in exports.entries}
     needs = {str(entry.name) for library in binary.imports for entry in library.entries}
     return Facts("pe", _PE[binary.header.machine.name], frozenset(names), frozenset(needs))
+
+
+def _read_coff(path: Path) -> Facts:
+    """An object for Windows.  A weak symbol is neither: it has a definition here, which no other object may use."""
+    binary = lief.COFF.parse(str(path))
+    assert isinstance(binary, lief.COFF.Binary)
+    external = lief.COFF.Symbol.STORAGE_CLASS.EXTERNAL
+    found = [(str(one.name), one.section_idx) for one in binary.symbols if one.storage_class == external]
+    names = frozenset(name for name, section in found if section != 0)
+    needs = frozenset(name for name, section in found if section == 0)
+    return Facts("pe", _PE[binary.header.machine.name], names, needs)
 
 
 def read_archive(path: Path, where: Path) -> Mapping[str, Facts]:

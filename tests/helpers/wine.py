@@ -1,11 +1,12 @@
 """A Windows machine for tests: Wine, TVM's Windows wheels, and an application that embeds TVM's runtime.
 
-The application is tests/drivers/greedy.cc, compiled by MinGW.  The wheels are fetched once by pip and unpacked; they bring
-TVM's runtime and Microsoft's C++ runtime, which Wine loads.
+The application is tests/drivers/greedy.cc, compiled by MinGW, alone or with the objects of libraries.  The wheels are fetched
+once by pip and unpacked; they bring TVM's runtime and Microsoft's C++ runtime, which Wine loads.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -39,25 +40,49 @@ class Machine:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
 
+    @property
+    def application(self) -> Path:
+        return self.directory / "greedy.exe"
+
+    def link_application(self, objects: Sequence[Path], out: Path) -> None:
+        """Link the application together with the objects of system libraries."""
+        # Both of them touch the pages of a large stack frame and keep all registers; each compiler has its name for it.
+        same = "-Wl,--defsym=__chkstk=___chkstk_ms"
+        command = [COMPILER, "-std=c++17", "-O1", "-static", f"-I{self.directory / 'include'}", str(DRIVER)]
+        command += [*map(str, objects), *(str(self.directory / name) for name in ("tvm_ffi.lib", "tvm_runtime.dll"))]
+        wheels.run([*command, same, "-o", str(out)])
+
     def greedy(
-        self, library: Path, weights: Path, parameters: Sequence[str], prompt: Sequence[int], count: int
+        self,
+        library: Path | str,
+        weights: Path,
+        parameters: Sequence[str],
+        prompt: Sequence[int],
+        count: int,
+        application: Path | None = None,
     ) -> list[int]:
-        """`count` tokens after a prompt; `parameters` are the names in the order of the library's metadata."""
-        names = library.with_suffix(".parameters")
-        names.write_text("".join(f"{name}\n" for name in parameters))
-        # A drive letter is not needed: Wine takes paths of the system.
-        command = [WINE, str(self.directory / "greedy.exe"), str(library), str(weights), "512", str(count)]
-        command += [str(names), *RUNTIMES, "--", *map(str, prompt)]
+        """`count` tokens after a prompt; `parameters` are the names in the order of the library's metadata.
+
+        `library` is a .dll, or "system:<prefix>" for a library that is linked into the application.
+        """
         environment = {**os.environ, "WINEPREFIX": str(self.directory / "prefix"), "WINEDEBUG": "-all"}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        environment["WINEPATH"] = str(self.directory)
+        with tempfile.NamedTemporaryFile("w", suffix=".parameters") as names:
+            names.write("".join(f"{name}\n" for name in parameters))
+            names.flush()
+            # A drive letter is not needed: Wine takes paths of the system.
+            command = [WINE, str(application or self.application), str(library), str(weights), "512", str(count)]
+            command += [names.name, *RUNTIMES, "--", *map(str, prompt)]
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
         if done.returncode != 0:
-            raise RuntimeError(f"greedy.exe ended with {done.returncode}: {done.stdout}{done.stderr}")
+            raise RuntimeError(f"the application ended with {done.returncode}: {done.stdout}{done.stderr}")
         return [int(word) for word in done.stdout.split()]
 
 
 def machine() -> Machine:
     """The machine; the first call unpacks it (70 MB of packages) and compiles the application."""
-    final = cache_root() / f"windows-tvm-{version('apache-tvm')}"
+    driver = hashlib.sha256(DRIVER.read_bytes()).hexdigest()[:12]
+    final = cache_root() / f"windows-tvm-{version('apache-tvm')}-{driver}"
     if not final.is_dir():
         final.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=final.parent) as scratch:
@@ -68,8 +93,9 @@ def machine() -> Machine:
             for pattern in ("tvm/lib/tvm_runtime*.dll", "tvm_ffi/lib/tvm_ffi.dll", "apache_tvm.libs/*.dll"):
                 for path in site.glob(pattern):
                     shutil.copy(path, made)
-            command = [COMPILER, "-std=c++17", "-O1", "-static", f"-I{site / 'tvm_ffi/include'}", str(DRIVER)]
-            wheels.run([*command, str(site / "tvm_ffi/lib/tvm_ffi.lib"), "-o", str(made / "greedy.exe")])
+            shutil.copytree(site / "tvm_ffi/include", made / "include")
+            shutil.copy(site / "tvm_ffi/lib/tvm_ffi.lib", made)
+            Machine(made).link_application([], Machine(made).application)
             try:
                 made.rename(final)
             except OSError:

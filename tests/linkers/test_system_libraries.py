@@ -58,10 +58,12 @@ def test_two_models_in_one_binary_are_both_called(tmp_path: Path) -> None:
     [
         ("aarch64-linux-android", "so"),
         ("arm64-apple-ios17.0.0-macabi", "dylib"),
+        ("x86_64-pc-windows-msvc", "dll"),
+        ("aarch64-pc-windows-msvc", "dll"),
     ],
 )
 def test_two_models_in_one_binary_of_another_system(triple: str, artifact: str, tmp_path: Path) -> None:
-    if tools.lld("ld64.lld" if artifact == "dylib" else "ld.lld") is None:
+    if tools.lld({"so": "ld.lld", "dylib": "ld64.lld", "dll": "lld-link"}[artifact]) is None:
         pytest.skip("needs LLVM's linker on PATH (Debian: apt install lld)")
     (tmp_path / "scratch").mkdir()
     out = tmp_path / f"application.{artifact}"
@@ -77,6 +79,8 @@ def exported(path: Path) -> set[str]:
     import lief
 
     binary = lief.parse(str(path))
+    if isinstance(binary, lief.PE.Binary):
+        return {str(function.name) for function in binary.exported_functions}
     assert isinstance(binary, lief.ELF.Binary | lief.MachO.Binary)
     names = (str(symbol.name) for symbol in binary.exported_symbols)
     return {name.removeprefix("_") if isinstance(binary, lief.MachO.Binary) else name for name in names}
