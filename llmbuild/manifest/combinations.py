@@ -19,7 +19,18 @@ from llmbuild.targets.target import STATIC
 from llmbuild.tasks.prefix import MODEL_TYPE, fill
 
 
-def check_dtype(cell: Cell, scheme: Scheme, platform: ResolvedPlatform, problems: Problems) -> None:
+def check_scheme(cell: Cell, scheme: Scheme, model: Model, platform: ResolvedPlatform, problems: Problems) -> None:
+    """Whether a scheme fits the platform's number types and what is to be done with the model's weights."""
+    _check_dtype(cell, scheme, platform, problems)
+    if scheme.comes_packed and model.adapter is not None:
+        problems.add(
+            cell.path,
+            f"{scheme.name} takes weights that come packed, and the adapter of model '{cell.model}' cannot be merged into them",
+            fix=f"remove the adapter, or exclude this combination ({cell.label})",
+        )
+
+
+def _check_dtype(cell: Cell, scheme: Scheme, platform: ResolvedPlatform, problems: Problems) -> None:
     """A scheme computes in a number type, and not every device can."""
     target = platform.target
     if target.can_compute(scheme.dtype):
@@ -32,7 +43,8 @@ def check_dtype(cell: Cell, scheme: Scheme, platform: ResolvedPlatform, problems
     near = [
         name
         for name, other in SCHEMES.items()
-        if (other.bits == 0) == (scheme.bits == 0) and target.can_compute(other.dtype)
+        if (other.bits == 0, other.comes_packed) == (scheme.bits == 0, scheme.comes_packed)
+        and target.can_compute(other.dtype)
     ]
     instead = f"use {near[-1]} there, or exclude" if near else "exclude"
     problems.add(

@@ -44,7 +44,7 @@ def load(path: Path, text: str | None = None) -> Loaded:
     Raises UsageError, or a MultiError with all that is wrong; an InputError for a broken template file, a ToolchainError for
     a native target on another machine.
     """
-    from llmbuild.manifest.combinations import check_dtype, check_prefixes, feature_notes
+    from llmbuild.manifest.combinations import check_prefixes, check_scheme, feature_notes
     from llmbuild.manifest.matrix import Known, expand_matrix
     from llmbuild.manifest.models import is_template_file, resolve_model
     from llmbuild.manifest.platforms import implicit_platform, resolve_platform, uses_this_cpu
@@ -98,7 +98,7 @@ def load(path: Path, text: str | None = None) -> Loaded:
     matrix = []
     for cell in cells:
         if cell.model in models and cell.scheme in schemes and cell.platform in platforms:
-            check_dtype(cell, schemes[cell.scheme], platforms[cell.platform], problems)
+            check_scheme(cell, schemes[cell.scheme], models[cell.model], platforms[cell.platform], problems)
             sizes = _check_cell(cell, manifest, platforms[cell.platform], problems)
             matrix.append(_combination(cell, models[cell.model], platforms[cell.platform], sizes, output))
     _check_outputs(cells, matrix, problems)

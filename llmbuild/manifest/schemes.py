@@ -12,8 +12,6 @@ from llmbuild.quantization.scheme import SCHEMES, Scheme
 
 # Names that MLC LLM has and llmbuild does not build.
 UNSUPPORTED = {
-    "q4f16_awq": "AWQ checkpoints",
-    "q4f16_autoawq": "AWQ checkpoints",
     "q4f16_ft": "FasterTransformer's layout",
     "e5m2_e5m2_f16": "8-bit floats",
     "e4m3_e4m3_f16": "8-bit floats",
@@ -69,6 +67,14 @@ def _resolve(name: str, table: QuantizationTable, problems: Problems) -> Scheme 
         what, fix = unknown_scheme(base_name, {})
         problems.add((*path, "base"), what, fix=fix)
         return None
+    return _alter(base, name, table, problems)
+
+
+def _alter(base: Scheme, name: str, table: QuantizationTable, problems: Problems) -> Scheme | None:
+    """The base with what the table says of it."""
+    path = ("quantizations", name)
+    if base.comes_packed and not _fits_packed(base, table, path, problems):
+        return None
     bits = base.bits if table.bits is None else table.bits
     if bits == 0:
         for key, value in (("group-size", table.group_size), ("layout", table.layout)):
@@ -94,3 +100,14 @@ def _resolve(name: str, table: QuantizationTable, problems: Problems) -> Scheme 
         quantize_embedding=base.quantize_embedding if table.quantize_embedding is None else table.quantize_embedding,
         quantize_head=base.quantize_head if table.quantize_head is None else table.quantize_head,
     )
+
+
+def _fits_packed(base: Scheme, table: QuantizationTable, path: tuple[str, ...], problems: Problems) -> bool:
+    """Whether a table leaves alone what weights that come packed have settled."""
+    chosen = [
+        key for key in ("bits", "layout", "quantize_embedding", "quantize_head") if getattr(table, key) is not None
+    ]
+    for key in (name.replace("_", "-") for name in chosen):
+        what = f"{base.name} takes weights that come packed, so {key} is not to be chosen"
+        problems.add((*path, key), what, fix=f"remove {key}; group-size and dtype can be set")
+    return not chosen

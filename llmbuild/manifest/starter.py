@@ -67,7 +67,8 @@ NAMES = (
 
 @dataclass(frozen=True, slots=True)
 class Starter:
-    """What a manifest for one model needs.  `because` and `window_note` are comments that explain a proposal."""
+    """What a manifest for one model needs.  `because` and `window_note` are comments that explain a proposal; `awq` says that
+    the weights come packed by AWQ."""
 
     name: str
     source: str
@@ -79,6 +80,7 @@ class Starter:
     model_type: str | None = None
     window: int | None = None
     window_note: str | None = None
+    awq: bool = False
 
 
 def propose(checkpoint: str, directory: Path, *, revision: str | None = None, sha256: str | None = None) -> Starter:
@@ -113,6 +115,7 @@ def _of_files(checkpoint: str, path: Path, directory: Path) -> Starter:
     chat_template = _chat_template(metadata.tokenizer_file("tokenizer_config.json"), path)
     template, because = _template(chat_template, model_type, path.absolute().name)
     window, window_note = _window(metadata.config)
+    packed = metadata.config.get("quantization_config")
     return Starter(
         name=_name(path.absolute().stem if path.is_file() else path.absolute().name),
         source=_written(checkpoint, path, directory),
@@ -122,6 +125,7 @@ def _of_files(checkpoint: str, path: Path, directory: Path) -> Starter:
         model_type=model_type,
         window=window,
         window_note=window_note,
+        awq=isinstance(packed, dict) and packed.get("quant_method") == "awq",
     )
 
 
@@ -176,6 +180,7 @@ def _of_remote(checkpoint: str, source: Source, revision: str | None, sha256: st
         because=because,
         revision=revision,
         sha256=sha256,
+        awq=re.search(r"\bawq\b", last, re.IGNORECASE) is not None,
     )
 
 
@@ -267,12 +272,23 @@ def render(starter: Starter, project: str) -> str:
         "# The matrix: every model with every quantization on every platform.",
         "[[build]]",
         f"models = [{_string(starter.name)}]",
-        "# q4f32_1: 4-bit weights computed in float32, good on CPUs. On GPUs q4f16_1 is usual; q0f16 does not quantize.",
-        'quantizations = ["q4f32_1"]',
+        *_quantizations(starter),
         "# `llmbuild targets` lists what there is, and what this machine can do for each.",
         'platforms = ["x86_64-linux-cpu"]',
     ]
     return "\n".join(lines) + "\n"
+
+
+def _quantizations(starter: Starter) -> list[str]:
+    if starter.awq:
+        return [
+            "# The weights come packed by AWQ, and this scheme takes them over as they are.",
+            'quantizations = ["q4f16_awq"]',
+        ]
+    return [
+        "# q4f32_1: 4-bit weights computed in float32, good on CPUs. On GPUs q4f16_1 is usual; q0f16 does not quantize.",
+        'quantizations = ["q4f32_1"]',
+    ]
 
 
 def _string(text: str) -> str:

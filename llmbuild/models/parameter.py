@@ -27,6 +27,21 @@ class Parameter:
     interleaved_heads: int = 0
     dtype: Literal["float32"] | None = None
 
+    @property
+    def axis(self) -> int:
+        """The axis on which the sources are joined."""
+        return 0
+
+    @property
+    def in_order(self) -> bool:
+        """Whether the rows are those of the sources, one source after another."""
+        return self.interleaved_heads == 0
+
+    @property
+    def source_dtypes(self) -> tuple[str, ...]:
+        """The number types that the sources may have."""
+        return ("float16", "bfloat16", "float32", "float64")
+
     def assemble(self, tensors: Sequence[np.ndarray]) -> np.ndarray:
         """The parameter's value [shape] from its sources' values, in the sources' dtype."""
         import numpy as np

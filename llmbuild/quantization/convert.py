@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 
@@ -33,7 +33,9 @@ READ_AHEAD = 64 << 20
 """Bytes of source tensors that may be in work before the next one is read."""
 
 CAST_ELEMENTS = 1 << 18
-SOURCE_DTYPES = ("float16", "bfloat16", "float32", "float64")
+
+StoredDtype: TypeAlias = ComputeDtype | Literal["uint32"]
+"""Packed numbers that a checkpoint has already are stored as they are."""
 
 
 class TensorInfo(Protocol):
@@ -70,9 +72,13 @@ class Parameter(Protocol):
     @property
     def sources(self) -> tuple[str, ...]: ...
     @property
-    def interleaved_heads(self) -> int: ...
+    def dtype(self) -> StoredDtype | None: ...
     @property
-    def dtype(self) -> ComputeDtype | None: ...
+    def axis(self) -> int: ...
+    @property
+    def in_order(self) -> bool: ...
+    @property
+    def source_dtypes(self) -> tuple[str, ...]: ...
     def assemble(self, tensors: Sequence[Array]) -> Array: ...
 
 
@@ -251,7 +257,7 @@ class _Work:
 
     results: list[tuple[str, Array]]
     nbytes: int
-    dtype: ComputeDtype
+    dtype: StoredDtype
     futures: list[tuple[str, Future[None]]] = field(default_factory=list)
     present: list[_Result] = field(default_factory=list)
 
@@ -286,16 +292,18 @@ def _start(checkpoint: Source, parameter: Parameter, scheme: Scheme, pool: Threa
 
 
 def _start_cast(
-    checkpoint: Source, parameter: Parameter, dtype: ComputeDtype, pool: ThreadPoolExecutor, nbytes: int
+    checkpoint: Source, parameter: Parameter, dtype: StoredDtype, pool: ThreadPoolExecutor, nbytes: int
 ) -> _Work:
-    """Like `_start` for a parameter that is not packed.  A single source of the right dtype is checked and passed on as it is."""
+    """Like `_start` for a parameter that is not packed here.  A value of the right dtype is checked and passed on as it is."""
     work, target = _Work([], nbytes, dtype), numpy_dtype(dtype)
     result: Array | None = None
     for source, row, piece in _pieces(checkpoint, parameter):
         if result is None:
-            alone = len(parameter.sources) == 1 and piece.dtype == target
-            result = piece.reshape(parameter.shape) if alone else np.empty(parameter.shape, target)
+            whole = piece.shape == parameter.shape and piece.dtype == target
+            result = piece if whole else np.empty(parameter.shape, target)
             work.results.append((parameter.name, result))
+        if dtype == "uint32":
+            continue
         flat, into = piece.reshape(-1), result[row : row + piece.shape[0]].reshape(-1)
         for start in range(0, flat.size, CAST_ELEMENTS):
             part = slice(start, start + CAST_ELEMENTS)
@@ -305,7 +313,7 @@ def _start_cast(
 
 def _pieces(checkpoint: Source, parameter: Parameter) -> Iterator[tuple[str, int, Array]]:
     """The parameter's rows as they are read: (source, first row, its rows)."""
-    if parameter.interleaved_heads:
+    if not parameter.in_order:
         yield parameter.sources[0], 0, parameter.assemble([checkpoint.read(source) for source in parameter.sources])
         return
     row = 0
@@ -324,17 +332,17 @@ def _cast_part(values: Array, into: Array, dtype: ComputeDtype) -> None:
 def _check_tensors(checkpoint: Source, parameter: Parameter) -> list[LlmbuildError]:
     """What is wrong with the shapes and dtypes of one parameter's sources."""
     errors: list[LlmbuildError] = []
-    tensors = checkpoint.tensors
-    rows, rest = 0, parameter.shape[1:]
+    tensors, axis = checkpoint.tensors, parameter.axis
     for source in parameter.sources:
-        info = tensors[source]
-        if info.dtype not in SOURCE_DTYPES:
-            why = f"it is {info.dtype}; expected is one of {', '.join(SOURCE_DTYPES)}"
+        found_dtype = tensors[source].dtype
+        if found_dtype not in parameter.source_dtypes:
+            why = f"it is {found_dtype}; expected is one of {', '.join(parameter.source_dtypes)}"
             what = f"tensor '{source}' holds no plain floating-point weights"
+            if parameter.dtype == "uint32":
+                what = f"tensor '{source}' holds no packed numbers"
             errors.append(InputError(what, where=checkpoint.location(source), why=why))
-        rows += info.shape[0] if info.shape else 0
     shapes = [tensors[source].shape for source in parameter.sources]
-    if rows != parameter.shape[0] or any(shape[1:] != rest or not shape for shape in shapes):
+    if not _join_to(shapes, axis, parameter.shape):
         found = " and ".join(f"'{source}' {list(tensors[source].shape)}" for source in parameter.sources)
         joined = "stacked to" if len(shapes) > 1 else "of shape"
         errors.append(
@@ -346,6 +354,14 @@ def _check_tensors(checkpoint: Source, parameter: Parameter) -> list[LlmbuildErr
             )
         )
     return errors
+
+
+def _join_to(shapes: Sequence[tuple[int, ...]], axis: int, whole: tuple[int, ...]) -> bool:
+    """Whether tensors of these shapes, joined on an axis, have the shape `whole`."""
+    if any(len(shape) != len(whole) for shape in shapes):
+        return False
+    joined = sum(shape[axis] for shape in shapes)
+    return all((*shape[:axis], joined, *shape[axis + 1 :]) == whole for shape in shapes)
 
 
 def _cores() -> int:

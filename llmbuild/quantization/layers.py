@@ -1,8 +1,9 @@
 """Linear and embedding layers over packed or plain weights, and the interface of the kernels they call.
 
 A layer declares its parameters as the weight directory stores them ("<module>.q_weight" and "<module>.q_scale" for a
-packed weight, "<module>.weight" for a plain one) and leaves the product to a `Kernels` object, chosen per device kind by
-the compiler.  `GenericKernels` serves every device: it dequantizes in TE and multiplies with Relax operators.
+packed weight, "<module>.qweight", "…qzeros" and "…scales" for one of AWQ, "<module>.weight" for a plain one) and leaves the
+product to a `Kernels` object, chosen per device kind by the compiler.  `GenericKernels` serves every device: it dequantizes
+in TE and multiplies with Relax operators.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from tvm import relax, te, tirx
 from tvm.relax.frontend import nn
 from tvm.relax.frontend.nn import op
 
+from llmbuild.quantization import awq
 from llmbuild.quantization.scheme import Scheme
 
 
@@ -28,6 +30,19 @@ class Kernels(Protocol):
         self, x: nn.Tensor, q_weight: nn.Tensor, q_scale: nn.Tensor, scheme: Scheme, n: Any, k: int, out_dtype: str
     ) -> nn.Tensor:
         """x @ w^T for a packed w [n, k]: q_weight uint32 and q_scale as `packed_shapes` says for scheme.layout."""
+        ...
+
+    def awq_linear(
+        self,
+        x: nn.Tensor,
+        qweight: nn.Tensor,
+        qzeros: nn.Tensor,
+        scales: nn.Tensor,
+        scheme: Scheme,
+        n: int,
+        out_dtype: str,
+    ) -> nn.Tensor:
+        """x @ w^T for a w [n, k] in AWQ's layout, whose tensors `llmbuild.quantization.awq` describes."""
         ...
 
 
@@ -48,6 +63,17 @@ def dequantized_element(q_weight: te.Tensor, q_scale: te.Tensor, scheme: Scheme,
     mask = tirx.const((1 << scheme.bits) - 1, "uint32")
     value = tirx.bitwise_and(tirx.shift_right(q_weight(*at_word), shift), mask).astype(scheme.dtype)
     return (value - tirx.const(scheme.max_int, scheme.dtype)) * q_scale(*at_scale)
+
+
+def awq_element(qweight: te.Tensor, qzeros: te.Tensor, scales: te.Tensor, scheme: Scheme, row: Any, column: Any) -> Any:
+    """Element [row, column] of a weight in AWQ's layout: (q - zero) * scale in the compute dtype."""
+    word, group = row // scheme.elements_per_word, column // scheme.group_size
+    place = awq.shift(row).astype("uint32")
+
+    def number(packed: Any) -> Any:
+        return tirx.bitwise_and(tirx.shift_right(packed, place), tirx.const(15, "uint32")).astype(scheme.dtype)
+
+    return (number(qweight(column, word)) - number(qzeros(group, word))) * scales(group, row)
 
 
 def take(x: nn.Tensor, indices: nn.Tensor, axis: int) -> nn.Tensor:
@@ -82,6 +108,26 @@ class GenericKernels:
             weight = op.permute_dims(weight)
         return op.matmul(x, weight, out_dtype=out_dtype)
 
+    def awq_linear(
+        self,
+        x: nn.Tensor,
+        qweight: nn.Tensor,
+        qzeros: nn.Tensor,
+        scales: nn.Tensor,
+        scheme: Scheme,
+        n: int,
+        out_dtype: str,
+    ) -> nn.Tensor:
+        """See `Kernels.awq_linear`."""
+
+        def dequantize(words: te.Tensor, zeros: te.Tensor, scales: te.Tensor) -> te.Tensor:
+            return te.compute(
+                (words.shape[0], n), lambda j, i: awq_element(words, zeros, scales, scheme, i, j), name="dequantize"
+            )
+
+        weight = op.tensor_expr_op(dequantize, "dequantize", [qweight, qzeros, scales])
+        return op.matmul(x, weight, out_dtype=out_dtype)
+
 
 class Linear(nn.Module):  # type: ignore[misc]
     """y = x w^T (+ bias) with w [n, k] plain or packed.
@@ -105,23 +151,32 @@ class Linear(nn.Module):  # type: ignore[misc]
         self.scheme, self.kernels = scheme, kernels
         self.out_dtype = out_dtype or scheme.dtype
         self.packed = scheme.quantized if packed is None else packed
-        if self.packed:
+        if not self.packed:
+            self.weight = nn.Parameter((n, k), scheme.dtype)
+        elif scheme.comes_packed:
+            words, zeros, scales = awq.packed_shapes(scheme, n, k)
+            self.qweight = nn.Parameter(words, "uint32")
+            self.qzeros = nn.Parameter(zeros, "uint32")
+            self.scales = nn.Parameter(scales, scheme.dtype)
+        else:
             weight, scale = packed_shapes(scheme, n, k)
             self.q_weight = nn.Parameter(weight, "uint32")
             self.q_scale = nn.Parameter(scale, scheme.dtype)
-        else:
-            self.weight = nn.Parameter((n, k), scheme.dtype)
         self.bias = nn.Parameter((n,), self.out_dtype) if bias else None
 
     def forward(self, x: nn.Tensor) -> nn.Tensor:
         """[b, s, k] (or [s, k]) to [b, s, n] (or [s, n])."""
         rows = op.unsqueeze(x, 0) if x.ndim == 2 else x
-        if self.packed:
+        if not self.packed:
+            y = self.kernels.linear(rows, self.weight, self.out_dtype)
+        elif self.scheme.comes_packed:
+            y = self.kernels.awq_linear(
+                rows, self.qweight, self.qzeros, self.scales, self.scheme, self.n, self.out_dtype
+            )
+        else:
             y = self.kernels.group_linear(
                 rows, self.q_weight, self.q_scale, self.scheme, self.n, self.k, self.out_dtype
             )
-        else:
-            y = self.kernels.linear(rows, self.weight, self.out_dtype)
         if self.bias is not None:
             y = y + self.bias
         return op.reshape(y, (x.shape[0], self.n)) if x.ndim == 2 else y

@@ -1,7 +1,8 @@
 """A quantization scheme as data, and the table of the schemes that MLC LLM names.
 
 A scheme's name spells its parts: `q4f16_1` is 4 bits, computed in float16, layout 1.  Layout `NK` keeps a linear layer's
-packed weight as [outputs, packed inputs], `KN` stores it transposed.
+packed weight as [outputs, packed inputs], `KN` stores it transposed.  Layout `AWQ` is that of checkpoints which come packed
+(`llmbuild.quantization.awq`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Literal
 from llmbuild.canonical import Json
 
 ComputeDtype = Literal["float16", "bfloat16", "float32"]
+Layout = Literal["NK", "KN", "AWQ"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +25,18 @@ class Scheme:
     bits: Literal[0, 3, 4]
     dtype: ComputeDtype
     group_size: int = 0
-    layout: Literal["NK", "KN"] = "NK"
+    layout: Layout = "NK"
     quantize_embedding: bool = True
     quantize_head: bool = True
 
     @property
     def quantized(self) -> bool:
         return self.bits != 0
+
+    @property
+    def comes_packed(self) -> bool:
+        """Whether the checkpoint's own packed weights are taken over."""
+        return self.layout == "AWQ"
 
     @property
     def max_int(self) -> int:
@@ -73,5 +80,8 @@ SCHEMES: Mapping[str, Scheme] = {
         _group("q4f32_1", 4, "float32", "NK"),
         _group("q4bf16_0", 4, "bfloat16", "KN"),
         _group("q4bf16_1", 4, "bfloat16", "NK"),
+        # The second name is the one that newer releases of MLC LLM have for the first.
+        Scheme("q4f16_awq", 4, "float16", 128, "AWQ", quantize_embedding=False, quantize_head=False),
+        Scheme("q4f16_autoawq", 4, "float16", 128, "AWQ", quantize_embedding=False, quantize_head=False),
     )
 }

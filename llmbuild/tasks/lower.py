@@ -76,6 +76,7 @@ KIND = TaskKind(
         "llmbuild.models.kv_cache",
         "llmbuild.models.parts",
         "llmbuild.programs",
+        "llmbuild.quantization.awq",
         "llmbuild.quantization.layers",
         "llmbuild.quantization.scheme",
         "llmbuild.tasks.architectures",

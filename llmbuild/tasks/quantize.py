@@ -12,7 +12,7 @@ from llmbuild.tasks.architectures import ARCHITECTURES
 from llmbuild.tasks.kind import Job, TaskKind
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 
 def run(job: Job) -> None:
@@ -23,6 +23,7 @@ def run(job: Job) -> None:
     from llmbuild.checkpoints.open import open_checkpoint
     from llmbuild.models.family import Overrides
     from llmbuild.models.registry import family, infer_model_type
+    from llmbuild.quantization.awq import awq_tensors, refuse_packed
     from llmbuild.quantization.convert import convert
     from llmbuild.quantization.scheme import Scheme
 
@@ -37,9 +38,14 @@ def run(job: Job) -> None:
             checkpoint = stack.enter_context(MergedCheckpoint(checkpoint, job.inputs["adapter"]))
         architecture = family(params["model-type"] or infer_model_type(checkpoint.config))
         config = architecture.configure(checkpoint.config, Overrides())
+        parameters: Sequence[Any] = architecture.parameters(config)
+        if scheme.comes_packed:
+            parameters = awq_tensors(parameters, checkpoint.config, scheme)
+        else:
+            refuse_packed(checkpoint.tensors, checkpoint.config, scheme)
         totals = convert(
             checkpoint,
-            architecture.parameters(config),
+            parameters,
             architecture.unused,
             scheme,
             job.out,
@@ -62,6 +68,7 @@ KIND = TaskKind(
         "llmbuild.tasks.quantize",
         "llmbuild.tasks.architectures",
         "llmbuild.tasks.kind",
+        "llmbuild.quantization.awq",
         "llmbuild.quantization.convert",
         "llmbuild.quantization.journal",
         "llmbuild.quantization.pack",

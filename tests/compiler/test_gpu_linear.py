@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from llmbuild.quantization.scheme import SCHEMES, Scheme
+from tests.helpers.awq import quantize as quantize_awq
 from tests.helpers.opencl import DEVICE, HOST, compile_kernel, require
 from tests.helpers.reference_quant import dequantize, quantize
 
@@ -19,14 +20,17 @@ N, K = 96, 240
 WIDE = {name: replace(SCHEMES[name], dtype="float32") for name in ("q4f16_0", "q3f16_0", "q3f16_1", "q4f16_1")}
 """The schemes' layouts and widths with float32, the only width that PoCL computes in on every machine."""
 
+AWQ = replace(SCHEMES["q4f16_awq"], dtype="float32", group_size=48)
+
 
 def kernel(rows: int | None, scheme: Scheme | None, **device: Any) -> Callable[..., Any]:
     """The product of [1, rows, K] with a weight [N, K], scheduled as in the pipeline; None stands for any number of rows."""
     import tvm
     from tvm import te, tirx
 
-    from llmbuild.compiler.kernels.gpu.linear import packed_product, product
+    from llmbuild.compiler.kernels.gpu.linear import awq_product, packed_product, product
     from llmbuild.compiler.schedules import schedule_passes
+    from llmbuild.quantization import awq
     from llmbuild.quantization.layers import packed_shapes
 
     count = tirx.Var("seq_len", "int64") if rows is None else rows
@@ -34,6 +38,11 @@ def kernel(rows: int | None, scheme: Scheme | None, **device: Any) -> Callable[.
     if scheme is None:
         weight = te.placeholder((N, K), "float32", name="weight")
         arguments = [x, weight, product(x, lambda i, j: weight[i, j], N, "float32")]
+    elif scheme.comes_packed:
+        shapes = awq.packed_shapes(scheme, N, K)
+        words, zeros = (te.placeholder(shape, "uint32", name="words") for shape in shapes[:2])
+        scales = te.placeholder(shapes[2], "float32", name="scales")
+        arguments = [x, words, zeros, scales, awq_product(x, words, zeros, scales, scheme, N, "float32")]
     else:
         words_shape, scales_shape = packed_shapes(scheme, N, K)
         words = te.placeholder(words_shape, "uint32", name="words")
@@ -46,15 +55,22 @@ def kernel(rows: int | None, scheme: Scheme | None, **device: Any) -> Callable[.
     return compile_kernel(module["matmul"], **device)
 
 
-@pytest.mark.parametrize("name", [*WIDE, "plain"])
+@pytest.mark.parametrize("name", [*WIDE, "awq", "plain"])
 def test_products(name: str) -> None:
     """One row, and 2, 7 and 37 rows, which have a schedule each."""
     require()
-    scheme = WIDE.get(name)
+    scheme = AWQ if name == "awq" else WIDE.get(name)
     rng = np.random.default_rng(5)
     weight = rng.standard_normal((N, K)).astype(np.float32)
     stored = [weight]
-    if scheme is not None:
+    if name == "awq":
+        packed, weight = quantize_awq(weight, AWQ.group_size)
+        stored = [
+            packed["qweight"].view(np.uint32),
+            packed["qzeros"].view(np.uint32),
+            packed["scales"].astype(np.float32),
+        ]
+    elif scheme is not None:
         words, scales = quantize(weight, scheme.bits, scheme.group_size, "float32")
         weight = dequantize(words, scales, scheme.bits, scheme.group_size, K)
         stored = [words, scales] if scheme.layout == "NK" else [np.ascontiguousarray(a.T) for a in (words, scales)]

@@ -286,15 +286,23 @@ CASES = [
         "did you mean 'q4f16_1'",
     ),
     Bad(
-        "awq",
-        MODEL + '[[build]]\nquantizations = ["q4f16_awq"] #!\nplatforms = ["x86_64-linux-cpu"]\n',
-        "build[0].quantizations[0]",
-        "not supported yet",
-        "q4f16_1",
+        "bits of weights that come packed",
+        MODEL + "[quantizations.q4f16_awq]\nbits = 3 #!\n" + BUILD.replace("q4f32_1", "q4f16_awq"),
+        "quantizations.q4f16_awq.bits",
+        "takes weights that come packed",
+        "remove bits",
     ),
     Bad(
-        "autoawq",
-        MODEL + '[[build]]\nquantizations = ["q4f16_autoawq"] #!\nplatforms = ["x86_64-linux-cpu"]\n',
+        "an adapter of weights that come packed",
+        '[models.m]\nsource = "m"\nconv-template = "chatml"\nadapter = "hf:org/adapter"\n'
+        '[[build]] #!\nquantizations = ["q4f16_awq"]\nplatforms = ["x86_64-linux-cpu"]\n',
+        "build[0]",
+        "the adapter of model 'm' cannot be merged into them",
+        "remove the adapter",
+    ),
+    Bad(
+        "fasttransformer",
+        MODEL + '[[build]]\nquantizations = ["q4f16_ft"] #!\nplatforms = ["x86_64-linux-cpu"]\n',
         "build[0].quantizations[0]",
         "not supported yet",
         "q4f16_1",
@@ -697,7 +705,7 @@ def test_all_errors_come_at_once_in_the_order_of_the_file(tmp_path: Path) -> Non
     path.write_text(
         '[project]\nname = "x"\nouput = "d"\n'
         '[models.a]\nsource = "hf:a/b/c"\nconv-template = "chatlm"\nmetadata = { max-batch-size = 0 }\n'
-        '[[build]]\nmodels = ["a", "b"]\nquantizations = ["q4f16_awq"]\nplatforms = ["nowhere"]\n'
+        '[[build]]\nmodels = ["a", "b"]\nquantizations = ["q4f16_ft"]\nplatforms = ["nowhere"]\n'
     )
     with pytest.raises(MultiError) as caught:
         load(path)

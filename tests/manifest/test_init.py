@@ -98,6 +98,22 @@ def test_a_template_in_a_file_of_its_own(checkpoint: Path) -> None:
     assert propose(str(checkpoint), Path.cwd()).template == "chatml"
 
 
+def test_weights_that_come_packed(checkpoint: Path) -> None:
+    assert scheme_of(str(checkpoint)) == "q4f32_1"
+    packed = {"quantization_config": {"quant_method": "awq", "bits": 4}}
+    (checkpoint / "config.json").write_text(json.dumps(LLAMA | packed))
+    assert scheme_of(str(checkpoint)) == "q4f16_awq"
+    assert scheme_of("hf:TheBloke/Llama-2-7B-Chat-AWQ") == "q4f16_awq"
+    assert scheme_of("hf:someone/hawqeye") == "q4f32_1"
+
+
+def scheme_of(source: str) -> str:
+    """What the manifest that is proposed for a source quantizes with."""
+    Path("buildfile.toml").write_text(render(propose(source, Path.cwd()), "project"))
+    ((_, scheme),) = {(cell.model, cell.scheme) for cell in load_project(Path("buildfile.toml")).matrix}
+    return scheme
+
+
 @pytest.mark.parametrize(
     ("arguments", "name", "template"),
     [

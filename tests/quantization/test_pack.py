@@ -15,8 +15,9 @@ from llmbuild.quantization import pack as module
 from llmbuild.quantization.pack import Packer, UnfitValueError, cast, pack, packed_shapes, round_to_bfloat16
 from llmbuild.quantization.scheme import SCHEMES, Scheme
 from tests.helpers.reference_quant import DTYPES, dequantize, quantize
+from tests.helpers.schemes import QUANTIZING
 
-PACKED = [scheme for scheme in SCHEMES.values() if scheme.quantized]
+PACKED = [SCHEMES[name] for name in QUANTIZING if SCHEMES[name].quantized]
 DISTINCT = [SCHEMES[name] for name in ("q4f16_1", "q3f16_1", "q4f32_1", "q4bf16_1")]
 SHAPES = [(1, 32), (1, 1), (7, 100), (33, 688), (3, 4096), (129, 40), (5, 31), (2, 97)]
 

@@ -17,6 +17,7 @@ from llmbuild.quantization.scheme import SCHEMES
 from llmbuild.tasks.kind import Job
 from llmbuild.tasks.quantize import KIND
 from tests.helpers.reference_quant import quantize, read_weights
+from tests.helpers.schemes import QUANTIZING
 
 HIDDEN, INTERMEDIATE, VOCAB, LAYERS = 64, 96, 50, 2
 CONFIG = {
@@ -195,7 +196,7 @@ def test_a_configuration_of_another_model(tmp_path: Path) -> None:
     assert not list((tmp_path / "out").iterdir())
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("scheme", QUANTIZING)
 @pytest.mark.parametrize("variant", ["llama-tied", "gpt_neox", "qwen2", "qwen3", "mistral"])
 def test_every_family_takes_every_scheme(tmp_path: Path, variant: str, scheme: str) -> None:
     pytest.importorskip("transformers")

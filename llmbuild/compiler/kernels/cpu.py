@@ -83,6 +83,19 @@ class CpuKernels:
             )
         return _call(name, kernel, [x, q_weight, q_scale], [*x.shape[:-1], n], out_dtype)
 
+    def awq_linear(
+        self,
+        x: nn.Tensor,
+        qweight: nn.Tensor,
+        qzeros: nn.Tensor,
+        scales: nn.Tensor,
+        scheme: Scheme,
+        n: int,
+        out_dtype: str,
+    ) -> nn.Tensor:
+        """There is no kernel of ours for this layout."""
+        return self.fallback.awq_linear(x, qweight, qzeros, scales, scheme, n, out_dtype)
+
 
 def _wide(n: Any) -> bool:
     """Whether a panel of outputs fits.  A dynamic number of outputs is a vocabulary, which `lower` checks."""

@@ -14,7 +14,7 @@ from tvm import te, tirx
 from tvm.relax.frontend import nn
 from tvm.relax.frontend.nn import op
 
-from llmbuild.quantization.layers import dequantized_element
+from llmbuild.quantization.layers import awq_element, dequantized_element
 from llmbuild.quantization.scheme import Scheme
 
 OUT_ELEMENTWISE_FUSIBLE = 4
@@ -44,6 +44,23 @@ class GpuKernels:
 
         return op.tensor_expr_op(compute, "dequantize_matmul", [x, q_weight, q_scale], attrs=ATTRIBUTES)
 
+    def awq_linear(
+        self,
+        x: nn.Tensor,
+        qweight: nn.Tensor,
+        qzeros: nn.Tensor,
+        scales: nn.Tensor,
+        scheme: Scheme,
+        n: int,
+        out_dtype: str,
+    ) -> nn.Tensor:
+        """x @ w^T for a w [n, k] in AWQ's layout."""
+
+        def compute(x: te.Tensor, words: te.Tensor, zeros: te.Tensor, scales: te.Tensor) -> te.Tensor:
+            return awq_product(x, words, zeros, scales, scheme, n, out_dtype)
+
+        return op.tensor_expr_op(compute, "dequantize_matmul", [x, qweight, qzeros, scales], attrs=ATTRIBUTES)
+
 
 def packed_product(
     x: te.Tensor, words: te.Tensor, scales: te.Tensor, scheme: Scheme, n: Any, k: int, out_dtype: str
@@ -59,6 +76,15 @@ def packed_product(
         return product(x, lambda i, j: weight[j, i], n, out_dtype)
     weight = te.compute((n, k), element, name="dequantize")
     return product(x, lambda i, j: weight[i, j], n, out_dtype)
+
+
+def awq_product(
+    x: te.Tensor, words: te.Tensor, zeros: te.Tensor, scales: te.Tensor, scheme: Scheme, n: int, out_dtype: str
+) -> te.Tensor:
+    """The product with a weight in AWQ's layout, which is unpacked as [k, n], as it is stored."""
+    shape = (words.shape[0], n)
+    weight = te.compute(shape, lambda j, i: awq_element(words, zeros, scales, scheme, i, j), name="dequantize")
+    return product(x, lambda i, j: weight[j, i], n, out_dtype)
 
 
 def product(x: te.Tensor, weight: Any, n: Any, out_dtype: str) -> te.Tensor:

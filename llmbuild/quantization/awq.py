@@ -1,0 +1,153 @@
+"""AWQ: linear layers that were packed before, by AutoAWQ, and are taken over as they are.
+
+The format is AutoAWQ's "GEMM": of a weight [n, k], `qweight` [k, n / 8] and `qzeros` [k / group, n / 8] hold 4-bit numbers,
+eight to a 32-bit word, and `scales` is [k / group, n]; an element is (q - zero) * scale.  Each column of the checkpoint's
+tensors belongs to one output, so that layers which MLC joins (q, k and v; gate and up) are joined column by column.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from llmbuild.errors import InputError, Where
+from llmbuild.quantization.scheme import Scheme
+
+if TYPE_CHECKING:
+    import numpy as np
+
+NAMES = ("qweight", "qzeros", "scales")
+
+
+class Layer(Protocol):
+    """What of a parameter before quantization decides which packed tensors it has."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def role(self) -> str: ...
+    @property
+    def sources(self) -> tuple[str, ...]: ...
+    @property
+    def interleaved_heads(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class AwqTensor:
+    """One of the three tensors of a packed layer; it is a `Parameter` that nothing quantizes."""
+
+    name: str
+    shape: tuple[int, ...]
+    sources: tuple[str, ...]
+    dtype: Literal["uint32"] | None
+    role: str = "plain"
+    axis: int = 1
+    in_order: bool = False
+
+    @property
+    def source_dtypes(self) -> tuple[str, ...]:
+        return ("int32", "uint32") if self.dtype == "uint32" else ("float16", "bfloat16", "float32")
+
+    def assemble(self, tensors: Sequence[np.ndarray]) -> np.ndarray:
+        """The joined value [shape]; the bits of packed numbers, which torch calls signed, stay as they are."""
+        import numpy as np
+
+        value = np.concatenate(tensors, axis=self.axis)
+        return value if self.dtype is None else value.view(np.uint32)
+
+
+def packed_shapes(scheme: Scheme, n: int, k: int) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+    """Shapes of qweight, qzeros and scales of a weight [n, k]."""
+    words, groups = n // scheme.elements_per_word, k // scheme.group_size
+    return (k, words), (groups, words), (groups, n)
+
+
+def shift(column: Any) -> Any:
+    """Where in its word the number of an output stands, in bits: the eight are in the order 0, 2, 4, 6, 1, 3, 5, 7."""
+    place = column % 8
+    return (place % 2 * 4 + place // 2) * 4
+
+
+def awq_tensors(layers: Sequence[Any], config: Mapping[str, Any], scheme: Scheme) -> list[Any]:
+    """The model's parameters with the three tensors of each linear layer in place of its weight.
+
+    `layers` are `Parameter`s, `config` is the content of config.json.  Raises InputError when the checkpoint is not one of
+    AWQ that the scheme describes.
+    """
+    _check(config, scheme)
+    result: list[Any] = []
+    for layer in layers:
+        if layer.role != "linear":
+            result.append(layer)
+        else:
+            result.extend(_tensors(layer, scheme))
+    return result
+
+
+def _tensors(layer: Layer, scheme: Scheme) -> list[AwqTensor]:
+    n, k = layer.shape
+    if layer.interleaved_heads:
+        what = f"{layer.name} holds queries, keys and values head by head, which AWQ's columns cannot be sorted into"
+        raise InputError(f"{scheme.name} does not fit this architecture", why=what, fix="choose another quantization")
+    if n % scheme.elements_per_word or k % scheme.group_size:
+        raise InputError(
+            f"{scheme.name} does not fit {layer.name} of shape [{n}, {k}]",
+            why=f"outputs come in words of {scheme.elements_per_word} and inputs in groups of {scheme.group_size}",
+            fix="choose another quantization",
+        )
+    module = layer.name.removesuffix(".weight")
+    sources = [source.removesuffix(".weight") for source in layer.sources]
+    return [
+        AwqTensor(
+            f"{module}.{name}",
+            shape,
+            tuple(f"{source}.{name}" for source in sources),
+            None if name == "scales" else "uint32",
+        )
+        for name, shape in zip(NAMES, packed_shapes(scheme, n, k), strict=True)
+    ]
+
+
+def _check(config: Mapping[str, Any], scheme: Scheme) -> None:
+    found = config.get("quantization_config")
+    fix = "name a checkpoint that AutoAWQ packed, or choose a scheme that quantizes it here, such as q4f16_1"
+    if not isinstance(found, Mapping) or found.get("quant_method") != "awq":
+        method = found.get("quant_method") if isinstance(found, Mapping) else None
+        raise InputError(
+            f"{scheme.name} needs a checkpoint that was quantized by AWQ",
+            where=Where("config.json", key="quantization_config"),
+            why=f"its quant_method is {method}" if method else "this one is not quantized",
+            fix=fix,
+        )
+    # The names that transformers and AutoAWQ give; what is left out has AutoAWQ's default.
+    wanted = {"bits": 4, "group_size": scheme.group_size, "zero_point": True, "version": "gemm"}
+    for key, value in wanted.items():
+        given = found.get(key, {"group_size": 128}.get(key, value))
+        if (given.lower() if isinstance(given, str) else given) != value:
+            raise InputError(
+                f"{scheme.name} does not describe this checkpoint",
+                where=Where("config.json", key=f"quantization_config.{key}"),
+                why=f"{key} is {given}, and the scheme has {value}",
+                fix=f'define a scheme: [quantizations.NAME] base = "{scheme.name}", group-size = {given}'
+                if key == "group_size" and isinstance(given, int) and given > 0 and math.gcd(given, 8) == 8
+                else "take another checkpoint: this form of AWQ is not supported",
+            )
+
+
+def refuse_packed(tensors: Mapping[str, Any], config: Mapping[str, Any], scheme: Scheme) -> None:
+    """Raise InputError for a checkpoint whose layers are packed already, under a scheme that would quantize them."""
+    packed = next((name for name in tensors if name.endswith(".qweight")), None)
+    if packed is None:
+        return
+    found = config.get("quantization_config")
+    method = found.get("quant_method") if isinstance(found, Mapping) else None
+    raise InputError(
+        f"{scheme.name} quantizes, and this checkpoint is quantized already",
+        where=Where("config.json", key="quantization_config"),
+        why=f"it has '{packed}', and its quant_method is {method or 'not said'}",
+        fix="use q4f16_awq" if method == "awq" else "name the checkpoint that it was made from",
+    )
