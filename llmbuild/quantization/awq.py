@@ -7,10 +7,9 @@ tensors belongs to one output, so that layers which MLC joins (q, k and v; gate 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from llmbuild.errors import InputError, Where
 from llmbuild.quantization.scheme import Scheme
@@ -18,27 +17,17 @@ from llmbuild.quantization.scheme import Scheme
 if TYPE_CHECKING:
     import numpy as np
 
+    from llmbuild.quantization.convert import Parameter
+
 NAMES = ("qweight", "qzeros", "scales")
 
-
-class Layer(Protocol):
-    """What of a parameter before quantization decides which packed tensors it has."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    @property
-    def role(self) -> str: ...
-    @property
-    def sources(self) -> tuple[str, ...]: ...
-    @property
-    def interleaved_heads(self) -> int: ...
+_DEFAULTS: Mapping[str, object] = {"bits": 4, "group_size": 128, "zero_point": True, "version": "gemm"}
+"""What quantization_config says where it says nothing; of the form that llmbuild reads, only the group size may differ."""
 
 
 @dataclass(frozen=True, slots=True)
 class AwqTensor:
-    """One of the three tensors of a packed layer; it is a `Parameter` that nothing quantizes."""
+    """One of the three tensors of a packed layer: a `Parameter` that nothing quantizes."""
 
     name: str
     shape: tuple[int, ...]
@@ -72,25 +61,25 @@ def shift(column: Any) -> Any:
     return (place % 2 * 4 + place // 2) * 4
 
 
-def awq_tensors(layers: Sequence[Any], config: Mapping[str, Any], scheme: Scheme) -> list[Any]:
+def awq_tensors(parameters: Sequence[Parameter], config: Mapping[str, Any], scheme: Scheme) -> list[Parameter]:
     """The model's parameters with the three tensors of each linear layer in place of its weight.
 
-    `layers` are `Parameter`s, `config` is the content of config.json.  Raises InputError when the checkpoint is not one of
-    AWQ that the scheme describes.
+    `config` is the content of config.json.  Raises InputError when the checkpoint is not one of AWQ that the scheme
+    describes.
     """
     _check(config, scheme)
-    result: list[Any] = []
-    for layer in layers:
-        if layer.role != "linear":
-            result.append(layer)
+    result: list[Parameter] = []
+    for parameter in parameters:
+        if parameter.role == "linear":
+            result.extend(_tensors(parameter, scheme))
         else:
-            result.extend(_tensors(layer, scheme))
+            result.append(parameter)
     return result
 
 
-def _tensors(layer: Layer, scheme: Scheme) -> list[AwqTensor]:
+def _tensors(layer: Parameter, scheme: Scheme) -> list[AwqTensor]:
     n, k = layer.shape
-    if layer.interleaved_heads:
+    if not layer.in_order:
         what = f"{layer.name} holds queries, keys and values head by head, which AWQ's columns cannot be sorted into"
         raise InputError(f"{scheme.name} does not fit this architecture", why=what, fix="choose another quantization")
     if n % scheme.elements_per_word or k % scheme.group_size:
@@ -123,19 +112,21 @@ def _check(config: Mapping[str, Any], scheme: Scheme) -> None:
             why=f"its quant_method is {method}" if method else "this one is not quantized",
             fix=fix,
         )
-    # The names that transformers and AutoAWQ give; what is left out has AutoAWQ's default.
-    wanted = {"bits": 4, "group_size": scheme.group_size, "zero_point": True, "version": "gemm"}
+    wanted = {**_DEFAULTS, "group_size": scheme.group_size}
     for key, value in wanted.items():
-        given = found.get(key, {"group_size": 128}.get(key, value))
-        if (given.lower() if isinstance(given, str) else given) != value:
-            raise InputError(
-                f"{scheme.name} does not describe this checkpoint",
-                where=Where("config.json", key=f"quantization_config.{key}"),
-                why=f"{key} is {given}, and the scheme has {value}",
-                fix=f'define a scheme: [quantizations.NAME] base = "{scheme.name}", group-size = {given}'
-                if key == "group_size" and isinstance(given, int) and given > 0 and math.gcd(given, 8) == 8
-                else "take another checkpoint: this form of AWQ is not supported",
-            )
+        given = found.get(key, _DEFAULTS[key])
+        # AutoAWQ writes "GEMM", transformers "gemm".
+        if (given.lower() if isinstance(given, str) else given) == value:
+            continue
+        fix = "take another checkpoint: this form of AWQ is not supported"
+        if key == "group_size" and isinstance(given, int) and given > 0 and given % scheme.elements_per_word == 0:
+            fix = f'define a scheme: [quantizations.NAME] base = "{scheme.name}", group-size = {given}'
+        raise InputError(
+            f"{scheme.name} does not describe this checkpoint",
+            where=Where("config.json", key=f"quantization_config.{key}"),
+            why=f"{key} is {given}, and the scheme has {value}",
+            fix=fix,
+        )
 
 
 def refuse_packed(tensors: Mapping[str, Any], config: Mapping[str, Any], scheme: Scheme) -> None:

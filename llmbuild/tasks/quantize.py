@@ -14,6 +14,8 @@ from llmbuild.tasks.kind import Job, TaskKind
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from llmbuild.quantization.convert import Parameter
+
 
 def run(job: Job) -> None:
     """Write params_shard_N.bin, tensor-cache.json, ndarray-cache.json and, with rounded float32, tensor-cache-b16.json.
@@ -38,7 +40,7 @@ def run(job: Job) -> None:
             checkpoint = stack.enter_context(MergedCheckpoint(checkpoint, job.inputs["adapter"]))
         architecture = family(params["model-type"] or infer_model_type(checkpoint.config))
         config = architecture.configure(checkpoint.config, Overrides())
-        parameters: Sequence[Any] = architecture.parameters(config)
+        parameters: Sequence[Parameter] = architecture.parameters(config)
         if scheme.comes_packed:
             parameters = awq_tensors(parameters, checkpoint.config, scheme)
         else:
