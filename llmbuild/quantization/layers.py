@@ -8,6 +8,7 @@ in TE and multiplies with Relax operators.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -33,16 +34,9 @@ class Kernels(Protocol):
         ...
 
     def awq_linear(
-        self,
-        x: nn.Tensor,
-        qweight: nn.Tensor,
-        qzeros: nn.Tensor,
-        scales: nn.Tensor,
-        scheme: Scheme,
-        n: int,
-        out_dtype: str,
+        self, x: nn.Tensor, weights: Sequence[nn.Tensor], scheme: Scheme, n: int, out_dtype: str
     ) -> nn.Tensor:
-        """x @ w^T for a w [n, k] in AWQ's layout, whose tensors `llmbuild.quantization.awq` describes."""
+        """x @ w^T for a w [n, k] in AWQ's layout: `weights` are its qweight, qzeros and scales (`llmbuild.quantization.awq`)."""
         ...
 
 
@@ -109,14 +103,7 @@ class GenericKernels:
         return op.matmul(x, weight, out_dtype=out_dtype)
 
     def awq_linear(
-        self,
-        x: nn.Tensor,
-        qweight: nn.Tensor,
-        qzeros: nn.Tensor,
-        scales: nn.Tensor,
-        scheme: Scheme,
-        n: int,
-        out_dtype: str,
+        self, x: nn.Tensor, weights: Sequence[nn.Tensor], scheme: Scheme, n: int, out_dtype: str
     ) -> nn.Tensor:
         """See `Kernels.awq_linear`."""
 
@@ -125,7 +112,7 @@ class GenericKernels:
                 (words.shape[0], n), lambda j, i: awq_element(words, zeros, scales, scheme, i, j), name="dequantize"
             )
 
-        weight = op.tensor_expr_op(dequantize, "dequantize", [qweight, qzeros, scales])
+        weight = op.tensor_expr_op(dequantize, "dequantize", list(weights))
         return op.matmul(x, weight, out_dtype=out_dtype)
 
 
@@ -170,9 +157,8 @@ class Linear(nn.Module):  # type: ignore[misc]
         if not self.packed:
             y = self.kernels.linear(rows, self.weight, self.out_dtype)
         elif self.scheme.comes_packed:
-            y = self.kernels.awq_linear(
-                rows, self.qweight, self.qzeros, self.scales, self.scheme, self.n, self.out_dtype
-            )
+            weights = [self.qweight, self.qzeros, self.scales]
+            y = self.kernels.awq_linear(rows, weights, self.scheme, self.n, self.out_dtype)
         else:
             y = self.kernels.group_linear(
                 rows, self.q_weight, self.q_scale, self.scheme, self.n, self.k, self.out_dtype

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tvm import tirx
@@ -84,17 +84,10 @@ class CpuKernels:
         return _call(name, kernel, [x, q_weight, q_scale], [*x.shape[:-1], n], out_dtype)
 
     def awq_linear(
-        self,
-        x: nn.Tensor,
-        qweight: nn.Tensor,
-        qzeros: nn.Tensor,
-        scales: nn.Tensor,
-        scheme: Scheme,
-        n: int,
-        out_dtype: str,
+        self, x: nn.Tensor, weights: Sequence[nn.Tensor], scheme: Scheme, n: int, out_dtype: str
     ) -> nn.Tensor:
         """There is no kernel of ours for this layout."""
-        return self.fallback.awq_linear(x, qweight, qzeros, scales, scheme, n, out_dtype)
+        return self.fallback.awq_linear(x, weights, scheme, n, out_dtype)
 
 
 def _wide(n: Any) -> bool:

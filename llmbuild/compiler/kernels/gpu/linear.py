@@ -8,6 +8,7 @@ What follows a product elementwise (bias, activation, residual) joins it when Re
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tvm import te, tirx
@@ -45,21 +46,14 @@ class GpuKernels:
         return op.tensor_expr_op(compute, "dequantize_matmul", [x, q_weight, q_scale], attrs=ATTRIBUTES)
 
     def awq_linear(
-        self,
-        x: nn.Tensor,
-        qweight: nn.Tensor,
-        qzeros: nn.Tensor,
-        scales: nn.Tensor,
-        scheme: Scheme,
-        n: int,
-        out_dtype: str,
+        self, x: nn.Tensor, weights: Sequence[nn.Tensor], scheme: Scheme, n: int, out_dtype: str
     ) -> nn.Tensor:
         """x @ w^T for a w [n, k] in AWQ's layout."""
 
         def compute(x: te.Tensor, words: te.Tensor, zeros: te.Tensor, scales: te.Tensor) -> te.Tensor:
             return awq_product(x, words, zeros, scales, scheme, n, out_dtype)
 
-        return op.tensor_expr_op(compute, "dequantize_matmul", [x, qweight, qzeros, scales], attrs=ATTRIBUTES)
+        return op.tensor_expr_op(compute, "dequantize_matmul", [x, *weights], attrs=ATTRIBUTES)
 
 
 def packed_product(
