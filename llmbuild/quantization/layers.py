@@ -27,17 +27,20 @@ class Kernels(Protocol):
         """x @ weight^T for a plain weight [n, k] of x's dtype."""
         ...
 
-    def group_linear(
-        self, x: nn.Tensor, q_weight: nn.Tensor, q_scale: nn.Tensor, scheme: Scheme, n: Any, k: int, out_dtype: str
+    def packed_linear(
+        self, x: nn.Tensor, weights: Sequence[nn.Tensor], scheme: Scheme, n: Any, k: int, out_dtype: str
     ) -> nn.Tensor:
-        """x @ w^T for a packed w [n, k]: q_weight uint32 and q_scale as `packed_shapes` says for scheme.layout."""
+        """x @ w^T for a packed w [n, k]: `weights` are its tensors, those that `packed_tensors` lists."""
         ...
 
-    def awq_linear(
-        self, x: nn.Tensor, weights: Sequence[nn.Tensor], scheme: Scheme, n: int, out_dtype: str
-    ) -> nn.Tensor:
-        """x @ w^T for a w [n, k] in AWQ's layout: `weights` are its qweight, qzeros and scales (`llmbuild.quantization.awq`)."""
-        ...
+
+def packed_tensors(scheme: Scheme, n: int, k: int) -> dict[str, tuple[tuple[int, int], str]]:
+    """Name in the module, shape and dtype of each tensor that a packed weight [n, k] consists of."""
+    if scheme.comes_packed:
+        words, zeros, scales = awq.packed_shapes(scheme, n, k)
+        return {"qweight": (words, "uint32"), "qzeros": (zeros, "uint32"), "scales": (scales, scheme.dtype)}
+    weight, scale = packed_shapes(scheme, n, k)
+    return {"q_weight": (weight, "uint32"), "q_scale": (scale, scheme.dtype)}
 
 
 def packed_shapes(scheme: Scheme, n: int, k: int) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -47,27 +50,39 @@ def packed_shapes(scheme: Scheme, n: int, k: int) -> tuple[tuple[int, int], tupl
     return (weight, scale) if scheme.layout == "NK" else (weight[::-1], scale[::-1])
 
 
-def dequantized_element(q_weight: te.Tensor, q_scale: te.Tensor, scheme: Scheme, row: Any, column: Any) -> Any:
-    """Element [row, column] of the weight as a TIR expression: (q - max_int) * scale in the compute dtype."""
+def dequantized_element(weights: Sequence[te.Tensor], scheme: Scheme, row: Any, column: Any) -> Any:
+    """Element [row, column] of a packed weight as a TIR expression in the compute dtype: (q - max_int) * scale, and for
+    AWQ (q - zero) * scale."""
+    if scheme.comes_packed:
+        return _awq_element(weights, scheme, row, column)
+    q_weight, q_scale = weights
     word_index, group = column // scheme.elements_per_word, column // scheme.group_size
     at_word, at_scale = (row, word_index), (row, group)
-    if scheme.layout == "KN":
+    if scheme.inputs_first:
         at_word, at_scale = at_word[::-1], at_scale[::-1]
-    shift = (column % scheme.elements_per_word * scheme.bits).astype("uint32")
-    mask = tirx.const((1 << scheme.bits) - 1, "uint32")
-    value = tirx.bitwise_and(tirx.shift_right(q_weight(*at_word), shift), mask).astype(scheme.dtype)
+    value = _number(q_weight(*at_word), column % scheme.elements_per_word * scheme.bits, scheme)
     return (value - tirx.const(scheme.max_int, scheme.dtype)) * q_scale(*at_scale)
 
 
-def awq_element(qweight: te.Tensor, qzeros: te.Tensor, scales: te.Tensor, scheme: Scheme, row: Any, column: Any) -> Any:
-    """Element [row, column] of a weight in AWQ's layout: (q - zero) * scale in the compute dtype."""
-    word, group = row // scheme.elements_per_word, column // scheme.group_size
-    place = awq.shift(row).astype("uint32")
+def _awq_element(weights: Sequence[te.Tensor], scheme: Scheme, row: Any, column: Any) -> Any:
+    qweight, qzeros, scales = weights
+    word, group, place = row // scheme.elements_per_word, column // scheme.group_size, awq.shift(row)
+    zero = _number(qzeros(group, word), place, scheme)
+    return (_number(qweight(column, word), place, scheme) - zero) * scales(group, row)
 
-    def number(packed: Any) -> Any:
-        return tirx.bitwise_and(tirx.shift_right(packed, place), tirx.const(15, "uint32")).astype(scheme.dtype)
 
-    return (number(qweight(column, word)) - number(qzeros(group, word))) * scales(group, row)
+def _number(word: Any, place: Any, scheme: Scheme) -> Any:
+    """The number that begins at bit `place` of a word."""
+    mask = tirx.const((1 << scheme.bits) - 1, "uint32")
+    return tirx.bitwise_and(tirx.shift_right(word, place.astype("uint32")), mask).astype(scheme.dtype)
+
+
+def dequantized(weights: Sequence[te.Tensor], scheme: Scheme, n: Any, k: int) -> te.Tensor:
+    """The whole of a packed weight [n, k], as it is stored: [k, n] where `scheme.inputs_first`.  Then neighbours along n are
+    neighbours in memory, which is how a GPU's threads should read them, and a product needs no transpose."""
+    if scheme.inputs_first:
+        return te.compute((k, n), lambda j, i: dequantized_element(weights, scheme, i, j), name="dequantize")
+    return te.compute((n, k), lambda i, j: dequantized_element(weights, scheme, i, j), name="dequantize")
 
 
 def take(x: nn.Tensor, indices: nn.Tensor, axis: int) -> nn.Tensor:
@@ -85,34 +100,17 @@ class GenericKernels:
         """See `Kernels.linear`."""
         return op.matmul(x, op.permute_dims(weight), out_dtype=out_dtype)
 
-    def group_linear(
-        self, x: nn.Tensor, q_weight: nn.Tensor, q_scale: nn.Tensor, scheme: Scheme, n: Any, k: int, out_dtype: str
+    def packed_linear(
+        self, x: nn.Tensor, weights: Sequence[nn.Tensor], scheme: Scheme, n: Any, k: int, out_dtype: str
     ) -> nn.Tensor:
-        """See `Kernels.group_linear`.  A [k, n] layout is dequantized as such and needs no transpose."""
+        """See `Kernels.packed_linear`."""
 
-        def dequantize(words: te.Tensor, scales: te.Tensor) -> te.Tensor:
-            if scheme.layout == "KN":
-                return te.compute(
-                    (k, n), lambda j, i: dequantized_element(words, scales, scheme, i, j), name="dequantize"
-                )
-            return te.compute((n, k), lambda i, j: dequantized_element(words, scales, scheme, i, j), name="dequantize")
-
-        weight = op.tensor_expr_op(dequantize, "dequantize", [q_weight, q_scale])
-        if scheme.layout == "NK":
-            weight = op.permute_dims(weight)
-        return op.matmul(x, weight, out_dtype=out_dtype)
-
-    def awq_linear(
-        self, x: nn.Tensor, weights: Sequence[nn.Tensor], scheme: Scheme, n: int, out_dtype: str
-    ) -> nn.Tensor:
-        """See `Kernels.awq_linear`."""
-
-        def dequantize(words: te.Tensor, zeros: te.Tensor, scales: te.Tensor) -> te.Tensor:
-            return te.compute(
-                (words.shape[0], n), lambda j, i: awq_element(words, zeros, scales, scheme, i, j), name="dequantize"
-            )
+        def dequantize(*weights: te.Tensor) -> te.Tensor:
+            return dequantized(weights, scheme, n, k)
 
         weight = op.tensor_expr_op(dequantize, "dequantize", list(weights))
+        if not scheme.inputs_first:
+            weight = op.permute_dims(weight)
         return op.matmul(x, weight, out_dtype=out_dtype)
 
 
@@ -138,31 +136,19 @@ class Linear(nn.Module):  # type: ignore[misc]
         self.scheme, self.kernels = scheme, kernels
         self.out_dtype = out_dtype or scheme.dtype
         self.packed = scheme.quantized if packed is None else packed
-        if not self.packed:
-            self.weight = nn.Parameter((n, k), scheme.dtype)
-        elif scheme.comes_packed:
-            words, zeros, scales = awq.packed_shapes(scheme, n, k)
-            self.qweight = nn.Parameter(words, "uint32")
-            self.qzeros = nn.Parameter(zeros, "uint32")
-            self.scales = nn.Parameter(scales, scheme.dtype)
-        else:
-            weight, scale = packed_shapes(scheme, n, k)
-            self.q_weight = nn.Parameter(weight, "uint32")
-            self.q_scale = nn.Parameter(scale, scheme.dtype)
+        self.tensors = packed_tensors(scheme, n, k) if self.packed else {"weight": ((n, k), scheme.dtype)}
+        for name, (shape, dtype) in self.tensors.items():
+            setattr(self, name, nn.Parameter(shape, dtype))
         self.bias = nn.Parameter((n,), self.out_dtype) if bias else None
 
     def forward(self, x: nn.Tensor) -> nn.Tensor:
         """[b, s, k] (or [s, k]) to [b, s, n] (or [s, n])."""
         rows = op.unsqueeze(x, 0) if x.ndim == 2 else x
-        if not self.packed:
-            y = self.kernels.linear(rows, self.weight, self.out_dtype)
-        elif self.scheme.comes_packed:
-            weights = [self.qweight, self.qzeros, self.scales]
-            y = self.kernels.awq_linear(rows, weights, self.scheme, self.n, self.out_dtype)
+        weights = [getattr(self, name) for name in self.tensors]
+        if self.packed:
+            y = self.kernels.packed_linear(rows, weights, self.scheme, self.n, self.k, self.out_dtype)
         else:
-            y = self.kernels.group_linear(
-                rows, self.q_weight, self.q_scale, self.scheme, self.n, self.k, self.out_dtype
-            )
+            y = self.kernels.linear(rows, weights[0], self.out_dtype)
         if self.bias is not None:
             y = y + self.bias
         return op.reshape(y, (x.shape[0], self.n)) if x.ndim == 2 else y
@@ -191,7 +177,7 @@ class Embedding(nn.Module):  # type: ignore[misc]
         def rows(ids: te.Tensor, words: te.Tensor, scales: te.Tensor) -> te.Tensor:
             def element(i: Any, j: Any) -> Any:
                 row = tirx.max(tirx.min(ids(i), self.n - 1), 0)  # As `take`, never outside of the table.
-                return dequantized_element(words, scales, self.scheme, row, j)
+                return dequantized_element((words, scales), self.scheme, row, j)
 
             return te.compute((ids.shape[0], self.k), element, name="dequantize_take")
 
@@ -201,7 +187,8 @@ class Embedding(nn.Module):  # type: ignore[misc]
         """The tied head: [b, s, k] (or [s, k]) to float32 [b, s, n] (or [s, n])."""
         rows = op.unsqueeze(x, 0) if x.ndim == 2 else x
         if self.packed:
-            y = self.kernels.group_linear(rows, self.q_weight, self.q_scale, self.scheme, self.n, self.k, "float32")
+            weights = (self.q_weight, self.q_scale)
+            y = self.kernels.packed_linear(rows, weights, self.scheme, self.n, self.k, "float32")
         else:
             y = self.kernels.linear(rows, self.weight, "float32")
         return op.reshape(y, (x.shape[0], self.n)) if x.ndim == 2 else y

@@ -39,6 +39,11 @@ class Scheme:
         return self.layout == "AWQ"
 
     @property
+    def inputs_first(self) -> bool:
+        """Whether a linear layer's packed weight is stored as [inputs, outputs]."""
+        return self.layout in ("KN", "AWQ")
+
+    @property
     def max_int(self) -> int:
         """The largest magnitude of a quantized value: 2^(bits-1) - 1, which is also the zero point."""
         return (1 << (self.bits - 1)) - 1

@@ -28,26 +28,19 @@ def kernel(rows: int | None, scheme: Scheme | None, **device: Any) -> Callable[.
     import tvm
     from tvm import te, tirx
 
-    from llmbuild.compiler.kernels.gpu.linear import awq_product, packed_product, product
+    from llmbuild.compiler.kernels.gpu.linear import packed_product, product
     from llmbuild.compiler.schedules import schedule_passes
-    from llmbuild.quantization import awq
-    from llmbuild.quantization.layers import packed_shapes
+    from llmbuild.quantization.layers import packed_tensors
 
     count = tirx.Var("seq_len", "int64") if rows is None else rows
     x = te.placeholder((1, count, K), "float32", name="x")
     if scheme is None:
         weight = te.placeholder((N, K), "float32", name="weight")
         arguments = [x, weight, product(x, lambda i, j: weight[i, j], N, "float32")]
-    elif scheme.comes_packed:
-        shapes = awq.packed_shapes(scheme, N, K)
-        words, zeros = (te.placeholder(shape, "uint32", name="words") for shape in shapes[:2])
-        scales = te.placeholder(shapes[2], "float32", name="scales")
-        arguments = [x, words, zeros, scales, awq_product(x, words, zeros, scales, scheme, N, "float32")]
     else:
-        words_shape, scales_shape = packed_shapes(scheme, N, K)
-        words = te.placeholder(words_shape, "uint32", name="words")
-        scales = te.placeholder(scales_shape, "float32", name="scales")
-        arguments = [x, words, scales, packed_product(x, words, scales, scheme, N, K, "float32")]
+        tensors = packed_tensors(scheme, N, K)
+        weights = [te.placeholder(shape, dtype, name=name) for name, (shape, dtype) in tensors.items()]
+        arguments = [x, *weights, packed_product(x, weights, scheme, N, K, "float32")]
     module = tvm.IRModule({"matmul": te.create_prim_func(arguments, index_dtype_override="int64")})
     target = tvm.target.Target({**DEVICE, **device, "host": HOST})
     with target:

@@ -106,7 +106,7 @@ def product(name: str) -> Any:
     x = te.placeholder((1, tirx.Var("seq_len", "int64"), size), "float16", name="x")
     shapes = zip(("words", "scales"), packed_shapes(scheme, size, size), ("uint32", "float16"), strict=True)
     packed = [te.placeholder(shape, dtype, name=label) for label, shape, dtype in shapes]
-    result = packed_product(x, *packed, scheme, size, size, "float16")
+    result = packed_product(x, packed, scheme, size, size, "float16")
     function = te.create_prim_func([x, *packed, result], index_dtype_override="int64")
     device, target = resolve_target(TARGETS[name])
     with target:

@@ -46,7 +46,7 @@ def test_a_dequantized_weight_is_the_definitions(name: str, k: int) -> None:
     q_scale = te.placeholder(scale_shape, scheme.dtype, "q_scale")
 
     def element(i: Any, j: Any) -> Any:
-        return dequantized_element(q_weight, q_scale, scheme, i, j)
+        return dequantized_element((q_weight, q_scale), scheme, i, j)
 
     out = te.compute((n, k), element, name="dequantize")
     run = tvm.compile(te.create_prim_func([q_weight, q_scale, out]), target=tvm.target.Target({"kind": "llvm"}))

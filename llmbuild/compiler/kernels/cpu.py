@@ -53,15 +53,8 @@ class CpuKernels:
             )
         return _call(name, kernel, [x, weight], [*x.shape[:-1], n], out_dtype)
 
-    def group_linear(
-        self,
-        x: nn.Tensor,
-        q_weight: nn.Tensor,
-        q_scale: nn.Tensor,
-        scheme: Scheme,
-        n: Any,
-        k: int,
-        out_dtype: str,
+    def packed_linear(
+        self, x: nn.Tensor, weights: Sequence[nn.Tensor], scheme: Scheme, n: Any, k: int, out_dtype: str
     ) -> nn.Tensor:
         """x [..., K] times the transpose of the packed weight of N outputs."""
         rows = _rows(x.shape)
@@ -69,7 +62,8 @@ class CpuKernels:
             scheme.bits == 4 and scheme.group_size == group4.GROUP and scheme.layout == "NK" and k % group4.GROUP == 0
         )
         if not ours or not _wide(n) or rows is None:
-            return self.fallback.group_linear(x, q_weight, q_scale, scheme, n, k, out_dtype)
+            return self.fallback.packed_linear(x, weights, scheme, n, k, out_dtype)
+        q_weight, q_scale = weights
         before, single, after = rows
         if single:
             name, kernel = (
@@ -82,12 +76,6 @@ class CpuKernels:
                 self._kernel(group4.matrix_kernel, k, before, after, x.dtype, q_scale.dtype, out_dtype),
             )
         return _call(name, kernel, [x, q_weight, q_scale], [*x.shape[:-1], n], out_dtype)
-
-    def awq_linear(
-        self, x: nn.Tensor, weights: Sequence[nn.Tensor], scheme: Scheme, n: int, out_dtype: str
-    ) -> nn.Tensor:
-        """There is no kernel of ours for this layout."""
-        return self.fallback.awq_linear(x, weights, scheme, n, out_dtype)
 
 
 def _wide(n: Any) -> bool:

@@ -15,7 +15,7 @@ from tvm import te, tirx
 from tvm.relax.frontend import nn
 from tvm.relax.frontend.nn import op
 
-from llmbuild.quantization.layers import awq_element, dequantized_element
+from llmbuild.quantization.layers import dequantized
 from llmbuild.quantization.scheme import Scheme
 
 OUT_ELEMENTWISE_FUSIBLE = 4
@@ -35,50 +35,23 @@ class GpuKernels:
 
         return op.tensor_expr_op(compute, "matmul", [x, weight], attrs=ATTRIBUTES)
 
-    def group_linear(
-        self, x: nn.Tensor, q_weight: nn.Tensor, q_scale: nn.Tensor, scheme: Scheme, n: Any, k: int, out_dtype: str
+    def packed_linear(
+        self, x: nn.Tensor, weights: Sequence[nn.Tensor], scheme: Scheme, n: Any, k: int, out_dtype: str
     ) -> nn.Tensor:
         """x @ w^T for a packed w [n, k]."""
 
-        def compute(x: te.Tensor, words: te.Tensor, scales: te.Tensor) -> te.Tensor:
-            return packed_product(x, words, scales, scheme, n, k, out_dtype)
-
-        return op.tensor_expr_op(compute, "dequantize_matmul", [x, q_weight, q_scale], attrs=ATTRIBUTES)
-
-    def awq_linear(
-        self, x: nn.Tensor, weights: Sequence[nn.Tensor], scheme: Scheme, n: int, out_dtype: str
-    ) -> nn.Tensor:
-        """x @ w^T for a w [n, k] in AWQ's layout."""
-
-        def compute(x: te.Tensor, words: te.Tensor, zeros: te.Tensor, scales: te.Tensor) -> te.Tensor:
-            return awq_product(x, words, zeros, scales, scheme, n, out_dtype)
+        def compute(x: te.Tensor, *weights: te.Tensor) -> te.Tensor:
+            return packed_product(x, weights, scheme, n, k, out_dtype)
 
         return op.tensor_expr_op(compute, "dequantize_matmul", [x, *weights], attrs=ATTRIBUTES)
 
 
 def packed_product(
-    x: te.Tensor, words: te.Tensor, scales: te.Tensor, scheme: Scheme, n: Any, k: int, out_dtype: str
+    x: te.Tensor, weights: Sequence[te.Tensor], scheme: Scheme, n: Any, k: int, out_dtype: str
 ) -> te.Tensor:
-    """The product with a packed weight, as two stages.  A [k, n] layout is unpacked as such: then neighbours along n are
-    neighbours in memory, which is how threads should read it."""
-
-    def element(i: Any, j: Any) -> Any:
-        return dequantized_element(words, scales, scheme, i, j)
-
-    if scheme.layout == "KN":
-        weight = te.compute((k, n), lambda j, i: element(i, j), name="dequantize")
-        return product(x, lambda i, j: weight[j, i], n, out_dtype)
-    weight = te.compute((n, k), element, name="dequantize")
-    return product(x, lambda i, j: weight[i, j], n, out_dtype)
-
-
-def awq_product(
-    x: te.Tensor, words: te.Tensor, zeros: te.Tensor, scales: te.Tensor, scheme: Scheme, n: int, out_dtype: str
-) -> te.Tensor:
-    """The product with a weight in AWQ's layout, which is unpacked as [k, n], as it is stored."""
-    shape = (words.shape[0], n)
-    weight = te.compute(shape, lambda j, i: awq_element(words, zeros, scales, scheme, i, j), name="dequantize")
-    return product(x, lambda i, j: weight[j, i], n, out_dtype)
+    """The product with a packed weight, as two stages."""
+    weight = dequantized(weights, scheme, n, k)
+    return product(x, lambda i, j: weight[j, i] if scheme.inputs_first else weight[i, j], n, out_dtype)
 
 
 def product(x: te.Tensor, weight: Any, n: Any, out_dtype: str) -> te.Tensor:
