@@ -107,6 +107,7 @@ def propose(checkpoint: str, directory: Path, *, revision: str | None = None, sh
 def _of_files(checkpoint: str, path: Path, directory: Path) -> Starter:
     from llmbuild.checkpoints.open import read_metadata
     from llmbuild.models.registry import infer_model_type
+    from llmbuild.quantization.awq import quant_method
 
     if path.name == "config.json":
         path = path.parent
@@ -115,7 +116,6 @@ def _of_files(checkpoint: str, path: Path, directory: Path) -> Starter:
     chat_template = _chat_template(metadata.tokenizer_file("tokenizer_config.json"), path)
     template, because = _template(chat_template, model_type, path.absolute().name)
     window, window_note = _window(metadata.config)
-    packed = metadata.config.get("quantization_config")
     return Starter(
         name=_name(path.absolute().stem if path.is_file() else path.absolute().name),
         source=_written(checkpoint, path, directory),
@@ -125,7 +125,7 @@ def _of_files(checkpoint: str, path: Path, directory: Path) -> Starter:
         model_type=model_type,
         window=window,
         window_note=window_note,
-        awq=isinstance(packed, dict) and packed.get("quant_method") == "awq",
+        awq=quant_method(metadata.config) == "awq",
     )
 
 

@@ -49,6 +49,13 @@ class AwqTensor:
         return value if self.dtype is None else value.view(np.uint32)
 
 
+def quant_method(config: Mapping[str, Any]) -> str | None:
+    """By which method config.json says that the weights were packed before; None where it says nothing."""
+    found = config.get("quantization_config")
+    method = found.get("quant_method") if isinstance(found, Mapping) else None
+    return None if method is None else str(method)
+
+
 def packed_shapes(scheme: Scheme, n: int, k: int) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
     """Shapes of qweight, qzeros and scales of a weight [n, k]."""
     words, groups = n // scheme.elements_per_word, k // scheme.group_size
@@ -102,16 +109,15 @@ def _tensors(layer: Parameter, scheme: Scheme) -> list[AwqTensor]:
 
 
 def _check(config: Mapping[str, Any], scheme: Scheme) -> None:
-    found = config.get("quantization_config")
-    fix = "name a checkpoint that AutoAWQ packed, or choose a scheme that quantizes it here, such as q4f16_1"
-    if not isinstance(found, Mapping) or found.get("quant_method") != "awq":
-        method = found.get("quant_method") if isinstance(found, Mapping) else None
+    method = quant_method(config)
+    if method != "awq":
         raise InputError(
             f"{scheme.name} needs a checkpoint that was quantized by AWQ",
             where=Where("config.json", key="quantization_config"),
             why=f"its quant_method is {method}" if method else "this one is not quantized",
-            fix=fix,
+            fix="name a checkpoint that AutoAWQ packed, or choose a scheme that quantizes it here, such as q4f16_1",
         )
+    found = config["quantization_config"]
     wanted = {**_DEFAULTS, "group_size": scheme.group_size}
     for key, value in wanted.items():
         given = found.get(key, _DEFAULTS[key])
@@ -134,8 +140,7 @@ def refuse_packed(tensors: Mapping[str, Any], config: Mapping[str, Any], scheme:
     packed = next((name for name in tensors if name.endswith(".qweight")), None)
     if packed is None:
         return
-    found = config.get("quantization_config")
-    method = found.get("quant_method") if isinstance(found, Mapping) else None
+    method = quant_method(config)
     raise InputError(
         f"{scheme.name} quantizes, and this checkpoint is quantized already",
         where=Where("config.json", key="quantization_config"),
