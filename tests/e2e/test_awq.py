@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.e2e.test_logits import PROMPT, STEPS, assert_close, reference_logits, session
 from tests.helpers.awq import make_awq_checkpoint
 from tests.helpers.checkpoints import cached_checkpoint, reference_model
 from tests.helpers.cli import ProjectDir, make_project
+from tests.helpers.logits import assert_prefill_and_decode
 from tests.helpers.reference_quant import read_weights
 
 MANIFEST = """\
@@ -49,12 +49,7 @@ def awq_project(directory: Path, variant: str, *schemes: str, group: int = 128) 
 def test_logits_are_those_of_the_unpacked_weights(variant: str, group: int, tmp_path: Path) -> None:
     project = awq_project(tmp_path, variant, "wide", group=group)
     project.build()
-    wanted = reference_logits(reference_model(tmp_path / "plain"), PROMPT + STEPS)
-    running = session(project, "wide")
-    running.add()
-    assert_close(running.prefill(PROMPT), wanted[len(PROMPT) - 1])
-    for step, token in enumerate(STEPS):
-        assert_close(running.decode(token), wanted[len(PROMPT) + step])
+    assert_prefill_and_decode(project, "wide", reference_model(tmp_path / "plain"))
 
 
 def test_weights_are_taken_over(tmp_path: Path) -> None:

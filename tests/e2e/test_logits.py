@@ -15,6 +15,15 @@ import pytest
 
 from tests.helpers.checkpoints import cached_checkpoint, reference_model
 from tests.helpers.cli import ProjectDir, make_project
+from tests.helpers.logits import (
+    PROMPT,
+    STEPS,
+    TOLERANCE,
+    assert_close,
+    assert_prefill_and_decode,
+    reference_logits,
+    session,
+)
 
 MANIFEST = """\
 [project]
@@ -33,26 +42,11 @@ quantizations = ["{scheme}"]
 platforms = ["x86_64-linux-cpu"]
 """
 
-PROMPT = [7, 200, 31, 5, 99, 250, 12, 64, 3, 178, 45]
-STEPS = [17, 222, 9, 140, 66]
-TOLERANCE = 2e-3
-
 
 def build(directory: Path, variant: str, scheme: str, metadata: str = "context-window-size = 256") -> ProjectDir:
     project = make_project(directory, MANIFEST.format(scheme=scheme, metadata=metadata), cached_checkpoint(variant))
     project.build()
     return project
-
-
-def session(project: ProjectDir, scheme: str, *, sequences: int = 1, capacity: int = 256) -> Any:
-    from llmbuild.runtime.library import configure_threads, load_library
-    from llmbuild.runtime.session import Session
-    from llmbuild.runtime.weights import load_parameters
-
-    configure_threads(1)
-    library = load_library(project.root / f"dist/libs/tiny-{scheme}-x86_64-linux-cpu.so")
-    parameters = load_parameters(library, project.root / f"dist/tiny-{scheme}-MLC")
-    return Session(library, parameters, max_sequences=sequences, capacity=capacity)
 
 
 def stored_reference(project: ProjectDir, scheme: str) -> Any:
@@ -66,31 +60,6 @@ def stored_reference(project: ProjectDir, scheme: str) -> Any:
         json.loads((project.root / "checkpoint/config.json").read_text()),
     )
     return model
-
-
-def reference_logits(model: Any, tokens: list[int]) -> np.ndarray:
-    """Logits [tokens, vocab] of a whole sequence at once."""
-    import torch
-
-    with torch.no_grad():
-        logits: np.ndarray = model(torch.tensor([tokens])).logits[0].numpy()
-    return logits
-
-
-def assert_close(found: np.ndarray, wanted: np.ndarray) -> None:
-    assert found.shape == wanted.shape
-    assert np.linalg.norm(found - wanted) / np.linalg.norm(wanted) < TOLERANCE
-    assert found.argmax() == wanted.argmax()
-
-
-def assert_prefill_and_decode(project: ProjectDir, scheme: str) -> None:
-    model = stored_reference(project, scheme)
-    wanted = reference_logits(model, PROMPT + STEPS)
-    running = session(project, scheme)
-    running.add()
-    assert_close(running.prefill(PROMPT), wanted[len(PROMPT) - 1])
-    for step, token in enumerate(STEPS):
-        assert_close(running.decode(token), wanted[len(PROMPT) + step])
 
 
 @pytest.mark.parametrize(
@@ -112,12 +81,14 @@ def assert_prefill_and_decode(project: ProjectDir, scheme: str) -> None:
     ],
 )
 def test_q0f32_agrees_with_transformers(variant: str, tmp_path: Path) -> None:
-    assert_prefill_and_decode(build(tmp_path, variant, "q0f32", _window(variant)), "q0f32")
+    project = build(tmp_path, variant, "q0f32", _window(variant))
+    assert_prefill_and_decode(project, "q0f32", stored_reference(project, "q0f32"))
 
 
 @pytest.mark.parametrize("variant", ["llama-tied", "llama-bias", "gpt_neox", "qwen2", "qwen3", "mistral"])
 def test_q4f32_1_agrees_with_the_dequantized_weights(variant: str, tmp_path: Path) -> None:
-    assert_prefill_and_decode(build(tmp_path, variant, "q4f32_1", _window(variant)), "q4f32_1")
+    project = build(tmp_path, variant, "q4f32_1", _window(variant))
+    assert_prefill_and_decode(project, "q4f32_1", stored_reference(project, "q4f32_1"))
 
 
 def test_the_weights_that_are_stored_differ_from_the_checkpoints(tmp_path: Path) -> None:
