@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 Digest: TypeAlias = str
-"""A SHA-256 in lower-case hexadecimal, 64 characters."""
+"""A SHA-256 in lower-case hexadecimal, 64 characters.  What comes from outside becomes one by `parse_digest` alone."""
 
 CHUNK = 1 << 20
+
+_is_digest = re.compile("[0-9a-f]{64}").fullmatch
 
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
@@ -24,6 +27,13 @@ _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=F
 def canonical_json(value: Json) -> bytes:
     """The canonical bytes of a JSON value; raises ValueError for NaN and infinities."""
     return _encode(value).encode()
+
+
+def parse_digest(value: object) -> Digest:
+    """A value from outside as a digest; raises ValueError for whatever is not 64 hexadecimal digits in lower case."""
+    if not isinstance(value, str) or _is_digest(value) is None:
+        raise ValueError("a digest is 64 hexadecimal digits in lower case")
+    return value
 
 
 def digest_bytes(data: bytes) -> Digest:

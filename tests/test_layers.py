@@ -33,6 +33,7 @@ LAYERS = [
     "tomlfile",
     "programs",
     "errors",
+    "jsontext",
     "canonical",
 ]
 
