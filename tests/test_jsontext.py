@@ -13,7 +13,11 @@ from llmbuild.jsontext import MOST_DEPTH, parse_json
 
 texts = st.text(st.characters(exclude_categories=("Cs",)))
 values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**18), 10**18) | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**18), 10**18)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | texts,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
     max_leaves=20,
 )
@@ -68,7 +72,9 @@ def test_infinities_pass_where_they_may() -> None:
     assert parse_json(b"[Infinity]", numbers=True) == [float("inf")]
 
 
-@pytest.mark.parametrize("value", [None, 7, "", "0" * 63, "0" * 65, "A" * 64, "g" * 64, "0" * 64 + "\n", "../" + "0" * 61])
+@pytest.mark.parametrize(
+    "value", [None, 7, "", "0" * 63, "0" * 65, "A" * 64, "g" * 64, "0" * 64 + "\n", "../" + "0" * 61]
+)
 def test_what_is_no_digest(value: object) -> None:
     with pytest.raises(ValueError, match="64 hexadecimal"):
         parse_digest(value)
