@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections.abc import Mapping, Set
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,12 @@ LAYERS = [
 ]
 
 
+MODULES = {
+    ".".join(("llmbuild", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"): path
+    for path in sorted(ROOT.rglob("*.py"))
+}
+
+
 def layer_of(module: str) -> str:
     parts = module.split(".")
     return parts[1] if len(parts) > 1 else ""
@@ -65,6 +72,50 @@ def test_imports_go_downward_only(layer: str) -> None:
             if target and LAYERS.index(target) < LAYERS.index(layer):
                 upward.append(f"{path.relative_to(ROOT)}:{line} imports {name}")
     assert upward == []
+
+
+def test_no_file_needs_itself_through_others() -> None:
+    """Files that import one another in a circle, in functions too, cannot be read or moved one by one."""
+    edges = {name: _imported(path) for name, path in MODULES.items()}
+    circles = [" -> ".join(circle) for circle in _circles(edges)]
+    assert circles == []
+
+
+def test_a_circle_is_found_wherever_it_starts() -> None:
+    edges = {"a": {"b"}, "b": {"c", "d"}, "c": {"b"}, "d": {"e"}, "e": set[str]()}
+    assert _circles(edges) == [["b", "c", "b"]]
+
+
+def _imported(path: Path) -> set[str]:
+    """The modules of llmbuild that a file imports; `from package import module` is the module."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} & MODULES.keys() or {node.module}
+    return found & MODULES.keys()
+
+
+def _circles(edges: Mapping[str, Set[str]]) -> list[list[str]]:
+    """One circle of each group of modules that need one another."""
+    reached: dict[str, dict[str, list[str]]] = {}
+    for start in edges:
+        paths = {start: [start]}
+        front = [start]
+        for name in front:
+            for other in sorted(edges[name]):
+                if other not in paths:
+                    paths[other] = [*paths[name], other]
+                    front.append(other)
+        reached[start] = paths
+    circles, seen = [], set[str]()
+    for start, paths in sorted(reached.items()):
+        back = [paths[name] for name in paths if start in edges[name]]
+        if back and start not in seen:
+            seen |= {name for name in paths if start in reached[name]}
+            circles.append([*min(back, key=len), start])
+    return circles
 
 
 def test_every_module_belongs_to_a_layer() -> None:

@@ -87,6 +87,7 @@ def _build(args: argparse.Namespace, session: Session, memory: int | None) -> in
     from llmbuild.engine.cas import MissingBlobError
     from llmbuild.engine.predict import Predictor
     from llmbuild.engine.scheduler import Scheduler
+    from llmbuild.engine.settings import default_jobs
     from llmbuild.errors import Interrupted
     from llmbuild.report.terminal import view_for
     from llmbuild.tasks.registry import load_kind
@@ -183,15 +184,6 @@ def _memory(asked: str | None) -> int | None:
         return parse_size(asked)
     free = memory.available()
     return None if free is None else int(free * memory.SHARE)
-
-
-def default_jobs() -> int:
-    """How many tasks run at a time when nobody says: the user's setting, or the number of CPUs.  Raises UsageError."""
-    from llmbuild.engine.settings import read_settings
-
-    if (jobs := read_settings().jobs) is not None:
-        return jobs
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _LazyExecutor:

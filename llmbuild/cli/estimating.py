@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from llmbuild.errors import StoreError
 
 if TYPE_CHECKING:
-    from llmbuild.cli.plan import Session
+    from llmbuild.canonical import Digest
     from llmbuild.engine.index import RunSummary
+    from llmbuild.engine.store import Store
+    from llmbuild.engine.tree import Tree
     from llmbuild.plan.estimates import PlanEstimate
     from llmbuild.plan.planner import Plan
 
 
-def estimate_plan(session: Session, plan: Plan) -> PlanEstimate | None:
-    """What the plan will take; None when nothing has to run.  The index of the store is read only where something has."""
+def estimate_plan(plan: Plan, store: Store, project: str, tree: Callable[[Digest], Tree | None]) -> PlanEstimate | None:
+    """What the plan will take in the project of this root directory; None when nothing has to run.
+
+    `tree` is as `plan.estimates.estimate` wants it.  The index of the store is read only where something has to run.
+    """
     if not any(verdict.state in ("run", "maybe") for verdict in plan.verdicts):
         return None
-    from llmbuild.cli.build import default_jobs
     from llmbuild.engine.predict import Predictor
+    from llmbuild.engine.settings import default_jobs
     from llmbuild.plan.estimates import estimate
     from llmbuild.tasks.registry import load_kind
-
-    store = session.store
 
     def runs(kind: str) -> Sequence[RunSummary]:
         # A plan makes nothing in a store that has nothing yet, and an estimate is not worth a failure.
@@ -34,8 +37,8 @@ def estimate_plan(session: Session, plan: Plan) -> PlanEstimate | None:
 
     return estimate(
         plan,
-        Predictor(runs, load_kind, session.whole.root),
-        session.knowledge.tree,
+        Predictor(runs, load_kind, project),
+        tree,
         lambda digest: len(digest) == 64 and store.cas.blob_path(digest).exists(),
         default_jobs(),
     )

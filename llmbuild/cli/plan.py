@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from llmbuild.engine.store import Store
     from llmbuild.engine.task import Task
     from llmbuild.manifest.resolved import Project
+    from llmbuild.plan.estimates import PlanEstimate
     from llmbuild.plan.planner import Plan
     from llmbuild.plan.reasons import Reason
 
@@ -70,6 +71,12 @@ class Session:
 
         return make_plan(self.whole.name, self.tasks, self.knowledge, force=self.force, because=self.because)
 
+    def estimate(self, plan: Plan) -> PlanEstimate | None:
+        """What the plan will take; None when nothing has to run."""
+        from llmbuild.cli.estimating import estimate_plan
+
+        return estimate_plan(plan, self.store, self.whole.root, self.knowledge.tree)
+
 
 def open_session(args: argparse.Namespace) -> Session:
     """From the command line (see `add_selection`) to selected tasks; notes about the manifest go to standard error."""
@@ -114,22 +121,20 @@ def print_notes(notes: Iterable[str]) -> None:
 
 def print_plan(session: Session, plan: Plan, form: str) -> None:
     """Print a plan to standard output in one of FORMATS; those for people and programs have an estimate."""
-    from llmbuild.cli.estimating import estimate_plan
-
     match form:
         case "text":
             from llmbuild.report.plan_text import plan_text
             from llmbuild.report.style import style_for
 
-            print(plan_text(plan, style_for(sys.stdout), estimate_plan(session, plan)))
+            print(plan_text(plan, style_for(sys.stdout), session.estimate(plan)))
         case "json":
             from llmbuild.report.plan_json import plan_json
 
-            print(json.dumps(plan_json(plan, estimate_plan(session, plan)), indent=2, ensure_ascii=False))
+            print(json.dumps(plan_json(plan, session.estimate(plan)), indent=2, ensure_ascii=False))
         case "markdown":
             from llmbuild.report.plan_ci import plan_markdown
 
-            print(plan_markdown(plan, estimate_plan(session, plan)))
+            print(plan_markdown(plan, session.estimate(plan)))
         case "github-matrix":
             from llmbuild.report.plan_ci import github_matrix
 

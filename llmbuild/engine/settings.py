@@ -82,3 +82,11 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
     if errors:
         raise errors[0] if len(errors) == 1 else MultiError(errors)
     return Settings(cache_dir, max_size, jobs)
+
+
+def default_jobs() -> int:
+    """How many tasks run at a time when nobody says: the user's setting, or the number of CPUs.  Raises what
+    read_settings does."""
+    if (jobs := read_settings().jobs) is not None:
+        return jobs
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

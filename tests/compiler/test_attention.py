@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llmbuild.compiler.kernels.attention import replacements
 from llmbuild.compiler.kernels.attention_decode import decode_kernel
 from llmbuild.compiler.kernels.attention_prefill import paged_kernel, ragged_kernel
+from llmbuild.compiler.kernels.kv_cache import replacements
 from llmbuild.compiler.kernels.rotary import split_kernel
 from llmbuild.models.kv_cache import KVCacheLayout
 from tests.helpers.primfunc import compile_function

@@ -1,4 +1,4 @@
-"""Which functions of TVM's paged KV cache have a CPU kernel of ours, and what attention kernels share."""
+"""What the attention kernels for the CPU share."""
 
 from __future__ import annotations
 
@@ -6,51 +6,10 @@ from typing import Any
 
 from tvm.script import tirx as T
 
-from llmbuild.compiler.kernels import rotary
 from llmbuild.compiler.kernels.tile import LANES, f32
-from llmbuild.models.kv_cache import KVCacheLayout
 
 PAGE_SIZE = 16
 """Positions a page of the cache."""
-
-
-def replacements(layout: KVCacheLayout) -> dict[str, Any]:
-    """Kernels of ours by the names that TVM's own have in a module.
-
-    Empty where the layout has what ours do not know: head sizes that are no multiple of 16, and RoPE scalings other than
-    llama3 and yarn.
-    """
-    from llmbuild.compiler.kernels.attention_decode import decode_kernel
-    from llmbuild.compiler.kernels.attention_prefill import paged_kernel, ragged_kernel
-
-    if layout.head_dim % (2 * LANES) or not rotary.supported(layout.rope_scaling):
-        return {}
-    heads, kv_heads, dim, dtype = (
-        layout.num_attention_heads,
-        layout.num_key_value_heads,
-        layout.head_dim,
-        layout.dtype,
-    )
-    scaling = yarn_ready(layout)
-    shape = (heads, kv_heads, dim, dtype)
-    return {
-        "batch_decode_paged_kv_cpu": decode_kernel(*shape, False, scaling),
-        "batch_decode_paged_kv_cpu_sliding_window": decode_kernel(*shape, True, scaling),
-        "batch_prefill_paged_kv_cpu": paged_kernel(*shape, False, scaling),
-        "batch_prefill_paged_kv_cpu_sliding_window": paged_kernel(*shape, True, scaling),
-        "batch_prefill_ragged_kv": ragged_kernel(*shape, scaling),
-        "fused_rope": rotary.split_kernel(layout.rope_theta, dim, heads, kv_heads, layout.rotary_dim, dtype, scaling),
-    }
-
-
-def yarn_ready(layout: KVCacheLayout) -> dict[str, Any]:
-    """The scaling with what TVM's function for yarn needs besides (it adds the same before making its kernels)."""
-    import math
-
-    scaling: dict[str, Any] = dict(layout.rope_scaling)
-    if scaling.get("rope_type") == "yarn":
-        scaling.setdefault("inv_theta_log_scale", 1 / (2 * math.log(layout.rope_theta)))
-    return scaling
 
 
 def held(begin: Any, end: Any, sequence: Any, lengths: Any, sliding: bool) -> Any:
