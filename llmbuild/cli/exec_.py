@@ -1,15 +1,14 @@
-"""`llmbuild exec DIGEST`: run one recorded action again, in this process and with its output on the terminal."""
+"""`llmbuild exec DIGEST`: run one recorded action again, in a worker of its own and with its output on the terminal."""
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmbuild.errors import ExitCode, UsageError
+from llmbuild.errors import ExitCode, StoreError, UsageError
 
 if TYPE_CHECKING:
     from llmbuild.engine.locks import Owner
@@ -30,9 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the action, whether it has a trace or not, and print its output tree."""
-    from llmbuild.engine.execute import execute
     from llmbuild.engine.store import Store
-    from llmbuild.executors.processes import WORKER_ENVIRONMENT
+    from llmbuild.executors.local import LocalExecutor
     from llmbuild.report.units import amount, seconds, size
 
     store = Store(args.cache_dir)
@@ -56,16 +54,21 @@ def run(args: argparse.Namespace) -> int:
             print(f"wait   {record.label}: {who} is building it", file=sys.stderr)
         time.sleep(0.1)
 
-    # What a resumable task keeps belongs to whoever holds the lock; and the number of threads must be that of a worker.
-    os.environ.update(WORKER_ENVIRONMENT)
+    # What a resumable task keeps belongs to whoever holds the lock.
     lock = store.lock(digest)
     lock.acquire(record.label, poll=wait)
     try:
-        trace = execute(store, digest, progress=progress).trace
+        # In a worker, since what is made goes into the cache: its environment is that of a build's.
+        failure = LocalExecutor(store, terminal=True).run(digest, progress, lock.fd)
     finally:
         lock.release()
         if shown:
             print("\r\x1b[K", end="", file=sys.stderr)
+    if failure is not None:
+        raise failure.to_error()
+    trace = store.traces.get(digest)
+    if trace is None:
+        raise StoreError("the result of the action is gone again", where=str(store.root), why="the cache was cleaned")
     print(f"done   {record.label} in {seconds(trace.wall_s)}, {size(trace.output_size)}", file=sys.stderr)
     tree = store.cas.get_tree(trace.output)
     for entry in tree.files:

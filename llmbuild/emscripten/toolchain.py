@@ -38,7 +38,7 @@ def find(compiler: str | None = None) -> Tool:
             why="a library for browsers is WebAssembly, and holds TVM's runtime compiled with it",
             fix=FIX,
         )
-    return Tool((path, *words[1:]), NAME, hidden=("EMCC_", "EMMAKEN_"))
+    return Tool((path, *words[1:]), NAME)
 
 
 def identity(compiler: str | None = None) -> str:

@@ -18,12 +18,14 @@ from typing import Any
 
 from llmbuild.canonical import Digest
 from llmbuild.engine import fs
+from llmbuild.engine.action import Action
 from llmbuild.engine.execute import no_progress
 from llmbuild.engine.executor import TaskFailure
 from llmbuild.engine.memory import oom_kills
 from llmbuild.engine.store import Store
 from llmbuild.errors import ExitCode, Interrupted, LlmbuildError
-from llmbuild.executors.processes import Alone, ForkServer, Streams, Worker
+from llmbuild.executors.processes import Alone, ForkServer, Streams, Worker, environment_of
+from llmbuild.programs.environment import variables
 from llmbuild.tasks.kind import Progress
 from llmbuild.tasks.registry import load_kind
 
@@ -41,8 +43,10 @@ class LocalExecutor:
     wait; on systems where a fork is not safe each worker imports them itself.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, terminal: bool = False) -> None:
+        """With `terminal`, what a worker prints goes where this process prints, and not into a log."""
         self._store = store
+        self._terminal = terminal
         self._guard = threading.Lock()
         self._workers: set[Worker] = set()
         self._servers: dict[tuple[str, ...], ForkServer] = {}
@@ -94,10 +98,9 @@ class LocalExecutor:
         started, killed_before = time.monotonic(), oom_kills()
         try:
             worker, streams = self._start(action, log, lock_fd, again, alone)
-        except OSError as error:
-            return TaskFailure.of(fs.store_error(error, "start a worker process", log))
-        except LlmbuildError as error:
-            return TaskFailure.of(error)
+        except (OSError, LlmbuildError) as error:
+            wrong = error if isinstance(error, LlmbuildError) else fs.store_error(error, "start a worker process", log)
+            return TaskFailure.of(wrong)
         failure: TaskFailure | None = None
         done: dict[str, Any] | None = None
         try:
@@ -131,14 +134,17 @@ class LocalExecutor:
             killed = oom_kills()
             out_of_memory = None if killed is None or killed_before is None else killed > killed_before
             failure = _crash(*end, time.monotonic() - started, action, out_of_memory)
-        return replace(failure, log=str(log), log_tail=_tail(log) or failure.log_tail)
+        return failure if self._terminal else replace(failure, log=str(log), log_tail=_tail(log) or failure.log_tail)
 
     def _start(
         self, action: Digest, log: Path, lock_fd: int | None, again: bool, alone: bool
     ) -> tuple[Worker, Streams]:
-        fs.current.mkdir(log.parent)
-        server = None if alone or not self._servers else self._server(action)
-        streams = Streams(log)
+        if not self._terminal:
+            fs.current.mkdir(log.parent)
+        wanted = self._store.get_action(action).action
+        environment = environment_of(wanted)
+        server = None if alone else self._server(wanted)
+        streams = Streams(None if self._terminal else log)
         try:
             worker: Worker | None = None
             if server is not None:
@@ -151,7 +157,8 @@ class LocalExecutor:
                     raise Interrupted("the build was interrupted")
                 if worker is None:
                     scratch = self._store.scratch()
-                    worker = Alone(self._store.root, scratch, action, log, streams, lock_fd, again)
+                    place = None if self._terminal else log
+                    worker = Alone(self._store.root, scratch, environment, action, place, streams, lock_fd, again)
                 self._workers.add(worker)
         except BaseException:
             streams.close()
@@ -160,8 +167,11 @@ class LocalExecutor:
             streams.given()
         return worker, streams
 
-    def _server(self, action: Digest) -> ForkServer | None:
-        modules = load_kind(self._store.get_action(action).action.kind).preload
+    def _server(self, action: Action) -> ForkServer | None:
+        """The server that may fork the action's worker: its workers see no variables but those of every task."""
+        if variables(action.tools):
+            return None
+        modules = load_kind(action.kind).preload
         with self._guard:
             return self._servers.get(modules)
 

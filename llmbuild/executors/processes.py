@@ -11,19 +11,16 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
 import llmbuild
 from llmbuild.canonical import Digest
+from llmbuild.engine.action import Action
 from llmbuild.executors import forkserver
-
-WORKER_ENVIRONMENT = {
-    "PYTHONHASHSEED": "0",
-    # The number of threads changes the order of the sums in a matrix product, and with it the last bits.
-    "OPENBLAS_NUM_THREADS": "1",
-}
-"""What is the same for every action on every machine."""
+from llmbuild.programs.environment import CONSTANTS, required_variables, seen
+from llmbuild.tasks.registry import load_kind
 
 
 class Worker(Protocol):
@@ -39,21 +36,33 @@ class Worker(Protocol):
         ...
 
 
-def environment() -> dict[str, str]:
-    """The environment of a worker: this process's, able to import this llmbuild, with what must be the same everywhere."""
+def environment(seen: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a worker: what it sees of this process's, with llmbuild to import and what is the same everywhere."""
     package_root = str(Path(llmbuild.__file__).parent.parent)
-    python_path = [package_root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(python_path), **WORKER_ENVIRONMENT}
+    python_path = [package_root, *filter(None, seen.get("PYTHONPATH", "").split(os.pathsep))]
+    return {**seen, "PYTHONPATH": os.pathsep.join(python_path), **CONSTANTS}
+
+
+def environment_of(action: Action) -> dict[str, str]:
+    """The environment of an action's worker.
+
+    Raises ToolchainError when a variable that is in the key has another value here.
+    """
+    if load_kind(action.kind).whole_environment:
+        return environment(os.environ)
+    return environment(seen(required_variables(action.tools)))
 
 
 class Streams:
     """The ends of a worker's pipes: it reads nothing from `stdin` but its end, and writes JSON lines to `events`.
 
-    The worker's ends must be closed here as soon as it has them (`given`), ours when it has ended (`close`).
+    What it prints goes to the file `log`, or without one to this process's standard output.  The worker's ends must be
+    closed here as soon as it has them (`given`), ours when it has ended (`close`).
     """
 
-    def __init__(self, log: Path) -> None:
-        self.log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+    def __init__(self, log: Path | None) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        self.log = os.dup(1) if log is None else os.open(log, flags, 0o644)
         self.stdin, self._stdin_writer = os.pipe()
         reader, self.events = os.pipe()
         self.reader = os.fdopen(reader, "rb")
@@ -71,10 +80,19 @@ class Alone:
     """A worker with an interpreter of its own.  Raises OSError when it cannot be started."""
 
     def __init__(
-        self, store: Path, cwd: Path, action: Digest, log: Path, streams: Streams, lock_fd: int | None, again: bool
+        self,
+        store: Path,
+        cwd: Path,
+        environment: Mapping[str, str],
+        action: Digest,
+        log: Path | None,
+        streams: Streams,
+        lock_fd: int | None,
+        again: bool,
     ) -> None:
         command = [sys.executable, "-P", "-m", "llmbuild.executors.worker", "--store", str(store), "--action", action]
-        command += ["--events-fd", str(streams.events), "--parent", str(os.getpid()), "--log", str(log)]
+        command += ["--events-fd", str(streams.events), "--parent", str(os.getpid())]
+        command += [] if log is None else ["--log", str(log)]
         command += ["--again"] if again else []
         self._guard = threading.Lock()
         self._reaped = False
@@ -84,7 +102,7 @@ class Alone:
             stdout=streams.log,
             stderr=subprocess.STDOUT,
             cwd=cwd,
-            env=environment(),
+            env=environment,
             pass_fds=(streams.events,) if lock_fd is None else (streams.events, lock_fd),
             start_new_session=True,
         )
@@ -133,7 +151,7 @@ class ForkServer:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 cwd=cwd,
-                env=environment(),
+                env=environment(seen()),
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
             )

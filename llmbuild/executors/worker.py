@@ -77,7 +77,7 @@ def main() -> int:
     parser.add_argument("--action", required=True)
     parser.add_argument("--events-fd", type=int, required=True)
     parser.add_argument("--parent", type=int, required=True)
-    parser.add_argument("--log", type=Path, required=True)
+    parser.add_argument("--log", type=Path)
     parser.add_argument("--again", action="store_true")
     arguments = parser.parse_args()
 
@@ -86,16 +86,17 @@ def main() -> int:
     return work(arguments.store, arguments.action, arguments.events_fd, arguments.log, again=arguments.again)
 
 
-def work(root: Path, action: Digest, events_fd: int, log_file: Path, *, again: bool) -> int:
+def work(root: Path, action: Digest, events_fd: int, log_file: Path | None, *, again: bool) -> int:
     """Run an action in this process, which is there for nothing else; see the module for the lines on `events_fd`.
 
-    Returns the process's exit code: 0 when the action is done, 1 when its failure was reported.
+    `log_file` is where standard output goes, None when that is no file of the build.  Returns the process's exit code: 0
+    when the action is done, 1 when its failure was reported.
     """
     # The thread that crashed is the one that matters, and the end of the log has place for one.
     faulthandler.enable(all_threads=False)
     reporter = _Reporter(events_fd)
 
-    def log() -> Path:
+    def log() -> Path | None:
         sys.stdout.flush()
         sys.stderr.flush()
         return log_file

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from llmbuild.errors import ToolchainError
+from llmbuild.programs.environment import LANGUAGE, seen
 
 MOST_WORDS = 2000
 """How many characters of a program's last words an error quotes."""
@@ -23,8 +23,8 @@ class Tool:
     """A command, and the executable behind its first word where that is another file.
 
     `kind` is what callers branch on: "cc" (takes a C compiler's arguments), "lld" (LLVM's linker) or a name of their own.
-    `version` is there where it is known without asking.  `hidden` are beginnings of the names of environment variables
-    that would add to its arguments behind the back of a build: it does not see them.
+    `version` is there where it is known without asking.  `variables` are those that its target adds to the ones that every
+    program sees.
     """
 
     command: tuple[str, ...]
@@ -32,7 +32,7 @@ class Tool:
     executable: str | None = None
     called: str = ""
     version: str = ""
-    hidden: tuple[str, ...] = ()
+    variables: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -41,9 +41,8 @@ class Tool:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What it sees of this process's environment; it speaks English."""
-        seen = {name: value for name, value in os.environ.items() if not name.startswith(self.hidden)}
-        return {**seen, "LC_ALL": "C"}
+        """What it sees of this process's environment."""
+        return {**seen(self.variables), **LANGUAGE}
 
 
 def run_tool(

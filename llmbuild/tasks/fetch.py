@@ -25,4 +25,6 @@ KIND = TaskKind(
     ),
     tools=(),
     run=run,
+    # Proxies, certificates, tokens and the configuration of pip.
+    whole_environment=True,
 )

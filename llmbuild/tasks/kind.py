@@ -48,6 +48,9 @@ class TaskKind:
     import graph.  `tools` are the names of other tools in the key ("apache-tvm", "linker", "numpy").  `version` changes
     when the meaning of the parameters does.
 
+    `whole_environment` tasks see all variables of the build and not only those of `programs.environment`: only for work whose
+    result is checked by digest.
+
     The rest changes no result and is in no key.  `preload` are modules that are slow to import: when several tasks of
     the kind wait, one process imports them and forks a worker for each.  Importing them must start no thread.
     `resumable` tasks get a `Job.resume`.  `typical_seconds` and `typical_memory` (bytes) stand in for a prediction until
@@ -60,6 +63,7 @@ class TaskKind:
     sources: tuple[str, ...]
     tools: tuple[str, ...]
     run: Callable[[Job], None]
+    whole_environment: bool = False
     preload: tuple[str, ...] = ()
     resumable: bool = False
     typical_seconds: float = 1.0

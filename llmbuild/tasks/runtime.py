@@ -29,6 +29,7 @@ KIND = TaskKind(
         "llmbuild.canonical",
         "llmbuild.emscripten",
         "llmbuild.errors",
+        "llmbuild.programs.environment",
         "llmbuild.programs.run",
         "llmbuild.tasks.kind",
         "llmbuild.tasks.runtime",

@@ -10,17 +10,17 @@ import pytest
 
 from llmbuild.cli.exec_ import run
 from llmbuild.engine.store import Store
-from llmbuild.executors.processes import WORKER_ENVIRONMENT
+from llmbuild.errors import StoreError
 from tests.helpers import engine_kinds
 from tests.helpers.engine_build import build, write_task
+from tests.helpers.engine_fixtures import ROOT
 
 
 def test_exec_waits_for_the_owner_of_the_action(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("LLMBUILD_TASK_MODULES", engine_kinds.MODULE)
-    for name, value in WORKER_ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     store = Store(tmp_path / "store")
     result, _ = build(store, [write_task("a", {"x": "1"})])
     action = result.outcomes["a"].action
@@ -36,4 +36,17 @@ def test_exec_waits_for_the_owner_of_the_action(
     assert error.index("wait") < error.index("done   a")
     assert (tmp_path / "out" / "x").read_text() == "1"
     assert store.lock(action).try_acquire()
+    store.close()
+
+
+def test_a_result_that_was_removed_meanwhile_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLMBUILD_TASK_MODULES", engine_kinds.MODULE)
+    store = Store(tmp_path / "store")
+    result, _ = build(store, [write_task("a", {"x": "1"})])
+    action = result.outcomes["a"].action
+    assert action is not None
+    monkeypatch.setattr("llmbuild.executors.local.LocalExecutor.run", lambda *args: None)
+    store.traces.remove(action)
+    with pytest.raises(StoreError, match="the result of the action is gone again"):
+        run(Namespace(cache_dir=tmp_path / "store", digest=action[:16], out=None))
     store.close()

@@ -91,3 +91,24 @@ def test_flags_reach_the_linker(objects: list[Path], tmp_path: Path) -> None:
 def test_unknown_artifact() -> None:
     with pytest.raises(UsageError, match="no linker writes 'xyz'"):
         linkers.identity({}, "xyz")
+
+
+@pytest.mark.parametrize(
+    "name", ["LD_RUN_PATH", "LIBRARY_PATH", "LDEMULATION", "GCC_EXEC_PREFIX", "COLLECT_NO_DEMANGLE"]
+)
+def test_the_environment_changes_no_byte(
+    objects: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    without = build(objects, tmp_path / "a")
+    monkeypatch.setenv(name, "elf_i386" if name == "LDEMULATION" else f"{tmp_path}/elsewhere/")
+    assert build(objects, tmp_path / "b") == without
+
+
+def test_another_linker_on_the_compilers_path_is_not_used(
+    objects: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without = build(objects, tmp_path / "a")
+    (tmp_path / "ld").write_text(f'#!/bin/sh\nexec {shutil.which("ld")} "$@" -soname swapped-linker\n')
+    (tmp_path / "ld").chmod(0o755)
+    monkeypatch.setenv("COMPILER_PATH", str(tmp_path))
+    assert build(objects, tmp_path / "b") == without

@@ -23,14 +23,16 @@ def test_it_works_in_the_directory_and_says_its_errors_first(tmp_path: Path) -> 
     assert (tmp_path / "work/made").read_text() == "-o a b\n"
 
 
-def test_it_sees_the_environment_without_what_is_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tool = script(tmp_path / "cc", "echo $LC_ALL $TMPDIR $ADD_FLAGS $SEEN $MORE")
-    for name, value in {"LC_ALL": "de_DE.UTF-8", "ADD_FLAGS": "-g", "SEEN": "seen", "MORE": "none"}.items():
+def test_it_sees_the_variables_of_the_table_and_those_of_its_target(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool = script(tmp_path / "cc", "echo $LC_ALL $TMPDIR $ADD_FLAGS $EMSDK $MORE")
+    for name, value in {"LC_ALL": "de_DE.UTF-8", "ADD_FLAGS": "-g", "EMSDK": "seen", "MORE": "none"}.items():
         monkeypatch.setenv(name, value)
-    assert run_tool(tool, [], tmp_path, {"MORE": "more"}) == f"C {tmp_path} -g seen more"
-    hiding = Tool(tool.command, "cc", hidden=("ADD_",))
-    assert run_tool(hiding, [], tmp_path, {"MORE": "more"}) == f"C {tmp_path} seen more"
-    assert ask_tool(hiding, "--version").startswith("C ")
+    assert run_tool(tool, [], tmp_path, {"MORE": "more"}) == f"C {tmp_path} seen more"
+    asking = Tool(tool.command, "cc", variables=("ADD_FLAGS",))
+    assert run_tool(asking, [], tmp_path, {"MORE": "more"}) == f"C {tmp_path} -g seen more"
+    assert ask_tool(asking, "--version").endswith("-g seen")
 
 
 def test_a_program_is_called_by_the_name_of_its_command(tmp_path: Path) -> None:

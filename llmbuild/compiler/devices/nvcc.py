@@ -62,7 +62,7 @@ def find_nvcc() -> Nvcc | None:
     )
     if program is None:
         return None
-    tool = Tool((program,), "nvcc", hidden=("NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS"))
+    tool = Tool((program,), "nvcc")
     version = re.search(r"\bV(\d+(?:\.\d+)+)", ask_tool(tool, "--version"))
     archs = ask_tool(tool, "--list-gpu-code").split()
     return Nvcc(tool, version[1] if version else "of an unknown version", tuple(archs))
