@@ -7,9 +7,13 @@ escapes is a bug of llmbuild and is reported as such.
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
+
+MOST_LETTERS, MOST_WORDS = 200, 2000
+"""How long the words are that `did_you_mean` compares, and how many."""
 
 
 class ExitCode(IntEnum):
@@ -43,7 +47,8 @@ class Where:
 class LlmbuildError(Exception):
     """An expected failure with one clear message.
 
-    `what` is a sentence without a final dot, `why` a reason or None, `fix` what the user can do or None.
+    `what` is a sentence without a final dot, `why` a reason or None, `fix` what the user can do or None.  All are text that
+    any file can hold: bytes of a file's name that are not UTF-8 stand in them as Python writes them, `\\udcff`.
     """
 
     exit_code = ExitCode.FAILED
@@ -51,11 +56,11 @@ class LlmbuildError(Exception):
     def __init__(
         self, what: str, *, where: Where | str | None = None, why: str | None = None, fix: str | None = None
     ) -> None:
-        super().__init__(what)
-        self.what = what
-        self.where = str(where) if where is not None else None
-        self.why = why
-        self.fix = fix
+        self.what = _encodable(what)
+        self.where = _encodable(str(where)) if where is not None else None
+        self.why = _encodable(why) if why is not None else None
+        self.fix = _encodable(fix) if fix is not None else None
+        super().__init__(self.what)
 
     def __str__(self) -> str:
         """The message on one to four lines, as the terminal shows it after `error: `."""
@@ -122,8 +127,19 @@ class MultiError(LlmbuildError):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
-    """A sentence that proposes the nearest known words, or None when nothing is near."""
-    near = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
+    """A sentence that proposes the nearest known words, or None when nothing is near.
+
+    Finding them takes as long as the words' lengths multiplied, so that long ones (no person wrote them) are left out, and
+    so are all but the first few thousand.
+    """
+    if len(word) > MOST_LETTERS:
+        return None
+    words = itertools.islice((other for other in known if len(other) <= MOST_LETTERS), MOST_WORDS)
+    near = difflib.get_close_matches(word, words, n=3, cutoff=0.6)
     if not near:
         return None
     return "did you mean " + " or ".join(f"'{name}'" for name in near) + "?"
+
+
+def _encodable(text: str) -> str:
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")

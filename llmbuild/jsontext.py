@@ -7,6 +7,7 @@ cache, a server, a checkpoint or a repository hands over goes through here inste
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,23 +18,46 @@ MOST_DEPTH = 64
 MOST_BYTES = 16 << 20
 """The limit for everything but vocabularies, which have limits of their own."""
 
+MOST_VALUES = 600_000
+"""Numbers, strings, lists and objects of one text.  A value takes Python up to 250 bytes, whatever it takes in the text, so
+that this limit and not the text's size keeps memory below ten times `MOST_BYTES`."""
+
+MOST_DIGITS = 300
+"""A longer integer is larger than any float, and the conversion of very long ones takes for ever."""
+
 _OPENS = (b"[", b"{")
+_BORDERS = (b"[", b"{", b",")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def parse_json(
-    data: bytes, *, most_bytes: int = MOST_BYTES, most_depth: int = MOST_DEPTH, numbers: bool = False
+    data: bytes,
+    *,
+    most_bytes: int = MOST_BYTES,
+    most_values: int = MOST_VALUES,
+    most_depth: int = MOST_DEPTH,
+    numbers: bool = False,
+    unique: bool = False,
 ) -> Any:
     """The value of a JSON text in UTF-8.
 
-    Raises ValueError, with one sentence, for everything else: another encoding, more than `most_bytes` bytes, more than
-    `most_depth` levels, a string with a lone surrogate, a number of thousands of digits, and (without `numbers`, which
-    lets them pass as floats) NaN and the infinities.
+    Raises ValueError, with one sentence, for everything else: another encoding, more than `most_bytes` bytes, `most_values`
+    values or `most_depth` levels, a string with a lone surrogate, a number of hundreds of digits, (without `numbers`, which
+    lets them pass as floats) NaN and the infinities, and (with `unique`) a name that an object has twice.
     """
     if len(data) > most_bytes:
         raise ValueError(f"it has {len(data)} bytes, and {most_bytes} are the most")
+    # Counted before it is parsed, and a little too high: a comma in a string counts as well.
+    if len(data) > most_values and sum(map(data.count, _BORDERS)) > most_values:
+        raise ValueError(f"it has more than {most_values} values")
     try:
-        value = json.loads(data.decode("utf-8"), parse_constant=None if numbers else _no_constant)
+        value = json.loads(
+            data.decode("utf-8"),
+            parse_int=_integer,
+            parse_float=None if numbers else _finite,
+            parse_constant=None if numbers else _no_constant,
+            object_pairs_hook=_without_repetition if unique else None,
+        )
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     # A text with fewer brackets than levels are allowed needs no walk.
@@ -54,6 +78,30 @@ def require_text(value: Any) -> None:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON number")
+
+
+def _integer(text: str) -> int:
+    if len(text) > MOST_DIGITS:
+        raise ValueError(f"a number in it has {len(text)} digits")
+    return int(text)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError("a number in it is too large")
+    return value
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise ValueError(f"it names {name[:200]!r} twice")
+            seen.add(name)
+    return result
 
 
 def _deeper(value: Any, most: int) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from llmbuild.checkpoints.files import read_json
+from llmbuild.checkpoints.files import MAX_NAME_BYTES, read_json
 from llmbuild.checkpoints.tensor import Checkpoint, TensorFile, TensorInfo
 from llmbuild.errors import InputError, Where, did_you_mean
 
@@ -159,8 +159,16 @@ def _read_weight_map(index: Path) -> dict[str, str]:
     if not isinstance(weight_map, dict) or not weight_map:
         raise InputError("the weight index has no weight_map", where=where, fix="fetch the checkpoint again")
     for name, file in weight_map.items():
-        if not isinstance(file, str) or not file or file != PurePosixPath(file).name or file == ".." or "\\" in file:
+        if not isinstance(file, str) or not _is_plain_name(file):
             raise InputError(
-                f"tensor {name!r} is said to be in {file!r}", where=where, why="a shard is a file in the same directory"
+                f"tensor {name[:200]!r} is said to be in {str(file)[:200]!r}",
+                where=where,
+                why="a shard is a file in the same directory",
             )
     return weight_map
+
+
+def _is_plain_name(file: str) -> bool:
+    """Whether a file can have this name and no path, no link upward and no control character is in it."""
+    plain = file == PurePosixPath(file).name and file != ".." and "\\" not in file
+    return plain and file.isprintable() and 0 < len(file.encode("utf-8", "surrogateescape")) <= MAX_NAME_BYTES

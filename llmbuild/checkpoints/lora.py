@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmbuild.checkpoints.files import read_json
 from llmbuild.checkpoints.huggingface import SAFETENSORS, TORCH, listing, open_weight_file
+from llmbuild.checkpoints.patterns import PatternError, match_ends
 from llmbuild.checkpoints.tensor import Checkpoint, TensorFile, TensorInfo, numpy_dtype
 from llmbuild.errors import InputError, Where, did_you_mean
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 _PREFIX = "base_model.model."
 _FACTOR = re.compile(r"(.+)\.lora_([AB])\.(?:default\.)?weight")
 _FLOATS = ("float32", "float16", "bfloat16", "float64")
+
+_PATTERNS = {"r": "rank_pattern", "lora_alpha": "alpha_pattern"}
+"""Keys of adapter_config.json: a number, and the regular expressions of the modules that have another one."""
 
 _UNSUPPORTED = {
     "use_dora": "DoRA changes magnitudes too",
@@ -129,7 +133,7 @@ class LoraAdapter:
         start = self._config.get("init_lora_weights")
         if isinstance(start, str) and start.lower().startswith(_CHANGES_BASE):
             raise self._refused("init_lora_weights", f"{start!r} alters the base model's weights before training")
-        for key in ("rank_pattern", "alpha_pattern"):
+        for key in _PATTERNS.values():
             if not isinstance(self._config.get(key) or {}, dict):
                 raise self._refused(key, "it is not an object")
 
@@ -156,6 +160,7 @@ class LoraAdapter:
             else:
                 self._replacements[plain] = stored
         self._updates: dict[str, _Update] = {}
+        settings = self._settings(list(factors))
         for module, pair in factors.items():
             if len(pair) != 2:
                 raise self._bad(f"module {module!r} has only one of lora_A and lora_B")
@@ -164,32 +169,37 @@ class LoraAdapter:
                 raise self._bad(f"module {module!r} has factors of shapes {list(b.shape)} and {list(a.shape)}")
             if a.dtype not in _FLOATS or b.dtype not in _FLOATS:
                 raise self._bad(f"module {module!r} has factors of types {b.dtype} and {a.dtype}")
-            self._updates[f"{module}.weight"] = _Update(a.name, b.name, self._scale(module, a.shape[0]))
+            self._updates[f"{module}.weight"] = _Update(a.name, b.name, self._scale(module, a.shape[0], settings))
         if not self._updates and not self._replacements:
             raise self._bad("it changes nothing")
 
-    def _scale(self, module: str, rank: int) -> float:
+    def _scale(self, module: str, rank: int, settings: Mapping[str, Mapping[str, Any]]) -> float:
         """alpha / r of one module, whose rank must be the configured one."""
-        expected = self._setting("r", "rank_pattern", module)
+        expected = self._number("r", settings[module])
         if expected != rank:
             raise self._bad(f"module {module!r} has rank {rank} and adapter_config.json says {expected}")
-        alpha = self._setting("lora_alpha", "alpha_pattern", module)
-        return float(alpha) / (math.sqrt(rank) if self._config.get("use_rslora") else rank)
+        alpha = self._number("lora_alpha", settings[module])
+        return alpha / (math.sqrt(rank) if self._config.get("use_rslora") else rank)
 
-    def _setting(self, key: str, pattern_key: str, module: str) -> float:
-        """A number, or what the first pattern says that matches the end of the module's name (peft's rule)."""
-        value = self._config.get(key, 8)
-        for pattern, special in (self._config.get(pattern_key) or {}).items():
-            try:
-                matches = re.fullmatch(rf"(?:.*\.)?(?:{pattern})", module)
-            except re.error as error:
-                raise self._refused(pattern_key, f"{pattern!r} is not a regular expression: {error}") from error
-            if matches:
-                value = special
-                break
+    def _settings(self, modules: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Rank and alpha of each module: the number, or that of the first pattern that matches the end of its name."""
+        special = {key: self._config.get(pattern_key) or {} for key, pattern_key in _PATTERNS.items()}
+        try:
+            found = match_ends({_PATTERNS[key]: list(values) for key, values in special.items()}, modules)
+        except PatternError as error:
+            raise self._refused(error.key, str(error)) from error
+        settings: dict[str, dict[str, Any]] = {module: {} for module in modules}
+        for key, pattern_key in _PATTERNS.items():
+            values = list(special[key].values())
+            for module, index in zip(modules, found[pattern_key], strict=True):
+                settings[module][key] = self._config.get(key, 8) if index is None else values[index]
+        return settings
+
+    def _number(self, key: str, settings: Mapping[str, Any]) -> float:
+        value = settings[key]
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise self._refused(key, f"{value!r} is not a number")
-        return value
+        return float(value)
 
     def _base_of(self, name: str, base: Mapping[str, TensorInfo]) -> TensorInfo:
         info = base.get(name)

@@ -186,6 +186,7 @@ KIND = TaskKind(
         *(f"llmbuild.checkpoints.{module}" for module in _CHECKPOINTS),
         "llmbuild.canonical",
         "llmbuild.errors",
+        "llmbuild.jsontext",
     ),
     tools=(),
     run=run,

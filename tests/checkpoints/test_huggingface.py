@@ -124,17 +124,32 @@ def edit_index(directory, change):
     path.write_text(json.dumps(index))
 
 
+def name_a_shard(name):
+    def change(directory):
+        edit_index(directory, lambda index: index["weight_map"].update({"model.norm.weight": name}))
+
+    return change
+
+
 BROKEN = {
     "missing shard": (remove_shard, "shard model-00002-of-00003.safetensors is missing"),
     "tensor not in its shard": (promise_too_much, "lacks tensor 'model.norm.wait'"),
     "shard outside": (leave_the_directory, "a shard is a file in the same directory"),
     "empty map": (empty_map, "no weight_map"),
     "index not json": (lambda d: (d / "model.safetensors.index.json").write_text("{"), "not valid JSON"),
+    "shard of half a character": (name_a_shard("\ud800"), "half of a surrogate pair"),
+    "shard of a long name": (name_a_shard("s" * 5000), "a shard is a file in the same directory"),
+    "shard that ends a text": (name_a_shard("x\0y"), "a shard is a file in the same directory"),
+    "config of half a character": (
+        lambda d: (d / "config.json").write_text('{"model_type": "\\ud800"}'),
+        "half of a surrogate pair",
+    ),
+    "config of digits": (lambda d: (d / "config.json").write_text('{"a": ' + "9" * 5000 + "}"), "has 5000 digits"),
     "no config": (lambda d: (d / "config.json").unlink(), "no config.json"),
     "config not json": (lambda d: (d / "config.json").write_text("{'a': 1}"), "config.json is not valid JSON"),
     "config not an object": (lambda d: (d / "config.json").write_text("[1]"), "config.json is not a JSON object"),
     "config not text": (lambda d: (d / "config.json").write_bytes(b"\xff\xfe{}"), "config.json is not UTF-8"),
-    "config too deep": (lambda d: (d / "config.json").write_text("[" * 200_000), "config.json is nested too deeply"),
+    "config too deep": (lambda d: (d / "config.json").write_text("[" * 200_000), "nested too deeply"),
     "generation config not json": (
         lambda d: (d / "generation_config.json").write_text(""),
         "generation_config.json is not valid",

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
+from llmbuild.checkpoints import patterns
 from llmbuild.checkpoints.lora import MergedCheckpoint
 from llmbuild.checkpoints.open import open_checkpoint
 from llmbuild.errors import InputError
@@ -130,6 +131,8 @@ BROKEN = {
     "rank": ({"r": 8}, None, "has rank 4 and adapter_config.json says 8"),
     "alpha": ({"lora_alpha": "much"}, None, "'much' is not a number"),
     "pattern": ({"rank_pattern": {"(": 4}}, None, "not a regular expression"),
+    "pattern of any size": ({"rank_pattern": {"a{99999999999}": 4}}, None, "not a regular expression"),
+    "alpha of many digits": ({"lora_alpha": 10**299 * 10**99}, None, "digits"),
     "pattern list": ({"rank_pattern": [4]}, None, "not an object"),
     "half a pair": (None, {f"{X}.lora_B.weight": None}, "only one of"),
     "shapes": (None, {f"{X}.lora_B.weight": ONES}, "factors of shapes"),
@@ -154,6 +157,16 @@ def test_adapters_that_cannot_be_merged_are_explained(tmp_path, case):
     with pytest.raises(InputError) as caught:
         MergedCheckpoint(open_checkpoint(cached_checkpoint("llama")), tmp_path)
     assert message in str(caught.value)
+
+
+def test_patterns_that_take_too_long_are_refused_by_their_key(tmp_path, monkeypatch):
+    monkeypatch.setattr(patterns, "_CHILD", "import time; time.sleep(60)")
+    monkeypatch.setattr(patterns, "WALL_SECONDS", 0.1)
+    hand_made(tmp_path, {"alpha_pattern": {"(q|k)_proj": 4}})
+    with pytest.raises(InputError, match="cannot be merged") as caught:
+        MergedCheckpoint(open_checkpoint(cached_checkpoint("llama")), tmp_path)
+    assert caught.value.exit_code == 3
+    assert "adapter_config.json: alpha_pattern" in str(caught.value)
 
 
 def test_missing_files_are_explained(tmp_path):

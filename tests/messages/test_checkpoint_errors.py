@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llmbuild.checkpoints import files, gguf, torch_pickle
+from llmbuild import jsontext
+from llmbuild.checkpoints import gguf, torch_pickle
 from llmbuild.checkpoints.files import WeightFile, read_json
 from llmbuild.checkpoints.gguf_config import make_config
 from llmbuild.checkpoints.gguf_tokenizer import make_tokenizer_files
@@ -95,8 +96,8 @@ def no_memory(path: Path, patch: pytest.MonkeyPatch) -> None:
 
 
 def large_json(path: Path, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(files, "MAX_JSON_BYTES", 1)
-    (path / "config.json").write_text("{}")
+    with (path / "config.json").open("wb") as file:
+        file.truncate(jsontext.MOST_BYTES + 1)
     read_json(path / "config.json", "config.json")
 
 
