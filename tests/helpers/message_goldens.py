@@ -1,38 +1,65 @@
-"""The golden files of errors: which tests provoke them, and how they read.
+"""The golden files of errors: which test provokes each message, and how it reads.
 
-    python -m tests.helpers.message_goldens                      # what no golden file shows yet
-    python -m tests.helpers.message_goldens tests/linkers …      # run these tests, and add what they provoke of it
-    LLMBUILD_UPDATE_GOLDEN=1 pytest tests/messages               # write known entries anew, after a change of words
+    python -m tests.helpers.message_goldens                          # after a change of words: write all of them anew
+    python -m tests.helpers.message_goldens tests/linkers -n 2 …     # run these tests too, and add what they provoke of it
 
-An entry names the place in llmbuild that makes the error and a test in which it is made.  The golden tests run those
-tests again under `tests.helpers.provoked` and compare every message, so an entry shows what was really said.
+An error text of the source (see `tests.helpers.messages`) is shown by one message.  A golden file names tests of one
+directory, and under each what it provokes.  Where in llmbuild a message is made stands nowhere, so code may move.  The
+golden tests run those tests again under `tests.helpers.provoked`, and every message has to be among what they provoke.
 """
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from llmbuild.errors import LlmbuildError
 from llmbuild.report.errors import render_error
 from llmbuild.report.style import Style
-from tests.helpers.messages import GOLDEN, ROOT, Entry, Template, entries, missing, plain, shown, templates
+from tests.helpers.messages import GOLDEN, ROOT, Template, missing, plain, shown, templates
 
-MOST = 6
-"""An entry shows so many messages at most: a test of damaged files makes hundreds at one place."""
-GONE = "(this test makes no error there any more)\n\n"
-Recorded = Mapping[Entry, Sequence[Mapping[str, str]]]
-_RENDERINGS = [(width, color) for color in (False, True) for width in (80, 120)]
+OTHERS = ("outputs", "widths")
+"""Golden files of tests/messages that have another form."""
+TRIES = 5
+"""A message that a second run does not repeat is given up, and another one is chosen, so many times."""
 
 
-def record(tests: Sequence[str]) -> Recorded:
+@dataclass(frozen=True, order=True)
+class Message:
+    """What was said of one error."""
+
+    what: str
+    where: str | None
+    why: str | None
+    fix: str | None
+
+    def rendered(self, width: int = 120, color: bool = False) -> str:
+        error = LlmbuildError(self.what, where=self.where, why=self.why, fix=self.fix)
+        return render_error(error, Style(width, color))
+
+
+@dataclass
+class Said:
+    """The messages that a test provokes, by how they read, and how long it runs."""
+
+    seconds: float = 0.0
+    messages: dict[str, Message] = field(default_factory=dict)
+
+
+Chosen = dict[str, list[str]]
+"""By test, the messages that a golden file shows."""
+
+
+def record(tests: Sequence[str]) -> dict[str, Said]:
     """Run tests and return what errors each of them made; raises AssertionError when pytest could not run them."""
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory, "provoked.ndjson")
@@ -43,91 +70,117 @@ def record(tests: Sequence[str]) -> Recorded:
         options = ["-p", "tests.helpers.provoked", "-p", "no:cacheprovider", "-q", "--hypothesis-seed=1"]
         done = subprocess.run(
             [sys.executable, "-m", "pytest", *options, f"--basetemp={directory}/base", *tests],
-            cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=1200,
+            cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=3600,
         )  # fmt: skip
         lines = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     assert done.returncode in (0, 1) and lines, done.stdout[-4000:] + done.stderr[-4000:]
-    found: dict[Entry, dict[str, Mapping[str, str]]] = defaultdict(dict)
+    found: dict[str, Said] = defaultdict(Said)
     for line in lines:
-        entry = Entry(line["file"], line["function"], line["test"])
-        if len(found[entry]) < MOST:
-            found[entry].setdefault(_said(line), line)
-    return {entry: tuple(messages.values()) for entry, messages in found.items()}
+        message = Message(line["what"], line["where"], line["why"], line["fix"])
+        found[line["test"]].seconds = line["seconds"]
+        found[line["test"]].messages.setdefault(message.rendered(), message)
+    return found
 
 
-def _said(line: Mapping[str, Any]) -> str:
-    return "\n".join(line[part] or "" for part in ("where", "what", "why", "fix"))
-
-
-def golden_text(chosen: Iterable[Entry], recorded: Recorded) -> str:
-    """A golden file: each entry's messages in the four renderings, those that are equal once."""
-    text = ""
-    for entry in sorted(set(chosen), key=lambda one: (one.file, one.function, one.test)):
-        text += entry.heading
-        messages = recorded.get(entry, ())
-        text += "".join(map(_renderings, messages)) or GONE
-    return text
-
-
-def _renderings(line: Mapping[str, str]) -> str:
-    error = LlmbuildError(line["what"], where=line["where"], why=line["why"], fix=line["fix"])
-    named: dict[str, list[str]] = {}
-    for width, color in _RENDERINGS:
-        name = f"{width}{' on a terminal' if color else ''}"
-        named.setdefault(render_error(error, Style(width, color)), []).append(name)
-    return "".join(f"[{', '.join(names)}]\n{text}\n" for text, names in named.items()) + "\n"
-
-
-def choose(recorded: Recorded, wanted: Iterable[Template]) -> list[Entry]:
-    """Few entries that show all of the wanted templates which were provoked; of equals the first by name."""
-    texts = {entry: [plain(_said(line)) for line in lines] for entry, lines in recorded.items()}
-    covers = {
-        entry: {one for one in wanted if any(one.pattern.search(text) for text in said)}
-        for entry, said in texts.items()
+def parse(text: str) -> Chosen:
+    """The tests and messages of a golden file."""
+    parts = re.split(r"^# (tests/.+)\n", text, flags=re.MULTILINE)[1:]
+    return {
+        test: [one.strip() for one in re.split(r"^(?=error: )", body, flags=re.MULTILINE) if one.strip()]
+        for test, body in zip(parts[::2], parts[1::2], strict=True)
     }
-    left, chosen, tests = set().union(*covers.values()), list[Entry](), set[str]()
-    while left:
-        # A test that runs anyway costs nothing more.
-        best = max(
-            sorted(covers, key=lambda one: one.heading),
-            key=lambda one: (len(covers[one] & left) > 0, one.test in tests, len(covers[one] & left)),
-        )
-        chosen.append(best)
-        tests.add(best.test)
-        left -= covers[best]
+
+
+def golden_text(chosen: Mapping[str, Iterable[str]]) -> str:
+    return "".join(
+        f"# {test}\n" + "".join(f"{message}\n\n" for message in sorted(messages))
+        for test, messages in sorted(chosen.items())
+        if messages
+    )
+
+
+def read_goldens() -> Chosen:
+    return {test: messages for path in paths() for test, messages in parse(path.read_text(encoding="utf-8")).items()}
+
+
+def paths() -> list[Path]:
+    """The golden files of errors."""
+    return sorted(path for path in GOLDEN.glob("*.txt") if path.stem not in OTHERS)
+
+
+def now(chosen: Chosen, recorded: Mapping[str, Said]) -> Chosen:
+    """What the tests say today: in place of a message that is gone the one that is most like it."""
+    return {
+        test: [_like(message, recorded[test].messages) for message in messages] for test, messages in chosen.items()
+    }
+
+
+def _like(message: str, said: Collection[str]) -> str:
+    if message in said:
+        return message
+    return next(iter(difflib.get_close_matches(message, said, 1, 0.0)), "(the test makes no error any more)")
+
+
+def choose(recorded: Mapping[str, Said], wanted: Iterable[Template], known: Mapping[str, Iterable[str]]) -> Chosen:
+    """Few messages that show all of the wanted texts which were provoked: those known first, then those of quick tests."""
+    texts = list(wanted)
+    covers = {
+        (test, message): found
+        for test, said in sorted(recorded.items())
+        for message in sorted(said.messages)
+        if (found := frozenset(one for one in texts if one.pattern.search(plain(message))))
+    }
+    old = {(test, message) for test, messages in known.items() for message in messages} & covers.keys()
+    left, chosen = set(texts), defaultdict[str, list[str]](list)
+    for candidates in (sorted(old), sorted(covers)):
+        while True:
+            # A test that runs anyway costs nothing more.
+            cost = {test: 0.001 if test in chosen else 0.03 + recorded[test].seconds for test, _ in candidates}
+            gain = {one: len(covers[one] & left) / cost[one[0]] for one in candidates}
+            best = max(candidates, key=gain.__getitem__, default=None)
+            if best is None or not gain[best]:
+                break
+            chosen[best[0]].append(best[1])
+            left -= covers[best]
     return chosen
 
 
+def renew(tests: Sequence[str]) -> list[Template]:
+    """Write the golden files anew, from the tests that they name and these; returns the texts that none shows."""
+    known = read_goldens()
+    wanted = missing(shown(leave_out=paths()), templates())
+    recorded = record([*_there(known), *tests])
+    for _ in range(TRIES):
+        chosen = choose(recorded, wanted, known)
+        again = record(list(chosen))
+        unsteady = {
+            test: [one for one in messages if one not in again.get(test, Said()).messages]
+            for test, messages in chosen.items()
+        }
+        for test, messages in unsteady.items():
+            for message in messages:
+                del recorded[test].messages[message]
+        if not any(unsteady.values()):
+            break
+    for path in paths():
+        path.unlink()
+    files = defaultdict[str, Chosen](dict)
+    for test, messages in chosen.items():
+        files[Path(test.partition("::")[0]).parts[-2]][test] = messages
+    for name, part in files.items():
+        (GOLDEN / f"{name}.txt").write_text(golden_text(part), encoding="utf-8")
+    return missing(shown(), templates())
+
+
+def _there(tests: Iterable[str]) -> list[str]:
+    """Those whose file is still there; pytest would refuse to run any with one that it does not find."""
+    return sorted({file for test in tests if (ROOT / (file := test.partition("::")[0])).exists()})
+
+
 def main(tests: Sequence[str]) -> int:
-    lacking = missing(shown(), templates())
-    if tests:
-        recorded = record(tests)
-        again = record(sorted({entry.test for entry in recorded}))
-        stable = {entry: lines for entry, lines in recorded.items() if list(map(_said, lines)) == list(map(_said, again.get(entry, ())))}  # fmt: skip # noqa: E501
-        add(choose(stable, lacking), stable)
-        lacking = missing(shown(), templates())
+    lacking = renew(tests)
     print("\n".join(map(str, lacking)) + f"\n{len(lacking)} texts are in no golden file")
     return 0
-
-
-def add(chosen: Sequence[Entry], recorded: Recorded) -> None:
-    """Add entries to the golden files of their layers."""
-    for layer in {entry.layer for entry in chosen}:
-        path = GOLDEN / f"{layer}.txt"
-        old = path.read_text(encoding="utf-8") if path.exists() else ""
-        known = entries(old)
-        more = golden_text([entry for entry in chosen if entry.layer == layer and entry not in known], recorded)
-        blocks = _blocks(old) | _blocks(more.replace("\x1b", "␛"))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        ordered = sorted(blocks, key=lambda one: (one.file, one.function, one.test))
-        path.write_text("".join(blocks[entry] for entry in ordered), encoding="utf-8")
-
-
-def _blocks(text: str) -> dict[Entry, str]:
-    """A golden file's text by entry."""
-    starts = [text.index(entry.heading) for entry in entries(text)]
-    ends = [*starts[1:], len(text)][: len(starts)]
-    return {entry: text[start:end] for entry, start, end in zip(entries(text), starts, ends, strict=True)}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A pytest plugin that records the errors which tests provoke: each LlmbuildError or TaskFailure that is made, and where.
+"""A pytest plugin that records the errors which tests provoke: each LlmbuildError or TaskFailure that llmbuild makes.
 
 `python -m pytest -p tests.helpers.provoked TESTS` writes one JSON line for each to the file that $LLMBUILD_PROVOKED names.
 Paths, ports, process ids, times and sizes of processes are replaced by fixed ones, so that the lines of two runs are equal.
@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -24,11 +25,11 @@ from llmbuild.engine.executor import TaskFailure
 
 ROOT = Path(__file__).parent.parent.parent
 PACKAGE = ROOT / "llmbuild"
-_made: list[tuple[errors.LlmbuildError | TaskFailure, str, str]] = []
+_made: list[errors.LlmbuildError | TaskFailure] = []
 
 
 def _recording(kind: type) -> None:
-    """From now on each object of this kind is kept, with the place in llmbuild that makes it."""
+    """From now on each object of this kind is kept that llmbuild makes; a test may make some itself."""
     first = kind.__init__
 
     def record(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -37,8 +38,7 @@ def _recording(kind: type) -> None:
         while frame is not None and frame.f_code.co_name == "__init__" and frame.f_code.co_filename == errors.__file__:
             frame = frame.f_back
         if frame is not None and frame.f_code.co_filename.startswith(f"{PACKAGE}{os.sep}"):
-            file = Path(frame.f_code.co_filename).relative_to(PACKAGE).as_posix()
-            _made.append((self, file, frame.f_code.co_qualname))
+            _made.append(self)
 
     kind.__init__ = record  # type: ignore[misc]
 
@@ -69,16 +69,18 @@ def _repeatable(item: pytest.Item) -> bool:
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     _made.clear()
+    started = time.monotonic()
     yield
+    seconds = time.monotonic() - started
     fixed = _Fixed(item)
-    with Path(os.environ["LLMBUILD_PROVOKED"]).open("a", encoding="utf-8") as out:
-        # What a caller adds to an error, such as its place, is there by now.
-        for error, file, function in _made:
-            if isinstance(error, errors.MultiError):
-                continue
+    lines = ""
+    # What a caller adds to an error, such as its place, is there by now.
+    for error in _made:
+        if not isinstance(error, errors.MultiError):
             message = {part: fixed(getattr(error, part)) for part in ("what", "where", "why", "fix")}
-            site = {"test": item.nodeid, "file": file, "function": function}
-            out.write(json.dumps({**site, **message}) + "\n")
+            lines += json.dumps({"test": item.nodeid, "seconds": round(seconds, 2), **message}) + "\n"
+    with Path(os.environ["LLMBUILD_PROVOKED"]).open("a", encoding="utf-8") as out:
+        out.write(lines)
     _made.clear()
 
 
