@@ -35,6 +35,7 @@ LAYERS = [
     "programs",
     "errors",
     "jsontext",
+    "urls",
     "canonical",
 ]
 

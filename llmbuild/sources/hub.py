@@ -1,14 +1,16 @@
 """Models on a hub that speaks the Hugging Face API: `hf:org/name`, pinned to a commit.
 
-The hub's client lists a revision's commit and files; the files themselves are streamed by `http.download` and checked
-against what the hub announces (SHA-256 for large files, git's object id for the small ones that are kept in git).
-HF_ENDPOINT names another hub, HF_TOKEN (or the client's saved login) is sent to that hub only.
+The hub's API lists a revision's commit and files (hub_answer.py checks what it says); the files themselves are streamed by
+`http.download` and checked against what the hub announces (SHA-256 for large files, git's object id for the small ones that
+are kept in git).  HF_ENDPOINT names another hub, HF_TOKEN (or the saved login of the hub's client) is sent to that hub only,
+and to another machine over https only.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import urllib.error
 import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,16 +18,19 @@ from pathlib import Path
 from typing import Any
 
 from llmbuild.canonical import Json
-from llmbuild.errors import FetchError, did_you_mean
-from llmbuild.sources import http
+from llmbuild.errors import FetchError, UsageError, did_you_mean
+from llmbuild.jsontext import MOST_BYTES
 from llmbuild.sources.copying import Meter, Progress
 from llmbuild.sources.held import take
-from llmbuild.sources.http import Promise, download, shown
-from llmbuild.sources.select import needed_files, output_name
+from llmbuild.sources.http import Promise, download
+from llmbuild.sources.hub_answer import Revision, is_commit, parse_revision
+from llmbuild.sources.request import TransientError, attempts, content_length, open_url, retry_after
+from llmbuild.sources.select import check_relative, needed_files, output_name
+from llmbuild.urls import shown
 
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _GONE = 404
+_BUSY = (408, 425, 429)
+_TOKEN = re.compile(r"[!-~]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +58,6 @@ class Pin:
         return Pin(value["commit"], files)
 
 
-def is_commit(revision: str) -> bool:
-    """Whether a revision is a full commit, which needs no resolving."""
-    return _COMMIT.fullmatch(revision) is not None
-
-
 def resolve(repo: str, revision: str, path: str | None, source_format: str | None) -> Pin:
     """Ask the hub for a revision's commit and needed files (`path` names one file instead).
 
@@ -65,123 +65,174 @@ def resolve(repo: str, revision: str, path: str | None, source_format: str | Non
     promises no digest for a needed file.
     """
     where = f"hf:{repo}@{revision}"
-    info = _model_info(repo, revision, where)
-    siblings = {sibling.rfilename: sibling for sibling in info.siblings or []}
-    if not isinstance(info.sha, str) or not is_commit(info.sha):
-        raise FetchError("the hub names no commit for the revision", where=where, why=f"it says {info.sha!r}")
+    revised = _ask(repo, revision, where)
+    siblings = revised.files
+    commit = revised.commit
+    if not isinstance(commit, str) or not is_commit(commit):
+        raise FetchError("the hub names no commit for the revision", where=where, why=f"it says {commit!r:.100}")
     if path is None:
         names = needed_files(list(siblings), source_format, where)
     elif path in siblings:
         names = [path]
     else:
         raise FetchError(f"there is no file '{path}'", where=where, fix=did_you_mean(path, siblings))
-    return Pin(info.sha, {name: _promise(siblings[name], where) for name in names})
+    return Pin(commit, {name: _promise(name, siblings[name], where) for name in names})
 
 
 def fetch(repo: str, pin: Pin, out: Path, partial: Path, progress: Progress, *, have: Path | None = None) -> None:
     """Put the files of a pinned revision into `out`: taken from the blobs in `have`, or downloaded."""
     total = sum(promise.size or 0 for promise in pin.files.values())
     meter = Meter(progress, total)
-    token = _token()
+    credentials = _credentials()
     for name, promise in pin.files.items():
         dest = out / output_name(name)
         if take(have, promise.sha256, dest, meter.add):
             continue
         download(
-            f"{endpoint()}/{repo}/resolve/{pin.commit}/{urllib.parse.quote(name)}",
+            f"{endpoint()}/{urllib.parse.quote(repo)}/resolve/{pin.commit}/{urllib.parse.quote(name)}",
             dest,
             promise,
             partial=partial,
             add=meter.add,
-            credentials={"Authorization": f"Bearer {token}"} if token else {},
+            credentials=credentials,
         )
 
 
 def endpoint() -> str:
-    """The hub's address without a slash at the end."""
+    """The hub's address without a slash at the end.  Raises UsageError when HF_ENDPOINT is none."""
     chosen = os.environ.get("HF_ENDPOINT")
-    if chosen:
-        return chosen.rstrip("/")
-    from huggingface_hub import constants
+    if not chosen:
+        from huggingface_hub import constants
 
-    return str(constants.ENDPOINT).rstrip("/")
+        return str(constants.ENDPOINT).rstrip("/")
+    try:
+        parts = urllib.parse.urlsplit(chosen)
+        right = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+        why = None
+    except ValueError as error:
+        right, why = False, str(error)
+    if not right or parts.query or parts.fragment or not chosen.isprintable():
+        raise UsageError(
+            f"HF_ENDPOINT is not the address of a hub: '{shown(chosen)}'",
+            why=why,
+            fix="set it to https://host, or unset it for the usual hub",
+        )
+    return chosen.rstrip("/")
 
 
-def _token() -> str | None:
+def _credentials() -> Mapping[str, str]:
+    """The header with the user's token, if there is one.  Raises UsageError when no header can hold it."""
     from huggingface_hub import get_token
 
     token: str | None = get_token()
-    return token
+    if not token:
+        return {}
+    if not _TOKEN.fullmatch(token):
+        raise UsageError(
+            "the token for the hub is none",
+            why="it holds blanks or characters that no token has",
+            fix="set HF_TOKEN to the token alone, or log in again",
+        )
+    return {"Authorization": f"Bearer {token}"}
 
 
-def _promise(sibling: Any, where: str) -> Promise:
-    if sibling.lfs is not None and isinstance(sibling.lfs.sha256, str) and _SHA256.fullmatch(sibling.lfs.sha256):
-        return Promise(sibling.lfs.size, sha256=sibling.lfs.sha256)
-    if isinstance(sibling.blob_id, str) and _COMMIT.fullmatch(sibling.blob_id):
-        return Promise(sibling.size, git_sha1=sibling.blob_id)
-    raise FetchError(
-        f"the hub announces no digest for '{sibling.rfilename}'",
-        where=where,
-        why="what is downloaded could not be checked",
-        fix="use another endpoint, or download the files and give their directory",
-    )
+def _promise(name: str, promise: Promise | None, where: str) -> Promise:
+    try:
+        check_relative(name)
+    except ValueError as error:
+        raise _not_understood(where, f"a file's name {error}") from None
+    if promise is None:
+        raise FetchError(
+            f"the hub announces no digest for '{name}'",
+            where=where,
+            why="what is downloaded could not be checked",
+            fix="use another endpoint, or download the files and give their directory",
+        )
+    return promise
 
 
-def _model_info(repo: str, revision: str, where: str) -> Any:
+def _ask(repo: str, revision: str, where: str) -> Revision:
     """The hub's record of a revision, with sizes and digests of its files."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
+    from huggingface_hub import constants
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise FetchError("is not a model of a hub", where=where, why=str(error)) from error
+    if constants.HF_HUB_OFFLINE:
+        raise FetchError("the hub may not be asked", where=where, why="HF_HUB_OFFLINE is set")
+    hub, credentials = endpoint(), _credentials()
+    url = f"{hub}/api/models/{repo}/revision/{urllib.parse.quote(revision, safe='')}?blobs=true"
+
+    def attempt() -> bytes:
+        try:
+            with open_url(url, {"Accept": "application/json"}, credentials, refused) as response:
+                return _body(response, where)
+        except TransientError as error:
+            raise TransientError(f"{shown(hub)}: {error}", error.after) from error
+
+    def refused(_url: str, error: urllib.error.HTTPError) -> Exception:
+        return _refusal(error, where)
+
+    data: bytes = attempts(
+        attempt,
+        where,
+        "the hub cannot be reached",
+        "check the network and HF_ENDPOINT, or build with a pinned revision that is already in the cache",
+    )
+    try:
+        return parse_revision(data)
+    except ValueError as error:
+        raise _not_understood(where, str(error)) from error
+
+
+def _body(response: Any, where: str) -> bytes:
+    """The whole body of an answer, which is refused when it has more bytes than a list of files can have."""
+    length = content_length(response)
+    body = bytearray()
+    while piece := response.take(MOST_BYTES + 1 - len(body)):
+        body += piece
+    if len(body) > MOST_BYTES:
+        raise _not_understood(where, f"it has more than {MOST_BYTES} bytes")
+    if length is not None and len(body) < length:
+        raise TransientError(f"the connection was closed after {len(body)} of {length} bytes")
+    return bytes(body)
+
+
+def _not_understood(where: str, why: str) -> FetchError:
+    return FetchError(
+        "the hub's answer is not understood",
+        where=where,
+        why=why,
+        fix="check HF_ENDPOINT; if the hub is right, try again later",
     )
 
-    api = HfApi(endpoint=endpoint(), token=_token() or False, library_name="llmbuild")
-    for attempt in range(1, http.POLICY.attempts + 1):
-        try:
-            return api.model_info(repo, revision=revision, files_metadata=True, timeout=http.POLICY.timeout)
-        except GatedRepoError as error:
-            raise FetchError(
-                "access to the model is restricted",
-                where=where,
-                fix="accept its terms on its page at the hub, and set HF_TOKEN to a token of that account",
-            ) from error
-        except RevisionNotFoundError as error:
-            raise FetchError("the model has no such revision", where=where, fix="check the revision") from error
-        except RepositoryNotFoundError as error:
-            raise FetchError(
-                "the hub has no such model, or it is private",
-                where=where,
-                fix="check the name; for a private model set HF_TOKEN to a token that may read it",
-            ) from error
-        except OfflineModeIsEnabled as error:
-            raise FetchError("the hub may not be asked", where=where, why="HF_HUB_OFFLINE is set") from error
-        except HFValidationError as error:
-            raise FetchError("is not a model of a hub", where=where, why=str(error)) from error
-        except HfHubHTTPError as error:
-            status = error.response.status_code
-            if status < 500 and status not in (408, 429):
-                raise FetchError(
-                    "the hub refuses",
-                    where=where,
-                    why=f"{shown(endpoint())} answered {status}",
-                    fix="check the name and the revision" if status == _GONE else "check HF_TOKEN",
-                ) from error
-            why = f"{shown(endpoint())} answered {status}"
-        except (KeyError, TypeError, ValueError) as error:
-            raise FetchError(
-                "the hub's answer is not understood", where=where, why=f"{type(error).__name__}: {error}"
-            ) from error
-        except Exception as error:  # The client's HTTP library, which has changed over time, raises its own errors.
-            why = f"{shown(endpoint())}: {error or type(error).__name__}"
-        if attempt < http.POLICY.attempts:
-            http.POLICY.pause(attempt - 1)
-    raise FetchError(
-        "the hub cannot be reached",
+
+def _refusal(error: urllib.error.HTTPError, where: str) -> Exception:
+    """What an HTTP status of the hub's API means; the hub says more in a header of its own."""
+    code = error.headers.get("X-Error-Code")
+    if error.code in _BUSY or error.code >= 500:
+        return TransientError(f"the server answered {error.code}", retry_after(error))
+    if code == "GatedRepo":
+        return FetchError(
+            "access to the model is restricted",
+            where=where,
+            fix="accept its terms on its page at the hub, and set HF_TOKEN to a token of that account",
+        )
+    if code == "RevisionNotFound":
+        return FetchError("the model has no such revision", where=where, fix="check the revision")
+    wrong_token = error.headers.get("X-Error-Message") == "Invalid credentials in Authorization header"
+    if code == "RepoNotFound" or (error.code == 401 and not wrong_token):
+        return FetchError(
+            "the hub has no such model, or it is private",
+            where=where,
+            fix="check the name; for a private model set HF_TOKEN to a token that may read it",
+        )
+    return FetchError(
+        "the hub refuses",
         where=where,
-        why=f"{why} ({http.POLICY.attempts} attempts)",
-        fix="check the network and HF_ENDPOINT, or build with a pinned revision that is already in the cache",
+        why=f"{shown(endpoint())} answered {error.code}",
+        fix="check the name and the revision" if error.code == _GONE else "check HF_TOKEN",
     )

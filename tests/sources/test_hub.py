@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from llmbuild.errors import FetchError, LlmbuildError
+from llmbuild.errors import FetchError, LlmbuildError, UsageError
 from llmbuild.manifest.lock import Lock, read_lock, write_lock
 from llmbuild.manifest.resolved import Source
+from llmbuild.sources import hub
 from tests.helpers.fetching import fetch_observed, fetch_source
 from tests.helpers.hub_server import COMMIT, Hub, Repo
+from tests.helpers.raw_server import endless, raw_server, response
 
 WEIGHTS = bytes(range(256)) * 4096  # 1 MiB
 SOURCE = Source("hf", {"repo": "org/model", "revision": "main"})
@@ -281,3 +283,85 @@ def test_the_plan_of_a_source_can_be_fetched_elsewhere(repo: Repo, tmp_path: Pat
     first = fetch_source(SOURCE, tmp_path)
     again = fetch_observed(first.params, {}, tmp_path, "again")
     assert again.files == first.files
+
+
+@pytest.mark.parametrize("endpoint", ["http://mirror.invalid", "http://192.0.2.1:8080/hub", "http://127.0.0.1.invalid"])
+def test_a_token_is_not_sent_in_clear_text_to_another_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, endpoint: str
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", endpoint)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    assert "would go out in clear text" in error_of(tmp_path)
+    pinned = {"size": 2, "sha256": hashlib.sha256(b"{}").hexdigest()}
+    lock = Lock({"hf:org/model@main": {"commit": COMMIT, "files": {"config.json": pinned}}})
+    with pytest.raises(FetchError, match="would go out in clear text"):
+        fetch_source(SOURCE, tmp_path, lock=lock, name="pinned")
+
+
+def test_no_token_goes_through_a_proxy_to_this_machine(
+    the_hub: Hub, repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    assert fetch_source(SOURCE, tmp_path).files["model.safetensors"] == WEIGHTS
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["http://[::1", "https://host:port", "https://host:99999999", "hub", "file:///etc", "https://", "https://a/?b"],
+)
+def test_an_address_of_a_hub_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", endpoint)
+    with pytest.raises(UsageError, match="HF_ENDPOINT is not the address of a hub"):
+        fetch_source(SOURCE, tmp_path)
+
+
+def test_a_token_that_no_header_can_hold_is_not_shown(
+    the_hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", f"{TOKEN} {TOKEN}\u2026")
+    assert "the token for the hub is none" in error_of(tmp_path)
+    assert the_hub.seen == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b"[" * 100_000, "nested too deeply"),
+        (b"<html>", "Expecting value"),
+        (b"\xff", "utf-8"),
+        (b'{"siblings": 5}', "siblings is not a list"),
+        (b'{"siblings": [{"rfilename": null}]}', "siblings[0].rfilename is not a name"),
+    ],
+)
+def test_an_answer_that_is_not_understood(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes, said: str
+) -> None:
+    with raw_server(response(answer)) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        message = error_of(tmp_path)
+    assert "the hub's answer is not understood" in message
+    assert said in message
+
+
+def test_an_answer_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub, "MOST_BYTES", 1 << 16)
+    with raw_server(endless(response(length=None), b" " * 4096)) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        assert "more than 65536 bytes" in error_of(tmp_path)
+
+
+def test_an_answer_that_is_cut_off_is_asked_for_again(
+    the_hub: Hub, repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with raw_server(response(b"{}", length="100"), response(b"{}", length="\u00b2"), response(b"{}")) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        assert "names no commit" in error_of(tmp_path)
+        assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize("name", ["x\0.safetensors", "x" * 300 + ".safetensors"])
+def test_a_needed_file_whose_name_no_file_can_have(repo: Repo, tmp_path: Path, name: str) -> None:
+    del repo.files["model.safetensors"]
+    repo.files[name] = b""
+    assert "a file's name is" in error_of(tmp_path)

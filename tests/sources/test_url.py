@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from llmbuild.errors import FetchError
+from llmbuild.manifest.lock import Lock
 from llmbuild.manifest.resolved import Source
-from llmbuild.sources import http
 from tests.helpers.fetching import fetch_source
 from tests.helpers.hub_server import COMMIT, Hub, Repo
+from tests.helpers.raw_server import endless, raw_server, response
 
 FILES = {"config.json": b"{}", "model.safetensors": b"w" * 5000, "README.md": b"no"}
 NEEDED = {"config.json": b"{}", "model.safetensors": b"w" * 5000}
@@ -165,5 +166,10 @@ def test_netrc_credentials_go_to_their_host_only(the_hub: Hub, tmp_path: Path) -
     assert [seen.token for seen in the_hub.seen] == ["Basic bWU6d29yZA==", None]
 
 
-def test_a_url_is_shown_without_what_is_secret() -> None:
-    assert http.shown("https://me:word@host:8/a/b?sig=x#y") == "https://host:8/a/b"
+def test_a_size_that_the_lock_knows_bounds_what_is_read(tmp_path: Path) -> None:
+    digest = hashlib.sha256(b"GGUF").hexdigest()
+    with raw_server(endless(response(length=None), b"x" * 4096, most=1 << 20)) as server:
+        source = Source("https", {"url": f"{server.url}/x.gguf", "sha256": digest})
+        lock = Lock({source.spec["url"]: {"sha256": digest, "files": {"model.gguf": {"sha256": digest, "size": 4}}}})
+        with pytest.raises(FetchError, match="4 bytes were promised, there are more"):
+            fetch_source(source, tmp_path, lock=lock)

@@ -97,9 +97,9 @@ def test_two_fetches_of_the_same_bytes_share_one_partial_file(tmp_path: Path) ->
 
 def test_a_failed_fetch_leaves_no_output(tmp_path: Path) -> None:
     source = Source("https", {"url": "http://127.0.0.1:9/x.gguf", "sha256": "0" * 64})
-    from llmbuild.sources import http
+    from llmbuild.sources import request
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(FetchError, match="cannot be downloaded"):
-        patch.setattr(http, "POLICY", http.Policy(attempts=2, delay=0.0))
+        patch.setattr(request, "POLICY", request.Policy(attempts=2, delay=0.0))
         fetch_source(source, tmp_path)
     assert list((tmp_path / "out").iterdir()) == []
