@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     _keep_tools(new, old, project, toolchain)
     found = differences(old, new)
     exists = (Path(project.root) / LOCK_FILE).exists()
-    if not args.check and (new.to_toml() != old.to_toml() or not exists):
+    if not args.check and (old.changed or new.to_toml() != old.to_toml() or not exists):
         write_lock(Path(project.root) / LOCK_FILE, new)
     _report(found, project, new, check=args.check, exists=exists)
     return ExitCode.FAILED if args.check and (found or not exists) else ExitCode.OK

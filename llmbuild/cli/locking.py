@@ -7,7 +7,6 @@ of the file's bytes.
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from llmbuild.canonical import Digest, Json, canonical_json, digest_bytes, diges
 from llmbuild.cli.common import STATE_DIR
 from llmbuild.engine import files
 from llmbuild.errors import FetchError, LlmbuildError, MultiError, StoreError, UsageError
+from llmbuild.jsontext import parse_json
 from llmbuild.manifest.lock import LOCK_FILE, Lock, parse_lock, read_lock, write_lock
 from llmbuild.manifest.resolved import Project, Source
 from llmbuild.plan.observed import DEVICE_TOOL, Observed
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from llmbuild.engine.tree import Tree
     from llmbuild.plan.observed import Observation
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +89,10 @@ def load_lock(root: Path, toolchain: Toolchain) -> Lock:
     code = digest_json(toolchain.source_files(["llmbuild.manifest.lock"]))
     key = digest_json({"format": _FORMAT, "file": digest_bytes(data), "code": code})
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        value = json.loads(memo.read_bytes())
+        value = parse_json(memo.read_bytes())
         if value["key"] == key:
-            lock = Lock(value["sources"])
-            lock.toolchain = dict(value["toolchain"])
+            lock = Lock.from_json(value["sources"], value["toolchain"])
+            lock.changed = value["changed"] is True
             return lock
     try:
         lock = parse_lock(path, data.decode())
@@ -100,9 +100,10 @@ def load_lock(root: Path, toolchain: Toolchain) -> Lock:
         return read_lock(path)
     sources: dict[str, Json] = dict(lock.sources)
     tools: dict[str, Json] = dict(lock.toolchain)
+    memo_of: Json = {"key": key, "sources": sources, "toolchain": tools, "changed": lock.changed}
     with contextlib.suppress(StoreError, OSError):
         memo.parent.mkdir(parents=True, exist_ok=True)
-        files.write_atomic(memo, canonical_json({"key": key, "sources": sources, "toolchain": tools}))
+        files.write_atomic(memo, canonical_json(memo_of))
     return lock
 
 

@@ -16,7 +16,8 @@
     apache-tvm = "0.27.0.post1+sha256.…"
     python = "3.12.4"
 
-Written by `llmbuild lock` and by a build that meets a source for the first time; sorted, so that it merges well.
+Written by `llmbuild lock` and by a build that meets a source for the first time; sorted, so that it merges well.  One check
+stands before the writer and behind the reader, so that what is written can be read.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from pathlib import Path
 from typing import Any
 
 from llmbuild.canonical import Json
-from llmbuild.errors import StoreError, UsageError, Where, did_you_mean
+from llmbuild.errors import StoreError, UsageError, did_you_mean
+from llmbuild.sources.select import MOST_SIZE, check_relative
 
 LOCK_FILE = "llmbuild.lock"
 VERSION = 1
@@ -38,6 +40,7 @@ VERSION = 1
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_FIX = "restore the file from version control, or delete it and run `llmbuild lock`"
 _HEADER = "# Made by llmbuild: commit this file.  `llmbuild lock --upgrade` renews it.\n"
 
 
@@ -76,6 +79,11 @@ class Lock:
         lock.toolchain = dict(self.toolchain)
         return lock
 
+    @staticmethod
+    def from_json(sources: object, toolchain: object) -> Lock:
+        """The lock of two JSON values.  Raises ValueError when they are not what a lock file can hold."""
+        return _checked({"version": VERSION, "sources": sources, "toolchain": toolchain})
+
     def to_toml(self) -> str:
         """The file's text: the same for equal locks."""
         lines = [_HEADER, f"version = {VERSION}\n"]
@@ -104,32 +112,38 @@ def read_lock(path: Path) -> Lock:
 
 
 def parse_lock(path: Path, text: str) -> Lock:
-    """The lock in a file's text; `path` is for messages.  Raises UsageError."""
-    import tomllib
+    """The lock in a file's text; `path` is for messages.  Raises UsageError.
+
+    Its `changed` says that the text kept the query of a URL, as llmbuild once did, and should be written again.
+    """
+    from llmbuild.tomlfile import parse_toml
 
     try:
-        content = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise _wrong(path, "is not valid TOML", None, str(error)) from error
-    if content.get("version") != VERSION:
-        raise _wrong(
-            path, f"has version {content.get('version')!r}", "version", f"this llmbuild reads version {VERSION}"
-        )
-    _check_keys(path, content, ("version", "sources", "toolchain"), "")
-    lock = Lock()
-    for key, pin in _table(path, content.get("sources", {}), "sources").items():
-        lock.sources[key] = _checked_pin(path, _table(path, pin, f"sources.{key}"), f"sources.{key}")
-    for name, value in _table(path, content.get("toolchain", {}), "toolchain").items():
-        if not isinstance(value, str):
-            raise _wrong(path, "must be a string", f"toolchain.{name}")
-        lock.toolchain[name] = value
-    return lock
+        file = parse_toml(text, path.name)
+    except UsageError as error:
+        raise UsageError(error.what, where=error.where, why=error.why, fix=_FIX) from error
+    try:
+        return _checked(file.data)
+    except _WrongError as error:
+        raise UsageError(error.what, where=file.where(error.place), why=error.why, fix=_FIX) from error
 
 
 def write_lock(path: Path, lock: Lock) -> None:
-    """Write the lock, complete or not at all, and wait until it is on disk.  Raises StoreError."""
+    """Write the lock, complete or not at all, and wait until it is on disk.
+
+    Raises StoreError, also for a lock that could not be read again.
+    """
     import tempfile
 
+    try:
+        Lock.from_json(lock.sources, lock.toolchain)
+    except ValueError as error:
+        raise StoreError(
+            "the lock file is not written",
+            where=str(path),
+            why=f"no lock file can hold this: {error}",
+            fix="check the names of the source's files; the lock file stays as it was",
+        ) from error
     temporary = None
     try:
         fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
@@ -169,44 +183,98 @@ def _inline(entry: Mapping[str, Any]) -> str:
     return "{ " + ", ".join(parts) + " }"
 
 
-def _checked_pin(path: Path, pin: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+class _WrongError(ValueError):
+    """What a lock cannot hold, and the key at which it stands."""
+
+    def __init__(self, what: str, place: tuple[str, ...], why: str | None = None) -> None:
+        super().__init__(f"{'.'.join(place)}: {what}")
+        self.what, self.place, self.why = what, place, why
+
+
+def _checked(content: Mapping[str, Any]) -> Lock:
+    """The lock that a file's content means.  Raises _WrongError."""
+    if content.get("version") != VERSION:
+        raise _WrongError(
+            f"has version {content.get('version')!r:.40}", ("version",), f"this llmbuild reads version {VERSION}"
+        )
+    _check_keys(content, ("version", "sources", "toolchain"), ())
+    lock = Lock()
+    for name, value in _table(content.get("sources", {}), ("sources",)).items():
+        place = ("sources", _text(name, ("sources",)))
+        pin = _checked_pin(_table(value, place), place)
+        key = _kept(name)
+        lock.changed |= key != name
+        lock.sources[key] = pin
+    for name, value in _table(content.get("toolchain", {}), ("toolchain",)).items():
+        lock.toolchain[_text(name, ("toolchain",))] = _text(value, ("toolchain", name))
+    return lock
+
+
+def _kept(key: str) -> str:
+    """A source's key without the query of a URL, which may hold a signature."""
+    if "?" not in key or not key.startswith(("https://", "http://")):
+        return key
+    from llmbuild import urls
+
+    url, mark, form = key.partition("#")
+    try:
+        return urls.kept(url) + mark + form
+    except ValueError as error:
+        raise _WrongError("is not a URL", ("sources", key), str(error)) from error
+
+
+def _checked_pin(pin: Mapping[str, Any], place: tuple[str, ...]) -> Mapping[str, Any]:
     """A pin whose parts have the right form: a wrong one must not be taken for a promise."""
-    _check_keys(path, pin, ("commit", "sha256", "files"), key)
+    _check_keys(pin, ("commit", "sha256", "files"), place)
     for part, pattern, digits in (("commit", _COMMIT, 40), ("sha256", _SHA256, 64)):
         if part in pin and not _matches(pattern, pin[part]):
-            raise _wrong(path, f"must be {digits} lower-case hexadecimal digits", f"{key}.{part}")
-    if key.startswith("sources.hf:") and "commit" not in pin:
-        raise _wrong(path, "has no commit", key)
-    for name, value in _table(path, pin.get("files", {}), f"{key}.files").items():
-        place = f"{key}.files.{name}"
-        entry = _table(path, value, place)
-        _check_keys(path, entry, ("size", "sha256", "git-sha1"), place)
-        size = entry.get("size", 0)
-        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
-            raise _wrong(path, "must be a number of bytes", f"{place}.size")
-        right = {"sha256": _SHA256, "git-sha1": _COMMIT}
-        digests = [name for name in right if name in entry]
-        if not digests or any(not _matches(right[name], entry[name]) for name in digests):
-            raise _wrong(path, "must have a sha256 or a git-sha1 in lower-case hexadecimal digits", place)
+            raise _WrongError(f"must be {digits} lower-case hexadecimal digits", (*place, part))
+    if place[-1].startswith("hf:") and "commit" not in pin:
+        raise _WrongError("has no commit", place)
+    if "files" in pin and not _table(pin["files"], (*place, "files")):
+        raise _WrongError("is empty", (*place, "files"))
+    for name, value in pin.get("files", {}).items():
+        here = (*place, "files", _text(name, (*place, "files")))
+        try:
+            check_relative(name)
+        except ValueError as error:
+            raise _WrongError(f"the name {error}", here) from error
+        _check_entry(_table(value, here), here)
     return pin
+
+
+def _check_entry(entry: Mapping[str, Any], place: tuple[str, ...]) -> None:
+    _check_keys(entry, ("size", "sha256", "git-sha1"), place)
+    size = entry.get("size", 0)
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= MOST_SIZE:
+        raise _WrongError("must be a number of bytes", (*place, "size"))
+    right = {"sha256": _SHA256, "git-sha1": _COMMIT}
+    digests = [name for name in right if name in entry]
+    if not digests or any(not _matches(right[name], entry[name]) for name in digests):
+        raise _WrongError("must have a sha256 or a git-sha1 in lower-case hexadecimal digits", place)
 
 
 def _matches(pattern: re.Pattern[str], value: Any) -> bool:
     return isinstance(value, str) and pattern.fullmatch(value) is not None
 
 
-def _table(path: Path, value: Any, key: str) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise _wrong(path, "must be a table", key)
+def _text(value: Any, place: tuple[str, ...]) -> str:
+    if not isinstance(value, str):
+        raise _WrongError("must be a string", place)
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise _WrongError("must be text", place, "it holds bytes that are not UTF-8") from None
     return value
 
 
-def _check_keys(path: Path, table: Mapping[str, Any], known: tuple[str, ...], key: str) -> None:
+def _table(value: Any, place: tuple[str, ...]) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise _WrongError("must be a table", place)
+    return value
+
+
+def _check_keys(table: Mapping[str, Any], known: tuple[str, ...], place: tuple[str, ...]) -> None:
     for name in table:
         if name not in known:
-            raise _wrong(path, "is not a key of the lock file", f"{key}.{name}".lstrip("."), did_you_mean(name, known))
-
-
-def _wrong(path: Path, what: str, key: str | None, why: str | None = None) -> UsageError:
-    fix = "restore the file from version control, or delete it and run `llmbuild lock`"
-    return UsageError(what, where=Where(path.name, key=key), why=why, fix=fix)
+            raise _WrongError("is not a key of the lock file", (*place, name), did_you_mean(name, known))

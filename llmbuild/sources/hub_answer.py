@@ -14,9 +14,7 @@ from typing import Any
 from llmbuild.canonical import parse_digest
 from llmbuild.jsontext import parse_json
 from llmbuild.sources.http import Promise
-
-MOST_SIZE = (1 << 63) - 1
-"""Bytes of the largest file that a file system or a lock file can name."""
+from llmbuild.sources.select import MOST_SIZE
 
 _SHA1 = re.compile(r"[0-9a-f]{40}")
 

@@ -17,6 +17,9 @@ GGUF_NAME = "model.gguf"
 MOST_NAME = 255
 """Bytes of the longest name that file systems have."""
 
+MOST_SIZE = (1 << 63) - 1
+"""Bytes of the largest file that they have."""
+
 SMALL_FILES = (
     "config.json",
     "generation_config.json",
