@@ -180,6 +180,7 @@ def _sources(
             offline=offline,
             partial=store.root / "partial",
             have=store.cas.root,
+            manifest=Path(project.root) / Path(project.file).name,
         )
         found[model] = Observation(params, hints)
 

@@ -11,7 +11,7 @@ from llmbuild.errors import InputError, MultiError, UsageError
 from llmbuild.manifest.problems import Problems
 from llmbuild.manifest.resolved import Model, Source
 from llmbuild.manifest.schema import ModelTable
-from llmbuild.manifest.source import SourceError, parse_source
+from llmbuild.manifest.source import SourceError, parse_source, shown_source
 
 PRESET_TEMPLATE = "LM"
 _OF_WEIGHTS = ("revision", "sha256", "source-format", "adapter", "float32")
@@ -102,7 +102,7 @@ def _adapter(name: str, table: ModelTable, problems: Problems) -> Source | None:
         problems.add(path, error.what, fix=fix)
         return None
     if source.kind not in ("path", "hf"):
-        problems.add(path, f"an adapter cannot come from '{table.adapter}'", fix=fix)
+        problems.add(path, f"an adapter cannot come from '{shown_source(table.adapter)}'", fix=fix)
         return None
     return source
 
@@ -130,7 +130,7 @@ def _conversation(name: str, table: ModelTable, root: Path, problems: Problems) 
                 ("models", name),
                 "the model has no conv-template",
                 why="the template depends on how the model was tuned",
-                fix=f'add conv-template = "…" ("LM" for a base model); `llmbuild init {table.source}` proposes one',
+                fix=f'add conv-template = "…" ("LM" for a base model); `llmbuild init {shown_source(table.source)}` proposes one',
             )
             return None
     try:

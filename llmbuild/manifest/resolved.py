@@ -19,7 +19,8 @@ class Source:
 
     `kind` is "path", "gguf" (a local file), "hf", "https", "pypi" or "preset".  `spec` is what identifies it: path: {"path"}
     as written; gguf: {"path"}; hf: {"repo", "revision"}, and "path" when it names one .gguf file of the repository; https:
-    {"url", "sha256"}; pypi: {"name", "version", "path"}, and "sha256" when the manifest promises it; preset: {"name"}.
+    {"url", "sha256"}, the URL as `urls.kept` gives it; pypi: {"name", "version", "path"}, and "sha256" when the manifest
+    promises it; preset: {"name"}.
     """
 
     kind: str

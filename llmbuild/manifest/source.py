@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
 from llmbuild.errors import did_you_mean
 from llmbuild.manifest.resolved import Source
+from llmbuild.urls import in_clear_text, kept, shown
 
 FORMS = (
     "a directory, a .gguf file, hf:org/name[/file.gguf][@revision], https://… with sha256, "
@@ -29,6 +29,11 @@ class SourceError(ValueError):
         self.what = what
         self.key = key
         self.fix = fix
+
+
+def shown_source(text: str) -> str:
+    """A source as messages show it: of a URL without what may be secret."""
+    return shown(text) if text.lower().startswith(("http:", "https:")) else text
 
 
 def parse_source(text: str, revision: str | None = None, sha256: str | None = None) -> Source:
@@ -81,31 +86,25 @@ def _hf(rest: str, revision: str | None) -> Source:
 
 
 def _https(url: str, sha256: str | None) -> Source:
+    """The source without the query of its URL, which may hold a signature: the manifest is the only place that has it."""
     try:
         parts = urlsplit(url)
+        port = parts.port or 1
     except ValueError as error:
         # Brackets of an IPv6 address that is none.
-        raise SourceError(f"'{url}' is not a URL: {error}", fix="write https://host/path/file.gguf") from error
-    if not parts.hostname or parts.path in ("", "/"):
-        raise SourceError(f"'{url}' does not name a file on a host", fix="write https://host/path/file.gguf")
+        raise SourceError(f"'{shown(url)}' is not a URL: {error}", fix="write https://host/path/file.gguf") from error
+    if not parts.hostname or parts.path in ("", "/") or port < 1:
+        raise SourceError(f"'{shown(url)}' does not name a file on a host", fix="write https://host/path/file.gguf")
     if parts.username or parts.password:
         raise SourceError("a URL in a manifest must not hold a password", fix="use a netrc file")
-    if parts.scheme != "https" and not _loopback(parts.hostname):
+    if in_clear_text(url):
         raise SourceError("plain http is not accepted", fix="write https://")
     if sha256 is None:
         raise SourceError(
             "a source that is a URL needs its sha256",
             fix='add sha256 = "…" (64 hexadecimal digits, from sha256sum FILE)',
         )
-    return Source("https", {"url": url, "sha256": sha256})
-
-
-def _loopback(host: str) -> bool:
-    """Whether a host is this machine, where plain http cannot be tampered with on the way."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return Source("https", {"url": kept(url), "sha256": sha256})
 
 
 def _pypi(rest: str, sha256: str | None) -> Source:

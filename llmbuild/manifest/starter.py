@@ -16,7 +16,7 @@ from typing import Any
 
 from llmbuild.errors import InputError, UsageError, did_you_mean
 from llmbuild.manifest.resolved import Source
-from llmbuild.manifest.source import FORMS, SourceError, parse_source
+from llmbuild.manifest.source import FORMS, SourceError, parse_source, shown_source
 from llmbuild.tomlfile import dotted
 
 BASE_TEMPLATE = "LM"
@@ -89,8 +89,8 @@ def propose(checkpoint: str, directory: Path, *, revision: str | None = None, sh
     `directory` is where the manifest will be.  Raises UsageError when it is none of these, and InputError when a checkpoint
     that is here cannot be read or has an architecture that is not supported.
     """
-    here = Path(checkpoint).expanduser()
-    if here.exists():
+    here = _existing(checkpoint)
+    if here is not None:
         if revision is not None or sha256 is not None:
             raise UsageError("--revision and --sha256 are for sources that are fetched", where=checkpoint)
         return _of_files(checkpoint, here, directory)
@@ -98,10 +98,19 @@ def propose(checkpoint: str, directory: Path, *, revision: str | None = None, sh
         source = parse_source(checkpoint, revision, sha256)
     except SourceError as error:
         fix = "add --sha256 with the SHA-256 of the file" if "sha256" in error.what else error.fix
-        raise UsageError(error.what, where=checkpoint, fix=fix) from None
+        raise UsageError(error.what, where=shown_source(checkpoint), fix=fix) from None
     if source.kind in ("path", "gguf"):
         return _of_preset(checkpoint)
     return _of_remote(checkpoint, source, revision, sha256)
+
+
+def _existing(text: str) -> Path | None:
+    """The path that a text is, if there is something; a URL may be longer than any path."""
+    try:
+        path = Path(text).expanduser()
+        return path if path.exists() else None
+    except (OSError, RuntimeError, ValueError):
+        return None
 
 
 def _of_files(checkpoint: str, path: Path, directory: Path) -> Starter:
@@ -163,14 +172,14 @@ def _of_preset(name: str) -> Starter:
 
 
 def _of_remote(checkpoint: str, source: Source, revision: str | None, sha256: str | None) -> Starter:
-    spec = source.spec
-    last = Path(spec.get("path") or spec.get("repo") or spec.get("url", "")).name
+    spec, named = source.spec, shown_source(checkpoint)
+    last = Path(spec.get("path") or spec.get("repo") or named).name
     last = re.sub(r"\.(gguf|zip|tar|tar\.gz|tgz)$", "", last, flags=re.IGNORECASE)
     by_name = _template_by_name(last)
     because = (
-        f"Taken from the name; compare it with the chat template in the tokenizer_config.json of {checkpoint}."
+        f"Taken from the name; compare it with the chat template in the tokenizer_config.json of {named}."
         if by_name
-        else f"Not known before {checkpoint} is fetched: choose the one that the model was tuned with."
+        else f"Not known before {named} is fetched: choose the one that the model was tuned with."
     )
     return Starter(
         name=_name(last),

@@ -28,11 +28,13 @@ def observe(
     offline: bool = False,
     partial: Path | None = None,
     have: Path | None = None,
+    manifest: Path | None = None,
 ) -> tuple[Mapping[str, Json], Mapping[str, Json]]:
     """The params {"source", "files"} and the hints of a source's fetch task.
 
     `root` is where relative paths start, `partial` where unfinished downloads are kept between runs, `have` a directory
-    of blobs in which promised files are looked for before they are downloaded.  A revision of a hub that the lock does
+    of blobs in which promised files are looked for before they are downloaded, `manifest` the file that has the query of a
+    URL.  A revision of a hub that the lock does
     not pin is resolved by network and put into the lock.  Raises FetchError when the source is
     missing, is not a checkpoint, or cannot be resolved (`offline` and not pinned).
     """
@@ -60,9 +62,12 @@ def observe(
             hints["files"] = files
     elif source.kind == "https":
         from llmbuild.sources.url import form_of
+        from llmbuild.urls import lacks_query
 
         identity = {"sha256": spec["sha256"], "form": form_of(spec["url"])}
         hints["url"] = spec["url"]
+        if manifest is not None and lacks_query(spec["url"]):
+            hints["manifest"] = str(manifest)
     elif source.kind == "pypi":
         identity = dict(spec)
     else:
@@ -163,7 +168,8 @@ def fetch(params: Mapping[str, Any], hints: Mapping[str, Any], out: Path, scratc
 
         # Of an archive the lock knows the files and not the size.
         size = pin["files"].get(GGUF_NAME, {}).get("size") if source["form"] == "gguf" else None
-        url.fetch(hints["url"], source["sha256"], source["form"], source_format, out, scratch, partial, progress, size)
+        address = url.whole(hints["url"], Path(hints["manifest"]) if "manifest" in hints else None)
+        url.fetch(address, source["sha256"], source["form"], source_format, out, scratch, partial, progress, size)
     else:
         from llmbuild.sources import pypi
 

@@ -8,12 +8,13 @@ import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
 
-from llmbuild.errors import FetchError
+from llmbuild.errors import FetchError, UsageError
 from llmbuild.sources.archive import TAR_SUFFIXES, ZIP_SUFFIXES, archive_form, unpack
 from llmbuild.sources.copying import Meter, Progress
 from llmbuild.sources.http import Promise, download
 from llmbuild.sources.select import GGUF_NAME
-from llmbuild.urls import in_clear_text, shown
+from llmbuild.tomlfile import read_toml
+from llmbuild.urls import in_clear_text, kept, lacks_query, shown
 
 
 def form_of(url: str) -> str:
@@ -27,6 +28,43 @@ def form_of(url: str) -> str:
             fix="name a .gguf file or an archive (" + ", ".join((*TAR_SUFFIXES, *ZIP_SUFFIXES)) + ")",
         )
     return form
+
+
+def whole(url: str, manifest: Path | None) -> str:
+    """A kept URL with its query, which only the manifest has.  Raises FetchError when it does not have it now."""
+    if not lacks_query(url):
+        return url
+    try:
+        texts = [] if manifest is None else _texts(read_toml(manifest).data)
+        why = f"{manifest} does not have it" if manifest is not None else "no manifest is known"
+    except UsageError as error:
+        texts, why = [], str(error)
+    for text in texts:
+        if _stands_for(url, text):
+            return text
+    raise FetchError(
+        "the query of the URL is not known",
+        where=shown(url),
+        why=f"a query may hold a signature, so that only the manifest keeps it; {why}",
+        fix="run `llmbuild build` with the manifest that names the whole URL",
+    )
+
+
+def _texts(value: object) -> list[str]:
+    """All strings in a TOML value."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list):
+        return [text for inner in value for text in _texts(inner)]
+    return [value] if isinstance(value, str) else []
+
+
+def _stands_for(url: str, text: str) -> bool:
+    """Whether a URL is the kept form of a text."""
+    try:
+        return kept(text) == url
+    except ValueError:
+        return False
 
 
 def fetch(

@@ -23,6 +23,7 @@ KIND = TaskKind(
         "llmbuild.canonical",
         "llmbuild.errors",
         "llmbuild.jsontext",
+        "llmbuild.tomlfile",
         "llmbuild.urls",
     ),
     tools=(),
