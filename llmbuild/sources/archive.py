@@ -1,4 +1,4 @@
-"""Taking a checkpoint out of a tar or zip archive.
+"""Taking a checkpoint out of a tar or zip archive of which nothing is believed.
 
 Only the needed files are taken, and each is written under its own last name into the output directory, so that no name
 in an archive decides where bytes go.  An archive with a name that leaves its folder is refused all the same: it was not
@@ -9,30 +9,48 @@ from __future__ import annotations
 
 import lzma
 import re
+import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
 
+from llmbuild.canonical import Digest
 from llmbuild.errors import FetchError
-from llmbuild.sources.copying import copy_stream
+from llmbuild.sources.copying import copy_stream, free_space
 from llmbuild.sources.select import checkpoint_root, needed_files, output_name
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 ZIP_SUFFIXES = (".zip", ".whl")
+MOST_MEMBERS = 100_000
+_MOST_HEADER = 1 << 20
+"""Bytes of one extended header of a tar archive, which has to be in memory."""
 
+# What Python's readers raise for bytes that no tool wrote: errors of their own, and whatever a wrong number leads to.
 _DAMAGE = (
     tarfile.TarError,
     zipfile.BadZipFile,
     zlib.error,
     lzma.LZMAError,
+    struct.error,
     EOFError,
-    NotImplementedError,
     RuntimeError,
+    ValueError,
+    LookupError,
+    OverflowError,
 )
 _DRIVE = re.compile(r"[A-Za-z]:")
+_EXTENDED = (
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+)
 
 
 def archive_form(name: str) -> str | None:
@@ -41,66 +59,138 @@ def archive_form(name: str) -> str | None:
     return "tar" if lower.endswith(TAR_SUFFIXES) else "zip" if lower.endswith(ZIP_SUFFIXES) else None
 
 
+class Archive:
+    """An open archive.  Raises FetchError, here and in each method, when it is damaged, or holds unsafe names."""
+
+    def __init__(self, path: Path, form: str, where: str) -> None:
+        self._where = where
+        with damage_reported(where):
+            self._file: Any = tarfile.open(path, tarinfo=_Header) if form == "tar" else zipfile.ZipFile(path)  # noqa: SIM115
+        try:
+            with damage_reported(where):
+                self._members = self._tar_members() if form == "tar" else self._zip_members()
+        except FetchError:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Archive:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    @property
+    def names(self) -> list[str]:
+        """The names of its files; folders, links and devices are left out, so that nothing follows or makes one."""
+        return list(self._members)
+
+    def size(self, name: str) -> int:
+        """How many bytes it says that a file has."""
+        member = self._members[name]
+        return int(member.size if isinstance(member, tarfile.TarInfo) else member.file_size)
+
+    def read(self, name: str, most: int) -> bytes:
+        """A small file's content."""
+        with damage_reported(self._where), self._open(name) as stream:
+            data: bytes = stream.read(most + 1)
+        if len(data) > most:
+            raise self._too_large(name, most)
+        return data
+
+    def copy(self, name: str, dest: Path, add: Callable[[int], None], most: int | None = None) -> Digest:
+        """Write a file's content to the new file `dest`; returns its SHA-256.
+
+        No more than `most` bytes come, or, where it is None, than the disk has place for.  Raises StoreError as well.
+        """
+        most = free_space(dest.parent, reserve=True) if most is None else most
+        with damage_reported(self._where), self._open(name) as stream:
+            digest, size = copy_stream(stream, dest, add, most)
+        if size > most:
+            dest.unlink()
+            raise self._too_large(name, most)
+        return digest
+
+    def _too_large(self, name: str, most: int) -> FetchError:
+        return FetchError(
+            f"'{name}' in the archive is too large",
+            where=self._where,
+            why=f"it has more than {most} bytes, which is what was locked, or what there is place for",
+            fix="get the archive from a source that you trust, or free some space",
+        )
+
+    def _open(self, name: str) -> IO[bytes]:
+        member = self._members[name]
+        stream: IO[bytes] | None = (
+            self._file.extractfile(member) if isinstance(member, tarfile.TarInfo) else self._file.open(member)
+        )
+        if stream is None:
+            raise tarfile.ReadError(f"'{name}' is no file")
+        return stream
+
+    def _tar_members(self) -> dict[str, Any]:
+        found = {}
+        for count, member in enumerate(self._file):
+            self._check(count, member.name)
+            if member.isfile():
+                found[member.name.removeprefix("./")] = member
+        return found
+
+    def _zip_members(self) -> dict[str, Any]:
+        found = {}
+        for count, info in enumerate(self._file.infolist()):
+            self._check(count, info.filename)
+            if not info.is_dir() and not _is_link(info):
+                found[info.filename] = info
+        return found
+
+    def _check(self, count: int, name: str) -> None:
+        if count >= MOST_MEMBERS:
+            raise FetchError("the archive holds too many files", where=self._where, why=f"more than {MOST_MEMBERS}")
+        if name.startswith(("/", "\\")) or "\0" in name or _DRIVE.match(name) or ".." in re.split(r"[/\\]", name):
+            raise FetchError(
+                f"the archive holds an unsafe name: {name!r:.200}",
+                where=self._where,
+                why="it leads out of the folder into which it would be unpacked",
+                fix="get the archive from a source that you trust",
+            )
+
+
+class _Header(tarfile.TarInfo):
+    """A header of a tar archive, refused where it would bring more into memory than any name is long."""
+
+    def _proc_member(self, file: tarfile.TarFile) -> Any:
+        if self.type in _EXTENDED and self.size > _MOST_HEADER:
+            raise tarfile.ReadError(f"a header of {self.size} bytes")
+        return super()._proc_member(file)  # type: ignore[misc]
+
+
 def unpack(
-    archive: Path, form: str, source_format: str | None, out: Path, where: str, add: Callable[[int], None]
+    archive: Path,
+    form: str,
+    source_format: str | None,
+    out: Path,
+    where: str,
+    add: Callable[[int], None],
+    sizes: Mapping[str, int] | None = None,
 ) -> None:
-    """Write the needed files of the checkpoint in an archive into `out`.
+    """Write the needed files of the checkpoint in an archive into `out`; `sizes` are the known ones by their names there.
 
     Raises FetchError when the archive is damaged, holds unsafe names or no checkpoint.
     """
-    with damage_reported(where):
-        if form == "tar":
-            _unpack_tar(archive, source_format, out, where, add)
-        else:
-            with zipfile.ZipFile(archive) as file:
-                names = zip_names(file, where)
-                for name in chosen(names, source_format, where):
-                    with file.open(name) as stream:
-                        copy_stream(stream, out / output_name(name), add)
-
-
-def _unpack_tar(archive: Path, source_format: str | None, out: Path, where: str, add: Callable[[int], None]) -> None:
-    with tarfile.open(archive) as file:
-        members = file.getmembers()
-        for member in members:
-            check_name(member.name, where)
-        # Links and devices are never followed or made; a needed file that is one counts as missing.
-        regular = {member.name.removeprefix("./"): member for member in members if member.isfile()}
-        for name in chosen(list(regular), source_format, where):
-            stream = file.extractfile(regular[name])
-            if stream is not None:
-                with stream:
-                    copy_stream(stream, out / output_name(name), add)
-
-
-def zip_names(file: zipfile.ZipFile, where: str) -> list[str]:
-    """The names of a zip archive's files (folders left out).  Raises FetchError for an unsafe name."""
-    for name in file.namelist():
-        check_name(name, where)
-    return [info.filename for info in file.infolist() if not info.is_dir() and not _is_link(info)]
-
-
-def chosen(names: list[str], source_format: str | None, where: str) -> Iterator[str]:
-    """The full names of the needed files among an archive's, in order."""
-    root = checkpoint_root(names, where)
-    inside = [name.removeprefix(root) for name in names if name.startswith(root)]
-    return (root + name for name in needed_files(inside, source_format, where))
-
-
-def check_name(name: str, where: str) -> None:
-    """Raise FetchError when a name in an archive is absolute or leaves its folder."""
-    if name.startswith(("/", "\\")) or "\0" in name or _DRIVE.match(name) or ".." in re.split(r"[/\\]", name):
-        raise FetchError(
-            f"the archive holds an unsafe name: {name!r:.200}",
-            where=where,
-            why="it leads out of the folder into which it would be unpacked",
-            fix="get the archive from a source that you trust",
-        )
+    with Archive(archive, form, where) as file:
+        names = file.names
+        root = checkpoint_root(names, where)
+        inside = [name.removeprefix(root) for name in names if name.startswith(root)]
+        for name in needed_files(inside, source_format, where):
+            dest = output_name(name)
+            file.copy(root + name, out / dest, add, (sizes or {}).get(dest))
 
 
 @contextmanager
 def damage_reported(where: str) -> Iterator[None]:
-    """Turn the many errors of damaged archives into one FetchError."""
+    """Turn the many errors of damaged archives into one FetchError.  Stands around the reading of archives only."""
     try:
         yield
     except _DAMAGE as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Protocol
@@ -31,8 +32,25 @@ class Meter:
         self._progress(self._done, self._total, "bytes")
 
 
-def copy_stream(source: IO[bytes], dest: Path, add: Callable[[int], None]) -> tuple[Digest, int]:
-    """Write a stream to a new file; returns the SHA-256 and the size.  Raises StoreError when it cannot be written."""
+_RESERVE = 256 << 20
+_RESERVE_SHARE = 0.05
+"""What bytes of unknown number leave free of a disk: the smaller of the two."""
+
+
+def free_space(place: int | Path, *, reserve: bool) -> int:
+    """How many bytes a disk has place for, less a reserve for everything else that writes to it."""
+    status = os.statvfs(place)
+    kept = min(_RESERVE, int(status.f_blocks * status.f_frsize * _RESERVE_SHARE)) if reserve else 0
+    return status.f_bavail * status.f_frsize - kept
+
+
+def copy_stream(
+    source: IO[bytes], dest: Path, add: Callable[[int], None], most: int | None = None
+) -> tuple[Digest, int]:
+    """Write a stream to a new file; returns the SHA-256 and the size.  Raises StoreError when it cannot be written.
+
+    A size beyond `most` says that there was more, which was not written.
+    """
     sha256, size = hashlib.sha256(), 0
     try:
         file = dest.open("wb", buffering=0)  # Without a buffer no error is left for the moment of closing.
@@ -42,6 +60,8 @@ def copy_stream(source: IO[bytes], dest: Path, add: Callable[[int], None]) -> tu
         while chunk := source.read(CHUNK):
             sha256.update(chunk)
             size += len(chunk)
+            if most is not None and size > most:
+                break
             rest = memoryview(chunk)
             try:
                 while rest:

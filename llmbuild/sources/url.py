@@ -76,15 +76,17 @@ def fetch(
     scratch: Path,
     partial: Path,
     progress: Progress,
-    size: int | None = None,
+    sizes: Mapping[str, int],
 ) -> None:
     """Download the file, check its SHA-256, and put out the GGUF file or the needed files of the archive.
 
-    `size` is that of the file behind the URL, where the lock knows it.
+    `sizes` are those of the files that are put out, where the lock knows them.
     """
     parts = urllib.parse.urlsplit(url)
     if parts.scheme not in ("http", "https") or in_clear_text(url):
         raise FetchError("only https is fetched", where=shown(url), why="what plain http brings anybody can change")
+    # Of an archive the lock knows the files and not the size.
+    size = sizes.get(GGUF_NAME) if form == "gguf" else None
     meter = Meter(progress, size or 0)
     target = out / GGUF_NAME if form == "gguf" else scratch / "archive"
     download(
@@ -96,7 +98,7 @@ def fetch(
         credentials=_credentials(parts.hostname or ""),
     )
     if form != "gguf":
-        unpack(target, form, source_format, out, shown(url), meter.add)
+        unpack(target, form, source_format, out, shown(url), meter.add, sizes)
         target.unlink()
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
 
 from llmbuild.errors import FetchError, StoreError
 from llmbuild.sources import http, request
+from llmbuild.sources.copying import free_space
 from llmbuild.sources.http import Promise, download
 from tests.helpers.raw_server import endless, raw_server, response
 
@@ -119,14 +121,13 @@ def test_more_than_was_promised_is_not_read(tmp_path: Path) -> None:
 def test_a_body_without_end_leaves_place_on_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunked: bool
 ) -> None:
-    start = http._Arrived.free
-    most = 3 << 20
+    before = free_space(tmp_path, reserve=False)
 
-    def free(arrived: http._Arrived, *, reserve: bool) -> int:
-        assert start(arrived, reserve=reserve) >= 0
-        return most - arrived.size if reserve else most
+    def free(place: int, *, reserve: bool) -> int:
+        assert free_space(place, reserve=reserve) <= free_space(tmp_path, reserve=False)
+        return (3 << 20) - os.fstat(place).st_size if reserve else before
 
-    monkeypatch.setattr(http._Arrived, "free", free)
+    monkeypatch.setattr(http, "free_space", free)
     piece = b"x" * 4096
     head = response(b"", "Transfer-Encoding: chunked", length=None) if chunked else response(length=None)
     again = b"1000\r\n" + piece + b"\r\n" if chunked else piece

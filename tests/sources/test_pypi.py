@@ -14,6 +14,7 @@ from llmbuild.errors import FetchError, ToolchainError
 from llmbuild.manifest.lock import Lock
 from llmbuild.manifest.resolved import Source
 from llmbuild.sources import lock_key, pypi
+from llmbuild.sources.archive import Archive
 from tests.helpers.fetching import fetch_source
 
 FILES = {
@@ -163,3 +164,24 @@ def test_other_failures_show_what_pip_says() -> None:
     error = pypi._failure("noise\nERROR: one\nERROR: two\n", "pypi:x==1", 1)
     assert "one; two" in str(error)
     assert "status 7" in str(pypi._failure("", "pypi:x==1", 7))
+
+
+@pytest.mark.parametrize("row", ["x,sha256=a", "x,sha256=\u00e9\u00e9", f"{'x' * 200_000},sha256=", "x,sha256=AAA\n\0"])
+def test_a_record_that_cannot_be_read(tmp_path: Path, row: str) -> None:
+    wheel = tmp_path / "x.whl"
+    with zipfile.ZipFile(wheel, "w") as file:
+        file.writestr("x-1.dist-info/RECORD", row)
+    with Archive(wheel, "zip", "pypi:x==1") as archive:
+        try:
+            assert set(pypi._record(archive, "pypi:x==1")) <= {"x"}
+        except FetchError as error:
+            assert "its RECORD cannot be read" in str(error)
+
+
+def test_a_record_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pypi, "MOST_BYTES", 1000)
+    wheel = tmp_path / "x.whl"
+    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("x-1.dist-info/RECORD", b"\n" * 100_000)
+    with Archive(wheel, "zip", "pypi:x==1") as archive, pytest.raises(FetchError, match="too large"):
+        pypi._record(archive, "pypi:x==1")
