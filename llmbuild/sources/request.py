@@ -6,6 +6,7 @@ headers are digits of bounded length.  A connection that is too slow, or that br
 
 from __future__ import annotations
 
+import base64
 import email.utils
 import http.client
 import io
@@ -234,6 +235,20 @@ def open_url(
         except ValueError as error:
             raise FetchError("is not a URL that can be fetched", where=shown(url), why=str(error)) from error
     raise FetchError("cannot be downloaded", where=shown(url), why=f"more than {_MAX_REDIRECTS} redirects")
+
+
+def netrc_credentials(host: str) -> Mapping[str, str]:
+    """The header for a host that the user's netrc file knows by name."""
+    import netrc
+
+    try:
+        found = netrc.netrc().hosts.get(host)
+    except (OSError, UnicodeError, netrc.NetrcParseError):
+        return {}
+    if found is None:
+        return {}
+    login, _, password = found
+    return {"Authorization": "Basic " + base64.b64encode(f"{login}:{password or ''}".encode()).decode()}
 
 
 def _opener(url: str) -> urllib.request.OpenerDirector:

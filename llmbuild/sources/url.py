@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import netrc
 import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +10,7 @@ from llmbuild.errors import FetchError, UsageError
 from llmbuild.sources.archive import TAR_SUFFIXES, ZIP_SUFFIXES, archive_form, unpack
 from llmbuild.sources.copying import Meter, Progress
 from llmbuild.sources.http import Promise, download
+from llmbuild.sources.request import netrc_credentials
 from llmbuild.sources.select import GGUF_NAME
 from llmbuild.tomlfile import read_toml
 from llmbuild.urls import in_clear_text, kept, lacks_query, shown
@@ -95,20 +94,8 @@ def fetch(
         Promise(size, sha256),
         partial=partial,
         add=meter.add,
-        credentials=_credentials(parts.hostname or ""),
+        credentials=netrc_credentials(parts.hostname or ""),
     )
     if form != "gguf":
         unpack(target, form, source_format, out, shown(url), meter.add, sizes)
         target.unlink()
-
-
-def _credentials(host: str) -> Mapping[str, str]:
-    """The header for a host that the user's netrc file knows by name."""
-    try:
-        found = netrc.netrc().hosts.get(host)
-    except (OSError, UnicodeError, netrc.NetrcParseError):
-        return {}
-    if found is None:
-        return {}
-    login, _, password = found
-    return {"Authorization": "Basic " + base64.b64encode(f"{login}:{password or ''}".encode()).decode()}

