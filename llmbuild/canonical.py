@@ -11,11 +11,15 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import NewType, TypeAlias
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
-Digest: TypeAlias = str
-"""A SHA-256 in lower-case hexadecimal, 64 characters.  What comes from outside becomes one by `parse_digest` alone."""
+Digest = NewType("Digest", str)
+"""A SHA-256 in lower-case hexadecimal, 64 characters.
+
+The functions here make it, from bytes that they hash themselves, and `parse_digest` from what comes from outside: nothing
+else does.  A digest is therefore safe as a part of a path.
+"""
 
 CHUNK = 1 << 20
 
@@ -33,11 +37,24 @@ def parse_digest(value: object) -> Digest:
     """A value from outside as a digest; raises ValueError for whatever is not 64 hexadecimal digits in lower case."""
     if not isinstance(value, str) or _is_digest(value) is None:
         raise ValueError("a digest is 64 hexadecimal digits in lower case")
-    return value
+    return Digest(value)
+
+
+def known_digest(value: object) -> Digest | None:
+    """As `parse_digest`, but None for whatever is no digest: for borders where that counts as not known."""
+    try:
+        return parse_digest(value)
+    except ValueError:
+        return None
+
+
+def finish_digest(hashed: hashlib._Hash) -> Digest:
+    """The digest of all bytes that a SHA-256 was updated with."""
+    return Digest(hashed.hexdigest())
 
 
 def digest_bytes(data: bytes) -> Digest:
-    return hashlib.sha256(data).hexdigest()
+    return finish_digest(hashlib.sha256(data))
 
 
 def digest_json(value: Json) -> Digest:
@@ -47,4 +64,4 @@ def digest_json(value: Json) -> Digest:
 def digest_file(path: Path) -> Digest:
     """The SHA-256 of a file's content, read in chunks of 1 MiB."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return finish_digest(hashlib.file_digest(file, "sha256"))

@@ -8,9 +8,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmbuild.canonical import known_digest
 from llmbuild.errors import ExitCode, StoreError, UsageError
 
 if TYPE_CHECKING:
+    from llmbuild.canonical import Digest
     from llmbuild.engine.locks import Owner
     from llmbuild.engine.store import Store
 
@@ -79,12 +81,13 @@ def run(args: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
-def resolve(store: Store, prefix: str) -> str:
+def resolve(store: Store, prefix: str) -> Digest:
     """The one recorded action whose digest begins so; raises UsageError when there is none or there are several."""
     if len(prefix) < _SHORTEST or any(mark not in "0123456789abcdef" for mark in prefix):
         raise UsageError(f"'{prefix}' is not an action's digest", why=f"that is {_SHORTEST} to 64 hexadecimal digits")
-    folder = store.action_path(prefix.ljust(64, "0")).parent
-    found = sorted(folder.name + path.stem for path in folder.glob(f"{prefix[2:]}*.json"))
+    folder = store.root / "actions" / prefix[:2]
+    named = (known_digest(folder.name + path.stem) for path in folder.glob(f"{prefix[2:]}*.json"))
+    found = sorted(digest for digest in named if digest is not None)
     if not found:
         raise UsageError(
             f"the cache has no action {prefix}", where=str(store.root), fix="run `llmbuild build`, which records it"

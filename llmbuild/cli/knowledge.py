@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from llmbuild.canonical import Digest, Json, digest_bytes
+from llmbuild.canonical import Digest, Json, digest_bytes, parse_digest
 from llmbuild.engine.action import Action
 from llmbuild.engine.bind import bind
 from llmbuild.engine.cas import MissingBlobError
@@ -109,7 +109,12 @@ class StoreKnowledge:
         if digest in self._observed.source_files:
             return self._observed.source_files[digest]
         value = self.json_value(digest)
-        return {name: str(item) for name, item in value.items()} if isinstance(value, Mapping) else None
+        if not isinstance(value, Mapping):
+            return None
+        try:
+            return {name: parse_digest(item) for name, item in value.items()}
+        except ValueError:
+            return None
 
 
 def remember_sources(store: Store, observed: Observed) -> None:

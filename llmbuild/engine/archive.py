@@ -27,12 +27,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from llmbuild.canonical import CHUNK, Digest, canonical_json
+from llmbuild.canonical import CHUNK, Digest, canonical_json, known_digest
 from llmbuild.engine import files, fs
 from llmbuild.engine.locks import guard
 from llmbuild.engine.lookup import Cached, lookup
 from llmbuild.engine.store import Store, parse_action
-from llmbuild.engine.survey import facts_of, is_digest
+from llmbuild.engine.survey import facts_of
 from llmbuild.engine.trace import Trace
 from llmbuild.errors import InputError, StoreError
 from llmbuild.tasks.kind import Progress
@@ -149,7 +149,7 @@ class _Writer:
     def add(self, name: str, data: bytes) -> None:
         self.add_stream(name, io.BytesIO(data), len(data), hashlib.sha256(data).hexdigest())
 
-    def add_stream(self, name: str, content: IO[bytes], size: int, digest: Digest) -> None:
+    def add_stream(self, name: str, content: IO[bytes], size: int, digest: str) -> None:
         member = tarfile.TarInfo(name)
         member.size = size
         member.mode = 0o444
@@ -189,8 +189,9 @@ class _Import:
                     raise self._wrong("its checksum is not right")
                 ended = True
                 continue
-            folder, _, digest = name.partition("/")
-            if folder not in ("blobs", "actions", "traces") or not is_digest(digest):
+            folder, _, rest = name.partition("/")
+            digest = known_digest(rest)
+            if folder not in ("blobs", "actions", "traces") or digest is None:
                 raise self._wrong(f"it has a member named {name!r}")
             if folder == "blobs":
                 self._blob(name, digest, member)

@@ -14,13 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from llmbuild.canonical import Digest, digest_file
+from llmbuild.canonical import Digest, digest_file, known_digest, parse_digest
 from llmbuild.engine import fs
 from llmbuild.engine.cas import EMPTY_TREE
 from llmbuild.engine.gc import leftovers
 from llmbuild.engine.locks import guard
 from llmbuild.engine.store import Store
-from llmbuild.engine.survey import is_digest
 from llmbuild.engine.trace import Trace
 from llmbuild.engine.tree import Tree
 from llmbuild.engine.verified import stamp_of
@@ -66,7 +65,7 @@ def audit(store: Store, *, repair: bool = False, progress: Progress = no_progres
     with guard(store.cas.guard_path, exclusive=False):
         findings: list[Finding] = []
         good = _blobs(store, findings, progress)
-        bad = {one.name for one in findings if one.fault == "corrupt-blob"}
+        bad = {parse_digest(one.name) for one in findings if one.fault == "corrupt-blob"}
         traces = _traces(store, good, bad, findings)
         actions = _actions(store, findings)
         if repair:
@@ -90,12 +89,12 @@ def _blobs(store: Store, findings: list[Finding], progress: Progress) -> dict[Di
     """Hash every blob; returns the size of each good one."""
     paths: list[tuple[Digest, Path, os.stat_result]] = []
     for path in sorted(store.cas.root.glob("*/*")) if store.cas.root.is_dir() else ():
-        name = path.parent.name + path.name
+        name = known_digest(path.parent.name + path.name)
         try:
             status = path.lstat()
         except FileNotFoundError:
             continue
-        if is_digest(name) and stat.S_ISREG(status.st_mode):
+        if name is not None and stat.S_ISREG(status.st_mode):
             paths.append((name, path, status))
         elif not path.name.startswith("."):
             findings.append(Finding("stray-file", str(path.relative_to(store.root)), "it is not named as a blob"))
@@ -172,7 +171,9 @@ def _actions(store: Store, findings: list[Finding]) -> int:
     count = 0
     for path in sorted((store.root / "actions").glob("??/*.json")):
         count += 1
-        digest = path.parent.name + path.stem
+        digest = known_digest(path.parent.name + path.stem)
+        if digest is None:
+            continue
         try:
             store.get_action(digest)
         except StoreError as error:
@@ -183,11 +184,11 @@ def _actions(store: Store, findings: list[Finding]) -> int:
 
 def _remove(store: Store, finding: Finding) -> None:
     steps: dict[Fault, Callable[[], None]] = {
-        "corrupt-blob": lambda: store.cas.remove(finding.name),
+        "corrupt-blob": lambda: store.cas.remove(parse_digest(finding.name)),
         "stray-file": lambda: fs.current.unlink(store.root / finding.name),
-        "damaged-trace": lambda: store.traces.remove(finding.name),
-        "incomplete-trace": lambda: store.traces.remove(finding.name),
-        "damaged-action": lambda: fs.current.unlink(store.action_path(finding.name)),
+        "damaged-trace": lambda: store.traces.remove(parse_digest(finding.name)),
+        "incomplete-trace": lambda: store.traces.remove(parse_digest(finding.name)),
+        "damaged-action": lambda: fs.current.unlink(store.action_path(parse_digest(finding.name))),
     }
     with fs.translate_errors("repair the cache", store.root / finding.name):
         steps[finding.fault]()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from llmbuild.canonical import Digest, Json
+from llmbuild.canonical import Digest, Json, known_digest
 from llmbuild.errors import ExitCode, LlmbuildError
 from llmbuild.tasks.kind import Progress
 
@@ -38,7 +38,7 @@ class TaskFailure:
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> TaskFailure:
-        return TaskFailure(**value)
+        return TaskFailure(**{**value, "missing_blob": known_digest(value.get("missing_blob"))})
 
     def to_json(self) -> dict[str, Json]:
         return {name: getattr(self, name) for name in self.__slots__}

@@ -10,7 +10,7 @@ import stat
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from llmbuild.canonical import CHUNK, Digest
+from llmbuild.canonical import CHUNK, Digest, finish_digest
 from llmbuild.engine import fs
 
 TEMPORARY = ".llmbuild-tmp-"
@@ -79,7 +79,7 @@ def digest_and_size(path: str) -> tuple[Digest, int]:
             while data := os.read(fd, CHUNK):
                 digest.update(data)
                 size += len(data)
-        return digest.hexdigest(), size
+        return finish_digest(digest), size
     finally:
         os.close(fd)
 
@@ -136,7 +136,7 @@ def copy_hashed(source: Path, dest: fs.StrPath) -> tuple[Digest, int]:
                 size += len(chunk)
     finally:
         os.close(out)
-    return digest.hexdigest(), size
+    return finish_digest(digest), size
 
 
 def share(source: Path, dest: Path, *, executable: bool = False, links: bool = True) -> Shared:

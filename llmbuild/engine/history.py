@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from llmbuild.canonical import Digest, canonical_json, digest_bytes
+from llmbuild.canonical import Digest, canonical_json, digest_bytes, parse_digest
 from llmbuild.engine import files, fs
 
 _BUILD_GRAIN_S = 3600.0
@@ -32,7 +32,7 @@ class History:
         if self._last is None:
             try:
                 record = json.loads(self.path.read_bytes())
-                self._last = {str(label): str(digest) for label, digest in record["last"].items()}
+                self._last = {str(label): parse_digest(digest) for label, digest in record["last"].items()}
             except (OSError, ValueError, TypeError, KeyError, AttributeError):
                 self._last = {}
         return self._last

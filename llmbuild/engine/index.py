@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from llmbuild.canonical import Digest
+from llmbuild.canonical import Digest, parse_digest
 from llmbuild.engine import files
 from llmbuild.engine.trace import Trace, TraceStore
 from llmbuild.errors import StoreError
@@ -94,7 +94,7 @@ class TraceIndex:
 
         def work(cache: Any) -> dict[str, Digest]:
             names = [key for key in cache.iterkeys() if isinstance(key, str) and key.startswith(prefix)]
-            return {name[len(prefix) :]: str(cache.get(name)) for name in names}
+            return {name[len(prefix) :]: parse_digest(cache.get(name)) for name in names}
 
         return self._with_cache(work)
 

@@ -16,7 +16,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from llmbuild.canonical import Digest, canonical_json, digest_file
+from llmbuild.canonical import Digest, canonical_json, digest_file, parse_digest
 from llmbuild.engine import files, fs
 from llmbuild.engine.locks import FileLock
 from llmbuild.engine.store import Store
@@ -259,7 +259,7 @@ def _load(path: Path) -> dict[str, _Installed]:
         result = {}
         for name, (digest, owner, stamp, previous) in rows.items():
             inode_size_times = (int(stamp[0]), int(stamp[1]), int(stamp[2]), int(stamp[3])) if stamp else None
-            result[str(name)] = _Installed(str(digest), str(owner), inode_size_times, previous)
+            result[str(name)] = _Installed(parse_digest(digest), str(owner), inode_size_times, previous)
         return result
     except (OSError, ValueError, TypeError, AttributeError, IndexError):
         return {}

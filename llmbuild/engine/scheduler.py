@@ -196,10 +196,10 @@ class Scheduler:
         """Whether an equal task of this build has the result, or will have it soon."""
         label = node.task.label
         if node.digest in build.finished and (not node.must_run or node.digest in build.ran):
-            self._succeed(build, label, build.finished[node.digest], "build")
+            self._succeed(build, label, build.finished[node.action], "build")
             return True
         if node.digest in build.running:
-            build.running[node.digest].append(label)
+            build.running[node.action].append(label)
             return True
         return False
 
@@ -212,9 +212,9 @@ class Scheduler:
         for blob in node.bound.blobs:
             self._store.cas.put_bytes(blob)
         self._store.put_action(ActionRecord(node.bound.action, node.task.label, self._project), node.digest)
-        build.running[node.digest] = [node.task.label]
-        build.memory[node.digest] = node.peak or 0
-        self._runner.start(node.task.label, node.digest, node.must_run)
+        build.running[node.action] = [node.task.label]
+        build.memory[node.action] = node.peak or 0
+        self._runner.start(node.task.label, node.action, node.must_run)
 
     # Ends.
 
@@ -251,7 +251,7 @@ class Scheduler:
                 events.Finished(
                     time=time.time(),
                     label=label,
-                    action=node.digest,
+                    action=node.action,
                     output=trace.output,
                     output_size=trace.output_size,
                     wall_s=trace.wall_s,
@@ -264,7 +264,7 @@ class Scheduler:
                 events.CachedTask(
                     time=time.time(),
                     label=label,
-                    action=node.digest,
+                    action=node.action,
                     output=trace.output,
                     source=source,
                     output_size=trace.output_size,
@@ -286,8 +286,8 @@ class Scheduler:
     def _fail(self, build: Build, label: str, failure: TaskFailure) -> None:
         node = build.nodes[label]
         node.active = False
-        build.outcomes[label] = Outcome(Status.FAILED, node.digest or None, failure=failure)
-        self._emit(events.Failed(time=time.time(), label=label, action=node.digest or None, failure=failure))
+        build.outcomes[label] = Outcome(Status.FAILED, node.digest, failure=failure)
+        self._emit(events.Failed(time=time.time(), label=label, action=node.digest, failure=failure))
         build.stopped = build.stopped or not self._keep_going
         doomed = list(build.dependents.get(label, ()))
         while doomed:
@@ -340,7 +340,7 @@ class Scheduler:
             events.WaitingForMemory(
                 time=time.time(),
                 label=node.task.label,
-                action=node.digest,
+                action=node.action,
                 needs=needs,
                 taken=taken,
                 budget=self._memory,

@@ -12,7 +12,7 @@ import json
 import time
 from pathlib import Path
 
-from llmbuild.canonical import Digest, digest_file
+from llmbuild.canonical import Digest, digest_file, parse_digest
 from llmbuild.engine import files, fs
 from llmbuild.engine.verified import Stamp, stamp_of
 from llmbuild.errors import InputError, StoreError
@@ -61,6 +61,8 @@ class StatCache:
     def _load(self) -> dict[str, tuple[Stamp, Digest]]:
         try:
             rows = json.loads(self._path.read_bytes())
-            return {str(name): ((int(i), int(s), int(m), int(c)), str(d)) for name, (i, s, m, c, d) in rows.items()}
+            return {
+                str(name): ((int(i), int(s), int(m), int(c)), parse_digest(d)) for name, (i, s, m, c, d) in rows.items()
+            }
         except (OSError, ValueError, TypeError, AttributeError):
             return {}

@@ -25,13 +25,19 @@ class Node:
     waiting_for: set[str]
     must_run: bool
     bound: Bound | None = None
-    digest: Digest = ""
+    digest: Digest | None = None
     backtracks: int = 0
     active: bool = False
     peak: int | None = None
     """The predicted peak of its memory in bytes, once asked for."""
     told: bool = False
     """Whether it was said that the task waits for memory."""
+
+    @property
+    def action(self) -> Digest:
+        """The digest of the action that the task is, once it is bound."""
+        assert self.digest is not None, "only bound tasks are looked up and run"
+        return self.digest
 
 
 @dataclass(slots=True)

@@ -29,7 +29,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmbuild.canonical import Digest, Json, canonical_json
+from llmbuild.canonical import Digest, Json, canonical_json, parse_digest
 from llmbuild.engine import files, fs
 from llmbuild.engine.action import Action, Input, JsonInput, TreeInput
 from llmbuild.engine.cas import Cas
@@ -88,7 +88,9 @@ def parse_action(data: bytes) -> ActionRecord:
     record = json.loads(data)
     key = record["key"]
     inputs: dict[str, Input] = {
-        name: TreeInput(value["digest"]) if value["form"] == "tree" else JsonInput(value["digest"])
+        name: TreeInput(parse_digest(value["digest"]))
+        if value["form"] == "tree"
+        else JsonInput(parse_digest(value["digest"]))
         for name, value in key["inputs"].items()
     }
     action = Action(key["kind"], key["version"], key["params"], inputs, key["tools"], record["hints"])
@@ -193,7 +195,7 @@ class Store:
                 where=str(self.root),
                 fix="copy the digest from the message of the failed build",
             )
-        return found[0]
+        return parse_digest(found[0])
 
     # Scratch.
 

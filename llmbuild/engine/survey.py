@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from llmbuild.canonical import Digest
+from llmbuild.canonical import Digest, known_digest, parse_digest
 from llmbuild.engine.action import TreeInput
 from llmbuild.engine.cas import CLAIMS
 from llmbuild.engine.locks import FileLock, is_held
@@ -24,9 +24,6 @@ from llmbuild.errors import StoreError
 
 Living: TypeAlias = Callable[[str], Container[str] | None]
 """What is left of a project: the labels that its manifest has today, or None when the manifest is gone."""
-
-_HEX = frozenset("0123456789abcdef")
-_DIGEST_LENGTH = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,18 +119,15 @@ def facts_of(store: Store, trace: Trace, used: float) -> TraceFacts:
 def blob_files(store: Store) -> Iterator[tuple[Digest, BlobFacts]]:
     """Every file that is named as a blob, in no order."""
     for directory, name, status in _entries(store.cas.root):
-        digest = directory + name
-        if is_digest(digest) and stat.S_ISREG(status.st_mode):
+        digest = known_digest(directory + name)
+        if digest is not None and stat.S_ISREG(status.st_mode):
             yield digest, BlobFacts(status.st_size, max(status.st_mtime, status.st_ctime), status.st_nlink)
-
-
-def is_digest(text: str) -> bool:
-    return len(text) == _DIGEST_LENGTH and _HEX.issuperset(text)
 
 
 def running_actions(store: Store) -> frozenset[Digest]:
     """The actions whose lock is held by some process."""
-    return frozenset(path.name for path in (store.root / "locks").glob("*") if is_digest(path.name) and is_held(path))
+    locks = ((known_digest(path.name), path) for path in (store.root / "locks").glob("*"))
+    return frozenset(action for action, path in locks if action is not None and is_held(path))
 
 
 def _entries(root: Path) -> Iterator[tuple[str, str, os.stat_result]]:
@@ -152,8 +146,8 @@ def _named(value: object) -> set[Digest]:
     """The digests among the values of an action's inputs or tools."""
     found: set[Digest] = set()
     for one in value.values() if isinstance(value, Mapping) else ():
-        digest = one.get("digest") if isinstance(one, Mapping) else one
-        if isinstance(digest, str) and is_digest(digest):
+        digest = known_digest(one.get("digest") if isinstance(one, Mapping) else one)
+        if digest is not None:
             found.add(digest)
     return found
 
@@ -165,15 +159,15 @@ def _roots(store: Store, living: Living) -> tuple[dict[Digest, float], frozenset
         try:
             built = path.stat().st_mtime
             record = json.loads(path.read_bytes())
-            project, last = str(record["project"]), dict(record["last"])
-        except (OSError, ValueError, TypeError, KeyError):
+            project, last = str(record["project"]), {label: parse_digest(one) for label, one in record["last"].items()}
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
             # A history that cannot be read counts for nothing; the next build of its project writes it again.
             continue
-        remembered.update(str(action) for action in last.values())
+        remembered.update(last.values())
         labels = living(project)
         for label, action in last.items():
             if labels is not None and label in labels:
-                roots[str(action)] = max(built, roots.get(str(action), 0.0))
+                roots[action] = max(built, roots.get(action, 0.0))
     return roots, frozenset(remembered)
 
 
@@ -205,5 +199,6 @@ def _writers(store: Store) -> tuple[tuple[float, ...], frozenset[Digest]]:
         with contextlib.suppress(OSError):
             if owner is None or owner.pid != os.getpid():
                 starts.append(path.stat().st_mtime)
-            claims.update((path.with_suffix("") / CLAIMS).read_text("ascii").split())
+            lines = (path.with_suffix("") / CLAIMS).read_text("ascii", "replace").split()
+            claims.update(claimed for line in lines if (claimed := known_digest(line)) is not None)
     return tuple(sorted(starts)), frozenset(claims)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmbuild.canonical import Digest, Json, canonical_json, digest_bytes
+from llmbuild.canonical import Digest, Json, canonical_json, digest_bytes, known_digest, parse_digest
 from llmbuild.engine import files, fs
 
 TRACE_FORMAT = 1
@@ -61,8 +61,12 @@ class Trace:
         if fields.pop("format", None) != TRACE_FORMAT:
             raise ValueError("the trace has another format")
         try:
+            for name in ("action", "output"):
+                fields[name] = parse_digest(fields[name])
+            if fields["log"] is not None:
+                fields["log"] = parse_digest(fields["log"])
             return Trace(**fields)
-        except TypeError as error:
+        except (TypeError, KeyError) as error:
             raise ValueError(str(error)) from error
 
 
@@ -117,7 +121,8 @@ class TraceStore:
             for folder in folders:
                 if len(folder.name) == 2 and folder.is_dir():
                     names = os.listdir(folder.path)  # noqa: PTH208 - a build reads the names of thousands of traces.
-                    found += [folder.name + name[:-5] for name in names if name.endswith(".json")]
+                    digests = (known_digest(folder.name + name[:-5]) for name in names if name.endswith(".json"))
+                    found += [digest for digest in digests if digest is not None]
         return sorted(found)
 
     def all(self) -> Iterator[Trace]:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from llmbuild.canonical import Digest, canonical_json, digest_bytes
+from llmbuild.canonical import Digest, canonical_json, digest_bytes, parse_digest
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -39,7 +39,9 @@ class Tree:
         rows = json.loads(data.decode())
         if not isinstance(rows, list):
             raise ValueError("a tree is a list of files")
-        return Tree.of(FileEntry(path, digest, size, executable) for path, digest, size, executable in rows)
+        return Tree.of(
+            FileEntry(path, parse_digest(digest), size, executable) for path, digest, size, executable in rows
+        )
 
     @property
     def digest(self) -> Digest:

@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import TypeAlias
 
-from llmbuild.canonical import Digest
+from llmbuild.canonical import Digest, parse_digest
 from llmbuild.engine import files, fs
 
 Stamp: TypeAlias = tuple[int, int, int, int]
@@ -95,8 +95,7 @@ class VerifiedMemo:
             self._lines += 1
             try:
                 digest, inode, size, mtime, ctime = line.decode("ascii").split(" ")
-                if len(digest) == 64:
-                    self._entries[digest] = (int(inode), int(size), int(mtime), int(ctime))
+                self._entries[parse_digest(digest)] = (int(inode), int(size), int(mtime), int(ctime))
             except ValueError:
                 # A torn line.
                 continue

@@ -29,6 +29,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from llmbuild.canonical import parse_digest
 from llmbuild.executors.worker import die_with_parent, work
 
 MESSAGE = 1 << 16
@@ -110,7 +111,9 @@ def _be_worker(message: dict[str, Any], descriptors: list[int], server: int) -> 
     # Received descriptors go over to programs that a worker runs, unlike opened ones.
     os.set_inheritable(events, False)
     die_with_parent(server)
-    code = work(Path(message["store"]), message["action"], events, Path(message["log"]), again=message["again"])
+    code = work(
+        Path(message["store"]), parse_digest(message["action"]), events, Path(message["log"]), again=message["again"]
+    )
     sys.stdout.flush()
     sys.stderr.flush()
     return code

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from llmbuild.canonical import Digest
+from llmbuild.canonical import Digest, parse_digest
 from llmbuild.engine import fs
 from llmbuild.engine.action import Action
 from llmbuild.engine.execute import no_progress
@@ -60,7 +60,7 @@ class LocalExecutor:
     def rerun(self, action: Digest, progress: Progress = no_progress) -> Digest | TaskFailure:
         """Run an action beside its trace; returns the digest of the output tree that came out this time."""
         result = self._work(action, progress, None, again=True)
-        return result if isinstance(result, TaskFailure) else str(result["output"])
+        return result if isinstance(result, TaskFailure) else parse_digest(result["output"])
 
     def expect(self, kind: str, count: int) -> None:
         """Start a server for the kind's slow imports when more than one of its tasks waits."""
@@ -109,7 +109,8 @@ class LocalExecutor:
                 if "progress" in message:
                     progress(*message["progress"])
                 elif "corrupt" in message:
-                    self._store.cas.on_corrupt(message["corrupt"][0], Path(message["corrupt"][1]))
+                    digest, path = message["corrupt"]
+                    self._store.cas.on_corrupt(parse_digest(digest), Path(path))
                 elif "failure" in message:
                     failure = TaskFailure.from_json(message["failure"])
                 elif "done" in message:

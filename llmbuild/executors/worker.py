@@ -23,7 +23,7 @@ import time
 import traceback
 from pathlib import Path
 
-from llmbuild.canonical import Digest
+from llmbuild.canonical import Digest, parse_digest
 from llmbuild.engine.execute import execute, rerun
 from llmbuild.engine.store import Store
 from llmbuild.errors import LlmbuildError
@@ -74,7 +74,7 @@ def main() -> int:
     """Run the action; returns 0 when its trace is in the store, 1 when the failure was reported."""
     parser = argparse.ArgumentParser(prog="python -m llmbuild.executors.worker")
     parser.add_argument("--store", type=Path, required=True)
-    parser.add_argument("--action", required=True)
+    parser.add_argument("--action", type=parse_digest, required=True)
     parser.add_argument("--events-fd", type=int, required=True)
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--log", type=Path)

@@ -9,7 +9,7 @@ import heapq
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from llmbuild.canonical import Digest
+from llmbuild.canonical import Digest, known_digest
 from llmbuild.engine.predict import Estimate, remaining_path
 from llmbuild.engine.task import AllFiles, Files, Task
 from llmbuild.engine.tree import Tree
@@ -136,7 +136,11 @@ def _download(task: Task, found: Estimate, have: Callable[[Digest], bool]) -> in
     if files is None or _promised(task) is None:
         return found.output_size if found.runs else None
     # The type of a size was looked at above.
-    return sum(int(str(entry["size"])) for entry in files.values() if not have(str(entry.get("sha256"))))
+    return sum(
+        int(str(entry["size"]))
+        for entry in files.values()
+        if (digest := known_digest(entry.get("sha256"))) is None or not have(digest)
+    )
 
 
 def _total(tasks: Sequence[Task], known: Mapping[str, TaskEstimate], jobs: int) -> Total:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Protocol, TypeAlias
 
-from llmbuild.canonical import Digest, Json
+from llmbuild.canonical import Digest, Json, known_digest
 from llmbuild.engine.action import Action, Input, JsonInput, TreeInput
 from llmbuild.engine.tree import Tree
 from llmbuild.plan.words import spell, words
@@ -273,13 +273,18 @@ def tool_reasons(old: Mapping[str, Json], new: Mapping[str, str], contents: Cont
     reasons: list[Reason] = []
     for name, before, after in changes(old, new):
         if name == SOURCES_TOOL and MISSING not in (before, after):
-            files = changes(contents.source_files(str(before)) or {}, contents.source_files(str(after)) or {})
-            known = contents.source_files(str(before)) is not None and contents.source_files(str(after)) is not None
-            if known and files:
+            old_files, new_files = _source_files(before, contents), _source_files(after, contents)
+            files = changes(old_files or {}, new_files or {})
+            if old_files is not None and new_files is not None and files:
                 reasons += [ToolChanged(name, _text(a), _text(b), file) for file, a, b in files]
                 continue
         reasons.append(ToolChanged(name, _text(before), _text(after)))
     return tuple(reasons)
+
+
+def _source_files(listed: Json, contents: Contents) -> Mapping[str, Digest] | None:
+    digest = known_digest(listed)
+    return None if digest is None else contents.source_files(digest)
 
 
 def _text(value: Json) -> str | None:
@@ -292,7 +297,7 @@ def _input_reasons(
     reasons: list[Reason] = []
     for name in sorted(old.keys() | new.keys()):
         task = upstream.get(name, name)
-        before = _mapping(old.get(name)).get("digest")
+        before = known_digest(_mapping(old.get(name)).get("digest"))
         current = new.get(name)
         after = None if current is None else current.tree if isinstance(current, TreeInput) else current.blob
         if before != after:
@@ -301,13 +306,13 @@ def _input_reasons(
     return tuple(reasons)
 
 
-def _named_changes(task: str, before: Json, current: Input, contents: Contents) -> tuple[Reason, ...]:
+def _named_changes(task: str, before: Digest, current: Input, contents: Contents) -> tuple[Reason, ...]:
     if isinstance(current, JsonInput):
-        old_value, new_value = contents.json_value(str(before)), contents.json_value(current.blob)
+        old_value, new_value = contents.json_value(before), contents.json_value(current.blob)
         if not isinstance(old_value, Mapping) or not isinstance(new_value, Mapping):
             return ()
         return tuple(InputChanged(task, "", a, b, field=path) for path, a, b in changes(old_value, new_value))
-    old_tree, new_tree = contents.tree(str(before)), contents.tree(current.tree)
+    old_tree, new_tree = contents.tree(before), contents.tree(current.tree)
     if old_tree is None or new_tree is None:
         return ()
     old_files = {file.path: file.digest for file in old_tree.files}

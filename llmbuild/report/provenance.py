@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from llmbuild import __version__
-from llmbuild.canonical import Digest, Json, digest_file
+from llmbuild.canonical import Digest, Json, digest_file, parse_digest
 from llmbuild.engine.task import AllFiles, Files, Install, JsonFields, Selection, Task
 from llmbuild.engine.tree import Tree
 from llmbuild.errors import InputError, LlmbuildError, VerifyError
@@ -227,7 +227,7 @@ def check(statement: Path, recorded: Recorded) -> Checked:
     try:
         definition = value["predicate"]["buildDefinition"]
         artifact = output / _inside(definition["externalParameters"]["artifact"])
-        subjects = {_inside(one["name"]): str(one["digest"]["sha256"]) for one in value["subject"]}
+        subjects = {_inside(one["name"]): parse_digest(one["digest"]["sha256"]) for one in value["subject"]}
         dependencies = [dict(one) for one in definition["resolvedDependencies"]]
         compared = [_compare(one, recorded, statement, errors) for one in dependencies]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -275,12 +275,12 @@ def _compare(one: Mapping[str, Any], recorded: Recorded, statement: Path, errors
     expected = str(one["digest"]["sha256"])
     annotations = one.get("annotations")
     if annotations is not None:
-        tree = recorded(str(annotations["action"]))
+        tree = recorded(parse_digest(annotations["action"]))
         if tree is None:
             return False
         actual = next((entry.digest for entry in tree.files if entry.path == annotations["file"]), "no such file")
     else:
-        action = str(one["uri"]).removeprefix(_ACTION)
+        action = parse_digest(str(one["uri"]).removeprefix(_ACTION))
         tree = recorded(action)
         if tree is None:
             return False

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Protocol
 
-from llmbuild.canonical import CHUNK, Digest
+from llmbuild.canonical import CHUNK, Digest, finish_digest
 from llmbuild.errors import FetchError, StoreError
 
 
@@ -69,7 +69,7 @@ def copy_stream(
             except OSError as error:
                 raise unwritable(dest, error) from error
             add(len(chunk))
-    return sha256.hexdigest(), size
+    return finish_digest(sha256), size
 
 
 def unwritable(path: Path, error: OSError) -> StoreError:
@@ -82,7 +82,7 @@ def unwritable(path: Path, error: OSError) -> StoreError:
     )
 
 
-def check_digest(found: Digest, promised: Digest | None, what: str, fix: str) -> None:
+def check_digest(found: Digest, promised: str | None, what: str, fix: str) -> None:
     """Raise FetchError when a promised SHA-256 is not the found one."""
     if promised is not None and found != promised:
         raise FetchError(

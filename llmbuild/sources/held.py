@@ -25,13 +25,11 @@ def take(have: Path | None, sha256: Digest | None, dest: Path, add: Callable[[in
         source = (have / sha256[:2] / sha256[2:]).open("rb")
     except OSError:
         return False
+    found: Digest | None = None
     size = 0
-    with source:
-        try:
-            found, size = copy_stream(source, dest, add)
-        except OSError:
-            # A bad disk under the blob: the bytes have to come from elsewhere.
-            found = ""
+    # Where a bad disk is under the blob, the bytes have to come from elsewhere.
+    with source, contextlib.suppress(OSError):
+        found, size = copy_stream(source, dest, add)
     if found == sha256:
         return True
     add(-size)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from llmbuild.canonical import CHUNK
+from llmbuild.canonical import CHUNK, Digest
 from llmbuild.errors import FetchError
 from llmbuild.sources import request
 from llmbuild.sources.copying import free_space, unwritable
@@ -31,7 +31,7 @@ class Promise:
     """What is known of a file beforehand; at least one of the digests is.  `git_sha1` is git's object id of its content."""
 
     size: int | None = None
-    sha256: str | None = None
+    sha256: Digest | None = None
     git_sha1: str | None = None
 
     @property

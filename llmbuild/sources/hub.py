@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmbuild.canonical import Json
+from llmbuild.canonical import Json, parse_digest
 from llmbuild.errors import FetchError, UsageError, did_you_mean
 from llmbuild.jsontext import MOST_BYTES
 from llmbuild.sources.copying import Meter, Progress
@@ -51,10 +51,10 @@ class Pin:
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> Pin:
         """From the lock file, whose reader has checked the types."""
-        files = {
-            name: Promise(entry.get("size"), entry.get("sha256"), entry.get("git-sha1"))
-            for name, entry in value.get("files", {}).items()
-        }
+        files = {}
+        for name, entry in value.get("files", {}).items():
+            sha256 = parse_digest(entry["sha256"]) if "sha256" in entry else None
+            files[name] = Promise(entry.get("size"), sha256, entry.get("git-sha1"))
         return Pin(value["commit"], files)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from llmbuild.canonical import Digest, Json
+from llmbuild.canonical import Digest, Json, known_digest
 from llmbuild.sources.select import GGUF_NAME, output_name
 
 
@@ -74,9 +74,9 @@ def complete(pin: Mapping[str, Any] | None) -> bool:
 def promised_files(pin: Mapping[str, Any] | None) -> dict[str, Digest] | None:
     """The SHA-256 of each file that a fetch puts out, by its name there; None when one of them is not known."""
     files = pin.get("files") if pin else None
-    if not files or any("sha256" not in entry for entry in files.values()):
-        return None
-    return {output_name(name): entry["sha256"] for name, entry in files.items()}
+    known = {output_name(name): known_digest(entry.get("sha256")) for name, entry in (files or {}).items()}
+    promised = {name: digest for name, digest in known.items() if digest is not None}
+    return promised if files and len(promised) == len(known) else None
 
 
 def promised_sizes(pin: Mapping[str, Any]) -> dict[str, int]:
@@ -152,7 +152,8 @@ def first_difference(
 
 def single_file(source: Mapping[str, Any]) -> dict[str, Digest] | None:
     """The one file that a source's identity promises by itself: the GGUF file behind a URL, or in a wheel."""
-    if "sha256" not in source:
+    sha256 = known_digest(source.get("sha256"))
+    if sha256 is None:
         return None
     gguf = source.get("form") == "gguf" or (source["kind"] == "pypi" and source["path"].lower().endswith(".gguf"))
-    return {GGUF_NAME: source["sha256"]} if gguf else None
+    return {GGUF_NAME: sha256} if gguf else None

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llmbuild.canonical import Json
+from llmbuild.canonical import Json, parse_digest
 from llmbuild.errors import FetchError
 from llmbuild.sources.copying import Progress
 from llmbuild.sources.local import StatCache
@@ -177,7 +177,7 @@ def fetch(params: Mapping[str, Any], hints: Mapping[str, Any], out: Path, scratc
         address = url.whole(hints["url"], Path(hints["manifest"]) if "manifest" in hints else None)
         url.fetch(
             address,
-            source["sha256"],
+            parse_digest(source["sha256"]),
             source["form"],
             source_format,
             out,

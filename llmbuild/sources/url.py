@@ -6,6 +6,7 @@ import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
 
+from llmbuild.canonical import Digest
 from llmbuild.errors import FetchError, UsageError
 from llmbuild.sources.archive import TAR_SUFFIXES, ZIP_SUFFIXES, archive_form, unpack
 from llmbuild.sources.copying import Meter, Progress
@@ -68,7 +69,7 @@ def _stands_for(url: str, text: str) -> bool:
 
 def fetch(
     url: str,
-    sha256: str,
+    sha256: Digest,
     form: str,
     source_format: str | None,
     out: Path,

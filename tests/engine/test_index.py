@@ -111,12 +111,12 @@ def test_the_values_are_json(store: Store) -> None:
 def test_history_remembers_and_survives_damage(store: Store) -> None:
     history = store.history("p")
     assert history.last() == {}
-    history.update({"a": "1", "b": "2"})
-    history.update({"a": "3"})
-    assert store.history("p").last() == {"a": "3", "b": "2"}
+    history.update({"a": "1" * 64, "b": "2" * 64})
+    history.update({"a": "3" * 64})
+    assert store.history("p").last() == {"a": "3" * 64, "b": "2" * 64}
     assert store.history("q").last() == {}
     stat = history.path.stat()
-    store.history("p").update({"a": "3"})
+    store.history("p").update({"a": "3" * 64})
     assert history.path.stat() == stat
     for text in (b"", b"[]", b'{"last": 3}', history.path.read_bytes()[:-3]):
         Path(history.path).write_bytes(text)
