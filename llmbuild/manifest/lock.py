@@ -31,15 +31,13 @@ from pathlib import Path
 from typing import Any
 
 from llmbuild.canonical import Json
-from llmbuild.errors import StoreError, UsageError, did_you_mean
-from llmbuild.sources.select import MOST_SIZE, check_relative
+from llmbuild.errors import StoreError, UsageError
+from llmbuild.sources.shape import ShapeError, check_keys, checked_pin, table_at, text_at
 
 LOCK_FILE = "llmbuild.lock"
 VERSION = 1
 
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _FIX = "restore the file from version control, or delete it and run `llmbuild lock`"
 _HEADER = "# Made by llmbuild: commit this file.  `llmbuild lock --upgrade` renews it.\n"
 
@@ -124,7 +122,7 @@ def parse_lock(path: Path, text: str) -> Lock:
         raise UsageError(error.what, where=error.where, why=error.why, fix=_FIX) from error
     try:
         return _checked(file.data)
-    except _WrongError as error:
+    except ShapeError as error:
         raise UsageError(error.what, where=file.where(error.place), why=error.why, fix=_FIX) from error
 
 
@@ -183,30 +181,22 @@ def _inline(entry: Mapping[str, Any]) -> str:
     return "{ " + ", ".join(parts) + " }"
 
 
-class _WrongError(ValueError):
-    """What a lock cannot hold, and the key at which it stands."""
-
-    def __init__(self, what: str, place: tuple[str, ...], why: str | None = None) -> None:
-        super().__init__(f"{'.'.join(place)}: {what}")
-        self.what, self.place, self.why = what, place, why
-
-
 def _checked(content: Mapping[str, Any]) -> Lock:
-    """The lock that a file's content means.  Raises _WrongError."""
+    """The lock that a file's content means.  Raises ShapeError."""
     if content.get("version") != VERSION:
-        raise _WrongError(
+        raise ShapeError(
             f"has version {content.get('version')!r:.40}", ("version",), f"this llmbuild reads version {VERSION}"
         )
-    _check_keys(content, ("version", "sources", "toolchain"), ())
+    check_keys(content, ("version", "sources", "toolchain"), ())
     lock = Lock()
-    for name, value in _table(content.get("sources", {}), ("sources",)).items():
-        place = ("sources", _text(name, ("sources",)))
-        pin = _checked_pin(_table(value, place), place)
+    for name, value in table_at(content.get("sources", {}), ("sources",)).items():
+        place = ("sources", text_at(name, ("sources",)))
+        pin = checked_pin(table_at(value, place), place)
         key = _kept(name)
         lock.changed |= key != name
         lock.sources[key] = pin
-    for name, value in _table(content.get("toolchain", {}), ("toolchain",)).items():
-        lock.toolchain[_text(name, ("toolchain",))] = _text(value, ("toolchain", name))
+    for name, value in table_at(content.get("toolchain", {}), ("toolchain",)).items():
+        lock.toolchain[text_at(name, ("toolchain",))] = text_at(value, ("toolchain", name))
     return lock
 
 
@@ -220,61 +210,4 @@ def _kept(key: str) -> str:
     try:
         return urls.kept(url) + mark + form
     except ValueError as error:
-        raise _WrongError("is not a URL", ("sources", key), str(error)) from error
-
-
-def _checked_pin(pin: Mapping[str, Any], place: tuple[str, ...]) -> Mapping[str, Any]:
-    """A pin whose parts have the right form: a wrong one must not be taken for a promise."""
-    _check_keys(pin, ("commit", "sha256", "files"), place)
-    for part, pattern, digits in (("commit", _COMMIT, 40), ("sha256", _SHA256, 64)):
-        if part in pin and not _matches(pattern, pin[part]):
-            raise _WrongError(f"must be {digits} lower-case hexadecimal digits", (*place, part))
-    if place[-1].startswith("hf:") and "commit" not in pin:
-        raise _WrongError("has no commit", place)
-    if "files" in pin and not _table(pin["files"], (*place, "files")):
-        raise _WrongError("is empty", (*place, "files"))
-    for name, value in pin.get("files", {}).items():
-        here = (*place, "files", _text(name, (*place, "files")))
-        try:
-            check_relative(name)
-        except ValueError as error:
-            raise _WrongError(f"the name {error}", here) from error
-        _check_entry(_table(value, here), here)
-    return pin
-
-
-def _check_entry(entry: Mapping[str, Any], place: tuple[str, ...]) -> None:
-    _check_keys(entry, ("size", "sha256", "git-sha1"), place)
-    size = entry.get("size", 0)
-    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= MOST_SIZE:
-        raise _WrongError("must be a number of bytes", (*place, "size"))
-    right = {"sha256": _SHA256, "git-sha1": _COMMIT}
-    digests = [name for name in right if name in entry]
-    if not digests or any(not _matches(right[name], entry[name]) for name in digests):
-        raise _WrongError("must have a sha256 or a git-sha1 in lower-case hexadecimal digits", place)
-
-
-def _matches(pattern: re.Pattern[str], value: Any) -> bool:
-    return isinstance(value, str) and pattern.fullmatch(value) is not None
-
-
-def _text(value: Any, place: tuple[str, ...]) -> str:
-    if not isinstance(value, str):
-        raise _WrongError("must be a string", place)
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise _WrongError("must be text", place, "it holds bytes that are not UTF-8") from None
-    return value
-
-
-def _table(value: Any, place: tuple[str, ...]) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise _WrongError("must be a table", place)
-    return value
-
-
-def _check_keys(table: Mapping[str, Any], known: tuple[str, ...], place: tuple[str, ...]) -> None:
-    for name in table:
-        if name not in known:
-            raise _WrongError("is not a key of the lock file", (*place, name), did_you_mean(name, known))
+        raise ShapeError("is not a URL", ("sources", key), str(error)) from error

@@ -42,6 +42,11 @@ def parse_source(text: str, revision: str | None = None, sha256: str | None = No
         raise SourceError(
             f"'{sha256}' is not a SHA-256", key="sha256", fix="give 64 lower-case hexadecimal digits (sha256sum FILE)"
         )
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # The command line passes on whatever bytes it gets.
+        raise SourceError("is not UTF-8", fix=f"give {FORMS}") from None
     if not text.strip() or text != text.strip() or "\0" in text:
         raise SourceError("is empty or has white space around it", fix=f"give {FORMS}")
     scheme = found[1].lower() if (found := _SCHEME.match(text)) else ""

@@ -94,7 +94,7 @@ def check_relative(name: str) -> None:
     try:
         longest = max(len(part.encode()) for part in parts)
     except UnicodeEncodeError:
-        raise ValueError("holds what is no text") from None
+        raise ValueError("is not UTF-8") from None
     if longest > MOST_NAME:
         raise ValueError(f"is longer than {MOST_NAME} bytes")
 

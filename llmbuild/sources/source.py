@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from llmbuild.canonical import Json, parse_digest
-from llmbuild.errors import FetchError
+from llmbuild.errors import FetchError, StoreError
 from llmbuild.sources.copying import Progress
 from llmbuild.sources.local import StatCache
 from llmbuild.sources.pins import (
@@ -111,11 +111,11 @@ def _pinned(
     offline: bool,
 ) -> tuple[str, Mapping[str, Json]]:
     """The commit of a hub's revision and the promised files (none when a commit is given and the lock has no more)."""
+    if pin is not None:
+        return pin["commit"], pin.get("files", {})
     from llmbuild.sources import hub
     from llmbuild.sources.hub_answer import is_commit
 
-    if pin is not None:
-        return pin["commit"], pin.get("files", {})
     if offline and is_commit(spec["revision"]):
         return spec["revision"], {}
     if offline:
@@ -132,11 +132,19 @@ def _pinned(
 
 
 def fetch(params: Mapping[str, Any], hints: Mapping[str, Any], out: Path, scratch: Path, progress: Progress) -> None:
-    """Put the files of an observed source into `out`.  Raises FetchError, StoreError or ToolchainError.
+    """Put the files of an observed source into `out`.  Raises FetchError, StoreError, ToolchainError or UsageError.
 
     Files with a known SHA-256 that lie in the directory of blobs `hints["have"]` are not downloaded; what arrives is held
     against `hints["files"]`, the lock file's promises.
     """
+    from llmbuild.sources.shape import ShapeError, check_fetch
+
+    try:
+        check_fetch(params, hints)
+    except ShapeError as error:
+        raise StoreError(
+            "the record of a fetch is damaged", why=str(error), fix="run `llmbuild build`, which records it anew"
+        ) from error
     source = params["source"]
     kind = source["kind"]
     if kind in ("path", "gguf"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -131,3 +132,19 @@ def test_needed_files(names: list[str], source_format: str | None, expected: lis
 def test_several_gguf_files() -> None:
     with pytest.raises(FetchError, match=r"a.gguf, b.gguf"):
         needed_files(["a.gguf", "b.gguf"], None, "here")
+
+
+def test_a_name_that_is_not_utf_8(tmp_path: Path, checkpoint: Path) -> None:
+    (checkpoint / "model.safetensors").unlink()
+    with open(os.fsencode(checkpoint) + b"/y\xff.safetensors", "w"):  # noqa: PTH123
+        pass
+    with pytest.raises(InputError, match="a name that cannot be kept") as caught:
+        fetch_source(SOURCE, tmp_path)
+    assert r"b'y\xff.safetensors' is not UTF-8" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x" * 5000, "x" * 300 + ".gguf"])
+def test_a_path_that_no_file_can_have(tmp_path: Path, name: str) -> None:
+    with pytest.raises(FetchError, match="cannot be read") as caught:
+        fetch_source(Source("gguf" if "." in name else "path", {"path": name}), tmp_path)
+    assert "too long" in str(caught.value)
