@@ -108,10 +108,10 @@ def endpoint() -> str:
     try:
         parts = urllib.parse.urlsplit(chosen)
         right = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-        why = None
+        why = "a token belongs into HF_TOKEN" if "@" in parts.netloc else None
     except ValueError as error:
         right, why = False, str(error)
-    if not right or parts.query or parts.fragment or not chosen.isprintable():
+    if not right or why or parts.query or parts.fragment or not chosen.isprintable():
         raise UsageError(
             f"HF_ENDPOINT is not the address of a hub: '{shown(chosen)}'",
             why=why,

@@ -29,6 +29,8 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_REDIRECTS = 10
 _NETWORK_ERRORS = (OSError, http.client.HTTPException)
 _MOST_DIGITS = 18
+_SHOWN = 200
+"""Letters of a server's own words that a message holds."""
 _MOST_FRAMING = 2 * CHUNK
 """Bytes that a server may send before or between pieces of content: headers, and the sizes of chunks."""
 _DATE = re.compile(r"[A-Z][a-z]{2}, \d{2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}:\d{2} GMT", re.ASCII)
@@ -182,7 +184,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 def refusal(url: str, error: urllib.error.HTTPError) -> Exception:
     """What an HTTP status means: something that may pass, or an error with advice."""
     if error.code in TRANSIENT:
-        return TransientError(f"the server answered {error.code} {error.reason}", retry_after(error))
+        return TransientError(f"the server answered {error.code} {error.reason:.{_SHOWN}}", retry_after(error))
     fix = {
         401: "give credentials that may read it (HF_TOKEN for a hub)",
         403: "ask for access (accept the model's terms on its page), and give a token that has it",
@@ -191,7 +193,7 @@ def refusal(url: str, error: urllib.error.HTTPError) -> Exception:
     return FetchError(
         "cannot be downloaded",
         where=shown(url),
-        why=f"the server answered {error.code} {error.reason}",
+        why=f"the server answered {error.code} {error.reason:.{_SHOWN}}",
         fix=fix.get(error.code),
     )
 
@@ -262,6 +264,8 @@ def _opener(url: str) -> urllib.request.OpenerDirector:
 def _origin(url: str) -> tuple[str, str | None, int | None]:
     try:
         parts = urllib.parse.urlsplit(url)
+        if "@" in parts.netloc:
+            raise ValueError("it holds a password or a name of a user")
         return parts.scheme, parts.hostname, parts.port
     except ValueError as error:
         raise FetchError("is not a URL that can be fetched", where=shown(url), why=str(error)) from error
@@ -278,7 +282,7 @@ def redirected(here: str, location: str | None) -> str:
         raise FetchError("cannot be downloaded", where=shown(here), why=f"it redirects to no URL: {error}") from error
     if schemes[1] not in ("http", "https") or schemes == ("https", "http"):
         raise FetchError(
-            "cannot be downloaded", where=shown(here), why=f"it redirects from {schemes[0]} to {schemes[1]}"
+            "cannot be downloaded", where=shown(here), why=f"it redirects from {schemes[0]} to {schemes[1]:.{_SHOWN}}"
         )
     return there
 
@@ -302,4 +306,4 @@ def reason(error: Exception) -> str:
         return "the server did not answer in time"
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror
-    return str(cause) or type(cause).__name__
+    return str(cause)[:_SHOWN] or type(cause).__name__

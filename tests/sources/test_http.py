@@ -185,3 +185,20 @@ def test_a_partial_file_that_leads_elsewhere_is_not_touched(tmp_path: Path) -> N
     partial(tmp_path).mkdir()
     with raw_server(response(BODY)) as server, pytest.raises(StoreError, match="cannot write"):
         fetched(server.url, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        response(status="404 " + "x" * 60_000),
+        response(status="503 " + "x" * 60_000),
+        b"x" * 60_000 + b"\r\n",
+        response(b"", "Location: " + "x" * 60_000 + ":", status="302 Found"),
+        response(b"", "Location: http://me:hunter2@127.0.0.1:9/", status="302 Found"),
+    ],
+)
+def test_a_message_holds_little_of_what_a_server_says(tmp_path: Path, answer: bytes) -> None:
+    with raw_server(answer) as server, pytest.raises(FetchError) as caught:
+        fetched(server.url, tmp_path)
+    assert len(str(caught.value)) < 600
+    assert "hunter2" not in str(caught.value)

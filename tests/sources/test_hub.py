@@ -308,7 +308,16 @@ def test_no_token_goes_through_a_proxy_to_this_machine(
 
 @pytest.mark.parametrize(
     "endpoint",
-    ["http://[::1", "https://host:port", "https://host:99999999", "hub", "file:///etc", "https://", "https://a/?b"],
+    [
+        "http://[::1",
+        "https://host:port",
+        "https://host:99999999",
+        "hub",
+        "file:///etc",
+        "https://",
+        "https://a/?b",
+        "https://me:hunter2@host",
+    ],
 )
 def test_an_address_of_a_hub_that_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
     monkeypatch.setenv("HF_ENDPOINT", endpoint)
