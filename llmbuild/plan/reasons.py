@@ -13,6 +13,7 @@ from typing import Protocol, TypeAlias
 from llmbuild.canonical import Digest, Json, known_digest
 from llmbuild.engine.action import Action, Input, JsonInput, TreeInput
 from llmbuild.engine.tree import Tree
+from llmbuild.plan.frozen import freeze, same
 from llmbuild.plan.words import spell, words
 
 Change: TypeAlias = tuple[str, Json, Json]
@@ -35,6 +36,9 @@ class ParameterChanged:
     old: Json
     new: Json
 
+    def __post_init__(self) -> None:
+        _freeze_values(self)
+
 
 @dataclass(frozen=True, slots=True)
 class InputChanged:
@@ -48,6 +52,9 @@ class InputChanged:
     old: Json
     new: Json
     field: str = ""
+
+    def __post_init__(self) -> None:
+        _freeze_values(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +97,12 @@ class Cascade:
     """An upstream task has to run first; `root` is the label of the first cause."""
 
     root: str
+
+
+def _freeze_values(reason: ParameterChanged | InputChanged) -> None:
+    # A plan groups tasks by their reasons, so that a list or a table in one has to have a hash.
+    object.__setattr__(reason, "old", freeze(reason.old))
+    object.__setattr__(reason, "new", freeze(reason.new))
 
 
 Reason: TypeAlias = (
@@ -329,7 +342,7 @@ def changes(old: Mapping[str, Json], new: Mapping[str, Json], prefix: str = "") 
     found: list[Change] = []
     for name in sorted(old.keys() | new.keys()):
         before, after = old.get(name, MISSING), new.get(name, MISSING)
-        if before == after and type(before) is type(after):
+        if same(before, after):
             continue
         if isinstance(before, Mapping) and isinstance(after, Mapping):
             found += changes(before, after, f"{prefix}{name}/")
