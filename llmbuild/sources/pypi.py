@@ -27,7 +27,8 @@ from llmbuild.sources.request import netrc_credentials
 from llmbuild.sources.select import needed_files, output_name
 from llmbuild.urls import in_clear_text, shown
 
-_CREDENTIALS = re.compile(r"//[^/@\s]+@")
+_PASSWORD = re.compile(r"//[^/@\s]+@")
+_QUERY = re.compile(r"(https?://[^\s?'\"()<>]+)\?[^\s'\"()<>]*")
 _PLAIN = re.compile(r"http://[^\s'\"]+")
 _MOST_OUTPUT = 1 << 20
 _LOOK_S = 1.0
@@ -123,7 +124,7 @@ def _refuse_clear_text(where: str, place: Path) -> None:
 
 
 def _pip(arguments: list[str], where: str, place: Path, *, hide: bool = True) -> tuple[int, str]:
-    """Run pip in a directory; returns its status and what it printed, without passwords where `hide`.
+    """Run pip in a directory; returns its status and what it printed, with `hide` without what is secret in URLs.
 
     pip believes whatever an index sends for as long as it sends, so that the disk and the clock are watched here.  Raises
     FetchError.
@@ -146,7 +147,7 @@ def _pip(arguments: list[str], where: str, place: Path, *, hide: bool = True) ->
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - _MOST_OUTPUT))
         text = file.read().decode("utf-8", "replace")
-    return process.returncode, _CREDENTIALS.sub("//", text) if hide else text
+    return process.returncode, _QUERY.sub(r"\1", _PASSWORD.sub("//", text)) if hide else text
 
 
 def _wait(process: subprocess.Popen[bytes], scratch: Path, where: str) -> None:

