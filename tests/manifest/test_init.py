@@ -10,6 +10,7 @@ import pytest
 
 from llmbuild.cli.main import main
 from llmbuild.conversation.templates import TEMPLATE_NAMES
+from llmbuild.errors import UsageError
 from llmbuild.manifest.load import load_project
 from llmbuild.manifest.starter import MARKERS, NAMES, propose, render
 from llmbuild.models.presets import presets
@@ -173,3 +174,19 @@ def test_every_preset_has_a_manifest_that_loads(name: str, tmp_path: Path) -> No
     from llmbuild.manifest.load import load
 
     load(tmp_path / "buildfile.toml", render(propose(name, tmp_path), 'a "project"\\'))
+
+
+def test_a_source_that_is_not_utf_8(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is not UTF-8"):
+        propose("hf:org/\udcff", tmp_path)
+
+
+def test_a_url_is_shown_without_its_query(tmp_path: Path) -> None:
+    """Also where it is longer than any path."""
+    url = "https://host/qwen-x.gguf?sig=SECRET" + "0" * 5000
+    with pytest.raises(UsageError, match="needs its sha256") as caught:
+        propose(url, tmp_path)
+    starter = propose(url, tmp_path, sha256="a" * 64)
+    assert starter.source == url
+    assert starter.name == "qwen-x"
+    assert "SECRET" not in str(caught.value) + starter.because

@@ -14,7 +14,9 @@ import pytest
 from llmbuild.errors import FetchError
 from llmbuild.manifest.lock import Lock
 from llmbuild.manifest.resolved import Source
-from tests.helpers.fetching import fetch_source
+from llmbuild.sources import observe
+from llmbuild.urls import kept
+from tests.helpers.fetching import Digests, fetch_source
 from tests.helpers.hub_server import COMMIT, Hub, Repo
 from tests.helpers.raw_server import endless, raw_server, response
 
@@ -173,3 +175,29 @@ def test_a_size_that_the_lock_knows_bounds_what_is_read(tmp_path: Path) -> None:
         lock = Lock({source.spec["url"]: {"sha256": digest, "files": {"model.gguf": {"sha256": digest, "size": 4}}}})
         with pytest.raises(FetchError, match="4 bytes were promised, there are more"):
             fetch_source(source, tmp_path, lock=lock)
+
+
+def with_query(root: Path, url: str, **more: str) -> Source:
+    """A source whose whole URL stands in a manifest in `root`."""
+    (root / "buildfile.toml").write_text(
+        f'[models.m]\nnote = 3\nsource = "{url}"\nadapters = ["x", {{ a = "https://[" }}]\n'
+    )
+    return Source("https", {"url": kept(url), **more})
+
+
+def test_the_query_of_a_url_is_read_from_the_manifest(tmp_path: Path) -> None:
+    sha256 = hashlib.sha256(b"GGUF").hexdigest()
+    manifest = tmp_path / "buildfile.toml"
+    with raw_server(response(b"GGUF")) as server:
+        source = with_query(tmp_path, f"{server.url}/x.gguf?sig=SECRET#part", sha256=sha256)
+        fetched = fetch_source(source, tmp_path, manifest=manifest)
+        assert server.requests[0].startswith("GET /x.gguf?sig=SECRET HTTP")
+    assert fetched.files == {"model.gguf": b"GGUF"}
+    assert "SECRET" not in f"{fetched.params} {fetched.hints}"
+    changed = with_query(tmp_path, f"{server.url}/x.gguf?sig=OTHER", sha256=sha256)
+    assert observe(changed, tmp_path, Digests(), Lock())[0] == fetched.params
+    for number, text in enumerate((None, 'source = "https://h/x.gguf?sig=SECRET"', "not TOML")):
+        if text is not None:
+            manifest.write_text(text)
+        with pytest.raises(FetchError, match="the query of the URL is not known"):
+            fetch_source(source, tmp_path, manifest=None if text is None else manifest, name=str(number))
