@@ -24,8 +24,6 @@ from llmbuild.errors import FetchError
 from llmbuild.sources.copying import copy_stream, free_space
 from llmbuild.sources.select import checkpoint_root, needed_files, output_name
 
-TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
-ZIP_SUFFIXES = (".zip", ".whl")
 MOST_MEMBERS = 100_000
 _MOST_HEADER = 1 << 20
 """Bytes of one extended header of a tar archive, which has to be in memory."""
@@ -51,12 +49,6 @@ _EXTENDED = (
     tarfile.XGLTYPE,
     tarfile.SOLARIS_XHDTYPE,
 )
-
-
-def archive_form(name: str) -> str | None:
-    """ "tar", "zip", or None, by a file's name."""
-    lower = name.lower()
-    return "tar" if lower.endswith(TAR_SUFFIXES) else "zip" if lower.endswith(ZIP_SUFFIXES) else None
 
 
 class Archive:

@@ -69,7 +69,7 @@ def observe(
         if files:
             hints["files"] = files
     elif source.kind == "https":
-        from llmbuild.sources.url import form_of
+        from llmbuild.sources.form import form_of
         from llmbuild.urls import lacks_query
 
         identity = {"sha256": spec["sha256"], "form": form_of(spec["url"])}

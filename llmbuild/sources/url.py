@@ -8,26 +8,13 @@ from pathlib import Path
 
 from llmbuild.canonical import Digest
 from llmbuild.errors import FetchError, UsageError
-from llmbuild.sources.archive import TAR_SUFFIXES, ZIP_SUFFIXES, archive_form, unpack
+from llmbuild.sources.archive import unpack
 from llmbuild.sources.copying import Meter, Progress
 from llmbuild.sources.http import Promise, download
 from llmbuild.sources.request import netrc_credentials
 from llmbuild.sources.select import GGUF_NAME
 from llmbuild.tomlfile import read_toml
 from llmbuild.urls import in_clear_text, kept, lacks_query, shown
-
-
-def form_of(url: str) -> str:
-    """What a URL's path says the file is: "gguf", "tar" or "zip".  Raises FetchError when it is none of them."""
-    path = urllib.parse.urlsplit(url).path
-    form = "gguf" if path.lower().endswith(".gguf") else archive_form(path)
-    if form is None:
-        raise FetchError(
-            "names a file that cannot hold a checkpoint",
-            where=shown(url),
-            fix="name a .gguf file or an archive (" + ", ".join((*TAR_SUFFIXES, *ZIP_SUFFIXES)) + ")",
-        )
-    return form
 
 
 def whole(url: str, manifest: Path | None) -> str:
