@@ -14,6 +14,7 @@ import urllib.error
 import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -83,13 +84,13 @@ def fetch(repo: str, pin: Pin, out: Path, partial: Path, progress: Progress, *, 
     """Put the files of a pinned revision into `out`: taken from the blobs in `have`, or downloaded."""
     total = sum(promise.size or 0 for promise in pin.files.values())
     meter = Meter(progress, total)
-    credentials = _credentials()
+    hub, credentials = endpoint(), _credentials()
     for name, promise in pin.files.items():
         dest = out / output_name(name)
         if take(have, promise.sha256, dest, meter.add):
             continue
         download(
-            f"{endpoint()}/{urllib.parse.quote(repo)}/resolve/{pin.commit}/{urllib.parse.quote(name)}",
+            f"{hub}/{urllib.parse.quote(repo)}/resolve/{pin.commit}/{urllib.parse.quote(name)}",
             dest,
             promise,
             partial=partial,
@@ -102,9 +103,7 @@ def endpoint() -> str:
     """The hub's address without a slash at the end.  Raises UsageError when HF_ENDPOINT is none."""
     chosen = os.environ.get("HF_ENDPOINT")
     if not chosen:
-        from huggingface_hub import constants
-
-        return str(constants.ENDPOINT).rstrip("/")
+        return str(_client("constants").ENDPOINT).rstrip("/")
     try:
         parts = urllib.parse.urlsplit(chosen)
         right = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
@@ -120,11 +119,29 @@ def endpoint() -> str:
     return chosen.rstrip("/")
 
 
+def _client(module: str) -> Any:
+    """A module of the hub's client.  Raises UsageError when it cannot be imported: it reads the environment then."""
+    try:
+        return import_module(f"huggingface_hub.{module}")
+    except ValueError as error:
+        raise UsageError(
+            "the client of the hub cannot be used",
+            why=str(error)[:300],
+            fix="check the variables HF_… of the environment (HF_HUB_DOWNLOAD_TIMEOUT and others hold numbers)",
+        ) from error
+
+
 def _credentials() -> Mapping[str, str]:
     """The header with the user's token, if there is one.  Raises UsageError when no header can hold it."""
-    from huggingface_hub import get_token
-
-    token: str | None = get_token()
+    auth = _client("utils")
+    try:
+        token: str | None = auth.get_token()
+    except Exception as error:  # Where the user has logged in, the client may ask the network, with errors of its own.
+        raise FetchError(
+            "the token for the hub cannot be had",
+            why=f"{type(error).__name__}: {error}"[:300],
+            fix="set HF_TOKEN, or log in again with `hf auth login`",
+        ) from error
     if not token:
         return {}
     if not _TOKEN.fullmatch(token):
@@ -153,17 +170,14 @@ def _promise(name: str, promise: Promise | None, where: str) -> Promise:
 
 def _ask(repo: str, revision: str, where: str) -> Revision:
     """The hub's record of a revision, with sizes and digests of its files."""
-    from huggingface_hub import constants
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
-
+    hub = endpoint()
     try:
-        validate_repo_id(repo)
-    except HFValidationError as error:
+        _client("utils").validate_repo_id(repo)
+    except ValueError as error:
         raise FetchError("is not a model of a hub", where=where, why=str(error)) from error
-    if constants.HF_HUB_OFFLINE:
+    if _client("constants").HF_HUB_OFFLINE:
         raise FetchError("the hub may not be asked", where=where, why="HF_HUB_OFFLINE is set")
-    hub, credentials = endpoint(), _credentials()
+    credentials = _credentials()
     url = f"{hub}/api/models/{repo}/revision/{urllib.parse.quote(revision, safe='')}?blobs=true"
 
     def attempt() -> bytes:

@@ -17,6 +17,7 @@ from llmbuild.manifest.lock import read_lock
 from tests.helpers.checkpoints import cached_checkpoint
 from tests.helpers.cli import ProjectDir, Result, read_events
 from tests.helpers.hub_server import COMMIT, Hub, Repo, running_hub
+from tests.helpers.raw_server import raw_server, response
 from tests.sources.test_pypi import make_wheel
 
 ROOT = Path(__file__).parent.parent.parent
@@ -419,3 +420,22 @@ def test_what_another_process_locked_meanwhile_stays(tmp_path: Path) -> None:
     (tmp_path / "llmbuild.lock").write_text("version = 7\n")
     with pytest.raises(UsageError, match="has version 7"):
         locking.load_lock(tmp_path, Toolchain(store.stat_cache))
+
+
+def test_what_a_hub_says_wrongly_is_neither_a_bug_nor_pinned(place: Place) -> None:
+    sizes = b'{"sha": "%s", "siblings": [{"rfilename": "config.json", "size": -1, "blobId": "%s"}]}' % (
+        b"a" * 40,
+        b"b" * 40,
+    )
+    for answer, said in ((sizes, "siblings[0].size is not a number of bytes"), (b"[" * 100_000, "nested too deeply")):
+        with raw_server(response(answer)) as server:
+            result = place.llmbuild("plan", HF_ENDPOINT=server.url)
+        assert (result.code, said in result.err.replace("\n        ", " ")) == (4, True), result.text
+        assert not place.lock.exists()
+    for env, code in (
+        ({"HF_ENDPOINT": "http://[::1"}, 2),
+        ({"HF_HUB_DOWNLOAD_TIMEOUT": "soon"}, 2),
+        ({"HF_ENDPOINT": "http://mirror.invalid", "HF_TOKEN": "hf_x"}, 4),
+    ):
+        result = place.llmbuild("plan", **env)
+        assert (result.code, "HF_" in result.err) == (code, True), result.text

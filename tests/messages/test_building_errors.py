@@ -176,7 +176,7 @@ def hub(status: int = 200, answer: bytes = b"", offline: bool = False) -> Case:
         with serving(partial(Answering, status, answer)) as address:
             patch.setenv("HF_ENDPOINT", address)
             patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", offline)
-            patch.setattr("huggingface_hub.get_token", lambda: None)
+            patch.setattr("huggingface_hub.utils.get_token", lambda: None)
             resolve("org/tiny", "main", None, None)
 
     return provoke

@@ -374,3 +374,39 @@ def test_a_needed_file_whose_name_no_file_can_have(repo: Repo, tmp_path: Path, n
     del repo.files["model.safetensors"]
     repo.files[name] = b""
     assert "a file's name is" in error_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("size", -1), ("size", "651"), ("size", 1 << 70), ("blobId", "x"), ("lfs", {"sha256": "../x", "size": 2})],
+)
+def test_a_wrong_field_is_not_pinned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, field: str, value: object
+) -> None:
+    sibling = {"rfilename": "config.json", "size": 2, "blobId": "b" * 40, field: value}
+    answer = json.dumps({"sha": COMMIT, "siblings": [sibling]}).encode()
+    lock = Lock()
+    with raw_server(response(answer)) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        with pytest.raises(FetchError, match=rf"siblings\[0\]\.{field}"):
+            fetch_source(SOURCE, tmp_path, lock=lock)
+    assert not lock.changed and not lock.sources
+
+
+def test_a_client_that_does_not_like_the_environment(
+    the_hub: Hub, repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: str) -> None:
+        raise ValueError("invalid literal for int()")
+
+    monkeypatch.setattr(hub, "import_module", refuse)
+    with pytest.raises(UsageError, match="the client of the hub cannot be used"):
+        fetch_source(SOURCE, tmp_path)
+
+
+def test_a_login_that_has_ended(the_hub: Hub, repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refresh() -> str:
+        raise RuntimeError("the login has ended")
+
+    monkeypatch.setattr("huggingface_hub.utils.get_token", refresh)
+    assert "RuntimeError: the login has ended" in error_of(tmp_path)
