@@ -9,9 +9,12 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from llmbuild.cli import locking
 from llmbuild.errors import UsageError
 from llmbuild.manifest.lock import read_lock
 from tests.helpers.checkpoints import cached_checkpoint
@@ -439,3 +442,16 @@ def test_what_a_hub_says_wrongly_is_neither_a_bug_nor_pinned(place: Place) -> No
     ):
         result = place.llmbuild("plan", **env)
         assert (result.code, "HF_" in result.err) == (code, True), result.text
+
+
+@pytest.mark.parametrize(
+    "sources",
+    [5, [], {"hf:a/b@main": {}}, {"path:x": {"files": {"../x": {"sha256": "a" * 64}}}}, {"path:x": {"files": 5}}],
+)
+def test_a_memo_of_the_lock_that_is_wrong_is_not_believed(tmp_path: Path, sources: object) -> None:
+    (tmp_path / "llmbuild.lock").write_text("version = 1\n")
+    toolchain: Any = SimpleNamespace(source_files=lambda _: {})
+    assert locking.load_lock(tmp_path, toolchain).sources == {}
+    memo = tmp_path / ".llmbuild" / "lock-file.json"
+    memo.write_text(json.dumps({**json.loads(memo.read_text()), "sources": sources}))
+    assert locking.load_lock(tmp_path, toolchain).sources == {}

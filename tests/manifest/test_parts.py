@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from llmbuild.manifest.lock import Lock
 from llmbuild.manifest.opt import FLAGS, LEVELS, make_opt, parse_opt, resolve_opt
 from llmbuild.manifest.resolved import Source
 from llmbuild.manifest.sizes import Layer, check_sizes, parse_overrides
 from llmbuild.manifest.source import SourceError, parse_source
+from llmbuild.sources import lock_key
 from llmbuild.tomlfile import KeyPath
 
 SHA = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -151,3 +155,28 @@ def test_sizes_are_compared_as_they_take_effect() -> None:
     assert _complaints({"tensor-parallel-shards": 2}) == []
     assert len(_complaints({"tensor-parallel-shards": 2}, device="llvm")) == 1
     assert _complaints({"tensor-parallel-shards": 2}, {"tensor-parallel-shards": 1}, device="llvm") == []
+
+
+odd = st.text(st.one_of(st.sampled_from("/?#@:[]%.\\ \n\0a1²é"), st.characters()), max_size=20)
+beginnings = st.sampled_from(
+    ["", "hf:", "hf:a/b@", "hf:a/b/", "pypi:a==1/", "https://", "https://[", "https://h/", "https://h:"]
+)
+
+
+@given(st.tuples(beginnings, odd).map("".join), st.none() | st.text(max_size=3), st.sampled_from([None, "a" * 64]))
+def test_any_text_is_a_source_that_a_lock_can_name_or_an_error(
+    text: str, revision: str | None, sha256: str | None
+) -> None:
+    try:
+        source = parse_source(text, revision, sha256)
+    except SourceError as error:
+        assert error.what
+    else:
+        Lock.from_json({lock_key(source): {"commit": "a" * 40}}, {})
+
+
+@pytest.mark.parametrize("text", ["https://[h/x.gguf?sig=SECRET", "http://h/x.gguf?sig=SECRET", "https://?sig=SECRET"])
+def test_an_error_of_a_url_does_not_show_its_query(text: str) -> None:
+    with pytest.raises(SourceError) as caught:
+        parse_source(text)
+    assert "SECRET" not in caught.value.what
