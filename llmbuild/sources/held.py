@@ -7,8 +7,12 @@ way, and what is not the asked bytes counts as not there.
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
+import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import IO
 
 from llmbuild.canonical import Digest
 from llmbuild.sources.copying import Meter, Progress, copy_stream
@@ -22,7 +26,7 @@ def take(have: Path | None, sha256: Digest | None, dest: Path, add: Callable[[in
     if have is None or sha256 is None:
         return False
     try:
-        source = (have / sha256[:2] / sha256[2:]).open("rb")
+        source = _open_file(have / sha256[:2] / sha256[2:])
     except OSError:
         return False
     found: Digest | None = None
@@ -36,6 +40,16 @@ def take(have: Path | None, sha256: Digest | None, dest: Path, add: Callable[[in
     with contextlib.suppress(OSError):
         dest.unlink(missing_ok=True)
     return False
+
+
+def _open_file(path: Path) -> IO[bytes]:
+    """A plain file, open; whatever else may lie in a store that others write to (a pipe, a way to a device) has no end."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    file = os.fdopen(descriptor, "rb")
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return file
+    file.close()
+    raise FileNotFoundError(errno.ENOENT, "no such file", str(path))
 
 
 def take_all(have: Path | None, wanted: Mapping[str, Digest], out: Path, progress: Progress) -> bool:

@@ -56,6 +56,8 @@ def download(
     network fails for good, or when the bytes are not the promised ones; StoreError when the disk does.
     """
     with _partial_file(partial / f"{promise.name}.part") as file:
+        if promise.size is not None and os.fstat(file.fileno()).st_size > promise.size:
+            file.truncate(0)  # What cannot be right need not be hashed.
         arrived = _Arrived(file, add)
         resumed = arrived.size > 0
         problem = _attempt_all(url, arrived, promise, credentials or {})

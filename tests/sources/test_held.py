@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
 
+from llmbuild.canonical import digest_bytes
 from llmbuild.errors import FetchError
 from llmbuild.manifest.lock import Lock
 from llmbuild.manifest.resolved import Source
 from llmbuild.sources import lock_key, pypi
+from llmbuild.sources.held import take
 from llmbuild.sources.pins import fetched_pin
 from tests.helpers.fetching import Fetched, fetch_source
 from tests.helpers.hub_server import COMMIT, Hub, Repo
@@ -139,3 +142,20 @@ def test_a_locked_digest_that_the_hub_does_not_bring(the_hub: Hub, repo: Repo, t
     assert caught.value.exit_code == 4
     assert all(hashlib.sha256(letter * 5000).hexdigest() in str(caught.value) for letter in (b"w", b"v"))
     assert COMMIT in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "directory"])
+def test_what_is_no_file_is_not_here(tmp_path: Path, kind: str) -> None:
+    """A pipe would be waited for, a link may lead to a device without end."""
+    have = blobs(tmp_path, b"content")
+    digest = digest_bytes(b"content")
+    path = have / digest[:2] / digest[2:]
+    path.rename(tmp_path / "moved")
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "link":
+        path.symlink_to(tmp_path / "moved")
+    else:
+        path.mkdir()
+    assert not take(have, digest, tmp_path / "dest", lambda _: None)
+    assert not (tmp_path / "dest").exists()

@@ -202,3 +202,11 @@ def test_a_message_holds_little_of_what_a_server_says(tmp_path: Path, answer: by
         fetched(server.url, tmp_path)
     assert len(str(caught.value)) < 600
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_partial_file_larger_than_the_promise_is_not_even_read(tmp_path: Path) -> None:
+    with partial(tmp_path, b"").open("wb") as file:
+        file.truncate(1 << 40)
+    with raw_server(response(BODY)) as server:
+        assert fetched(server.url, tmp_path, SIZED) == BODY
+        assert server.headers("Range") == [None]
