@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
+from llmbuild.printable import printable
+
 MOST_LETTERS, MOST_WORDS = 200, 2000
 """How long the words are that `did_you_mean` compares, and how many."""
 
@@ -48,7 +50,7 @@ class LlmbuildError(Exception):
     """An expected failure with one clear message.
 
     `what` is a sentence without a final dot, `why` a reason or None, `fix` what the user can do or None.  All are text that
-    any file can hold: bytes of a file's name that are not UTF-8 stand in them as Python writes them, `\\udcff`.
+    any file can hold and any terminal can show: control characters and bytes that are not UTF-8 stand in them as escapes.
     """
 
     exit_code = ExitCode.FAILED
@@ -56,10 +58,10 @@ class LlmbuildError(Exception):
     def __init__(
         self, what: str, *, where: Where | str | None = None, why: str | None = None, fix: str | None = None
     ) -> None:
-        self.what = _encodable(what)
-        self.where = _encodable(str(where)) if where is not None else None
-        self.why = _encodable(why) if why is not None else None
-        self.fix = _encodable(fix) if fix is not None else None
+        self.what = printable(what)
+        self.where = printable(str(where)) if where is not None else None
+        self.why = printable(why) if why is not None else None
+        self.fix = printable(fix) if fix is not None else None
         super().__init__(self.what)
 
     def __str__(self) -> str:
@@ -139,7 +141,3 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     if not near:
         return None
     return "did you mean " + " or ".join(f"'{name}'" for name in near) + "?"
-
-
-def _encodable(text: str) -> str:
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -33,8 +33,10 @@ LAYERS = [
     "targets",
     "tomlfile",
     "programs",
+    "home",
     "errors",
     "jsontext",
+    "printable",
     "urls",
     "canonical",
 ]

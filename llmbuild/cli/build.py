@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmbuild.cli.common import STATE_DIR, add_selection
+from llmbuild.engine.settings import MOST_JOBS
 from llmbuild.errors import ExitCode, StoreError, UsageError
 
 if TYPE_CHECKING:
@@ -64,8 +65,8 @@ def run(args: argparse.Namespace) -> int:
     """Build; the exit code is that of the first failed task in plan order."""
     from llmbuild.cli.plan import open_session, print_plan
 
-    if args.jobs is not None and args.jobs < 1:
-        raise UsageError(f"--jobs must be 1 or more, not {args.jobs}")
+    if args.jobs is not None and not 1 <= args.jobs <= MOST_JOBS:
+        raise UsageError(f"--jobs must be 1 to {MOST_JOBS}, not {args.jobs}")
     memory = _memory(args.memory)
     session = open_session(args)
     if args.offline and not args.keep_going:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmbuild.cli.common import MANIFEST, STATE_DIR, add_file
+from llmbuild.cli.common import MANIFEST, STATE_DIR, add_file, print_json
 from llmbuild.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -206,7 +206,10 @@ class _Everything:
 
 
 def _print(args: argparse.Namespace, value: dict[str, Json], text: str) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False) if args.json else text)
+    if args.json:
+        print_json(value)
+    else:
+        print(text)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from llmbuild.cli.built import add_selection, select_built
 from llmbuild.errors import ExitCode, UsageError
+from llmbuild.printable import printable
 
 if TYPE_CHECKING:
     from llmbuild.runtime.chat import Chat
@@ -110,7 +111,8 @@ def _converse(start: Callable[[], Chat], sampling: Sampling, args: argparse.Name
 
 def _answer(chat: Chat, text: str, sampling: Sampling, args: argparse.Namespace) -> None:
     for piece in chat.say(text, sampling, seed=args.seed, max_tokens=args.max_tokens):
-        print(piece, end="", flush=True)
+        # A model may have learnt sequences that steer a terminal.
+        print(printable(piece), end="", flush=True)
     print()
 
 

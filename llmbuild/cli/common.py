@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
+import os
 from pathlib import Path
 
+from llmbuild.canonical import Json
+from llmbuild.cli.edges import require_text_path
 from llmbuild.errors import UsageError
+from llmbuild.printable import printable_json
 
 MANIFEST = "buildfile.toml"
 STATE_DIR = ".llmbuild"
@@ -19,21 +24,36 @@ def find_manifest(file: Path | str | None) -> Path:
     """
     if file is not None:
         path = Path(file)
-        if path.is_dir():
+        # A Path raises where a name is too long.
+        if os.path.isdir(path):  # noqa: PTH112
             path = path / MANIFEST
-        if not path.is_file():
+        if not os.path.isfile(path):  # noqa: PTH113
             raise UsageError(f"there is no manifest {path}", fix="`llmbuild init` writes a starter manifest")
+        require_text_path(path.absolute(), "the project's directory")
         return path
-    if Path(MANIFEST).is_file():
-        return Path(MANIFEST)
-    here = Path.cwd()
-    for directory in here.parents:
+    here = _here()
+    for directory in (here, *here.parents):
         if (directory / MANIFEST).is_file():
-            return directory / MANIFEST
+            require_text_path(directory, "the project's directory")
+            return Path(MANIFEST) if directory == here else directory / MANIFEST
     raise UsageError(
         f"there is no {MANIFEST} in {here} or above it",
         fix="`llmbuild init` writes a starter manifest; `--file` names another one",
     )
+
+
+def _here() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError as error:
+        raise UsageError(
+            "the current directory is gone", fix="change to one that is there, or name the manifest with --file"
+        ) from error
+
+
+def print_json(value: Json, *, indent: int | None = 2) -> None:
+    """Print a value for machines; nothing in it steers the terminal of a person who looks at it."""
+    print(printable_json(json.dumps(value, indent=indent, ensure_ascii=False)))
 
 
 def add_selection(parser: argparse.ArgumentParser) -> None:
@@ -61,20 +81,28 @@ def add_file(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--offline", action="store_true", help="do not use the network")
 
 
-def write_crash_log(error: BaseException) -> Path:
-    """Write the traceback of a bug to the project's logs (or the temporary directory) and return the file."""
-    import os
+def write_crash_log(error: BaseException) -> str | None:
+    """Write the traceback of a bug to a new file in the project's logs, else in the temporary directory; returns its path.
+
+    Where neither can be written, the traceback goes to standard error and there is no path.
+    """
+    import contextlib
+    import sys
     import tempfile
     import traceback
 
-    state = Path(STATE_DIR)
-    directory = state / "logs" if state.is_dir() else Path(tempfile.gettempdir())
-    path = directory / f"llmbuild-crash-{os.getpid()}.log"
     text = "".join(traceback.format_exception(error))
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError:
-        path = Path(tempfile.gettempdir()) / path.name
-        path.write_text(text, encoding="utf-8")
-    return path
+    state = Path(STATE_DIR)
+    logs = state / "logs"
+    own = state.is_dir() and not state.is_symlink() and not logs.is_symlink()
+    for directory in (logs, None) if own else (None,):
+        # A name that nobody can know before, and a file that was not there: a link in its place is not followed.
+        with contextlib.suppress(OSError):
+            if directory is not None:
+                directory.mkdir(exist_ok=True)
+            number, path = tempfile.mkstemp(prefix="llmbuild-crash-", suffix=".log", dir=directory)
+            with os.fdopen(number, "w", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(text)
+            return path if directory is None else os.path.relpath(path)
+    sys.stderr.write(text)
+    return None

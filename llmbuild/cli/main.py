@@ -42,7 +42,11 @@ USAGE = "llmbuild [--help] [--version] COMMAND ..."
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code (docs/exit-codes.md); never raises."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    from llmbuild.cli import edges
+
+    edges.open_streams()
     try:
+        edges.require_text(arguments)
         code = _dispatch(arguments)
         sys.stdout.flush()
         return code
@@ -50,8 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader of our output has left (`llmbuild plan | head`).  Python would complain once more at its exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of our output has left (`llmbuild plan | head`).
+        edges.give_up_stdout()
         return 1
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 2
@@ -143,20 +147,25 @@ def _parser(name: str, module: ModuleType) -> argparse.ArgumentParser:
 
 def _report(error: Exception) -> int:
     """Print an error and return its exit code.  What is not an LlmbuildError is a bug: its traceback goes to a log."""
-    from llmbuild.errors import ExitCode, LlmbuildError
+    from llmbuild.cli import edges
+    from llmbuild.errors import ExitCode
     from llmbuild.report.errors import render_error, render_internal_error
 
-    sys.stdout.flush()
-    if isinstance(error, LlmbuildError):
-        print(render_error(error), file=sys.stderr)
-        return int(error.exit_code)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        edges.give_up_stdout()
+    known = edges.expected(error)
+    if known is not None:
+        print(render_error(known), file=sys.stderr)
+        return int(known.exit_code)
     from llmbuild.cli.common import write_crash_log
 
     if os.environ.get("LLMBUILD_DEBUG") == "1":
         import traceback
 
         traceback.print_exception(error)
-    print(render_internal_error(error, str(write_crash_log(error))), file=sys.stderr)
+    print(render_internal_error(error, write_crash_log(error)), file=sys.stderr)
     return int(ExitCode.INTERNAL)
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from llmbuild.cli.common import add_selection, find_manifest
+from llmbuild.cli.common import add_selection, find_manifest, print_json
 from llmbuild.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -130,7 +129,7 @@ def print_plan(session: Session, plan: Plan, form: str) -> None:
         case "json":
             from llmbuild.report.plan_json import plan_json
 
-            print(json.dumps(plan_json(plan, session.estimate(plan)), indent=2, ensure_ascii=False))
+            print_json(plan_json(plan, session.estimate(plan)))
         case "markdown":
             from llmbuild.report.plan_ci import plan_markdown
 
@@ -139,7 +138,7 @@ def print_plan(session: Session, plan: Plan, form: str) -> None:
             from llmbuild.report.plan_ci import github_matrix
 
             # One line, as `>> "$GITHUB_OUTPUT"` wants it.
-            print(json.dumps(github_matrix(plan), ensure_ascii=False))
+            print_json(github_matrix(plan), indent=None)
         case _:
             from llmbuild.report.plan_json import plan_dot, plan_mermaid
 

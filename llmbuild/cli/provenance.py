@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmbuild.cli.common import print_json
 from llmbuild.errors import ExitCode, LlmbuildError, MultiError, UsageError, VerifyError
 
 if TYPE_CHECKING:
-    from llmbuild.canonical import Digest
+    from llmbuild.canonical import Digest, Json
     from llmbuild.engine.install import Installation
     from llmbuild.engine.outcome import BuildResult
     from llmbuild.engine.store import Store
@@ -25,15 +25,15 @@ ALL = "all"
 def verify_provenance(args: argparse.Namespace) -> int:
     """Check the named results, or all of the manifest; raises what is wrong after all were looked at."""
     from llmbuild.engine.store import Store
-    from llmbuild.report.provenance import check
+    from llmbuild.report.provenance_check import check
 
     errors: list[LlmbuildError] = []
     everything = args.provenance in ([], [ALL])
-    paths = _all(args, errors) if everything else [_statement_of(Path(name)) for name in args.provenance]
+    paths = _all(args, errors) if everything else [_named(Path(name)) for name in args.provenance]
     store = Store(args.cache_dir)
-    for path in paths:
+    for path, asked in paths:
         try:
-            checked = check(path, lambda action: _recorded(store, action))
+            checked = check(path, lambda action: _recorded(store, action), asked)
         except MultiError as error:
             errors += error.errors
             continue
@@ -41,7 +41,7 @@ def verify_provenance(args: argparse.Namespace) -> int:
             errors.append(error)
             continue
         if args.json:
-            record = {
+            record: dict[str, Json] = {
                 "artifact": str(checked.artifact),
                 "statement": str(path),
                 "files": checked.files,
@@ -49,7 +49,7 @@ def verify_provenance(args: argparse.Namespace) -> int:
                 "steps": checked.steps,
                 "known": checked.known,
             }
-            print(json.dumps(record))
+            print_json(record, indent=None)
         else:
             print(f"ok {checked.artifact}")
             print(f"   {checked.files} files as in {path}")
@@ -63,8 +63,8 @@ def verify_provenance(args: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
-def _all(args: argparse.Namespace, errors: list[LlmbuildError]) -> list[Path]:
-    """The statements of everything that the manifest builds and that is there; without one is an error."""
+def _all(args: argparse.Namespace, errors: list[LlmbuildError]) -> list[tuple[Path, Path]]:
+    """The statements of everything that the manifest builds and that is there, each with that; without one is an error."""
     from llmbuild.cli.common import find_manifest
     from llmbuild.manifest.load import load_project
     from llmbuild.report.provenance import statement_path
@@ -76,7 +76,7 @@ def _all(args: argparse.Namespace, errors: list[LlmbuildError]) -> list[Path]:
     for artifact in artifacts:
         statement = manifest.parent / statement_path(project.output, artifact)
         if statement.is_file():
-            paths.append(statement)
+            paths.append((statement, manifest.parent / artifact))
         elif (Path(project.root) / artifact).exists():
             errors.append(
                 VerifyError(
@@ -90,16 +90,16 @@ def _all(args: argparse.Namespace, errors: list[LlmbuildError]) -> list[Path]:
     return paths
 
 
-def _statement_of(path: Path) -> Path:
-    """The statement that is named, or that of the named library or model directory."""
+def _named(path: Path) -> tuple[Path, Path | None]:
+    """The statement that is named; or the named library or model directory with its statement."""
     from llmbuild.report.provenance import DIRECTORY, SUFFIX
 
     if path.name.endswith(SUFFIX):
-        return path
+        return path, None
     for above in list(path.absolute().parents)[:2]:
         statement = above / DIRECTORY / f"{path.name}{SUFFIX}"
         if statement.is_file():
-            return statement
+            return statement, path
     raise UsageError(
         "there is no statement of where this came from",
         where=str(path),

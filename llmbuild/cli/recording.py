@@ -15,6 +15,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 from llmbuild.cli.common import STATE_DIR
 from llmbuild.errors import StoreError
+from llmbuild.jsontext import parse_json
+from llmbuild.report.event_fields import checked_event
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,7 +69,12 @@ class Recording:
             with contextlib.suppress(OSError):
                 path.unlink()
         if self._stream is not None:
-            self._stream.close()
+            try:
+                self._stream.close()
+            except OSError as error:
+                # What is under way already says more than that its events are lost.
+                if _error is None:
+                    raise _unwritable(self._also, error) from error
 
     def write(self, event: Event) -> None:
         """Take an event; it is on its way to the disk when this returns, unless nothing has to run so far."""
@@ -129,12 +136,13 @@ def read_events(path: Path) -> list[dict[str, Any]]:
     events: list[dict[str, Any]] = []
     for number, line in enumerate(lines, 1):
         try:
-            value = json.loads(line)
+            value = parse_json(line.encode())
         except ValueError as error:
             if number == len(lines):
                 break
             raise StoreError("is not a file of events", where=f"{path}:{number}", why=str(error)) from error
-        if not isinstance(value, dict) or "type" not in value:
-            raise StoreError("is not a file of events", where=f"{path}:{number}", why="the line has no event")
-        events.append(value)
+        try:
+            events.append(checked_event(value))
+        except ValueError as error:
+            raise StoreError("is not a file of events", where=f"{path}:{number}", why=str(error)) from error
     return events

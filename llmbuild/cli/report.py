@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
-from llmbuild.cli.common import find_manifest
+from llmbuild.cli.common import find_manifest, print_json
 from llmbuild.errors import ExitCode, StoreError, UsageError
 
 HELP = "tell what the last build did: causes, critical path, cache, slowest tasks, memory"
@@ -45,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
             why = error.strerror or str(error)
             raise StoreError("the report cannot be written", where=str(args.html), why=why) from error
     if args.json:
-        print(json.dumps(report.to_json(), indent=2, ensure_ascii=False))
+        print_json(report.to_json())
     elif args.markdown:
         from llmbuild.report.build_markdown import build_markdown
 

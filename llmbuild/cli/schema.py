@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
 
+from llmbuild.cli.common import print_json
 from llmbuild.errors import ExitCode
 
 HELP = "print the JSON schema of the manifest"
@@ -19,5 +19,5 @@ def run(args: argparse.Namespace) -> int:
     from llmbuild.manifest.schema import json_schema
 
     del args
-    print(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+    print_json(json_schema())
     return ExitCode.OK

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmbuild.canonical import Digest, Json, digest_file
+from llmbuild.cli.common import print_json
 from llmbuild.cli.machine import Machine
 from llmbuild.cli.toolchain import Toolchain
 from llmbuild.errors import ExitCode, LlmbuildError, ToolchainError
@@ -29,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     machine = Machine(Toolchain(_Unremembered()))
     found = [examine(load_target(name, user), machine) for name in args.names or target_names(user)]
     if args.json:
-        print(json.dumps([item.to_json() for item in found], indent=2, ensure_ascii=False))
+        print_json([item.to_json() for item in found])
     elif args.names:
         print("\n\n".join(item.in_full() for item in found))
     else:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
+from llmbuild.canonical import Json
 from llmbuild.cli.built import add_selection, select_built
+from llmbuild.cli.common import print_json
 from llmbuild.errors import ExitCode
 
 HELP = "load built libraries with their weights and run them"
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     for built in select_built(args):
         result = verify(built.library, built.weights)
         if args.json:
-            record = {
+            record: dict[str, Json] = {
                 "library": str(built.library),
                 "weights": str(built.weights),
                 "parameters": result.parameters,
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
                 "decode_steps": result.decode_steps,
                 "distance": result.distance,
             }
-            print(json.dumps(record))
+            print_json(record, indent=None)
             continue
         print(f"ok {built.label}")
         print(f"   {result.parameters} parameters agree with {_shown(built.library)}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from llmbuild.cli.common import add_file
+from llmbuild.cli.common import add_file, print_json
 from llmbuild.errors import ExitCode
 
 HELP = "explain one task: what changed, with old and new values"
@@ -30,11 +30,9 @@ def run(args: argparse.Namespace) -> int:
     plan = make_plan(session.whole.name, closure(session.tasks, [task.label]), session.knowledge)
     verdict = next(each for each in plan.verdicts if each.task.label == task.label)
     if args.json:
-        import json
-
         from llmbuild.report.plan_json import verdict_json
 
-        print(json.dumps(verdict_json(verdict), indent=2, ensure_ascii=False))
+        print_json(verdict_json(verdict))
     else:
         from llmbuild.report.plan_text import why_text
         from llmbuild.report.style import style_for

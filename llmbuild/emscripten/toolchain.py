@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from llmbuild.errors import ToolchainError
+from llmbuild.home import user_directory
 from llmbuild.programs.run import Tool, ask_tool, run_tool
 
 NAME = "emcc"
@@ -83,5 +84,5 @@ def _cache(emcc: Tool) -> Mapping[str, str]:
     )
     if frozen == "True" or not place or _writable(Path(place)):
         return {}
-    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    home = user_directory("XDG_CACHE_HOME", "~/.cache", os.environ)
     return {"EM_CACHE": str(Path(home) / "llmbuild-emscripten")}

@@ -16,6 +16,10 @@ from pathlib import Path
 
 from llmbuild.engine.limits import parse_size
 from llmbuild.errors import LlmbuildError, MultiError, UsageError, did_you_mean
+from llmbuild.home import at_home, user_directory
+
+MOST_JOBS = 1024
+"""Each task at a time is a process and a thread that waits for it."""
 
 KEYS = ("cache-dir", "max-size", "jobs")
 
@@ -32,10 +36,7 @@ class Settings:
 def settings_path(environ: Mapping[str, str] | None = None) -> Path:
     """$XDG_CONFIG_HOME/llmbuild/config.toml, else ~/.config/llmbuild/config.toml."""
     environ = os.environ if environ is None else environ
-    base = environ.get("XDG_CONFIG_HOME")
-    # The XDG specification says that relative paths in its variables are to be ignored.
-    config = Path(base) if base and Path(base).is_absolute() else Path("~/.config").expanduser()
-    return config / "llmbuild" / "config.toml"
+    return user_directory("XDG_CONFIG_HOME", "~/.config", environ) / "llmbuild" / "config.toml"
 
 
 def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
@@ -43,7 +44,11 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
 
     Raises UsageError, or a MultiError, with the line of everything that is wrong.
     """
-    path = settings_path(environ)
+    try:
+        path = settings_path(environ)
+    except UsageError:
+        # Who has no home has no settings there.
+        return Settings()
     if not path.exists():
         return Settings()
     # TOML costs milliseconds at start-up, which only users of the file pay.
@@ -63,7 +68,7 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
     jobs: int | None = None
     if "cache-dir" in file.data:
         value = file.data["cache-dir"]
-        cache_dir = Path(value).expanduser() if isinstance(value, str) else None
+        cache_dir = at_home(value, "HOME") if isinstance(value, str) else None
         if cache_dir is None or not cache_dir.is_absolute():
             wrong("cache-dir", "the cache directory must be an absolute path", 'write cache-dir = "/data/llmbuild"')
     if "max-size" in file.data:
@@ -76,7 +81,7 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
             wrong("max-size", "this is not a size", 'write max-size = "50GB"')
     if "jobs" in file.data:
         value = file.data["jobs"]
-        jobs = value if isinstance(value, int) and not isinstance(value, bool) and value >= 1 else None
+        jobs = value if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST_JOBS else None
         if jobs is None:
             wrong("jobs", "this is not a number of tasks", "write jobs = 4")
     if errors:

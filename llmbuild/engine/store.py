@@ -40,6 +40,7 @@ from llmbuild.engine.statcache import StatCache
 from llmbuild.engine.trace import TraceStore
 from llmbuild.engine.uses import Uses
 from llmbuild.errors import StoreError, UsageError
+from llmbuild.home import at_home, user_directory
 
 if TYPE_CHECKING:
     from llmbuild.engine.index import TraceIndex
@@ -57,13 +58,10 @@ def default_root(environ: Mapping[str, str] | None = None) -> Path:
     ~/.cache/llmbuild.  Raises UsageError when the settings are wrong."""
     environ = os.environ if environ is None else environ
     if chosen := environ.get("LLMBUILD_CACHE"):
-        return Path(chosen).expanduser().absolute()
+        return at_home(chosen, "LLMBUILD_CACHE").absolute()
     if (configured := read_settings(environ).cache_dir) is not None:
         return configured
-    base = environ.get("XDG_CACHE_HOME")
-    # The XDG specification says that relative paths in its variables are to be ignored.
-    cache = Path(base) if base and Path(base).is_absolute() else Path("~/.cache").expanduser()
-    return cache / "llmbuild"
+    return user_directory("XDG_CACHE_HOME", "~/.cache", environ) / "llmbuild"
 
 
 @dataclass(frozen=True, slots=True)

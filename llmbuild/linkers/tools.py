@@ -17,6 +17,7 @@ from pathlib import Path
 
 from llmbuild.canonical import Json
 from llmbuild.errors import UsageError
+from llmbuild.home import user_directory
 from llmbuild.programs.run import Tool, ask_tool
 
 CROSS = "`pip install 'llmbuild[cross]'` brings a linker for ELF, Mach-O and Windows"
@@ -143,6 +144,6 @@ def zig_environment(scratch: Path) -> dict[str, str]:
 
     zig locks its cache: several links may use it for the first time at once.
     """
-    cache_home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    shared = os.environ.get("ZIG_GLOBAL_CACHE_DIR") or str(Path(cache_home) / "zig")
+    shared = os.environ.get("ZIG_GLOBAL_CACHE_DIR")
+    shared = shared or str(user_directory("XDG_CACHE_HOME", "~/.cache", os.environ) / "zig")
     return {"ZIG_GLOBAL_CACHE_DIR": shared, "ZIG_LOCAL_CACHE_DIR": str(scratch / "zig")}

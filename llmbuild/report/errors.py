@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from llmbuild.errors import LlmbuildError, MultiError
+from llmbuild.printable import printable
 from llmbuild.report.style import Style, style_for
 
 
@@ -24,12 +25,13 @@ def render_error(error: LlmbuildError, style: Style | None = None) -> str:
     return "\n".join(lines)
 
 
-def render_internal_error(error: BaseException, log: str, style: Style | None = None) -> str:
-    """What is said of an exception that nobody expected: one line, and where the traceback is."""
+def render_internal_error(error: BaseException, log: str | None, style: Style | None = None) -> str:
+    """What is said of an exception that nobody expected: one line, and where the traceback is (None: above it)."""
     style = style or style_for(sys.stderr)
-    first = str(error).partition("\n")[0]
+    first = printable(str(error).partition("\n")[0])
     summary = f"{type(error).__name__}: {first}" if first else type(error).__name__
-    return f"{style.paint('internal error:', 'red')} {summary} (a bug in llmbuild; the traceback is in {log})"
+    place = "above" if log is None else f"in {log}"
+    return f"{style.paint('internal error:', 'red')} {summary} (a bug in llmbuild; the traceback is {place})"
 
 
 def _wrap(text: str, indent: str, width: int) -> list[str]:

@@ -11,16 +11,14 @@ with their actions and outputs, and the tools.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import PurePosixPath
 
 from llmbuild import __version__
-from llmbuild.canonical import Digest, Json, digest_file, parse_digest
+from llmbuild.canonical import Digest, Json
 from llmbuild.engine.task import AllFiles, Files, Install, JsonFields, Selection, Task
 from llmbuild.engine.tree import Tree
-from llmbuild.errors import InputError, LlmbuildError, VerifyError
 
 DIRECTORY = "provenance"
 SUFFIX = ".intoto.json"
@@ -29,7 +27,7 @@ STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
 BUILD_TYPE = "urn:llmbuild:build:v1"
 BUILDER = "urn:llmbuild:builder:local"
-_ACTION = "urn:llmbuild:action:"
+ACTION = "urn:llmbuild:action:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,136 +189,8 @@ def _steps(steps: Sequence[Task], done: Mapping[str, Done]) -> list[Json]:
     return [
         {
             "name": task.label,
-            "uri": f"{_ACTION}{done[task.label].action}",
+            "uri": f"{ACTION}{done[task.label].action}",
             "digest": {"sha256": done[task.label].tree.digest},
         }
         for task in steps
     ]
-
-
-# Checking.
-
-
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """What was compared: `files` of the result, files of `sources`, `steps`, and how many of those two the cache knows."""
-
-    artifact: Path
-    files: int
-    sources: int
-    steps: int
-    known: int
-
-
-Recorded = Callable[[Digest], Tree | None]
-"""The output of an action as its trace has it; None where there is none."""
-
-
-def check(statement: Path, recorded: Recorded) -> Checked:
-    """Compare a result with its statement, and the statement's dependencies with what the cache knows of them.
-
-    Raises VerifyError, or a MultiError, that names each file and both digests; InputError when the statement is none.
-    """
-    value = _read(statement)
-    output = statement.parent.parent
-    errors: list[LlmbuildError] = []
-    try:
-        definition = value["predicate"]["buildDefinition"]
-        artifact = output / _inside(definition["externalParameters"]["artifact"])
-        subjects = {_inside(one["name"]): parse_digest(one["digest"]["sha256"]) for one in value["subject"]}
-        dependencies = [dict(one) for one in definition["resolvedDependencies"]]
-        compared = [_compare(one, recorded, statement, errors) for one in dependencies]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise _broken(statement, f"{type(error).__name__}: {error}") from error
-    for name, digest in subjects.items():
-        _compare_file(output / name, digest, statement, errors)
-    if artifact.is_dir():
-        for path in sorted(artifact.rglob("*")):
-            name = path.relative_to(output).as_posix()
-            if path.is_file() and name not in subjects:
-                errors.append(
-                    VerifyError("a file that the statement does not have", where=str(path), why=str(statement))
-                )
-    if errors:
-        from llmbuild.errors import MultiError
-
-        raise errors[0] if len(errors) == 1 else MultiError(errors)
-    steps = sum("annotations" not in one for one in dependencies)
-    return Checked(artifact, len(subjects), len(dependencies) - steps, steps, sum(compared))
-
-
-def _compare_file(path: Path, expected: Digest, statement: Path, errors: list[LlmbuildError]) -> None:
-    try:
-        actual = digest_file(path)
-    except OSError as error:
-        missing = isinstance(error, FileNotFoundError)
-        why = f"its statement has it with SHA-256 {expected}" if missing else error.strerror
-        errors.append(
-            VerifyError("the file is missing" if missing else "the file cannot be read", where=str(path), why=why)
-        )
-        return
-    if actual != expected:
-        errors.append(
-            VerifyError(
-                f"the file has SHA-256 {actual}",
-                where=str(path),
-                why=f"{statement} has {expected}",
-                fix="run `llmbuild build --provenance`, which restores both; find out who changed the file",
-            )
-        )
-
-
-def _compare(one: Mapping[str, Any], recorded: Recorded, statement: Path, errors: list[LlmbuildError]) -> bool:
-    """Compare one dependency with the cache; whether the cache knows it."""
-    expected = str(one["digest"]["sha256"])
-    annotations = one.get("annotations")
-    if annotations is not None:
-        tree = recorded(parse_digest(annotations["action"]))
-        if tree is None:
-            return False
-        actual = next((entry.digest for entry in tree.files if entry.path == annotations["file"]), "no such file")
-    else:
-        action = parse_digest(str(one["uri"]).removeprefix(_ACTION))
-        tree = recorded(action)
-        if tree is None:
-            return False
-        actual = tree.digest
-    if actual != expected:
-        errors.append(
-            VerifyError(
-                f"{one['name']} has SHA-256 {expected}",
-                where=str(statement),
-                why=f"the cache has {actual}",
-                fix="run `llmbuild build --provenance`, which writes the statement anew",
-            )
-        )
-    return True
-
-
-def _read(statement: Path) -> Mapping[str, Any]:
-    try:
-        value = json.loads(statement.read_bytes())
-    except OSError as error:
-        raise InputError("the statement cannot be read", where=str(statement), why=error.strerror) from error
-    except ValueError as error:
-        raise _broken(statement, str(error)) from error
-    if not isinstance(value, dict) or value.get("_type") != STATEMENT_TYPE:
-        raise _broken(statement, f"it is not of type {STATEMENT_TYPE}")
-    if value.get("predicateType") != PREDICATE_TYPE:
-        raise _broken(statement, f"its predicate is not {PREDICATE_TYPE}")
-    definition = value["predicate"].get("buildDefinition", {}) if isinstance(value.get("predicate"), dict) else {}
-    if not isinstance(definition, dict) or definition.get("buildType") != BUILD_TYPE:
-        raise _broken(statement, f"its build type is not {BUILD_TYPE}")
-    return value
-
-
-def _inside(name: object) -> str:
-    """A name of a statement as a path below the output directory; raises ValueError for one that leads out of it."""
-    path = PurePosixPath(str(name))
-    if not path.parts or path.is_absolute() or ".." in path.parts:
-        raise ValueError(f"{name} leads out of the output directory")
-    return str(path)
-
-
-def _broken(statement: Path, why: str) -> InputError:
-    return InputError("not a statement of llmbuild", where=str(statement), why=why)

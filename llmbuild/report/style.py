@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import IO
 
 _CODES = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "bold": "1", "dim": "2"}
+_NARROWEST, _WIDEST = 40, 1000
 STATE_STYLES: Mapping[str, str] = {"run": "yellow", "maybe": "cyan", "restore": "yellow", "cached": "dim"}
 
 
@@ -27,9 +28,15 @@ class Style:
 def style_for(stream: IO[str]) -> Style:
     """The style of a stream: the terminal's width (COLUMNS first); 80 columns and no colour where it is not one."""
     terminal = stream.isatty()
-    width = shutil.get_terminal_size((80, 24)).columns if terminal else int(os.environ.get("COLUMNS") or 80)
+    width = shutil.get_terminal_size((80, 24)).columns if terminal else _asked_columns()
     color = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    return Style(max(40, width), color)
+    return Style(min(max(_NARROWEST, width), _WIDEST), color)
+
+
+def _asked_columns() -> int:
+    """What COLUMNS asks for, 80 where it is no number."""
+    text = os.environ.get("COLUMNS", "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(_WIDEST)) and int(text) else 80
 
 
 def wrapped(text: str, indent: int, style: Style) -> list[str]:

@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from llmbuild.engine import events
 from llmbuild.engine.executor import TaskFailure
+from llmbuild.printable import printable
 from llmbuild.report.errors import render_error
 from llmbuild.report.events import Checked, Explained, Installed
 from llmbuild.report.plan_text import reasons_line
@@ -230,7 +231,7 @@ def failure_text(event: events.Failed, style: Style, log: str | None = None) -> 
     error.what, error.where = f"{event.label} failed: {where}{error.what}", None
     lines = [render_error(error, style)]
     path = log or failure.log
-    tail = failure.log_tail.rstrip().splitlines()[-_TAIL_LINES:]
+    tail = printable(failure.log_tail).rstrip().splitlines()[-_TAIL_LINES:]
     if tail:
         lines.append("  the end of its log:")
         lines += [style.paint(f"  | {line}".rstrip(), "dim") for line in tail]

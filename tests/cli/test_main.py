@@ -56,7 +56,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
             ("build", "--jobs", "x"),
             "error: argument -j/--jobs: invalid int value: 'x'\n  fix: `llmbuild build --help` lists the options\n",
         ),
-        (("build", "--jobs", "0"), "error: --jobs must be 1 or more, not 0\n"),
+        (("build", "--jobs", "0"), "error: --jobs must be 1 to 1024, not 0\n"),
         (("exec", "xyz"), "error: 'xyz' is not an action's digest\n  why: that is 6 to 64 hexadecimal digits\n"),
         (
             ("plan", "-f", "none.toml"),

@@ -14,9 +14,10 @@ from llmbuild.engine.outcome import BuildResult
 from llmbuild.engine.store import Store
 from llmbuild.engine.task import Files, InputRef, Install, JsonFields, Task
 from llmbuild.engine.tree import Tree
-from llmbuild.errors import InputError, LlmbuildError, MultiError
+from llmbuild.errors import InputError, LlmbuildError, MultiError, VerifyError
 from llmbuild.report.errors import render_error
-from llmbuild.report.provenance import Done, check, owner_of, statements
+from llmbuild.report.provenance import Done, owner_of, statements
+from llmbuild.report.provenance_check import check
 from llmbuild.report.style import Style
 from tests.helpers import engine_kinds, source_kinds
 from tests.helpers.engine_build import build, install_all
@@ -269,3 +270,69 @@ def test_damaged_statements_never_end_in_a_traceback(store: Store, root: Path) -
             continue
     path.unlink()
     assert failing(path, store).what == "the statement cannot be read"
+
+
+def rewritten(path: Path, change: Any) -> None:
+    value = json.loads(path.read_bytes())
+    change(value)
+    path.write_text(json.dumps(value))
+
+
+def _artifact(value: Any, name: str) -> None:
+    value["predicate"]["buildDefinition"]["externalParameters"]["artifact"] = name
+
+
+def _no_steps(value: Any) -> None:
+    value["predicate"]["buildDefinition"]["resolvedDependencies"] = []
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda value: value.update(subject=[]), "it names no file"),
+        (_no_steps, "its dependencies are not the steps"),
+        (
+            lambda value: (value.update(subject=[]), _no_steps(value), _artifact(value, "nonexistent")),
+            "it names no file",
+        ),
+        (lambda value: _artifact(value, "m-q-MLC/params_shard_0.bin"), "is no part of"),
+        (lambda value: _artifact(value, "other-MLC"), "is no part of"),
+        (lambda value: value.update(subject=value["subject"] * 2), "or one twice"),
+    ],
+)
+def test_a_statement_without_its_content_is_none(store: Store, root: Path, change: Any, words: str) -> None:
+    path = make(store, root, tasks())[WEIGHTS]
+    rewritten(path, change)
+    with pytest.raises(InputError, match="not a statement") as refused:
+        check(path, recorded(store), root / WEIGHTS)
+    assert words in str(refused.value)
+
+
+def test_a_statement_is_about_what_was_asked(store: Store, root: Path) -> None:
+    paths = make(store, root, tasks())
+    check(paths[WEIGHTS], recorded(store), root / WEIGHTS)
+    with pytest.raises(VerifyError, match="about another result"):
+        check(paths[WEIGHTS], recorded(store), root / LIBRARY)
+    # The statement of the library in the place of the directory's: everything in it is true, of something else.
+    paths[WEIGHTS].write_bytes(paths[LIBRARY].read_bytes())
+    with pytest.raises(VerifyError, match="about another result"):
+        check(paths[WEIGHTS], recorded(store))
+
+
+def test_what_a_link_leads_to_is_not_covered(store: Store, root: Path, tmp_path: Path) -> None:
+    path = make(store, root, tasks())[WEIGHTS]
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "params_shard_9.bin").write_bytes(b"others")
+    (root / WEIGHTS / "sub").symlink_to(elsewhere)
+    with pytest.raises(VerifyError, match="a file that the statement does not have") as refused:
+        check(path, recorded(store), root / WEIGHTS)
+    assert "sub" in str(refused.value)
+
+
+def test_a_statement_that_is_nested_without_end_is_none(store: Store, root: Path) -> None:
+    path = make(store, root, tasks())[WEIGHTS]
+    path.write_bytes(b"[" * 100_000)
+    with pytest.raises(InputError, match="not a statement") as refused:
+        check(path, recorded(store))
+    assert "nested too deeply" in str(refused.value)

@@ -1,0 +1,123 @@
+"""Where the process meets the system: its streams, its limits, and the paths that it is given.
+
+A command's own code catches nothing that it does not expect.  What the system refuses and no barrier nearer to it has
+named ends here: with the operation's own words, the file, and an exit code that is not that of a bug.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from llmbuild.errors import LlmbuildError
+
+_FIXES: Mapping[int, str] = {
+    errno.ENOSPC: "free space on that disk",
+    errno.EDQUOT: "free space within your quota of that disk",
+    errno.EROFS: "choose a place that can be written",
+    errno.EACCES: "ask for the permission, or choose another place",
+    errno.EPERM: "ask for the permission, or choose another place",
+    errno.EMFILE: "allow more open files (`ulimit -n`), at least 64",
+    errno.ENFILE: "close other programs: the system has no more open files to give",
+    errno.ENOMEM: "allow more memory (`ulimit -v`), or close other programs",
+    errno.EAGAIN: "allow more processes (`ulimit -u`), or close other programs",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EIO: "look after the disk: the system could not read or write it",
+}
+_NO_THREAD = "can't start new thread"
+
+
+def open_streams() -> None:
+    """Give every standard stream that is closed a place where nothing is, and make all of them take any text.
+
+    Otherwise the next file that is opened would be standard output to whatever prints.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest free number is given, which is this one.
+            os.open(os.devnull, os.O_RDWR)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115 - for the whole process.
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def give_up_stdout() -> None:
+    """Let standard output lead nowhere from now on: Python would try once more to write there at its exit."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):
+        # A stream without a descriptor has nothing that is written at the exit.
+        return
+
+
+def require_text(arguments: Sequence[str]) -> None:
+    """Raise UsageError for an argument whose bytes are no text: what is made of it could not be written down."""
+    for argument in arguments:
+        if _is_text(argument):
+            continue
+        from llmbuild.errors import UsageError
+
+        raise UsageError(
+            f"the argument '{argument}' is not text in the encoding of this terminal",
+            why=f"the encoding is {sys.getfilesystemencoding()}",
+            fix="rename what it names, or choose a UTF-8 locale, such as LC_ALL=C.UTF-8",
+        )
+
+
+def require_text_path(path: os.PathLike[str], what: str) -> None:
+    """The same for a path that was found, not given: keys and records hold paths as UTF-8."""
+    if not _is_text(os.fspath(path)):
+        from llmbuild.errors import UsageError
+
+        raise UsageError(
+            f"{what} has a name that is not UTF-8",
+            where=os.fspath(path),
+            why="keys and records hold names as UTF-8",
+            fix="rename it, or choose a UTF-8 locale, such as LC_ALL=C.UTF-8",
+        )
+
+
+def expected(error: Exception) -> LlmbuildError | None:
+    """What the system refused, as an error for the user; None for what can only be a bug of llmbuild."""
+    from llmbuild.errors import LlmbuildError, StoreError, ToolchainError
+
+    match error:
+        case LlmbuildError():
+            return error
+        case MemoryError():
+            return StoreError("there is not enough memory", fix=_FIXES[errno.ENOMEM])
+        case RuntimeError() if str(error) == _NO_THREAD:
+            return StoreError("the system gives no further thread", fix=_FIXES[errno.EAGAIN])
+        case ImportError() if not (error.name or "").startswith("llmbuild"):
+            return ToolchainError(
+                f"the Python package {error.name or 'that llmbuild needs'} cannot be loaded",
+                where=error.path,
+                why=str(error),
+                fix="reinstall it (`pip install --force-reinstall`), and allow enough memory and open files",
+            )
+        case OSError(errno=int(number)):
+            names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
+            return StoreError(
+                "the system refused to read or write" if names else "the system refused what llmbuild needs",
+                where=" -> ".join(names) or None,
+                why=error.strerror,
+                fix=_FIXES.get(number),
+            )
+    return None
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
