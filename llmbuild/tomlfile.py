@@ -19,7 +19,15 @@ from llmbuild.errors import UsageError, Where
 KeyPath: TypeAlias = tuple[str | int, ...]
 """Keys from the root of a document; an int is an index into an array."""
 
+MOST_BYTES = 4 << 20
+"""tomllib takes a second for each megabyte or two."""
+MOST_DEPTH = 64
+"""Levels of a document, and parts of a key: tomllib keeps every beginning of a dotted key."""
+
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
+_PART = r"""(?:[A-Za-z0-9_-]++|"[^"\n]*+"|'[^'\n]*+')"""
+_LONG_KEY = re.compile(rf"(?:^|[\[{{,])[ \t]*+{_PART}(?:[ \t]*+\.[ \t]*+{_PART}){{{MOST_DEPTH}}}", re.MULTILINE)
+_LONG_NUMBER = re.compile(r"(?<![0-9A-Za-z_])[0-9][0-9_]{300}")
 _AT_LINE = re.compile(r" \(at line (\d+), column \d+\)$")
 _AT_END = " (at end of document)"
 
@@ -59,17 +67,23 @@ def read_toml(path: Path, file: str | None = None) -> TomlFile:
     """Read and parse a file; raises UsageError when it cannot be read, is not UTF-8 or is not TOML."""
     file = str(path) if file is None else file
     try:
-        data = path.read_bytes()
+        with path.open("rb") as stream:
+            data = stream.read(MOST_BYTES + 1)
     except FileNotFoundError:
         raise UsageError("no such file", where=file) from None
     except OSError as error:
         raise UsageError("cannot be read", where=file, why=error.strerror) from None
+    except ValueError as error:
+        # The name cannot be one.
+        raise UsageError("cannot be read", where=file, why=str(error)) from None
     return parse_toml_bytes(data, file)
 
 
 def parse_toml_bytes(data: bytes, file: str) -> TomlFile:
+    """Parse bytes; raises UsageError when they are not UTF-8 or not TOML."""
     try:
-        text = data.decode("utf-8-sig")
+        # What is cut off at the limit may end inside a character; the text is refused for its size then.
+        text = data.decode("utf-8-sig", "strict" if len(data) <= MOST_BYTES else "replace")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise UsageError("the file is not UTF-8", where=Where(file, line), fix="save it as UTF-8") from None
@@ -80,18 +94,67 @@ def parse_toml(text: str, file: str) -> TomlFile:
     """Parse text; raises UsageError with the line of the first syntax error."""
     text = text.replace("\r\n", "\n")
     try:
+        data = load_toml(text)
+    except TomlError as error:
+        raise UsageError(f"not valid TOML: {error}", where=Where(file, error.line)) from None
+    return TomlFile(file, data, _Scanner(text).scan())
+
+
+class TomlError(ValueError):
+    """Text that is no TOML, or more than llmbuild takes; the text says why, `line` (from 1) where, if that is known."""
+
+    def __init__(self, why: str, line: int | None = None) -> None:
+        super().__init__(why)
+        self.line = line
+
+
+def load_toml(text: str) -> dict[str, Any]:
+    """What tomllib makes of a text, with an end to sizes: of the text, of keys, of levels and of numbers.
+
+    Raises TomlError, for integers of more than 64 bits as well, which TOML does not have.
+    """
+    if len(text) > MOST_BYTES or len(text.encode("utf-8", "surrogatepass")) > MOST_BYTES:
+        raise TomlError(f"it has more than {MOST_BYTES} bytes")
+    if found := _LONG_KEY.search(text):
+        raise TomlError(f"a key has more than {MOST_DEPTH} parts", text.count("\n", 0, found.start()) + 1)
+    try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         message = str(error)
         line = text.count("\n") + 1
-        if found := _AT_LINE.search(message):
-            line = int(found[1])
-            message = message[: found.start()]
+        if at := _AT_LINE.search(message):
+            line = int(at[1])
+            message = message[: at.start()]
         message = message.removesuffix(_AT_END)
-        raise UsageError(f"not valid TOML: {message[:1].lower()}{message[1:]}", where=Where(file, line)) from None
+        raise TomlError(f"{message[:1].lower()}{message[1:]}", line) from None
     except RecursionError:
-        raise UsageError("not valid TOML: nested too deeply", where=file) from None
-    return TomlFile(file, data, _Scanner(text).scan())
+        raise TomlError("nested too deeply") from None
+    except (ValueError, OverflowError):
+        # Python refuses to convert a number of thousands of digits, and a date with one too large.
+        place = _LONG_NUMBER.search(text)
+        raise TomlError(
+            "a number or a date is too large", None if place is None else text.count("\n", 0, place.start()) + 1
+        ) from None
+    _check_values(data, text)
+    return data
+
+
+def _check_values(data: Mapping[str, Any], text: str) -> None:
+    """Raise TomlError for a document of too many levels and for integers that 64 bits do not hold."""
+    level: list[Any] = [data]
+    for _ in range(MOST_DEPTH):
+        inner: list[Any] = []
+        for value in level:
+            inner.extend(value.values() if isinstance(value, dict) else value if isinstance(value, list) else ())
+        for value in inner:
+            if isinstance(value, int) and not -(1 << 63) <= value < 1 << 63:
+                at = text.find(str(value)) if abs(value) < 10**40 else -1
+                raise TomlError("a number has more than 64 bits", text.count("\n", 0, at) + 1 if at >= 0 else None)
+        level = inner
+        if not level:
+            return
+    if any(isinstance(value, dict | list) for value in level):
+        raise TomlError("nested too deeply")
 
 
 class _Scanner:

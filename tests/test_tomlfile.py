@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbuild.errors import UsageError
-from llmbuild.tomlfile import KeyPath, dotted, parse_toml, read_toml
+from llmbuild.tomlfile import MOST_BYTES, KeyPath, dotted, parse_toml, read_toml
 
 EXAMPLE = """\
 # A comment with [brackets] and "quotes".
@@ -218,3 +218,40 @@ def test_any_document(data: dict[str, Any], choices: st.DataObject) -> None:
     writer.document(data)
     assert tomllib.loads(writer.text) == data
     assert parse_toml(writer.text, "x.toml").lines == writer.lines
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x = 1\ny = " + "9" * 5000, "x.toml:2: not valid TOML: a number or a date is too large"),
+        ("x = 1\ny = " + "9" * 20, "x.toml:2: not valid TOML: a number has more than 64 bits"),
+        ("x = 1\ny = [{z = -9223372036854775809}]", "x.toml:2: not valid TOML: a number has more than 64 bits"),
+        ("x = 0x" + "f" * 5000, "a number has more than 64 bits"),
+        ("x = 1\n" + "a." * 70 + "b = 1", "x.toml:2: not valid TOML: a key has more than 64 parts"),
+        ("[" + "'a' . " * 70 + "b]", "x.toml:1: not valid TOML: a key has more than 64 parts"),
+        ("x = " + "[" * 65 + "]" * 65, "nested too deeply"),
+        ("x = " + "[" * 100_000, "nested too deeply"),
+        ("# " + "x" * MOST_BYTES, "more than 4194304 bytes"),
+        ("# " + "é" * (MOST_BYTES // 2), "more than 4194304 bytes"),
+    ],
+)
+def test_what_is_too_large_is_one_error(tmp_path: Path, text: str, said: str) -> None:
+    for provoke in (lambda: parse_toml(text, "x.toml"), lambda: read_toml(_written(tmp_path, text), "x.toml")):
+        with pytest.raises(UsageError) as refused:
+            provoke()
+        assert said in str(refused.value)
+
+
+def _written(directory: Path, text: str) -> Path:
+    (directory / "x.toml").write_text(text, encoding="utf-8")
+    return directory / "x.toml"
+
+
+def test_the_largest_that_is_taken() -> None:
+    text = "a = 9223372036854775807\nb = -9223372036854775808\nc = '" + "a." * 100 + "'\nd = " + "[" * 60 + "]" * 60
+    assert parse_toml(text, "x.toml").data["a"] == (1 << 63) - 1
+
+
+def test_a_file_whose_name_cannot_be_one() -> None:
+    with pytest.raises(UsageError, match="cannot be read"):
+        read_toml(Path("a\0b"))

@@ -22,6 +22,8 @@ _VOCABULARIES = ("tokenizer.json", "vocab.json", "added_tokens.json")
 VOCABULARY_BYTES = 64 << 20
 """The largest published tokenizer.json, of a vocabulary of 262,000 tokens, has 33 MB and 1.8 million values."""
 VOCABULARY_VALUES = 2_500_000
+SENTENCEPIECE_BYTES = 16 << 20
+"""The largest published tokenizer.model has 5 MB."""
 
 MAX_NAME_BYTES = 255
 """What file systems take at most as the name of a file."""
@@ -108,12 +110,13 @@ def read_bounded(path: Path, what: str, most: int = jsontext.MOST_BYTES) -> byte
     return data
 
 
-def parse_json(data: bytes, what: str, where: Path | str, *, unique: bool = False) -> dict[str, Any]:
+def parse_json(data: bytes, what: str, path: Path | None = None, *, unique: bool = False) -> dict[str, Any]:
     """A JSON object from bytes; with `unique` no object in it may have a name twice.  Raises InputError.
 
     NaN and the infinities pass, as they do in Python, which wrote most of these files: who reads a number checks it.
     """
     vocabulary = what in _VOCABULARIES
+    where = None if path is None else str(path)
     try:
         value = jsontext.parse_json(
             data,
@@ -123,13 +126,13 @@ def parse_json(data: bytes, what: str, where: Path | str, *, unique: bool = Fals
             unique=unique,
         )
     except UnicodeDecodeError as error:
-        raise InputError(f"{what} is not UTF-8", where=str(where), why=str(error)) from error
+        raise InputError(f"{what} is not UTF-8", where=where, why=str(error)) from error
     except json.JSONDecodeError as error:
-        raise InputError(f"{what} is not valid JSON", where=str(where), why=str(error)) from error
+        raise InputError(f"{what} is not valid JSON", where=where, why=str(error)) from error
     except ValueError as error:
-        raise InputError(f"{what} is refused", where=str(where), why=str(error)) from error
+        raise InputError(f"{what} is refused", where=where, why=str(error)) from error
     if not isinstance(value, dict):
-        raise InputError(f"{what} is not a JSON object", where=str(where), why=f"it is a {type(value).__name__}")
+        raise InputError(f"{what} is not a JSON object", where=where, why=f"it is a {type(value).__name__}")
     return value
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llmbuild.checkpoints.files import SENTENCEPIECE_BYTES, VOCABULARY_BYTES, read_bounded
 from llmbuild.checkpoints.huggingface import (
     SAFETENSORS,
     TORCH,
@@ -46,13 +47,11 @@ class CheckpointMetadata:
     tokenizer_files: Mapping[str, bytes | Path]
 
     def tokenizer_file(self, name: str) -> bytes | None:
-        """The content of one tokenizer file, or None when the checkpoint has none of that name."""
+        """The content of one tokenizer file, or None when the checkpoint has none of that name.  Raises InputError."""
         content = self.tokenizer_files.get(name)
         if isinstance(content, Path):
-            try:
-                return content.read_bytes()
-            except OSError as error:
-                raise InputError(f"{name} cannot be read", where=str(content), why=error.strerror) from error
+            most = SENTENCEPIECE_BYTES if name == "tokenizer.model" else VOCABULARY_BYTES
+            return read_bounded(content, name, most)
         return content
 
 

@@ -17,6 +17,8 @@ from typing import Any
 
 from llmbuild.canonical import Json
 from llmbuild.errors import InputError, LlmbuildError, MultiError, Where, did_you_mean
+from llmbuild.jsontext import parse_json
+from llmbuild.tomlfile import MOST_BYTES, TomlError, load_toml
 
 PLACEHOLDERS: Mapping[str, str] = {
     "system": "{system_message}",
@@ -55,7 +57,7 @@ def _is_texts(value: Any) -> bool:
 
 def _is_ids(value: Any) -> bool:
     return isinstance(value, list) and all(
-        isinstance(item, int) and not isinstance(item, bool) and item >= 0 for item in value
+        isinstance(item, int) and not isinstance(item, bool) and 0 <= item < 1 << 31 for item in value
     )
 
 
@@ -180,24 +182,31 @@ def _check_roles(filled: Mapping[str, Any], file: str) -> list[LlmbuildError]:
 
 def _from_file(path: Path, written: str) -> Mapping[str, Json]:
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+        if len(data) > MOST_BYTES:
+            raise ValueError(f"it has more than {MOST_BYTES} bytes")
+        text = data.decode("utf-8")
+    except (OSError, ValueError) as error:
+        why = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else str(error)
         raise InputError(
             "the conversation template cannot be read",
             where=written,
-            why=error.strerror or str(error) if isinstance(error, OSError) else "it is not UTF-8 text",
+            why=error.strerror or why if isinstance(error, OSError) else why,
             fix="give the path relative to the manifest, or the name of a registered template",
         ) from error
     try:
-        fields = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        fields = parse_json(data) if path.suffix == ".json" else load_toml(text.replace("\r\n", "\n"))
     except json.JSONDecodeError as error:
         raise InputError(
             "the conversation template is not valid JSON", where=Where(written, error.lineno), why=error.msg
         ) from error
-    except tomllib.TOMLDecodeError as error:
-        raise InputError("the conversation template is not valid TOML", where=written, why=str(error)) from error
-    except RecursionError as error:
-        raise InputError("the conversation template is nested too deeply", where=written) from error
+    except TomlError as error:
+        raise InputError(
+            "the conversation template is not valid TOML", where=Where(written, error.line), why=str(error)
+        ) from error
+    except ValueError as error:
+        raise InputError("the conversation template is refused", where=written, why=str(error)) from error
     if not isinstance(fields, dict):
         raise InputError("a conversation template must be an object with fields", where=written)
     return fill_template(fields, name=path.stem, file=written)

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from llmbuild.canonical import Json
-from llmbuild.errors import InputError
+from llmbuild.checkpoints.files import parse_json
+from llmbuild.errors import InputError, Where
 
 TOKENIZER_FILES = (
     "tokenizer.model",
@@ -99,30 +100,22 @@ def active_vocab_size(files: Mapping[str, bytes]) -> int:
     return len(tokens)
 
 
-def parse_json(data: bytes, file: str) -> dict[str, Any]:
-    """The object in a JSON file of the checkpoint; raises InputError when it is something else."""
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise InputError("not valid JSON", where=file, why=str(error)) from error
-    if not isinstance(value, dict):
-        raise InputError("must hold a JSON object", where=file)
-    return value
-
-
 def _tokens_of_json(tokenizer: Mapping[str, Any]) -> set[str]:
     model = tokenizer.get("model")
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
     if isinstance(vocabulary, dict):
         tokens = set(vocabulary)
-    elif isinstance(vocabulary, list) and all(isinstance(item, list) and item for item in vocabulary):
+    elif isinstance(vocabulary, list) and all(map(_is_piece, vocabulary)):
         tokens = {item[0] for item in vocabulary}  # Unigram: pairs of a piece and its score.
     else:
         raise InputError(
             "has no vocabulary", where="tokenizer.json", why="'model.vocab' is missing or not a vocabulary"
         )
+    added = tokenizer.get("added_tokens")
+    if not isinstance(added, list | None):
+        raise InputError("must be a list of tokens", where=Where("tokenizer.json", key="added_tokens"))
     seen: set[str] = set()
-    for entry in tokenizer.get("added_tokens") or []:
+    for entry in added or ():
         content = _content(entry)
         if content is None:
             raise InputError("an entry of 'added_tokens' has no content", where="tokenizer.json")
@@ -135,6 +128,10 @@ def _tokens_of_json(tokenizer: Mapping[str, Any]) -> set[str]:
             )
         seen.add(content)
     return tokens | seen
+
+
+def _is_piece(item: Any) -> bool:
+    return isinstance(item, list) and bool(item) and isinstance(item[0], str)
 
 
 def _tokens_of_config(config: Mapping[str, Any]) -> set[str]:

@@ -50,11 +50,11 @@ CHECKPOINT_PATTERNS = (
 
 def run(job: Job) -> None:
     """Write mlc-chat-config.json (formats.md has its fields) and copy the tokenizer's files beside it."""
+    from llmbuild.checkpoints.files import parse_json, read_bounded
     from llmbuild.conversation.tokenizer_info import (
         TOKENIZER_FILES,
         active_vocab_size,
         detect_tokenizer_info,
-        parse_json,
     )
     from llmbuild.models.registry import family, infer_model_type
 
@@ -72,7 +72,7 @@ def run(job: Job) -> None:
         files = {name: content for name in TOKENIZER_FILES if (content := metadata.tokenizer_file(name)) is not None}
         special_tokens = job.inputs["checkpoint"] / SPECIAL_TOKENS_FILE
         if special_tokens.is_file():
-            special[SPECIAL_TOKENS_FILE] = special_tokens.read_bytes()
+            special[SPECIAL_TOKENS_FILE] = read_bounded(special_tokens, SPECIAL_TOKENS_FILE)
     model_type = params["model-type"] or infer_model_type(dict(source))
     config = family(model_type).configure(source, _overrides(params["metadata"]))
     model_config = config.to_json()
@@ -147,8 +147,13 @@ def _valid(name: str, value: Any) -> bool:
     if not name.endswith("_id"):
         return isinstance(value, int | float) and math.isfinite(value)
     if isinstance(value, list) and name == "eos_token_id":
-        return bool(value) and all(isinstance(item, int) and not isinstance(item, bool) for item in value)
-    return isinstance(value, int)
+        return bool(value) and all(map(_is_id, value))
+    return _is_id(value)
+
+
+def _is_id(value: Any) -> bool:
+    """A token's number as runtimes hold it; some files say -1 for none."""
+    return isinstance(value, int) and not isinstance(value, bool) and -(1 << 31) <= value < 1 << 31
 
 
 def _expected(name: str) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
 import pytest
 
+from llmbuild.canonical import canonical_json
 from llmbuild.conversation.templates import PLACEHOLDERS, TEMPLATE_NAMES, resolve_template
 from llmbuild.errors import InputError, LlmbuildError
+from tests.helpers.mutations import mutations
 
 FIELDS = [
     "name",
@@ -129,3 +132,52 @@ def test_a_file_that_is_not_a_template(tmp_path: Path, name: str, content: bytes
         (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=name):
         resolve_template(name, tmp_path)
+
+
+SMALL = {
+    "name": "mine",
+    "roles": {"user": "U", "assistant": "A"},
+    "role_templates": {"user": "{user_message}"},
+    "seps": ["\n"],
+    "messages": [["user", "hi"]],
+    "stop_token_ids": [1],
+    "add_role_after_system_message": True,
+}
+
+
+def test_any_value_in_any_place_is_taken_or_refused(tmp_path: Path) -> None:
+    for value in mutations(SMALL):
+        (tmp_path / "t.json").write_text(json.dumps(value))
+        with contextlib.suppress(LlmbuildError):
+            assert canonical_json(resolve_template("./t.json", tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("t.json", b'{"name": "\\ud800"}', "./t.json: the conversation template is refused"),
+        ("t.json", b'{"stop_token_ids": [' + b"9" * 5000 + b"]}", "has 5000 digits"),
+        ("t.json", b"[" * 100_000, "nested too deeply"),
+        ("t.json", b'{"seps": [NaN]}', "NaN is no JSON number"),
+        ("t.json", b" " * (5 << 20), "it has more than 4194304 bytes"),
+        (
+            "t.toml",
+            b"name = 'x'\nstop_token_ids = [" + b"9" * 5000 + b"]",
+            "./t.toml:2: the conversation template is not",
+        ),
+        ("t.toml", b"stop_token_ids = [99999999999]", "must be a list of token ids"),
+        ("t.toml", b"name = 1979-05-27", "must be a string"),
+        ("t.toml", b"seps = [nan]", "must be a list of one or two strings"),
+    ],
+)
+def test_what_no_template_can_hold(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(LlmbuildError) as refused:
+        resolve_template(f"./{name}", tmp_path)
+    assert said in str(refused.value)
+
+
+def test_a_template_whose_name_cannot_be_one(tmp_path: Path) -> None:
+    for name in ("./a\0b.json", "./" + "x" * 300 + ".json"):
+        with pytest.raises(InputError, match="cannot be read"):
+            resolve_template(name, tmp_path)

@@ -134,7 +134,11 @@ def test_sizes(files: dict[str, bytes], size: int) -> None:
         ({}, "no tokenizer"),
         ({"vocab.json": b"{}"}, "no tokenizer"),
         ({"tokenizer.json": b"{"}, "not valid JSON"),
-        ({"tokenizer.json": b"[]"}, "must hold a JSON object"),
+        ({"tokenizer.json": b"[]"}, "tokenizer.json is not a JSON object"),
+        ({"tokenizer.json": tokenizer_json(added_tokens=5)}, "tokenizer.json: added_tokens: must be a list"),
+        ({"tokenizer.json": tokenizer_json(model={"vocab": [[["x"], 1]]})}, "has no vocabulary"),
+        ({"tokenizer.json": tokenizer_json(model={"vocab": {"\ud800": 1}})}, "half of a surrogate pair"),
+        ({"tokenizer.json": b'{"model": ' + b"9" * 5000 + b"}"}, "5000 digits"),
         ({"tokenizer.json": b"{}"}, "has no vocabulary"),
         ({"tokenizer.json": tokenizer_json(added_tokens=[{}])}, "has no content"),
         (
@@ -143,7 +147,7 @@ def test_sizes(files: dict[str, bytes], size: int) -> None:
         ),
         (
             {"tokenizer.json": tokenizer_json(), "tokenizer_config.json": b"nope"},
-            "tokenizer_config.json: not valid JSON",
+            "tokenizer_config.json is not valid JSON",
         ),
         ({"tokenizer.model": b""}, "it has no pieces"),
         ({"tokenizer.model": b"\x0a\xff\xff\xff\x7f"}, "larger than the file"),

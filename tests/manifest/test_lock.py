@@ -133,7 +133,7 @@ GOOD = 'version = 1\n[sources."hf:a/b@main"]\ncommit = "' + "a" * 40 + '"\n'
         (GOOD + f'files."a//x" = {{ sha256 = "{"b" * 64}" }}\n', "the name is not the name of a file"),
         (GOOD + f'files."x\\u0000" = {{ sha256 = "{"b" * 64}" }}\n', "the name is not the name of a file"),
         (GOOD + f'files."{"x" * 256}" = {{ sha256 = "{"b" * 64}" }}\n', "the name is longer than 255 bytes"),
-        (GOOD + 'files.x = { git-sha1 = "' + "b" * 40 + '", size = ' + "9" * 20 + " }\n", "must be a number of bytes"),
+        (GOOD + 'files.x = { git-sha1 = "' + "b" * 40 + '", size = ' + "9" * 20 + " }\n", "more than 64 bits"),
         ("version = 1\nx = " + "[" * 100_000, "not valid TOML"),
         (GOOD + '[sources."https://[a/x.gguf?b"]\n', "is not a URL"),
     ],

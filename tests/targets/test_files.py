@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from llmbuild.canonical import canonical_json
 from llmbuild.cli.main import main
 from llmbuild.errors import LlmbuildError, MultiError, ToolchainError, UsageError
 from llmbuild.targets import Tool, bundled_directory, load_target, native_cpu, target_names
+from tests.helpers.mutations import mutations
 
 TRIPLE = "x86_64-unknown-linux-gnu"
 BASE = '[target]\nextends = "x86_64-linux-cpu"\n'
@@ -235,3 +240,38 @@ def test_targets_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     assert value["ready"] == ["tar"]
     assert main(["targets", "mime"]) == 2
     assert "did you mean 'mine'" in capsys.readouterr().err
+
+
+SMALL: dict[str, Any] = {
+    "target": {"name": "mine", "description": "x"},
+    "device": {"kind": "cuda", "archs": ["sm_90"], "max_num_threads": 64, "libs": ["a"], "l2_cache_size_bytes": 1},
+    "supports": {"dtypes": ["float32"], "several-devices": False},
+    "host": {"triple": TRIPLE, "cpu": "x86-64", "features": ["+x"]},
+    "artifact": {"kinds": ["so", "tar"], "default": "so", "system-lib-prefix": "a_"},
+    "link": {"linker": "elf", "flags": ["-s"], "needed": ["libc.so.6"]},
+    "defaults": {"opt": "O2", "metadata": {"max-batch-size": 4}},
+    "requires": {"tools": ["cc", {"command": "x", "install": "y"}], "features": {"float16": ["f"]}},
+}
+
+
+def as_toml(value: Any) -> str:
+    """A JSON value in TOML; a date stands for null, which TOML lacks, and the largest number for those that it lacks."""
+    if value is None:
+        return "1979-05-27"
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{json.dumps(key)} = {as_toml(part)}" for key, part in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(as_toml, value)) + "]"
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return json.dumps(min(value, (1 << 63) - 1) if isinstance(value, int) else value)
+
+
+def test_any_value_in_any_place_is_taken_or_refused(tmp_path: Path) -> None:
+    for value in mutations(SMALL):
+        if isinstance(value, dict):
+            text = "\n".join(f"{json.dumps(key)} = {as_toml(part)}" for key, part in value.items())
+            (tmp_path / "mine.toml").write_text(text)
+            with contextlib.suppress(LlmbuildError):
+                target = load_target("mine", tmp_path)
+                assert canonical_json([target.compile_part(), target.link_part(), target.metadata])

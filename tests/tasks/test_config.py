@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,14 @@ from typing import Any
 import pytest
 
 from llmbuild.conversation.templates import resolve_template
-from llmbuild.errors import InputError
+from llmbuild.errors import InputError, LlmbuildError
+from llmbuild.models.family import Overrides
+from llmbuild.models.registry import family, infer_model_type
+from llmbuild.quantization.awq import quant_method
 from llmbuild.tasks.config import KIND
 from llmbuild.tasks.kind import Job
 from tests.helpers.checkpoints import make_checkpoint
+from tests.helpers.mutations import mutations
 
 FIELDS = [
     "version",
@@ -184,3 +189,86 @@ def test_a_missing_tokenizer_is_refused(tmp_path: Path) -> None:
     checkpoint = make_checkpoint(tmp_path / "checkpoint", "llama", tokenizer=False)
     with pytest.raises(InputError, match="no tokenizer"):
         run(tmp_path / "out", checkpoint)
+
+
+SMALL: dict[str, Any] = {
+    "config.json": {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": 8,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 4,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0,
+        "vocab_size": 8,
+        "max_position_embeddings": 64,
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "tie_word_embeddings": True,
+        "bos_token_id": 1,
+        "eos_token_id": [2],
+        "rope_scaling": {
+            "rope_type": "llama3",
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 32,
+        },
+    },
+    "generation_config.json": {"temperature": 0.5, "top_p": 0.9, "eos_token_id": [2, 3], "pad_token_id": 0},
+    "tokenizer.json": {
+        "added_tokens": [{"id": 2, "content": "<s>"}],
+        "normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "x"}]},
+        "decoder": {"type": "Sequence", "decoders": [{"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
+        "model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": [["a", "b"]]},
+    },
+    "tokenizer_config.json": {
+        "bos_token": {"content": "<s>"},
+        "eos_token": "</s>",
+        "additional_special_tokens": ["<x>"],
+        "extra_special_tokens": {"y": "<y>"},
+    },
+    "special_tokens_map.json": {"unk_token": {"content": "<unk>"}, "additional_special_tokens": [{"content": "<z>"}]},
+    "added_tokens.json": {"<new>": 5},
+}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "mistral": {"architectures": ["MistralForCausalLM"], "model_type": "mistral", "sliding_window": 32},
+    "qwen2": {"architectures": ["Qwen2ForCausalLM"], "layer_types": ["full_attention"], "use_sliding_window": False},
+    "qwen3": {"architectures": ["Qwen3ForCausalLM"], "quantization_config": {"quant_method": "awq"}},
+    "gpt_neox": {
+        "architectures": ["GPTNeoXForCausalLM"],
+        "num_key_value_heads": 2,
+        "rotary_pct": 0.5,
+        "hidden_act": "gelu",
+        "rope_parameters": {"rope_theta": 10000, "partial_rotary_factor": 0.5},
+    },
+}
+
+
+@pytest.mark.parametrize("file", SMALL)
+def test_any_value_in_any_place_is_taken_or_refused(tmp_path: Path, file: str) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for name, value in SMALL.items():
+        (source / name).write_text(json.dumps(value))
+    run(tmp_path / "plain", source)
+    for number, value in enumerate(mutations(SMALL[file])):
+        (source / file).write_text(json.dumps(value))
+        with contextlib.suppress(LlmbuildError):
+            run(tmp_path / str(number % 2), source)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_any_configuration_of_a_family_is_taken_or_refused(name: str) -> None:
+    base = SMALL["config.json"] | FAMILIES[name]
+    base = {key: value for key, value in base.items() if key != "rope_scaling" or name == "llama"}
+    assert family(name).parameters(family(name).configure(base, Overrides()))
+    for value in mutations(base):
+        if isinstance(value, dict):
+            with contextlib.suppress(LlmbuildError):
+                config = family(infer_model_type(value)).configure(value, Overrides())
+                assert json.dumps(config.to_json(), allow_nan=False)
+                quant_method(value)
