@@ -71,6 +71,8 @@ def resolve(repo: str, revision: str, path: str | None, source_format: str | Non
     commit = revised.commit
     if not isinstance(commit, str) or not is_commit(commit):
         raise FetchError("the hub names no commit for the revision", where=where, why=f"it says {commit!r:.100}")
+    if is_commit(revision) and commit != revision:
+        raise FetchError("the hub names another commit than was asked for", where=where, why=f"it says {commit}")
     if path is None:
         names = needed_files(list(siblings), source_format, where)
     elif path in siblings:

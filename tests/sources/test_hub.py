@@ -273,6 +273,14 @@ def test_a_hub_that_names_no_commit(repo: Repo, tmp_path: Path) -> None:
     assert "names no commit" in error_of(tmp_path)
 
 
+def test_a_hub_that_names_another_commit(repo: Repo, tmp_path: Path) -> None:
+    asked = "e" * 40
+    repo.revisions.add(asked)
+    assert "another commit than was asked for" in error_of(
+        tmp_path, Source("hf", {"repo": "org/model", "revision": asked})
+    )
+
+
 def test_names_that_leave_the_folder_are_never_needed(repo: Repo, tmp_path: Path) -> None:
     repo.files["../../config.json"] = b"evil"
     repo.files["/abs/model.safetensors"] = b"evil"
