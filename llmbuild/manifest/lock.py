@@ -135,18 +135,22 @@ def write_lock(path: Path, lock: Lock) -> None:
 
     try:
         Lock.from_json(lock.sources, lock.toolchain)
-    except ValueError as error:
+        text = lock.to_toml()
+        # The reader has the last word: it has limits of its own.
+        parse_lock(path, text)
+    except (ShapeError, UsageError) as error:
+        why = error.what if isinstance(error, UsageError) else str(error)
         raise StoreError(
             "the lock file is not written",
             where=str(path),
-            why=f"no lock file can hold this: {error}",
+            why=f"no lock file can hold this: {why}",
             fix="check the names of the source's files; the lock file stays as it was",
         ) from error
     temporary = None
     try:
         fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
         with os.fdopen(fd, "w", encoding="utf-8") as file:
-            file.write(lock.to_toml())
+            file.write(text)
             file.flush()
             os.fchmod(file.fileno(), 0o644)
             os.fsync(file.fileno())

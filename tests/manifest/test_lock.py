@@ -84,6 +84,18 @@ def test_a_number_from_a_hub_that_no_lock_can_hold(tmp_path: Path) -> None:
     assert not (tmp_path / "llmbuild.lock").exists()
 
 
+@pytest.mark.parametrize("identity", ["x," + "a." * 70 + "a", "x" * 5000])
+def test_the_reader_has_the_last_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, identity: str) -> None:
+    """It looks for what is too long without regard to quotes, and takes files up to a size."""
+    monkeypatch.setattr("llmbuild.tomlfile.MOST_BYTES", 4096)
+    (tmp_path / "llmbuild.lock").write_text(GOOD)
+    lock = Lock()
+    lock.record_tool("linker", identity)
+    with pytest.raises(StoreError, match="no lock file can hold this"):
+        write_lock(tmp_path / "llmbuild.lock", lock)
+    assert (tmp_path / "llmbuild.lock").read_text() == GOOD
+
+
 def test_the_text_does_not_depend_on_the_order_of_pinning() -> None:
     pin = {"commit": "a" * 40}
     one, two = Lock(), Lock()
@@ -134,6 +146,7 @@ GOOD = 'version = 1\n[sources."hf:a/b@main"]\ncommit = "' + "a" * 40 + '"\n'
         (GOOD + f'files."x\\u0000" = {{ sha256 = "{"b" * 64}" }}\n', "the name is not the name of a file"),
         (GOOD + f'files."{"x" * 256}" = {{ sha256 = "{"b" * 64}" }}\n', "the name is longer than 255 bytes"),
         (GOOD + 'files.x = { git-sha1 = "' + "b" * 40 + '", size = ' + "9" * 20 + " }\n", "more than 64 bits"),
+        (GOOD + "size = " + "9" * 5000, "llmbuild.lock:4: not valid TOML"),
         ("version = 1\nx = " + "[" * 100_000, "not valid TOML"),
         (GOOD + '[sources."https://[a/x.gguf?b"]\n', "is not a URL"),
     ],
