@@ -8,7 +8,7 @@ header that a wheel brings itself is taken from there.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from llmbuild.emscripten import toolchain
@@ -29,7 +29,10 @@ def objects() -> tuple[str, ...]:
 
 
 def compile_runtime(
-    out: Path, scratch: Path, compiler: str | None = None, progress: Callable[[int, int], None] = lambda *_: None
+    out: Path,
+    scratch: Path,
+    compiler: Sequence[str] | None = None,
+    progress: Callable[[int, int], None] = lambda *_: None,
 ) -> None:
     """Write the objects into `out`, working in the empty directory `scratch`.
 
@@ -41,7 +44,7 @@ def compile_runtime(
     for done, unit in enumerate(UNITS):
         progress(done, len(UNITS))
         arguments = [*(f"-I{place}" for place in INCLUDE), *FLAGS, "-c", "-o", f"{unit}.o", f"web/emcc/{unit}.cc"]
-        said = toolchain.run(emcc, arguments, scratch)
+        said = toolchain.run(emcc, arguments, scratch, f"{unit}.o")
         if said:
             print(said)
         shutil.copyfile(scratch / f"{unit}.o", out / f"{unit}.o")

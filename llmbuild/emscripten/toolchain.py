@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -26,9 +25,12 @@ FIX = (
 )
 
 
-def find(compiler: str | None = None) -> Tool:
-    """emcc; what it makes depends on its arguments alone.  Raises ToolchainError when there is none."""
-    words = shlex.split(compiler) if compiler else [NAME]
+def find(compiler: Sequence[str] | None = None) -> Tool:
+    """emcc, or the command that a target names; what it makes depends on its arguments alone.
+
+    Raises ToolchainError when there is none.
+    """
+    words = compiler or (NAME,)
     path = shutil.which(words[0])
     sdk = os.environ.get("EMSDK")
     if path is None and not compiler and sdk:
@@ -42,7 +44,7 @@ def find(compiler: str | None = None) -> Tool:
     return Tool((path, *words[1:]), NAME)
 
 
-def identity(compiler: str | None = None) -> str:
+def identity(compiler: Sequence[str] | None = None) -> str:
     """`emcc 3.1.6`; of a build from sources also its commit.  Raises ToolchainError when there is no emcc that runs."""
     return identity_of(find(compiler))
 
@@ -56,13 +58,17 @@ def identity_of(emcc: Tool) -> str:
     return " ".join([NAME, version, *emcc.command[1:]]).strip()
 
 
-def run(emcc: Tool, arguments: Sequence[str], directory: Path) -> str:
-    """Run emcc in a directory and return what it said.  Raises ToolchainError with its words when it fails."""
+def run(emcc: Tool, arguments: Sequence[str], directory: Path, makes: str) -> str:
+    """Run emcc in a directory, where it makes a file, and return what it said.
+
+    Raises ToolchainError with its words when it fails.
+    """
     return run_tool(
         emcc,
         arguments,
         directory,
         _cache(emcc),
+        makes=makes,
         fix=f"check that this Emscripten works; {identity_of(emcc)} is what was used",
     )
 

@@ -24,7 +24,7 @@ from llmbuild.canonical import Json
 from llmbuild.errors import ToolchainError, UsageError
 from llmbuild.linkers import symbols, tools
 from llmbuild.linkers.tools import Triple
-from llmbuild.programs.run import Tool, run_tool
+from llmbuild.programs.run import Tool, compiler_of, run_tool
 from llmbuild.programs.zig import zig
 
 CANDIDATES = ("cc", "gcc", "clang")
@@ -64,8 +64,9 @@ def find(link: Mapping[str, Json]) -> Tool:
     """The tool that links for the triple.  Raises ToolchainError when there is none, with how to get one."""
     triple = tools.triple_of(link)
     linker = link.get("linker")
-    if link.get("compiler") is not None:
-        return _named(str(link["compiler"]), "the target's link.compiler")
+    words = compiler_of(link)
+    if words is not None:
+        return _named(words, "the target's link.compiler")
     if linker not in (None, "cc", "lld", "zig", "ndk"):
         raise UsageError(f"'{linker}' links no shared object (.so)", fix="choose cc, lld, zig or ndk, or leave it out")
     native = tools.fits_this_machine(triple)
@@ -101,6 +102,7 @@ def link(link: Mapping[str, Json], objects: Sequence[Path], out: Path, scratch: 
             tool,
             [*common, *names, *tools.flags_of(link), "-lm"],
             scratch,
+            makes=NAME,
             fix=f"check that {Path(tool.command[0]).name} can link for this target, or set CC to one that can",
         )
     shutil.move(scratch / NAME, out)
@@ -117,7 +119,7 @@ def _run_lld(
     for library in _needed(triple, link):
         (scratch / "none.a").write_bytes(b"!<arch>\n")
         made = ["-m", emulation, "-shared", "-soname", library, "-o", library, "none.a"]
-        run_tool(tool, made, scratch)
+        run_tool(tool, made, scratch, makes=library)
         stubs.append(library)
     said = run_tool(
         tool,
@@ -129,6 +131,7 @@ def _run_lld(
             *tools.bare_flags_of(link),
         ],
         scratch,
+        makes=NAME,
     )
     provided = {*symbols.TVM_FFI, *symbols.TVM_RUNTIME, *symbols.MEMORY, *symbols.MATH, *symbols.GNU_MATH}
     missing = sorted(set(_UNDEFINED.findall(said)) - provided)
@@ -151,15 +154,23 @@ def _needed(triple: Triple | None, link: Mapping[str, Json]) -> list[str]:
 
 def _native() -> Tool | None:
     asked = os.environ.get("CC", "").strip()
-    return _named(asked, "$CC") if asked else tools.on_path(CANDIDATES, "cc")
+    if not asked:
+        return tools.on_path(CANDIDATES, "cc")
+    try:
+        # Several words in it are a convention of make.
+        words = shlex.split(asked)
+    except ValueError as error:
+        raise ToolchainError(
+            "$CC is no command", why=f"{asked}: {error}", fix="set it to a C compiler, or unset it"
+        ) from error
+    return _named(words, "$CC")
 
 
-def _named(asked: str, origin: str) -> Tool:
-    words = shlex.split(asked)
+def _named(words: Sequence[str], origin: str) -> Tool:
     path = shutil.which(words[0]) if words else None
     if path is None:
         raise ToolchainError(
-            f"the C compiler '{words[0] if words else asked}' is not on PATH",
+            f"the C compiler '{words[0] if words else ''}' is not on PATH",
             why=f"{origin} names it to link the shared object",
             fix=f"install it, or change {origin}",
         )

@@ -69,6 +69,7 @@ def link(link: Mapping[str, Json], objects: Sequence[Path], out: Path, scratch: 
             tool,
             ["-dylib", *platform, *install, "-adhoc_codesign", "-S", *allowed, "-o", name, *names, SYSTEM, *flags],
             scratch,
+            makes=name,
             fix="the objects may call only functions of TVM and of libSystem",
         )
     else:
@@ -85,7 +86,7 @@ def link(link: Mapping[str, Json], objects: Sequence[Path], out: Path, scratch: 
             release = f"macosx{oldest}" if system == "macos" else f"ios{oldest}-macabi"
             driver = ["-target", f"{arch}-apple-{release}", "-dynamiclib"]
             environment = {"ZERO_AR_DATE": "1"}
-        run_tool(tool, [*driver, *words, "-o", name, *names, *flags], scratch, environment)
+        run_tool(tool, [*driver, *words, "-o", name, *names, *flags], scratch, environment, makes=name)
     shutil.move(scratch / name, out)
 
 

@@ -97,16 +97,19 @@ def link(link: Mapping[str, Json], objects: Sequence[Path], out: Path, scratch: 
             arguments,
             scratch,
             environment,
+            makes=name,
             fix="the objects may call only functions of TVM and of Windows' C runtime",
         )
     elif tool.kind == "zig":
         driver = ["-target", f"{triple.arch}-windows-gnu", "-shared", "-s", "-nostdlib", "-rtlib=compiler-rt"]
         environment = {**tools.zig_environment(scratch), "SOURCE_DATE_EPOCH": "0"}
-        run_tool(tool, [*driver, "-Wl,--no-entry", "-o", name, *names, *imports, *flags], scratch, environment)
+        run_tool(
+            tool, [*driver, "-Wl,--no-entry", "-o", name, *names, *imports, *flags], scratch, environment, makes=name
+        )
     else:
         library = _mingw_import_library(tool, triple, scratch)
         stable = ["-shared", "-s", "-Wl,--no-insert-timestamp", "-Wl,--export-all-symbols"]
-        run_tool(tool, [*stable, "-o", name, *names, library, *flags], scratch)
+        run_tool(tool, [*stable, "-o", name, *names, library, *flags], scratch, makes=name)
     shutil.move(scratch / name, out)
 
 
@@ -118,7 +121,7 @@ def _import_library(tool: Tool, triple: Triple, dll: str, scratch: Path) -> str:
     else:
         definition = _definition(dll, scratch)
         machine = f"/machine:{MACHINE_NAMES[triple.arch]}"
-        run_tool(tool, ["/lib", "/nologo", f"/def:{definition}", machine, f"/out:{library}"], scratch)
+        run_tool(tool, ["/lib", "/nologo", f"/def:{definition}", machine, f"/out:{library}"], scratch, makes=library)
     return library
 
 
@@ -134,8 +137,9 @@ def _mingw_import_library(tool: Tool, triple: Triple, scratch: Path) -> str:
     definition = _definition("tvm_ffi.dll", scratch)
     # Without a fixed prefix the symbols inside are called by the process's number.
     prefix = ["--temp-prefix", "tvm_ffi"]
-    run_tool(dlltool, ["--deterministic-libraries", *prefix, "-d", definition, "-l", "libtvm_ffi.a"], scratch)
-    return "libtvm_ffi.a"
+    library = "libtvm_ffi.a"
+    run_tool(dlltool, ["--deterministic-libraries", *prefix, "-d", definition, "-l", library], scratch, makes=library)
+    return library
 
 
 def _definition(dll: str, scratch: Path) -> str:

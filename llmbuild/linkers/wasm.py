@@ -14,6 +14,7 @@ from llmbuild.canonical import Json
 from llmbuild.emscripten import toolchain
 from llmbuild.errors import ToolchainError
 from llmbuild.linkers import tools
+from llmbuild.programs.run import compiler_of
 
 NAME = "lib.wasm"
 WASI = "wasi_snapshot_preview1"
@@ -49,12 +50,6 @@ def identity(link: Mapping[str, Json]) -> str:
     return toolchain.identity(compiler_of(link))
 
 
-def compiler_of(link: Mapping[str, Json]) -> str | None:
-    """The command of emcc that the target names."""
-    named = link.get("compiler")
-    return None if named is None else str(named)
-
-
 def link(link: Mapping[str, Json], objects: Sequence[Path], out: Path, scratch: Path) -> None:
     """Link the objects of the model and of the runtime into `out`; `link.flags` are appended to the command.
 
@@ -63,7 +58,7 @@ def link(link: Mapping[str, Json], objects: Sequence[Path], out: Path, scratch: 
     names = tools.copy_objects(objects, scratch)
     emcc = toolchain.find(compiler_of(link))
     arguments = [*FLAGS, "-o", NAME, *names, *tools.flags_of(link)]
-    said = toolchain.run(emcc, arguments, scratch)
+    said = toolchain.run(emcc, arguments, scratch, NAME)
     if said:
         print(said)
     check_imports((scratch / NAME).read_bytes(), toolchain.identity_of(emcc))
@@ -71,8 +66,17 @@ def link(link: Mapping[str, Json], objects: Sequence[Path], out: Path, scratch: 
 
 
 def check_imports(module: bytes, tool: str = "Emscripten") -> None:
-    """Raise ToolchainError when a module imports a function that the JavaScript side does not provide."""
-    further = sorted(set(imports(module)) - IMPORTS)
+    """Raise ToolchainError for what is no module, and for one that imports what the JavaScript side does not provide."""
+    try:
+        found = set(imports(module))
+    except (ValueError, IndexError) as error:
+        raise ToolchainError(
+            f"{tool} made no WebAssembly module",
+            where=NAME,
+            why=str(error),
+            fix="check that it is Emscripten's compiler",
+        ) from error
+    further = sorted(found - IMPORTS)
     if further:
         named = ", ".join(f"{place}.{name}" for place, name in further)
         raise ToolchainError(

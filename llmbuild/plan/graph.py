@@ -19,6 +19,7 @@ from llmbuild.engine.task import AllFiles, Files, InputRef, Install, JsonFields,
 from llmbuild.linkers import carries_name
 from llmbuild.manifest.resolved import Combination, Model, Platform, Project
 from llmbuild.plan.observed import DEVICE_TOOL, Observation, Observed
+from llmbuild.programs.run import compiler_of
 from llmbuild.quantization.scheme import Scheme
 from llmbuild.tasks.config import CHECKPOINT_PATTERNS
 from llmbuild.tasks.kind import TaskKind
@@ -253,7 +254,7 @@ def labels(project: Project) -> frozenset[str]:
 
 def _compiler(platform: Platform) -> str:
     """What a runtime task is called by: a target may name another Emscripten, and then has a runtime of its own."""
-    return str(platform.link.get("compiler") or "emcc")
+    return " ".join(compiler_of(platform.link) or ("emcc",))
 
 
 def _prefix(platform: Platform, cell: Combination) -> str | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from llmbuild.canonical import Json
 from llmbuild.errors import ToolchainError
 from llmbuild.programs.environment import LANGUAGE, seen
 
@@ -45,28 +46,43 @@ class Tool:
         return {**seen(self.variables), **LANGUAGE}
 
 
+def compiler_of(link: Mapping[str, Json]) -> tuple[str, ...] | None:
+    """The words of the command that a target's `link.compiler` names, a program's name or a list; None without one."""
+    named = link.get("compiler")
+    if named is None or isinstance(named, str):
+        return None if named is None else (named,)
+    if not isinstance(named, Sequence) or not named:
+        raise TypeError(f"link.compiler is a name or a list of words, not {named!r}")
+    return tuple(map(str, named))
+
+
 def run_tool(
     tool: Tool,
     arguments: Sequence[str],
     directory: Path,
     environment: Mapping[str, str] | None = None,
     *,
+    makes: str,
     fix: str = "",
 ) -> str:
     """Run the tool in a directory, which has its temporary files too, and return what it said.
 
-    Raises ToolchainError with its words when it fails.
+    Raises ToolchainError with its words when it fails, and when it says that all is well and the file that it `makes` in the
+    directory is not there.
     """
-    done = subprocess.run(
-        [*tool.command, *arguments],
-        executable=tool.executable,
-        cwd=directory,
-        env={**tool.environment, "TMPDIR": str(directory), **(environment or {})},
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [*tool.command, *arguments],
+            executable=tool.executable,
+            cwd=directory,
+            env={**tool.environment, "TMPDIR": str(directory), **(environment or {})},
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+    except OSError as error:
+        raise _does_not_run(tool, [tool.name, *arguments], str(error)) from error
     said = "\n".join(part for part in (done.stderr.strip(), done.stdout.strip()) if part)
     if done.returncode != 0:
         raise ToolchainError(
@@ -74,6 +90,14 @@ def run_tool(
             where=" ".join([tool.name, *arguments]),
             why=said[-MOST_WORDS:] or None,
             fix=fix or f"check that {tool.name} works for this target",
+        )
+    made = directory / makes
+    if made.is_symlink() or not made.is_file():
+        raise ToolchainError(
+            f"{tool.name} wrote no {makes}",
+            where=" ".join([tool.name, *arguments]),
+            why="it ended as if it had" + (f", and said: {said[-MOST_WORDS:]}" if said else ""),
+            fix="check that it is the compiler or the linker that its name says",
         )
     return said
 
@@ -95,9 +119,13 @@ def ask_tool(tool: Tool, question: str) -> str:
         ).stdout.strip()
     except (OSError, subprocess.SubprocessError) as error:
         said = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else ""
-        raise ToolchainError(
-            f"'{tool.name}' does not run",
-            where=" ".join(command),
-            why=said[-MOST_WORDS:] or str(error),
-            fix="repair it, or take it away so that another is used",
-        ) from error
+        raise _does_not_run(tool, command, said[-MOST_WORDS:] or str(error)) from error
+
+
+def _does_not_run(tool: Tool, command: Sequence[str], why: str) -> ToolchainError:
+    return ToolchainError(
+        f"'{tool.name}' does not run",
+        where=" ".join(command),
+        why=why,
+        fix="repair it, or take it away so that another is used",
+    )

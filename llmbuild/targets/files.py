@@ -10,6 +10,7 @@ inherited.  A file whose name begins with "_" is there to be extended and is no 
 
 from __future__ import annotations
 
+import json
 import string
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,14 +22,14 @@ from llmbuild.targets.spoken import nearest_target
 from llmbuild.targets.target import ARTIFACTS, LINKERS, Target, Tool
 from llmbuild.tomlfile import TomlFile, read_toml
 
-# What a target file may hold: table -> key -> type.  [device] takes any attribute that TVM's target kind has.
-_TABLES: Mapping[str, Mapping[str, type]] = {
+# What a target file may hold: table -> key -> types.  [device] takes any attribute that TVM's target kind has.
+_TABLES: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
     "target": {"name": str, "description": str, "extends": str},
     "device": {"kind": str, "archs": list},
     "supports": {"dtypes": list, "several-devices": bool},
     "host": {"triple": str, "cpu": str, "features": list},
     "artifact": {"kinds": list, "default": str, "system-lib-prefix": str},
-    "link": {"linker": str, "compiler": str, "flags": list, "minimum-os": str, "needed": list},
+    "link": {"linker": str, "compiler": (str, list), "flags": list, "minimum-os": str, "needed": list},
     "defaults": {"opt": str, "metadata": dict},
     "requires": {"tools": list, "features": dict},
 }
@@ -37,7 +38,13 @@ DTYPES = ("float32", "float16", "bfloat16")
 PLACEHOLDERS = ("model", "model_type", "quantization")
 """What a system-library prefix may name in braces."""
 
-_SPOKEN: Mapping[type, str] = {str: "a string", list: "a list of strings", dict: "a table", bool: "true or false"}
+_SPOKEN: Mapping[type | tuple[type, ...], str] = {
+    str: "a string",
+    list: "a list of strings",
+    dict: "a table",
+    bool: "true or false",
+    (str, list): "a program's name, or a list of words",
+}
 
 
 def bundled_directory() -> Path:
@@ -122,10 +129,10 @@ def _check(file: TomlFile) -> list[LlmbuildError]:
     return errors
 
 
-def _wrong(table: str, key: str, kind: type, value: object) -> str | None:
+def _wrong(table: str, key: str, kind: type | tuple[type, ...], value: object) -> str | None:
     """What is wrong with the type of a value, or None."""
-    if not isinstance(value, kind):
-        return f"must be {_SPOKEN[kind]}"
+    if not isinstance(value, kind) or "\\u0000" in json.dumps(value, default=str):
+        return f"must be {_SPOKEN[kind]}" + (", without U+0000" if isinstance(value, kind) else "")
     if (table, key) == ("requires", "tools"):
         assert isinstance(value, list)
         return (
@@ -216,6 +223,7 @@ def _build(name: str, chain: Sequence[TomlFile]) -> Target:
     triple = merged.text("host", "triple")
     kinds, artifact = _artifacts(merged)
     merged.words("link", "linker", LINKERS)
+    compiler = _compiler(merged)
     dtypes = merged.words("supports", "dtypes", DTYPES)
     prefix = tables["artifact"].get("system-lib-prefix", "")
     wrong = wrong_prefix(prefix)
@@ -245,7 +253,7 @@ def _build(name: str, chain: Sequence[TomlFile]) -> Target:
         artifact=artifact,
         system_lib_prefix=prefix,
         linker=tables["link"].get("linker"),
-        compiler=tables["link"].get("compiler"),
+        compiler=compiler,
         link_flags=tuple(tables["link"].get("flags", ())),
         minimum_os=tables["link"].get("minimum-os"),
         needed=None if needed is None else tuple(needed),
@@ -258,6 +266,30 @@ def _build(name: str, chain: Sequence[TomlFile]) -> Target:
 
 def _tool(value: str | Mapping[str, str]) -> Tool:
     return Tool(value) if isinstance(value, str) else Tool(value["command"], value.get("install", ""))
+
+
+def _compiler(merged: _Merged) -> tuple[str, ...] | None:
+    """The words of `link.compiler`.  A string is one program's name: a command line in it would be code to be guessed at."""
+    value = merged.tables["link"].get("compiler")
+    if value is None:
+        return None
+    words = (value,) if isinstance(value, str) else tuple(value)
+    if isinstance(value, str) and value.split() != [value]:
+        listed = ", ".join(f'"{word}"' for word in value.replace('"', "").replace("\\", "/").split())
+        what = "is one program's name, and a list where there are more words" if listed else "is the name of no program"
+        merged.add(
+            "link", "compiler", what, f"write compiler = [{listed}]" if listed else "name one, or remove the key"
+        )
+    elif not all(words) or not words:
+        merged.add("link", "compiler", "is the name of no program", "name one, or remove the key")
+    elif not Path(words[0]).is_absolute() and Path(words[0]).name != words[0]:
+        merged.add(
+            "link",
+            "compiler",
+            f"'{words[0]}' is a relative path, and the compiler runs in a directory of its own",
+            "name a program that is on PATH, or write its whole path",
+        )
+    return words
 
 
 def _artifacts(merged: _Merged) -> tuple[tuple[str, ...], str]:

@@ -55,7 +55,7 @@ class Target:
     artifact: str
     system_lib_prefix: str
     linker: str | None
-    compiler: str | None
+    compiler: tuple[str, ...] | None
     link_flags: tuple[str, ...]
     minimum_os: str | None
     needed: tuple[str, ...] | None
@@ -98,7 +98,8 @@ class Target:
     def link_part(self) -> Mapping[str, Json]:
         """What link reads: triple and flags, and of linker, compiler, minimum-os and needed what there is to say."""
         part: dict[str, Json] = {"triple": self.triple, "flags": list(self.link_flags)}
-        named = {"linker": self.linker, "compiler": self.compiler, "minimum-os": self.minimum_os or self._oldest_os()}
+        compiler = self.compiler and (self.compiler[0] if len(self.compiler) == 1 else list(self.compiler))
+        named = {"linker": self.linker, "compiler": compiler, "minimum-os": self.minimum_os or self._oldest_os()}
         part.update({key: value for key, value in named.items() if value is not None})
         if self.needed is not None:
             part["needed"] = list(self.needed)

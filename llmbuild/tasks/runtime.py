@@ -11,12 +11,12 @@ from llmbuild.tasks.kind import Job, TaskKind
 def run(job: Job) -> None:
     """Write the runtime's objects.  `compiler` is the command of emcc that a target names, or None."""
     from llmbuild.emscripten.runtime import compile_runtime
+    from llmbuild.programs.run import compiler_of
 
-    compiler = job.params["compiler"]
     compile_runtime(
         job.out,
         job.scratch,
-        None if compiler is None else str(compiler),
+        compiler_of(job.params),
         lambda done, total: job.progress(done, total, "objects"),
     )
 

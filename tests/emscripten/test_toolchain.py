@@ -45,7 +45,7 @@ def test_the_sdk_of_the_environment_and_a_named_compiler(tmp_path: Path, monkeyp
     assert toolchain.find().command == (str(in_sdk),)
     on_path = fake(tmp_path / "bin", "echo x")
     assert toolchain.find().command == (str(on_path),)
-    assert toolchain.find(f"{in_sdk} -v").command == (str(in_sdk), "-v")
+    assert toolchain.find([str(in_sdk), "-v"]).command == (str(in_sdk), "-v")
 
 
 def test_no_emscripten_is_said_with_a_fix(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -53,12 +53,12 @@ def test_no_emscripten_is_said_with_a_fix(monkeypatch: pytest.MonkeyPatch, tmp_p
         toolchain.identity()
     assert "apt install emscripten" in str(caught.value)
     with pytest.raises(ToolchainError, match="'emcc-next' is not on PATH"):
-        toolchain.identity("emcc-next")
+        toolchain.identity(["emcc-next"])
     # An SDK does not stand in for what was named.
     fake(tmp_path / "sdk/upstream/emscripten", "echo x")
     monkeypatch.setenv("EMSDK", str(tmp_path / "sdk"))
     with pytest.raises(ToolchainError, match="'emcc-next' is not on PATH"):
-        toolchain.find("emcc-next")
+        toolchain.find(["emcc-next"])
 
 
 def test_an_emscripten_that_does_not_run_is_said_with_its_words(tmp_path: Path) -> None:
@@ -80,8 +80,8 @@ def test_a_cache_that_cannot_be_written_is_replaced(
     monkeypatch.delenv("EM_CACHE", raising=False)
     # The tests may run as root, who can write everywhere.
     monkeypatch.setattr(toolchain, "_writable", lambda _: writable)
-    said = toolchain.run(toolchain.find(str(emcc)), [], tmp_path)
+    said = toolchain.run(toolchain.find([str(emcc)]), [], tmp_path, emcc.parent.name + "/emcc")
     assert said == ("cache=/the/cache/llmbuild-emscripten" if own else "cache=")
     monkeypatch.setenv("EM_CACHE", "/mine")
     toolchain._cache.cache_clear()
-    assert toolchain.run(toolchain.find(str(emcc)), [], tmp_path) == "cache=/mine"
+    assert toolchain.run(toolchain.find([str(emcc)]), [], tmp_path, emcc.parent.name + "/emcc") == "cache=/mine"

@@ -112,3 +112,32 @@ def test_another_linker_on_the_compilers_path_is_not_used(
     (tmp_path / "ld").chmod(0o755)
     monkeypatch.setenv("COMPILER_PATH", str(tmp_path))
     assert build(objects, tmp_path / "b") == without
+
+
+@pytest.mark.parametrize("artifact", ["so", "dll", "dylib", "wasm"])
+def test_a_tool_that_wrote_nothing_is_an_error_of_the_toolchain(
+    objects: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, artifact: str
+) -> None:
+    for name in ("cc", "lld-link", "ld64.lld", "emcc"):
+        (tmp_path / name).write_text("#!/bin/sh\necho fine\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setattr("llmbuild.programs.zig._program", lambda: None)
+    triple = {"dll": "x86_64-pc-windows-msvc", "dylib": "arm64-apple-macosx13.0.0", "wasm": "wasm32"}.get(artifact)
+    link = {} if triple is None else {"triple": triple}
+    with pytest.raises(ToolchainError, match=r"wrote no lib\.") as caught:
+        linkers.link_objects(link, artifact, objects, tmp_path / "out", scratch=tmp_path)
+    assert caught.value.exit_code == ExitCode.TOOLCHAIN and "fine" in str(caught.value)
+
+
+def test_a_compiler_of_several_words(objects: list[Path], tmp_path: Path) -> None:
+    assert build(objects, tmp_path / "a", compiler=["env", "cc"]) == build(objects, tmp_path / "b", compiler="cc")
+    with pytest.raises(ToolchainError, match="the C compiler 'sh -c true' is not on PATH"):
+        build(objects, tmp_path / "c", compiler="sh -c true")
+
+
+def test_a_cc_that_is_no_command_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", "gcc 'unfinished")
+    with pytest.raises(ToolchainError, match=r"\$CC is no command\n  why: gcc 'unfinished: No closing quotation"):
+        linkers.identity({}, "so")

@@ -56,7 +56,7 @@ def test_a_program_does_not_see_what_changes_results(
     else:
         monkeypatch.setitem(os.environ, name, "changed")
     tool = Tool((str(program),), "cc")
-    assert "changed" not in run_tool(tool, [], tmp_path)
+    assert "changed" not in run_tool(tool, [], tmp_path, makes="cc")
     assert "changed" not in ask_tool(tool, "--version")
     for kind in ("quantize", "config", "lower", "runtime", "link"):
         assert name not in environment_of(Action(kind, 1, {}, {}, {}))

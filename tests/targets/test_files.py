@@ -12,7 +12,7 @@ import pytest
 
 from llmbuild.canonical import canonical_json
 from llmbuild.cli.main import main
-from llmbuild.errors import LlmbuildError, MultiError, ToolchainError, UsageError
+from llmbuild.errors import ExitCode, LlmbuildError, MultiError, ToolchainError, UsageError
 from llmbuild.targets import Tool, bundled_directory, load_target, native_cpu, target_names
 from tests.helpers.mutations import mutations
 
@@ -275,3 +275,40 @@ def test_any_value_in_any_place_is_taken_or_refused(tmp_path: Path) -> None:
             with contextlib.suppress(LlmbuildError):
                 target = load_target("mine", tmp_path)
                 assert canonical_json([target.compile_part(), target.link_part(), target.metadata])
+
+
+@pytest.mark.parametrize(
+    ("written", "what"),
+    [
+        ('"ccache gcc"', r'fix: write compiler = \["ccache", "gcc"\]'),
+        ("\"sh -c 'touch x' --\"", r"""fix: write compiler = \["sh", "-c", "'touch", "x'", "--"\]"""),
+        ('" gcc"', r'fix: write compiler = \["gcc"\]'),
+        ('""', "is the name of no program"),
+        ("[]", "is the name of no program"),
+        ('["gcc", ""]', "is the name of no program"),
+        ('"tools/cc"', "'tools/cc' is a relative path"),
+        ("5", "must be a program's name, or a list of words"),
+        ('"gcc\\u0000"', r"without U\+0000"),
+    ],
+)
+def test_what_compiler_cannot_be(tmp_path: Path, written: str, what: str) -> None:
+    (tmp_path / "mine.toml").write_text(
+        f'[target]\nextends = "x86_64-linux-cpu"\n[link]\ncompiler = {written}\n', encoding="utf-8"
+    )
+    with pytest.raises(LlmbuildError, match=what) as caught:
+        load_target("mine", tmp_path)
+    assert caught.value.exit_code == ExitCode.USAGE and "mine.toml:4: link.compiler" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "part"),
+    [
+        ('"gcc-13"', "gcc-13"),
+        ('["gcc-13"]', "gcc-13"),
+        ('["ccache", "gcc"]', ["ccache", "gcc"]),
+        ('["/opt/my tools/gcc", "-m64"]', ["/opt/my tools/gcc", "-m64"]),
+    ],
+)
+def test_a_compiler_is_a_name_or_a_list_of_words(tmp_path: Path, written: str, part: object) -> None:
+    (tmp_path / "mine.toml").write_text(f'[target]\nextends = "x86_64-linux-cpu"\n[link]\ncompiler = {written}\n')
+    assert load_target("mine", tmp_path).link_part()["compiler"] == part

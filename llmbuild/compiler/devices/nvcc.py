@@ -48,6 +48,7 @@ class Nvcc:
                 self.tool,
                 arguments,
                 Path(scratch),
+                makes="kernels.fatbin",
                 fix=f"check that {self.identity} works: it needs a host C++ compiler that it supports, such as g++",
             )
             return (Path(scratch) / "kernels.fatbin").read_bytes()

@@ -39,7 +39,7 @@ def link(linker: Tool, code: bytes) -> bytes:
         place = Path(scratch)
         (place / "kernels.o").write_bytes(code)
         arguments = ["--no-undefined", "-shared", "kernels.o", "-o", "kernels.co"]
-        run_tool(linker, arguments, place, fix=f"take another linker: {_INSTALL}")
+        run_tool(linker, arguments, place, makes="kernels.co", fix=f"take another linker: {_INSTALL}")
         return (place / "kernels.co").read_bytes()
 
 
