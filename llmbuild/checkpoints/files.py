@@ -22,7 +22,7 @@ _VOCABULARIES = ("tokenizer.json", "vocab.json", "added_tokens.json")
 VOCABULARY_BYTES = 64 << 20
 """The largest published tokenizer.json, of a vocabulary of 262,000 tokens, has 33 MB and 1.8 million values."""
 VOCABULARY_VALUES = 2_500_000
-SENTENCEPIECE_BYTES = 16 << 20
+SENTENCEPIECE_BYTES = 8 << 20
 """The largest published tokenizer.model has 5 MB."""
 
 MAX_NAME_BYTES = 255

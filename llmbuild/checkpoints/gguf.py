@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 import struct
+import sys
+from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +23,14 @@ from llmbuild.errors import InputError
 if TYPE_CHECKING:
     import numpy as np
 
-MAX_HEADER_BYTES = 256 << 20
-MAX_ARRAY = 1 << 24
+MAX_HEADER_BYTES = 64 << 20
+"""A vocabulary of 262,000 tokens with its merges takes some 16 MB."""
+MAX_ARRAY = 1 << 22
 """Elements of one metadata array; the largest vocabularies have less than a million."""
+MAX_PAIRS = 1 << 14
+MAX_TENSORS = 1 << 16
+"""A tensor's entry takes Python some 500 bytes; the models of the supported architectures have up to a thousand tensors."""
+MAX_NAME_BYTES = 1024
 MAX_DIMENSIONS = 4
 CHUNK_BYTES = 1 << 20
 """Quantized bytes that are dequantized at a time."""
@@ -96,7 +103,7 @@ class GgufFile:
 
     @property
     def metadata(self) -> Mapping[str, Any]:
-        """The key-value pairs: numbers, booleans, strings, and lists of them."""
+        """The key-value pairs: numbers, booleans, strings, lists of strings, and arrays of numbers (booleans are 0 and 1)."""
         return self._metadata
 
     @property
@@ -143,14 +150,15 @@ class GgufFile:
             )
         tensor_count, pair_count = cursor.number("Q"), cursor.number("Q")
         # A tensor takes at least 24 bytes of header, a pair at least 13.
-        if tensor_count * 24 + pair_count * 13 > self._file.size:
+        too_many = tensor_count > MAX_TENSORS or pair_count > MAX_PAIRS
+        if too_many or tensor_count * 24 + pair_count * 13 > self._file.size:
             raise self._bad(
                 "the GGUF file's counts are absurd",
-                f"{tensor_count} tensors and {pair_count} metadata pairs do not fit in {self._file.size} bytes",
+                f"it has {self._file.size} bytes and would have {tensor_count} tensors and {pair_count} metadata pairs",
             )
         self._metadata: dict[str, Any] = {}
         for _ in range(pair_count):
-            key = cursor.string()
+            key = cursor.name()
             if key in self._metadata:
                 raise self._bad("the GGUF file is inconsistent", f"metadata key {key!r} comes twice")
             self._metadata[key] = self._value(cursor, key, cursor.number("I"))
@@ -180,7 +188,7 @@ class GgufFile:
         return cursor.numbers(_SCALARS[item], count)
 
     def _add_tensor(self, cursor: _Cursor) -> None:
-        name, rank = cursor.string(), cursor.number("I")
+        name, rank = cursor.name(), cursor.number("I")
         if name in self._places:
             raise self._bad("the GGUF file is inconsistent", f"tensor {name!r} comes twice")
         if not 1 <= rank <= MAX_DIMENSIONS:
@@ -268,13 +276,32 @@ class _Cursor:
     def number(self, code: str) -> Any:
         return struct.unpack("<" + code, self.take(struct.calcsize("<" + code)))[0]
 
-    def numbers(self, code: str, count: int) -> list[Any]:
-        layout = struct.Struct(f"<{count}{code}")
-        self.require(layout.size)
-        return list(layout.unpack(self.take(layout.size)))
+    def numbers(self, code: str, count: int) -> array[Any]:
+        """An array takes the bytes of the file; a list of Python's numbers would take up to 40 for each."""
+        result = array("B" if code == "?" else code)
+        size = result.itemsize * count
+        self.require(size)
+        result.frombytes(self.take(size))
+        if sys.byteorder == "big":
+            result.byteswap()
+        return result
+
+    def name(self) -> str:
+        """A string that names something."""
+        length = int.from_bytes(self.take(8), "little")
+        if length > MAX_NAME_BYTES:
+            raise InputError(
+                f"the GGUF file has a name of {length} bytes",
+                where=str(self._file.path),
+                why=f"{MAX_NAME_BYTES} are the most",
+                fix="fetch the file again",
+            )
+        return self._text(length)
 
     def string(self) -> str:
-        length = int.from_bytes(self.take(8), "little")
+        return self._text(int.from_bytes(self.take(8), "little"))
+
+    def _text(self, length: int) -> str:
         try:
             return self.take(length).decode("utf-8")
         except UnicodeDecodeError as error:

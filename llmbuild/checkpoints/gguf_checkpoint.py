@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 _ROPE_FACTORS = "rope_freqs.weight"
+MAX_FACTORS_BYTES = 1 << 20
+"""There is one for each two elements of a head."""
 
 
 class GgufCheckpoint(Checkpoint):
@@ -84,5 +86,7 @@ def read_gguf_metadata(path: Path) -> tuple[dict[str, Any], dict[str, Any] | Non
 def _config(file: GgufFile) -> dict[str, Any]:
     factors = None
     if _ROPE_FACTORS in file.tensors:
+        if file.tensors[_ROPE_FACTORS].nbytes > MAX_FACTORS_BYTES:
+            raise InputError(f"tensor {_ROPE_FACTORS!r} is too large to be one of frequencies", where=str(file.path))
         factors = [float(value) for value in file.read(_ROPE_FACTORS).reshape(-1)]
     return make_config(file.metadata, file.tensors, factors, file.path)

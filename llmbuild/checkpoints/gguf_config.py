@@ -7,7 +7,9 @@ Mistral model only if it says that it has a sliding window, because the two are 
 from __future__ import annotations
 
 import math
+import reprlib
 import struct
+from array import array
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -24,6 +26,8 @@ _CLASSES = {
     "qwen3": "Qwen3ForCausalLM",
     "gpt_neox": "GPTNeoXForCausalLM",
 }
+_LARGEST = 3.4e38
+"""No float32 is larger."""
 _TOKENS = {"bos_token_id": "bos_token_id", "eos_token_id": "eos_token_id", "pad_token_id": "padding_token_id"}
 _SAMPLING = {"temperature": "temp", "top_p": "top_p", "top_k": "top_k", "repetition_penalty": "penalty_repeat"}
 
@@ -113,7 +117,7 @@ def _neox(keys: _Keys, tensors: Mapping[str, TensorInfo]) -> dict[str, Any]:
     hidden, heads = _width(keys)
     parallel = keys.get("use_parallel_residual", True)
     if not isinstance(parallel, bool):
-        raise keys.wrong("use_parallel_residual", f"{parallel!r} is not true or false")
+        raise keys.wrong("use_parallel_residual", f"{reprlib.repr(parallel)} is not true or false")
     return {
         "architectures": [_CLASSES["gpt_neox"]],
         "model_type": "gpt_neox",
@@ -144,7 +148,7 @@ def _rope_scaling(keys: _Keys, config: Mapping[str, Any], factors: Sequence[floa
         return _llama3_scaling(keys, config, factors)
     kind = keys.get("rope.scaling.type", "none")
     if not isinstance(kind, str):
-        raise keys.wrong("rope.scaling.type", f"{str(kind)[:80]} is not a name")
+        raise keys.wrong("rope.scaling.type", f"{reprlib.repr(kind)} is not a name")
     factor = keys.number("rope.scaling.factor", keys.number("rope.scale_linear", 1.0))
     if kind == "none" and factor != 1.0:
         kind = "linear"
@@ -205,13 +209,16 @@ def _llama3_candidates(frequencies: list[float], factors: Sequence[float], facto
     if len(smooth) >= 2:
         # smooth = frequency * original / (2 pi (high - 1)) - 1 / (high - 1)
         (first, above), (last, below) = smooth[0], smooth[-1]
-        slope = (above - below) / (first - last)
+        slope = (above - below) / (first - last) if first != last else 0.0
         offset = first * slope - above
-        if offset > 0:
+        # A context of 2^53 tokens or more is none, and neither is one of infinitely many.
+        if offset > 1e-9 and abs(2 * math.pi * slope / offset) < 1 << 53:
             high, original = 1 + 1 / offset, round(2 * math.pi * slope / offset)
             found += [(float(round(high)), original), (high, original)]
     # A small head has few frequencies, or none, between the two ends: then 4 is assumed, which all published models have.
-    found += [(4.0, round((3 * value + 1) * 2 * math.pi / frequency)) for frequency, value in smooth[:1]]
+    found += [
+        (4.0, round((3 * value + 1) * 2 * math.pi / frequency)) for frequency, value in smooth[:1] if frequency > 1e-12
+    ]
     return [*found, *((4.0, 1 << power) for power in range(13, 21)), *((4.0, 1 << power) for power in range(12, 2, -1))]
 
 
@@ -223,7 +230,7 @@ def _llama3_divisor(frequency: float, factor: float, high: float, original: int)
 
 def _shortest(value: float) -> float:
     """A float32 as the shortest decimal that means it: 9.999999747378752e-06 was written as 1e-05."""
-    if isinstance(value, int) or not math.isfinite(value):
+    if isinstance(value, int) or not math.isfinite(value) or abs(value) > _LARGEST:
         return value
     for digits in range(1, 10):
         text = float(f"{value:.{digits}g}")
@@ -241,7 +248,7 @@ class _Keys:
         architecture = metadata.get("general.architecture")
         if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
             raise InputError(
-                f"architecture {str(architecture)[:80]!r} is not supported",
+                f"architecture {reprlib.repr(architecture)} is not supported",
                 where=Where(str(path), key="general.architecture"),
                 why=f"GGUF files of {', '.join(ARCHITECTURES)} are (Mistral is called llama there)",
             )
@@ -259,7 +266,7 @@ class _Keys:
         value = self.get(key, default)
         if value is None:
             raise self.wrong(key, "it is missing")
-        if isinstance(value, list) and value and all(item == value[0] for item in value):
+        if isinstance(value, array) and value and all(item == value[0] for item in value):
             value = value[0]
         if (
             isinstance(value, bool)
@@ -267,7 +274,7 @@ class _Keys:
             or value < (1 if default is None else 0)
             or value >= 1 << 31
         ):
-            raise self.wrong(key, f"{str(value)[:80]} is not a possible count")
+            raise self.wrong(key, f"{reprlib.repr(value)} is not a possible count")
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
@@ -275,7 +282,7 @@ class _Keys:
         if value is None:
             raise self.wrong(key, "it is missing")
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-            raise self.wrong(key, f"{str(value)[:80]} is not a positive number")
+            raise self.wrong(key, f"{reprlib.repr(value)} is not a positive number")
         return float(_shortest(value))
 
     def wrong(self, key: str, why: str) -> InputError:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+import reprlib
+from array import array
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -60,6 +62,11 @@ _TEKKEN = (
     r"\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
+MAX_PIECE = 512
+"""Characters of a token that is put together from others; SentencePiece makes none of more than 16 unless it is told to."""
+MAX_WAYS = 16
+"""In how many ways the tokens of a vocabulary can be cut in two, by token; published ones have two or three."""
+
 PRE_TOKENIZERS: Mapping[str, PreTokenizer] = {
     **dict.fromkeys(("gpt-2", "phi-2", "roberta-bpe", "gigachat", "mpt"), PreTokenizer()),
     "olmo": PreTokenizer(normal_form=True),
@@ -86,7 +93,9 @@ def make_tokenizer_files(metadata: Mapping[str, Any], path: Path) -> dict[str, b
         case "llama":
             tokenizer, add_bos = _sentencepiece(vocabulary)
         case other:
-            raise vocabulary.wrong("model", f"tokenizers of kind {other!r} are not supported; gpt2 and llama are")
+            raise vocabulary.wrong(
+                "model", f"tokenizers of kind {reprlib.repr(other)} are not supported; gpt2 and llama are"
+            )
     add_bos = vocabulary.flag("add_bos_token", add_bos)
     add_eos = vocabulary.flag("add_eos_token", False)
     tokenizer["post_processor"] = _template(vocabulary, add_bos, add_eos)
@@ -118,9 +127,9 @@ class _Vocabulary:
             raise self.wrong("model", "the file has no tokenizer")
         self.tokens: list[str] = self.strings("tokens")
         types = metadata.get("tokenizer.ggml.token_type", [TokenType.NORMAL] * len(self.tokens))
-        if not isinstance(types, list) or len(types) != len(self.tokens):
+        if not isinstance(types, list | array) or len(types) != len(self.tokens):
             raise self.wrong("token_type", f"there is not one for each of the {len(self.tokens)} tokens")
-        self.types: list[int] = types
+        self.types: Sequence[int] = types
         # Converters fill the vocabulary up to the embedding's rows with tokens that no text can give.
         self.kept = [
             index
@@ -151,7 +160,7 @@ class _Vocabulary:
             return None
         if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < len(self.tokens):
             raise self.wrong(
-                f"{key}_token_id", f"{index!r} is not a token's number; there are {len(self.tokens)} tokens"
+                f"{key}_token_id", f"{reprlib.repr(index)} is not a token's number; there are {len(self.tokens)} tokens"
             )
         return self.tokens[index]
 
@@ -180,12 +189,12 @@ def _byte_level(vocabulary: _Vocabulary) -> tuple[Piece, bool]:
     if pre is None:
         near = did_you_mean(name, PRE_TOKENIZERS) if isinstance(name, str) else None
         raise vocabulary.wrong(
-            "pre", f"{name!r} is not known{'; ' + near if near else ''}; known: {', '.join(PRE_TOKENIZERS)}"
+            "pre", f"{reprlib.repr(name)} is not known{'; ' + near if near else ''}; known: {', '.join(PRE_TOKENIZERS)}"
         )
     merges = [merge.split(" ") for merge in vocabulary.strings("merges")]
     for pair in merges:
         if len(pair) != 2 or any(part not in vocabulary.vocab for part in (*pair, "".join(pair))):
-            raise vocabulary.wrong("merges", f"{' '.join(pair)!r} does not join two tokens to a third")
+            raise vocabulary.wrong("merges", f"{reprlib.repr(' '.join(pair))} does not join two tokens to a third")
     level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": pre.split is None}
     steps: list[Piece] = []
     if pre.digits:
@@ -225,14 +234,20 @@ def _sentencepiece(vocabulary: _Vocabulary) -> tuple[Piece, bool]:
 def _merges_of_scores(vocabulary: _Vocabulary) -> list[list[str]]:
     """SentencePiece joins the pair whose result has the best score; so every way to make a token is a merge of that rank."""
     scores = vocabulary.get("scores")
-    if not isinstance(scores, list) or len(scores) != len(vocabulary.tokens):
+    if not isinstance(scores, list | array) or len(scores) != len(vocabulary.tokens):
         raise vocabulary.wrong("scores", "there is not one for each token")
     if not all(isinstance(score, float) and not math.isnan(score) for score in scores):
         raise vocabulary.wrong("scores", "they are not all numbers")
     kinds = (TokenType.NORMAL, TokenType.USER_DEFINED, TokenType.UNUSED)
     pieces = {vocabulary.tokens[index]: index for index in vocabulary.kept if vocabulary.types[index] in kinds}
     ranked: list[tuple[float, int, int, str, str]] = []
+    longest = max(map(len, pieces), default=0)
+    if longest > MAX_PIECE:
+        raise vocabulary.wrong("tokens", f"one has {longest} characters, and {MAX_PIECE} are the most")
+    most = MAX_WAYS * len(pieces) + MAX_PIECE
     for token, index in pieces.items():
+        if len(ranked) > most:
+            raise vocabulary.wrong("tokens", f"they can be put together from others in more than {most} ways")
         for cut in range(1, len(token)):
             left, right = token[:cut], token[cut:]
             if left in pieces and right in pieces:

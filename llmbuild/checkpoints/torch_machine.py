@@ -16,6 +16,9 @@ from typing import Any
 from llmbuild.checkpoints.tensor import MAX_DIMENSIONS
 from llmbuild.errors import InputError
 
+MAX_OPERATIONS = 600_000
+"""A tensor takes some thirty.  An operation of one byte can take a hundred bytes of memory."""
+
 
 @dataclass(frozen=True, slots=True)
 class Storage:
@@ -110,7 +113,9 @@ class _Machine:
         self._memo: dict[int, Any] = {}
 
     def run(self, data: bytes) -> Any:
-        for operation, argument, _ in pickletools.genops(data):
+        for count, (operation, argument, _) in enumerate(pickletools.genops(data)):
+            if count == MAX_OPERATIONS:
+                raise RefusedError(f"it has more than {MAX_OPERATIONS} operations")
             name = operation.name
             if name == "STOP":
                 return self._stack.pop()

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 import re
+import reprlib
 import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from llmbuild.checkpoints.files import WeightFile
 from llmbuild.checkpoints.tensor import ITEM_SIZES, TensorInfo, is_plausible
@@ -22,10 +23,26 @@ from llmbuild.errors import InputError
 if TYPE_CHECKING:
     import numpy as np
 
-MAX_PICKLE_BYTES = 64 << 20
+MAX_PICKLE_BYTES = 8 << 20
 """Names and shapes of the largest published models take under a megabyte."""
+MAX_DIRECTORY_BYTES = 4 << 20
+"""Of the archive: room for 40,000 entries."""
 
 _LOCAL_HEADER = struct.Struct("<4sHHHHHIIIHH")
+
+
+class _Bounded:
+    """A file of which zipfile cannot read much at once, as it does with the directory of an archive."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.seek, self.tell, self.close = file.seek, file.tell, file.close
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(size if 0 <= size <= MAX_DIRECTORY_BYTES else MAX_DIRECTORY_BYTES + 1)
+        if len(data) > MAX_DIRECTORY_BYTES:
+            raise ValueError(f"its directory has over {MAX_DIRECTORY_BYTES} bytes")
+        return data
 
 
 class TorchFile:
@@ -73,7 +90,7 @@ class TorchFile:
             if not isinstance(name, str) or not isinstance(value, PickledTensor):
                 kind = "a dictionary of its own" if isinstance(value, dict) else "not a tensor"
                 raise InputError(
-                    f"entry {name!r} of the torch file is {kind}",
+                    f"entry {reprlib.repr(name)} of the torch file is {kind}",
                     where=str(path),
                     why="a checkpoint's weights are one dictionary from tensor names to tensors",
                     fix="save the model's state_dict() alone",
@@ -97,7 +114,7 @@ class TorchFile:
                 else "fetch the file again, or name the format with source-format",
             )
         try:
-            with zipfile.ZipFile(path) as archive:
+            with path.open("rb") as file, zipfile.ZipFile(_Bounded(file)) as archive:
                 infos = archive.infolist()
         except (
             zipfile.BadZipFile,
@@ -180,5 +197,5 @@ class TorchFile:
 
     def _bad(self, name: str, why: str) -> InputError:
         return InputError(
-            f"tensor {name!r} is not valid", where=str(self._file.path), why=why, fix="fetch the file again"
+            f"tensor {name[:200]!r} is not valid", where=str(self._file.path), why=why, fix="fetch the file again"
         )

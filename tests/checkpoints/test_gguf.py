@@ -2,8 +2,12 @@
 
 import contextlib
 import json
+import math
 import struct
 import time
+from array import array
+from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -14,8 +18,11 @@ from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
 from llmbuild.checkpoints.gguf import BLOCK_TYPES, GgufFile
+from llmbuild.checkpoints.gguf_config import make_config, make_generation_config
+from llmbuild.checkpoints.gguf_tokenizer import make_tokenizer_files
 from llmbuild.checkpoints.open import open_checkpoint, read_metadata
-from llmbuild.errors import InputError
+from llmbuild.checkpoints.tensor import TensorInfo
+from llmbuild.errors import InputError, LlmbuildError
 from tests.helpers.checkpoints import cached_checkpoint
 from tests.helpers.gguf_files import llama3_factors, make_gguf
 
@@ -291,7 +298,7 @@ BROKEN = {
     "big-endian": (header(version=3 << 24), "big-endian"),
     "absurd tensors": (header(tensors=1 << 60), "counts are absurd"),
     "absurd pairs": (header(pairs=1 << 63), "counts are absurd"),
-    "absurd key": (header(pairs=1, rest=struct.pack("<Q", 1 << 60) + bytes(64)), "truncated"),
+    "absurd key": (header(pairs=1, rest=struct.pack("<Q", 1 << 60) + bytes(64)), "has a name of"),
     "absurd array": (header(pairs=1, rest=pair(kind=9, value=struct.pack("<IQ", 4, 1 << 50))), "counts are absurd"),
     "long array": (header(pairs=1, rest=pair(kind=9, value=struct.pack("<IQ", 4, 1 << 20))), "truncated"),
     "long text array": (header(pairs=1, rest=pair(kind=9, value=struct.pack("<IQ", 8, 1 << 20))), "truncated"),
@@ -364,3 +371,59 @@ def test_several_files_need_a_choice(tmp_path):
     (tmp_path / "b.gguf").write_bytes(b"GGUF")
     with pytest.raises(InputError, match=r"2 GGUF files[^!]*a\.gguf, b\.gguf"):
         open_checkpoint(tmp_path)
+
+
+METADATA: dict[str, Any] = {
+    "general.architecture": "llama",
+    "general.sampling.temp": 0.5,
+    "llama.embedding_length": 64,
+    "llama.attention.head_count": 4,
+    "llama.attention.head_count_kv": array("I", [2, 2]),
+    "llama.attention.sliding_window": 16,
+    "llama.feed_forward_length": 128,
+    "llama.block_count": 2,
+    "llama.context_length": 64,
+    "llama.attention.layer_norm_rms_epsilon": 1e-5,
+    "llama.rope.freq_base": 10000.0,
+    "llama.rope.scaling.type": "linear",
+    "llama.rope.scaling.factor": 2.0,
+    "split.count": 1,
+    "tokenizer.chat_template": "x",
+    "tokenizer.ggml.model": "llama",
+    "tokenizer.ggml.tokens": ["<s>", "a", "b", "ab"],
+    "tokenizer.ggml.scores": array("f", [0, 0, 0, -1]),
+    "tokenizer.ggml.token_type": array("i", [3, 1, 1, 1]),
+    "tokenizer.ggml.bos_token_id": 0,
+    "tokenizer.ggml.add_bos_token": True,
+}
+BYTE_LEVEL = {
+    "tokenizer.ggml.model": "gpt2",
+    "tokenizer.ggml.pre": "llama-bpe",
+    "tokenizer.ggml.merges": ["a b"],
+}
+WRONG: tuple[Any, ...] = (
+    *(True, 0, -1, 1 << 63, 0.5, 1e300, 1e-300, math.nan, math.inf, "", "x", [], ["x"], ["a", "b", "c", "d"]),
+    *(array("B", [1, 0]), array("i", [-1, 7, 7, 7]), array("f", [math.nan] * 4), array("d"), array("d", [1e300] * 4)),
+)
+EMBEDDING = {"token_embd.weight": TensorInfo.of("token_embd.weight", (4, 64), "float32")}
+
+
+@pytest.mark.parametrize("base", [METADATA, METADATA | BYTE_LEVEL])
+def test_any_value_of_any_key_is_taken_or_refused(base: dict[str, Any], tmp_path: Path) -> None:
+    for key in base:
+        left = {name: value for name, value in base.items() if name != key}
+        for metadata in (left, *(base | {key: value} for value in WRONG)):
+            with contextlib.suppress(LlmbuildError):
+                make_config(metadata, EMBEDDING, None, tmp_path)
+            with contextlib.suppress(LlmbuildError):
+                make_generation_config(metadata)
+                for content in make_tokenizer_files(metadata, tmp_path).values():
+                    assert json.loads(content)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.floats(allow_nan=True), min_size=1, max_size=8), st.sampled_from([1e-9, 1.0, 1 + 2e-16, 1e4, 1e300]))
+def test_any_rope_factors_are_taken_or_refused(factors: list[float], theta: float) -> None:
+    with contextlib.suppress(LlmbuildError):
+        metadata = METADATA | {"llama.rope.freq_base": theta}
+        json.dumps(make_config(metadata, EMBEDDING, factors, Path("x.gguf")), allow_nan=False)

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from llmbuild import jsontext
-from llmbuild.checkpoints import gguf, torch_pickle
+from llmbuild.checkpoints import gguf, gguf_checkpoint, torch_pickle
 from llmbuild.checkpoints.files import WeightFile, read_json
 from llmbuild.checkpoints.gguf_config import make_config
 from llmbuild.checkpoints.gguf_tokenizer import make_tokenizer_files
@@ -29,6 +29,7 @@ from llmbuild.checkpoints.torch_machine import run_pickle
 from llmbuild.checkpoints.torch_pickle import TorchFile
 from llmbuild.errors import LlmbuildError
 from tests.helpers.checkpoints import cached_checkpoint
+from tests.helpers.gguf_files import make_gguf
 
 LLAMA = {
     "general.architecture": "llama",
@@ -55,6 +56,10 @@ def config(values: Mapping[str, Any]) -> Callable[[Path, pytest.MonkeyPatch], ob
 
 def tokenizer(values: Mapping[str, Any]) -> Callable[[Path, pytest.MonkeyPatch], object]:
     return lambda path, patch: make_tokenizer_files(VOCABULARY | values, path / "model.gguf")
+
+
+def scored(*tokens: str) -> dict[str, Any]:
+    return {"tokenizer.ggml.tokens": list(tokens), "tokenizer.ggml.scores": [0.0] * len(tokens)}
 
 
 def pickled(data: bytes) -> Callable[[Path, pytest.MonkeyPatch], object]:
@@ -108,6 +113,11 @@ def long_header(path: Path, patch: pytest.MonkeyPatch) -> None:
         file.write(b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 2 << 20))
         file.truncate(4 << 20)
     gguf.GgufFile(path / "model.gguf")
+
+
+def large_factors(path: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(gguf_checkpoint, "MAX_FACTORS_BYTES", 1)
+    open_checkpoint(make_gguf(path / "model.gguf", "llama3"))
 
 
 def other_format(path: Path, patch: pytest.MonkeyPatch) -> None:
@@ -184,6 +194,9 @@ CASES: dict[str, Callable[[Path, pytest.MonkeyPatch], object]] = {
     "values of another size": config(LLAMA | {"llama.attention.value_length": 8}),
     "a partial rotation": config(LLAMA | {"llama.rope.dimension_count": 8}),
     "a mixture of experts": config(LLAMA | {"llama.expert_count": 8}),
+    "frequencies without end": large_factors,
+    "a token without end": tokenizer(scored("a", "a" * 513)),
+    "tokens of every length": tokenizer(scored(*("a" * length for length in range(1, 200)))),
     "an epsilon that is none": config(LLAMA | {"llama.attention.layer_norm_rms_epsilon": -1.0}),
     "a rope scaling that is no name": config(LLAMA | {"llama.rope.scaling.type": 7}),
     "a residual that is no flag": config(NEOX),
