@@ -191,6 +191,7 @@ KIND = TaskKind(
         *(f"llmbuild.checkpoints.{module}" for module in _CHECKPOINTS),
         "llmbuild.canonical",
         "llmbuild.errors",
+        "llmbuild.printable",
         "llmbuild.jsontext",
     ),
     tools=(),

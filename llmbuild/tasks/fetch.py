@@ -22,6 +22,7 @@ KIND = TaskKind(
         "llmbuild.sources",
         "llmbuild.canonical",
         "llmbuild.errors",
+        "llmbuild.printable",
         "llmbuild.jsontext",
         "llmbuild.tomlfile",
         "llmbuild.urls",

@@ -46,6 +46,8 @@ KIND = TaskKind(
         "llmbuild.programs",
         "llmbuild.canonical",
         "llmbuild.errors",
+        "llmbuild.home",
+        "llmbuild.printable",
     ),
     tools=("linker",),
     run=run,

@@ -70,6 +70,7 @@ KIND = TaskKind(
         "llmbuild.canonical",
         "llmbuild.compiler",
         "llmbuild.errors",
+        "llmbuild.printable",
         *ARCHITECTURES,
         "llmbuild.models.build",
         "llmbuild.models.decoder",

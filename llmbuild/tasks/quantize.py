@@ -81,6 +81,7 @@ KIND = TaskKind(
         "llmbuild.checkpoints",
         "llmbuild.canonical",
         "llmbuild.errors",
+        "llmbuild.printable",
         "llmbuild.jsontext",
     ),
     tools=("numpy", "ml_dtypes", "gguf"),

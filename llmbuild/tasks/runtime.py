@@ -29,6 +29,8 @@ KIND = TaskKind(
         "llmbuild.canonical",
         "llmbuild.emscripten",
         "llmbuild.errors",
+        "llmbuild.home",
+        "llmbuild.printable",
         "llmbuild.programs.environment",
         "llmbuild.programs.run",
         "llmbuild.tasks.kind",

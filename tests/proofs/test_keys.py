@@ -481,7 +481,6 @@ PACKAGES = {"tvm": "apache-tvm", "tvm_ffi": "apache-tvm-ffi"}
 """Distributions whose import name is another."""
 
 HARMLESS: Mapping[str, Mapping[str, str]] = {
-    "fetch": {"huggingface_hub": "what it downloads is held against digests"},
     "config": dict.fromkeys(("numpy", "ml_dtypes", "gguf"), "only for tensors, and config reads none"),
     "lower": {"numpy": "only for the shapes of parameters"},
 }
