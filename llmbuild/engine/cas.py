@@ -181,23 +181,35 @@ class Cas:
 
         Raises MissingBlobError, or StoreError when `dest` cannot be written.
         """
-        source = self.path(digest)
-        with fs.translate_errors("write a file", dest):
+        with fs.translate_errors("write a file", dest, fs.OUTPUT):
             fs.current.mkdir(dest.parent)
             temporary = dest.parent / files.temporary_name()
-            try:
-                how = files.share(source, temporary, executable=executable)
-                fs.current.replace(temporary, dest)
-            except OSError:
-                files.discard(temporary)
-                raise
-            if how == "link":
-                # Renaming one name of a file over another name of the same file does nothing, by POSIX.
-                fs.current.unlink(temporary)
+            how = self.share_out(digest, temporary, executable)
+            files.put_in_place(temporary, dest)
         if how == "link":
             # A further link changes the blob's ctime, not its content.
             self._remember(digest)
         return how
+
+    def share_out(self, digest: Digest, dest: Path, executable: bool = False) -> files.Shared:
+        """Make the new file `dest` with the blob's content; where that fails there is none.  Once it has its last name,
+        `remember_link` spares the blob from being hashed again.
+
+        Raises MissingBlobError, or OSError when `dest` cannot be written.
+        """
+        source = self.path(digest)
+        try:
+            return files.share(source, dest, executable=executable)
+        except OSError:
+            files.discard(dest)
+            raise
+
+    def remember_link(self, digest: Digest, status: os.stat_result) -> None:
+        """Note that the blob is as right as a name of it elsewhere, whose content was right and whose links were changed."""
+        with contextlib.suppress(OSError):
+            blob = os.stat(self._name(digest))  # noqa: PTH116 - once a file of a build.
+            if (blob.st_ino, blob.st_dev) == (status.st_ino, status.st_dev):
+                self.memo.record(digest, stamp_of(blob))
 
     def materialize(self, tree: Tree, directory: Path) -> None:
         """Make a directory of symbolic links to the verified blobs of a tree.  Raises MissingBlobError or StoreError.

@@ -108,6 +108,17 @@ def publish(temporary: fs.StrPath, path: fs.StrPath) -> None:
         fs.current.replace(temporary, path)
 
 
+def put_in_place(temporary: fs.StrPath, path: fs.StrPath) -> None:
+    """Rename over whatever is there; where that fails, the temporary file is gone.  Raises OSError."""
+    try:
+        fs.current.replace(temporary, path)
+    except OSError:
+        discard(temporary)
+        raise
+    # Renaming one name of a file over another name of the same file does nothing, by POSIX.
+    fs.current.unlink(temporary)
+
+
 def discard(path: fs.StrPath) -> None:
     """Remove a temporary file as well as it goes: the error that led here matters more than this one."""
     with contextlib.suppress(OSError):

@@ -24,6 +24,8 @@ CANNOT_SHARE = frozenset(
 )
 """Errors that mean `this file system does not link or clone here`, for which the next way is tried."""
 
+CANNOT_EXCHANGE = frozenset({errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EXDEV, errno.EPERM, errno.EBUSY})
+"""Errors that mean `two names cannot change places here`, for which the steps are taken one by one."""
 
 StrPath: TypeAlias = "str | os.PathLike[str]"
 
@@ -55,6 +57,13 @@ class FileSystem:
 
     def replace(self, source: StrPath, dest: StrPath) -> None:
         os.replace(source, dest)  # noqa: PTH105
+
+    def exchange(self, one: StrPath, other: StrPath) -> None:
+        """Let two names change places in one step; the error is one of CANNOT_EXCHANGE where that is not to be had."""
+        # ctypes is for the few builds that exchange directories.
+        from llmbuild.engine.exchange import exchange_names
+
+        exchange_names(os.fspath(one), os.fspath(other))
 
     def hard_link(self, source: StrPath, dest: StrPath) -> None:
         os.link(source, dest)
@@ -92,34 +101,41 @@ current: FileSystem = FileSystem()
 """The file system in use.  Read it as `fs.current` at each call, never by `from … import current`."""
 
 
+_ROOM = "free some space, or {elsewhere}"
+_WRITABLE = "make the directory writable, or {elsewhere}"
 _ADVICE: dict[int, tuple[str, str]] = {
-    errno.ENOSPC: ("the disk is full", "free some space, or put the cache on another disk with LLMBUILD_CACHE"),
-    errno.EDQUOT: (
-        "the disk quota is used up",
-        "free some space, or put the cache on another disk with LLMBUILD_CACHE",
-    ),
-    errno.EACCES: ("permission denied", "make the directory writable, or choose another cache with LLMBUILD_CACHE"),
-    errno.EPERM: (
-        "operation not permitted",
-        "make the directory writable, or choose another cache with LLMBUILD_CACHE",
-    ),
-    errno.EROFS: ("the file system is read-only", "choose another cache directory with LLMBUILD_CACHE"),
+    errno.ENOSPC: ("the disk is full", _ROOM),
+    errno.EDQUOT: ("the disk quota is used up", _ROOM),
+    errno.EACCES: ("permission denied", _WRITABLE),
+    errno.EPERM: ("operation not permitted", _WRITABLE),
+    errno.EROFS: ("the file system is read-only", "{elsewhere}"),
     errno.EIO: ("the disk reports an input/output error", "check the disk; nothing that was written before is lost"),
     errno.ENOTDIR: ("a part of the path is not a directory", "move the file that is in the way"),
     errno.EISDIR: ("a directory is where a file should be", "move the directory that is in the way"),
+    errno.EEXIST: ("a file is where a directory should be", "move the file that is in the way"),
+    errno.ENOENT: ("a part of the path is missing", "make that directory; a link on the way may lead nowhere"),
+    errno.ELOOP: ("symbolic links on the way lead in a circle", "remove the links"),
+    errno.ENAMETOOLONG: ("the name is too long", "{elsewhere}, with a shorter path"),
 }
 
+_CACHE = "put the cache on another disk with LLMBUILD_CACHE"
+OUTPUT = "choose another output directory"
+"""Where else results can go, in the advice of errors."""
 
-def store_error(error: OSError, doing: str, where: StrPath) -> StoreError:
-    """The user's view of a failed file operation; `doing` completes `cannot …`."""
+
+def store_error(error: OSError, doing: str, where: StrPath, elsewhere: str = _CACHE) -> StoreError:
+    """The user's view of a failed file operation; `doing` completes `cannot …`, `elsewhere` says which setting chooses
+    another place."""
     why, fix = _ADVICE.get(error.errno or 0, (error.strerror or str(error), None))
-    return StoreError(f"cannot {doing}", where=os.fspath(where), why=why, fix=fix)
+    return StoreError(
+        f"cannot {doing}", where=os.fspath(where), why=why, fix=None if fix is None else fix.format(elsewhere=elsewhere)
+    )
 
 
 @contextlib.contextmanager
-def translate_errors(doing: str, where: StrPath) -> Iterator[None]:
+def translate_errors(doing: str, where: StrPath, elsewhere: str = _CACHE) -> Iterator[None]:
     """Turn an OSError of the body into a StoreError that says what could not be done, where, why and what helps."""
     try:
         yield
     except OSError as error:
-        raise store_error(error, doing, where) from error
+        raise store_error(error, doing, where, elsewhere) from error

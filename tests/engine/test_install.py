@@ -53,7 +53,7 @@ def test_the_second_install_touches_nothing(store: Store, project: Path, monkeyp
     assert snapshot(project) == {"dist/m/a": b"1", "dist/m/sub/b": b"2", "dist/m/same": b"1"}
     with monkeypatch.context() as patch:
         patch.setattr(fs, "current", ReadOnlyFs())
-        patch.setattr("llmbuild.engine.install.digest_file", lambda path: pytest.fail(f"{path} was hashed"))
+        patch.setattr("llmbuild.engine.deciding.digest_file", lambda path: pytest.fail(f"{path} was hashed"))
         report = put(store, project, files)
     assert (text(report), report.unchanged) == ("", 3)
 

@@ -72,6 +72,11 @@ class FaultyFs(FileSystem):
             self._fail()
         super().replace(source, dest)
 
+    def exchange(self, one: Path, other: Path) -> None:
+        if self._step():
+            self._fail()
+        super().exchange(one, other)
+
     def hard_link(self, source: Path, dest: Path) -> None:
         if self._step():
             self._fail()
