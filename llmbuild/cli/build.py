@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmbuild.cli.common import STATE_DIR, add_selection
+from llmbuild.cli.common import add_selection, state_of
 from llmbuild.engine.settings import MOST_JOBS
 from llmbuild.errors import ExitCode, StoreError, UsageError
 
@@ -84,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _build(args: argparse.Namespace, session: Session, memory: int | None) -> int:
+    from llmbuild.cli.manifests import identity, manifest_name
     from llmbuild.cli.recording import Recording
     from llmbuild.engine.cas import MissingBlobError
     from llmbuild.engine.predict import Predictor
@@ -93,13 +94,15 @@ def _build(args: argparse.Namespace, session: Session, memory: int | None) -> in
     from llmbuild.report.terminal import view_for
     from llmbuild.tasks.registry import load_kind
 
+    _require_unclaimed(session)
     view = view_for(quiet=args.quiet)
-    recording = Recording(Path(session.whole.root), args.events)
+    project = identity(session.whole)
+    recording = Recording(Path(session.whole.root), args.events, manifest_name(session.whole))
     with recording:
         reporter = _Reporter(session, view, recording)
         jobs = args.jobs or default_jobs()
         # The index is opened when the first task has to run, never by a null build.
-        predictor = Predictor(lambda kind: session.store.index.recent(kind), load_kind, session.whole.root)  # noqa: PLW0108
+        predictor = Predictor(lambda kind: session.store.index.recent(kind), load_kind, project)  # noqa: PLW0108
 
         def build(force: frozenset[str]) -> tuple[BuildResult, events.Event]:
             scheduler = Scheduler(
@@ -108,7 +111,7 @@ def _build(args: argparse.Namespace, session: Session, memory: int | None) -> in
                 jobs=jobs,
                 keep_going=args.keep_going,
                 force=force,
-                project=session.whole.root,
+                project=project,
                 predict=predictor,
                 memory=memory,
                 emit=reporter,
@@ -293,9 +296,12 @@ class _Reporter:
         return why(self._tasks[label], action, self._session.knowledge)
 
     def _keep_log(self, label: str, source: Path) -> str | None:
-        """Copy a task's log to `.llmbuild/logs/LABEL.log`; returns the path as the user sees it."""
+        """Copy a task's log to the project's logs; returns the path as the user sees it."""
+        from llmbuild.cli.manifests import manifest_name
+
         name = label.replace(", ", ",").replace("/", "_") + ".log"
-        path = Path(self._session.whole.root, STATE_DIR, "logs", name)
+        whole = self._session.whole
+        path = state_of(Path(whole.root), manifest_name(whole)) / "logs" / name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(source.read_bytes())
@@ -315,12 +321,25 @@ def _complete_lock(session: Session, result: BuildResult) -> None:
     complete(session.world.project, session.world.observed, session.world.lock, trees)
 
 
+def _require_unclaimed(session: Session) -> None:
+    """Raise UsageError, before anything runs, where another manifest of the directory has results in the same places."""
+    from llmbuild.cli.manifests import manifest_name, other_manifests
+
+    if not other_manifests(session.whole):
+        return
+    from llmbuild.engine.install import require_unclaimed
+
+    dests = {install.dest for task in session.tasks for install in task.installs}
+    require_unclaimed(Path(session.whole.root), dests, manifest_name(session.whole), session.whole.output)
+
+
 def _install(session: Session, result: BuildResult, provenance: bool) -> events.Event:
     """Put outputs into the project, and take away those of tasks that are gone.
 
     A directory that several tasks fill (a model's weights and its configuration) is touched only when all of them
     succeeded: after a failure it stays as the last good build left it.
     """
+    from llmbuild.cli.manifests import manifest_name, other_manifests
     from llmbuild.engine.install import Installation, install
     from llmbuild.plan.graph import labels
     from llmbuild.report.events import Installed
@@ -340,7 +359,15 @@ def _install(session: Session, result: BuildResult, provenance: bool) -> events.
 
         known |= owners(session.whole)
         statements = statement_installations(session.store, session.whole, session.tasks, result)
-    report = install(session.store, Path(session.whole.root), [*items, *statements], known=known)
+    report = install(
+        session.store,
+        Path(session.whole.root),
+        [*items, *statements],
+        known=known,
+        manifest=manifest_name(session.whole),
+        output=session.whole.output,
+        alone=lambda: not other_manifests(session.whole),
+    )
     outputs = dict.fromkeys(item.install.dest for item in items)
     return Installed(
         time=time.time(),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import sys
 import time
 from collections.abc import Container, Iterator
@@ -12,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmbuild.cli.common import MANIFEST, STATE_DIR, add_file, print_json
+from llmbuild.cli.common import MANIFEST, add_file, print_json
 from llmbuild.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -175,29 +174,29 @@ def _import(args: argparse.Namespace) -> int:
 
 
 def living(project: str) -> Container[str] | None:
-    """What is left of a project directory: None when it has no manifest any more, else the labels that count.
+    """What is left of a project: None when its manifest is gone, else the labels that count.
 
-    A build leaves the expanded manifest in the project's state directory; where that cannot be read, all labels count.
+    A project is known by its directory, or by the path of a manifest with another name than usual.  A directory stands for
+    all its manifests, since older builds of each are kept under it.  A command leaves the expanded manifest in the state
+    directory; where that cannot be read, all labels count.
     """
-    from llmbuild.manifest.resolved import Project
+    from llmbuild.cli.manifests import known_manifests
     from llmbuild.plan.graph import labels
 
-    root = Path(project)
-    found: set[str] = set()
-    unknown = False
-    there = (root / MANIFEST).is_file()
-    for path in sorted((root / STATE_DIR).glob("project-*.json")):
-        try:
-            value = json.loads(path.read_bytes())
-            if not Path(value["reads"][0]["path"]).is_file():
-                continue
-            there = True
-            found |= labels(Project.from_json(value["project"]))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
-            unknown = True
+    place = Path(project)
+    if place.is_dir():
+        manifests = known_manifests(place)
+        there = (place / MANIFEST).is_file() or bool(manifests)
+        if (place / MANIFEST).is_file() and MANIFEST not in manifests:
+            return _Everything()
+    else:
+        manifests = {name: one for name, one in known_manifests(place.parent).items() if name == place.name}
+        there = place.is_file()
     if not there:
         return None
-    return found if found and not unknown else _Everything()
+    if not manifests or None in manifests.values():
+        return _Everything()
+    return frozenset[str]().union(*(labels(one) for one in manifests.values() if one is not None))
 
 
 class _Everything:

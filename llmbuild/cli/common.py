@@ -17,6 +17,12 @@ STATE_DIR = ".llmbuild"
 """Beside the manifest: the cached plan, the keys of the last build, logs, and digests of files already read."""
 
 
+def state_of(root: Path, manifest: str) -> Path:
+    """The directory of what belongs to one manifest of a project only: its last build, and its logs."""
+    state = root / STATE_DIR
+    return state if manifest == MANIFEST else state / "manifests" / manifest
+
+
 def find_manifest(file: Path | str | None) -> Path:
     """The manifest: `file` if given, else buildfile.toml in this directory or the nearest one above that has it.
 

@@ -24,14 +24,15 @@ from llmbuild.plan.reasons import Evicted, OutputCorrupt, OutputMissing, Reason
 class StoreKnowledge:
     """Implements `llmbuild.plan.planner.Knowledge` for one project in one store."""
 
-    def __init__(self, store: Store, root: Path, observed: Observed) -> None:
+    def __init__(self, store: Store, root: Path, observed: Observed, project: str | None = None) -> None:
         self._store = store
         self._root = root
         self._observed = observed
         # Narrowed trees and projected values exist in the store only once their task ran; a plan keeps its own.
         self._made: dict[Digest, bytes] = {}
         self._corrupt: set[Digest] = set()
-        self._history = store.history(str(root))
+        self._project = project or str(root)
+        self._history = store.history(self._project)
         self._latest: Mapping[str, Digest] | None = None
         store.cas.on_corrupt = lambda digest, _path: self._corrupt.add(digest)
 
@@ -75,8 +76,8 @@ class StoreKnowledge:
         """The last actions as the traces have them, for what the history does not know: it may have been lost."""
         if self._latest is None:
             try:
-                root = str(self._root)
-                self._latest = self._store.index.latest(root) if self._store.traces.root.is_dir() else {}
+                traced = self._store.traces.root.is_dir()
+                self._latest = self._store.index.latest(self._project) if traced else {}
             except StoreError:
                 # A disk that fails here fails the build too, with a better message.
                 self._latest = {}

@@ -248,6 +248,7 @@ def _fetch(
 ) -> dict[str, dict[str, tuple[Digest, int]]]:
     """Run fetch tasks; their files by label.  Raises the error of the first one that failed."""
     from llmbuild.cli.locking import tree_files
+    from llmbuild.cli.manifests import identity
     from llmbuild.engine import events
     from llmbuild.engine.scheduler import Scheduler
     from llmbuild.executors.local import LocalExecutor
@@ -260,7 +261,7 @@ def _fetch(
         if not isinstance(event, events.Summary | events.Failed):
             view(event)
 
-    scheduler = Scheduler(store, LocalExecutor(store), jobs=2, force=force, project=project.root, emit=emit)
+    scheduler = Scheduler(store, LocalExecutor(store), jobs=2, force=force, project=identity(project), emit=emit)
     try:
         result = scheduler.run(tasks)
     finally:

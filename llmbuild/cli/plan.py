@@ -73,14 +73,16 @@ class Session:
     def estimate(self, plan: Plan) -> PlanEstimate | None:
         """What the plan will take; None when nothing has to run."""
         from llmbuild.cli.estimating import estimate_plan
+        from llmbuild.cli.manifests import identity
 
-        return estimate_plan(plan, self.store, self.whole.root, self.knowledge.tree)
+        return estimate_plan(plan, self.store, identity(self.whole), self.knowledge.tree)
 
 
 def open_session(args: argparse.Namespace) -> Session:
     """From the command line (see `add_selection`) to selected tasks; notes about the manifest go to standard error."""
     from llmbuild.cli.knowledge import StoreKnowledge
     from llmbuild.cli.locking import remote_fetches
+    from llmbuild.cli.manifests import identity
     from llmbuild.cli.toolchain import TVM_MEMO, Toolchain
     from llmbuild.cli.world import load_manifest, look
     from llmbuild.engine.store import Store
@@ -104,7 +106,7 @@ def open_session(args: argparse.Namespace) -> Session:
             )
             forced.add(remote.fetch.label)
     because = {remote.fetch.label: (remote.changed,) for remote in remotes if remote.changed is not None}
-    knowledge = StoreKnowledge(store, manifest.root, world.observed)
+    knowledge = StoreKnowledge(store, manifest.root, world.observed, identity(manifest.project))
     return Session(store, manifest.project, world, tasks, frozenset(forced), knowledge, tuple(remotes), because)
 
 

@@ -13,8 +13,8 @@ import os
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from llmbuild.cli.common import STATE_DIR
-from llmbuild.errors import StoreError
+from llmbuild.cli.common import MANIFEST, state_of
+from llmbuild.errors import StoreError, UsageError
 from llmbuild.jsontext import parse_json
 from llmbuild.report.event_fields import checked_event
 
@@ -29,18 +29,22 @@ _RUNNING = "last-build-{pid}.partial.ndjson"
 _QUIET = frozenset({"PlanMade", "CachedTask"})
 """Events of a build that has nothing to do, as far as it got."""
 
+_START = b'{"v":'
+"""What each event begins with."""
+
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class Recording:
     """Writes events as JSON lines while a build runs; use it as a context manager.
 
-    Raises StoreError when the --events file cannot be opened or written.  A project directory that cannot be written
+    Raises UsageError where the --events file would replace something else than events, and StoreError when it cannot be
+    opened or written.  A project directory that cannot be written
     costs the record of the last build and nothing else.
     """
 
-    def __init__(self, root: Path, also: Path | None = None) -> None:
-        self.last = root / STATE_DIR / LAST_BUILD
+    def __init__(self, root: Path, also: Path | None = None, manifest: str = MANIFEST) -> None:
+        self.last = state_of(root, manifest) / LAST_BUILD
         self._path = self.last.with_name(_RUNNING.format(pid=os.getpid()))
         self._also = also
         self._waiting: list[str] = []
@@ -50,6 +54,7 @@ class Recording:
 
     def __enter__(self) -> Recording:
         if self._also is not None:
+            _require_events(self._also)
             try:
                 self._stream = self._also.open("w", encoding="utf-8", buffering=1)
             except OSError as error:
@@ -101,13 +106,30 @@ class Recording:
         self._waiting.clear()
 
 
+def _require_events(path: Path) -> None:
+    """Raise UsageError when a file has content that no build wrote there as events."""
+    try:
+        if not path.is_file() or path.stat().st_size == 0:
+            return
+        with path.open("rb") as file:
+            start = file.read(len(_START))
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    if start != _START:
+        raise UsageError(
+            "the events would overwrite a file that has none",
+            where=str(path),
+            fix="name another file with --events, or remove this one",
+        )
+
+
 def _unwritable(path: Path | None, error: OSError) -> StoreError:
     return StoreError("the events cannot be written", where=str(path), why=error.strerror or str(error))
 
 
-def last_build(root: Path) -> Path | None:
-    """The events of a project's last build: the newest of the last one that ended and those that were killed since."""
-    directory = root / STATE_DIR
+def last_build(root: Path, manifest: str = MANIFEST) -> Path | None:
+    """The events of a manifest's last build: the newest of the last one that ended and those that were killed since."""
+    directory = state_of(root, manifest)
     found = [path for path in (directory / LAST_BUILD, *_partial(directory)) if path.is_file()]
     return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
 

@@ -29,7 +29,8 @@ def run(args: argparse.Namespace) -> int:
 
     path = args.events
     if path is None:
-        path = last_build(find_manifest(args.file).absolute().parent)
+        manifest = find_manifest(args.file).absolute()
+        path = last_build(manifest.parent, manifest.name)
         if path is None:
             raise UsageError("there is no build to report on yet", fix="run `llmbuild build`, which records its events")
     elif not path.is_file():

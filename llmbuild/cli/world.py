@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmbuild.canonical import Digest, Json, canonical_json, digest_json
-from llmbuild.cli.common import STATE_DIR
 from llmbuild.cli.machine import Machine, find_tools
+from llmbuild.cli.manifests import project_file
 from llmbuild.cli.toolchain import Toolchain
 from llmbuild.engine import files
 from llmbuild.engine.store import Store
@@ -50,7 +50,7 @@ def load_manifest(path: Path, toolchain: Toolchain) -> Manifest:
     The cache counts only for the same llmbuild (by content), Python and place.  Raises what `manifest.load.load` does.
     """
     root = path.absolute().parent
-    place = root / STATE_DIR / f"project-{digest_json(path.name)[:16]}.json"
+    place = project_file(root, path.name)
     key = digest_json(
         {
             "format": _FORMAT,

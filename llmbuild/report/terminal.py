@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 from llmbuild.engine import events
@@ -73,9 +73,14 @@ class View:
             case Checked():
                 self.line(checked_text(event, self.style), always=bool(event.differences))
             case Installed():
-                self._outputs, self._restored = event.outputs, len(event.written) + len(event.restored)
-                for path in event.kept:
-                    self.line(f"{self._word('keep', 'yellow')} {path}: nothing makes it any more, but it was edited")
+                self._installed(event)
+
+    def _installed(self, event: Installed) -> None:
+        self._outputs, self._restored = event.outputs, len(event.written) + len(event.restored)
+        for text in removed_texts(event.removed):
+            self.line(f"{self._word('remove', 'yellow')} {text}")
+        for path in event.kept:
+            self.line(f"{self._word('keep', 'yellow')} {path}: nothing makes it any more, but it was edited")
 
     def log_at(self, label: str, path: str) -> None:
         """Where the log of a task lies that is about to be reported as failed."""
@@ -221,6 +226,19 @@ def summary_text(summary: events.Summary, restored: int, style: Style) -> str:
         return f"{style.paint('built', 'green')} {tasks(summary.ran)} in {took} ({summary.cached} cached)"
     files = f", {restored} file{'' if restored == 1 else 's'} put back" if restored else ""
     return f"{style.paint('up to date', 'green')}: {tasks(summary.cached)} cached{files} ({took})"
+
+
+def removed_texts(removed: Sequence[str]) -> list[str]:
+    """What was removed because nothing makes it any more: a line for each directory."""
+    places: dict[str, list[str]] = {}
+    for path in removed:
+        places.setdefault(path.rpartition("/")[0], []).append(path)
+    return [
+        f"{found[0]}: nothing makes it any more"
+        if len(found) == 1
+        else f"{len(found)} files of {place}: nothing makes them any more"
+        for place, found in places.items()
+    ]
 
 
 def failure_text(event: events.Failed, style: Style, log: str | None = None) -> str:

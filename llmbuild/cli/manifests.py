@@ -1,0 +1,71 @@
+"""The manifests of one directory: each has results, a history, a last build and pins of its own.
+
+A command that loads a manifest leaves the expanded project in `.llmbuild/`, which is how others know of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from llmbuild.canonical import digest_json
+from llmbuild.cli.common import MANIFEST, STATE_DIR
+from llmbuild.jsontext import parse_json
+from llmbuild.manifest.resolved import Project
+
+
+def project_file(root: Path, name: str) -> Path:
+    """Where the expanded project of a manifest is kept, which is named by a digest of the manifest's name."""
+    return root / STATE_DIR / f"project-{digest_json(name)[:16]}.json"
+
+
+def manifest_name(project: Project) -> str:
+    """The file name of a project's manifest, which tells the manifests of a directory apart."""
+    return Path(project.file).name
+
+
+def identity(project: Project) -> str:
+    """What a store knows a project by: its directory, or where the manifest has another name than usual, its path."""
+    name = manifest_name(project)
+    return project.root if name == MANIFEST else f"{project.root}/{name}"
+
+
+def known_manifests(root: Path) -> Mapping[str, Project | None]:
+    """The manifests of a directory that some command has loaded and that are still there, by file name.
+
+    The value is the project as it was then, or None where that cannot be read any more; then the name may be "".
+    """
+    return _known(root, ())
+
+
+def other_manifests(project: Project) -> Mapping[str, Project | None]:
+    """As `known_manifests`, without the project's own one."""
+    own, root = manifest_name(project), Path(project.root)
+    found = _known(root, (project_file(root, own),))
+    return {name: other for name, other in found.items() if name != own}
+
+
+def _known(root: Path, without: Collection[Path]) -> dict[str, Project | None]:
+    found: dict[str, Project | None] = {}
+    for path in sorted((root / STATE_DIR).glob("project-*.json")):
+        if path in without:
+            continue
+        name, project = _read(path)
+        if not name:
+            names = (MANIFEST, *(other.name for other in root.glob("*.toml")))
+            # Without a name it may be of any manifest, and counts as one that is there.
+            name = next((name for name in names if project_file(root, name) == path), "")
+        if not name or (root / name).is_file():
+            found[name] = project
+    return found
+
+
+def _read(path: Path) -> tuple[str, Project | None]:
+    """The manifest's name and the project in a file, as far as they can be read."""
+    name = ""
+    try:
+        value = parse_json(path.read_bytes())
+        name = Path(value["reads"][0]["path"]).name
+        return name, Project.from_json(value["project"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+        return name, None

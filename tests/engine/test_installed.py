@@ -1,0 +1,200 @@
+"""The record of what llmbuild put into a project: what it may say, and what it cannot bring about."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from llmbuild.canonical import digest_bytes
+from llmbuild.engine import installed
+from llmbuild.engine.install import RECORD
+from llmbuild.engine.installed import Entry, Moving, Record, load
+from llmbuild.engine.names import unfit
+from llmbuild.engine.store import Store
+from llmbuild.engine.verified import stamp_of
+from tests.engine.test_install import put, text
+from tests.helpers.engine_build import snapshot
+
+CONTENT = b"precious"
+DIGEST = digest_bytes(CONTENT)
+
+
+def write_record(project: Path, value: object) -> None:
+    (project / RECORD).parent.mkdir(exist_ok=True)
+    (project / RECORD).write_text(json.dumps(value))
+
+
+def old(*paths: str, stamp: Any = None) -> dict[str, Any]:
+    """A record as a llmbuild that knew only one manifest wrote it."""
+    return {path: [DIGEST, "gone[x]", stamp, None] for path in paths}
+
+
+def new(*paths: str, outputs: tuple[str, ...] = ("dist",), **other: Any) -> dict[str, Any]:
+    files = {path: [DIGEST, "gone[x]", None, None, "buildfile.toml"] for path in paths}
+    return {"format": 2, "outputs": list(outputs), "files": files, "moving": {}, **other}
+
+
+OUTSIDE = ("../precious.txt", "dist/../../precious.txt", "dist/m-MLC/../../../precious.txt", "./../precious.txt")
+
+
+@pytest.mark.parametrize("path", [*OUTSIDE, "ABSOLUTE"])
+@pytest.mark.parametrize("form", [old, new])
+def test_a_record_removes_nothing_outside_the_project(store: Store, tmp_path: Path, form: Any, path: str) -> None:
+    project = tmp_path / "clone"
+    project.mkdir()
+    victim, beside = tmp_path / "precious.txt", tmp_path / ".llmbuild-tmp-mine"
+    victim.write_bytes(CONTENT)
+    beside.write_text("mine")
+    write_record(project, form(str(victim) if path == "ABSOLUTE" else path))
+    assert text(put(store, project, {"a": "1"})) == "w:a"
+    assert (victim.read_bytes(), beside.read_text()) == (CONTENT, "mine")
+
+
+@pytest.mark.parametrize("form", [old, new])
+@pytest.mark.parametrize("path", [".git/config", ".llmbuild/state", "notes.txt", ".hg/dirstate", "dist/.git/config"])
+def test_a_record_removes_only_results(store: Store, project: Path, form: Any, path: str) -> None:
+    (project / path).parent.mkdir(parents=True, exist_ok=True)
+    (project / path).write_bytes(CONTENT)
+    write_record(project, form(path))
+    put(store, project, {"a": "1"})
+    assert (project / path).read_bytes() == CONTENT
+
+
+def test_a_record_removes_nothing_through_a_link(store: Store, tmp_path: Path) -> None:
+    project, elsewhere = tmp_path / "clone", tmp_path / "elsewhere"
+    (project / "dist").mkdir(parents=True)
+    elsewhere.mkdir()
+    for name in ("file", ".llmbuild-tmp-mine"):
+        (elsewhere / name).write_bytes(CONTENT)
+    (project / "dist/out").symlink_to(elsewhere)
+    stamp = list(stamp_of((elsewhere / "file").lstat()))
+    write_record(project, {**old("dist/out/file"), **{"dist/m-MLC/b": [DIGEST, "gone[x]", [1, *stamp[1:]], None]}})
+    assert text(put(store, project, {"a": "1"})) == "w:a k:file"
+    assert sorted(path.name for path in elsewhere.iterdir()) == [".llmbuild-tmp-mine", "file"]
+
+
+def test_an_exchange_that_a_record_makes_up_moves_nothing(store: Store, project: Path) -> None:
+    (project / "src").mkdir()
+    (project / "src/mine").write_bytes(CONTENT)
+    moving = {
+        "src": ["dist/m", 1],
+        "dist/../src": ["dist/m", 1],
+        "src/.llmbuild-tmp-x": ["dist/m", 1],
+        "dist/.llmbuild-tmp-x": ["src", 1],
+        "dist/.llmbuild-tmp-y": "dist/m",
+    }
+    write_record(project, new(moving=moving))
+    assert load(project, ("dist",)).moving == {}
+    put(store, project, {"a": "1"})
+    assert snapshot(project) == {"src/mine": CONTENT, "dist/m/a": b"1"}
+
+
+def test_results_of_a_user_s_linked_output_directory_are_replaced_and_removed(store: Store, tmp_path: Path) -> None:
+    project, disk = tmp_path / "project", tmp_path / "disk"
+    project.mkdir()
+    disk.mkdir()
+    (project / "dist").symlink_to(disk)
+    assert text(put(store, project, {"a": "1", "b": "2"})) == "w:a,b"
+    assert text(put(store, project, {"a": "3"})) == "w:a d:b"
+    assert {path.name: path.read_bytes() for path in (disk / "m").iterdir()} == {"a": b"3"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b"7",
+        b'"x"',
+        b"null",
+        b'{"format": 2}',
+        b'{"format": 2, "files": 3, "outputs": {}, "moving": []}',
+        b'{"format": 2, "files": {"dist/m/a": [1, 2, 3, 4, 5]}, "outputs": [1, "..", null], "moving": {"a": 1}}',
+        b'{"dist/m/a": null, "dist/m/b": [[], {}, 1, 2]}',
+    ],
+)
+def test_a_record_of_another_form_counts_as_none(store: Store, project: Path, content: bytes) -> None:
+    put(store, project, {"a": "1", "b": "2"})
+    (project / RECORD).write_bytes(content)
+    report = put(store, project, {"a": "1", "b": "2"})
+    assert (text(report), report.unchanged) == ("", 2)
+
+
+def test_wrong_entries_are_left_out_and_right_ones_stay(project: Path) -> None:
+    right: dict[str, Any] = {
+        "dist/m-MLC/a": [DIGEST, "t", None, None],
+        "dist/m-MLC/b": [DIGEST, "t", [1, 2, 3, 4], DIGEST],
+    }
+    wrong = {
+        "dist/m-MLC/digest": ["../x", "t", None, None],
+        "dist/m-MLC/upper": [DIGEST.upper(), "t", None, None],
+        "dist/m-MLC/previous": [DIGEST, "t", None, "../x"],
+        "dist/m-MLC/label": [DIGEST, 7, None, None],
+        "dist/m-MLC/stamp": [DIGEST, "t", ["1", 2, 3, 4], None],
+        "dist/m-MLC/truth": [DIGEST, "t", [True, 2, 3, 4], None],
+        "dist/m-MLC/short": [DIGEST, "t", [1, 2, 3], None],
+        "dist/m-MLC/few": [DIGEST, "t", None],
+        "dist/m-MLC/long" + "x" * 300: [DIGEST, "t", None, None],
+        "dist/m-MLC/line\n": [DIGEST, "t", None, None],
+        "dist/m-MLC/nul\0": [DIGEST, "t", None, None],
+        "dist/m-MLC//two": [DIGEST, "t", None, None],
+        "dist/m-MLC/./dot": [DIGEST, "t", None, None],
+    }
+    write_record(project, right | wrong)
+    record = load(project)
+    assert record.files == {
+        "dist/m-MLC/a": Entry(DIGEST, "t", None),
+        "dist/m-MLC/b": Entry(DIGEST, "t", None, (1, 2, 3, 4), DIGEST),
+    }
+    write_record(
+        project, {"format": 2, "outputs": ["dist"], "files": {p: [*row, "m.toml"] for p, row in right.items()}}
+    )
+    assert set(load(project).files) == set(right)
+    write_record(project, {"format": 2, "outputs": ["dist"], "files": {p: [*row, "../m"] for p, row in right.items()}})
+    assert load(project).files == {}
+
+
+def test_what_is_saved_is_loaded(project: Path) -> None:
+    record = Record(
+        {"dist/m/a": Entry(DIGEST, "t", "b.toml", (1, 2, 3, 4), DIGEST), "out/b": Entry(DIGEST, "u", None)},
+        frozenset({"dist", "out", "unused"}),
+        {"dist/.llmbuild-tmp-1": Moving("dist/m", 9)},
+    )
+    installed.save(project, record)
+    found = load(project)
+    assert (found.files, found.outputs, found.moving) == (record.files, frozenset({"dist", "out"}), record.moving)
+
+
+def test_results_in_a_former_output_directory_are_removed(store: Store, project: Path) -> None:
+    write_record(project, new(outputs=("before",)))
+    put(store, project, {"a": "1"}, dest="before/m-MLC")
+    write_record(project, old_of(project / "before/m-MLC/a", "before/m-MLC/a"))
+    assert text(put(store, project, {"a": "1"}, dest="dist/m-MLC")) == "w:a d:a"
+    assert snapshot(project) == {"dist/m-MLC/a": b"1"}
+
+
+def old_of(file: Path, path: str) -> dict[str, Any]:
+    return {path: [digest_bytes(file.read_bytes()), "t", list(stamp_of(file.lstat())), None]}
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.sampled_from([DIGEST, "dist/m/a", "../x", "dist", "\0", "t"]),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.sampled_from(["dist/m/a", "../x", "format"]), inner),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(values, values, values, st.sampled_from([2, 2, 2, 1, "2"]))
+def test_no_record_names_anything_else(project: Path, outputs: Any, files: Any, moving: Any, version: Any) -> None:
+    for value in (files, {"format": version, "outputs": outputs, "files": files, "moving": moving}):
+        write_record(project, value)
+        record = load(project, ("dist",))
+        paths = [*record.files, *(one.directory for one in record.moving.values())]
+        assert all(unfit(path) is None for path in (*paths, *record.outputs))
+        assert all(any(path.startswith(f"{out}/") or path == out for out in record.outputs) for path in paths)
