@@ -53,7 +53,8 @@ def run(args: argparse.Namespace) -> int:
             fix="name one with MODEL, --quantization and --platform",
         )
     configure_threads(args.threads)
-    from llmbuild.runtime.chat import Chat, read_chat_config
+    from llmbuild.runtime.chat import Chat
+    from llmbuild.runtime.chat_config import read_chat_config
     from llmbuild.runtime.sampling import Sampling
     from llmbuild.runtime.weights import check_parameters, load_parameters, read_tensor_index
 

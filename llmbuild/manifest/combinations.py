@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -144,6 +143,7 @@ class _Types:
         return self._known[name]
 
     def _find(self, model: Model) -> str | None:
+        from llmbuild.checkpoints.files import read_json
         from llmbuild.models.presets import preset
         from llmbuild.models.registry import infer_model_type
 
@@ -156,8 +156,8 @@ class _Types:
                 place = self._root / model.source.spec["path"]
                 file = place if place.suffix == ".json" else place / "config.json"
                 self._reads.append(Read.file(file))
-                return infer_model_type(json.loads(file.read_bytes()))
-        except (OSError, ValueError, TypeError, LlmbuildError):
+                return infer_model_type(read_json(file, "config.json"))
+        except LlmbuildError:
             # A checkpoint that cannot be read is reported by the task that reads it.
             return None
         return None

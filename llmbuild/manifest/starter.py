@@ -200,18 +200,17 @@ def _name(text: str) -> str:
 
 def _chat_template(tokenizer_config: bytes | None, path: Path) -> str | None:
     """The chat template's text: in tokenizer_config.json (one, or the one called "default"), or a file of its own."""
+    from llmbuild.checkpoints.files import parse_json, read_bounded
+
     own = path / "chat_template.jinja"
     if own.is_file():
-        return own.read_text(encoding="utf-8", errors="replace")
+        return read_bounded(own, own.name).decode("utf-8", "replace")
     if tokenizer_config is None:
         return None
-    try:
-        config: Any = json.loads(tokenizer_config)
-    except ValueError as error:
-        raise InputError("not valid JSON", where=str(path / "tokenizer_config.json"), why=str(error)) from None
-    template = config.get("chat_template") if isinstance(config, dict) else None
+    config: Any = parse_json(tokenizer_config, "tokenizer_config.json", path / "tokenizer_config.json")
+    template = config.get("chat_template")
     if isinstance(template, list):
-        named = {item.get("name"): item.get("template") for item in template if isinstance(item, dict)}
+        named = {str(item.get("name")): item.get("template") for item in template if isinstance(item, dict)}
         template = named.get("default") or next(iter(named.values()), None)
     return template if isinstance(template, str) else None
 

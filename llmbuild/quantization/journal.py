@@ -10,14 +10,17 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from concurrent.futures import Executor
 from hashlib import md5
 from pathlib import Path
 
+from llmbuild.jsontext import MOST_BYTES, parse_json
 from llmbuild.quantization.tensor_index import Shard
 
 JOURNAL = "journal"
 _CHUNK = 1 << 20
+_SHARD = re.compile(r"params_shard_[0-9]{1,9}\.bin")
 
 
 class Journal:
@@ -43,14 +46,17 @@ class Journal:
 
     def _lines(self) -> dict[str, tuple[int, str]]:
         try:
-            text = self._path.read_text(encoding="utf-8", errors="replace")
+            with self._path.open("rb") as file:
+                text = file.read(MOST_BYTES).decode("utf-8", "replace")
         except OSError:
             return {}
         lines: dict[str, tuple[int, str]] = {}
         for line in text.splitlines():
-            with contextlib.suppress(ValueError, TypeError, KeyError):
-                row = json.loads(line)
-                lines[str(row["path"])] = int(row["nbytes"]), str(row["md5"])
+            with contextlib.suppress(ValueError):
+                row = parse_json(line.encode())
+                match row:
+                    case {"path": str(name), "nbytes": int(nbytes), "md5": str(digest)} if _SHARD.fullmatch(name):
+                        lines[name] = nbytes, digest
         return lines
 
 

@@ -6,7 +6,6 @@ template may render earlier turns differently from how they were generated.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import Any
 
 from llmbuild.conversation.prompt import render_prompt
 from llmbuild.errors import InputError, UsageError
+from llmbuild.runtime.chat_config import read_chat_config
 from llmbuild.runtime.library import Library
 from llmbuild.runtime.sampling import Sampler, Sampling
 from llmbuild.runtime.session import PAGE_SIZE, Session
@@ -44,17 +44,8 @@ class TurnStatistics:
         return (self.answer_tokens - 1) / self.decode_seconds if self.decode_seconds else 0.0
 
 
-def read_chat_config(directory: Path) -> Mapping[str, Any]:
-    """The content of mlc-chat-config.json; raises UsageError when the model has not been built."""
-    path = directory / "mlc-chat-config.json"
-    if not path.is_file():
-        raise UsageError("no mlc-chat-config.json here", where=str(directory), fix="run `llmbuild build` first")
-    config: Mapping[str, Any] = json.loads(path.read_bytes())
-    return config
-
-
 def load_tokenizer(directory: Path) -> Any:
-    """The model's tokenizer; raises InputError when there is no tokenizer.json."""
+    """The model's tokenizer; raises InputError when there is no tokenizer.json, or none that the library reads."""
     path = directory / "tokenizer.json"
     if not path.is_file():
         raise InputError(
@@ -67,7 +58,10 @@ def load_tokenizer(directory: Path) -> Any:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from tokenizers import Tokenizer
 
-    return Tokenizer.from_file(str(path))
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # The library raises nothing more special.
+        raise InputError("the tokenizer cannot be read", where=str(path), why=str(error)[:200]) from error
 
 
 @dataclass(slots=True)

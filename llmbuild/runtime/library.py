@@ -95,4 +95,35 @@ def load_library(path: Path) -> Library:
             why=str(error).strip().splitlines()[-1],
             fix="build it for this machine's platform with `llmbuild build`",
         ) from error
-    return Library(path, vm, metadata, device)
+    return Library(path, vm, checked_metadata(metadata, path), device)
+
+
+def checked_metadata(metadata: Any, path: Path) -> Mapping[str, Any]:
+    """The metadata record of the library at `path`; raises VerifyError when a field lacks that a runtime needs."""
+    wrong = _wrong_field(metadata)
+    if wrong is not None:
+        raise VerifyError(
+            f"the library's metadata has no {wrong} of the right type",
+            where=str(path),
+            fix="build it again with `llmbuild build`",
+        )
+    record: Mapping[str, Any] = metadata
+    return record
+
+
+def _wrong_field(metadata: Any) -> str | None:
+    """A field of a library's metadata that is missing or of a wrong type, or None."""
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("params"), list):
+        return "params"
+    for name in ("context_window_size", "sliding_window_size", "prefill_chunk_size"):
+        if type(metadata.get(name)) is not int:
+            return name
+    for record in metadata["params"]:
+        match record:
+            case {"name": str(), "shape": list(shape), "dtype": str()} if all(
+                isinstance(size, int | str) for size in shape
+            ):
+                pass
+            case _:
+                return "params"
+    return None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmbuild.errors import VerifyError
-from llmbuild.runtime.chat import read_chat_config
+from llmbuild.runtime.chat_config import read_chat_config
 from llmbuild.runtime.library import load_library
 from llmbuild.runtime.session import PAGE_SIZE, Session
 from llmbuild.runtime.weights import check_parameters, check_shards, load_parameters, read_tensor_index

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
-from llmbuild.errors import UsageError, VerifyError
+from llmbuild.errors import UsageError, VerifyError, Where
+from llmbuild.jsontext import parse_json
+from llmbuild.runtime.chat_config import read_chat_config
 from llmbuild.runtime.library import Library, ParameterRecord
+
+MOST_VALUES = 2_000_000
+"""The index of a model has some ten a tensor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,16 +27,49 @@ class StoredTensor:
 
 
 def read_tensor_index(directory: Path) -> Mapping[str, Any]:
-    """The content of tensor-cache.json (or of its older name)."""
+    """The content of tensor-cache.json (or of its older name).
+
+    Raises UsageError when neither is there, VerifyError when it is not the index of shards in the same directory.
+    """
     for name in ("tensor-cache.json", "ndarray-cache.json"):
         path = directory / name
         if path.is_file():
             try:
-                index: Mapping[str, Any] = json.loads(path.read_bytes())
-            except ValueError as error:
+                index = parse_json(path.read_bytes(), most_values=MOST_VALUES)
+            except (OSError, ValueError) as error:
                 raise VerifyError("the tensor index is not JSON", where=str(path), why=str(error)) from error
-            return index
+            wrong = _wrong_index(index)
+            if wrong is not None:
+                raise VerifyError(
+                    "the tensor index is damaged", where=Where(str(path), key=wrong), fix="run `llmbuild build`"
+                )
+            checked: Mapping[str, Any] = index
+            return checked
     raise UsageError("no weights here", where=str(directory), fix="run `llmbuild build` first")
+
+
+def _wrong_index(index: Any) -> str | None:
+    """The key of what is no part of an index, or None."""
+    shards = index.get("records") if isinstance(index, dict) else None
+    if not isinstance(shards, list):
+        return "records"
+    for number, shard in enumerate(shards):
+        match shard:
+            case {"dataPath": str(name), "nbytes": int(), "md5sum": str(), "records": list(records)} if _plain(name):
+                pass
+            case _:
+                return f"records[{number}]"
+        for place, record in enumerate(records):
+            match record:
+                case {"name": str(), "shape": list(shape), "dtype": str()} if all(type(size) is int for size in shape):
+                    pass
+                case _:
+                    return f"records[{number}].records[{place}]"
+    return None
+
+
+def _plain(name: str) -> bool:
+    return name == PurePath(name).name != ".." and "\0" not in name and 0 < len(name.encode()) <= 255
 
 
 def stored_tensors(index: Mapping[str, Any]) -> tuple[StoredTensor, ...]:
@@ -90,7 +127,7 @@ def parameter_differences(
 
 def check_parameters(library: Library, directory: Path, index: Mapping[str, Any]) -> int:
     """Compare every parameter's name, shape and dtype; returns how many agree, raises VerifyError listing the others."""
-    config = json.loads((directory / "mlc-chat-config.json").read_bytes())
+    config = read_chat_config(directory)
     expected = library.parameters
     differences = parameter_differences(expected, stored_tensors(index), config["vocab_size"])
     if differences:

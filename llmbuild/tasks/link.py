@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from llmbuild.tasks.fields import read_fields
 from llmbuild.tasks.kind import Job, TaskKind
 from llmbuild.tasks.prefix import fill
 
@@ -11,8 +12,6 @@ def run(job: Job) -> None:
 
     A library for browsers has the objects of the runtime task as a second input.
     """
-    import json
-
     from llmbuild import linkers
 
     artifact = str(job.params["artifact"])
@@ -20,7 +19,7 @@ def run(job: Job) -> None:
     assert isinstance(link, dict)
     prefix = str(job.params.get("system-lib-prefix") or "")
     if "library" in job.inputs:
-        prefix = fill(prefix, model_type=json.loads(job.inputs["library"].read_bytes())["model_type"])
+        prefix = fill(prefix, model_type=read_fields(job.inputs["library"], {"model_type": str})["model_type"])
     objects = sorted(
         path for name in ("objects", "runtime") if name in job.inputs for path in job.inputs[name].glob("*.o")
     )
@@ -39,6 +38,7 @@ KIND = TaskKind(
     params=("artifact", "link", "system-lib-prefix", "name"),
     sources=(
         "llmbuild.tasks.link",
+        "llmbuild.tasks.fields",
         "llmbuild.tasks.kind",
         "llmbuild.tasks.prefix",
         "llmbuild.linkers",
@@ -48,6 +48,7 @@ KIND = TaskKind(
         "llmbuild.errors",
         "llmbuild.home",
         "llmbuild.printable",
+        "llmbuild.jsontext",
     ),
     tools=("linker",),
     run=run,

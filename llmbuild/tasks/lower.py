@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from llmbuild.tasks.architectures import ARCHITECTURES
+from llmbuild.tasks.fields import read_fields
 from llmbuild.tasks.kind import Job, TaskKind
 from llmbuild.tasks.prefix import fill
 
-COMPILE_FIELDS = (
-    "model_type",
-    "quantization",
-    "model_config",
-    "vocab_size",
-    "context_window_size",
-    "sliding_window_size",
-    "prefill_chunk_size",
-    "attention_sink_size",
-    "tensor_parallel_shards",
-    "pipeline_parallel_stages",
-    "active_vocab_size",
-    "model_task",
-)
+COMPILE_TYPES: Mapping[str, type] = {
+    "model_type": str,
+    "quantization": str,
+    "model_config": dict,
+    "vocab_size": int,
+    "context_window_size": int,
+    "sliding_window_size": int,
+    "prefill_chunk_size": int,
+    "attention_sink_size": int,
+    "tensor_parallel_shards": int,
+    "pipeline_parallel_stages": int,
+    "active_vocab_size": int,
+    "model_task": str,
+}
+COMPILE_FIELDS = tuple(COMPILE_TYPES)
 """What compilation reads of mlc-chat-config.json, and nothing else: sampling values and templates do not reach a library."""
 
 
@@ -39,7 +43,7 @@ def run(job: Job) -> None:
     assert isinstance(scheme, dict) and isinstance(overrides, dict) and isinstance(target, dict)
     opt = params["opt"] or {}
     assert isinstance(opt, dict)
-    config = json.loads(job.inputs["config"].read_text(encoding="utf-8"))
+    config = read_fields(job.inputs["config"], COMPILE_TYPES)
     template = params["system-lib-prefix"]
     prefix = None if template is None else fill(str(template), model_type=str(config["model_type"]))
     job.progress(0, 1, "libraries")
@@ -71,6 +75,7 @@ KIND = TaskKind(
         "llmbuild.compiler",
         "llmbuild.errors",
         "llmbuild.printable",
+        "llmbuild.jsontext",
         *ARCHITECTURES,
         "llmbuild.models.build",
         "llmbuild.models.decoder",
@@ -81,6 +86,7 @@ KIND = TaskKind(
         "llmbuild.quantization.layers",
         "llmbuild.quantization.scheme",
         "llmbuild.tasks.architectures",
+        "llmbuild.tasks.fields",
         "llmbuild.tasks.kind",
         "llmbuild.tasks.lower",
         "llmbuild.tasks.prefix",

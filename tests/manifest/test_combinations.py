@@ -51,6 +51,14 @@ def test_the_way_out_that_the_message_names(tmp_path: Path) -> None:
     assert loaded.project.platforms["ios"].system_lib_prefix == "{model}_{quantization}_"
 
 
+@pytest.mark.parametrize("content", ["[1]", "[" * 100_000, '{"model_type": "\\ud800"}', '{"architectures": 5}', "\xff"])
+def test_a_configuration_that_is_none_is_left_to_the_task_that_reads_it(tmp_path: Path, content: str) -> None:
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "config.json").write_text(content)
+    other = '[models.b]\nsource = "b"\nconv-template = "chatml"\n'
+    assert "model-type" in str(project(tmp_path, {"a": LLAMA}, other + build("aarch64-ios-metal", "q4f16_1")).notes)
+
+
 def test_a_preset_has_a_type(tmp_path: Path) -> None:
     preset = '[models.p]\npreset = "Llama-2-7B"\n'
     with pytest.raises(UsageError, match="prefix 'llama_q4f16_1_'"):

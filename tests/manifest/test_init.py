@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ import pytest
 
 from llmbuild.cli.main import main
 from llmbuild.conversation.templates import TEMPLATE_NAMES
-from llmbuild.errors import UsageError
+from llmbuild.errors import LlmbuildError, UsageError
 from llmbuild.manifest.load import load_project
 from llmbuild.manifest.starter import MARKERS, NAMES, propose, render
 from llmbuild.models.presets import presets
+from tests.helpers.mutations import mutations
 
 LLAMA = {
     "architectures": ["LlamaForCausalLM"],
@@ -190,3 +192,13 @@ def test_a_url_is_shown_without_its_query(tmp_path: Path) -> None:
     assert starter.source == url
     assert starter.name == "qwen-x"
     assert "SECRET" not in str(caught.value) + starter.because
+
+
+def test_any_value_in_any_place_is_proposed_for_or_refused(checkpoint: Path) -> None:
+    tokenizer = {"chat_template": [{"name": "default", "template": CHATML}]}
+    for file, plain in (("config.json", LLAMA | {"sliding_window": 4}), ("tokenizer_config.json", tokenizer)):
+        for value in mutations(plain):
+            (checkpoint / file).write_text(json.dumps(value))
+            with contextlib.suppress(LlmbuildError):
+                assert render(propose("Tiny Model", checkpoint.parent), "x")
+        (checkpoint / file).write_text(json.dumps(plain))

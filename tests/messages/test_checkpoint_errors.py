@@ -188,6 +188,7 @@ CASES: dict[str, Callable[[Path, pytest.MonkeyPatch], object]] = {
     "a weight file that cannot be read": unreadable,
     "too little memory": no_memory,
     "a large config": large_json,
+    "a config that is a directory": lambda path, patch: read_json(path, "config.json"),
     "a long header": long_header,
     "another format": other_format,
     "an unknown tensor": unknown_tensor,
