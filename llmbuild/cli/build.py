@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmbuild.cli.common import add_selection, state_of
+from llmbuild.cli.common import add_selection, path_argument, state_of
 from llmbuild.engine.settings import MOST_JOBS
 from llmbuild.errors import ExitCode, StoreError, UsageError
 
@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also run the named tasks (default: all but downloads) again, and compare what they give byte for byte; "
         "exit code 7 when it differs",
     )
-    parser.add_argument("--events", type=Path, metavar="FILE", help="write what happens as JSON lines")
+    parser.add_argument("--events", type=path_argument, metavar="FILE", help="write what happens as JSON lines")
     parser.add_argument(
         "--provenance",
         action="store_true",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmbuild.cli.common import path_argument
 from llmbuild.errors import UsageError
 
 if TYPE_CHECKING:
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 def add_selection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", nargs="?", help="a model of the manifest (default: every one)")
-    parser.add_argument("-f", "--file", type=Path, help="the manifest (default: buildfile.toml here or above)")
+    parser.add_argument("-f", "--file", type=path_argument, help="the manifest (default: buildfile.toml here or above)")
     parser.add_argument("-q", "--quantization", help="a quantization of the manifest")
     parser.add_argument("-p", "--platform", help="a platform of the manifest")
-    parser.add_argument("--library", type=Path, help="a library file, instead of a manifest")
-    parser.add_argument("--weights", type=Path, help="the model directory that goes with --library")
+    parser.add_argument("--library", type=path_argument, help="a library file, instead of a manifest")
+    parser.add_argument("--weights", type=path_argument, help="the model directory that goes with --library")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmbuild.cli.common import MANIFEST, add_file, print_json
+from llmbuild.cli.common import MANIFEST, add_file, path_argument, print_json
 from llmbuild.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -39,7 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         return added
 
     def add_store(added: argparse.ArgumentParser) -> None:
-        added.add_argument("--cache-dir", type=Path, help="the store (default: $LLMBUILD_CACHE or the user's cache)")
+        added.add_argument(
+            "--cache-dir", type=path_argument, help="the store (default: $LLMBUILD_CACHE or the user's cache)"
+        )
 
     add_store(command("stats", "tell what is in the cache", "llmbuild cache stats"))
     gc = command(
@@ -63,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     export = command(
         "export", "write results and all they consist of to one archive", "llmbuild cache export cache.tar -m smollm2"
     )
-    export.add_argument("archive", type=Path, metavar="FILE", help="the tar archive to write")
+    export.add_argument("archive", type=path_argument, metavar="FILE", help="the tar archive to write")
     export.add_argument("tasks", nargs="*", metavar="TASK", help="tasks, patterns or kinds, with all they need")
     add_file(export)
     export.add_argument("-m", "--model", action="append", default=[], help="only this model (may be repeated)")
@@ -72,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     export.add_argument("--all", action="store_true", help="everything in the cache, without a manifest")
     take = command("import", "take such an archive into the cache", "llmbuild cache import cache.tar")
     add_store(take)
-    take.add_argument("archive", type=Path, metavar="FILE", help="an archive that `cache export` wrote")
+    take.add_argument("archive", type=path_argument, metavar="FILE", help="an archive that `cache export` wrote")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -132,10 +134,12 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
+    from llmbuild.cli.replacing import ARCHIVE, require_replaceable
     from llmbuild.engine.archive import export
     from llmbuild.engine.store import Store
     from llmbuild.report.cache_text import packed_json, packed_text
 
+    require_replaceable(args.archive, ARCHIVE)
     unbuilt: list[str] = []
     if args.all:
         store = Store(args.cache_dir)

@@ -62,6 +62,13 @@ def print_json(value: Json, *, indent: int | None = 2) -> None:
     print(printable_json(json.dumps(value, indent=indent, ensure_ascii=False)))
 
 
+def path_argument(text: str) -> Path:
+    """A path of the command line; an empty one is a variable that was not set, and does not mean this directory."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    return Path(text)
+
+
 def add_selection(parser: argparse.ArgumentParser) -> None:
     """The options of build and plan that choose tasks."""
     parser.add_argument(
@@ -82,8 +89,10 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
 
 def add_file(parser: argparse.ArgumentParser) -> None:
     """The options of every command that reads a manifest and the store."""
-    parser.add_argument("-f", "--file", type=Path, help=f"the manifest (default: {MANIFEST} here or above)")
-    parser.add_argument("--cache-dir", type=Path, help="the store (default: $LLMBUILD_CACHE or the user's cache)")
+    parser.add_argument("-f", "--file", type=path_argument, help=f"the manifest (default: {MANIFEST} here or above)")
+    parser.add_argument(
+        "--cache-dir", type=path_argument, help="the store (default: $LLMBUILD_CACHE or the user's cache)"
+    )
     parser.add_argument("--offline", action="store_true", help="do not use the network")
 
 

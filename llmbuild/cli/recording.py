@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from llmbuild.cli.common import MANIFEST, state_of
-from llmbuild.errors import StoreError, UsageError
+from llmbuild.cli.replacing import EVENTS, require_replaceable
+from llmbuild.errors import StoreError
 from llmbuild.jsontext import parse_json
 from llmbuild.report.event_fields import checked_event
 
@@ -28,9 +29,6 @@ LAST_BUILD = "last-build.ndjson"
 _RUNNING = "last-build-{pid}.partial.ndjson"
 _QUIET = frozenset({"PlanMade", "CachedTask"})
 """Events of a build that has nothing to do, as far as it got."""
-
-_START = b'{"v":'
-"""What each event begins with."""
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -54,7 +52,7 @@ class Recording:
 
     def __enter__(self) -> Recording:
         if self._also is not None:
-            _require_events(self._also)
+            require_replaceable(self._also, EVENTS)
             try:
                 self._stream = self._also.open("w", encoding="utf-8", buffering=1)
             except OSError as error:
@@ -104,23 +102,6 @@ class Recording:
         except OSError:
             self._broken = True
         self._waiting.clear()
-
-
-def _require_events(path: Path) -> None:
-    """Raise UsageError when a file has content that no build wrote there as events."""
-    try:
-        if not path.is_file() or path.stat().st_size == 0:
-            return
-        with path.open("rb") as file:
-            start = file.read(len(_START))
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    if start != _START:
-        raise UsageError(
-            "the events would overwrite a file that has none",
-            where=str(path),
-            fix="name another file with --events, or remove this one",
-        )
 
 
 def _unwritable(path: Path | None, error: OSError) -> StoreError:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
-from llmbuild.cli.common import find_manifest, print_json
+from llmbuild.cli.common import find_manifest, path_argument, print_json
 from llmbuild.errors import ExitCode, StoreError, UsageError
 
 HELP = "tell what the last build did: causes, critical path, cache, slowest tasks, memory"
@@ -14,12 +13,16 @@ EXAMPLE = "llmbuild report --html build.html"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-f", "--file", type=Path, help="the manifest (default: buildfile.toml here or above)")
-    parser.add_argument("--events", type=Path, metavar="FILE", help="a file of events instead of the last build's")
+    parser.add_argument("-f", "--file", type=path_argument, help="the manifest (default: buildfile.toml here or above)")
+    parser.add_argument(
+        "--events", type=path_argument, metavar="FILE", help="a file of events instead of the last build's"
+    )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     form.add_argument("--markdown", action="store_true", help="print the summary of a CI job")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write one page with a timeline and the graph")
+    parser.add_argument(
+        "--html", type=path_argument, metavar="FILE", help="write one page with a timeline and the graph"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -27,6 +30,10 @@ def run(args: argparse.Namespace) -> int:
     from llmbuild.cli.recording import last_build, read_events
     from llmbuild.report.build_report import build_report
 
+    if args.html is not None:
+        from llmbuild.cli.replacing import PAGE, require_replaceable
+
+        require_replaceable(args.html, PAGE)
     path = args.events
     if path is None:
         manifest = find_manifest(args.file).absolute()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmbuild.canonical import Digest, Json, digest_file
-from llmbuild.cli.common import print_json
+from llmbuild.cli.common import path_argument, print_json
 from llmbuild.cli.machine import Machine
 from llmbuild.cli.toolchain import Toolchain
 from llmbuild.errors import ExitCode, LlmbuildError, ToolchainError
@@ -21,7 +21,9 @@ EXAMPLE = "llmbuild targets x86_64-linux-cpu-native"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", nargs="*", metavar="TARGET", help="show these in full (default: list all)")
-    parser.add_argument("-f", "--file", type=Path, help="the manifest whose targets/ directory is searched first")
+    parser.add_argument(
+        "-f", "--file", type=path_argument, help="the manifest whose targets/ directory is searched first"
+    )
     parser.add_argument("--json", action="store_true", help="print a JSON array instead of text")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from llmbuild.canonical import Json
 from llmbuild.cli.built import add_selection, select_built
-from llmbuild.cli.common import print_json
+from llmbuild.cli.common import path_argument, print_json
 from llmbuild.errors import ExitCode
 
 HELP = "load built libraries with their weights and run them"
@@ -22,7 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="instead of running them, compare results (libraries, model directories, or all) with their statements",
     )
-    parser.add_argument("--cache-dir", type=Path, help="the store (default: $LLMBUILD_CACHE or the user's cache)")
+    parser.add_argument(
+        "--cache-dir", type=path_argument, help="the store (default: $LLMBUILD_CACHE or the user's cache)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object a library instead of text")
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from llmbuild.engine.names import unfit
+from llmbuild.manifest.lock import LOCK_FILE
 from llmbuild.manifest.notes import told
 from llmbuild.manifest.reads import Read
 from llmbuild.manifest.resolved import Combination, Model, Project
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 
 USER_TARGETS = "targets"
 """The directory beside the manifest with a user's own target files."""
+
+_LONGEST_SUFFIX = ".intoto.json"
+"""What the name of a result has after it in the longest name of another file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +99,7 @@ def load(path: Path, text: str | None = None) -> Loaded:
             if uses_this_cpu(platform.target):
                 reads.append(Read.cpu(platform.target.triple))
 
-    output = _output(manifest.project.output, problems)
+    output = _output(manifest.project.output, path.name, problems)
     matrix = []
     for cell in cells:
         if cell.model in models and cell.scheme in schemes and cell.platform in platforms:
@@ -126,14 +131,28 @@ def _names(data: Mapping[str, object], table: str) -> tuple[str, ...]:
     return tuple(value) if isinstance(value, dict) else ()
 
 
-def _output(output: str, problems: Problems) -> str:
+def _output(output: str, manifest: str, problems: Problems) -> str:
+    """The output directory in its plain form; what is none, or is for something else, is a problem."""
+    from llmbuild.manifest.shape import spoken
+
     path = PurePosixPath(output)
     if not output or path.is_absolute() or ".." in path.parts or str(path) == "." or "\\" in output:
         problems.add(
             ("project", "output"),
-            f"'{output}' is not a directory inside the project",
+            f"{spoken(output)} is not a directory inside the project",
             why="llmbuild replaces what it finds there",
             fix='name one, such as output = "dist"',
+        )
+        return "dist"
+    why = unfit(str(path))
+    if why is None and path.parts[0] in (USER_TARGETS, LOCK_FILE, manifest):
+        why = f"{path.parts[0]} is not for results"
+    if why is not None:
+        problems.add(
+            ("project", "output"),
+            f"{spoken(output)} cannot be the output directory",
+            why=why,
+            fix='name another one, such as output = "dist"',
         )
         return "dist"
     return str(path)
@@ -182,12 +201,21 @@ def _combination(
 
 
 def _check_outputs(cells: Sequence[Cell], matrix: Sequence[Combination], problems: Problems) -> None:
-    """Names may be chosen so that two of them, joined by hyphens, read the same."""
+    """Names may be chosen so that two of them, joined by hyphens, read the same, or are longer than a file's name can be."""
+    from llmbuild.manifest.shape import spoken
+
     entries = {(cell.model, cell.scheme, cell.platform): cell for cell in cells}
     owners: dict[str, tuple[str, ...]] = {}
     for item in matrix:
         cell = entries[item.model, item.scheme, item.platform]
         for path, owner in ((item.library, (cell.label,)), (item.weights, (item.model, item.scheme))):
+            if path and (why := unfit(f"{path}{_LONGEST_SUFFIX}")) is not None:
+                problems.add(
+                    cell.path,
+                    f"the results of '{', '.join(owner)}' cannot have the name {spoken(path.rpartition('/')[2])}",
+                    why=why,
+                    fix="give the model, the quantization or the platform a shorter name",
+                )
             first = owners.setdefault(path, owner)
             if path and first != owner:
                 problems.add(

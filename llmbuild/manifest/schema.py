@@ -12,8 +12,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"
-Name = Annotated[str, StringConstraints(pattern=NAME)]
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*(?![\s\S])"
+"""A `$` of Python also matches before a line break at the end; what stands here means the same in Python and JavaScript."""
+
+LONGEST = 100
+"""Letters of a name: a file's name holds up to three of them and has 255 bytes at most."""
+
+Name = Annotated[str, StringConstraints(pattern=NAME, max_length=LONGEST)]
 
 
 def _kebab(name: str) -> str:

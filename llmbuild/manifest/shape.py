@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 
 from llmbuild.errors import did_you_mean
 from llmbuild.manifest.problems import Problems
-from llmbuild.manifest.schema import ManifestTable, keys_of
+from llmbuild.manifest.schema import LONGEST, ManifestTable, keys_of
 from llmbuild.tomlfile import KeyPath
 
 # The type names here are pydantic's error types.
@@ -35,6 +35,7 @@ _BOUNDS = {
     "less_than_equal": ("at most", "le"),
     "less_than": ("less than", "lt"),
 }
+_GOOD_NAME = f"use letters, digits and . _ + -, beginning with a letter or a digit, {LONGEST} at most"
 # A key that somebody knows from elsewhere, and what it is called here.
 _SYNONYMS = {
     "quantization": "quantizations",
@@ -95,9 +96,9 @@ def _report(problems: Problems, path: KeyPath, detail: ErrorDetails, *, of_name:
     if of_name:
         problems.add(
             path,
-            f"'{key}' is not a good name",
+            f"{spoken(key)} is not a good name",
             why="names become parts of file names and of task labels",
-            fix="use letters, digits and . _ + -, beginning with a letter or a digit",
+            fix=_GOOD_NAME,
         )
     elif kind == "extra_forbidden":
         known = keys_of(path[:-1])
@@ -118,8 +119,8 @@ def _report(problems: Problems, path: KeyPath, detail: ErrorDetails, *, of_name:
         problems.add(path, str(detail["ctx"]["error"]))
     elif kind == "finite_number":
         problems.add(path, f"must be a finite number, not {value}")
-    elif kind == "string_pattern_mismatch":
-        problems.add(path, f"{spoken(value)} is not a good name", fix="use letters, digits and . _ + -")
+    elif kind in ("string_pattern_mismatch", "string_too_long"):
+        problems.add(path, f"{spoken(value)} is not a good name", fix=_GOOD_NAME)
     elif path[:1] == ("platforms",) and len(path) > 3 and path[2] == "device":
         problems.add(
             path, f"must be a string, a whole number, true or false, or a list of strings, not {spoken(value)}"

@@ -666,6 +666,52 @@ CASES = [
         "project.output",
         "not a directory inside the project",
     ),
+    *(
+        Bad(f"output {name}", f"[project]\noutput = {text} #!\n" + MODEL + BUILD, "project.output", what)
+        for name, text, what in (
+            ("in git", '".git"', "cannot be the output directory"),
+            ("below git", '"a/.GIT/hooks"', "cannot be the output directory"),
+            ("in the state", '".llmbuild"', "cannot be the output directory"),
+            ("below the state", '".llmbuild/x"', "cannot be the output directory"),
+            ("in targets", '"targets"', "cannot be the output directory"),
+            ("below targets", '"./targets/x"', "cannot be the output directory"),
+            ("for the lock", '"llmbuild.lock"', "cannot be the output directory"),
+            ("for the manifest", '"buildfile.toml"', "cannot be the output directory"),
+            ("with a line break", r'"dist\n"', "cannot be the output directory"),
+            ("with an escape", r'"\u001b[31mx"', "cannot be the output directory"),
+            ("with a NUL", r'"di\u0000st"', "cannot be the output directory"),
+            ("with a part too long", '"' + "x" * 256 + '"', "cannot be the output directory"),
+            ("too long", '"' + "x/" * 1500 + 'x"', "cannot be the output directory"),
+        )
+    ),
+    *(
+        Bad(f"{table} name {name}", text, key, "is not a good name", "use letters")
+        for table, start, rest in (
+            ("model", "[models.NAME] #!\n", 'source = "checkpoint"\nconv-template = "chatml"\n' + BUILD),
+            ("quantization", "[quantizations.NAME] #!\n", 'base = "q4f32_1"\n' + MODEL + BUILD),
+            ("platform", "[platforms.NAME] #!\n", 'target = "x86_64-linux-cpu"\n' + MODEL + BUILD),
+        )
+        for name, text, key in (
+            ("with a line break", start.replace("NAME", r'"m\n"') + rest, f'{table}s."m\n"'),
+            ("too long", start.replace("NAME", "m" * 250) + rest, f"{table}s.{'m' * 250}"),
+        )
+    ),
+    Bad(
+        "names too long together",
+        f'[models.{"m" * 100}]\nsource = "checkpoint"\nconv-template = "chatml"\n'
+        f'[quantizations.{"q" * 100}]\nbase = "q4f32_1"\n'
+        f'[platforms.{"p" * 100}]\ntarget = "x86_64-linux-cpu"\n'
+        f'[[build]] #!\nquantizations = ["{"q" * 100}"]\nplatforms = ["{"p" * 100}"]\n',
+        "build[0]",
+        "cannot have the name",
+        "shorter name",
+    ),
+    Bad(
+        "a project's name too long",
+        f'[project]\nname = "{"x" * 101}" #!\n' + MODEL + BUILD,
+        "project.name",
+        "is not a good name",
+    ),
     Bad(
         "output is the project",
         '[project]\noutput = "." #!\n' + MODEL + BUILD,

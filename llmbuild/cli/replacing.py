@@ -1,0 +1,38 @@
+"""What a command writes because its command line says so replaces only a file that such a command wrote before."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from llmbuild.errors import StoreError, UsageError
+
+EVENTS = "a file of events"
+PAGE = "a build report"
+ARCHIVE = "an archive of `llmbuild cache export`"
+
+_BEGINS = {
+    EVENTS: re.compile(rb'\{"v":\d+,"type":"'),
+    PAGE: re.compile(rb"<!DOCTYPE html>\n.{0,400}: build report</title>", re.DOTALL),
+    ARCHIVE: re.compile(rb"llmbuild-cache\0"),
+}
+_START = 1024
+
+
+def require_replaceable(path: Path, kind: str) -> None:
+    """Raise UsageError when a file has content that is not of the kind that would replace it."""
+    try:
+        if not path.is_file() or path.stat().st_size == 0:
+            return
+        with path.open("rb") as file:
+            start = file.read(_START)
+    except OSError as error:
+        raise StoreError(
+            "cannot look at a file to replace", where=str(path), why=error.strerror or str(error)
+        ) from error
+    if _BEGINS[kind].match(start) is None:
+        raise UsageError(
+            f"the file is not {kind}, and would be overwritten",
+            where=str(path),
+            fix="name another file, or remove this one",
+        )
