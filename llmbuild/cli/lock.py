@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from llmbuild.errors import ExitCode, UsageError, did_you_mean
 if TYPE_CHECKING:
     from llmbuild.canonical import Digest
     from llmbuild.cli.locking import Fetch
+    from llmbuild.cli.neighbours import Neighbours
     from llmbuild.cli.toolchain import Toolchain
     from llmbuild.engine.store import Store
     from llmbuild.engine.task import Task
@@ -51,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the lock file and print what changed in it; with --check only print, and exit with 1 if anything would."""
     from llmbuild.cli import locking
+    from llmbuild.cli.neighbours import neighbours
     from llmbuild.cli.toolchain import TVM_MEMO, Toolchain
     from llmbuild.cli.world import load_manifest, observe_world
     from llmbuild.engine.store import Store
@@ -68,20 +70,23 @@ def run(args: argparse.Namespace) -> int:
     for fetch in upgraded:
         if fetch.source.kind == "hf" or not args.check:
             new.forget(fetch.key)
-    _prune(new, project)
+    others = neighbours(project, toolchain)
+    kept = _kept_keys(project, others)
+    _prune(new, kept)
     resolve = not args.check or bool(models)
     # One machine rarely has the tools of every platform, and a lock is for all of them: what is not here is no error.
     observed = observe_world(project, store, toolchain, new, offline=args.offline, resolve=resolve, lacking=[])
     try:
         if args.check:
             new = locking.required_lock(project, observed, new)
-            _keep_others(new, old, project)
+            _keep_others(new, old, kept)
         else:
             _pin_all(args, project, observed, store, new, {fetch.label for fetch in upgraded})
             new.toolchain = locking.toolchain_of(observed)
     finally:
         store.close()
     _keep_tools(new, old, project, toolchain)
+    _keep_tools_of(others, new, old, project)
     found = differences(old, new)
     exists = (Path(project.root) / LOCK_FILE).exists()
     if not args.check and (old.changed or new.to_toml() != old.to_toml() or not exists):
@@ -107,12 +112,15 @@ def _models(asked: Sequence[str], project: Project) -> set[str]:
     return set(asked)
 
 
-def _other_keys(project: Project) -> set[str]:
-    """The keys of models that are in the manifest but in no build: their pins are kept, and not looked at."""
+def _kept_keys(project: Project, others: Neighbours) -> Collection[str] | None:
+    """The keys whose pins are kept: of all models of this manifest and of the others in its directory, those in no build
+    included.  None where a manifest cannot be read, so that every pin may be one of its own."""
     from llmbuild.sources.pins import lock_key
 
+    if not others.all_read:
+        return None
     keys = set()
-    for model in project.models.values():
+    for model in (model for one in (project, *others.projects) for model in one.models.values()):
         form = None if model.source_format == "auto" else model.source_format
         keys.add(lock_key(model.source, form))
         if model.adapter is not None:
@@ -120,18 +128,29 @@ def _other_keys(project: Project) -> set[str]:
     return {key for key in keys if key is not None}
 
 
-def _prune(lock: Lock, project: Project) -> None:
-    """Drop the pins of sources that the manifest no longer has."""
-    kept = _other_keys(project)
-    for key in [key for key in lock.sources if key not in kept]:
+def _prune(lock: Lock, kept: Collection[str] | None) -> None:
+    """Drop the pins of sources that no manifest has any more."""
+    for key in [key for key in lock.sources if kept is not None and key not in kept]:
         lock.forget(key)
 
 
-def _keep_others(new: Lock, old: Lock, project: Project) -> None:
-    for key in _other_keys(project):
-        pin = old.get(key)
-        if pin is not None and key not in new.sources:
+def _keep_others(new: Lock, old: Lock, kept: Collection[str] | None) -> None:
+    for key, pin in old.sources.items():
+        if key not in new.sources and (kept is None or key in kept):
             new.sources[key] = pin
+
+
+def _keep_tools_of(others: Neighbours, new: Lock, old: Lock, project: Project) -> None:
+    """Keep what the lock has of tools of platforms that only other manifests build for."""
+    from llmbuild.plan.observed import DEVICE_TOOL
+
+    own = {cell.platform for cell in project.matrix}
+    theirs = {cell.platform for other in others.projects for cell in other.matrix} - own
+    for name, identity in old.toolchain.items():
+        tool, _, platform = name.rpartition(" ")
+        other = tool in ("linker", DEVICE_TOOL) and bool(platform) and platform not in own
+        if other and (platform in theirs or not others.all_read):
+            new.toolchain[name] = identity
 
 
 def _keep_tools(new: Lock, old: Lock, project: Project, toolchain: Toolchain) -> None:

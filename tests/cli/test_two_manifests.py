@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -98,6 +99,44 @@ def test_history_and_last_build_belong_to_a_manifest(project: ProjectDir) -> Non
     other = project.run("report", "-f", "second.toml", "--json")
     ran = [task["label"] for task in json.loads(other.out)["tasks"] if task["status"] == "ran"]
     assert ran == ["config[tiny, q4f32_1]"]
+
+
+def locked(project: ProjectDir, *arguments: str) -> str:
+    """What `lock` says, and the lock file after it."""
+    done = project.run("lock", *arguments)
+    assert done.code == 0, done.text
+    return (project.root / "llmbuild.lock").read_text()
+
+
+def test_a_lock_keeps_what_another_manifest_uses(project: ProjectDir) -> None:
+    shutil.copytree(project.root / "checkpoint", project.root / "another")
+    second = SECOND.replace('"checkpoint"', '"another"').replace("x86_64-linux-cpu", "x86_64-linux-cpu-native")
+    add_second(project, second)
+    locked(project)
+    both = locked(project, "-f", "second.toml")
+    for part in (
+        '"path:checkpoint"',
+        '"path:another"',
+        '"linker x86_64-linux-cpu"',
+        '"linker x86_64-linux-cpu-native"',
+    ):
+        assert part in both
+    for name in ("buildfile.toml", "second.toml"):
+        assert locked(project, "-f", name) == both
+        assert "up to date" in project.run("lock", "--check", "-f", name).out
+    # In a fresh clone no command has seen the other manifest.
+    shutil.rmtree(project.root / ".llmbuild")
+    assert locked(project) == both
+    # One that cannot be read now keeps what it had, and so does one of which nothing is known.
+    add_second(project, second + "models = 3\n")
+    assert locked(project) == both
+    shutil.rmtree(project.root / ".llmbuild")
+    assert locked(project) == both
+    # With the last manifest that uses it, a pin goes.
+    (project.root / "second.toml").unlink()
+    alone = locked(project)
+    assert '"path:another"' not in alone and "native" not in alone
+    assert '"path:checkpoint"' in alone
 
 
 def test_builds_of_both_at_the_same_time(project: ProjectDir) -> None:
