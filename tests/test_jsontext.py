@@ -48,6 +48,8 @@ def test_any_bytes_are_a_value_or_a_sentence(data: bytes) -> None:
         b"[NaN]",
         b"-Infinity",
         b'"\xff"',
+        b"9" * 301,
+        b"1e999",
         b"",
     ],
 )
@@ -66,6 +68,24 @@ def test_the_limits_themselves_pass() -> None:
 
 def test_a_pair_of_surrogates_is_text() -> None:
     assert parse_json(b'"\\ud83d\\ude00"') == "\N{GRINNING FACE}"
+
+
+def test_values_are_counted_before_they_are_made() -> None:
+    most = b"[" + b"[]," * 99 + b"[]]"
+    assert len(parse_json(most, most_values=200)) == 100
+    with pytest.raises(ValueError, match="more than 199 values"):
+        parse_json(most, most_values=199)
+
+
+def test_a_name_that_comes_twice() -> None:
+    twice = b'{"b": {"a": 1, "a": 2}}'
+    assert parse_json(twice) == {"b": {"a": 2}}
+    with pytest.raises(ValueError, match="names 'a' twice"):
+        parse_json(twice, unique=True)
+
+
+def test_a_number_as_long_as_any_float() -> None:
+    assert parse_json(b"9" * 300) == 10**300 - 1
 
 
 def test_infinities_pass_where_they_may() -> None:

@@ -92,6 +92,14 @@ class WeightFile:
             done += count
 
 
+def is_file(path: Path) -> bool:
+    """Whether a file is there.  Raises InputError when the system does not say, for lack of rights or for a name too long."""
+    try:
+        return path.is_file()
+    except OSError as error:
+        raise InputError("the checkpoint cannot be read", where=str(path), why=reason(error)) from error
+
+
 def read_json(path: Path, what: str) -> dict[str, Any]:
     """A JSON object from a file; `what` names the file's role in messages.  Raises InputError."""
     return parse_json(read_bounded(path, what), what, path)

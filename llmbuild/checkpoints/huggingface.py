@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from llmbuild.checkpoints.files import MAX_NAME_BYTES, read_json
+from llmbuild.checkpoints.files import MAX_NAME_BYTES, is_file, read_json
 from llmbuild.checkpoints.tensor import Checkpoint, TensorFile, TensorInfo
 from llmbuild.errors import InputError, Where, did_you_mean
 
@@ -59,10 +59,10 @@ class HuggingFaceCheckpoint(Checkpoint):
         whole = WEIGHT_FILES[self.format]
         index = self._directory / f"{whole}.index.json"
         # A whole file wins over an index, as it does for transformers.
-        if (self._directory / whole).is_file():
+        if is_file(self._directory / whole):
             tensors = dict(self._open(whole).tensors)
             return tensors, dict.fromkeys(tensors, whole)
-        if not index.is_file():
+        if not is_file(index):
             raise InputError(
                 f"there is neither {whole} nor {index.name}",
                 where=str(self._directory),
@@ -90,7 +90,7 @@ class HuggingFaceCheckpoint(Checkpoint):
     def _open(self, file: str, index: Path | None = None) -> TensorFile:
         if file not in self._files:
             path = self._directory / file
-            if index is not None and not path.is_file():
+            if index is not None and not is_file(path):
                 raise InputError(
                     f"shard {file} is missing",
                     where=str(index),
@@ -115,7 +115,7 @@ def open_weight_file(path: Path, format: str) -> TensorFile:
 def read_config(directory: Path) -> dict[str, Any]:
     """config.json.  Raises InputError when it is missing or not a JSON object."""
     path = directory / "config.json"
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(
             "the checkpoint has no config.json",
             where=str(directory),
@@ -128,7 +128,7 @@ def read_config(directory: Path) -> dict[str, Any]:
 def read_generation_config(directory: Path) -> dict[str, Any] | None:
     """generation_config.json, or None where there is none.  Raises InputError when it is not a JSON object."""
     path = directory / "generation_config.json"
-    return read_json(path, "generation_config.json") if path.is_file() else None
+    return read_json(path, "generation_config.json") if is_file(path) else None
 
 
 def missing_tensor(name: str, known: Mapping[str, TensorInfo], where: Path) -> InputError:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmbuild.checkpoints.files import read_json
+from llmbuild.checkpoints.files import is_file, read_json
 from llmbuild.checkpoints.huggingface import SAFETENSORS, TORCH, listing, open_weight_file
 from llmbuild.checkpoints.patterns import PatternError, match_ends
 from llmbuild.checkpoints.tensor import Checkpoint, TensorFile, TensorInfo, numpy_dtype
@@ -65,7 +65,7 @@ class LoraAdapter:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._config_path = directory / "adapter_config.json"
-        if not self._config_path.is_file():
+        if not is_file(self._config_path):
             raise InputError(
                 "the adapter has no adapter_config.json",
                 where=str(directory),
@@ -139,7 +139,7 @@ class LoraAdapter:
 
     def _open_weights(self) -> TensorFile:
         for file, format in (("adapter_model.safetensors", SAFETENSORS), ("adapter_model.bin", TORCH)):
-            if (self.directory / file).is_file():
+            if is_file(self.directory / file):
                 return open_weight_file(self.directory / file, format)
         raise InputError(
             "the adapter has neither adapter_model.safetensors nor adapter_model.bin",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmbuild.checkpoints.files import SENTENCEPIECE_BYTES, VOCABULARY_BYTES, read_bounded
+from llmbuild.checkpoints.files import SENTENCEPIECE_BYTES, VOCABULARY_BYTES, is_file, read_bounded, reason
 from llmbuild.checkpoints.huggingface import (
     SAFETENSORS,
     TORCH,
@@ -87,7 +87,7 @@ def read_metadata(directory: Path, source_format: str | None = None) -> Checkpoi
         config, generation, tokenizer = read_gguf_metadata(_gguf_file(directory))
         return CheckpointMetadata(config, generation, tokenizer)
     config = read_config(directory)
-    files = {name: directory / name for name in TOKENIZER_FILES if (directory / name).is_file()}
+    files = {name: directory / name for name in TOKENIZER_FILES if is_file(directory / name)}
     return CheckpointMetadata(config, read_generation_config(directory), files)
 
 
@@ -101,20 +101,20 @@ def infer_format(directory: Path, source_format: str | None = None) -> str | Non
         )
     if source_format not in (None, AUTO):
         return source_format
-    if directory.is_file():
+    if is_file(directory):
         return GGUF
     if not directory.is_dir():
         raise InputError("the checkpoint is not there", where=str(directory), fix="check the path")
     for format, whole in WEIGHT_FILES.items():
-        if (directory / whole).is_file() or (directory / f"{whole}.index.json").is_file():
+        if is_file(directory / whole) or is_file(directory / f"{whole}.index.json"):
             return format
-    return GGUF if any(directory.glob("*.gguf")) else None
+    return GGUF if _ggufs(directory) else None
 
 
 def _gguf_file(directory: Path) -> Path:
-    if directory.is_file():
+    if is_file(directory):
         return directory
-    files = sorted(directory.glob("*.gguf"))
+    files = _ggufs(directory)
     if len(files) != 1:
         found = ", ".join(file.name for file in files) or listing(directory)
         raise InputError(
@@ -124,3 +124,10 @@ def _gguf_file(directory: Path) -> Path:
             fix="name the file itself as the source",
         )
     return files[0]
+
+
+def _ggufs(directory: Path) -> list[Path]:
+    try:
+        return sorted(directory.glob("*.gguf"))
+    except OSError as error:
+        raise InputError("the checkpoint cannot be read", where=str(directory), why=reason(error)) from error

@@ -34,6 +34,9 @@ READ_AHEAD = 64 << 20
 
 CAST_ELEMENTS = 1 << 18
 
+MOST_ERRORS, MOST_SUGGESTIONS = 50, 10
+"""How many tensors that do not fit are listed, and for how many a near name is looked for."""
+
 StoredDtype: TypeAlias = ComputeDtype | Literal["uint32"]
 """Packed numbers that a checkpoint has already are stored as they are."""
 
@@ -115,14 +118,16 @@ def record_order(parameters: Sequence[Parameter], names: Sequence[str]) -> list[
 def check(checkpoint: Source, parameters: Sequence[Parameter], unused: Callable[[str], bool]) -> None:
     """Hold the checkpoint's list of tensors against the model's, reading none of them.
 
-    Raises InputError, or MultiError with all of them, for a missing tensor, an unexpected one, a shape that does not fit, or
-    a dtype that holds no floating-point numbers.
+    Raises InputError, or MultiError with the first `MOST_ERRORS` of them, for a missing tensor, an unexpected one, a shape
+    that does not fit, or a dtype that holds no floating-point numbers.
     """
     tensors = checkpoint.tensors
     errors: list[LlmbuildError] = []
     expected = {source for parameter in parameters for source in parameter.sources}
     for name in sorted(expected - tensors.keys()):
-        why = did_you_mean(name, tensors.keys()) or "the architecture needs it"
+        # Each look for a near name takes a moment, and a checkpoint of another architecture lacks thousands.
+        near = did_you_mean(name, tensors.keys()) if len(errors) < MOST_SUGGESTIONS else None
+        why = near or "the architecture needs it"
         errors.append(InputError(f"tensor '{name}' is missing", why=why, fix=_FIX_TYPE))
     for name in tensors:
         if name not in expected and not unused(name):
@@ -135,6 +140,9 @@ def check(checkpoint: Source, parameters: Sequence[Parameter], unused: Callable[
             errors.extend(_check_tensors(checkpoint, parameter))
     if len(errors) == 1:
         raise errors[0]
+    if len(errors) > MOST_ERRORS:
+        more = len(errors) - MOST_ERRORS
+        errors[MOST_ERRORS:] = [InputError(f"{more} more tensors are missing, unexpected or do not fit", fix=_FIX_TYPE)]
     if errors:
         raise MultiError(errors)
 

@@ -50,7 +50,7 @@ CHECKPOINT_PATTERNS = (
 
 def run(job: Job) -> None:
     """Write mlc-chat-config.json (formats.md has its fields) and copy the tokenizer's files beside it."""
-    from llmbuild.checkpoints.files import parse_json, read_bounded
+    from llmbuild.checkpoints.files import is_file, parse_json, read_bounded
     from llmbuild.conversation.tokenizer_info import (
         TOKENIZER_FILES,
         active_vocab_size,
@@ -71,7 +71,7 @@ def run(job: Job) -> None:
         source, generation_config = metadata.config, metadata.generation_config
         files = {name: content for name in TOKENIZER_FILES if (content := metadata.tokenizer_file(name)) is not None}
         special_tokens = job.inputs["checkpoint"] / SPECIAL_TOKENS_FILE
-        if special_tokens.is_file():
+        if is_file(special_tokens):
             special[SPECIAL_TOKENS_FILE] = read_bounded(special_tokens, SPECIAL_TOKENS_FILE)
     model_type = params["model-type"] or infer_model_type(dict(source))
     config = family(model_type).configure(source, _overrides(params["metadata"]))

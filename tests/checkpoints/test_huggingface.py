@@ -1,14 +1,17 @@
 """Whole and sharded Hugging Face checkpoints through `open_checkpoint`, against safetensors and torch themselves."""
 
+import contextlib
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from llmbuild.checkpoints.open import infer_format, open_checkpoint, read_metadata
-from llmbuild.errors import InputError, UsageError
+from llmbuild.errors import InputError, LlmbuildError, UsageError
 from tests.helpers.checkpoints import cached_checkpoint, write_tokenizer
+from tests.helpers.mutations import mutations
 
 
 def expected(directory):
@@ -176,3 +179,41 @@ def test_a_missing_tensor_is_named_with_its_neighbours():
 def test_a_missing_directory_is_an_input_error(tmp_path):
     with pytest.raises(InputError, match="not there"):
         open_checkpoint(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "config.json", "generation_config.json", "model.safetensors.index.json"]
+)
+def test_a_directory_that_cannot_be_looked_into(copy, monkeypatch, name):
+    directory = copy("llama", shards=3)
+    plain = Path.is_file
+
+    def refuse(self):
+        if self.name == name:
+            raise PermissionError(13, "Permission denied", str(self))
+        return plain(self)
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    with pytest.raises(InputError, match="the checkpoint cannot be read") as caught:
+        open_checkpoint(directory)
+    assert name in str(caught.value)
+
+
+def test_a_directory_that_cannot_be_listed(tmp_path, monkeypatch):
+    def refuse(self, pattern):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "glob", refuse)
+    with pytest.raises(InputError, match="the checkpoint cannot be read"):
+        open_checkpoint(tmp_path)
+
+
+def test_any_value_in_any_place_of_an_index_is_taken_or_refused(copy):
+    directory = copy("llama", shards=3)
+    path = directory / "model.safetensors.index.json"
+    index = json.loads(path.read_text())
+    index["weight_map"] = dict(list(index["weight_map"].items())[:2])
+    for value in mutations(index):
+        path.write_text(json.dumps(value))
+        with contextlib.suppress(LlmbuildError):
+            open_checkpoint(directory).close()

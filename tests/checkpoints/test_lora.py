@@ -1,5 +1,6 @@
 """Merging PEFT adapters against peft's own merge_and_unload, and adapters that cannot be merged."""
 
+import contextlib
 import json
 import shutil
 
@@ -11,8 +12,9 @@ from safetensors.numpy import load_file, save_file
 from llmbuild.checkpoints import patterns
 from llmbuild.checkpoints.lora import MergedCheckpoint
 from llmbuild.checkpoints.open import open_checkpoint
-from llmbuild.errors import InputError
+from llmbuild.errors import InputError, LlmbuildError
 from tests.helpers.checkpoints import cached_checkpoint, reference_model
+from tests.helpers.mutations import mutations
 
 OPTIONS = {
     "plain": {"r": 4, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj", "down_proj"]},
@@ -182,3 +184,12 @@ def test_missing_files_are_explained(tmp_path):
         with pytest.raises(InputError, match=message):
             MergedCheckpoint(open_checkpoint(cached_checkpoint("llama")), tmp_path / name)
     shutil.rmtree(tmp_path / "a")
+
+
+def test_any_value_in_any_place_is_taken_or_refused(tmp_path):
+    hand_made(tmp_path, {"rank_pattern": {"q_proj": 4}, "alpha_pattern": {"k_proj": 3}, "use_rslora": True})
+    path = tmp_path / "adapter_config.json"
+    for value in mutations(json.loads(path.read_text())):
+        path.write_text(json.dumps(value))
+        with contextlib.suppress(LlmbuildError):
+            MergedCheckpoint(open_checkpoint(cached_checkpoint("llama")), tmp_path).close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -10,12 +11,13 @@ import numpy as np
 import pytest
 
 from llmbuild.checkpoints.tensor import TensorInfo
-from llmbuild.errors import InputError, MultiError
+from llmbuild.errors import InputError, LlmbuildError, MultiError
 from llmbuild.models.parameter import Parameter
 from llmbuild.quantization import awq
 from llmbuild.quantization.convert import check
 from llmbuild.quantization.scheme import SCHEMES
 from tests.helpers.awq import ORDER
+from tests.helpers.mutations import mutations
 
 SCHEME = SCHEMES["q4f16_awq"]
 CONFIG: dict[str, Any] = {
@@ -122,3 +124,13 @@ def test_tensors_of_another_width() -> None:
     told = SimpleNamespace(tensors=infos, location=lambda name: "model.safetensors")
     with pytest.raises(InputError, match="shape mismatch"):
         check(told, [words], lambda name: False)  # type: ignore[arg-type]
+
+
+def test_any_value_in_any_place_of_the_configuration_is_taken_or_refused() -> None:
+    plain = {"quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemm"}}
+    for config in mutations(plain):
+        if isinstance(config, dict):
+            with contextlib.suppress(LlmbuildError):
+                awq.awq_tensors([], config, SCHEMES["q4f16_awq"])
+            with contextlib.suppress(LlmbuildError):
+                awq.refuse_packed({"x.qweight": None}, config, SCHEMES["q4f16_1"])

@@ -310,3 +310,11 @@ def test_memory_does_not_grow_with_the_checkpoint(tmp_path: Path, scheme: str) -
         [sys.executable, "-c", _MEASURE, scheme, str(tmp_path)], cwd=root, capture_output=True, text=True, check=True
     )
     assert int(result.stdout) < 768 * 1024
+
+
+def test_thousands_of_tensors_that_do_not_fit_are_counted(tmp_path: Path) -> None:
+    extra = {f"other.{number}.weight": np.ones(1, np.float16) for number in range(3000)}
+    message = str(refuse(extra, tmp_path))
+    assert "tensor 'k.weight' is missing" in message
+    assert "more tensors are missing, unexpected or do not fit" in message
+    assert message.count("unexpected tensor") < 60
