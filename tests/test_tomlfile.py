@@ -231,6 +231,7 @@ def test_any_document(data: dict[str, Any], choices: st.DataObject) -> None:
         ("[" + "'a' . " * 70 + "b]", "x.toml:1: not valid TOML: a key has more than 64 parts"),
         ("x = " + "[" * 65 + "]" * 65, "nested too deeply"),
         ("x = " + "[" * 100_000, "nested too deeply"),
+        ("x = [" + "{}," * 100_001 + "]", "more than 200000 values"),
         ("# " + "x" * MOST_BYTES, "more than 4194304 bytes"),
         ("# " + "é" * (MOST_BYTES // 2), "more than 4194304 bytes"),
     ],

@@ -64,6 +64,8 @@ _TEKKEN = (
 
 MAX_PIECE = 512
 """Characters of a token that is put together from others; SentencePiece makes none of more than 16 unless it is told to."""
+MAX_LETTERS = 1 << 23
+"""Of all tokens: each is cut everywhere.  A vocabulary of 262,000 tokens has under two million."""
 MAX_WAYS = 16
 """In how many ways the tokens of a vocabulary can be cut in two, by token; published ones have two or three."""
 
@@ -244,6 +246,8 @@ def _merges_of_scores(vocabulary: _Vocabulary) -> list[list[str]]:
     longest = max(map(len, pieces), default=0)
     if longest > MAX_PIECE:
         raise vocabulary.wrong("tokens", f"one has {longest} characters, and {MAX_PIECE} are the most")
+    if (letters := sum(map(len, pieces))) > MAX_LETTERS:
+        raise vocabulary.wrong("tokens", f"they have {letters} characters, and {MAX_LETTERS} are the most")
     most = MAX_WAYS * len(pieces) + MAX_PIECE
     for token, index in pieces.items():
         if len(ranked) > most:

@@ -117,7 +117,7 @@ FILES: dict[str, tuple[tuple[str, str], Callable[[], bytes]]] = {
     "gguf of floats": (GGUF, lambda: numbers(6, 4)),
     "gguf of pairs": (GGUF, pairs),
     "gguf of texts": (GGUF, texts),
-    "toml of lists": (TOML, lambda: b"a = [" + b"[]," * 60_000 + b"]"),
+    "toml of lists": (TOML, lambda: repeated(b"a = [", b"{},", b"]")),
 }
 PICKLES = {"lists": b"]", "dictionaries": b"}", "memo": b"N\x94", "texts": b"\x8c\x02ab"}
 

@@ -197,6 +197,7 @@ CASES: dict[str, Callable[[Path, pytest.MonkeyPatch], object]] = {
     "a mixture of experts": config(LLAMA | {"llama.expert_count": 8}),
     "frequencies without end": large_factors,
     "a token without end": tokenizer(scored("a", "a" * 513)),
+    "tokens without end": tokenizer(scored(*(f"{number:0512}" for number in range(17_000)))),
     "tokens of every length": tokenizer(scored(*("a" * length for length in range(1, 200)))),
     "an epsilon that is none": config(LLAMA | {"llama.attention.layer_norm_rms_epsilon": -1.0}),
     "a rope scaling that is no name": config(LLAMA | {"llama.rope.scaling.type": 7}),
