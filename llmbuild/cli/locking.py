@@ -21,7 +21,7 @@ from llmbuild.jsontext import parse_json
 from llmbuild.manifest.lock import LOCK_FILE, Lock, parse_lock, read_lock, write_lock
 from llmbuild.manifest.resolved import Project, Source
 from llmbuild.plan.observed import DEVICE_TOOL, Observed
-from llmbuild.plan.reasons import SOURCES_TOOL, InputChanged
+from llmbuild.plan.reasons import SOURCES_TOOL, InputChanged, spoken
 from llmbuild.sources.pins import (
     REMOTE,
     applies,
@@ -112,9 +112,11 @@ def toolchain_of(observed: Observed) -> dict[str, str]:
     from llmbuild import __version__
 
     python = ".".join(map(str, sys.version_info[:3]))
-    tools = {name: value for tools in observed.tools.values() for name, value in tools.items() if name != SOURCES_TOOL}
-    linkers = {f"linker {platform}": identity for platform, identity in observed.linkers.items()}
-    devices = {f"{DEVICE_TOOL} {platform}": identity for platform, identity in observed.devices.items()}
+    # The lock names versions, which colleagues with other builds of them share; keys also hold what the bytes are.
+    every = {name: value for tools in observed.tools.values() for name, value in tools.items() if name != SOURCES_TOOL}
+    tools = {name: value for name, value in every.items() if " " not in name}
+    linkers = {f"linker {platform}": spoken(identity) for platform, identity in observed.linkers.items()}
+    devices = {f"{DEVICE_TOOL} {platform}": spoken(identity) for platform, identity in observed.devices.items()}
     return {"python": python, "llmbuild": __version__, **tools, **linkers, **devices}
 
 

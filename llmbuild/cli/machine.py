@@ -15,6 +15,7 @@ from llmbuild.cli.toolchain import Toolchain
 from llmbuild.errors import LlmbuildError, ToolchainError
 from llmbuild.manifest.resolved import Platform, Project
 from llmbuild.plan.observed import DEVICE_TOOL
+from llmbuild.programs.parts import Parts
 from llmbuild.targets.kinds import KINDS
 
 # What gives TVM a code generator that its wheel has not, by device kind.
@@ -27,8 +28,10 @@ _PROVIDED_BY: Mapping[str, str] = {
 class Machine:
     """Asks each question once.  The errors are ToolchainErrors that say what to install."""
 
-    def __init__(self, toolchain: Toolchain) -> None:
+    def __init__(self, toolchain: Toolchain, *, bytes_count: bool = True) -> None:
+        """Without `bytes_count` tools have their name and version alone, which costs no reading of files."""
         self._toolchain = toolchain
+        self._bytes_count = bytes_count
         self._answers: dict[Digest, str | LlmbuildError | None] = {}
 
     def missing_tools(self, tools: Sequence[Mapping[str, str]]) -> Iterator[LlmbuildError]:
@@ -67,21 +70,53 @@ class Machine:
         return []
 
     def device_compiler(self, compile_part: Mapping[str, Json]) -> str | None:
-        """The identity of what compiles the device's code; None where TVM does it alone or leaves it to the driver.
+        """The identity of what compiles the device's code, with the digest of its parts; None where TVM does it alone or
+        leaves it to the driver.
 
         Raises a LlmbuildError when there is none.
         """
-        from llmbuild.compiler.devices import device_tool
+        from llmbuild.compiler.devices import device_parts, device_tool
 
-        return self._once(["device", compile_part], lambda: device_tool(compile_part))
+        def ask() -> str | None:
+            said = device_tool(compile_part)
+            if said is None or not self._bytes_count:
+                return said
+            return self._with_digest(said, device_parts(compile_part))
+
+        return self._once(["device", compile_part], ask)
 
     def linker(self, link: Mapping[str, Json], artifact: str) -> str:
-        """The identity of the tool that links; raises a LlmbuildError when there is none."""
+        """The identity of the tool that links, with the digest of its parts; raises a LlmbuildError when there is none."""
         from llmbuild import linkers
 
-        found = self._once(["linker", artifact, link], lambda: linkers.identity(link, artifact))
+        programs = self._toolchain.programs
+
+        def ask() -> str:
+            parts = linkers.parts(link, artifact) if self._bytes_count else None
+            if parts is None or not parts.complete:
+                return self._with_digest(linkers.identity(link, artifact), parts)
+            # What a tool says of itself can change only with its parts, and to ask Emscripten takes a tenth of a second.
+            digest = programs.digest(parts)
+            said = programs.remembered(["identity", artifact, link, digest], lambda: linkers.identity(link, artifact))
+            return f"{said}+sha256.{digest}"
+
+        found = self._once(["linker", artifact, link], ask)
         assert found is not None
         return found
+
+    def variables(self, link: Mapping[str, Json]) -> dict[str, str]:
+        """The variables that a target adds to what its linker sees, as tools of a key."""
+        from llmbuild.linkers.tools import variables_of
+        from llmbuild.programs.environment import VARIABLE, identity
+
+        return {VARIABLE + name: identity(name) for name in variables_of(link)}
+
+    def _with_digest(self, said: str, parts: Parts | None) -> str:
+        return (
+            said
+            if parts is None or not self._bytes_count
+            else f"{said}+sha256.{self._toolchain.programs.digest(parts)}"
+        )
 
     def _once(self, question: Json, ask: Callable[[], str | None]) -> str | None:
         """The answer to a question, or its error, as it was the first time."""
@@ -95,6 +130,10 @@ class Machine:
         if isinstance(found, LlmbuildError):
             raise found
         return found
+
+    def save(self) -> None:
+        """Write what was learnt of programs for the next time."""
+        self._toolchain.programs.save()
 
     def absent(self, platform: Platform) -> Iterator[tuple[str, LlmbuildError]]:
         """The tools of a platform that are not here, as a lock file calls them, with what brings them."""
@@ -116,10 +155,12 @@ def device_kind(compile_part: Mapping[str, Json]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class PlatformTools:
-    """By platform: what links, and what compiles the device's code where that is a tool of its own."""
+    """By platform: what links, what compiles the device's code where that is a tool of its own, and the variables that the
+    linker sees because the target names them."""
 
     linkers: dict[str, str] = field(default_factory=dict)
     devices: dict[str, str] = field(default_factory=dict)
+    variables: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
 def find_tools(project: Project, machine: Machine, errors: list[LlmbuildError]) -> PlatformTools:
@@ -132,6 +173,7 @@ def find_tools(project: Project, machine: Machine, errors: list[LlmbuildError]) 
     for name in dict.fromkeys(cell.platform for cell in project.matrix):
         for error in _examine(name, project.platforms[name], machine, found):
             lacking.setdefault(str(error), (error, []))[1].append(name)
+    machine.save()
     known = set(map(str, errors))
     for text, (error, names) in lacking.items():
         if text not in known:
@@ -148,6 +190,7 @@ def _examine(name: str, platform: Platform, machine: Machine, found: PlatformToo
         found.devices[name] = compiler
     try:
         found.linkers[name] = machine.linker(platform.link, platform.artifact)
+        found.variables[name] = machine.variables(platform.link)
     except LlmbuildError as error:
         yield error
 

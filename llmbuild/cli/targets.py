@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     user = user_directory(args.file)
-    machine = Machine(Toolchain(_Unremembered()))
+    machine = Machine(Toolchain(_Unremembered()), bytes_count=False)
     found = [examine(load_target(name, user), machine) for name in args.names or target_names(user)]
     if args.json:
         print_json([item.to_json() for item in found])

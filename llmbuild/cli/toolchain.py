@@ -14,16 +14,23 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Protocol
 
 import llmbuild
 from llmbuild.canonical import Digest, canonical_json, digest_json
+from llmbuild.cli.programs import PROGRAMS_MEMO, Digests, Programs
 from llmbuild.errors import StoreError, ToolchainError
 from llmbuild.plan.reasons import SOURCES_TOOL
+from llmbuild.programs.parts import Files
 from llmbuild.tasks.kind import TaskKind
 
 LIBRARIES: Mapping[str, str] = {"apache-tvm": "tvm", "apache-tvm-ffi": "tvm_ffi"}
 """Distributions whose native libraries are part of their identity, with the package that holds them."""
+
+CONTENTS: Mapping[str, tuple[str, ...]] = {
+    "python": (".py",),
+    "headers": (".h", ".hpp", ".cc", ".c", ".inc"),
+}
+"""What else of such a package counts by content, as a tool of its own: "apache-tvm python".  By the suffixes of its files."""
 
 PER_TASK_TOOLS = frozenset({"linker"})
 """Tools whose identity depends on the platform and not only on the kind."""
@@ -35,12 +42,6 @@ _PACKAGE = Path(llmbuild.__file__).parent
 _LIBRARY_SUFFIXES = (".so", ".dylib", ".dll", ".pyd")
 
 
-class Digests(Protocol):
-    """Gives the SHA-256 of a file, from memory where the file is unchanged."""
-
-    def digest(self, path: Path) -> Digest: ...
-
-
 class Toolchain:
     """Looks tools up, each once.  Raises ToolchainError for one that is not installed."""
 
@@ -48,6 +49,7 @@ class Toolchain:
         """`memo` is a file that remembers TVM's code generators; without one its libraries are searched each time."""
         self._digests = digests
         self._memo = memo
+        self.programs = Programs(digests, None if memo is None else memo.with_name(PROGRAMS_MEMO))
         self._generators: frozenset[str] | None = None
         self._path = tuple(sys.path if path is None else path)
         self._files: dict[str, Digest] = {}
@@ -72,10 +74,14 @@ class Toolchain:
         return {**tools, SOURCES_TOOL: digest_json(files)}, files
 
     def identity(self, name: str) -> str:
-        """`2.4.0` for a Python distribution; `0.27.0.post1+sha256.…` for one whose libraries count too."""
+        """`2.4.0` for a Python distribution; `0.27.0.post1+sha256.…` for one whose libraries count too, or for "NAME python", the
+        files of one with some suffixes (CONTENTS)."""
         if name not in self._identities:
-            version = self.version(name)
-            if name in LIBRARIES:
+            distribution, _, contents = name.partition(" ")
+            version = self.version(distribution)
+            if contents:
+                version += f"+sha256.{self._contents_digest(distribution, CONTENTS[contents])}"
+            elif name in LIBRARIES:
                 version += f"+sha256.{self._library_digest(name, LIBRARIES[name])}"
             self._identities[name] = version
         return self._identities[name]
@@ -136,6 +142,19 @@ class Toolchain:
 
         spec = importlib.util.find_spec(package)
         return [] if spec is None else [Path(place) for place in spec.submodule_search_locations or ()]
+
+    def _contents_digest(self, distribution: str, suffixes: tuple[str, ...]) -> Digest:
+        """The digest over the files of an installed package with these suffixes, by their paths in it."""
+        places = self._places(LIBRARIES[distribution])
+        try:
+            return digest_json([self.programs.tree(Files(place), suffixes) for place in places])
+        except OSError as error:
+            raise ToolchainError(
+                f"{distribution} cannot be read",
+                where=str(error.filename),
+                why=error.strerror,
+                fix=f"reinstall it: `pip install --force-reinstall {distribution}`",
+            ) from error
 
     def _library_digest(self, distribution: str, package: str) -> Digest:
         """The digest over all native libraries of an installed package, by their names."""

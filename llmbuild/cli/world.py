@@ -24,7 +24,7 @@ from llmbuild.errors import LlmbuildError, MultiError, StoreError
 from llmbuild.manifest.lock import Lock
 from llmbuild.manifest.reads import Read, all_current
 from llmbuild.manifest.resolved import Project, Source
-from llmbuild.plan.graph import expand
+from llmbuild.plan.graph import WITH_RUNTIME, expand
 from llmbuild.plan.observed import Observation, Observed
 from llmbuild.tasks.kind import TaskKind
 from llmbuild.tasks.registry import KIND_NAMES, load_kind
@@ -140,14 +140,25 @@ def observe_world(
 
     With a list `lacking`, what only some platforms lack goes there and is not raised; their linkers are left out.
     """
-    kinds = {name: load_kind(name) for name in KIND_NAMES}
+    # The runtime of browsers is made for them alone, and what it is made from is much to look at.
+    browsers = any(project.platforms[cell.platform].artifact in WITH_RUNTIME for cell in project.matrix)
+    kinds = {name: load_kind(name) for name in KIND_NAMES if browsers or name != "runtime"}
     errors: list[LlmbuildError] = []
     sources, adapters, presets = _sources(project, store, lock, offline, resolve, errors)
     tools, source_files = _tools(kinds, toolchain, errors)
     of_platforms = find_tools(project, Machine(toolchain), errors if lacking is None else lacking)
     if errors:
         raise errors[0] if len(errors) == 1 else MultiError(errors)
-    return Observed(sources, tools, of_platforms.linkers, adapters, presets, source_files, devices=of_platforms.devices)
+    return Observed(
+        sources,
+        tools,
+        of_platforms.linkers,
+        adapters,
+        presets,
+        source_files,
+        of_platforms.devices,
+        of_platforms.variables,
+    )
 
 
 def expand_world(project: Project, observed: Observed) -> tuple[Task, ...]:

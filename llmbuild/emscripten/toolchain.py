@@ -16,9 +16,19 @@ from pathlib import Path
 
 from llmbuild.errors import ToolchainError
 from llmbuild.home import user_directory
+from llmbuild.programs.parts import Files, Parts
 from llmbuild.programs.run import Tool, ask_tool, run_tool
 
 NAME = "emcc"
+_PROGRAMS = (
+    ("LLVM_ROOT", "", ("clang", "clang++", "wasm-ld", "llvm-ar", "llvm-nm", "llvm-objcopy")),
+    ("BINARYEN_ROOT", "bin", ("wasm-opt", "wasm-emscripten-finalize", "wasm-metadce", "wasm-ctor-eval")),
+)
+"""By setting of Emscripten's configuration: the directory below it, and the programs there that write WebAssembly."""
+
+_WITHOUT = ("tests", "test", "docs", "site", "media", "cmake", "node_modules")
+"""What of Emscripten takes no part in compiling."""
+
 FIX = (
     "install Emscripten (Debian, Ubuntu: `apt install emscripten`; elsewhere: the SDK of emscripten.org, with its "
     "directory in EMSDK), or name its compiler with [link] compiler in the target"
@@ -56,6 +66,43 @@ def identity_of(emcc: Tool) -> str:
     found = re.search(r"\) (\d\S*)(?: \(([^)\s]*)\))?", first)
     version = first.strip() if found is None else " ".join(part for part in found.groups() if part)
     return " ".join([NAME, version, *emcc.command[1:]]).strip()
+
+
+def parts(emcc: Tool) -> Parts:
+    """The launcher, Emscripten's own files with the system libraries that it links in, and the programs that it runs.
+
+    Where the launcher does not show which Emscripten it starts, the answer is not complete.
+    """
+    launcher = Path(emcc.command[0])
+    root = _root(launcher)
+    if root is None:
+        return Parts((launcher,), complete=False)
+    config = Path(os.environ.get("EM_CONFIG") or root / ".emscripten")
+    try:
+        text = config.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return Parts((launcher,), trees=(Files(root, without=_WITHOUT),), complete=False)
+    settings = dict(re.findall(r"^(LLVM_ROOT|BINARYEN_ROOT) *= *['\"]([^'\"]+)['\"]", text, re.MULTILINE))
+    programs = [launcher]
+    for setting, below, names in _PROGRAMS:
+        place = Path(settings.get(setting, "")) / below
+        for name in names if setting in settings else ():
+            programs += sorted(path for path in (place / name, *place.glob(f"{name}-[0-9]*")) if path.is_file())
+    complete = len(settings) == len(_PROGRAMS)
+    return Parts(tuple(programs), (config,), (Files(root, without=_WITHOUT),), complete)
+
+
+def _root(launcher: Path) -> Path | None:
+    """The directory with emcc.py that a launcher starts: its own, or the one that its text names."""
+    place = launcher.resolve().parent
+    if (place / "emcc.py").is_file():
+        return place
+    try:
+        text = launcher.read_bytes()[:4096].decode(errors="replace")
+    except OSError:
+        return None
+    named = re.search(r"(/[^\s\"'$]+)/(?:\$BASENAME|emcc)\.py", text)
+    return Path(named[1]) if named is not None and (Path(named[1]) / "emcc.py").is_file() else None
 
 
 def run(emcc: Tool, arguments: Sequence[str], directory: Path, makes: str) -> str:

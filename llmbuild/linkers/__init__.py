@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from llmbuild.canonical import Json
+from llmbuild.emscripten.toolchain import parts as emcc_parts
 from llmbuild.errors import UsageError
-from llmbuild.linkers import archive, elf, macho, pe, wasm
+from llmbuild.linkers import archive, elf, macho, pe, tools, wasm
+from llmbuild.programs.parts import Parts
 
 FORMATS: Mapping[str, str] = {"so": "elf", "dylib": "macho", "dll": "pe", "tar": "archive", "wasm": "wasm"}
 """Which module writes each artifact kind."""
@@ -42,6 +44,21 @@ def identity(link: Mapping[str, Json], artifact: str) -> str:
             return wasm.identity(link)
         case _:
             return archive.IDENTITY
+
+
+def parts(link: Mapping[str, Json], artifact: str) -> Parts | None:
+    """The files of the tool that `identity` names; None where llmbuild itself writes the artifact."""
+    match _format(artifact):
+        case "elf":
+            return tools.parts(elf.find(link), link)
+        case "macho":
+            return tools.parts(macho.find(link), link)
+        case "pe":
+            return tools.parts(pe.find(link), link)
+        case "wasm":
+            return emcc_parts(wasm.find(link))
+        case _:
+            return None
 
 
 def link_objects(

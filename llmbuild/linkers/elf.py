@@ -18,6 +18,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from llmbuild.canonical import Json
@@ -61,7 +62,14 @@ def identity(link: Mapping[str, Json]) -> str:
 
 
 def find(link: Mapping[str, Json]) -> Tool:
-    """The tool that links for the triple.  Raises ToolchainError when there is none, with how to get one."""
+    """The tool that links for the triple, with the variables that the target adds.
+
+    Raises ToolchainError when there is none, with how to get one.
+    """
+    return replace(_find(link), variables=tools.variables_of(link))
+
+
+def _find(link: Mapping[str, Json]) -> Tool:
     triple = tools.triple_of(link)
     linker = link.get("linker")
     words = compiler_of(link)

@@ -17,6 +17,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from llmbuild.canonical import Json
@@ -24,7 +25,7 @@ from llmbuild.errors import ToolchainError, UsageError
 from llmbuild.linkers import symbols, tools
 from llmbuild.linkers.import_library import MACHINES, write_import_library
 from llmbuild.linkers.tools import Triple
-from llmbuild.programs.run import Tool, run_tool
+from llmbuild.programs.run import Tool, compiler_of, run_tool
 from llmbuild.programs.zig import zig
 
 NAME = "lib.dll"
@@ -49,11 +50,19 @@ def identity(link: Mapping[str, Json]) -> str:
 
 
 def find(link: Mapping[str, Json]) -> Tool:
-    """The tool that links for the triple.  Raises ToolchainError when there is none, with how to get one."""
+    """The tool that links for the triple, with the variables that the target adds.
+
+    Raises ToolchainError when there is none, with how to get one.
+    """
+    return replace(_find(link), variables=tools.variables_of(link))
+
+
+def _find(link: Mapping[str, Json]) -> Tool:
     triple = _triple(link)
     linker = link.get("linker")
-    if link.get("compiler") is not None:
-        return tools.on_path((str(link["compiler"]),), "mingw") or _none(triple, linker)
+    if (words := compiler_of(link)) is not None:
+        named = tools.on_path(words[:1], "mingw")
+        return replace(named, command=(*named.command, *words[1:])) if named is not None else _none(triple, linker)
     if triple.environment.startswith("gnu"):
         if linker is None:
             return zig("cc", "zig") or _mingw(triple) or _none(triple, linker)

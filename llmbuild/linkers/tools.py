@@ -18,7 +18,9 @@ from pathlib import Path
 from llmbuild.canonical import Json
 from llmbuild.errors import UsageError
 from llmbuild.home import user_directory
+from llmbuild.programs.parts import Parts, driver_parts, program_parts
 from llmbuild.programs.run import Tool, ask_tool
+from llmbuild.programs.zig import zig_parts
 
 CROSS = "`pip install 'llmbuild[cross]'` brings a linker for ELF, Mach-O and Windows"
 """The advice of every linker that the extra can stand in for."""
@@ -126,6 +128,23 @@ def identity(tool: Tool) -> str:
     """The tool's name and its version, or the first line of what it says of it.  Raises ToolchainError when it does not run."""
     version = tool.version or ask_tool(tool, "--version").partition("\n")[0].strip()
     return f"{tool.name}: {version}" if version else tool.name
+
+
+def parts(tool: Tool, link: Mapping[str, Json]) -> Parts:
+    """The files that decide what the tool writes for a link part."""
+    if tool.kind in ("cc", "mingw", "xcode"):
+        return driver_parts(tool, flags_of(link))
+    if tool.kind == "zig":
+        return zig_parts(tool)
+    return program_parts(tool)
+
+
+def variables_of(link: Mapping[str, Json]) -> tuple[str, ...]:
+    """`link.environment`: the names of the variables that the tool sees besides those that every program does."""
+    names = link.get("environment") or ()
+    if isinstance(names, str) or not isinstance(names, Sequence):
+        raise TypeError(f"link.environment is a list of names, not {names!r}")
+    return tuple(map(str, names))
 
 
 def copy_objects(objects: Sequence[Path], scratch: Path) -> list[str]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from llmbuild.canonical import Json
 from llmbuild.emscripten import toolchain
 from llmbuild.errors import ToolchainError
 from llmbuild.linkers import tools
-from llmbuild.programs.run import compiler_of
+from llmbuild.programs.run import Tool, compiler_of
 
 NAME = "lib.wasm"
 WASI = "wasi_snapshot_preview1"
@@ -45,9 +46,14 @@ FLAGS = (
 )
 
 
+def find(link: Mapping[str, Json]) -> Tool:
+    """emcc, as the target names it and with the variables that the target adds.  Raises ToolchainError."""
+    return replace(toolchain.find(compiler_of(link)), variables=tools.variables_of(link))
+
+
 def identity(link: Mapping[str, Json]) -> str:
     """`emcc 3.1.6`.  Raises ToolchainError when there is no Emscripten."""
-    return toolchain.identity(compiler_of(link))
+    return toolchain.identity_of(find(link))
 
 
 def link(link: Mapping[str, Json], objects: Sequence[Path], out: Path, scratch: Path) -> None:
@@ -56,7 +62,7 @@ def link(link: Mapping[str, Json], objects: Sequence[Path], out: Path, scratch: 
     Raises ToolchainError with emcc's words when it fails, and when the module imports what no browser runtime has.
     """
     names = tools.copy_objects(objects, scratch)
-    emcc = toolchain.find(compiler_of(link))
+    emcc = find(link)
     arguments = [*FLAGS, "-o", NAME, *names, *tools.flags_of(link)]
     said = toolchain.run(emcc, arguments, scratch, NAME)
     if said:

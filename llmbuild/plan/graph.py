@@ -224,7 +224,10 @@ class _Maker:
                 "name": PurePosixPath(cell.library).name if carries_name(platform.link, platform.artifact) else None,
             },
             inputs,
-            tools={"linker": self.observed.linkers[cell.platform]},
+            tools={
+                "linker": self.observed.linkers[cell.platform],
+                **self.observed.variables.get(cell.platform, {}),
+            },
             installs=(Install(f"lib.{platform.artifact}", cell.library),),
             cell=of,
         )

@@ -24,7 +24,8 @@ class Observed:
     """`sources` and `adapters` by model name (a preset has none), `presets` the configuration of a preset model by model
     name, `tools` by task kind (tool name to identity, llmbuild's own sources among them), `linkers` the linker's
     identity by platform name, `source_files` the files behind each "llmbuild sources" digest, `devices` what compiles the
-    device's code by platform name, where that is a tool of its own."""
+    device's code by platform name, where that is a tool of its own; `variables` those of the environment that a target names,
+    by platform name, each with its identity."""
 
     sources: Mapping[str, Observation]
     tools: Mapping[str, Mapping[str, str]]
@@ -33,3 +34,4 @@ class Observed:
     presets: Mapping[str, Mapping[str, Json]] = field(default_factory=dict)
     source_files: Mapping[Digest, Mapping[str, Digest]] = field(default_factory=dict)
     devices: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, Mapping[str, str]] = field(default_factory=dict)

@@ -15,12 +15,15 @@ from llmbuild.engine.action import Action, Input, JsonInput, TreeInput
 from llmbuild.engine.tree import Tree
 from llmbuild.plan.frozen import freeze, same
 from llmbuild.plan.words import spell, words
+from llmbuild.programs.environment import VARIABLE
 
 Change: TypeAlias = tuple[str, Json, Json]
 """A path ("scheme/group_size") with its old and new value; MISSING stands for "not there"."""
 
 MISSING = "\0missing"
 SOURCES_TOOL = "llmbuild sources"
+_BYTES = "+sha256."
+"""What stands before the digest in the identity of a tool whose bytes count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,21 +224,28 @@ def _input_sentence(task: str, file: str, old: Json, new: Json, field: str) -> s
 def _tool_sentence(name: str, old: str | None, new: str | None) -> str:
     """Versions where they differ; where only the bytes do, the heads of the digests."""
     if old is None:
-        return f"{name} is new: {_version(new or '')}"
+        return f"{name} is new: {spoken(new or '')}"
     if new is None:
-        return f"{name} {_version(old)} is no longer used"
-    if _version(old) != _version(new):
-        return f"{name} {_version(old)} -> {_version(new)}"
-    return f"{name} {_version(new)} has other bytes: {_head(old)} -> {_head(new)}"
+        return f"{name} {spoken(old)} is no longer used"
+    if name.startswith(VARIABLE):
+        return f"the {name} " + (
+            f"{spoken(old)} -> {spoken(new)}" if spoken(old) != spoken(new) else "has another value"
+        )
+    if spoken(old) != spoken(new):
+        return f"{name} {spoken(old)} -> {spoken(new)}"
+    if _BYTES not in old:
+        return f"{name} {spoken(new)}: the same version, its bytes count now"
+    return f"{name} {spoken(new)}: the same version, other bytes ({_head(old)} -> {_head(new)})"
 
 
-def _version(identity: str) -> str:
-    head = identity.partition("+sha256.")[0]
+def spoken(identity: str) -> str:
+    """The identity of a tool without its digest; of one that is nothing but a digest its beginning."""
+    head = identity.partition(_BYTES)[0]
     return _head(head) if len(head) == 64 else head
 
 
 def _head(identity: str) -> str:
-    return identity.rpartition("+sha256.")[2][:12]
+    return identity.rpartition(_BYTES)[2][:12]
 
 
 class Contents(Protocol):

@@ -6,6 +6,7 @@ import importlib.util
 from functools import cache
 from pathlib import Path
 
+from llmbuild.programs.parts import Parts
 from llmbuild.programs.run import Tool, ask_tool
 
 
@@ -13,6 +14,18 @@ def zig(subcommand: str, kind: str = "lld") -> Tool | None:
     """A subcommand of the program, with its version, where the package is installed."""
     path = _program()
     return None if path is None else Tool((path, subcommand), kind, called=f"zig {subcommand}", version=_version(path))
+
+
+def zig_parts(tool: Tool) -> Parts:
+    """zig as a C compiler: besides the program the list of its package's files, which has the digest of each."""
+    import importlib.metadata
+
+    try:
+        listed = importlib.metadata.distribution("ziglang").locate_file("")
+        records = sorted(Path(str(listed)).glob("ziglang-*.dist-info/RECORD"))
+    except importlib.metadata.PackageNotFoundError:
+        records = []
+    return Parts((Path(tool.command[0]),), tuple(records))
 
 
 @cache

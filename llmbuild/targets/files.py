@@ -2,7 +2,8 @@
 
 A target file has the tables [target] (name, description, extends), [device] (TVM's target attributes of the device, and
 archs), [supports] (dtypes, several-devices), [host] (triple, cpu, features), [artifact] (kinds, default, system-lib-prefix),
-[link] (linker, compiler, flags, minimum-os, needed), [defaults] (opt, metadata) and [requires] (tools, features).  The file's
+[link] (linker, compiler, flags, minimum-os, needed, environment), [defaults] (opt, metadata) and [requires] (tools,
+features).  The file's
 name is the target's name (`name`, when given, must agree).  A user's own targets/ directory is searched before the targets
 that come with llmbuild, and `extends` inherits table by table, key by key; the attributes of another device kind are not
 inherited.  A file whose name begins with "_" is there to be extended and is no target itself.
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from llmbuild.errors import LlmbuildError, MultiError, UsageError, did_you_mean
+from llmbuild.programs.environment import wrong_name
 from llmbuild.targets.kinds import KINDS, unknown_arch
 from llmbuild.targets.spoken import nearest_target
 from llmbuild.targets.target import ARTIFACTS, LINKERS, Target, Tool
@@ -29,7 +31,14 @@ _TABLES: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
     "supports": {"dtypes": list, "several-devices": bool},
     "host": {"triple": str, "cpu": str, "features": list},
     "artifact": {"kinds": list, "default": str, "system-lib-prefix": str},
-    "link": {"linker": str, "compiler": (str, list), "flags": list, "minimum-os": str, "needed": list},
+    "link": {
+        "linker": str,
+        "compiler": (str, list),
+        "flags": list,
+        "minimum-os": str,
+        "needed": list,
+        "environment": list,
+    },
     "defaults": {"opt": str, "metadata": dict},
     "requires": {"tools": list, "features": dict},
 }
@@ -224,6 +233,7 @@ def _build(name: str, chain: Sequence[TomlFile]) -> Target:
     kinds, artifact = _artifacts(merged)
     merged.words("link", "linker", LINKERS)
     compiler = _compiler(merged)
+    environment = _environment(merged)
     dtypes = merged.words("supports", "dtypes", DTYPES)
     prefix = tables["artifact"].get("system-lib-prefix", "")
     wrong = wrong_prefix(prefix)
@@ -257,6 +267,7 @@ def _build(name: str, chain: Sequence[TomlFile]) -> Target:
         link_flags=tuple(tables["link"].get("flags", ())),
         minimum_os=tables["link"].get("minimum-os"),
         needed=None if needed is None else tuple(needed),
+        environment=environment,
         opt=tables["defaults"].get("opt"),
         metadata=tables["defaults"].get("metadata", {}),
         tools=tuple(_tool(value) for value in tables["requires"].get("tools", ())),
@@ -290,6 +301,15 @@ def _compiler(merged: _Merged) -> tuple[str, ...] | None:
             "name a program that is on PATH, or write its whole path",
         )
     return words
+
+
+def _environment(merged: _Merged) -> tuple[str, ...]:
+    """The names of `link.environment`, sorted: their values are in the keys."""
+    names = merged.words("link", "environment")
+    for name in names:
+        if (wrong := wrong_name(name)) is not None:
+            merged.add("link", "environment", wrong, "name variables that the linker needs and that no task sees")
+    return tuple(sorted(set(names)))
 
 
 def _artifacts(merged: _Merged) -> tuple[tuple[str, ...], str]:

@@ -59,6 +59,7 @@ class Target:
     link_flags: tuple[str, ...]
     minimum_os: str | None
     needed: tuple[str, ...] | None
+    environment: tuple[str, ...]
     opt: str | None
     metadata: Mapping[str, int]
     tools: tuple[Tool, ...]
@@ -103,6 +104,8 @@ class Target:
         part.update({key: value for key, value in named.items() if value is not None})
         if self.needed is not None:
             part["needed"] = list(self.needed)
+        if self.environment:
+            part["environment"] = list(self.environment)
         return part
 
     def _oldest_os(self) -> str | None:

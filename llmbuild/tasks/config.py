@@ -194,6 +194,6 @@ KIND = TaskKind(
         "llmbuild.printable",
         "llmbuild.jsontext",
     ),
-    tools=(),
+    tools=("numpy", "ml_dtypes", "gguf"),
     run=run,
 )

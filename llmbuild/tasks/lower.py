@@ -91,7 +91,7 @@ KIND = TaskKind(
         "llmbuild.tasks.lower",
         "llmbuild.tasks.prefix",
     ),
-    tools=("apache-tvm", "apache-tvm-ffi"),
+    tools=("apache-tvm", "apache-tvm python", "apache-tvm-ffi", "apache-tvm-ffi python", "numpy"),
     run=run,
     preload=("tvm", "llmbuild.compiler.lower"),
     typical_seconds=30.0,

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from llmbuild.canonical import Json, digest_bytes
+from llmbuild.canonical import Json, digest_bytes, digest_json
 from llmbuild.cli.machine import Machine, find_tools
 from llmbuild.cli.main import main
 from llmbuild.cli.targets import examine
 from llmbuild.cli.toolchain import Toolchain
 from llmbuild.errors import ExitCode, LlmbuildError, ToolchainError
 from llmbuild.manifest.load import load
+from llmbuild.programs.parts import Parts
 from llmbuild.targets import load_target
 from tests.helpers import plans
 from tests.helpers.checkpoints import cached_checkpoint
@@ -154,22 +155,26 @@ CUDA = '[[build]]\nquantizations = ["q4f16_1"]\nplatforms = ["x86_64-linux-cuda"
 
 def test_the_device_compiler_is_found_and_is_in_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
+    nvcc = tmp_path / "nvcc"
+    nvcc.touch()
+    identity = f"nvcc 13.0.88+sha256.{digest_json([['nvcc', digest_bytes(b'nvcc')]])}"
 
     def device_tool(part: Mapping[str, Json]) -> str | None:
         asked.append(part)
         return "nvcc 13.0.88" if "archs" in part else None
 
     monkeypatch.setattr("llmbuild.compiler.devices.device_tool", device_tool)
+    monkeypatch.setattr("llmbuild.compiler.devices.device_parts", lambda part: Parts((nvcc,)))
     project = load(tmp_path / "buildfile.toml", '[models.a]\npreset = "Llama-2-7B"\n' + CUDA).project
     found = find_tools(project, Machine(Toolchain(Names())), errors := [])
-    assert (found.devices, errors) == ({"x86_64-linux-cuda": "nvcc 13.0.88"}, [])
+    assert (found.devices, errors) == ({"x86_64-linux-cuda": identity}, [])
     assert len(asked) == 2
     world = dataclasses.replace(plans.observed(project), devices=found.devices)
-    examined = examine(load_target("x86_64-linux-cuda"), Machine(Toolchain(Names())))
+    examined = examine(load_target("x86_64-linux-cuda"), Machine(Toolchain(Names()), bytes_count=False))
     assert examined.compiler == "nvcc 13.0.88"
     assert "code      by nvcc 13.0.88" in examined.in_full()
     lowers = {task.platform: task for task in plans.tasks_of(project, world) if task.kind == "lower"}
-    assert lowers["x86_64-linux-cuda"].tools["device compiler"] == "nvcc 13.0.88"
+    assert lowers["x86_64-linux-cuda"].tools["device compiler"] == identity
     assert "device compiler" not in lowers["x86_64-linux-cpu"].tools
 
 
@@ -187,3 +192,27 @@ def test_a_missing_device_compiler_is_said_before_anything_runs(
     examined = examine(load_target("x86_64-linux-cuda"), Machine(Toolchain(Names())))
     assert examined.ready == ()
     assert examined.status() == ["not here: there is no CUDA compiler", "  `pip install 'llmbuild[cuda]'`"]
+
+
+def test_a_variable_that_a_target_names_is_in_the_key_of_link_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "targets").mkdir()
+    (tmp_path / "targets/mine.toml").write_text(
+        '[target]\nextends = "x86_64-linux-cpu"\n[link]\nenvironment = ["MY_SDK"]\n'
+    )
+    text = '[models.a]\npreset = "Llama-2-7B"\n[[build]]\nquantizations = ["q4f32_1"]\nplatforms = ["mine"]\n'
+    project = load(tmp_path / "buildfile.toml", text).project
+    keys = []
+    for value in (None, "/one", "/other", ""):
+        monkeypatch.delenv("MY_SDK", raising=False)
+        if value is not None:
+            monkeypatch.setenv("MY_SDK", value)
+        found = find_tools(project, Machine(Toolchain(Names())), errors := [])
+        assert errors == []
+        world = dataclasses.replace(plans.observed(project), linkers=found.linkers, variables=found.variables)
+        tools = {task.kind: task.tools for task in plans.tasks_of(project, world)}
+        assert "variable MY_SDK" not in tools["lower"]
+        assert "/one" not in json.dumps(tools["link"])
+        keys.append(tools["link"]["variable MY_SDK"])
+    assert len(set(keys)) == 4 and keys[0] == "unset"

@@ -143,7 +143,7 @@ def test_a_rebuilt_tvm_of_the_same_version_is_told_apart() -> None:
     world = edit_tool(observed(BASE), "lower", "apache-tvm", f"0.27.0.post1+sha256.{'b' * 64}")
     _, plan = after(BASE, world)
     assert [sentence(reason) for reason in reasons(plan, LOWER)] == [
-        "apache-tvm 0.27.0.post1 has other bytes: aaaaaaaaaaaa -> bbbbbbbbbbbb"
+        "apache-tvm 0.27.0.post1: the same version, other bytes (aaaaaaaaaaaa -> bbbbbbbbbbbb)"
     ]
 
 

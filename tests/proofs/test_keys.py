@@ -395,7 +395,9 @@ def native(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         (tmp_path / package / "lib").mkdir(parents=True)
         for name in ("core.so", "lib/runtime.so.1"):
             (tmp_path / package / name).write_bytes(b"")
-        (tmp_path / package / "module.py").write_bytes(b"")
+        (tmp_path / package / "include").mkdir()
+        for name in ("module.py", "include/runtime.h", "README.txt"):
+            (tmp_path / package / name).write_bytes(b"")
 
     def find(name: str, package: str | None = None) -> Any:
         spec = importlib.machinery.ModuleSpec(name, None, is_package=True)
@@ -408,18 +410,24 @@ def native(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("tool", TOOL_NAMES)
 def test_a_version_flips_the_kinds_that_declare_the_tool(native: Path, tool: str) -> None:
-    wanted = {name for name, kind in KINDS.items() if tool in kind.tools}
+    # The files of a package count as a tool of their own, with the version of the package.
+    distribution = tool.partition(" ")[0]
+    wanted = {name for name, kind in KINDS.items() if distribution in {one.partition(" ")[0] for one in kind.tools}}
     assert wanted
-    assert flipped_by_tools(tools(versions={**VERSIONS, tool: "2.0"})) == wanted
+    assert flipped_by_tools(tools(versions={**VERSIONS, distribution: "2.0"})) == wanted
     assert flipped_by_tools(tools(versions={**VERSIONS, "unused": "2.0"})) == set()
 
 
 @pytest.mark.parametrize("tool", sorted(toolchain.LIBRARIES))
-@pytest.mark.parametrize("library", ["core.so", "lib/runtime.so.1", "module.py"])
-def test_the_bytes_of_a_native_library_flip_the_kinds_that_declare_it(native: Path, tool: str, library: str) -> None:
-    changed = native / toolchain.LIBRARIES[tool] / library
-    wanted = {name for name, kind in KINDS.items() if tool in kind.tools and library != "module.py"}
-    assert flipped_by_tools(tools(changed)) == wanted
+@pytest.mark.parametrize("library", ["core.so", "lib/runtime.so.1", "module.py", "include/runtime.h", "README.txt"])
+def test_the_bytes_of_a_package_flip_the_kinds_that_declare_them(native: Path, tool: str, library: str) -> None:
+    part = {".py": f"{tool} python", ".h": f"{tool} headers", ".txt": "nothing"}.get(Path(library).suffix, tool)
+    wanted = {name for name, kind in KINDS.items() if part in kind.tools}
+    assert wanted or part == "nothing"
+    before = tools()
+    (native / toolchain.LIBRARIES[tool] / library).write_bytes(b"changed")
+    after = tools(native / toolchain.LIBRARIES[tool] / library)
+    assert {name for name in KINDS if before[name] != after[name]} == wanted
 
 
 def test_the_linker_flips_link_and_the_runtime_that_it_compiles() -> None:
@@ -480,12 +488,6 @@ def test_the_declared_sources_are_what_the_code_imports(name: str) -> None:
 PACKAGES = {"tvm": "apache-tvm", "tvm_ffi": "apache-tvm-ffi"}
 """Distributions whose import name is another."""
 
-HARMLESS: Mapping[str, Mapping[str, str]] = {
-    "config": dict.fromkeys(("numpy", "ml_dtypes", "gguf"), "only for tensors, and config reads none"),
-    "lower": {"numpy": "only for the shapes of parameters"},
-}
-"""Packages that a kind's code imports and whose version cannot change what it writes."""
-
 COMPILED: Mapping[str, set[str]] = {"runtime": {"apache-tvm", "apache-tvm-ffi"}}
 """Packages that a kind takes sources of, which it does not import."""
 
@@ -500,7 +502,11 @@ def test_the_declared_tools_are_the_packages_that_the_code_imports(name: str) ->
             elif isinstance(node, ast.ImportFrom) and node.module is not None:
                 imported.add(node.module.split(".")[0])
     imported -= {*sys.stdlib_module_names, "llmbuild"}
-    expected = {PACKAGES.get(package, package) for package in imported} - set(HARMLESS.get(name, {}))
-    expected |= COMPILED.get(name, set())
-    assert expected == set(KINDS[name].tools) - toolchain.PER_TASK_TOOLS
-    assert set(HARMLESS.get(name, {})) <= imported
+    expected = {PACKAGES.get(package, package) for package in imported} | COMPILED.get(name, set())
+    declared = set(KINDS[name].tools) - toolchain.PER_TASK_TOOLS
+    assert expected == {tool for tool in declared if " " not in tool}
+    # Of a package with native libraries its Python files count where they run, its headers where they are compiled.
+    contents = "headers" if name in COMPILED else "python"
+    assert {tool for tool in declared if " " in tool} == {
+        f"{one} {contents}" for one in expected & set(toolchain.LIBRARIES)
+    }

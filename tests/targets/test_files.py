@@ -312,3 +312,28 @@ def test_what_compiler_cannot_be(tmp_path: Path, written: str, what: str) -> Non
 def test_a_compiler_is_a_name_or_a_list_of_words(tmp_path: Path, written: str, part: object) -> None:
     (tmp_path / "mine.toml").write_text(f'[target]\nextends = "x86_64-linux-cpu"\n[link]\ncompiler = {written}\n')
     assert load_target("mine", tmp_path).link_part()["compiler"] == part
+
+
+@pytest.mark.parametrize(
+    ("written", "what"),
+    [
+        ('["LD=X"]', "'LD=X' cannot be the name of a variable"),
+        ('["LC_ALL"]', "'LC_ALL' is the same in every task"),
+        ('["PYTHONHASHSEED"]', "'PYTHONHASHSEED' is the same in every task"),
+        ('["PATH"]', "'PATH' is seen by every task"),
+        ('["LLMBUILD_X"]', "'LLMBUILD_X' is seen by every task"),
+        ('"SDK"', "must be a list of strings"),
+    ],
+)
+def test_what_environment_cannot_name(tmp_path: Path, written: str, what: str) -> None:
+    (tmp_path / "mine.toml").write_text(f'[target]\nextends = "x86_64-linux-cpu"\n[link]\nenvironment = {written}\n')
+    with pytest.raises(LlmbuildError, match=what) as caught:
+        load_target("mine", tmp_path)
+    assert caught.value.exit_code == ExitCode.USAGE and "mine.toml:4: link.environment" in str(caught.value)
+
+
+def test_variables_of_a_target_are_sorted_and_said_once(tmp_path: Path) -> None:
+    text = '[target]\nextends = "x86_64-linux-cpu"\n[link]\nenvironment = ["SDK_ROOT", "A", "A"]\n'
+    (tmp_path / "mine.toml").write_text(text)
+    assert load_target("mine", tmp_path).link_part()["environment"] == ["A", "SDK_ROOT"]
+    assert "environment" not in load_target("x86_64-linux-cpu").link_part()

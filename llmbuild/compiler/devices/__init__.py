@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from llmbuild.canonical import Json
+from llmbuild.programs.parts import Parts, program_parts
 
 
 def device_tool(compile_part: Mapping[str, Json]) -> str | None:
@@ -27,6 +28,20 @@ def device_tool(compile_part: Mapping[str, Json]) -> str | None:
         from llmbuild.compiler.devices import rocm
 
         return rocm.find_linker().name
+    return None
+
+
+def device_parts(compile_part: Mapping[str, Json]) -> Parts | None:
+    """The files of what `device_tool` names; None where that is nothing.  Raises ToolchainError as it does."""
+    kind, archs = _kind(compile_part)
+    if kind == "cuda":
+        from llmbuild.compiler.devices import cuda
+
+        return cuda.find_compiler(archs).parts
+    if kind == "rocm":
+        from llmbuild.compiler.devices import rocm
+
+        return program_parts(rocm.find_linker())
     return None
 
 

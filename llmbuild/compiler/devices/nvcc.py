@@ -10,10 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from llmbuild.programs.parts import Files, Parts, beside
 from llmbuild.programs.run import Tool, ask_tool, run_tool
 
 FLAGS = ("-O3", "--use_fast_math", "-std=c++17", "-w")
 """TVM's own flags for its kernels, without those that are only diagnostics."""
+
+_PROGRAMS = ("cudafe++", "ptxas", "fatbinary", "nvlink", "bin2c", "../nvvm/bin/cicc", "cicc")
+"""What nvcc runs, from its own directory."""
+
+_TREES = ("include", "nvvm/libdevice", "targets/x86_64-linux/include", "targets/sbsa-linux/include")
+"""What of a toolkit goes into compiled code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +35,18 @@ class Nvcc:
     @property
     def identity(self) -> str:
         return f"nvcc {self.version}"
+
+    @property
+    def parts(self) -> Parts:
+        """nvcc with the programs that it runs, the host's preprocessor, and the headers and device libraries of its toolkit."""
+        program = Path(self.tool.command[0])
+        host = shutil.which("g++")
+        programs = [program, *beside(program, _PROGRAMS), *([Path(host)] if host is not None else [])]
+        toolkit = program.resolve().parent.parent
+        trees = tuple(Files(toolkit, (part,)) for part in _TREES if (toolkit / part).is_dir())
+        return Parts(
+            tuple(programs), tuple(beside(program, ("nvcc.profile",))), () if toolkit == Path("/usr") else trees
+        )
 
     def compile(self, code: str, archs: Sequence[str], ptx: str) -> bytes:
         """A fat binary with machine code for each of `archs`, and PTX of the architecture `ptx`.

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from llmbuild.errors import ToolchainError
+from llmbuild.programs.parts import Files, Parts
 
 INSTALL = "`pip install 'llmbuild[cuda]'`"
 
@@ -50,6 +51,11 @@ class Nvrtc:
     @property
     def identity(self) -> str:
         return "nvrtc {} (runtime {}, crt {}, cccl {}, nvfatbin {})".format(*self.versions)
+
+    @property
+    def parts(self) -> Parts:
+        """The libraries and headers of the wheels."""
+        return Parts(trees=(Files(self.root, ("lib", "include")),))
 
     @property
     def archs(self) -> tuple[str, ...]:

@@ -1,0 +1,112 @@
+"""What programs are, by content: the digest of a tool's parts, remembered so that a plan that changes nothing stays quick.
+
+Files are hashed through the store's memo of stats.  Whole directories, the shared libraries of a program and a tool's answer
+about its version are remembered in one file of the store, each under what it follows from: the stats of the files of the
+directory, the program's content, the digest of the tool's parts.  Nothing is remembered by a path or a time alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from llmbuild.canonical import Digest, Json, canonical_json, digest_file, digest_json
+from llmbuild.engine import files
+from llmbuild.errors import StoreError, ToolchainError
+from llmbuild.jsontext import parse_json
+from llmbuild.programs.parts import Files, Parts, loaded_libraries
+
+PROGRAMS_MEMO = "programs.json"
+"""The file in a store."""
+
+_MOST = 512
+"""How many answers are kept."""
+
+_RACY_S = 2.0
+"""A file that was changed so recently may change again without another time."""
+
+
+class Digests(Protocol):
+    """Gives the SHA-256 of a file, from memory where the file is unchanged."""
+
+    def digest(self, path: Path) -> Digest: ...
+
+
+class Programs:
+    """Digests of tools; `memo` is the file that remembers, None for no memory beyond this object."""
+
+    def __init__(self, digests: Digests, memo: Path | None = None) -> None:
+        self._digests = digests
+        self._memo = memo
+        self._known: dict[str, Json] | None = None
+        self._fresh = False
+
+    def digest(self, parts: Parts) -> Digest:
+        """The digest of all that decides what a tool writes.  Names count without directories: two machines with equal
+        packages have equal digests.  Raises ToolchainError for a part that cannot be read."""
+        rows: list[Json] = []
+        try:
+            for path in parts.programs:
+                rows.append([path.name, self._digests.digest(path)])
+                rows += [[one.name, self._digests.digest(one)] for one in self._libraries(path)]
+            rows += [[path.name, self._digests.digest(path)] for path in parts.files]
+            rows += [[tree.root.name, self.tree(tree)] for tree in parts.trees]
+        except OSError as error:
+            raise ToolchainError(
+                "a part of a tool cannot be read", where=str(error.filename), why=error.strerror or str(error),
+                fix="reinstall the tool",
+            ) from error  # fmt: skip
+        return digest_json(sorted(rows, key=canonical_json))
+
+    def tree(self, tree: Files, suffixes: tuple[str, ...] = ("",)) -> Digest:
+        """The digest of the files of a directory whose names end with a suffix, by their relative paths.  Raises OSError."""
+        found = sorted((name, status) for name, status in tree.walk() if name.endswith(suffixes))
+        stats: list[Json] = [[name, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns] for name, s in found]
+        newest = max((max(s.st_mtime, s.st_ctime) for _, s in found), default=0.0)
+
+        def hashed() -> Json:
+            return digest_json({name: digest_file(tree.root / name) for name, _ in found})
+
+        value = self.remembered(["tree", stats], hashed) if newest < time.time() - _RACY_S else hashed()
+        return digest_json(value)
+
+    def remembered(self, question: Json, ask: Callable[[], Json]) -> Json:
+        """The answer to a question that holds everything the answer follows from."""
+        if self._known is None:
+            self._known = self._load()
+        key = digest_json(question)
+        if key not in self._known:
+            self._known[key] = ask()
+            self._fresh = True
+        return self._known[key]
+
+    def save(self) -> None:
+        """Write what was learnt; a failure costs only asking again."""
+        if not self._fresh or self._memo is None or self._known is None:
+            return
+        kept = dict(list({**self._load(), **self._known}.items())[-_MOST:])
+        with contextlib.suppress(StoreError, OSError):
+            files.write_atomic(self._memo, canonical_json(kept))
+            self._fresh = False
+
+    def _libraries(self, program: Path) -> list[Path]:
+        def ask() -> Json:
+            return [str(path) for path in loaded_libraries(program)]
+
+        # Where the loader looks is the machine's affair, so a library that is not where it was is looked for again.
+        question: list[Json] = ["libraries", self._digests.digest(program)]
+        answer = self.remembered(question, ask)
+        paths = [Path(str(path)) for path in answer] if isinstance(answer, list) else []
+        return paths if all(path.is_file() for path in paths) else loaded_libraries(program)
+
+    def _load(self) -> dict[str, Json]:
+        if self._memo is None:
+            return {}
+        try:
+            value = parse_json(self._memo.read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return value if isinstance(value, dict) else {}

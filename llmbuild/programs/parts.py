@@ -1,0 +1,133 @@
+"""The files that decide what a program writes: itself, the programs that it runs, the files of its package that go into a
+result, and the shared libraries that come with them.  They count by their content in the keys of actions.
+
+The C library does not count: it is the machine's, and what it does is its standard's.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from llmbuild.programs.run import PATIENCE_S, Tool, ask_tool
+
+_C_LIBRARY = re.compile(r"(?:lib(?:c|m|dl|pthread|rt|resolv|util|nsl|anl)\.so|libc\.musl|ld-(?:linux|musl)|linux-vdso)")
+_LOADED = re.compile(r"^\s*\S+ => (/.+) \(0x[0-9a-f]+\)$|^\s*(/.+) \(0x[0-9a-f]+\)$", re.MULTILINE)
+
+_DRIVEN = ("real-ld", "collect-ld", "ld", "collect2", "lto-wrapper")
+"""The programs that a C compiler runs to link, as collect2 of GCC looks for them."""
+_LINKED = ("crtbeginS.o", "crtendS.o", "libgcc.a", "liblto_plugin.so")
+"""The files of a C compiler's package that take part in linking a shared object."""
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """The files below a directory, in the named parts of it, or in all but the `without` ones."""
+
+    root: Path
+    parts: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+
+    def walk(self) -> Iterator[tuple[str, os.stat_result]]:
+        """Each file's path, relative to the root, with its stat; what Python compiled is left out.  Raises OSError."""
+        for part in self.parts or ("",):
+            top = self.root / part
+            if part and not top.is_dir():
+                if top.is_file():
+                    yield part, top.stat()
+                continue
+            yield from self._below(os.fspath(top), f"{part}/" if part else "")
+
+    def _below(self, directory: str, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    if entry.name != "__pycache__" and prefix + entry.name not in self.without:
+                        yield from self._below(entry.path, f"{prefix}{entry.name}/")
+                elif entry.is_file():
+                    yield prefix + entry.name, entry.stat()
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """`programs` count with the shared libraries that they load, `files` alone, `trees` whole.
+
+    `complete` says that the answer to a question such as "--version" can change only when one of these changes.
+    """
+
+    programs: tuple[Path, ...] = ()
+    files: tuple[Path, ...] = ()
+    trees: tuple[Files, ...] = ()
+    complete: bool = True
+
+
+def program_parts(tool: Tool) -> Parts:
+    """A tool that works alone: its executable, and the further programs that its command names (`ccache gcc`)."""
+    return Parts(tuple(_programs_of(tool)))
+
+
+def driver_parts(tool: Tool, flags: Sequence[str] = ()) -> Parts:
+    """A C compiler that links: also the linker that it runs, and what of its own package it links in."""
+    chosen = [flag.removeprefix("-fuse-ld=") for flag in flags if flag.startswith("-fuse-ld=")]
+    places = _searched(tool)
+    wanted = [*_DRIVEN, *(f"ld.{name}" for name in chosen if "/" not in name)]
+    programs = [*_programs_of(tool), *(Path(name) for name in chosen if "/" in name)]
+    for name in wanted:
+        found = _in(places["programs"], name) or (shutil.which(name) if name.startswith("ld") else None)
+        programs += [Path(found)] if found is not None else []
+    files = [Path(found) for name in _LINKED if (found := _in(places["libraries"], name)) is not None]
+    return Parts(tuple(dict.fromkeys(programs)), tuple(files))
+
+
+def beside(program: Path, names: Iterable[str]) -> list[Path]:
+    """The files of these names that are in the directory of a program, or in one that the names lead to from there."""
+    place = program.resolve().parent
+    return [path for name in names if (path := Path(os.path.normpath(place / name))).is_file()]
+
+
+def loaded_libraries(program: Path) -> list[Path]:
+    """The shared libraries that the loader would give a program, the C library's left out; none where nobody can say."""
+    ldd = shutil.which("ldd")
+    if ldd is None:
+        return []
+    done = subprocess.run(
+        [ldd, os.fspath(program)],
+        env={"PATH": os.defpath, "LC_ALL": "C"},
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+        timeout=PATIENCE_S,
+    )
+    paths = (Path(first or second) for first, second in _LOADED.findall(done.stdout))
+    return [path for path in paths if not _C_LIBRARY.match(path.name)]
+
+
+def _programs_of(tool: Tool) -> Iterator[Path]:
+    yield Path(tool.executable or tool.command[0])
+    for word in tool.command[1:]:
+        found = None if word.startswith("-") else shutil.which(word)
+        if found is not None:
+            yield Path(found)
+
+
+def _searched(tool: Tool) -> dict[str, list[str]]:
+    """Where a C compiler looks for programs and libraries, in this order; nowhere for what does not answer as one."""
+    from llmbuild.errors import ToolchainError
+
+    try:
+        said = ask_tool(tool, "-print-search-dirs")
+    except ToolchainError:
+        return {"programs": [], "libraries": []}
+    found = dict(re.findall(r"^(programs|libraries): =(.*)$", said, re.MULTILINE))
+    return {name: found.get(name, "").split(os.pathsep) for name in ("programs", "libraries")}
+
+
+def _in(places: Sequence[str], name: str) -> str | None:
+    paths = (os.path.normpath(os.path.join(place, name)) for place in places if os.path.isabs(place))  # noqa: PTH117, PTH118
+    return next((path for path in paths if os.path.isfile(path)), None)  # noqa: PTH113
