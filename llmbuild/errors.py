@@ -17,6 +17,9 @@ from llmbuild.printable import printable
 MOST_LETTERS, MOST_WORDS = 200, 2000
 """How long the words are that `did_you_mean` compares, and how many."""
 
+MOST_TEXT = 10_000
+"""How long a part of a message is."""
+
 
 class ExitCode(IntEnum):
     """The documented exit codes of every command (docs/exit-codes.md)."""
@@ -58,10 +61,10 @@ class LlmbuildError(Exception):
     def __init__(
         self, what: str, *, where: Where | str | None = None, why: str | None = None, fix: str | None = None
     ) -> None:
-        self.what = printable(what)
-        self.where = printable(str(where)) if where is not None else None
-        self.why = printable(why) if why is not None else None
-        self.fix = printable(fix) if fix is not None else None
+        self.what = _shown(what)
+        self.where = _shown(str(where)) if where is not None else None
+        self.why = _shown(why) if why is not None else None
+        self.fix = _shown(fix) if fix is not None else None
         super().__init__(self.what)
 
     def __str__(self) -> str:
@@ -121,7 +124,9 @@ class MultiError(LlmbuildError):
 
     def __init__(self, errors: Iterable[LlmbuildError]) -> None:
         self.errors = tuple(errors)
-        super().__init__("\n".join(str(error) for error in self.errors))
+        super().__init__("")
+        # Each of them is text of ordinary length already.
+        self.what = "\n".join(str(error) for error in self.errors)
         self.exit_code = self.errors[0].exit_code
 
     def __str__(self) -> str:
@@ -141,3 +146,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     if not near:
         return None
     return "did you mean " + " or ".join(f"'{name}'" for name in near) + "?"
+
+
+def _shown(text: str) -> str:
+    """The text as a message has it; a value that a file says may have megabytes."""
+    return printable(text if len(text) <= MOST_TEXT else f"{text[:MOST_TEXT]}…")

@@ -1,0 +1,27 @@
+"""Messages have an end, whatever they quote, and so has the look for near words."""
+
+from __future__ import annotations
+
+import time
+
+from llmbuild.errors import MOST_TEXT, InputError, MultiError, did_you_mean
+
+
+def test_a_message_has_an_end() -> None:
+    error = InputError("x" * 10**6, where="y" * 10**6, why="z" * 10**6, fix="w" * 10**6)
+    assert len(str(error)) < 5 * MOST_TEXT
+    assert error.what.endswith("…")
+
+
+def test_several_errors_are_all_there() -> None:
+    several = MultiError([InputError("x" * MOST_TEXT), InputError("last", why="because")])
+    assert str(several) == "x" * MOST_TEXT + "\nlast\n  why: because"
+    assert several.exit_code == 3
+
+
+def test_near_words_are_found_in_time() -> None:
+    began = time.monotonic()
+    assert did_you_mean("a" * 10**6, ["a" * 10**6]) is None
+    assert did_you_mean("layers.1.up", (f"{'x' * 1000}.{number}" for number in range(10**5))) is None
+    assert did_you_mean("layers.1.up", ["layers.1.upp", "y" * 10**6]) == "did you mean 'layers.1.upp'?"
+    assert time.monotonic() - began < 5
