@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from llmbuild.canonical import Json
@@ -27,6 +28,8 @@ TOKENIZER_FILES = (
 _SPACE = "\u2581"  # The character that SentencePiece writes for a space.
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _SPECIAL_LISTS = ("additional_special_tokens", "extra_special_tokens")
+MOST_PIECES = 1_000_000
+"""The largest published vocabularies have a quarter of them."""
 _SENTENCEPIECE_PIECES = 1  # The field of `repeated SentencePiece pieces` in SentencePiece's ModelProto.
 
 
@@ -157,11 +160,17 @@ def sentencepiece_pieces(data: bytes) -> list[str]:
     Only two fields are followed: `ModelProto.pieces` (1) and `SentencePiece.piece` (1).
     """
     try:
-        pieces = [
-            next((text.decode() for field, text in _fields(message) if field == 1 and isinstance(text, bytes)), "")
+        messages = (
+            message
             for number, message in _fields(data)
             if number == _SENTENCEPIECE_PIECES and isinstance(message, bytes)
+        )
+        pieces = [
+            next((text.decode() for field, text in _fields(message) if field == 1 and isinstance(text, bytes)), "")
+            for message in islice(messages, MOST_PIECES + 1)
         ]
+        if len(pieces) > MOST_PIECES:
+            raise ValueError(f"it has more than {MOST_PIECES} pieces")
     except (IndexError, ValueError) as error:
         raise InputError("not a SentencePiece model", where="tokenizer.model", why=str(error)) from error
     if not pieces:

@@ -150,6 +150,7 @@ def test_sizes(files: dict[str, bytes], size: int) -> None:
             "tokenizer_config.json is not valid JSON",
         ),
         ({"tokenizer.model": b""}, "it has no pieces"),
+        ({"tokenizer.model": b"\x0a\x00" * 1_000_001}, "it has more than 1000000 pieces"),
         ({"tokenizer.model": b"\x0a\xff\xff\xff\x7f"}, "larger than the file"),
     ],
 )
