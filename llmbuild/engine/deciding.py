@@ -189,6 +189,8 @@ def _is_own(root: Path, path: str, one: Entry) -> bool | None:
         status = file.lstat()
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise fs.store_error(error, "look at an output file", file, fs.OUTPUT) from error
     if not stat.S_ISREG(status.st_mode):
         return False
     if one.stamp == stamp_of(status):
@@ -216,6 +218,8 @@ def _find_stale(
             (report.written if known is None else report.restored).append(path)
             errors += _in_the_way(root, path, looked)
             continue
+        except OSError as error:
+            raise fs.store_error(error, "look at an output file", file, fs.OUTPUT) from error
         same = known is not None and known.stamp == stamp_of(status)
         if known is not None and same and known.digest == one.entry.digest:
             report.unchanged += 1

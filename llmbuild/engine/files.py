@@ -38,15 +38,21 @@ def write_all(fd: int, data: bytes) -> None:
 
 
 def write_atomic(
-    path: fs.StrPath, data: bytes, *, durable: bool = False, mode: int = 0o644, scratch: fs.StrPath | None = None
+    path: fs.StrPath,
+    data: bytes,
+    *,
+    durable: bool = False,
+    mode: int = 0o644,
+    scratch: fs.StrPath | None = None,
+    elsewhere: str = fs.CACHE,
 ) -> None:
     """Replace a file's content in one step.
 
     The temporary file is made in `scratch` (which must be on the same file system) or beside the file.  `durable` makes
-    the content and the name survive a power loss.  Raises StoreError.
+    the content and the name survive a power loss.  Raises StoreError, whose fix names `elsewhere` (see fs.store_error).
     """
     path = os.fspath(path)
-    with fs.translate_errors("write a file", path):
+    with fs.translate_errors("write a file", path, elsewhere):
         directory = os.path.dirname(path) or "."  # noqa: PTH120 - dozens of times a task.
         temporary = f"{directory if scratch is None else os.fspath(scratch)}/{temporary_name()}"
         if scratch is None:

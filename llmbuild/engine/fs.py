@@ -118,12 +118,13 @@ _ADVICE: dict[int, tuple[str, str]] = {
     errno.ENAMETOOLONG: ("the name is too long", "{elsewhere}, with a shorter path"),
 }
 
-_CACHE = "put the cache on another disk with LLMBUILD_CACHE"
+CACHE = "put the cache on another disk with LLMBUILD_CACHE"
 OUTPUT = "choose another output directory"
-"""Where else results can go, in the advice of errors."""
+PROJECT = "move the project to another disk"
+"""Where else blobs, results and the project's own files can go, in the advice of errors."""
 
 
-def store_error(error: OSError, doing: str, where: StrPath, elsewhere: str = _CACHE) -> StoreError:
+def store_error(error: OSError, doing: str, where: StrPath, elsewhere: str = CACHE) -> StoreError:
     """The user's view of a failed file operation; `doing` completes `cannot …`, `elsewhere` says which setting chooses
     another place."""
     why, fix = _ADVICE.get(error.errno or 0, (error.strerror or str(error), None))
@@ -133,7 +134,7 @@ def store_error(error: OSError, doing: str, where: StrPath, elsewhere: str = _CA
 
 
 @contextlib.contextmanager
-def translate_errors(doing: str, where: StrPath, elsewhere: str = _CACHE) -> Iterator[None]:
+def translate_errors(doing: str, where: StrPath, elsewhere: str = CACHE) -> Iterator[None]:
     """Turn an OSError of the body into a StoreError that says what could not be done, where, why and what helps."""
     try:
         yield

@@ -81,6 +81,9 @@ def _install(store: Store, root: Path, wanted: dict[str, Wanted], asker: Asker, 
             installed.save(root, record)
         return decision.report
 
+    # Where nobody else writes such files, those of an install that failed have no use.
+    for directory in {Path(path).parent for path in (*decision.stale, *(wanted[path].dest for path in decision.stale))}:
+        _clean_temporaries(root / directory, ())
     for path, previous in decision.stale.items():
         one = wanted[path]
         record.files[path] = Entry(one.entry.digest, one.label, asker.manifest, None, previous)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from llmbuild.canonical import Digest, Json, canonical_json, parse_digest
-from llmbuild.engine import files
+from llmbuild.engine import files, fs
 from llmbuild.engine.names import unfit
 from llmbuild.engine.verified import Stamp
 from llmbuild.jsontext import parse_json
@@ -97,7 +97,7 @@ def save(root: Path, record: Record, *, durable: bool = False) -> None:
         "files": rows,
         "moving": {name: [one.directory, one.inode] for name, one in record.moving.items()},
     }
-    files.write_atomic(root / RECORD, canonical_json(value), durable=durable)
+    files.write_atomic(root / RECORD, canonical_json(value), durable=durable, elsewhere=fs.PROJECT)
 
 
 def beneath(path: str, directories: Collection[str]) -> str | None:

@@ -111,8 +111,8 @@ def merge(old: Path, now: Path, droppable: Callable[[str, bool], bool], prefix: 
     """Empty an old directory into the one that took its place, and remove it.
 
     A file that is the same in both goes, and so does one that `droppable` (by its name, and whether the new directory has
-    one of that name) says is of no use; any other is moved.  What cannot be moved, for there is another one, stays with
-    its directory.  Raises OSError.
+    one of that name) says is of no use; any other is the user's and is moved, unless the user has put a later one into the
+    new directory.  Raises OSError.
     """
     with os.scandir(old) as found:
         entries = list(found)
@@ -122,13 +122,12 @@ def merge(old: Path, now: Path, droppable: Callable[[str, bool], bool], prefix: 
             merge(file, target, droppable, f"{name}/")
             continue
         there = os.path.lexists(target)
-        if (there and _same(file, target)) or droppable(name, there):
+        if droppable(name, there) or (there and (_same(file, target) or _is_later(target, file))):
             fs.current.unlink(file)
-        elif not there:
+        else:
             fs.current.mkdir(now)
             fs.current.replace(file, target)
-    with contextlib.suppress(OSError):
-        fs.current.rmdir(old)
+    fs.current.rmdir(old)
 
 
 @dataclass(slots=True)
@@ -197,6 +196,9 @@ def _prepare_whole(cas: Cas, root: Path, group: Group, wanted: Mapping[str, Want
             puts[path] = str(scratch / path[len(group.dest) + 1 :])
         for directory, mode in reversed(modes.items()):
             fs.current.chmod(directory, mode)
+    except _CannotCarryError:
+        files.remove_tree(scratch)
+        raise
     except BaseException:
         with contextlib.suppress(OSError):
             files.remove_tree(scratch)
@@ -276,6 +278,10 @@ def _remove_empty(root: Path, path: str) -> None:
         except OSError:
             # It is not empty, or not ours to remove.
             break
+
+
+def _is_later(one: Path, other: Path) -> bool:
+    return os.lstat(one).st_mtime_ns > os.lstat(other).st_mtime_ns
 
 
 def _same(one: Path, other: Path) -> bool:

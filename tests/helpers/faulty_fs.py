@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Literal
@@ -111,3 +112,43 @@ class FaultyFs(FileSystem):
         if self._step():
             self._fail()
         super().rmdir(path)
+
+
+class OtherDisk(FaultyFs):
+    """A file system that shares no content with the store's, and cannot exchange names unless it is told to."""
+
+    def __init__(
+        self, at: int = -1, way: Way = "kill", number: int = 0, *, links: bool = False, exchanges: bool = False
+    ) -> None:
+        super().__init__(at, way, number)
+        self._links = links
+        self._exchanges = exchanges
+
+    def clone(self, source_fd: int, dest_fd: int) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    def hard_link(self, source: Path, dest: Path) -> None:
+        if not self._links:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        super().hard_link(source, dest)
+
+    def exchange(self, one: Path, other: Path) -> None:
+        if not self._exchanges:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        super().exchange(one, other)
+
+
+class FullDisk(OtherDisk):
+    """A disk with room for so many bytes; what is more is refused, after as much as fits was taken."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room = room
+
+    def write(self, fd: int, data: bytes | memoryview) -> int:
+        if data and self.room <= 0:
+            self.fired = True
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        taken = super().write(fd, bytes(data)[: self.room])
+        self.room -= taken
+        return taken
