@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmbuild.cli.common import add_selection, path_argument, state_of
+from llmbuild.cli.common import add_selection, owns_state, path_argument, state_of
 from llmbuild.engine.settings import MOST_JOBS
 from llmbuild.errors import ExitCode, StoreError, UsageError
 
@@ -298,14 +298,16 @@ class _Reporter:
     def _keep_log(self, label: str, source: Path) -> str | None:
         """Copy a task's log to the project's logs; returns the path as the user sees it."""
         from llmbuild.cli.manifests import manifest_name
+        from llmbuild.engine.files import write_atomic
 
         name = label.replace(", ", ",").replace("/", "_") + ".log"
         whole = self._session.whole
         path = state_of(Path(whole.root), manifest_name(whole)) / "logs" / name
+        if not owns_state(Path(whole.root), path.parent):
+            return None
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(source.read_bytes())
-        except OSError:
+            write_atomic(path, source.read_bytes())
+        except (OSError, StoreError):
             # The log is still in the store, and a full disk must not hide the failure that it tells of.
             return None
         with contextlib.suppress(ValueError):

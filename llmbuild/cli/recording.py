@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from llmbuild.cli.common import MANIFEST, state_of
+from llmbuild.cli.common import MANIFEST, owns_state, state_of
 from llmbuild.cli.replacing import EVENTS, require_replaceable
 from llmbuild.errors import StoreError
 from llmbuild.jsontext import parse_json
@@ -48,7 +48,8 @@ class Recording:
         self._waiting: list[str] = []
         self._file: IO[str] | None = None
         self._stream: IO[str] | None = None
-        self._broken = False
+        self._own = owns_state(root, self.last.parent)
+        self._broken = not self._own
 
     def __enter__(self) -> Recording:
         if self._also is not None:
@@ -67,7 +68,7 @@ class Recording:
             if self._file is not None:
                 self._file.close()
                 self._path.replace(self.last)
-        for path in _partial(self.last.parent):
+        for path in _partial(self.last.parent) if self._own else ():
             # What earlier builds left when they were killed; this one ended after them.
             with contextlib.suppress(OSError):
                 path.unlink()
@@ -97,7 +98,9 @@ class Recording:
         try:
             if self._file is None:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = self._path.open("w", encoding="utf-8", buffering=1)
+                # A name with our own process's number may be there before us, and may be a link.
+                self._path.unlink(missing_ok=True)
+                self._file = self._path.open("x", encoding="utf-8", buffering=1)
             self._file.write("".join(self._waiting))
         except OSError:
             self._broken = True

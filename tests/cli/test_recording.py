@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -125,3 +126,23 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
 def test_lines_are_compact_json(tmp_path: Path) -> None:
     first = record(tmp_path, BUILD).read_text().splitlines()[0]
     assert first == json.dumps(json.loads(first), separators=(",", ":"), ensure_ascii=False)
+
+
+def test_nothing_is_recorded_through_a_link(tmp_path: Path) -> None:
+    project, elsewhere = tmp_path / "project", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "last-build-1.partial.ndjson").write_text("mine")
+    (project / ".llmbuild").mkdir(parents=True)
+    (project / ".llmbuild/manifests").symlink_to(elsewhere)
+    (elsewhere / "second.toml").symlink_to(".")
+    with Recording(project, manifest="second.toml") as recording:
+        recording.write(next(event for event in BUILD if type(event).__name__ == "Started"))
+    assert [path.name for path in sorted(elsewhere.iterdir())] == ["last-build-1.partial.ndjson", "second.toml"]
+    # A link that has the name of this process's own file is replaced, not followed.
+    (project / f".llmbuild/last-build-{os.getpid()}.partial.ndjson").symlink_to(
+        elsewhere / "last-build-1.partial.ndjson"
+    )
+    with Recording(project) as recording:
+        recording.write(next(event for event in BUILD if type(event).__name__ == "Started"))
+    assert (elsewhere / "last-build-1.partial.ndjson").read_text() == "mine"
+    assert '"started"' in (project / ".llmbuild/last-build.ndjson").read_text()

@@ -124,3 +124,14 @@ def test_an_empty_path_is_an_error(here: Path, capsys: pytest.CaptureFixture[str
     assert main(["" if word == "EMPTY" else word for word in line.split()]) == 2
     assert "the path is empty" in capsys.readouterr().err
     assert sorted(here.iterdir()) == before
+
+
+def test_a_state_directory_that_is_a_link_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here.parent / "elsewhere").mkdir()
+    (here / ".llmbuild").symlink_to("../elsewhere")
+    for line in ("plan", "build config", "lock", "report", "build config -f buildfile.toml", "plan -f ."):
+        assert main(line.split()) == 2, line
+        assert "llmbuild's own files is a symbolic link" in capsys.readouterr().err
+    assert list((here.parent / "elsewhere").iterdir()) == []
+    (here / ".llmbuild").unlink()
+    assert main(["build", "config"]) == 0
