@@ -6,6 +6,7 @@ ever decided by it that the trace files could not say more slowly.  A null build
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -171,7 +172,8 @@ class TraceIndex:
                     raise StoreError(
                         "cannot use the index of the cache", where=str(self._root), why=str(error)
                     ) from error
-                files.remove_tree(self._root)
+                with contextlib.suppress(OSError):
+                    files.remove_tree(self._root)
                 self._reconciled = False
         raise AssertionError("unreachable")
 

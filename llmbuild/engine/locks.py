@@ -7,14 +7,21 @@ no lock is ever stale.  The file's content tells others who holds it; nothing is
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from llmbuild.engine import fs
+from llmbuild.errors import StoreError
+from llmbuild.jsontext import parse_json
+
+_MOST_RECORD = 4096
+"""Bytes that the record of an owner never exceeds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +42,7 @@ def guard(path: Path, *, exclusive: bool) -> Iterator[None]:
     with fs.translate_errors("take a lock", path):
         fs.current.mkdir(path.parent)
         # Reading is enough for a lock, also on a file that another user of the store made.
-        fd = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        fd = _open_lock(path, os.O_RDONLY | os.O_CREAT)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
         yield
@@ -46,8 +53,8 @@ def guard(path: Path, *, exclusive: bool) -> Iterator[None]:
 def is_held(path: Path) -> bool:
     """Whether some process holds the lock right now; a lock file that is missing or closed to us is not held."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+        fd = _open_lock(path, os.O_RDONLY)
+    except (OSError, StoreError):
         return False
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -110,9 +117,13 @@ class FileLock:
     def owner(self) -> Owner | None:
         """Who wrote the record last; only worth showing to a person."""
         try:
-            record = json.loads(self.path.read_bytes())
+            fd = _open_lock(self.path, os.O_RDONLY)
+            try:
+                record = parse_json(os.read(fd, _MOST_RECORD))
+            finally:
+                os.close(fd)
             return Owner(int(record["pid"]), str(record["label"]))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, StoreError, ValueError, KeyError, TypeError, OverflowError):
             return None
 
     def release(self, *, remove: bool = False) -> None:
@@ -128,9 +139,35 @@ class FileLock:
             self._fd = None
 
     def _open(self) -> int:
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
         try:
-            return os.open(self.path, flags, 0o666)
+            return _open_lock(self.path, os.O_RDWR | os.O_CREAT)
         except FileNotFoundError:
             fs.current.mkdir(self.path.parent)
-            return os.open(self.path, flags, 0o666)
+            return _open_lock(self.path, os.O_RDWR | os.O_CREAT)
+
+
+def _open_lock(path: Path, flags: int) -> int:
+    """Open a lock's file, never what a link points to: it is written to, and may come with a repository or a cache.
+
+    Raises OSError, and StoreError for what is no regular file.
+    """
+    try:
+        # Without O_NONBLOCK the opening of a pipe would wait for its other end.
+        fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise _no_lock(path) from error
+        raise
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise _no_lock(path)
+    return fd
+
+
+def _no_lock(path: Path) -> StoreError:
+    return StoreError(
+        "cannot take a lock",
+        where=str(path),
+        why="a link, a directory or something else is where the lock's file should be",
+        fix="find out who put it there, and remove it",
+    )

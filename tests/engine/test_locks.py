@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from llmbuild.engine.locks import FileLock, Owner
+from llmbuild.engine.locks import FileLock, Owner, guard, is_held
+from llmbuild.errors import StoreError
 from tests.helpers.engine_fixtures import ROOT
 
 HOLD = """
@@ -118,3 +119,24 @@ def test_a_damaged_owner_record_is_nobody(tmp_path: Path) -> None:
     for text in (b"", b"{", b"[]", b'{"pid": "x", "label": 1}'):
         path.write_bytes(text)
         assert FileLock(path).owner() is None
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "directory", "pipe"])
+def test_what_is_no_file_of_a_lock_is_neither_followed_nor_written(tmp_path: Path, kind: str) -> None:
+    target, path = tmp_path / "target", tmp_path / "lock"
+    target.write_text("precious")
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(target if kind == "link" else tmp_path / "nothing")
+    with pytest.raises(StoreError, match="cannot take a lock") as caught:
+        FileLock(path).try_acquire("install")
+    assert str(path) in str(caught.value)
+    with pytest.raises(StoreError, match="cannot take a lock"), guard(path, exclusive=True):
+        pass
+    assert not is_held(path)
+    assert FileLock(path).owner() is None
+    assert target.read_text() == "precious"
+    assert not (tmp_path / "nothing").exists()
