@@ -19,7 +19,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import json
 import os
 import tarfile
 from collections.abc import Iterable, Iterator
@@ -28,7 +27,7 @@ from pathlib import Path
 from typing import IO
 
 from llmbuild.canonical import CHUNK, Digest, canonical_json, known_digest
-from llmbuild.engine import files, fs
+from llmbuild.engine import files, fs, records
 from llmbuild.engine.locks import guard
 from llmbuild.engine.lookup import Cached, lookup
 from llmbuild.engine.store import Store, parse_action
@@ -39,8 +38,6 @@ from llmbuild.tasks.kind import Progress
 
 ARCHIVE_FORMAT = 1
 HEADER, CHECKSUM = "llmbuild-cache", "checksum"
-_SMALL = 64 << 20
-"""The most bytes that a record or a trace may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,10 +239,10 @@ class _Import:
         if first is None or first[0] != HEADER:
             raise self._wrong("it is not an archive that `llmbuild cache export` wrote")
         try:
-            head = json.loads(self._small(*first))
+            head = records.json_object(self._small(*first))
         except ValueError as error:
             raise self._wrong("its header is not JSON") from error
-        if not isinstance(head, dict) or head.get("format") != ARCHIVE_FORMAT:
+        if head.get("format") != ARCHIVE_FORMAT:
             raise self._wrong("its format is another one than this llmbuild reads")
         return head
 
@@ -283,7 +280,7 @@ class _Import:
         data = self._small(name, member)
         try:
             right = parse_action(data).action.digest == digest
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except ValueError:
             right = False
         if not right:
             raise self._wrong(f"its action {digest[:12]} is damaged")
@@ -299,7 +296,7 @@ class _Import:
         return trace
 
     def _small(self, name: str, member: tarfile.TarInfo) -> bytes:
-        if member.size > _SMALL:
+        if member.size > records.MOST_RECORD:
             raise self._wrong(f"its member {name!r} is too large")
         data = self._open(member).read()
         if len(data) != member.size:

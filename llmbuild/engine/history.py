@@ -7,15 +7,22 @@ When it is lost, the index over traces answers instead.
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from llmbuild.canonical import Digest, canonical_json, digest_bytes, parse_digest
-from llmbuild.engine import files, fs
+from llmbuild.engine import files, fs, records
 
 _BUILD_GRAIN_S = 3600.0
+
+
+def read_history(path: Path) -> tuple[str, dict[str, Digest]]:
+    """The project of a history's file, and its last actions.  Raises OSError, and ValueError for what is no history."""
+    record = records.json_object(path.read_bytes())
+    last = records.mapping(record.get("last"), "the last actions")
+    actions = {records.text(label, "a label"): parse_digest(digest) for label, digest in last.items()}
+    return records.text(record.get("project"), "the project"), actions
 
 
 class History:
@@ -31,9 +38,8 @@ class History:
         """The last action of each label; empty when nothing is known."""
         if self._last is None:
             try:
-                record = json.loads(self.path.read_bytes())
-                self._last = {str(label): parse_digest(digest) for label, digest in record["last"].items()}
-            except (OSError, ValueError, TypeError, KeyError, AttributeError):
+                self._last = read_history(self.path)[1]
+            except (OSError, ValueError):
                 self._last = {}
         return self._last
 

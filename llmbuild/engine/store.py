@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import json
 import os
 import stat
 import threading
@@ -30,8 +29,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmbuild.canonical import Digest, Json, canonical_json, parse_digest
-from llmbuild.engine import files, fs
-from llmbuild.engine.action import Action, Input, JsonInput, TreeInput
+from llmbuild.engine import files, fs, records
+from llmbuild.engine.action import Action
 from llmbuild.engine.cas import Cas
 from llmbuild.engine.history import History
 from llmbuild.engine.locks import FileLock, is_held
@@ -82,17 +81,14 @@ class ActionRecord:
 
 
 def parse_action(data: bytes) -> ActionRecord:
-    """The inverse of `ActionRecord.to_json`, from bytes; raises ValueError, KeyError, TypeError or AttributeError."""
-    record = json.loads(data)
-    key = record["key"]
-    inputs: dict[str, Input] = {
-        name: TreeInput(parse_digest(value["digest"]))
-        if value["form"] == "tree"
-        else JsonInput(parse_digest(value["digest"]))
-        for name, value in key["inputs"].items()
-    }
-    action = Action(key["kind"], key["version"], key["params"], inputs, key["tools"], record["hints"])
-    return ActionRecord(action, record["label"], record["project"])
+    """The inverse of `ActionRecord.to_json`, from bytes; raises ValueError."""
+    record = records.json_object(data)
+    if record.keys() != {"key", "hints", "label", "project"}:
+        raise ValueError("the record has other fields")
+    action = records.action(record["key"], record["hints"])
+    return ActionRecord(
+        action, records.text(record["label"], "the label"), records.text(record["project"], "the project")
+    )
 
 
 class Store:
@@ -173,7 +169,7 @@ class Store:
                 where=str(self.root),
                 fix="run `llmbuild build`, which records it",
             ) from None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError) as error:
             raise StoreError("an action's record is damaged", where=str(path), why=str(error)) from error
         if record.action.digest != digest:
             raise StoreError("an action's record is damaged", where=str(path), why="its digest is another one")

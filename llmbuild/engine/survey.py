@@ -6,7 +6,6 @@ Reads only, apart from what every reader does: a tree blob that turns out to be 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import stat
 from collections.abc import Callable, Container, Iterator, Mapping
@@ -14,9 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from llmbuild.canonical import Digest, known_digest, parse_digest
+from llmbuild.canonical import Digest, known_digest
 from llmbuild.engine.action import TreeInput
 from llmbuild.engine.cas import CLAIMS
+from llmbuild.engine.history import read_history
 from llmbuild.engine.locks import FileLock, is_held
 from llmbuild.engine.store import Store
 from llmbuild.engine.trace import Trace
@@ -158,9 +158,8 @@ def _roots(store: Store, living: Living) -> tuple[dict[Digest, float], frozenset
     for path in sorted((store.root / "projects").glob("*.json")):
         try:
             built = path.stat().st_mtime
-            record = json.loads(path.read_bytes())
-            project, last = str(record["project"]), {label: parse_digest(one) for label, one in record["last"].items()}
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            project, last = read_history(path)
+        except (OSError, ValueError):
             # A history that cannot be read counts for nothing; the next build of its project writes it again.
             continue
         remembered.update(last.values())

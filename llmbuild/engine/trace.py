@@ -8,19 +8,18 @@ are the truth; everything else that is known about past runs is made from them.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from llmbuild.canonical import Digest, Json, canonical_json, digest_bytes, known_digest, parse_digest
-from llmbuild.engine import files, fs
+from llmbuild.canonical import Digest, Json, canonical_json, digest_bytes, digest_json, known_digest, parse_digest
+from llmbuild.engine import files, fs, records
 
 TRACE_FORMAT = 1
 _USE_GRAIN_S = 60.0
+_BEFORE_KEY, _AFTER_KEY = b',"key":', b',"kind":'
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +56,38 @@ class Trace:
         body, _, check = data.partition(b"\n")
         if check != digest_bytes(body).encode() + b"\n":
             raise ValueError("the trace is incomplete or was changed")
-        fields: dict[str, Any] = json.loads(body.decode())
+        fields = records.json_object(body)
         if fields.pop("format", None) != TRACE_FORMAT:
             raise ValueError("the trace has another format")
-        try:
-            for name in ("action", "output"):
-                fields[name] = parse_digest(fields[name])
-            if fields["log"] is not None:
-                fields["log"] = parse_digest(fields["log"])
-            return Trace(**fields)
-        except (TypeError, KeyError) as error:
-            raise ValueError(str(error)) from error
+        fields.setdefault("input_size", 0)
+        if fields.keys() != set(Trace.__slots__):
+            raise ValueError("the trace has other fields")
+        trace = Trace(
+            action=parse_digest(fields["action"]),
+            kind=records.text(fields["kind"], "the kind"),
+            label=records.text(fields["label"], "the label"),
+            project=records.text(fields["project"], "the project"),
+            key=records.action_key(fields["key"]),
+            output=parse_digest(fields["output"]),
+            output_size=records.count(fields["output_size"], "the size of the output"),
+            wall_s=records.seconds(fields["wall_s"], "the wall time"),
+            cpu_s=records.seconds(fields["cpu_s"], "the processor time"),
+            peak_rss=records.count(fields["peak_rss"], "the peak of memory"),
+            log=records.optional_digest(fields["log"]),
+            finished=records.seconds(fields["finished"], "the time of its end"),
+            input_size=records.count(fields["input_size"], "the size of the inputs"),
+        )
+        if trace.key["kind"] != trace.kind or _digest_of_key(body, trace.key) != trace.action:
+            raise ValueError("the trace's key is that of another action")
+        return trace
+
+
+def _digest_of_key(body: bytes, key: Mapping[str, Json]) -> Digest:
+    # The body is canonical, so the bytes of the key are a part of it, and to hash them is quicker than to make them anew.
+    start, end = body.find(_BEFORE_KEY) + len(_BEFORE_KEY), body.rfind(_AFTER_KEY)
+    if body.count(_BEFORE_KEY) == 1 and start < end:
+        return digest_bytes(body[start:end])
+    return digest_json(key)
 
 
 class TraceStore:

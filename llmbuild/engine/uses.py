@@ -7,13 +7,12 @@ up when there are many.  Numbers for people only: what is lost or torn changes n
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from llmbuild.canonical import canonical_json
-from llmbuild.engine import files, fs
+from llmbuild.engine import files, fs, records
 from llmbuild.errors import StoreError
 
 _SUM_ABOVE = 256 << 10
@@ -56,10 +55,20 @@ class Uses:
             return {}
         for line in lines:
             # A line that was cut off by a power loss is not counted.
-            with contextlib.suppress(ValueError, TypeError, AttributeError):
-                for kind, (hits, misses) in json.loads(line).items():
-                    total[kind] = total.get(kind, Use()) + Use(int(hits), int(misses))
+            with contextlib.suppress(ValueError):
+                for kind, use in _parsed(line).items():
+                    total[kind] = total.get(kind, Use()) + use
         return dict(sorted(total.items()))
+
+
+def _parsed(line: bytes) -> dict[str, Use]:
+    found: dict[str, Use] = {}
+    for kind, numbers in records.json_object(line).items():
+        if not isinstance(numbers, list) or len(numbers) != 2:
+            raise ValueError("a use has hits and misses")
+        hits, misses = (records.count(number, "a use") for number in numbers)
+        found[records.text(kind, "a kind")] = Use(hits, misses)
+    return found
 
 
 def _line(uses: Mapping[str, Use]) -> bytes:

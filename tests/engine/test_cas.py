@@ -15,9 +15,12 @@ from llmbuild.engine.cas import MissingBlobError
 from llmbuild.engine.store import Store
 from llmbuild.engine.tree import FileEntry, Tree
 from llmbuild.errors import InputError, StoreError
+from llmbuild.printable import printable
 
 names = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=8).filter(
-    lambda name: name not in (".", "..") and len(name.encode()) < 100
+    lambda name: (
+        name not in (".", "..") and len(name.encode()) < 100 and printable(name) == name and not set("\n\t") & set(name)
+    )
 )
 paths = st.lists(names, min_size=1, max_size=3).map("/".join)
 trees = st.dictionaries(paths, st.tuples(st.binary(max_size=300), st.booleans()), max_size=6).filter(
