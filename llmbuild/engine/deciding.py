@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from llmbuild.canonical import Digest, digest_file
 from llmbuild.engine import fs
@@ -25,8 +26,7 @@ from llmbuild.engine.verified import stamp_of
 from llmbuild.errors import LlmbuildError, MultiError, StoreError, UsageError
 
 
-@dataclass(frozen=True, slots=True)
-class Installation:
+class Installation(NamedTuple):
     """One install of a built task: which part of its output goes where."""
 
     label: str
@@ -49,8 +49,7 @@ class InstallReport:
     unchanged: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(NamedTuple):
     """A file that the project should have; `dest` is the file, or the directory of results that it is a part of."""
 
     entry: FileEntry

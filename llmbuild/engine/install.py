@@ -17,15 +17,19 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llmbuild.canonical import digest_file
-from llmbuild.engine import deciding, files, fs, installed, placing
+from llmbuild.engine import deciding, files, fs, installed
 from llmbuild.engine.deciding import Asker, Decision, Installation, InstallReport, Wanted, destinations
 from llmbuild.engine.installed import RECORD, Entry, Record, beneath
 from llmbuild.engine.locks import FileLock
 from llmbuild.engine.store import Store
 from llmbuild.engine.verified import stamp_of
 from llmbuild.errors import LlmbuildError, StoreError
+
+if TYPE_CHECKING:
+    from llmbuild.engine import placing
 
 __all__ = ["RECORD", "InstallReport", "Installation", "inspect", "install", "require_unclaimed"]
 
@@ -107,6 +111,9 @@ def _prepare(
     store: Store, root: Path, wanted: dict[str, Wanted], record: Record, decision: Decision, before: Record
 ) -> list[placing.Step]:
     """Prepare all changes.  Where that fails nothing has changed, the record included."""
+    # A build that has nothing to do needs no part of this.
+    from llmbuild.engine import placing
+
     steps: list[placing.Step] = []
     where = root
     try:
@@ -141,6 +148,8 @@ def _commit(root: Path, steps: Sequence[placing.Step]) -> None:
 
 def _groups(root: Path, wanted: dict[str, Wanted], record: Record, decision: Decision) -> list[placing.Group]:
     """The changes by the result that they belong to; what is obsolete and belongs to none, by its directory."""
+    from llmbuild.engine import placing
+
     dests = frozenset(one.dest for one in wanted.values())
     groups: dict[str, placing.Group] = {}
 
@@ -211,6 +220,8 @@ def _repair(root: Path, wanted: dict[str, Wanted], record: Record) -> bool:
                 # It was prepared and has not taken its place.
                 files.remove_tree(old)
             else:
+                from llmbuild.engine import placing
+
                 placing.merge(old, now, partial(_was_ours, root, name, moving, record))
     ours = frozenset(Path(path).parent for path in wanted)
     unsettled = {above for path, one in record.files.items() if one.stamp is None for above in Path(path).parents}

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from llmbuild.canonical import Digest, Json, canonical_json, parse_digest
 from llmbuild.engine import files, fs
@@ -22,8 +22,7 @@ _FORMAT = 2
 _MOST_BYTES = 64 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A file that llmbuild put into the project, for the task `label` of `manifest`.
 
     `stamp` is None while an install is under way; the file then has `digest` or `previous`, what was there before.
@@ -37,8 +36,7 @@ class Entry:
     previous: Digest | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Moving:
+class Moving(NamedTuple):
     """A directory is being exchanged: the prepared one had this inode, and `directory` is the name that it gets."""
 
     directory: str
