@@ -150,7 +150,9 @@ class Cas:
                 try:
                     records.file_path(relative)
                 except ValueError as error:
-                    raise InputError("no result can have a file of this name", where=relative, why=str(error)) from error
+                    raise InputError(
+                        "no result can have a file of this name", where=relative, why=str(error)
+                    ) from error
                 if stat.S_ISLNK(mode):
                     root = directory.resolve()
                     links.append((relative, self._target_inside(root / relative, root)))
