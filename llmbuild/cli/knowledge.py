@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from llmbuild.canonical import Digest, Json, digest_bytes, parse_digest
+from llmbuild.cli.common import MANIFEST
+from llmbuild.cli.manifests import known_manifests
 from llmbuild.engine.action import Action
 from llmbuild.engine.bind import bind
 from llmbuild.engine.cas import MissingBlobError
@@ -16,6 +18,7 @@ from llmbuild.engine.store import Store
 from llmbuild.engine.task import Task
 from llmbuild.engine.tree import Tree
 from llmbuild.errors import StoreError
+from llmbuild.plan.graph import labels
 from llmbuild.plan.observed import Observed
 from llmbuild.plan.planner import Built, Lost
 from llmbuild.plan.reasons import Evicted, OutputCorrupt, OutputMissing, Reason
@@ -61,7 +64,7 @@ class StoreKnowledge:
         return Lost(OutputCorrupt(damaged[0], cached=True) if damaged else Evicted())
 
     def previous(self, label: str) -> Mapping[str, Json] | None:
-        action = self._history.last().get(label) or self._indexed().get(label)
+        action = self._history.last().get(label) or self._before().get(label) or self._indexed().get(label)
         if action is None:
             return None
         trace = self._store.traces.get(action)
@@ -71,6 +74,18 @@ class StoreKnowledge:
             return self._store.get_action(action).action.key()
         except StoreError:
             return {}
+
+    def _before(self) -> Mapping[str, Digest]:
+        """What a llmbuild that kept one history for a directory built of a manifest that is not buildfile.toml: the labels
+        that buildfile.toml does not have."""
+        root = str(self._root)
+        if self._project == root or self._history.last():
+            return {}
+        last = self._store.history(root).last()
+        if not last or not (self._root / MANIFEST).is_file():
+            return last
+        usual = known_manifests(self._root).get(MANIFEST)
+        return {} if usual is None else {label: last[label] for label in last.keys() - labels(usual)}
 
     def _indexed(self) -> Mapping[str, Digest]:
         """The last actions as the traces have them, for what the history does not know: it may have been lost."""

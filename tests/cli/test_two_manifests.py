@@ -101,6 +101,24 @@ def test_history_and_last_build_belong_to_a_manifest(project: ProjectDir) -> Non
     assert ran == ["config[tiny, q4f32_1]"]
 
 
+def test_why_remembers_what_was_built_before_each_had_a_history(project: ProjectDir) -> None:
+    build(project)
+    build(project, "-f", "second.toml")
+    # As it was when a directory had one history.
+    histories = [(json.loads(path.read_bytes()), path) for path in (project.store / "projects").glob("*.json")]
+    both = {label: action for record, _ in histories for label, action in record["last"].items()}
+    for record, path in histories:
+        if record["project"] == str(project.root):
+            path.write_text(json.dumps({**record, "last": both}))
+        else:
+            path.unlink()
+    add_second(project, SECOND + "\n[models.other.generation]\ntemperature = 0.125\n")
+    why = project.run("why", "config[other, q4f32_1]", "-f", "second.toml", "--json")
+    assert why.code == 1
+    assert "0.125" in str(json.loads(why.out)["reasons"])
+    assert "up to date" in project.run("why", "config[tiny, q4f32_1]").out
+
+
 def locked(project: ProjectDir, *arguments: str) -> str:
     """What `lock` says, and the lock file after it."""
     done = project.run("lock", *arguments)

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from llmbuild.canonical import digest_bytes
 from llmbuild.engine import installed
-from llmbuild.engine.install import RECORD
+from llmbuild.engine.install import RECORD, Installation, InstallReport, install
 from llmbuild.engine.installed import Entry, Moving, Record, load
 from llmbuild.engine.names import unfit
 from llmbuild.engine.store import Store
+from llmbuild.engine.task import Install
 from llmbuild.engine.verified import stamp_of
-from tests.engine.test_install import put, text
+from tests.engine.test_install import make_tree, put, text
 from tests.helpers.engine_build import snapshot
 
 CONTENT = b"precious"
@@ -176,6 +177,34 @@ def test_results_in_a_former_output_directory_are_removed(store: Store, project:
     write_record(project, old_of(project / "before/m-MLC/a", "before/m-MLC/a"))
     assert text(put(store, project, {"a": "1"}, dest="dist/m-MLC")) == "w:a d:a"
     assert snapshot(project) == {"dist/m-MLC/a": b"1"}
+
+
+def test_a_record_of_before_is_taken_over_by_the_manifest_that_has_the_results(store: Store, project: Path) -> None:
+    """It does not say whose a file is: each manifest takes its own, and leaves what may be the other's."""
+    (project / "second.toml").write_text("")
+
+    def build(manifest: str, model: str, files: dict[str, str], *, alone: bool = False) -> InstallReport:
+        made = [Installation(f"t[{model}]", make_tree(store, files), Install("", f"dist/{model}-MLC"))]
+        return install(store, project, made, known=[f"t[{model}]"], manifest=manifest, alone=lambda: alone)
+
+    def forget() -> None:
+        rows = json.loads((project / RECORD).read_bytes())["files"]
+        write_record(project, {path: row[:4] for path, row in rows.items()})
+
+    build("buildfile.toml", "a", {"x": "1", "y": "2"})
+    build("second.toml", "b", {"x": "1", "y": "2"})
+    forget()
+    assert text(build("buildfile.toml", "a", {"x": "3"})) == "w:x d:y"
+    assert text(build("second.toml", "b", {"x": "1", "y": "2"})) == ""
+    assert {path: one.manifest for path, one in load(project).files.items()} == {
+        "dist/a-MLC/x": "buildfile.toml",
+        "dist/b-MLC/x": "second.toml",
+        "dist/b-MLC/y": "second.toml",
+    }
+    # A directory with one manifest only removes what nothing makes any more, as before.
+    (project / "second.toml").unlink()
+    forget()
+    assert text(build("buildfile.toml", "a", {"x": "3"}, alone=True)) == "d:x,y"
 
 
 def old_of(file: Path, path: str) -> dict[str, Any]:
