@@ -101,7 +101,10 @@ def inputs(value: object) -> dict[str, Input]:
         form = mapping(one, "an input").get("form")
         if one.keys() != {"form", "digest"} or not isinstance(form, str) or form not in _FORMS:
             raise ValueError("an input has another form")
-        found[text(name, "the name of an input")] = _FORMS[form](parse_digest(one["digest"]))
+        # A task's input is laid out under its name.
+        if "/" in file_path(name):
+            raise ValueError("the name of an input is a path")
+        found[name] = _FORMS[form](parse_digest(one["digest"]))
     return found
 
 

@@ -10,9 +10,11 @@ import pytest
 
 from llmbuild.canonical import digest_bytes, digest_json
 from llmbuild.engine.archive import import_archive
-from llmbuild.engine.lookup import Miss, lookup
+from llmbuild.engine.audit import audit
+from llmbuild.engine.lookup import Cached, Miss, lookup
 from llmbuild.engine.store import Store
-from llmbuild.errors import InputError
+from llmbuild.engine.survey import survey
+from llmbuild.errors import InputError, StoreError
 from tests.helpers.crafted import canonical, picture, sealed, write_archive
 from tests.helpers.engine_build import build, write_task
 
@@ -98,3 +100,118 @@ def test_a_trace_of_a_shared_store_names_no_places(store: Store, guard: Path) ->
         path.write_bytes(sealed({**fields, "output": place}))
         assert lookup(store, trace.action) is Miss.NEVER
     assert build(store, tasks)[0].ok
+
+
+DEEP = b"[" * 100_000
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        DEEP,
+        b'[["a",5,3,true]]',
+        b'[["a",null,3,true]]',
+        canonical([["a", "f" * 5000, 3, True]]),
+        canonical([["../a", EMPTY, 0, False]]),
+        canonical([["/a", EMPTY, 0, False]]),
+        canonical([["a\u001b[2J", EMPTY, 0, False]]),
+        canonical([["x" * 256, EMPTY, 0, False]]),
+        canonical([["a", EMPTY, -1, False]]),
+        canonical([["a", EMPTY, True, False]]),
+        canonical([["a", EMPTY, 1 << 63, False]]),
+        canonical([["a", EMPTY, 0, 1]]),
+        canonical([["a", EMPTY, 0, False], ["a", EMPTY, 0, False]]),
+        canonical([["a", EMPTY, 2, False], ["a/b", EMPTY, 2, False]]),
+        b"{}",
+        b"7",
+    ],
+)
+def test_a_tree_that_does_not_hold_is_refused(tmp_path: Path, tree: bytes) -> None:
+    traces = {ACTION: sealed(trace_fields(output=digest_bytes(tree)))}
+    archive = write_archive(tmp_path / "a.tar", sorted({tree, b"[]"}), traces=traces)
+    store = Store(tmp_path / "there")
+    with pytest.raises(InputError, match="cannot be imported"):
+        import_archive(store, archive)
+    assert store.traces.names() == []
+
+
+WRONG_FIELDS = [
+    ("kind", 7),
+    ("kind", "a\u0007"),
+    ("label", None),
+    ("label", "a\u001b]0;x"),
+    ("label", "x" * 5000),
+    ("project", ["p"]),
+    ("finished", "today"),
+    ("finished", True),
+    ("wall_s", -1.0),
+    ("cpu_s", None),
+    ("peak_rss", 1.5),
+    ("input_size", "7"),
+    ("output_size", [1]),
+    ("output_size", -1),
+    ("output_size", 1 << 63),
+    ("output", 7),
+    ("log", 7),
+    ("key", {}),
+    ("key", []),
+    ("key", {**KEY, "params": {"files": {"a": "y"}}}),
+    ("key", {**KEY, "inputs": {"../x": {"form": "tree", "digest": EMPTY}}}),
+    ("more", 1),
+]
+
+
+@pytest.mark.parametrize(("field", "value"), WRONG_FIELDS)
+def test_a_trace_whose_fields_do_not_hold_is_refused_and_missed(
+    store: Store, tmp_path: Path, field: str, value: object
+) -> None:
+    bad = sealed(trace_fields(**{field: value}))
+    archive = write_archive(tmp_path / "a.tar", [b"[]"], traces={ACTION: bad})
+    with pytest.raises(InputError, match="cannot be imported"):
+        import_archive(store, archive)
+    build(store, [write_task("a", {"a": "x"})])
+    path = store.traces.path(ACTION)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(bad)
+    # What a user does with such a store goes on, and says what is wrong with it.
+    assert lookup(store, ACTION) is Miss.NEVER
+    assert ACTION in survey(store).damaged
+    assert store.index.runs("write")
+    assert [one.fault for one in audit(store, repair=True).findings] == ["damaged-trace"]
+    assert not audit(store).findings
+
+
+@pytest.mark.parametrize(
+    "data", [DEEP, b"7", b"{}", canonical({"key": KEY, "hints": [], "label": "a", "project": "p"})]
+)
+def test_an_action_that_does_not_hold_is_refused(store: Store, tmp_path: Path, data: bytes) -> None:
+    archive = write_archive(tmp_path / "a.tar", [], actions={ACTION: data})
+    with pytest.raises(InputError, match="cannot be imported"):
+        import_archive(store, archive)
+    path = store.action_path(ACTION)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(data)
+    with pytest.raises(StoreError, match="damaged"):
+        store.get_action(ACTION)
+    assert [one.fault for one in audit(store, repair=True).findings] == ["damaged-action"]
+
+
+def test_records_that_earlier_versions_wrote_are_read_and_written_alike(store: Store) -> None:
+    # The bytes as commit 310ec8a wrote them.
+    trace = sealed(trace_fields())
+    path = store.traces.path(ACTION)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(trace)
+    found = store.traces.get(ACTION)
+    assert found is not None
+    assert found.to_bytes() == trace
+    assert isinstance(lookup(store, ACTION), Cached)
+
+
+@pytest.mark.parametrize("name", ["../../../guard/new", "a/b", "..", "/tmp/x"])
+def test_an_input_of_an_action_is_laid_out_nowhere_else(guard: Path, store: Store, tmp_path: Path, name: str) -> None:
+    key = {**KEY, "inputs": {name: {"form": "tree", "digest": EMPTY}}}
+    record = canonical({"key": key, "hints": {}, "label": "a", "project": "p"})
+    archive = write_archive(tmp_path / "a.tar", [b"[]"], actions={digest_json(key): record})
+    with pytest.raises(InputError, match="cannot be imported"):
+        import_archive(store, archive)
