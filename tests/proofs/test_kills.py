@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -169,3 +170,54 @@ def read_events_of_killed(path: Path) -> list[dict[str, str]]:
         with contextlib.suppress(ValueError):
             found.append(json.loads(line))
     return found
+
+
+SECOND_MANIFEST = TINY_MANIFEST.replace("[models.tiny]", "[models.other]").replace('["tiny"]', '["other"]')
+BEFORE_TVM = ("quantize", "config")
+
+
+@pytest.mark.slow
+def test_two_manifests_of_a_directory_are_killed_beside_each_other(tmp_path: Path) -> None:
+    """Each model directory is of one age or has no configuration, and no build touches the other manifest's results."""
+    project = make_project(tmp_path, TINY_MANIFEST, cached_checkpoint("llama-gqa"))
+    shutil.copytree(cached_checkpoint("llama"), project.root / "another")
+    texts = {
+        age: [text.replace('"checkpoint"', f'"{source}"') for text in (TINY_MANIFEST, SECOND_MANIFEST)]
+        for age, source in (("one", "checkpoint"), ("two", "another"))
+    }
+    names = ("buildfile.toml", "second.toml")
+    clean: dict[tuple[str, str], dict[str, bytes]] = {}
+
+    def write(name: str, age: str) -> None:
+        (project.root / name).write_text(texts[age][names.index(name)])
+
+    def results(name: str) -> dict[str, bytes]:
+        directory = f"dist/{'tiny' if name == names[0] else 'other'}-q4f32_1-MLC"
+        return {path: data for path, data in project.snapshot(directory).items() if ".llmbuild-tmp-" not in path}
+
+    for age in ("two", "one"):
+        for name in names:
+            write(name, age)
+            project.build(*BEFORE_TVM, "-f", name)
+            clean[name, age] = results(name)
+    assert clean[names[0], "one"].keys() & clean[names[0], "two"].keys()
+    generator = random.Random(7)
+    ages = dict.fromkeys(names, "one")
+    for _ in range(8):
+        mine, other = generator.sample(names, 2)
+        ages[mine] = "two" if ages[mine] == "one" else "one"
+        write(mine, ages[mine])
+        beside = start(project, *BEFORE_TVM, "-f", other, events="beside.ndjson")
+        process = start(project, *BEFORE_TVM, "-f", mine)
+        time.sleep(generator.uniform(0.1, 1.2))
+        kill(process, group=generator.random() < 0.5)
+        output, _ = beside.communicate(timeout=120)
+        assert beside.returncode == 0, output.decode()
+        no_strays(project.store)
+        assert results(other) == clean[other, ages[other]]
+        found = results(mine)
+        assert "mlc-chat-config.json" not in found or found in (clean[mine, "one"], clean[mine, "two"])
+        if generator.random() < 0.7:
+            project.build(*BEFORE_TVM, "-f", mine)
+            assert results(mine) == clean[mine, ages[mine]]
+            assert results(other) == clean[other, ages[other]]
