@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from llmbuild.engine import fs
     from llmbuild.engine.files import write_atomic
     from llmbuild.manifest.load import load
     from llmbuild.manifest.starter import propose, render
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     starter = propose(args.checkpoint, directory, revision=args.revision, sha256=args.sha256)
     text = render(starter, directory.name or "project")
     load(output, text)
-    write_atomic(output, text.encode())
+    write_atomic(output, text.encode(), elsewhere=fs.PROJECT)
     print(f"wrote {output}: model {starter.name}, conversation template {starter.template}")
     print(f"  {starter.because}")
     file = "" if output == Path(MANIFEST) else f" --file {output}"

@@ -89,7 +89,7 @@ def export(store: Store, actions: Iterable[Digest], dest: Path, *, progress: Pro
             "traces": len(traces),
         }
         temporary = dest.parent / files.temporary_name()
-        with fs.translate_errors("write an archive", dest):
+        with fs.translate_errors("write an archive", dest, "write it to another disk"):
             try:
                 with temporary.open("xb") as stream, _Writer(stream) as out:
                     out.add(HEADER, canonical_json(head))

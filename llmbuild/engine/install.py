@@ -57,7 +57,7 @@ def install(
     that llmbuild did not write is in the way, or the disk cannot be written; MissingBlobError.
     """
     wanted = deciding.collect(items)
-    lock = FileLock(project_root / RECORD.parent / "lock")
+    lock = FileLock(project_root / RECORD.parent / "lock", fs.PROJECT)
     lock.acquire("install", poll=lambda _owner: time.sleep(0.02))
     try:
         asker = Asker(manifest, frozenset(item.label for item in items), known, alone)
@@ -260,6 +260,8 @@ def inspect(project_root: Path, items: Sequence[Installation]) -> list[tuple[str
             except (FileNotFoundError, NotADirectoryError):
                 wrong.append((item.label, path, "missing"))
                 continue
+            except OSError as error:
+                raise fs.store_error(error, "look at an output file", file, fs.OUTPUT) from error
             if known is not None and known.digest == entry.digest and known.stamp == stamp_of(status):
                 continue
             with fs.translate_errors("read an output file", file, fs.OUTPUT):

@@ -68,8 +68,9 @@ def is_held(path: Path) -> bool:
 class FileLock:
     """An exclusive lock.  Use `try_acquire` or `acquire`, then `release`; a second acquire of a held lock is a bug."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, elsewhere: str = fs.CACHE) -> None:
         self.path = path
+        self._elsewhere = elsewhere
         self._fd: int | None = None
 
     @property
@@ -85,7 +86,7 @@ class FileLock:
 
     def try_acquire(self, label: str = "") -> bool:
         """Take the lock if it is free.  Raises StoreError when the lock file cannot be made."""
-        with fs.translate_errors("take a lock", self.path):
+        with fs.translate_errors("take a lock", self.path, self._elsewhere):
             while True:
                 fd = self._open()
                 try:

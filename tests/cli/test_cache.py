@@ -11,6 +11,8 @@ import pytest
 from llmbuild.canonical import digest_bytes
 from llmbuild.cli import main as cli
 from llmbuild.cli.cache import living
+from llmbuild.cli.toolchain import Toolchain
+from llmbuild.cli.world import load_manifest
 from llmbuild.engine.archive import Packed
 from llmbuild.engine.audit import Audit, Finding
 from llmbuild.engine.gc import Choice, Collected
@@ -20,6 +22,8 @@ from llmbuild.engine.uses import Use
 from llmbuild.report.cache_text import audit_text, collected_text, packed_text, stats_text
 from llmbuild.report.style import Style
 from tests.helpers import engine_kinds
+from tests.helpers.checkpoints import cached_checkpoint
+from tests.helpers.cli import TINY_MANIFEST, make_project
 from tests.helpers.engine_build import build, join_task, write_task
 
 NOW = 1_000_000.0
@@ -300,3 +304,29 @@ def test_what_is_left_of_a_project(tmp_path: Path) -> None:
     labels = living(str(tmp_path))
     assert labels is not None
     assert "anything" in labels
+
+
+def test_each_manifest_of_a_directory_keeps_its_own(tmp_path: Path) -> None:
+    """A store knows buildfile.toml by the directory, and another manifest by its path."""
+    project = make_project(tmp_path, TINY_MANIFEST, cached_checkpoint("llama"))
+    second = project.root / "second.toml"
+    second.write_text(TINY_MANIFEST.replace("[models.tiny]", "[models.other]").replace('["tiny"]', '["other"]'))
+    for name in ("buildfile.toml", "second.toml"):
+        load_manifest(project.root / name, Toolchain(Store(project.store).stat_cache))
+    both, own = living(str(project.root)), living(str(second))
+    assert both is not None
+    assert own is not None
+    assert "config[tiny, q4f32_1]" in both
+    assert "config[other, q4f32_1]" in both
+    assert "config[other, q4f32_1]" in own
+    assert "config[tiny, q4f32_1]" not in own
+    # One that is wrong now keeps what it had; one that is gone keeps nothing.
+    second.write_text("[models")
+    own = living(str(second))
+    assert own is not None
+    assert "config[other, q4f32_1]" in own
+    second.unlink()
+    assert living(str(second)) is None
+    both = living(str(project.root))
+    assert both is not None
+    assert "config[other, q4f32_1]" not in both
