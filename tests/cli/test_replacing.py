@@ -44,6 +44,11 @@ def test_a_file_without_events_is_not_overwritten_by_events(
     assert (here / name).read_text() == before
 
 
+def test_a_name_that_no_file_can_have_is_one_message(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["build", "config", "--events", "x" * 300]) == 6
+    assert "cannot look at a file to replace" in capsys.readouterr().err
+
+
 def test_events_replace_events_and_empty_files(here: Path) -> None:
     for content in ("", EVENT + "\n"):
         (here / "events").write_text(content)

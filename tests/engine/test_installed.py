@@ -18,6 +18,7 @@ from llmbuild.engine.names import unfit
 from llmbuild.engine.store import Store
 from llmbuild.engine.task import Install
 from llmbuild.engine.verified import stamp_of
+from llmbuild.errors import UsageError
 from tests.engine.test_install import make_tree, put, text
 from tests.helpers.engine_build import snapshot
 
@@ -205,6 +206,24 @@ def test_a_record_of_before_is_taken_over_by_the_manifest_that_has_the_results(s
     (project / "second.toml").unlink()
     forget()
     assert text(build("buildfile.toml", "a", {"x": "3"}, alone=True)) == "d:x,y"
+
+
+def test_what_another_manifest_has_is_not_taken(store: Store, project: Path) -> None:
+    (project / "second.toml").write_text("")
+    made = [Installation("t", make_tree(store, {"a": "1"}), Install("", "dist/m"))]
+    install(store, project, made, known=["t"], manifest="second.toml")
+    before = snapshot(project)
+    for dest in ("dist/m", "dist"):
+        mine = [Installation("t", make_tree(store, {"a": "2"}), Install("", dest))]
+        with pytest.raises(UsageError, match="two manifests claim the same output") as caught:
+            install(store, project, mine, known=["t"])
+        assert caught.value.why == f"second.toml and buildfile.toml both write {dest}"
+        assert caught.value.where == "dist/m/a"
+        assert snapshot(project) == before
+    # One that is gone claims nothing.
+    (project / "second.toml").unlink()
+    made = [Installation("t", make_tree(store, {"b": "2"}), Install("", "dist/m"))]
+    assert text(install(store, project, made, known=["t"])) == "w:b d:a"
 
 
 def old_of(file: Path, path: str) -> dict[str, Any]:
