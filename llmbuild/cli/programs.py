@@ -8,16 +8,17 @@ directory, the program's content, the digest of the tool's parts.  Nothing is re
 from __future__ import annotations
 
 import contextlib
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from llmbuild.canonical import Digest, Json, canonical_json, digest_file, digest_json
+from llmbuild.canonical import Digest, Json, canonical_json, digest_bytes, digest_file, digest_json
 from llmbuild.engine import files
 from llmbuild.errors import StoreError, ToolchainError
 from llmbuild.jsontext import parse_json
-from llmbuild.programs.parts import Files, Parts, loaded_libraries
+from llmbuild.programs.parts import Files, Listed, Parts, loaded_libraries
 
 PROGRAMS_MEMO = "programs.json"
 """The file in a store."""
@@ -61,17 +62,20 @@ class Programs:
             ) from error  # fmt: skip
         return digest_json(sorted(rows, key=canonical_json))
 
-    def tree(self, tree: Files, suffixes: tuple[str, ...] = ("",)) -> Digest:
-        """The digest of the files of a directory whose names end with a suffix, by their relative paths.  Raises OSError."""
-        found = sorted((name, status) for name, status in tree.walk() if name.endswith(suffixes))
-        stats: list[Json] = [[name, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns] for name, s in found]
+    def tree(self, tree: Files) -> Digest:
+        """The digest of the files of a directory.  Raises OSError."""
+        return self.listed(tree.root, tree.walk())
+
+    def listed(self, root: Path, found: Sequence[Listed]) -> Digest:
+        """The digest of files of a directory, by their relative paths.  Raises OSError."""
+        stats = "\n".join(f"{s.st_ino} {s.st_size} {s.st_mtime_ns} {s.st_ctime_ns} {name}" for name, s in found)
         newest = max((max(s.st_mtime, s.st_ctime) for _, s in found), default=0.0)
 
         def hashed() -> Json:
-            return digest_json({name: digest_file(tree.root / name) for name, _ in found})
+            return digest_json({name: digest_file(root / name) for name, _ in found})
 
-        value = self.remembered(["tree", stats], hashed) if newest < time.time() - _RACY_S else hashed()
-        return digest_json(value)
+        racy = newest >= time.time() - _RACY_S
+        return digest_json(hashed() if racy else self.remembered(["tree", digest_bytes(os.fsencode(stats))], hashed))
 
     def remembered(self, question: Json, ask: Callable[[], Json]) -> Json:
         """The answer to a question that holds everything the answer follows from."""

@@ -20,7 +20,7 @@ from llmbuild.canonical import Digest, canonical_json, digest_json
 from llmbuild.cli.programs import PROGRAMS_MEMO, Digests, Programs
 from llmbuild.errors import StoreError, ToolchainError
 from llmbuild.plan.reasons import SOURCES_TOOL
-from llmbuild.programs.parts import Files
+from llmbuild.programs.parts import Files, Listed
 from llmbuild.tasks.kind import TaskKind
 
 LIBRARIES: Mapping[str, str] = {"apache-tvm": "tvm", "apache-tvm-ffi": "tvm_ffi"}
@@ -55,6 +55,7 @@ class Toolchain:
         self._files: dict[str, Digest] = {}
         self._identities: dict[str, str] = {}
         self._versions: dict[str, str] | None = None
+        self._walked: dict[Path, list[Listed]] = {}
 
     def source_files(self, names: Iterable[str]) -> dict[str, Digest]:
         """The files of llmbuild modules and packages ("llmbuild.linkers"), relative to llmbuild, with their digests."""
@@ -126,8 +127,8 @@ class Toolchain:
     def _searched(self, key: str | None) -> frozenset[str]:
         found: set[str] = set()
         for place in self._places("tvm"):
-            for path in _libraries(place):
-                found |= _registered(path)
+            for name in self._libraries(place):
+                found |= _registered(place / name)
         if self._memo is not None:
             from llmbuild.engine import files
 
@@ -147,7 +148,11 @@ class Toolchain:
         """The digest over the files of an installed package with these suffixes, by their paths in it."""
         places = self._places(LIBRARIES[distribution])
         try:
-            return digest_json([self.programs.tree(Files(place), suffixes) for place in places])
+            if suffixes == CONTENTS["python"]:
+                found = [[one for one in self._listed(place) if one[0].endswith(suffixes)] for place in places]
+            else:
+                found = [Files(place).walk(lambda name: name.endswith(suffixes)) for place in places]
+            return digest_json([self.programs.listed(place, one) for place, one in zip(places, found, strict=True)])
         except OSError as error:
             raise ToolchainError(
                 f"{distribution} cannot be read",
@@ -156,11 +161,21 @@ class Toolchain:
                 fix=f"reinstall it: `pip install --force-reinstall {distribution}`",
             ) from error
 
+    def _libraries(self, place: Path) -> list[str]:
+        """The native libraries of a package by their paths in it."""
+        return [name for name, _ in self._listed(place) if _is_library(name)]
+
+    def _listed(self, place: Path) -> list[Listed]:
+        """The Python files and libraries of a package: one walk through TVM's thousands of files is enough."""
+        if place not in self._walked:
+            self._walked[place] = Files(place).walk(lambda name: name.endswith(CONTENTS["python"]) or _is_library(name))
+        return self._walked[place]
+
     def _library_digest(self, distribution: str, package: str) -> Digest:
         """The digest over all native libraries of an installed package, by their names."""
         places = self._places(package)
-        found = [(place, path) for place in places for path in _libraries(place)]
-        libraries = {path.relative_to(place).as_posix(): self._digests.digest(path) for place, path in found}
+        found = [(place, name) for place in places for name in self._libraries(place)]
+        libraries = {name: self._digests.digest(place / name) for place, name in found}
         if not libraries:
             raise ToolchainError(
                 f"{distribution} has no native library",
@@ -198,10 +213,8 @@ def _registered(library: Path) -> set[str]:
         return {name.decode() for name in re.findall(rb"target\.build\.([a-z0-9_]+)\0", data)}
 
 
-def _libraries(place: Path) -> list[Path]:
-    # A Path for each of TVM's 4,000 files would take longer than all the rest of a plan.
-    names = ((path, path.rpartition(os.sep)[2]) for path in _walk(str(place)))
-    return sorted(Path(path) for path, name in names if name.endswith(_LIBRARY_SUFFIXES) or ".so." in name)
+def _is_library(name: str) -> bool:
+    return name.endswith(_LIBRARY_SUFFIXES) or ".so." in name
 
 
 def _installed(path: Iterable[str]) -> dict[str, str]:

@@ -10,9 +10,10 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from llmbuild.programs.run import PATIENCE_S, Tool, ask_tool
 
@@ -25,6 +26,10 @@ _LINKED = ("crtbeginS.o", "crtendS.o", "libgcc.a", "liblto_plugin.so")
 """The files of a C compiler's package that take part in linking a shared object."""
 
 
+Listed: TypeAlias = tuple[str, os.stat_result]
+"""A file's path, relative to a directory, and its stat."""
+
+
 @dataclass(frozen=True, slots=True)
 class Files:
     """The files below a directory, in the named parts of it, or in all but the `without` ones."""
@@ -33,24 +38,27 @@ class Files:
     parts: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
 
-    def walk(self) -> Iterator[tuple[str, os.stat_result]]:
-        """Each file's path, relative to the root, with its stat; what Python compiled is left out.  Raises OSError."""
-        for part in self.parts or ("",):
-            top = self.root / part
-            if part and not top.is_dir():
-                if top.is_file():
-                    yield part, top.stat()
-                continue
-            yield from self._below(os.fspath(top), f"{part}/" if part else "")
+    def walk(self, wanted: Callable[[str], bool] | None = None) -> list[Listed]:
+        """The files whose own name is wanted, sorted by their paths, with their stats; what Python compiled is left out.
 
-    def _below(self, directory: str, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
-        with os.scandir(directory) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    if entry.name != "__pycache__" and prefix + entry.name not in self.without:
-                        yield from self._below(entry.path, f"{prefix}{entry.name}/")
-                elif entry.is_file():
-                    yield prefix + entry.name, entry.stat()
+        Raises OSError.
+        """
+        found: list[Listed] = []
+        left = [("", "")]
+        if self.parts:
+            left = [(part, f"{part}/") for part in self.parts if (self.root / part).is_dir()]
+        # A stack and no generators: a plan walks through the thousands of files of TVM.
+        while left:
+            directory, prefix = left.pop()
+            with os.scandir(f"{self.root}/{directory}") as entries:
+                for entry in entries:
+                    name = entry.name
+                    if entry.is_dir(follow_symlinks=False):
+                        if name != "__pycache__" and prefix + name not in self.without:
+                            left.append((prefix + name, f"{prefix}{name}/"))
+                    elif (wanted is None or wanted(name)) and entry.is_file():
+                        found.append((prefix + name, entry.stat()))
+        return sorted(found)
 
 
 @dataclass(frozen=True, slots=True)

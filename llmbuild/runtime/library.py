@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmbuild.errors import UsageError, VerifyError
+from llmbuild.errors import ToolchainError, UsageError, VerifyError
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,17 @@ def configure_threads(threads: int | None) -> None:
         os.environ.setdefault("TVM_NUM_THREADS", str(len(os.sched_getaffinity(0))))
 
 
+def _require_installed_tvm() -> None:
+    """Raise ToolchainError where a variable would give another TVM than the installed one, which builds do not see either."""
+    for name in ("TVM_LIBRARY_PATH", "TVM_USE_RUNTIME_LIB"):
+        if os.environ.get(name):
+            raise ToolchainError(
+                f"the variable {name} is set",
+                why="what runs would not be the TVM that is installed, and that the library was built with",
+                fix=f"unset {name}",
+            )
+
+
 def load_library(path: Path) -> Library:
     """Load a shared library; raises UsageError for what cannot be loaded here and VerifyError for what is broken."""
     if path.suffix == ".tar":
@@ -78,6 +89,7 @@ def load_library(path: Path) -> Library:
         )
     if not path.is_file():
         raise UsageError("no such library", where=str(path), fix="run `llmbuild build` first")
+    _require_installed_tvm()
     import tvm
 
     # Not through tvm.relax: running a library takes TVM's runtime and not its compiler.
