@@ -219,7 +219,7 @@ def _repair(root: Path, wanted: dict[str, Wanted], record: Record) -> bool:
             if status.st_ino == moving.inode:
                 # It was prepared and has not taken its place.
                 files.remove_tree(old)
-            else:
+            elif _inode(now) == moving.inode:
                 from llmbuild.engine import placing
 
                 placing.merge(old, now, partial(_was_ours, root, name, moving, record))
@@ -231,6 +231,15 @@ def _repair(root: Path, wanted: dict[str, Wanted], record: Record) -> bool:
     exchanged = bool(record.moving)
     record.moving.clear()
     return exchanged
+
+
+def _inode(directory: Path) -> int | None:
+    """The inode of a directory that is no link; nobody can write it into a record beforehand."""
+    with contextlib.suppress(OSError):
+        status = directory.lstat()
+        if stat.S_ISDIR(status.st_mode):
+            return status.st_ino
+    return None
 
 
 def _was_ours(root: Path, name: str, moving: installed.Moving, record: Record, file: str, there: bool) -> bool:

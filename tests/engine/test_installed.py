@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -246,3 +247,20 @@ def test_no_record_names_anything_else(project: Path, outputs: Any, files: Any, 
         paths = [*record.files, *(one.directory for one in record.moving.values())]
         assert all(unfit(path) is None for path in (*paths, *record.outputs))
         assert all(any(path.startswith(f"{out}/") or path == out for out in record.outputs) for path in paths)
+
+
+def test_an_exchange_that_a_record_invents_moves_nothing_through_a_link(store: Store, project: Path) -> None:
+    """A repository can bring the record, the directory that it calls the old one, and a link for the new one."""
+    elsewhere = project.parent / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "profile").write_text("the user's")
+    os.utime(elsewhere / "profile", (1, 1))
+    old = project / "dist/.llmbuild-tmp-x"
+    old.mkdir(parents=True)
+    (old / "profile").write_text("foreign")
+    (old / "added").write_text("foreign")
+    (project / "dist/m").symlink_to(elsewhere)
+    for inode in (1, 2, elsewhere.stat().st_ino):
+        write_record(project, new(moving={"dist/.llmbuild-tmp-x": ["dist/m", inode]}))
+        put(store, project, {"a": "1"}, f"dist/other-{inode}")
+        assert {path.name: path.read_text() for path in elsewhere.iterdir()} == {"profile": "the user's"}
