@@ -68,16 +68,16 @@ class Collector:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
         self.times = times
-        link_out = Cas.link_out
+        share_out = Cas.share_out
 
         def patched(cas: Cas, digest: Digest, dest: Path, executable: bool = False) -> Shared:
             if self.times and dest.name == "params_shard_0.bin":
                 self.times -= 1
                 cas.remove(digest)
                 raise MissingBlobError(digest)
-            return link_out(cas, digest, dest, executable)
+            return share_out(cas, digest, dest, executable)
 
-        monkeypatch.setattr(Cas, "link_out", patched)
+        monkeypatch.setattr(Cas, "share_out", patched)
 
 
 def test_a_result_that_vanishes_before_it_is_installed_is_built_again(
