@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from llmbuild.engine.store import Store
 from llmbuild.engine.task import Task
 from llmbuild.engine.tree import Tree
 from llmbuild.errors import StoreError
+from llmbuild.jsontext import parse_json
 from llmbuild.plan.graph import labels
 from llmbuild.plan.observed import Observed
 from llmbuild.plan.planner import Built, Lost
@@ -115,7 +115,7 @@ class StoreKnowledge:
 
     def json_value(self, digest: Digest) -> Json:
         try:
-            value: Json = json.loads(self._made.get(digest) or self._store.cas.get_bytes(digest))
+            value: Json = parse_json(self._made.get(digest) or self._store.cas.get_bytes(digest))
         except (StoreError, ValueError):
             return None
         return value

@@ -7,7 +7,6 @@ importlib.metadata reads, without its 15 ms), bytes from the store's memo of fil
 from __future__ import annotations
 
 import contextlib
-import json
 import mmap
 import os
 import re
@@ -18,7 +17,9 @@ from pathlib import Path
 import llmbuild
 from llmbuild.canonical import Digest, canonical_json, digest_json
 from llmbuild.cli.programs import PROGRAMS_MEMO, Digests, Programs
+from llmbuild.engine.seal import Seal
 from llmbuild.errors import StoreError, ToolchainError
+from llmbuild.jsontext import parse_json
 from llmbuild.plan.reasons import SOURCES_TOOL
 from llmbuild.programs.parts import Files, Listed
 from llmbuild.tasks.kind import TaskKind
@@ -35,6 +36,9 @@ CONTENTS: Mapping[str, tuple[str, ...]] = {
 PER_TASK_TOOLS = frozenset({"linker"})
 """Tools whose identity depends on the platform and not only on the kind."""
 
+SEAL_SECRET = "secret"
+"""The file in a store with the secret of its seal."""
+
 TVM_MEMO = "code-generators.json"
 """The file in a store that remembers what TVM can generate code for."""
 
@@ -46,9 +50,11 @@ class Toolchain:
     """Looks tools up, each once.  Raises ToolchainError for one that is not installed."""
 
     def __init__(self, digests: Digests, path: Iterable[str] | None = None, memo: Path | None = None) -> None:
-        """`memo` is a file that remembers TVM's code generators; without one its libraries are searched each time."""
+        """`memo` is a file in a store that remembers TVM's code generators; without one its libraries are searched each
+        time, and nothing is sealed."""
         self._digests = digests
         self._memo = memo
+        self.seal = None if memo is None else Seal(memo.with_name(SEAL_SECRET))
         self.programs = Programs(digests, None if memo is None else memo.with_name(PROGRAMS_MEMO))
         self._generators: frozenset[str] | None = None
         self._path = tuple(sys.path if path is None else path)
@@ -119,7 +125,7 @@ class Toolchain:
         if self._memo is None:
             return None
         try:
-            value = json.loads(self._memo.read_bytes())
+            value = parse_json(self._memo.read_bytes())
             return frozenset(value["kinds"]) if value["tvm"] == key else None
         except (OSError, ValueError, KeyError, TypeError):
             return None

@@ -18,6 +18,7 @@ from llmbuild.cli.machine import Machine, find_tools
 from llmbuild.cli.manifests import project_file
 from llmbuild.cli.toolchain import Toolchain
 from llmbuild.engine import files
+from llmbuild.engine.seal import Seal
 from llmbuild.engine.store import Store
 from llmbuild.engine.task import Task
 from llmbuild.errors import LlmbuildError, MultiError, StoreError
@@ -60,7 +61,7 @@ def load_manifest(path: Path, toolchain: Toolchain) -> Manifest:
             "python": sys.version,
         }
     )
-    cached = _cached_manifest(place, key)
+    cached = _cached_manifest(place, key, toolchain.seal)
     if cached is not None:
         return cached
     from llmbuild.manifest.load import load
@@ -73,14 +74,18 @@ def load_manifest(path: Path, toolchain: Toolchain) -> Manifest:
         "project": loaded.project.to_json(),
         "notes": list(notes),
     }
-    _write_quietly(place, canonical_json(value))
+    _write_quietly(place, value, toolchain.seal)
     # What a first run reads and what a later run takes from the cache has to be the same down to tuples and lists.
     return Manifest(Project.from_json(json.loads(canonical_json(loaded.project.to_json()))), notes)
 
 
-def _cached_manifest(place: Path, key: Digest) -> Manifest | None:
+def _cached_manifest(place: Path, key: Digest, seal: Seal | None) -> Manifest | None:
     try:
-        value = json.loads(place.read_bytes())
+        data = place.read_bytes()
+        # A project's directory may hold a stranger's file in this place.
+        if seal is None or not seal.holds(data):
+            return None
+        value = json.loads(data)
         if value["key"] != key or not all_current(Read.from_json(read) for read in value["reads"]):
             return None
         return Manifest(Project.from_json(value["project"]), tuple(value["notes"]))
@@ -88,9 +93,10 @@ def _cached_manifest(place: Path, key: Digest) -> Manifest | None:
         return None
 
 
-def _write_quietly(place: Path, data: bytes) -> None:
+def _write_quietly(place: Path, value: dict[str, Json], seal: Seal | None) -> None:
     """A project directory that cannot be written costs the cache and nothing else; a build will say what is wrong."""
     with contextlib.suppress(StoreError, OSError):
+        data = canonical_json(value) if seal is None else seal.put(value)
         place.parent.mkdir(parents=True, exist_ok=True)
         files.write_atomic(place, data)
 

@@ -6,7 +6,6 @@ undeclared files or fields changed, the narrowed input has the same digest and s
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ from llmbuild.engine.action import Action, Input, JsonInput, TreeInput
 from llmbuild.engine.task import AllFiles, Files, JsonFields, Task
 from llmbuild.engine.tree import Tree
 from llmbuild.errors import InputError
+from llmbuild.jsontext import parse_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def _project_file(
     if entry is None:
         raise InputError(f"{producer} did not produce {file}", where=producer)
     try:
-        value = json.loads(read(entry.digest))
+        value = parse_json(read(entry.digest))
     except ValueError as error:
         raise InputError(f"{file} is not JSON", where=producer, why=str(error)) from error
     if not isinstance(value, dict):

@@ -48,8 +48,10 @@ class FileSystem:
         os.fsync(fd)
 
     def append(self, path: StrPath, data: bytes) -> None:
-        """Add `data` at the end of a file in one system call, so that appends of several processes do not mix."""
-        fd = os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_CLOEXEC, 0o644)
+        """Add `data` at the end of a file in one system call, so that appends of several processes do not mix.
+
+        A link in its place is not followed: only the last part of the path is the file's own name."""
+        fd = os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         try:
             os.write(fd, data)
         finally:

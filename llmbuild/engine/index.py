@@ -181,9 +181,18 @@ class TraceIndex:
     def _open(self) -> Iterator[Any]:
         import diskcache
 
-        cache = diskcache.Cache(
-            str(self._root), disk=diskcache.JSONDisk, eviction_policy="none", cull_limit=0, size_limit=2**62, timeout=60
-        )
+        try:
+            cache = diskcache.Cache(
+                str(self._root),
+                disk=diskcache.JSONDisk,
+                eviction_policy="none",
+                cull_limit=0,
+                size_limit=2**62,
+                timeout=60,
+            )
+        except AttributeError as error:
+            # It takes the names and values of its settings as they are in the file.
+            raise ValueError(f"its settings are damaged: {error}") from error
         try:
             yield cache
         finally:

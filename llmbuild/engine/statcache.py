@@ -16,6 +16,7 @@ from llmbuild.canonical import Digest, digest_file, parse_digest
 from llmbuild.engine import files, fs
 from llmbuild.engine.verified import Stamp, stamp_of
 from llmbuild.errors import InputError, StoreError
+from llmbuild.jsontext import parse_json
 
 _RACY_NS = 2_000_000_000
 
@@ -60,7 +61,7 @@ class StatCache:
 
     def _load(self) -> dict[str, tuple[Stamp, Digest]]:
         try:
-            rows = json.loads(self._path.read_bytes())
+            rows = parse_json(self._path.read_bytes())
             return {
                 str(name): ((int(i), int(s), int(m), int(c)), parse_digest(d)) for name, (i, s, m, c, d) in rows.items()
             }

@@ -76,7 +76,7 @@ class VerifiedMemo:
     def _read_more(self) -> None:
         try:
             fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
+        except OSError:
             return
         try:
             end = os.fstat(fd).st_size
@@ -87,6 +87,9 @@ class VerifiedMemo:
             if end == self._offset:
                 return
             data = os.pread(fd, end - self._offset, self._offset)
+        except OSError:
+            # It is a directory, or the disk fails: all is hashed again.
+            return
         finally:
             os.close(fd)
         complete = data.rfind(b"\n") + 1
