@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 MOST_DEPTH = 64
@@ -27,6 +28,7 @@ MOST_DIGITS = 300
 
 _OPENS = (b"[", b"{")
 _BORDERS = (b"[", b"{", b",")
+_LONG_NUMBER = re.compile(rb"[0-9]{%d}" % MOST_DIGITS)
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -51,13 +53,7 @@ def parse_json(
     if len(data) > most_values and sum(map(data.count, _BORDERS)) > most_values:
         raise ValueError(f"it has more than {most_values} values")
     try:
-        value = json.loads(
-            data.decode("utf-8"),
-            parse_int=_integer,
-            parse_float=None if numbers else _finite,
-            parse_constant=None if numbers else _no_constant,
-            object_pairs_hook=_without_repetition if unique else None,
-        )
+        value = _decode(numbers, unique, _LONG_NUMBER.search(data) is not None)(data.decode("utf-8"))
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     # A text with fewer brackets than levels are allowed needs no walk.
@@ -66,6 +62,17 @@ def parse_json(
     if _SURROGATE.search(data):
         require_text(value)
     return value
+
+
+@cache
+def _decode(numbers: bool, unique: bool, long: bool) -> Callable[[str], Any]:
+    # A null build parses thousands of records, and making a decoder takes as long as parsing one of them.
+    return json.JSONDecoder(
+        parse_int=_integer if long else None,
+        parse_float=None if numbers else _finite,
+        parse_constant=None if numbers else _no_constant,
+        object_pairs_hook=_without_repetition if unique else None,
+    ).decode
 
 
 def require_text(value: Any) -> None:

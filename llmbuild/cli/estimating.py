@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from llmbuild.errors import StoreError
-
 if TYPE_CHECKING:
     from llmbuild.canonical import Digest
     from llmbuild.engine.index import RunSummary
@@ -29,11 +27,8 @@ def estimate_plan(plan: Plan, store: Store, project: str, tree: Callable[[Digest
     from llmbuild.tasks.registry import load_kind
 
     def runs(kind: str) -> Sequence[RunSummary]:
-        # A plan makes nothing in a store that has nothing yet, and an estimate is not worth a failure.
-        try:
-            return store.index.recent(kind) if store.traces.root.is_dir() else ()
-        except StoreError:
-            return ()
+        # A plan makes nothing in a store that has nothing yet.
+        return store.index.recent(kind) if store.traces.root.is_dir() else ()
 
     return estimate(
         plan,

@@ -90,12 +90,8 @@ class StoreKnowledge:
     def _indexed(self) -> Mapping[str, Digest]:
         """The last actions as the traces have them, for what the history does not know: it may have been lost."""
         if self._latest is None:
-            try:
-                traced = self._store.traces.root.is_dir()
-                self._latest = self._store.index.latest(self._project) if traced else {}
-            except StoreError:
-                # A disk that fails here fails the build too, with a better message.
-                self._latest = {}
+            traced = self._store.traces.root.is_dir()
+            self._latest = self._store.index.latest(self._project) if traced else {}
         return self._latest
 
     def installed(self, task: Task, output: Digest) -> tuple[Reason, ...]:

@@ -19,9 +19,11 @@ from llmbuild.cli.manifests import project_file
 from llmbuild.cli.toolchain import Toolchain
 from llmbuild.engine import files
 from llmbuild.engine.seal import Seal
+from llmbuild.engine.statcache import Anew
 from llmbuild.engine.store import Store
 from llmbuild.engine.task import Task
 from llmbuild.errors import LlmbuildError, MultiError, StoreError
+from llmbuild.jsontext import parse_json
 from llmbuild.manifest.lock import Lock
 from llmbuild.manifest.reads import Read, all_current
 from llmbuild.manifest.resolved import Project, Source
@@ -85,7 +87,7 @@ def _cached_manifest(place: Path, key: Digest, seal: Seal | None) -> Manifest | 
         # A project's directory may hold a stranger's file in this place.
         if seal is None or not seal.holds(data):
             return None
-        value = json.loads(data)
+        value = parse_json(data)
         if value["key"] != key or not all_current(Read.from_json(read) for read in value["reads"]):
             return None
         return Manifest(Project.from_json(value["project"]), tuple(value["notes"]))
@@ -121,7 +123,7 @@ def look(project: Project, store: Store, toolchain: Toolchain, *, offline: bool 
 
     root = Path(project.root)
     lock = locking.load_lock(root, toolchain)
-    observed = observe_world(project, store, toolchain, lock, offline=offline, resolve=not locked)
+    observed = observe_world(project, store, toolchain, lock, offline=offline, resolve=not locked, anew=locked)
     if locked:
         locking.require_locked(project, observed, lock)
     elif lock.changed:
@@ -139,10 +141,12 @@ def observe_world(
     *,
     offline: bool = False,
     resolve: bool = True,
+    anew: bool = False,
     lacking: list[LlmbuildError] | None = None,
 ) -> Observed:
     """Observe sources, tools and linkers.  Without `resolve` no hub is asked, and sources that the lock does not pin are
-    left out.  Raises a MultiError with all that is missing; commits of new revisions go into `lock`.
+    left out; with `anew` local files are hashed, whatever is remembered of them.  Raises a MultiError with all that is
+    missing; commits of new revisions go into `lock`.
 
     With a list `lacking`, what only some platforms lack goes there and is not raised; their linkers are left out.
     """
@@ -150,7 +154,7 @@ def observe_world(
     browsers = any(project.platforms[cell.platform].artifact in WITH_RUNTIME for cell in project.matrix)
     kinds = {name: load_kind(name) for name in KIND_NAMES if browsers or name != "runtime"}
     errors: list[LlmbuildError] = []
-    sources, adapters, presets = _sources(project, store, lock, offline, resolve, errors)
+    sources, adapters, presets = _sources(project, store, lock, offline, resolve, anew, errors)
     tools, source_files = _tools(kinds, toolchain, errors)
     of_platforms = find_tools(project, Machine(toolchain), errors if lacking is None else lacking)
     if errors:
@@ -175,7 +179,7 @@ def expand_world(project: Project, observed: Observed) -> tuple[Task, ...]:
 
 
 def _sources(
-    project: Project, store: Store, lock: Lock, offline: bool, resolve: bool, errors: list[LlmbuildError]
+    project: Project, store: Store, lock: Lock, offline: bool, resolve: bool, anew: bool, errors: list[LlmbuildError]
 ) -> tuple[dict[str, Observation], dict[str, Observation], dict[str, Mapping[str, Json]]]:
     sources: dict[str, Observation] = {}
     adapters: dict[str, Observation] = {}
@@ -191,7 +195,7 @@ def _sources(
         params, hints = observe_source(
             source,
             Path(project.root),
-            store.stat_cache,
+            Anew(store.stat_cache) if anew else store.stat_cache,
             lock,
             source_format=source_format,
             offline=offline,

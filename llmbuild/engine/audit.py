@@ -5,17 +5,18 @@ Nothing that is found here endangers a build, which verifies all it reads.  An a
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from llmbuild.canonical import Digest, digest_file, known_digest, parse_digest
-from llmbuild.engine import fs
+from llmbuild.engine import files, fs
 from llmbuild.engine.cas import EMPTY_TREE
 from llmbuild.engine.gc import leftovers
 from llmbuild.engine.locks import guard
@@ -27,6 +28,8 @@ from llmbuild.errors import StoreError
 from llmbuild.tasks.kind import Progress
 
 Fault: TypeAlias = Literal["corrupt-blob", "stray-file", "damaged-trace", "incomplete-trace", "damaged-action"]
+
+_NO_BLOB = {stat.S_IFLNK: "it is a symbolic link, and blobs are files", stat.S_IFDIR: "it is a directory"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +72,7 @@ def audit(store: Store, *, repair: bool = False, progress: Progress = no_progres
         traces = _traces(store, good, bad, findings)
         actions = _actions(store, findings)
         if repair:
-            for finding in findings:
-                _remove(store, finding)
+            _repair(store, findings)
     left = len(leftovers(store, time.time())) + len(store.dead_scratch())
     if repair:
         store.clean_scratch()
@@ -88,16 +90,13 @@ def audit(store: Store, *, repair: bool = False, progress: Progress = no_progres
 def _blobs(store: Store, findings: list[Finding], progress: Progress) -> dict[Digest, int]:
     """Hash every blob; returns the size of each good one."""
     paths: list[tuple[Digest, Path, os.stat_result]] = []
-    for path in sorted(store.cas.root.glob("*/*")) if store.cas.root.is_dir() else ():
-        name = known_digest(path.parent.name + path.name)
-        try:
-            status = path.lstat()
-        except FileNotFoundError:
-            continue
+    for path, status in _below_blobs(store.cas.root):
+        name = known_digest(path.parent.name + path.name) if path.parent != store.cas.root else None
         if name is not None and stat.S_ISREG(status.st_mode):
             paths.append((name, path, status))
         elif not path.name.startswith("."):
-            findings.append(Finding("stray-file", str(path.relative_to(store.root)), "it is not named as a blob"))
+            detail = _NO_BLOB.get(stat.S_IFMT(status.st_mode), "it is not named as a blob")
+            findings.append(Finding("stray-file", str(path.relative_to(store.root)), detail))
     total = sum(status.st_size for _, _, status in paths)
     done = 0
     good: dict[Digest, int] = {}
@@ -121,6 +120,23 @@ def _blobs(store: Store, findings: list[Finding], progress: Progress) -> dict[Di
                 # A file that went meanwhile was taken by another process, and is not wrong.
                 findings.append(Finding("corrupt-blob", name, f"its content has the digest {digest}"))
     return good
+
+
+def _below_blobs(root: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """What lies in the directories of blobs, and beside these what is none; nothing behind a link is looked at."""
+    for path in sorted(root.glob("*")):
+        try:
+            status = path.lstat()
+            inside = [path]
+            if stat.S_ISDIR(status.st_mode) and len(path.name) == 2:
+                inside = sorted(path.iterdir())
+            for one in inside:
+                with contextlib.suppress(FileNotFoundError):
+                    yield one, one.lstat()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise fs.store_error(error, "read a directory of blobs", path) from error
 
 
 def _traces(store: Store, good: dict[Digest, int], bad: set[Digest], findings: list[Finding]) -> int:
@@ -182,13 +198,27 @@ def _actions(store: Store, findings: list[Finding]) -> int:
     return count
 
 
+def _repair(store: Store, findings: list[Finding]) -> None:
+    """Remove all that was found wrong.  Raises StoreError for what could not be removed, once the rest is."""
+    failed: list[StoreError] = []
+    for finding in findings:
+        try:
+            _remove(store, finding)
+        except StoreError as error:
+            failed.append(error)
+    if failed:
+        raise failed[0]
+
+
 def _remove(store: Store, finding: Finding) -> None:
     steps: dict[Fault, Callable[[], None]] = {
         "corrupt-blob": lambda: store.cas.remove(parse_digest(finding.name)),
-        "stray-file": lambda: fs.current.unlink(store.root / finding.name),
+        "stray-file": lambda: files.remove_tree(store.root / finding.name, store.cas.root),
         "damaged-trace": lambda: store.traces.remove(parse_digest(finding.name)),
         "incomplete-trace": lambda: store.traces.remove(parse_digest(finding.name)),
-        "damaged-action": lambda: fs.current.unlink(store.action_path(parse_digest(finding.name))),
+        "damaged-action": lambda: files.remove_tree(
+            store.action_path(parse_digest(finding.name)), store.root / "actions"
+        ),
     }
     with fs.translate_errors("repair the cache", store.root / finding.name):
         steps[finding.fault]()

@@ -238,7 +238,7 @@ class Cas:
         """Take a blob out of the store; what depends on it is built again when needed."""
         path = self._name(digest)
         with fs.translate_errors("remove a blob", path):
-            fs.current.unlink(path)
+            files.remove_tree(path, self.root)
 
     # Verification.
 
@@ -279,7 +279,7 @@ class Cas:
         path = self.blob_path(digest)
         self.on_corrupt(digest, path)
         with contextlib.suppress(OSError):
-            files.remove_tree(path)
+            files.remove_tree(path, self.root)
 
     def _remember(self, digest: Digest) -> None:
         with contextlib.suppress(FileNotFoundError):

@@ -67,7 +67,7 @@ def execute(
         store.traces.put(trace)
         if load_kind(trace.kind).resumable:
             with contextlib.suppress(OSError):
-                files.remove_tree(resume)
+                files.remove_tree(resume, store.root / "resume")
         return Cached(trace, output)
 
 

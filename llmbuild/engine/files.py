@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import os
@@ -187,9 +188,24 @@ def share(source: Path, dest: Path, *, executable: bool = False, links: bool = T
     return "copy"
 
 
-def remove_tree(path: fs.StrPath) -> None:
-    """Remove a directory with all its content, read-only parts included; a missing one is fine.  Raises OSError."""
-    path = os.fspath(path)
+def remove_tree(path: fs.StrPath, root: fs.StrPath) -> None:
+    """Remove a file, a link itself, or a directory with all its content, read-only parts included; a missing one is fine.
+
+    Raises OSError, also for what does not lie below the directory `root`, or only through a link.
+    """
+    path, root = os.path.normpath(path), os.path.normpath(root)
+    parent = os.path.dirname(path)  # noqa: PTH120 - as below: no path is to be resolved by the way.
+    if not path.startswith(f"{root}/") or not _really_below(parent, root):
+        raise PermissionError(errno.EPERM, f"it does not lie in {root}, and is not removed", path)
+    _remove_tree(path)
+
+
+def _really_below(directory: str, root: str) -> bool:
+    """Whether a directory lies where its name says, seen from the root: no part of the way is a link."""
+    return os.path.realpath(directory) == os.path.realpath(root) + directory[len(root) :]
+
+
+def _remove_tree(path: str) -> None:
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:
@@ -203,7 +219,7 @@ def remove_tree(path: fs.StrPath) -> None:
         names = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
     for name, is_directory in names:
         if is_directory:
-            remove_tree(f"{path}/{name}")
+            _remove_tree(f"{path}/{name}")
         else:
             fs.current.unlink(f"{path}/{name}")
     with contextlib.suppress(FileNotFoundError):

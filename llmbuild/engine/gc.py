@@ -160,7 +160,7 @@ def collect(
     cleaned = store.clean_scratch()
     for path in leftovers(store, now):
         with contextlib.suppress(OSError):
-            files.remove_tree(path)
+            files.remove_tree(path, path.parent)
             cleaned += 1
     _forget_records(store, found, gone, limit)
     return Collected(choice, len(gone), len(blobs), freed, found.size - freed, cleaned)
@@ -203,7 +203,7 @@ def _forget_records(store: Store, found: Survey, gone: set[Digest], limit: float
     for path in sorted((store.root / "actions").glob("??/*.json")):
         with contextlib.suppress(OSError):
             if path.parent.name + path.stem not in known and path.stat().st_mtime < limit:
-                fs.current.unlink(path)
+                files.remove_tree(path, store.root / "actions")
     for path in sorted((store.root / "locks").glob("*")):
         with contextlib.suppress(OSError):
             if path.name not in known and path.stat().st_mtime < limit:

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from llmbuild.canonical import Digest, parse_digest
-from llmbuild.engine import files
+from llmbuild.engine import files, records
 from llmbuild.engine.trace import Trace, TraceStore
+from llmbuild.engine.warning import warn
 from llmbuild.errors import StoreError
 
 _Result = TypeVar("_Result")
@@ -55,12 +56,31 @@ class RunSummary:
             trace.input_size,
         )
 
+    @staticmethod
+    def parse(row: object) -> RunSummary:
+        """The inverse of `to_json`; raises ValueError."""
+        if not isinstance(row, list) or len(row) != len(RunSummary.__slots__):
+            raise ValueError("a row of the index is none of a run")
+        action, kind, label, project, output_size, wall_s, cpu_s, peak_rss, finished, input_size = row
+        return RunSummary(
+            parse_digest(action),
+            records.text(kind, "the kind"),
+            records.text(label, "the label"),
+            records.text(project, "the project"),
+            records.count(output_size, "the size of the output"),
+            records.seconds(wall_s, "the wall time"),
+            records.seconds(cpu_s, "the processor time"),
+            records.count(peak_rss, "the peak of memory"),
+            records.seconds(finished, "the time of its end"),
+            records.count(input_size, "the size of the inputs"),
+        )
+
     def to_json(self) -> list[str | int | float]:
         return [getattr(self, name) for name in self.__slots__]
 
 
 class TraceIndex:
-    """The index of one store.  Raises StoreError when it can neither be used nor rebuilt."""
+    """The index of one store.  Where it can neither be used nor rebuilt, a warning says so, and nothing is known."""
 
     def __init__(self, root: Path, traces: TraceStore) -> None:
         self._root = root
@@ -77,7 +97,7 @@ class TraceIndex:
             # Only now is the index held against the files: what was just taken in need not be read from there.
             self._check_once(cache)
 
-        self._with_cache(work, check=False)
+        self._with_cache(work, None, check=False)
 
     def last(self, project: str, label: str) -> RunSummary | None:
         """The latest run for a task of a project."""
@@ -85,9 +105,9 @@ class TraceIndex:
         def work(cache: Any) -> RunSummary | None:
             action = cache.get(f"last:{project}:{label}")
             row = cache.get(f"run:{action}") if action else None
-            return RunSummary(*row) if row else None
+            return RunSummary.parse(row) if row else None
 
-        return self._with_cache(work)
+        return self._with_cache(work, None)
 
     def latest(self, project: str) -> dict[str, Digest]:
         """The action of the latest run for each label of a project."""
@@ -97,31 +117,31 @@ class TraceIndex:
             names = [key for key in cache.iterkeys() if isinstance(key, str) and key.startswith(prefix)]
             return {name[len(prefix) :]: parse_digest(cache.get(name)) for name in names}
 
-        return self._with_cache(work)
+        return self._with_cache(work, {})
 
     def runs(self, kind: str) -> list[RunSummary]:
         """All known runs of a kind, oldest first."""
 
         def work(cache: Any) -> list[RunSummary]:
             rows = [cache.get(key) for key in cache.iterkeys() if isinstance(key, str) and key.startswith("run:")]
-            found = [RunSummary(*row) for row in rows if row]
+            found = [RunSummary.parse(row) for row in rows if row]
             return sorted((run for run in found if run.kind == kind), key=lambda run: (run.finished, run.action))
 
-        return self._with_cache(work)
+        return self._with_cache(work, [])
 
     def recent(self, kind: str) -> list[RunSummary]:
         """The latest runs of a kind, oldest first: enough for an estimate, in one look."""
 
         def work(cache: Any) -> list[RunSummary]:
-            return [RunSummary(*row) for row in cache.get(f"recent:{kind}") or ()]
+            return [RunSummary.parse(row) for row in cache.get(f"recent:{kind}") or ()]
 
-        return self._with_cache(work)
+        return self._with_cache(work, [])
 
     def rebuild(self) -> None:
         """Throw the index away and make it from the trace files."""
-        files.remove_tree(self._root)
+        files.remove_tree(self._root, self._root.parent)
         self._reconciled = False
-        self._with_cache(lambda _cache: None)
+        self._with_cache(lambda _cache: None, None)
 
     @staticmethod
     def _insert(cache: Any, traces: Iterable[Trace]) -> None:
@@ -132,11 +152,11 @@ class TraceIndex:
             name = f"last:{run.project}:{run.label}"
             previous = cache.get(name)
             row = cache.get(f"run:{previous}") if previous else None
-            if row is None or RunSummary(*row).finished <= run.finished:
+            if row is None or RunSummary.parse(row).finished <= run.finished:
                 cache.set(name, run.action)
             if run.kind not in recent:
                 rows = cache.get(f"recent:{run.kind}") or ()
-                recent[run.kind] = {one.action: one for one in (RunSummary(*row) for row in rows)}
+                recent[run.kind] = {one.action: one for one in (RunSummary.parse(row) for row in rows)}
             recent[run.kind][run.action] = run
         for kind, runs in recent.items():
             latest = sorted(runs.values(), key=lambda run: (run.finished, run.action))[-_RECENT:]
@@ -159,7 +179,7 @@ class TraceIndex:
             self._reconcile(cache)
             self._reconciled = True
 
-    def _with_cache(self, work: Callable[[Any], _Result], *, check: bool = True) -> _Result:
+    def _with_cache(self, work: Callable[[Any], _Result], otherwise: _Result, *, check: bool = True) -> _Result:
         for attempt in range(2):
             try:
                 with self._open() as cache:
@@ -169,11 +189,11 @@ class TraceIndex:
             except (sqlite3.Error, OSError, ValueError, TypeError, KeyError, EOFError) as error:
                 # Whatever is wrong with the index, the traces can replace it; only a disk that fails cannot be helped.
                 if attempt == 1 or (isinstance(error, sqlite3.OperationalError) and "locked" in str(error)):
-                    raise StoreError(
-                        "cannot use the index of the cache", where=str(self._root), why=str(error)
-                    ) from error
+                    failure = StoreError("cannot use the index of the cache", where=str(self._root), why=str(error))
+                    warn(failure, "estimates and some reasons are missing")
+                    return otherwise
                 with contextlib.suppress(OSError):
-                    files.remove_tree(self._root)
+                    files.remove_tree(self._root, self._root.parent)
                 self._reconciled = False
         raise AssertionError("unreachable")
 

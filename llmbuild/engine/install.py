@@ -218,7 +218,7 @@ def _repair(root: Path, wanted: dict[str, Wanted], record: Record) -> bool:
                 continue
             if status.st_ino == moving.inode:
                 # It was prepared and has not taken its place.
-                files.remove_tree(old)
+                files.remove_tree(old, root)
             elif _inode(now) == moving.inode:
                 from llmbuild.engine import placing
 
@@ -253,7 +253,7 @@ def _clean_temporaries(directory: Path, kept: Collection[Path]) -> None:
     with contextlib.suppress(OSError):
         for path in directory.glob(f"{files.TEMPORARY}*"):
             if path not in kept:
-                files.remove_tree(path)
+                files.remove_tree(path, directory)
 
 
 def inspect(project_root: Path, items: Sequence[Installation]) -> list[tuple[str, str, str]]:

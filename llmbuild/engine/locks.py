@@ -40,9 +40,12 @@ def guard(path: Path, *, exclusive: bool) -> Iterator[None]:
     Raises StoreError when the lock file cannot be made.
     """
     with fs.translate_errors("take a lock", path):
-        fs.current.mkdir(path.parent)
         # Reading is enough for a lock, also on a file that another user of the store made.
-        fd = _open_lock(path, os.O_RDONLY | os.O_CREAT)
+        try:
+            fd = _open_lock(path, os.O_RDONLY)
+        except FileNotFoundError:
+            fs.current.mkdir(path.parent)
+            fd = _open_lock(path, os.O_RDONLY | os.O_CREAT)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
         yield

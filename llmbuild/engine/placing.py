@@ -96,7 +96,7 @@ class Whole:
             if error.errno not in fs.CANNOT_EXCHANGE:
                 raise
             Stepwise(self._root, self._puts, self._removed).commit()
-            files.remove_tree(old)
+            files.remove_tree(old, self._root)
             return
         dropped = {*self._puts, *self._removed}
         merge(old, now, lambda name, _there: f"{self.directory}/{name}" in dropped)
@@ -104,7 +104,7 @@ class Whole:
     def discard(self) -> None:
         if not self._begun:
             with contextlib.suppress(OSError):
-                files.remove_tree(self._root / self.prepared)
+                files.remove_tree(self._root / self.prepared, self._root)
 
 
 def merge(old: Path, now: Path, droppable: Callable[[str, bool], bool], prefix: str = "") -> None:
@@ -197,11 +197,11 @@ def _prepare_whole(cas: Cas, root: Path, group: Group, wanted: Mapping[str, Want
         for directory, mode in reversed(modes.items()):
             fs.current.chmod(directory, mode)
     except _CannotCarryError:
-        files.remove_tree(scratch)
+        files.remove_tree(scratch, root)
         raise
     except BaseException:
         with contextlib.suppress(OSError):
-            files.remove_tree(scratch)
+            files.remove_tree(scratch, root)
         raise
     return Whole(root, group.dest, prepared, puts, group.removed, new=new)
 

@@ -32,7 +32,8 @@ from llmbuild.engine.state import Build, Node
 from llmbuild.engine.store import ActionRecord, Store
 from llmbuild.engine.task import Task
 from llmbuild.engine.uses import Use
-from llmbuild.errors import Interrupted, LlmbuildError, UsageError
+from llmbuild.engine.warning import warn
+from llmbuild.errors import Interrupted, LlmbuildError, StoreError, UsageError
 
 _BACKTRACKS = 3
 """How often a task is tried again after one of its inputs vanished from the store under it."""
@@ -312,7 +313,10 @@ class Scheduler:
             self._store.index.add(ran)
         done = {label: outcome.action for label, outcome in build.outcomes.items() if outcome.trace and outcome.action}
         if self._project and done:
-            self._store.history(self._project).update(done)
+            try:
+                self._store.history(self._project).update(done)
+            except StoreError as error:
+                warn(error, "later reasons compare with an earlier build")
         self._store.uses.add(_uses(build))
 
     def _summarize(self, build: Build, wall: float) -> None:

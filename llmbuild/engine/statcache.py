@@ -19,6 +19,18 @@ from llmbuild.errors import InputError, StoreError
 from llmbuild.jsontext import parse_json
 
 _RACY_NS = 2_000_000_000
+_MOST_BYTES = 256 << 20
+"""Of the file: a million entries."""
+
+
+class Anew:
+    """A stat cache that is not believed: for what promises to look at every byte."""
+
+    def __init__(self, cache: StatCache) -> None:
+        self._cache = cache
+
+    def digest(self, path: Path) -> Digest:
+        return self._cache.digest_anew(path)
 
 
 class StatCache:
@@ -28,6 +40,7 @@ class StatCache:
         self._path = path
         self._entries: dict[str, tuple[Stamp, Digest]] | None = None
         self._fresh: dict[str, tuple[Stamp, Digest]] = {}
+        self._hashed: dict[str, Digest] = {}
 
     def digest(self, path: Path) -> Digest:
         """The SHA-256 of a file's content.  Raises InputError when it cannot be read."""
@@ -48,6 +61,19 @@ class StatCache:
             self._entries[name] = self._fresh[name] = (stamp, digest)
         return digest
 
+    def digest_anew(self, path: Path) -> Digest:
+        """As `digest`, whatever the stat says: a change through a mapping may leave all times as they were.
+
+        Each file is hashed once by this object, which is as old as the command.
+        """
+        name = str(path.absolute())
+        if name not in self._hashed:
+            if self._entries is None:
+                self._entries = self._load()
+            self._entries.pop(name, None)
+            self._hashed[name] = self.digest(path)
+        return self._hashed[name]
+
     def save(self) -> None:
         """Write what was learnt, merged with what other processes wrote.  A failure costs only later hashing."""
         if not self._fresh:
@@ -61,7 +87,7 @@ class StatCache:
 
     def _load(self) -> dict[str, tuple[Stamp, Digest]]:
         try:
-            rows = parse_json(self._path.read_bytes())
+            rows = parse_json(self._path.read_bytes(), most_bytes=_MOST_BYTES)
             return {
                 str(name): ((int(i), int(s), int(m), int(c)), parse_digest(d)) for name, (i, s, m, c, d) in rows.items()
             }

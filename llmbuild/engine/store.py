@@ -235,7 +235,7 @@ class Store:
                 if sorted(names) == _WORK and all(_emptied(f"{path}/{name}") for name in _WORK):
                     self._idle_work.append(path)
                 else:
-                    files.remove_tree(path)
+                    files.remove_tree(path, root)
 
     def new_scratch_dir(self, name: str) -> Path:
         """A new empty directory in this process's scratch."""
@@ -306,7 +306,7 @@ def _remove_scratch(lock: FileLock) -> bool:
     try:
         if not lock.held and not lock.try_acquire("cleaning"):
             return False
-        files.remove_tree(lock.path.with_suffix(""))
+        files.remove_tree(lock.path.with_suffix(""), lock.path.parent)
         lock.release(remove=True)
     except (StoreError, OSError):
         lock.release()
@@ -320,5 +320,5 @@ def _emptied(directory: str) -> bool:
     if stat.S_IMODE(status.st_mode) & 0o700 != 0o700 or not stat.S_ISDIR(status.st_mode):
         return False
     for name in os.listdir(directory):  # noqa: PTH208 - a name is enough.
-        files.remove_tree(f"{directory}/{name}")
+        files.remove_tree(f"{directory}/{name}", directory)
     return True

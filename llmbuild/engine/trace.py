@@ -132,14 +132,14 @@ class TraceStore:
 
     def remove(self, action: Digest) -> None:
         with fs.translate_errors("remove a trace", self.path(action)):
-            fs.current.unlink(self.path(action))
+            files.remove_tree(self.path(action), self.root)
 
     def names(self) -> list[Digest]:
         """The digests of the actions that have a trace file, readable or not, sorted."""
         found: list[Digest] = []
         with contextlib.suppress(FileNotFoundError), os.scandir(self.root) as folders:
             for folder in folders:
-                if len(folder.name) == 2 and folder.is_dir():
+                if len(folder.name) == 2 and folder.is_dir(follow_symlinks=False):
                     names = os.listdir(folder.path)  # noqa: PTH208 - a build reads the names of thousands of traces.
                     digests = (known_digest(folder.name + name[:-5]) for name in names if name.endswith(".json"))
                     found += [digest for digest in digests if digest is not None]

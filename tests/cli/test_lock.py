@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from llmbuild.cli import locking
+from llmbuild.engine.verified import stamp_of
 from llmbuild.errors import UsageError
 from llmbuild.manifest.lock import read_lock
 from tests.helpers.checkpoints import cached_checkpoint
@@ -455,3 +456,21 @@ def test_a_memo_of_the_lock_that_is_wrong_is_not_believed(tmp_path: Path, source
     memo = tmp_path / ".llmbuild" / "lock-file.json"
     memo.write_text(json.dumps({**json.loads(memo.read_text()), "sources": sources}))
     assert locking.load_lock(tmp_path, toolchain).sources == {}
+
+
+def test_locked_hashes_local_files_whatever_their_stat_says(place: Place, files: dict[str, bytes]) -> None:
+    shutil.copytree(cached_checkpoint("llama"), place.root / "checkpoint")
+    place.write(MANIFEST.replace("SOURCE", "checkpoint"))
+    place.ok("lock")
+    file = place.root / "checkpoint" / "model.safetensors"
+    changed = bytearray(files[file.name])
+    changed[-1] ^= 1
+    file.write_bytes(changed)
+    # A change through a mapping may leave a file's inode, size and times: what is remembered is right by all of them.
+    memo = place.store / "stat.json"
+    rows = json.loads(memo.read_bytes()) if memo.exists() else {}
+    rows[str(file)] = [*stamp_of(file.stat()), hashlib.sha256(files[file.name]).hexdigest()]
+    memo.write_text(json.dumps(rows))
+    done = place.llmbuild("plan", "--locked", COLUMNS="200")
+    assert done.code == 2, done.text
+    assert f"~ path:checkpoint: {file.name}: sha256" in done.text

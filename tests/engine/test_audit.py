@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import random
 from pathlib import Path
 
 import pytest
 
+from llmbuild.engine import fs
 from llmbuild.engine.audit import audit
 from llmbuild.engine.outcome import Status
 from llmbuild.engine.store import Store
 from llmbuild.engine.task import Task
+from llmbuild.errors import StoreError
+from tests.helpers.crafted import picture
 from tests.helpers.engine_build import build, install_all, join_task, snapshot, write_task
 
 WIDTH = 60
@@ -126,3 +130,47 @@ def test_every_kind_of_fault_is_named_and_repaired(store: Store) -> None:
 def test_an_empty_store_is_right(store: Store) -> None:
     result = audit(store)
     assert (result.findings, result.blobs, result.traces) == ((), 0, 0)
+
+
+def test_links_and_directories_among_blobs_are_removed_and_nothing_behind_them(store: Store, tmp_path: Path) -> None:
+    build(store, [write_task("a", {"x": "1"})])
+    outside = tmp_path / "outside"
+    (outside / ("c" * 62)).mkdir(parents=True)
+    (outside / "file").write_text("precious")
+    (outside / ("d" * 62)).write_text("precious")
+    before = picture(outside)
+    root = store.cas.root
+    (root / "zz").mkdir()
+    (root / "zz" / "stray").write_text("x")
+    (root / "ff").symlink_to(outside)
+    (root / "link").symlink_to(outside / "file")
+    (root / "directory" / "inner").mkdir(parents=True)
+    (root / "ee").mkdir()
+    (root / "ee" / ("e" * 62)).mkdir()
+    (root / "ee" / ("e" * 61 + "f")).symlink_to(outside / "file")
+    wrong = {"zz/stray", "ff", "link", "directory", f"ee/{'e' * 62}", f"ee/{'e' * 61}f"}
+    found = audit(store, repair=True)
+    assert {one.name.removeprefix("blobs/") for one in found.findings} == wrong
+    assert all(one.fault == "stray-file" for one in found.findings)
+    assert {one.detail for one in found.findings if one.name == "blobs/ff"} == {
+        "it is a symbolic link, and blobs are files"
+    }
+    assert not audit(store).findings
+    assert picture(outside) == before
+
+
+def test_one_repair_that_fails_leaves_no_other_undone(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    build(store, [write_task("a", {"x": "1"})])
+    for name in ("aa", "bb", "cc"):
+        (store.cas.root / f"stray-{name}").write_text("x")
+
+    class Stubborn(fs.FileSystem):
+        def unlink(self, path: fs.StrPath) -> None:
+            if str(path).endswith("stray-aa"):
+                raise OSError(errno.EIO, "bad")
+            super().unlink(path)
+
+    monkeypatch.setattr(fs, "current", Stubborn())
+    with pytest.raises(StoreError, match="cannot repair the cache"):
+        audit(store, repair=True)
+    assert [one.name for one in audit(store).findings] == ["blobs/stray-aa"]

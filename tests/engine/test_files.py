@@ -9,6 +9,7 @@ import pytest
 
 from llmbuild.engine import files, fs
 from llmbuild.errors import ExitCode, StoreError
+from tests.helpers.crafted import picture
 from tests.helpers.faulty_fs import FaultyFs, Killed
 
 
@@ -108,7 +109,29 @@ def test_remove_tree_takes_read_only_parts_and_leaves_link_targets(tmp_path: Pat
     (tmp_path / "outside" / "kept").write_text("x")
     (root / "link").symlink_to(tmp_path / "outside")
     (root / "a" / "b").chmod(0o500)
-    files.remove_tree(root)
-    files.remove_tree(root)
+    files.remove_tree(root, tmp_path)
+    files.remove_tree(root, tmp_path)
     assert not root.exists()
     assert (tmp_path / "outside" / "kept").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["../outside", "..//../outside", "a/../../outside", "", ".", "link/kept", "a/link/kept"]
+)
+def test_remove_tree_refuses_what_leaves_its_root(tmp_path: Path, name: str) -> None:
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    (root / "a").mkdir(parents=True)
+    outside.mkdir()
+    (outside / "kept").write_text("x")
+    for link in (root / "link", root / "a" / "link"):
+        link.symlink_to(outside)
+    before = picture(tmp_path)
+    for path in (f"{root}/{name}", f"{outside}"):
+        with pytest.raises(PermissionError, match="is not removed"):
+            files.remove_tree(path, root)
+    assert picture(tmp_path) == before
+    # A root that is itself behind a link is the user's choice.
+    (tmp_path / "elsewhere").symlink_to(root)
+    files.remove_tree(tmp_path / "elsewhere" / "a", tmp_path / "elsewhere")
+    assert not (root / "a").exists()
+    assert (outside / "kept").exists()

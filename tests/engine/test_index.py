@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sqlite3
 import zlib
@@ -9,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from llmbuild.engine import fs, warning
+from llmbuild.engine.index import TraceIndex
 from llmbuild.engine.store import Store
 from llmbuild.engine.trace import Trace
+from tests.helpers.engine_build import build, write_task
 from tests.helpers.engine_traces import make_trace
 
 
@@ -121,3 +125,70 @@ def test_history_remembers_and_survives_damage(store: Store) -> None:
     for text in (b"", b"[]", b'{"last": 3}', history.path.read_bytes()[:-3]):
         Path(history.path).write_bytes(text)
         assert store.history("p").last() == {}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        sqlite3.OperationalError("attempt to write a readonly database"),
+        sqlite3.OperationalError("database or disk is full"),
+        sqlite3.OperationalError("database is locked"),
+        OSError(errno.EROFS, "read-only"),
+    ],
+)
+def test_an_index_that_fails_is_a_warning_and_decides_nothing(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    class ReadOnly(fs.FileSystem):
+        def unlink(self, path: fs.StrPath) -> None:
+            if "/index" in str(path):
+                raise OSError(errno.EROFS, "read-only")
+            super().unlink(path)
+
+    def refuse(_index: TraceIndex) -> object:
+        raise error
+
+    fill(store)
+    (store.root / "index").mkdir(exist_ok=True)
+    (store.root / "index" / "cache.db").touch()
+    monkeypatch.setattr(warning, "_said", set())
+    monkeypatch.setattr(fs, "current", ReadOnly())
+    monkeypatch.setattr(TraceIndex, "_open", refuse)
+    assert store.index.recent("write") == store.index.runs("write") == []
+    assert store.index.latest("p") == {}
+    assert store.index.last("p", "t") is None
+    result, _ = build(store, [write_task("a", {"x": "1"})])
+    assert result.ok
+    said = capsys.readouterr().err
+    assert said.count("warning: ") == said.count("cannot use the index of the cache") == 1
+
+
+def test_a_history_that_cannot_be_written_is_a_warning(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Full(fs.FileSystem):
+        def replace(self, source: fs.StrPath, dest: fs.StrPath) -> None:
+            if "/projects/" in str(dest):
+                raise OSError(errno.ENOSPC, "full")
+            super().replace(source, dest)
+
+    monkeypatch.setattr(warning, "_said", set())
+    monkeypatch.setattr(fs, "current", Full())
+    assert build(store, [write_task("a", {"x": "1"})])[0].ok
+    assert "warning: " in capsys.readouterr().err
+
+
+def test_rows_of_wrong_types_are_thrown_away(store: Store) -> None:
+    traces = fill(store)
+    store.index.add(traces)
+    import diskcache
+
+    bad = ["x", 7, None, [], "many", "long", {}, -1, "yesterday", True]
+    for key, value in ((f"run:{traces[0].action}", bad), ("recent:write", [bad]), ("last:p:t", 7), ("recent:join", 5)):
+        with diskcache.Cache(str(store.root / "index"), disk=diskcache.JSONDisk) as cache:
+            cache.set(key, value)
+        fresh = Store(store.root)
+        assert len(fresh.index.runs("write")) == 3
+        assert len(fresh.index.recent("write")) == 3
+        assert len(fresh.index.recent("join")) == 1
+        assert fresh.index.latest("p")["t"] == traces[1].action

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from llmbuild.canonical import digest_bytes
-from llmbuild.engine.statcache import StatCache
+from llmbuild.engine.statcache import Anew, StatCache
+from llmbuild.engine.verified import stamp_of
 from llmbuild.errors import InputError
 
 
@@ -85,3 +87,31 @@ def test_a_cache_that_cannot_be_written_costs_nothing(tmp_path: Path, monkeypatc
     cache = StatCache(file / "stat.json")
     assert cache.digest(file) == digest_bytes(b"one")
     cache.save()
+
+
+def test_anew_hashes_a_file_whose_stat_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "file"
+    old_file(file, b"one", monkeypatch)
+    cache = StatCache(tmp_path / "stat.json")
+    # A change through a mapping may leave inode, size and times: the memory is right by all that a stat can say.
+    remembered = digest_bytes(b"before")
+    stamp = [*stamp_of(file.stat()), remembered]
+    (tmp_path / "stat.json").write_text(json.dumps({str(file): stamp}))
+    assert StatCache(tmp_path / "stat.json").digest(file) == remembered
+    anew = Anew(cache)
+    assert anew.digest(file) == digest_bytes(b"one")
+    hashed: list[Path] = []
+    monkeypatch.setattr("llmbuild.engine.statcache.digest_file", lambda path: hashed.append(path) or "new")
+    assert anew.digest(file) == digest_bytes(b"one")
+    assert hashed == []
+    cache.save()
+    assert StatCache(tmp_path / "stat.json").digest(file) == digest_bytes(b"one")
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"a": 7}', '{"a": [1, 2, 3, 4, "../x"]}', "[]", '{"a": [null, 2, 3, 4, 5]}']
+)
+def test_a_memory_that_does_not_hold_counts_for_nothing(tmp_path: Path, text: str) -> None:
+    (tmp_path / "stat.json").write_text(text)
+    (tmp_path / "file").write_bytes(b"one")
+    assert StatCache(tmp_path / "stat.json").digest(tmp_path / "file") == digest_bytes(b"one")

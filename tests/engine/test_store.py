@@ -152,7 +152,7 @@ def test_scratch_that_cannot_be_removed_now_is_removed_later(store: Store, monke
     mine = store.new_scratch_dir("mine").parent
     dead = leave_scratch(store, "aaaa", lock=True)
 
-    def in_use(path: fs.StrPath) -> None:
+    def in_use(path: fs.StrPath, root: fs.StrPath) -> None:
         raise OSError(errno.ENOTEMPTY, "Directory not empty", str(path))
 
     with monkeypatch.context() as patched:
