@@ -95,8 +95,8 @@ class FileSystem:
         os.rmdir(path)  # noqa: PTH106
 
     def touch(self, path: StrPath) -> None:
-        """Set a file's modification time to now."""
-        os.utime(path)
+        """Set a file's modification time to now; of a link its own."""
+        os.utime(path, follow_symlinks=False)
 
 
 current: FileSystem = FileSystem()

@@ -13,6 +13,7 @@ verified, stat.json   memos of digests
 uses                  how often builds found what they needed
 gc.lock               taken by collections, and by whoever reuses a blob that no trace names yet
 version               the layout's number
+secret                what seals the expanded manifests in projects
 """
 
 from __future__ import annotations

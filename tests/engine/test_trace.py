@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,15 @@ def test_a_directory_in_place_of_a_trace_is_a_miss(store: Store, tmp_path: Path)
     path = store.traces.path(make_trace().action)
     path.mkdir(parents=True)
     assert store.traces.get(make_trace().action) is None
+
+
+def test_a_link_in_the_place_of_a_trace_is_marked_and_not_what_it_leads_to(store: Store, tmp_path: Path) -> None:
+    trace = make_trace()
+    store.traces.put(trace)
+    path, other = store.traces.path(trace.action), tmp_path / "other"
+    other.write_bytes(path.read_bytes())
+    os.utime(other, (1000, 1000))
+    path.unlink()
+    path.symlink_to(other)
+    store.traces.mark_used(trace.action)
+    assert other.stat().st_mtime == 1000
