@@ -28,6 +28,9 @@ _FIXES: Mapping[int, str] = {
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.EIO: "look after the disk: the system could not read or write it",
 }
+_OF_STREAMS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EBADF})
+"""Without a file's name these come from a stream that is open already, and what commands print to is the one of them."""
+
 _NO_THREAD = "can't start new thread"
 
 
@@ -106,8 +109,11 @@ def expected(error: Exception) -> LlmbuildError | None:
             )
         case OSError(errno=int(number)):
             names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
+            what = "the system refused to read or write" if names else "the system refused what llmbuild needs"
+            if not names and number in _OF_STREAMS:
+                what = "standard output cannot be written"
             return StoreError(
-                "the system refused to read or write" if names else "the system refused what llmbuild needs",
+                what,
                 where=" -> ".join(names) or None,
                 why=error.strerror,
                 fix=_FIXES.get(number),

@@ -18,6 +18,7 @@ _SIZES = {
     "gib": 2**30,
     "tib": 2**40,
 }
+_SHOWN = 60
 _AGES = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _NUMBER = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)\s*([A-Za-z]*)", re.ASCII)
 
@@ -36,5 +37,5 @@ def _parse(text: str, units: dict[str, int], what: str, fix: str) -> float:
     found = _NUMBER.fullmatch(text.strip())
     unit = units.get(found[2].lower()) if found is not None else None
     if found is None or unit is None:
-        raise UsageError(f"'{text}' is not {what}", fix=fix)
+        raise UsageError(f"'{text if len(text) <= _SHOWN else text[:_SHOWN] + '…'}' is not {what}", fix=fix)
     return float(found[1]) * unit
