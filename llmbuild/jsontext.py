@@ -28,7 +28,6 @@ MOST_DIGITS = 300
 
 _OPENS = (b"[", b"{")
 _BORDERS = (b"[", b"{", b",")
-_LONG_NUMBER = re.compile(rb"[0-9]{%d}" % MOST_DIGITS)
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -53,7 +52,7 @@ def parse_json(
     if len(data) > most_values and sum(map(data.count, _BORDERS)) > most_values:
         raise ValueError(f"it has more than {most_values} values")
     try:
-        value = _decode(numbers, unique, _LONG_NUMBER.search(data) is not None)(data.decode("utf-8"))
+        value = _decode(numbers, unique)(data.decode("utf-8"))
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     # A text with fewer brackets than levels are allowed needs no walk.
@@ -65,10 +64,10 @@ def parse_json(
 
 
 @cache
-def _decode(numbers: bool, unique: bool, long: bool) -> Callable[[str], Any]:
+def _decode(numbers: bool, unique: bool) -> Callable[[str], Any]:
     # A null build parses thousands of records, and making a decoder takes as long as parsing one of them.
     return json.JSONDecoder(
-        parse_int=_integer if long else None,
+        parse_int=_integer,
         parse_float=None if numbers else _finite,
         parse_constant=None if numbers else _no_constant,
         object_pairs_hook=_without_repetition if unique else None,
