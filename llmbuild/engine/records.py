@@ -23,6 +23,7 @@ MOST_RECORD = 16 << 20
 _MOST_NUMBER = 1 << 63
 _MOST_TEXT = 4096
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@=,-]{0,200}").fullmatch
+_KEY_PARTS = frozenset({"kind", "version", "params", "inputs", "tools"})
 _FORMS: Mapping[str, type[TreeInput] | type[JsonInput]] = {"tree": TreeInput, "json": JsonInput}
 
 
@@ -39,11 +40,14 @@ def mapping(value: object, what: str) -> dict[str, Any]:
 
 def text(value: object, what: str) -> str:
     """A text that a person may see: no control characters, and no longer than any label or path."""
+    if type(value) is str and len(value) <= _MOST_TEXT and value.isprintable():
+        # Nearly every one is such a text, and a null build reads thousands.
+        return value
     if not isinstance(value, str):
         raise ValueError(f"{what} is no text")
     if len(value) > _MOST_TEXT:
         raise ValueError(f"{what} has {len(value)} characters")
-    if not value.isprintable() and (printable(value) != value or "\n" in value or "\t" in value):
+    if printable(value) != value or "\n" in value or "\t" in value:
         raise ValueError(f"{what} has control characters")
     return value
 
@@ -81,7 +85,7 @@ def file_path(value: object) -> str:
 def action_key(value: object) -> dict[str, Any]:
     """The key of an action: kind, version, params, inputs, tools, and nothing else."""
     key = mapping(value, "the key")
-    if key.keys() != {"kind", "version", "params", "inputs", "tools"}:
+    if key.keys() != _KEY_PARTS:
         raise ValueError("the key has other parts than an action's")
     text(key["kind"], "the key's kind")
     if type(key["version"]) is not int:
@@ -90,7 +94,7 @@ def action_key(value: object) -> dict[str, Any]:
     inputs(key["inputs"])
     for name, identity in mapping(key["tools"], "the key's tools").items():
         text(name, "the name of a tool")
-        text(identity, f"the tool {name}")
+        text(identity, "a tool")
     return key
 
 

@@ -60,7 +60,7 @@ class Trace:
         if fields.pop("format", None) != TRACE_FORMAT:
             raise ValueError("the trace has another format")
         fields.setdefault("input_size", 0)
-        if fields.keys() != set(Trace.__slots__):
+        if fields.keys() != _FIELDS:
             raise ValueError("the trace has other fields")
         trace = Trace(
             action=parse_digest(fields["action"]),
@@ -77,17 +77,21 @@ class Trace:
             finished=records.seconds(fields["finished"], "the time of its end"),
             input_size=records.count(fields["input_size"], "the size of the inputs"),
         )
-        if trace.key["kind"] != trace.kind or _digest_of_key(body, trace.key) != trace.action:
+        if trace.key["kind"] != trace.kind or (
+            trace.action != _written_key(body) and trace.action != digest_json(trace.key)
+        ):
             raise ValueError("the trace's key is that of another action")
         return trace
 
 
-def _digest_of_key(body: bytes, key: Mapping[str, Json]) -> Digest:
+def _written_key(body: bytes) -> Digest:
+    """The digest of the key as it is written."""
     # The body is canonical, so the bytes of the key are a part of it, and to hash them is quicker than to make them anew.
     start, end = body.find(_BEFORE_KEY) + len(_BEFORE_KEY), body.rfind(_AFTER_KEY)
-    if body.count(_BEFORE_KEY) == 1 and start < end:
-        return digest_bytes(body[start:end])
-    return digest_json(key)
+    return digest_bytes(body[start:end])
+
+
+_FIELDS = frozenset(Trace.__slots__)
 
 
 class TraceStore:
