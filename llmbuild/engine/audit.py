@@ -19,6 +19,7 @@ from llmbuild.canonical import Digest, digest_file, known_digest, parse_digest
 from llmbuild.engine import files, fs
 from llmbuild.engine.cas import EMPTY_TREE
 from llmbuild.engine.gc import leftovers
+from llmbuild.engine.history import read_history
 from llmbuild.engine.locks import guard
 from llmbuild.engine.store import Store
 from llmbuild.engine.trace import Trace
@@ -27,14 +28,16 @@ from llmbuild.engine.verified import stamp_of
 from llmbuild.errors import StoreError
 from llmbuild.tasks.kind import Progress
 
-Fault: TypeAlias = Literal["corrupt-blob", "stray-file", "damaged-trace", "incomplete-trace", "damaged-action"]
+Fault: TypeAlias = Literal[
+    "corrupt-blob", "stray-file", "damaged-trace", "incomplete-trace", "damaged-action", "damaged-history"
+]
 
 _NO_BLOB = {stat.S_IFLNK: "it is a symbolic link, and blobs are files", stat.S_IFDIR: "it is a directory"}
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong.  `name` is the digest of the blob, trace or action, or the path of a stray file; `label`
+    """One thing that is wrong.  `name` is the digest of the blob, trace or action, or the path of another file; `label`
     the task of a trace; `detail` says what exactly is wrong."""
 
     fault: Fault
@@ -71,6 +74,7 @@ def audit(store: Store, *, repair: bool = False, progress: Progress = no_progres
         bad = {parse_digest(one.name) for one in findings if one.fault == "corrupt-blob"}
         traces = _traces(store, good, bad, findings)
         actions = _actions(store, findings)
+        _histories(store, findings)
         if repair:
             _repair(store, findings)
     left = len(leftovers(store, time.time())) + len(store.dead_scratch())
@@ -198,6 +202,17 @@ def _actions(store: Store, findings: list[Finding]) -> int:
     return count
 
 
+def _histories(store: Store, findings: list[Finding]) -> None:
+    """What projects were built from last; a damaged one costs the reasons of one build."""
+    for path in sorted((store.root / "projects").glob("*.json")):
+        try:
+            read_history(path)
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError) as error:
+            findings.append(Finding("damaged-history", path.relative_to(store.root).as_posix(), str(error)))
+
+
 def _repair(store: Store, findings: list[Finding]) -> None:
     """Remove all that was found wrong.  Raises StoreError for what could not be removed, once the rest is."""
     failed: list[StoreError] = []
@@ -219,6 +234,7 @@ def _remove(store: Store, finding: Finding) -> None:
         "damaged-action": lambda: files.remove_tree(
             store.action_path(parse_digest(finding.name)), store.root / "actions"
         ),
+        "damaged-history": lambda: files.remove_tree(store.root / finding.name, store.root / "projects"),
     }
     with fs.translate_errors("repair the cache", store.root / finding.name):
         steps[finding.fault]()

@@ -27,6 +27,7 @@ FAULTS = {
     "damaged-trace": "damaged trace",
     "incomplete-trace": "incomplete result",
     "damaged-action": "damaged action record",
+    "damaged-history": "damaged history of a project",
 }
 
 

@@ -233,6 +233,10 @@ def test_hostile_records_and_histories_count_for_nothing(place: Path) -> None:
         read_everything(store)
         with pytest.raises(ValueError):
             read_history(history.path)
+        assert "damaged-history" in [one.fault for one in audit(store).findings]
+    path.unlink()
+    audit(store, repair=True)
+    assert not history.path.exists() and not audit(store).findings
     (store.root / "uses").write_bytes(b'{"write": [1, 2]}\n{"write": ["x", 2]}\n{"w": 5}\n' + DEEP + b"\n[]\n")
     assert list(store.uses.total()) == ["write"]
     assert picture(place / "victim") == guarded
