@@ -69,13 +69,12 @@ def configure_threads(threads: int | None) -> None:
 
 def _require_installed_tvm() -> None:
     """Raise ToolchainError where a variable would give another TVM than the installed one, which builds do not see either."""
-    for name in ("TVM_LIBRARY_PATH", "TVM_USE_RUNTIME_LIB"):
-        if os.environ.get(name):
-            raise ToolchainError(
-                f"the variable {name} is set",
-                why="what runs would not be the TVM that is installed, and that the library was built with",
-                fix=f"unset {name}",
-            )
+    if os.environ.get("TVM_LIBRARY_PATH"):
+        raise ToolchainError(
+            "the variable TVM_LIBRARY_PATH is set",
+            why="what runs would not be the TVM that is installed, and that the library was built with",
+            fix="unset TVM_LIBRARY_PATH",
+        )
 
 
 def load_library(path: Path) -> Library:
