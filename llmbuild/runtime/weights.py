@@ -131,8 +131,8 @@ def check_parameters(library: Library, directory: Path, index: Mapping[str, Any]
     expected = library.parameters
     differences = parameter_differences(expected, stored_tensors(index), config["vocab_size"])
     if differences:
-        shown = "\n       ".join(differences[:8])
-        more = f"\n       and {len(differences) - 8} more" if len(differences) > 8 else ""
+        shown = "\n".join(differences[:8])
+        more = f"\nand {len(differences) - 8} more" if len(differences) > 8 else ""
         raise VerifyError(
             f"{len(differences)} parameters of the library and the weights differ",
             where=str(library.path),

@@ -1,7 +1,7 @@
 """The golden files of errors: which test provokes each message, and how it reads.
 
-    python -m tests.helpers.message_goldens                          # after a change of words: write all of them anew
-    python -m tests.helpers.message_goldens tests/linkers -n 2 …     # run these tests too, and add what they provoke of it
+    python -m tests.helpers.message_goldens                     # after a change of words: write all of them anew
+    python -m tests.helpers.message_goldens tests/linkers …     # run these tests, and add what they provoke of what is lacking
 
 An error text of the source (see `tests.helpers.messages`) is shown by one message.  A golden file names tests of one
 directory, and under each what it provokes.  Where in llmbuild a message is made stands nowhere, so code may move.  The
@@ -145,31 +145,47 @@ def choose(recorded: Mapping[str, Said], wanted: Iterable[Template], known: Mapp
     return chosen
 
 
-def renew(tests: Sequence[str]) -> list[Template]:
-    """Write the golden files anew, from the tests that they name and these; returns the texts that none shows."""
+def renew() -> None:
+    """Write the golden files anew, from all tests of the files that they name."""
     known = read_goldens()
     wanted = missing(shown(leave_out=paths()), templates())
-    recorded = record([*_there(known), *tests])
+    _write(_steady(record(["-n", "2", *_there(known)]), wanted, known))
+
+
+def add(tests: Sequence[str]) -> None:
+    """Run tests and add what they provoke of the texts that no golden file shows."""
+    known = read_goldens()
+    more = _steady(record(tests), missing(shown(), templates()), {})
+    _write({test: [*known.get(test, ()), *more.get(test, ())] for test in {*known, *more}})
+
+
+def _steady(recorded: dict[str, Said], wanted: Sequence[Template], known: Chosen) -> Chosen:
+    """A choice whose tests, when they run once more, say the same."""
+    chosen: Chosen = {}
     for _ in range(TRIES):
         chosen = choose(recorded, wanted, known)
-        again = record(list(chosen))
-        unsteady = {
-            test: [one for one in messages if one not in again.get(test, Said()).messages]
+        again = record(list(chosen)) if chosen else {}
+        unsteady = [
+            (test, one)
             for test, messages in chosen.items()
-        }
-        for test, messages in unsteady.items():
-            for message in messages:
-                del recorded[test].messages[message]
-        if not any(unsteady.values()):
+            for one in messages
+            if one not in again.get(test, Said()).messages
+        ]
+        for test, one in unsteady:
+            del recorded[test].messages[one]
+        if not unsteady:
             break
-    for path in paths():
-        path.unlink()
+    return chosen
+
+
+def _write(chosen: Chosen) -> None:
     files = defaultdict[str, Chosen](dict)
     for test, messages in chosen.items():
         files[Path(test.partition("::")[0]).parts[-2]][test] = messages
+    for path in paths():
+        path.unlink()
     for name, part in files.items():
         (GOLDEN / f"{name}.txt").write_text(golden_text(part), encoding="utf-8")
-    return missing(shown(), templates())
 
 
 def _there(tests: Iterable[str]) -> list[str]:
@@ -178,7 +194,11 @@ def _there(tests: Iterable[str]) -> list[str]:
 
 
 def main(tests: Sequence[str]) -> int:
-    lacking = renew(tests)
+    if tests:
+        add(tests)
+    else:
+        renew()
+    lacking = missing(shown(), templates())
     print("\n".join(map(str, lacking)) + f"\n{len(lacking)} texts are in no golden file")
     return 0
 

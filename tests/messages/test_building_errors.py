@@ -126,7 +126,7 @@ def a_shard_that_cannot_move(path: Path, patch: pytest.MonkeyPatch) -> None:
 
 
 def an_artifact_that_cannot_be_read(path: Path, patch: pytest.MonkeyPatch) -> None:
-    from llmbuild.report.provenance import _compare_file
+    from llmbuild.report.provenance_check import _compare_file
 
     errors: list[LlmbuildError] = []
     _compare_file(path, "0" * 64, path / "lib.so.intoto.json", errors)
@@ -295,7 +295,9 @@ def no_compiler_of_c(path: Path, patch: pytest.MonkeyPatch) -> None:
 def a_program_that_fails(path: Path, patch: pytest.MonkeyPatch) -> None:
     (path / "ld.lld").write_text("#!/bin/sh\necho 'ld.lld: error: broken.o: unknown file type' >&2\nexit 1\n")
     (path / "ld.lld").chmod(0o755)
-    run_tool(Tool((str(path / "ld.lld"),), "lld", called="ld.lld 19.1.7"), ["-o", "lib.so", "broken.o"], path)
+    run_tool(
+        Tool((str(path / "ld.lld"),), "lld", called="ld.lld 19.1.7"), ["-o", "lib.so", "broken.o"], path, makes="lib.so"
+    )
 
 
 def linking(artifact: str, triple: str, program: str, **link: str) -> Case:
@@ -324,7 +326,7 @@ def emcc_that_fails(path: Path, patch: pytest.MonkeyPatch) -> None:
     )
     (path / "emcc").write_text(f"#!/bin/sh\n{said}\n")
     (path / "emcc").chmod(0o755)
-    toolchain.run(toolchain.find(str(path / "emcc")), ["-o", "lib.wasm", "broken.o"], path)
+    toolchain.run(toolchain.find([str(path / "emcc")]), ["-o", "lib.wasm", "broken.o"], path, "lib.wasm")
 
 
 def an_import_that_browsers_lack(path: Path, patch: pytest.MonkeyPatch) -> None:
@@ -332,6 +334,19 @@ def an_import_that_browsers_lack(path: Path, patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(wasm, "imports", lambda module: [("env", "fork")])
     wasm.check_imports(b"", "emcc 3.1.6")
+
+
+def no_module(path: Path, patch: pytest.MonkeyPatch) -> None:
+    from llmbuild.linkers import wasm
+
+    wasm.check_imports(b"an archive", "emcc 3.1.6")
+
+
+def quotes_in_cc(path: Path, patch: pytest.MonkeyPatch) -> None:
+    from llmbuild import linkers
+
+    patch.setenv("CC", "cc '-O2")
+    linkers.identity({}, "so")
 
 
 HOST = {"kind": "llvm", "mtriple": "x86_64-linux-gnu"}
@@ -414,6 +429,8 @@ CASES: dict[str, Case] = {
     "an unknown function on Windows": linking("dll", MSVC, "lld-link"),
     "an Emscripten that fails": emcc_that_fails,
     "an import that browsers lack": an_import_that_browsers_lack,
+    "no module of WebAssembly": no_module,
+    "a CC with an open quote": quotes_in_cc,
 }
 
 

@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import struct
+import sys
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 
 from llmbuild import jsontext
-from llmbuild.checkpoints import gguf, gguf_checkpoint, torch_pickle
+from llmbuild.checkpoints import gguf, gguf_checkpoint, patterns, torch_machine, torch_pickle
 from llmbuild.checkpoints.files import WeightFile, read_json
 from llmbuild.checkpoints.gguf_config import make_config
 from llmbuild.checkpoints.gguf_tokenizer import make_tokenizer_files
@@ -184,6 +185,26 @@ def an_adapter_of_integers(path: Path, patch: pytest.MonkeyPatch) -> None:
     adapter({}, factors(), "int8")(path, patch)
 
 
+def a_header_without_end(path: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(gguf, "MAX_HEADER_BYTES", 40)
+    make_gguf(path / "model.gguf", "llama")
+    gguf.GgufFile(path / "model.gguf")
+
+
+def a_long_pickle(path: Path, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(torch_machine, "MAX_OPERATIONS", 3)
+    pickled(b"NNNNN")(path, patch)
+
+
+def no_process(path: Path, patch: pytest.MonkeyPatch) -> None:
+    def run(*_: object, **__: object) -> None:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    patch.setattr(patterns.subprocess, "run", run)
+    patch.setattr(sys, "executable", "/python/bin/python")
+    patterns._match_apart({"rank_pattern": ["a"]}, {"rank_pattern": ["a"]}, ["a"])
+
+
 CASES: dict[str, Callable[[Path, pytest.MonkeyPatch], object]] = {
     "a weight file that cannot be read": unreadable,
     "too little memory": no_memory,
@@ -222,6 +243,9 @@ CASES: dict[str, Callable[[Path, pytest.MonkeyPatch], object]] = {
     "an adapter that starts from the base": adapter({"init_lora_weights": "pissa"}, {}),
     "an adapter of integers": an_adapter_of_integers,
     "a name twice": twice,
+    "a header without end": a_header_without_end,
+    "a long pickle": a_long_pickle,
+    "no process for patterns": no_process,
 }
 
 

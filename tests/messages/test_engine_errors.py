@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import signal
-import sqlite3
 from collections.abc import Callable
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import pytest
 
@@ -111,16 +109,10 @@ def another_version(path: Path, patch: pytest.MonkeyPatch) -> None:
     execute.execute(store, digest)
 
 
-def no_index(path: Path, patch: pytest.MonkeyPatch) -> None:
-    store = Store(path / "store")
-
-    @contextmanager
-    def unopened() -> Any:
-        raise sqlite3.OperationalError("database is locked")
-        yield
-
-    patch.setattr(store.index, "_open", unopened)
-    store.index.recent("lower")
+def an_odd_name(path: Path, patch: pytest.MonkeyPatch) -> None:
+    (path / "out").mkdir()
+    (path / "out" / "a\nb").write_bytes(b"")
+    Store(path / "store").cas.put_tree(path / "out")
 
 
 def unreadable(path: Path, patch: pytest.MonkeyPatch) -> None:
@@ -219,7 +211,7 @@ CASES: dict[str, Case] = {
     "an action that is not found": action("find_action", b""),
     "two actions": two_actions,
     "an action of another version": another_version,
-    "no index": no_index,
+    "a name that no result can have": an_odd_name,
     "a file that cannot be read": unreadable,
     "two interrupts": twice_interrupted,
     "an output that vanished": vanished,

@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
+from llmbuild.engine.store import Store
 from llmbuild.errors import LlmbuildError
+from tests.helpers import engine_kinds
 from tests.helpers.cli import TINY_MANIFEST
+from tests.helpers.engine_build import build, write_task
 
 Case = Callable[[Path, pytest.MonkeyPatch], object]
 DIGEST = "3f9c02d417aa"
@@ -56,7 +59,6 @@ def unknown_command(path: Path, patch: pytest.MonkeyPatch) -> None:
 
 def two_actions(path: Path, patch: pytest.MonkeyPatch) -> None:
     from llmbuild.cli.exec_ import resolve
-    from llmbuild.engine.store import Store
 
     store = Store(path / "store")
     for last in "ab":
@@ -73,10 +75,40 @@ def no_package(path: Path, patch: pytest.MonkeyPatch) -> None:
 
 
 def no_native_library(path: Path, patch: pytest.MonkeyPatch) -> None:
-    from llmbuild.cli import toolchain
+    from llmbuild.cli.toolchain import Toolchain
 
-    patch.setattr(toolchain, "_libraries", lambda place: [])
-    toolchain.Toolchain(SimpleNamespace(digest=str)).identity("apache-tvm")  # type: ignore[arg-type]
+    patch.setattr(Toolchain, "_libraries", lambda self, place: [])
+    Toolchain(SimpleNamespace(digest=str)).identity("apache-tvm")  # type: ignore[arg-type]
+
+
+def no_current_directory(path: Path, patch: pytest.MonkeyPatch) -> None:
+    from llmbuild.cli.common import find_manifest
+
+    (path / "gone").mkdir()
+    patch.chdir(path / "gone")
+    (path / "gone").rmdir()
+    find_manifest(None)
+
+
+def no_text_in_a_path(path: Path, patch: pytest.MonkeyPatch) -> None:
+    from llmbuild.cli.edges import require_text_path
+
+    require_text_path(path / "h\udcff", "the project's directory")
+
+
+def a_result_that_is_gone(path: Path, patch: pytest.MonkeyPatch) -> None:
+    from llmbuild.cli import exec_
+    from llmbuild.executors.local import LocalExecutor
+
+    patch.setenv("LLMBUILD_TASK_MODULES", engine_kinds.MODULE)
+    store = Store(path / "store")
+    result, _ = build(store, [write_task("a", {"x": "1"})])
+    action = result.outcomes["a"].action
+    assert action is not None
+    store.traces.remove(action)
+    store.close()
+    patch.setattr(LocalExecutor, "run", lambda *_, **__: None)
+    exec_.run(SimpleNamespace(cache_dir=path / "store", digest=action, out=None))  # type: ignore[arg-type]
 
 
 def unreadable_events(path: Path, patch: pytest.MonkeyPatch) -> None:
@@ -125,15 +157,15 @@ def broken_index(path: Path, patch: pytest.MonkeyPatch) -> None:
 
 
 def other_parameters(path: Path, patch: pytest.MonkeyPatch) -> None:
+    from llmbuild.runtime import weights
     from llmbuild.runtime.library import Library, ParameterRecord
-    from llmbuild.runtime.weights import check_parameters
 
-    (path / "mlc-chat-config.json").write_text('{"vocab_size": 320}')
+    patch.setattr(weights, "read_chat_config", lambda directory: {"vocab_size": 320})
     patch.setattr(Library, "parameters", (ParameterRecord("model.norm.weight", (64,), "float32"),))
     stored = [{"name": "model.norm.weight", "shape": [32], "dtype": "float16"}]
     stored += [{"name": f"model.layers.{layer}.weight", "shape": [4], "dtype": "float32"} for layer in range(8)]
     library = Library(path / "lib.so", None, {}, None)
-    check_parameters(library, path, {"records": [{"records": stored}]})
+    weights.check_parameters(library, path, {"records": [{"records": stored}]})
 
 
 def reading(name: str, module: str) -> Case:
@@ -276,6 +308,9 @@ CASES: dict[str, Case] = {
     "nothing that runs here": command("verify", manifest=TINY_MANIFEST.replace("x86_64-linux", "aarch64-linux")),
     "no package": no_package,
     "no native library": no_native_library,
+    "no current directory": no_current_directory,
+    "a directory whose name is no text": no_text_in_a_path,
+    "a result that is gone": a_result_that_is_gone,
     "events that cannot be read": unreadable_events,
     "events without an event": events_without_an_event,
     "no build to report on": command("report"),
