@@ -274,6 +274,9 @@ class Cas:
             self._drop(digest)
             raise MissingBlobError(digest)
         self.memo.record(digest, stamp)
+        if size is not None and size != status.st_size:
+            # The blob is right, and whoever asks for it with another size is not.
+            raise MissingBlobError(digest)
 
     def _drop(self, digest: Digest) -> None:
         path = self.blob_path(digest)

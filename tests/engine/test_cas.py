@@ -202,3 +202,11 @@ def test_what_is_no_tree_is_refused(store: Store) -> None:
 
 def test_blobs_are_read_only(store: Store) -> None:
     assert store.cas.path(store.cas.put_bytes(b"x")).stat().st_mode & 0o777 == 0o444
+
+
+def test_a_blob_of_another_size_than_a_tree_says_is_missing_and_stays(store: Store) -> None:
+    digest = store.cas.put_bytes(b"content")
+    for opened in (store, Store(store.root)):
+        assert not opened.cas.has(digest, 6)
+        assert opened.cas.missing(Tree.of([FileEntry("a", digest, 0)]))
+        assert opened.cas.has(digest, 7)
