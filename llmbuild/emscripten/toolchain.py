@@ -29,6 +29,11 @@ _PROGRAMS = (
 _WITHOUT = ("tests", "test", "docs", "site", "media", "cmake", "node_modules")
 """What of Emscripten takes no part in compiling."""
 
+_CACHE = "cache"
+_FROZEN = re.compile(r"^FROZEN_CACHE *= *True\b", re.MULTILINE)
+_SETTING = re.compile(r"^(LLVM_ROOT|BINARYEN_ROOT) *= *(emsdk_path *\+ *)?['\"]([^'\"]+)['\"]", re.MULTILINE)
+"""A directory in Emscripten's configuration; in that of the SDK it begins where the file is."""
+
 FIX = (
     "install Emscripten (Debian, Ubuntu: `apt install emscripten`; elsewhere: the SDK of emscripten.org, with its "
     "directory in EMSDK), or name its compiler with [link] compiler in the target"
@@ -77,19 +82,31 @@ def parts(emcc: Tool) -> Parts:
     root = _root(launcher)
     if root is None:
         return Parts((launcher,), complete=False)
-    config = Path(os.environ.get("EM_CONFIG") or root / ".emscripten")
+    config = _configuration(root)
     try:
         text = config.read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return Parts((launcher,), trees=(Files(root, without=_WITHOUT),), complete=False)
-    settings = dict(re.findall(r"^(LLVM_ROOT|BINARYEN_ROOT) *= *['\"]([^'\"]+)['\"]", text, re.MULTILINE))
+        return Parts((launcher,), trees=(Files(root, without=(*_WITHOUT, _CACHE)),), complete=False)
+    settings = {name: f"{config.parent if sdk else ''}{path}" for name, sdk, path in _SETTING.findall(text)}
+    # What Emscripten compiles of its own sources when it needs it is no part of it; a frozen cache was delivered with it.
+    without = _WITHOUT if _FROZEN.search(text) else (*_WITHOUT, _CACHE)
     programs = [launcher]
     for setting, below, names in _PROGRAMS:
         place = Path(settings.get(setting, "")) / below
         for name in names if setting in settings else ():
             programs += sorted(path for path in (place / name, *place.glob(f"{name}-[0-9]*")) if path.is_file())
     complete = len(settings) == len(_PROGRAMS)
-    return Parts(tuple(programs), (config,), (Files(root, without=_WITHOUT),), complete)
+    # The file of an SDK has the paths of the machine.
+    files = () if config.parent == root.parent.parent else (config,)
+    return Parts(tuple(programs), files, (Files(root, without=without),), complete)
+
+
+def _configuration(root: Path) -> Path:
+    """The file with the settings of an Emscripten, in its own order: the variable's, its own, the SDK's, the user's."""
+    named = os.environ.get("EM_CONFIG")
+    places = (root, root.parent.parent, Path(os.environ.get("HOME", "/")))
+    found = (place / ".emscripten" for place in places)
+    return Path(named) if named else next((path for path in found if path.is_file()), root / ".emscripten")
 
 
 def _root(launcher: Path) -> Path | None:

@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -24,6 +24,12 @@ _DRIVEN = ("real-ld", "collect-ld", "ld", "collect2", "lto-wrapper")
 """The programs that a C compiler runs to link, as collect2 of GCC looks for them."""
 _LINKED = ("crtbeginS.o", "crtendS.o", "libgcc.a", "liblto_plugin.so")
 """The files of a C compiler's package that take part in linking a shared object."""
+
+_SCRIPT = 1 << 16
+"""How much of a script is read."""
+_MOST_LAUNCHED = 16
+_STARTED = re.compile(r"(?:^|(?<=[\s\"']))(/[^\s\"'$;|&<>()`]+)|\bexec\s+[\"']?([\w.+-]+)")
+"""What a script starts: programs by their whole paths, or by the word behind `exec`."""
 
 
 Listed: TypeAlias = tuple[str, os.stat_result]
@@ -81,14 +87,18 @@ def program_parts(tool: Tool) -> Parts:
 
 def driver_parts(tool: Tool, flags: Sequence[str] = ()) -> Parts:
     """A C compiler that links: also the linker that it runs, and what of its own package it links in."""
-    chosen = [flag.removeprefix("-fuse-ld=") for flag in flags if flag.startswith("-fuse-ld=")]
-    places = _searched(tool)
+    words = [*tool.command[1:], *flags]
+    chosen = [word.removeprefix("-fuse-ld=") for word in words if word.startswith("-fuse-ld=")]
+    # With -B a compiler looks elsewhere first, for what it runs and for what it links in.
+    places = _searched(replace(tool, command=(*tool.command, *(flag for flag in flags if flag.startswith("-B")))))
     wanted = [*_DRIVEN, *(f"ld.{name}" for name in chosen if "/" not in name)]
-    programs = [*_programs_of(tool), *(Path(name) for name in chosen if "/" in name)]
+    named = list(_named(words))
+    programs = [*_programs_of(tool), *(path for path in named if os.access(path, os.X_OK))]
     for name in wanted:
         found = _in(places["programs"], name) or (shutil.which(name) if name.startswith("ld") else None)
         programs += [Path(found)] if found is not None else []
     files = [Path(found) for name in _LINKED if (found := _in(places["libraries"], name)) is not None]
+    files += [path for path in named if path not in programs]
     return Parts(tuple(dict.fromkeys(programs)), tuple(files))
 
 
@@ -116,12 +126,47 @@ def loaded_libraries(program: Path) -> list[Path]:
     return [path for path in paths if not _C_LIBRARY.match(path.name)]
 
 
+def launched(program: Path) -> list[Path]:
+    """A program and, where it is a script, the programs that its text starts, as far as scripts start scripts."""
+    found = {program: None}
+    left = [program]
+    while left and len(found) <= _MOST_LAUNCHED:
+        for absolute, word in _STARTED.findall(_script(left.pop())):
+            path = Path(absolute or shutil.which(word) or "/")
+            if path not in found and path.is_file() and os.access(path, os.X_OK):
+                found[path] = None
+                left.append(path)
+    return list(found)
+
+
+def _script(program: Path) -> str:
+    """The text of a script behind its first line; nothing of another program."""
+    try:
+        with program.open("rb") as file:
+            text = file.read(_SCRIPT) if file.read(2) == b"#!" else b""
+    except OSError:
+        return ""
+    return text.decode(errors="replace").partition("\n")[2]
+
+
 def _programs_of(tool: Tool) -> Iterator[Path]:
-    yield Path(tool.executable or tool.command[0])
+    yield from launched(Path(tool.executable or tool.command[0]))
     for word in tool.command[1:]:
         found = None if word.startswith("-") else shutil.which(word)
         if found is not None:
-            yield Path(found)
+            yield from launched(Path(found))
+
+
+def _named(words: Sequence[str]) -> Iterator[Path]:
+    """The files that a command names by whole paths, and the libraries that it names by -l in the directories of its -L."""
+    places = [word[2:] for word in words if word.startswith("-L")]
+    for word in words:
+        for part in re.split("[,=]", word):
+            if os.path.isabs(part) and os.path.isfile(part):  # noqa: PTH113, PTH117
+                yield Path(part)
+        if word.startswith("-l"):
+            found = (_in(places, f"lib{word[2:]}{suffix}") for suffix in (".so", ".a"))
+            yield from (Path(path) for path in found if path is not None)
 
 
 def _searched(tool: Tool) -> dict[str, list[str]]:

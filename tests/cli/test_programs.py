@@ -70,7 +70,9 @@ def emscripten(root: Path) -> Path:
     ):
         (root / "emscripten" / name).parent.mkdir(parents=True, exist_ok=True)
         (root / "emscripten" / name).write_text(name)
-    (root / "emscripten/.emscripten").write_text(f"LLVM_ROOT = '{root}/llvm'\nBINARYEN_ROOT = \"{root}/binaryen\"\n")
+    (root / "emscripten/.emscripten").write_text(
+        f"LLVM_ROOT = '{root}/llvm'\nBINARYEN_ROOT = \"{root}/binaryen\"\nFROZEN_CACHE = True\n"
+    )
     return script(root / "emscripten" / "emcc", 'echo "emcc (Emscripten gcc/clang-like replacement) 3.1.6"')
 
 
@@ -142,6 +144,34 @@ def test_a_linker_that_flags_choose(tmp_path: Path, asked: None) -> None:
     parts_flip(tmp_path / "gcc", {"libexec/ld.gold": True}, lambda: identity({**link, "flags": ["-fuse-ld=gold"]}))
 
 
+def test_what_flags_name(tmp_path: Path, asked: None) -> None:
+    cc = c_compiler(tmp_path / "gcc")
+    looks = 'for word; do case "$word" in -B*) here=${word#-B};; esac; done; set -- "$word"'
+    cc.write_text(cc.read_text().replace('case "$1" in', f'{looks}\ncase "$1" in'))
+    c_compiler(tmp_path / "other")
+    script(tmp_path / "tools/ld.mine", "exit 0")
+    for name in ("more/libmore.a", "more/unused.a", "exports.map", "extra.o"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    flags = [f"-B{tmp_path}/other", f"-L{tmp_path}/more", "-lmore", f"-Wl,--version-script={tmp_path}/exports.map"]
+    flags += [f"{tmp_path}/extra.o", f"--ld-path={tmp_path}/tools/ld.mine"]
+    link = {"flags": flags, "compiler": str(cc)}
+    used = ("other/libexec/ld", "other/lib/crtbeginS.o", "more/libmore.a", "exports.map", "extra.o", "tools/ld.mine")
+    flips = dict.fromkeys(used, True) | {"more/unused.a": False, "gcc/libexec/ld": False}
+    parts_flip(tmp_path, flips, lambda: identity(link))
+
+
+def test_a_script_that_starts_the_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: None) -> None:
+    cc = c_compiler(tmp_path / "gcc")
+    wrapper = script(tmp_path / "mine/cc", f'exec {cc} "$@"')
+    flips = {"mine/cc": True, "gcc/bin/cc": True, "gcc/libexec/ld": True, "gcc/lib/crtendS.o": True}
+    parts_flip(tmp_path, flips, lambda: identity({**LINUX, "compiler": str(wrapper)}))
+    wrapper.write_text('#!/bin/sh\nexec "gcc-13" "$@"\n')
+    cc.rename(cc.with_name("gcc-13"))
+    monkeypatch.setenv("PATH", f"{tmp_path}/gcc/bin", prepend=":")
+    parts_flip(tmp_path, {"gcc/bin/gcc-13": True}, lambda: identity({**LINUX, "compiler": str(wrapper)}))
+
+
 def test_emscripten_with_llvm_and_binaryen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: None) -> None:
     emcc = emscripten(tmp_path)
     monkeypatch.delenv("EM_CONFIG", raising=False)
@@ -162,6 +192,21 @@ def test_emscripten_with_llvm_and_binaryen(tmp_path: Path, monkeypatch: pytest.M
     assert found.complete and found.trees[0].root == tmp_path / "emscripten" and parts.digest(found)
 
 
+def test_the_emscripten_of_an_sdk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: None) -> None:
+    upstream = tmp_path / "sdk" / "upstream"
+    emcc = emscripten(upstream)
+    (upstream / "emscripten/.emscripten").unlink()
+    (tmp_path / "sdk/.emscripten").write_text(
+        "import os\nemsdk_path = os.path.dirname(os.getenv('EM_CONFIG'))\n"
+        "LLVM_ROOT = emsdk_path + '/upstream/llvm'\nBINARYEN_ROOT = emsdk_path + '/upstream/binaryen'\n"
+    )
+    monkeypatch.delenv("EM_CONFIG", raising=False)
+    flips = dict.fromkeys(("llvm/clang", "llvm/wasm-ld", "binaryen/bin/wasm-opt", "emscripten/system/lib/libc.c"), True)
+    # It fills its cache while it links, and another key for the next build would be the price.
+    flips["emscripten/cache/sysroot/libc.a"] = False
+    parts_flip(upstream, flips, lambda: identity({"flags": [], "compiler": str(emcc)}, "wasm"))
+
+
 def test_nvcc_with_its_programs_and_headers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: None) -> None:
     nvidia(tmp_path)
     monkeypatch.setenv("PATH", f"{tmp_path}/bin", prepend=":")
@@ -172,6 +217,21 @@ def test_nvcc_with_its_programs_and_headers(tmp_path: Path, monkeypatch: pytest.
         nvcc = find_nvcc()
         assert nvcc is not None
         return f"{nvcc.identity}+sha256.{Programs(Contents()).digest(nvcc.parts)}"
+
+    parts_flip(tmp_path, flips, identify)
+
+
+def test_an_nvcc_that_a_launcher_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: None) -> None:
+    nvcc = nvidia(tmp_path / "cuda")
+    script(tmp_path / "launchers/nvcc", f'exec "{script(tmp_path / "launchers/inner", f"exec {nvcc}")}" "$@"')
+    monkeypatch.setenv("PATH", f"{tmp_path}/launchers", prepend=":")
+    flips = dict.fromkeys(("launchers/nvcc", "launchers/inner", "cuda/bin/nvcc", "cuda/bin/ptxas"), True)
+    flips |= {"cuda/nvvm/bin/cicc": True, "cuda/include/cuda_fp16.h": True}
+
+    def identify() -> str:
+        found = find_nvcc()
+        assert found is not None
+        return f"{found.identity}+sha256.{Programs(Contents()).digest(found.parts)}"
 
     parts_flip(tmp_path, flips, identify)
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmbuild.programs.parts import Files, Parts, beside
+from llmbuild.programs.parts import Files, Parts, beside, launched
 from llmbuild.programs.run import Tool, ask_tool, run_tool
 
 FLAGS = ("-O3", "--use_fast_math", "-std=c++17", "-w")
@@ -39,11 +39,15 @@ class Nvcc:
     @property
     def parts(self) -> Parts:
         """nvcc with the programs that it runs, the host's preprocessor, and the headers and device libraries of its toolkit."""
-        program = Path(self.tool.command[0])
+        # A launcher on PATH may stand for the nvcc of a toolkit that lies elsewhere.
+        launchers = launched(Path(self.tool.command[0]))
+        program = next((path for path in reversed(launchers) if path.name == "nvcc"), launchers[0])
         host = shutil.which("g++")
-        programs = [program, *beside(program, _PROGRAMS), *([Path(host)] if host is not None else [])]
+        programs = [*launchers, *beside(program, _PROGRAMS), *([Path(host)] if host is not None else [])]
         toolkit = program.resolve().parent.parent
-        trees = tuple(Files(toolkit, (part,)) for part in _TREES if (toolkit / part).is_dir())
+        # A toolkit's include may be a link to that of its target.
+        places = {(toolkit / part).resolve(): part for part in reversed(_TREES) if (toolkit / part).is_dir()}
+        trees = tuple(Files(toolkit, (part,)) for part in sorted(places.values()))
         return Parts(
             tuple(programs), tuple(beside(program, ("nvcc.profile",))), () if toolkit == Path("/usr") else trees
         )
