@@ -75,6 +75,7 @@ class World:
         self.traces: dict[str, dict[str, Any]] = {
             name: json.loads(store.traces.path(name).read_bytes().partition(b"\n")[0]) for name in store.traces.names()
         }
+        self.trees = {name: json.loads(store.cas.get_bytes(trace["output"])) for name, trace in self.traces.items()}
         self.records = {name: json.loads(store.action_path(name).read_bytes()) for name in self.traces}
         self.items = [
             Installation(task.label, tree, one)
@@ -146,9 +147,7 @@ class Records(World):
             case 0 | 1 | 2:
                 put(trace, trace_bytes(mutator.text(self.traces[action])))
             case 3 | 4:
-                old = self.traces[action]["output"]
-                rows = json.loads((self.store / "blobs" / old[:2] / old[2:]).read_bytes())
-                data = mutator.text(rows)
+                data = mutator.text(self.trees[action])
                 digest = digest_bytes(data)
                 put(self.store / "blobs" / digest[:2] / digest[2:], data)
                 put(trace, trace_bytes(json.dumps({**self.traces[action], "output": digest}).encode()))
@@ -259,8 +258,7 @@ class Archives(World):
                     members[f"traces/{new}"] = trace_bytes(json.dumps(body).encode())
             case 4:
                 action = generator.choice(sorted(self.traces))
-                rows = json.loads(members[f"blobs/{self.traces[action]['output']}"])
-                data = mutator.text(rows)
+                data = mutator.text(self.trees[action])
                 members[f"blobs/{digest_bytes(data)}"] = data
                 members[f"traces/{action}"] = trace_bytes(
                     json.dumps({**self.traces[action], "output": digest_bytes(data)}).encode()
@@ -362,6 +360,10 @@ class Installed(World):
 
 
 def put(path: Path, data: bytes) -> None:
+    """Write a file where another one may be in the place of its directory."""
+    for directory in path.parents:
+        if directory.is_symlink() or directory.is_file():
+            remove(directory)
     path.parent.mkdir(parents=True, exist_ok=True)
     remove(path)
     path.write_bytes(data)
