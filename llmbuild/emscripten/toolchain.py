@@ -155,4 +155,4 @@ def _cache(emcc: Tool) -> Mapping[str, str]:
     if frozen == "True" or not place or _writable(Path(place)):
         return {}
     home = user_directory("XDG_CACHE_HOME", "~/.cache", os.environ)
-    return {"EM_CACHE": str(Path(home) / "llmbuild-emscripten")}
+    return {"EM_CACHE": str(home / "llmbuild-emscripten")}
