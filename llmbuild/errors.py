@@ -6,7 +6,6 @@ escapes is a bug of llmbuild and is reported as such.
 
 from __future__ import annotations
 
-import difflib
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -139,6 +138,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     Finding them takes as long as the words' lengths multiplied, so that long ones (no person wrote them) are left out, and
     so are all but the first few thousand.
     """
+    import difflib
+
     if len(word) > MOST_LETTERS:
         return None
     words = itertools.islice((other for other in known if len(other) <= MOST_LETTERS), MOST_WORDS)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -29,6 +29,7 @@ MOST_DIGITS = 300
 _OPENS = (b"[", b"{")
 _BORDERS = (b"[", b"{", b",")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_ALL_DIGITS_ZERO = bytes.maketrans(b"123456789", b"0" * 9)
 
 
 def parse_json(
@@ -52,7 +53,9 @@ def parse_json(
     if len(data) > most_values and sum(map(data.count, _BORDERS)) > most_values:
         raise ValueError(f"it has more than {most_values} values")
     try:
-        value = _decode(numbers, unique)(data.decode("utf-8"))
+        # Python converts integers by itself where none can be too long: a call for each would take half of the time.
+        long = b"0" * MOST_DIGITS in data.translate(_ALL_DIGITS_ZERO)
+        value = _decode(numbers, unique, long)(data.decode("utf-8"))
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     # A text with fewer brackets than levels are allowed needs no walk.
@@ -64,10 +67,10 @@ def parse_json(
 
 
 @cache
-def _decode(numbers: bool, unique: bool) -> Callable[[str], Any]:
+def _decode(numbers: bool, unique: bool, long: bool) -> Callable[[str], Any]:
     # A null build parses thousands of records, and making a decoder takes as long as parsing one of them.
     return json.JSONDecoder(
-        parse_int=_integer,
+        parse_int=_integer if long else None,
         parse_float=None if numbers else _finite,
         parse_constant=None if numbers else _no_constant,
         object_pairs_hook=_without_repetition if unique else None,
@@ -112,13 +115,12 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _deeper(value: Any, most: int) -> bool:
     """Whether a value has more than `most` levels, without a stack of its own depth."""
-    level = [value]
+    level = [value] if isinstance(value, dict | list) else []
     for _ in range(most):
-        level = [item for one in level for item in _items(one)]
-    return any(isinstance(one, Mapping | list) for one in level)
-
-
-def _items(value: Any) -> Sequence[Any]:
-    if isinstance(value, Mapping):
-        return list(value.values())
-    return value if isinstance(value, list) else ()
+        level = [
+            item
+            for one in level
+            for item in (one.values() if isinstance(one, dict) else one)
+            if isinstance(item, dict | list)
+        ]
+    return bool(level)

@@ -16,7 +16,6 @@ from llmbuild.errors import LlmbuildError, ToolchainError
 from llmbuild.manifest.resolved import Platform, Project
 from llmbuild.plan.observed import DEVICE_TOOL
 from llmbuild.programs.parts import Parts
-from llmbuild.targets.kinds import KINDS
 
 # What gives TVM a code generator that its wheel has not, by device kind.
 _PROVIDED_BY: Mapping[str, str] = {
@@ -52,6 +51,8 @@ class Machine:
             return error
         if kind in known:
             return None
+        from llmbuild.targets.kinds import KINDS
+
         return ToolchainError(
             f"TVM has no code generator for {kind}",
             why=f"the installed one (apache-tvm {version}) has {', '.join(sorted(known & KINDS.keys()))}",
@@ -78,10 +79,8 @@ class Machine:
         from llmbuild.compiler.devices import device_parts, device_tool
 
         def ask() -> str | None:
-            said = device_tool(compile_part)
-            if said is None or not self._bytes_count:
-                return said
-            return self._with_digest(said, device_parts(compile_part))
+            parts = device_parts(compile_part) if self._bytes_count else None
+            return self._identity(["device", compile_part], parts, lambda: device_tool(compile_part))
 
         return self._once(["device", compile_part], ask)
 
@@ -89,16 +88,9 @@ class Machine:
         """The identity of the tool that links, with the digest of its parts; raises a LlmbuildError when there is none."""
         from llmbuild import linkers
 
-        programs = self._toolchain.programs
-
-        def ask() -> str:
+        def ask() -> str | None:
             parts = linkers.parts(link, artifact) if self._bytes_count else None
-            if parts is None or not parts.complete:
-                return self._with_digest(linkers.identity(link, artifact), parts)
-            # What a tool says of itself can change only with its parts, and to ask Emscripten takes a tenth of a second.
-            digest = programs.digest(parts)
-            said = programs.remembered(["identity", artifact, link, digest], lambda: linkers.identity(link, artifact))
-            return f"{said}+sha256.{digest}"
+            return self._identity(["identity", artifact, link], parts, lambda: linkers.identity(link, artifact))
 
         found = self._once(["linker", artifact, link], ask)
         assert found is not None
@@ -111,12 +103,15 @@ class Machine:
 
         return {VARIABLE + name: identity(name) for name in variables_of(link)}
 
-    def _with_digest(self, said: str, parts: Parts | None) -> str:
-        return (
-            said
-            if parts is None or not self._bytes_count
-            else f"{said}+sha256.{self._toolchain.programs.digest(parts)}"
-        )
+    def _identity(self, question: list[Json], parts: Parts | None, ask: Callable[[], str | None]) -> str | None:
+        """What a tool says of itself, with the digest of its parts."""
+        if parts is None:
+            return ask()
+        # The answer can change only with the parts, and to ask Emscripten takes a tenth of a second.
+        programs = self._toolchain.programs
+        digest = programs.digest(parts)
+        said = programs.remembered([*question, digest], ask) if parts.complete else ask()
+        return f"{said}+sha256.{digest}"
 
     def _once(self, question: Json, ask: Callable[[], str | None]) -> str | None:
         """The answer to a question, or its error, as it was the first time."""

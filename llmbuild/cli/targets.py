@@ -13,7 +13,8 @@ from llmbuild.cli.common import path_argument, print_json
 from llmbuild.cli.machine import Machine
 from llmbuild.cli.toolchain import Toolchain
 from llmbuild.errors import ExitCode, LlmbuildError, ToolchainError
-from llmbuild.targets import Target, load_target, target_names
+from llmbuild.targets.files import load_target, target_names
+from llmbuild.targets.target import Target
 
 HELP = "list the targets, and what this machine can do for each"
 EXAMPLE = "llmbuild targets x86_64-linux-cpu-native"

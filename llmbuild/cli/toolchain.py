@@ -33,6 +33,9 @@ CONTENTS: Mapping[str, tuple[str, ...]] = {
 }
 """What else of such a package counts by content, as a tool of its own: "apache-tvm python".  By the suffixes of its files."""
 
+_NO_PROGRAMS = ("3rdparty", "include", "src", "cmake", "share", "licenses")
+"""The directories of such a package that have neither Python nor libraries, but half of its files."""
+
 PER_TASK_TOOLS = frozenset({"linker"})
 """Tools whose identity depends on the platform and not only on the kind."""
 
@@ -58,6 +61,7 @@ class Toolchain:
         self.programs = Programs(digests, None if memo is None else memo.with_name(PROGRAMS_MEMO))
         self._generators: frozenset[str] | None = None
         self._path = tuple(sys.path if path is None else path)
+        self._own: dict[str, list[str]] | None = None
         self._files: dict[str, Digest] = {}
         self._identities: dict[str, str] = {}
         self._versions: dict[str, str] | None = None
@@ -65,12 +69,14 @@ class Toolchain:
 
     def source_files(self, names: Iterable[str]) -> dict[str, Digest]:
         """The files of llmbuild modules and packages ("llmbuild.linkers"), relative to llmbuild, with their digests."""
+        if self._own is None:
+            self._own = _by_directory(str(_PACKAGE))
         found: dict[str, Digest] = {}
         for name in names:
-            for path in _module_files(name):
-                relative = path[len(str(_PACKAGE)) + 1 :].replace(os.sep, "/")
+            place = name.partition(".")[2].replace(".", "/")
+            for relative in self._own.get(place) or [f"{place}.py"]:
                 if relative not in self._files:
-                    self._files[relative] = self._digests.digest(Path(path))
+                    self._files[relative] = self._digests.digest(_PACKAGE / relative)
                 found[relative] = self._files[relative]
         return found
 
@@ -169,12 +175,13 @@ class Toolchain:
 
     def _libraries(self, place: Path) -> list[str]:
         """The native libraries of a package by their paths in it."""
-        return [name for name, _ in self._listed(place) if _is_library(name)]
+        return [one[0] for one in self._listed(place) if _is_library(one[0])]
 
     def _listed(self, place: Path) -> list[Listed]:
         """The Python files and libraries of a package: one walk through TVM's thousands of files is enough."""
         if place not in self._walked:
-            self._walked[place] = Files(place).walk(lambda name: name.endswith(CONTENTS["python"]) or _is_library(name))
+            programs = Files(place, without=_NO_PROGRAMS)
+            self._walked[place] = programs.walk(lambda name: name.endswith(".py") or _is_library(name))
         return self._walked[place]
 
     def _library_digest(self, distribution: str, package: str) -> Digest:
@@ -191,23 +198,27 @@ class Toolchain:
         return digest_json(libraries)
 
 
-def _module_files(name: str) -> list[str]:
-    """The files of a dotted module or package, sorted; the package's data files count as its source."""
-    base = str(_PACKAGE.joinpath(*name.split(".")[1:]))
-    if Path(base).is_dir():
-        return sorted(_walk(base))
-    return [f"{base}.py"]
+def _by_directory(root: str) -> dict[str, list[str]]:
+    """The files below a package's directory and those of each directory in it, "" being itself: sorted relative paths.
 
+    A package's data files count as its source; what Python and editors leave does not.
+    """
+    found: dict[str, list[str]] = {}
 
-def _walk(directory: str) -> list[str]:
-    found: list[str] = []
-    with os.scandir(directory) as entries:
-        for entry in entries:
-            if entry.is_dir():
-                if entry.name != "__pycache__":
-                    found += _walk(entry.path)
-            elif not entry.name.endswith((".pyc", "~", ".swp")):
-                found.append(entry.path)
+    def walk(directory: str) -> list[str]:
+        below: list[str] = []
+        with os.scandir(f"{root}/{directory}") as entries:
+            for entry in entries:
+                path = f"{directory}/{entry.name}" if directory else entry.name
+                if entry.is_dir():
+                    if entry.name != "__pycache__":
+                        below += walk(path)
+                elif not entry.name.endswith((".pyc", "~", ".swp")):
+                    below.append(path)
+        found[directory] = sorted(below)
+        return below
+
+    walk("")
     return found
 
 

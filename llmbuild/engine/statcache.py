@@ -11,8 +11,9 @@ import contextlib
 import json
 import time
 from pathlib import Path
+from typing import Any
 
-from llmbuild.canonical import Digest, digest_file, parse_digest
+from llmbuild.canonical import Digest, digest_file, known_digest
 from llmbuild.engine import files, fs
 from llmbuild.engine.verified import Stamp, stamp_of
 from llmbuild.errors import InputError, StoreError
@@ -38,8 +39,8 @@ class StatCache:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._entries: dict[str, tuple[Stamp, Digest]] | None = None
-        self._fresh: dict[str, tuple[Stamp, Digest]] = {}
+        self._entries: dict[str, Any] | None = None
+        self._fresh: dict[str, Any] = {}
         self._hashed: dict[str, Digest] = {}
 
     def digest(self, path: Path) -> Digest:
@@ -49,16 +50,17 @@ class StatCache:
         name = str(path.absolute())
         try:
             stamp = stamp_of(path.stat())
-            entry = self._entries.get(name)
-            if entry is not None and entry[0] == stamp:
-                return entry[1]
+            known = _remembered(self._entries.get(name), stamp)
+            if known is not None:
+                return known
             digest = digest_file(path)
             after = stamp_of(path.stat())
         except OSError as error:
             raise InputError("cannot read a file", where=str(path), why=error.strerror or str(error)) from error
         newest = max(after[2], after[3])
-        if after == stamp and time.time_ns() - newest > _RACY_NS:
-            self._entries[name] = self._fresh[name] = (stamp, digest)
+        # A name that is not UTF-8 is no JSON: one of them would lose the whole file.
+        if after == stamp and time.time_ns() - newest > _RACY_NS and name.encode(errors="replace").decode() == name:
+            self._entries[name] = self._fresh[name] = [*stamp, digest]
         return digest
 
     def digest_anew(self, path: Path) -> Digest:
@@ -78,18 +80,21 @@ class StatCache:
         """Write what was learnt, merged with what other processes wrote.  A failure costs only later hashing."""
         if not self._fresh:
             return
-        merged = {**self._load(), **self._fresh}
-        rows = {name: [*stamp, digest] for name, (stamp, digest) in sorted(merged.items())}
+        rows = dict(sorted({**self._load(), **self._fresh}.items()))
         with contextlib.suppress(StoreError, OSError):
             fs.current.mkdir(self._path.parent)
             files.write_atomic(self._path, json.dumps(rows).encode())
             self._fresh = {}
 
-    def _load(self) -> dict[str, tuple[Stamp, Digest]]:
+    def _load(self) -> dict[str, Any]:
+        # A row is checked when it is asked for: a plan asks for hundreds of the million that a store may have.
         try:
             rows = parse_json(self._path.read_bytes(), most_bytes=_MOST_BYTES)
-            return {
-                str(name): ((int(i), int(s), int(m), int(c)), parse_digest(d)) for name, (i, s, m, c, d) in rows.items()
-            }
-        except (OSError, ValueError, TypeError, AttributeError):
+        except (OSError, ValueError):
             return {}
+        return rows if isinstance(rows, dict) else {}
+
+
+def _remembered(row: Any, stamp: Stamp) -> Digest | None:
+    """The digest of a row of the file when the row is of this stamp."""
+    return known_digest(row[4]) if isinstance(row, list) and len(row) == 5 and tuple(row[:4]) == stamp else None

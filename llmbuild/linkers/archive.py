@@ -8,13 +8,33 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from llmbuild.canonical import Json
 from llmbuild.linkers import coff
 
 IDENTITY = "llmbuild-tar"
 """The writer is this module, whose source is in the key of the link action."""
+
+
+def carries_name(_: Mapping[str, Json]) -> bool:
+    """The members have names, the archive has none."""
+    return False
+
+
+def identity(_: Mapping[str, Json]) -> str:
+    """The same for every target."""
+    return IDENTITY
+
+
+def parts(_: Mapping[str, Json]) -> None:
+    """No file besides this module."""
+
+
+def link(_: Mapping[str, Json], objects: Sequence[Path], out: Path, _scratch: Path, prefix: str, _name: str) -> None:
+    """Write the archive `out`; a prefix keeps two models apart that are unpacked into one directory."""
+    write(objects, out, prefix)
 
 
 def write(objects: Sequence[Path], out: Path, prefix: str = "") -> None:

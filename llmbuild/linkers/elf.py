@@ -25,6 +25,7 @@ from llmbuild.canonical import Json
 from llmbuild.errors import ToolchainError, UsageError
 from llmbuild.linkers import symbols, tools
 from llmbuild.linkers.tools import Triple
+from llmbuild.programs.parts import Parts
 from llmbuild.programs.run import Tool, compiler_of, run_tool
 from llmbuild.programs.zig import zig
 
@@ -61,6 +62,11 @@ def identity(link: Mapping[str, Json]) -> str:
     return tools.identity(find(link))
 
 
+def parts(link: Mapping[str, Json]) -> Parts:
+    """The files of the tool that decide what it writes."""
+    return tools.parts(find(link), link)
+
+
 def find(link: Mapping[str, Json]) -> Tool:
     """The tool that links for the triple, with the variables that the target adds.
 
@@ -90,7 +96,7 @@ def _find(link: Mapping[str, Json]) -> Tool:
     return tool or _none(triple, linker)
 
 
-def link(link: Mapping[str, Json], objects: Sequence[Path], out: Path, scratch: Path, name: str = "") -> None:
+def link(link: Mapping[str, Json], objects: Sequence[Path], out: Path, scratch: Path, _prefix: str, name: str) -> None:
     """Link `objects` into `out`; `name` becomes the soname on Android.  `link.flags` are appended to the command.
 
     Raises ToolchainError with the tool's words, or with the symbols that nothing on the target provides.

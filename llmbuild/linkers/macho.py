@@ -21,6 +21,7 @@ from llmbuild.canonical import Json
 from llmbuild.errors import ToolchainError, UsageError
 from llmbuild.linkers import symbols, tools
 from llmbuild.linkers.tools import Triple
+from llmbuild.programs.parts import Parts
 from llmbuild.programs.run import Tool, run_tool
 from llmbuild.programs.zig import zig
 
@@ -35,9 +36,19 @@ OLDEST: Mapping[str, str] = {"macos": "11.0", "mac-catalyst": "14.0"}
 SYSTEM = "libSystem.tbd"
 
 
+def carries_name(_: Mapping[str, Json]) -> bool:
+    """Its install name does."""
+    return True
+
+
 def identity(link: Mapping[str, Json]) -> str:
     """The tool's base name and version."""
     return tools.identity(find(link))
+
+
+def parts(link: Mapping[str, Json]) -> Parts:
+    """The files of the tool that decide what it writes."""
+    return tools.parts(find(link), link)
 
 
 def find(link: Mapping[str, Json]) -> Tool:
@@ -60,7 +71,7 @@ def _find(link: Mapping[str, Json]) -> Tool:
     raise UsageError(f"'{linker}' links no .dylib", fix="choose xcode, lld or zig, or leave it out")
 
 
-def link(link: Mapping[str, Json], objects: Sequence[Path], out: Path, scratch: Path, name: str = "") -> None:
+def link(link: Mapping[str, Json], objects: Sequence[Path], out: Path, scratch: Path, _prefix: str, name: str) -> None:
     """Link `objects` into `out`, with the install name `@rpath/<name>`.  Raises ToolchainError with the tool's words."""
     name = name or NAME
     tool = find(link)

@@ -25,6 +25,7 @@ from llmbuild.errors import ToolchainError, UsageError
 from llmbuild.linkers import symbols, tools
 from llmbuild.linkers.import_library import MACHINES, write_import_library
 from llmbuild.linkers.tools import Triple
+from llmbuild.programs.parts import Parts
 from llmbuild.programs.run import Tool, compiler_of, run_tool
 from llmbuild.programs.zig import zig
 
@@ -40,6 +41,11 @@ IMPORTS: Mapping[str, Sequence[str]] = {
 MACHINE_NAMES: Mapping[str, str] = {"x86_64": "x64", "aarch64": "arm64"}
 
 
+def carries_name(_: Mapping[str, Json]) -> bool:
+    """Its table of exports does."""
+    return True
+
+
 def identity(link: Mapping[str, Json]) -> str:
     """The tool's base name and version."""
     tool = find(link)
@@ -47,6 +53,11 @@ def identity(link: Mapping[str, Json]) -> str:
         # link.exe knows no option that asks for its version: the directory of its release names it.
         return f"link.exe: MSVC {os.environ.get('VCTOOLSVERSION') or 'unknown'}"
     return tools.identity(tool)
+
+
+def parts(link: Mapping[str, Json]) -> Parts:
+    """The files of the tool that decide what it writes."""
+    return tools.parts(find(link), link)
 
 
 def find(link: Mapping[str, Json]) -> Tool:
@@ -83,7 +94,7 @@ def _find(link: Mapping[str, Json]) -> Tool:
     )
 
 
-def link(link: Mapping[str, Json], objects: Sequence[Path], out: Path, scratch: Path, name: str = "") -> None:
+def link(link: Mapping[str, Json], objects: Sequence[Path], out: Path, scratch: Path, _prefix: str, name: str) -> None:
     """Link `objects` into `out`, a DLL that calls itself `name`.  Raises ToolchainError with the tool's words."""
     name = name or NAME
     tool = find(link)

@@ -7,7 +7,6 @@ A tool is found on PATH, or where a distribution hides it (Debian keeps some nam
 from __future__ import annotations
 
 import os
-import platform
 import re
 import shutil
 import sys
@@ -69,7 +68,7 @@ def fits_this_machine(triple: Triple | None) -> bool:
     """Whether the C compiler of this machine makes programs for the triple."""
     if triple is None:
         return True
-    machine = platform.machine().lower()
+    machine = os.uname().machine.lower()
     return (
         triple.arch == ARCHITECTURES.get(machine, machine)
         and triple.system.startswith(sys.platform)

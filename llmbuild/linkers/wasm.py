@@ -15,6 +15,7 @@ from llmbuild.canonical import Json
 from llmbuild.emscripten import toolchain
 from llmbuild.errors import ToolchainError
 from llmbuild.linkers import tools
+from llmbuild.programs.parts import Parts
 from llmbuild.programs.run import Tool, compiler_of
 
 NAME = "lib.wasm"
@@ -46,6 +47,11 @@ FLAGS = (
 )
 
 
+def carries_name(_: Mapping[str, Json]) -> bool:
+    """A module has no name of its own."""
+    return False
+
+
 def find(link: Mapping[str, Json]) -> Tool:
     """emcc, as the target names it and with the variables that the target adds.  Raises ToolchainError."""
     return replace(toolchain.find(compiler_of(link)), variables=tools.variables_of(link))
@@ -56,7 +62,12 @@ def identity(link: Mapping[str, Json]) -> str:
     return toolchain.identity_of(find(link))
 
 
-def link(link: Mapping[str, Json], objects: Sequence[Path], out: Path, scratch: Path) -> None:
+def parts(link: Mapping[str, Json]) -> Parts:
+    """The files of the tool that decide what it writes."""
+    return toolchain.parts(find(link))
+
+
+def link(link: Mapping[str, Json], objects: Sequence[Path], out: Path, scratch: Path, _prefix: str, _name: str) -> None:
     """Link the objects of the model and of the runtime into `out`; `link.flags` are appended to the command.
 
     Raises ToolchainError with emcc's words when it fails, and when the module imports what no browser runtime has.

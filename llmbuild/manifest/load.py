@@ -56,7 +56,7 @@ def load(path: Path, text: str | None = None) -> Loaded:
     from llmbuild.manifest.problems import Problems
     from llmbuild.manifest.schemes import resolve_schemes
     from llmbuild.manifest.shape import check_shape
-    from llmbuild.targets import target_names
+    from llmbuild.targets.files import target_names
     from llmbuild.tomlfile import parse_toml, read_toml
 
     reads = [Read.file(path.absolute())]

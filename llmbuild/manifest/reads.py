@@ -55,7 +55,7 @@ def all_current(reads: Iterable[Read]) -> bool:
 def _digest(kind: str, path: str) -> Digest | None:
     if kind == "cpu":
         from llmbuild.errors import ToolchainError
-        from llmbuild.targets import native_cpu
+        from llmbuild.targets.cpu import native_cpu
 
         try:
             cpu, features = native_cpu(path)

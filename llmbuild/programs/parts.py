@@ -32,8 +32,8 @@ _STARTED = re.compile(r"(?:^|(?<=[\s\"']))(/[^\s\"'$;|&<>()`]+)|\bexec\s+[\"']?(
 """What a script starts: programs by their whole paths, or by the word behind `exec`."""
 
 
-Listed: TypeAlias = tuple[str, os.stat_result]
-"""A file's path, relative to a directory, and its stat."""
+Listed: TypeAlias = tuple[str, int, int, int, int]
+"""A file's path, relative to a directory, its inode, its size in bytes, its mtime and its ctime in nanoseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,8 @@ class Files:
                         if name != "__pycache__" and prefix + name not in self.without:
                             left.append((prefix + name, f"{prefix}{name}/"))
                     elif (wanted is None or wanted(name)) and entry.is_file():
-                        found.append((prefix + name, entry.stat()))
+                        stat = entry.stat()
+                        found.append((prefix + name, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
         return sorted(found)
 
 

@@ -5,19 +5,3 @@ finds out this machine's CPU, and `spoken` knows the words that other tools use 
 
 docs/manifest.md describes the keys for users.
 """
-
-from llmbuild.targets.cpu import native_cpu
-from llmbuild.targets.files import bundled_directory, load_target, target_names
-from llmbuild.targets.target import ARTIFACTS, NATIVE, SHARED, Target, Tool
-
-__all__ = [
-    "ARTIFACTS",
-    "NATIVE",
-    "SHARED",
-    "Target",
-    "Tool",
-    "bundled_directory",
-    "load_target",
-    "native_cpu",
-    "target_names",
-]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import platform
+import os
 from pathlib import Path
 
 from llmbuild.errors import ToolchainError
@@ -39,7 +39,7 @@ def native_cpu(triple: str, cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[str,
     Raises ToolchainError when the triple is not of this machine's architecture or the flags cannot be read.
     """
     fix = "use a target with a named cpu, or write one in targets/"
-    machine = platform.machine()
+    machine = os.uname().machine
     if triple.split("-", 1)[0] not in ("x86_64", "amd64") or machine.lower() not in ("x86_64", "amd64"):
         raise ToolchainError(
             "a native target can be built on a machine of its own kind only",

@@ -17,7 +17,7 @@ from llmbuild.cli.toolchain import Toolchain
 from llmbuild.errors import ExitCode, LlmbuildError, ToolchainError
 from llmbuild.manifest.load import load
 from llmbuild.programs.parts import Parts
-from llmbuild.targets import load_target
+from llmbuild.targets.files import load_target
 from tests.helpers import plans
 from tests.helpers.checkpoints import cached_checkpoint
 
@@ -164,7 +164,9 @@ def test_the_device_compiler_is_found_and_is_in_the_key(tmp_path: Path, monkeypa
         return "nvcc 13.0.88" if "archs" in part else None
 
     monkeypatch.setattr("llmbuild.compiler.devices.device_tool", device_tool)
-    monkeypatch.setattr("llmbuild.compiler.devices.device_parts", lambda part: Parts((nvcc,)))
+    monkeypatch.setattr(
+        "llmbuild.compiler.devices.device_parts", lambda part: Parts((nvcc,)) if "archs" in part else None
+    )
     project = load(tmp_path / "buildfile.toml", '[models.a]\npreset = "Llama-2-7B"\n' + CUDA).project
     found = find_tools(project, Machine(Toolchain(Names())), errors := [])
     assert (found.devices, errors) == ({"x86_64-linux-cuda": identity}, [])

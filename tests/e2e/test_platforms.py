@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from llmbuild.compiler.devices import fatbin, rocm
-from llmbuild.targets import load_target
+from llmbuild.targets.files import load_target
 from tests.helpers.artifacts import read_archive, read_library
 from tests.helpers.checkpoints import cached_checkpoint
 from tests.helpers.cli import ProjectDir, make_project

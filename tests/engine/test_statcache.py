@@ -76,6 +76,45 @@ def test_a_damaged_cache_is_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert StatCache(path).digest(file) == digest_bytes(b"one")
 
 
+def test_a_name_that_is_no_text_costs_only_its_own_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for file in (tmp_path / os.fsdecode(b"w\xff"), tmp_path / "ok"):
+        old_file(file, b"one", monkeypatch)
+    cache = StatCache(tmp_path / "stat.json")
+    assert {cache.digest(file) for file in tmp_path.iterdir()} == {digest_bytes(b"one")}
+    cache.save()
+    assert set(json.loads((tmp_path / "stat.json").read_bytes())) == {str(tmp_path / "ok")}
+    monkeypatch.setattr("llmbuild.engine.statcache.digest_file", lambda path: "hashed")
+    assert StatCache(tmp_path / "stat.json").digest(tmp_path / "ok") == digest_bytes(b"one")
+
+
+def test_a_row_of_another_form_is_not_believed_and_costs_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        old_file(tmp_path / name, name.encode(), monkeypatch)
+    cache = StatCache(tmp_path / "stat.json")
+    for name in ("a", "b"):
+        cache.digest(tmp_path / name)
+    cache.save()
+    rows = json.loads((tmp_path / "stat.json").read_bytes())
+    good = rows[str(tmp_path / "a")]
+    monkeypatch.setattr("llmbuild.engine.statcache.digest_file", lambda path: "hashed")
+    for bad in (
+        None,
+        7,
+        "x" * 5,
+        good[:4],
+        [*good, 1],
+        [*good[:4], "../x"],
+        [*good[:4], None],
+        [good[:4], good[4]],
+        {},
+    ):
+        (tmp_path / "stat.json").write_text(json.dumps({**rows, str(tmp_path / "a"): bad}))
+        cache = StatCache(tmp_path / "stat.json")
+        assert (cache.digest(tmp_path / "a"), cache.digest(tmp_path / "b")) == ("hashed", digest_bytes(b"b"))
+
+
 def test_a_missing_file_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot read"):
         StatCache(tmp_path / "stat.json").digest(tmp_path / "missing")

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from llmbuild.compiler import devices
-from llmbuild.compiler.devices import cuda, fatbin, nvcc, nvrtc, rocm, stub
+from llmbuild.compiler.devices import fatbin, nvcc, nvrtc, rocm, stub
 from llmbuild.compiler.lower import require_code_generator
 from llmbuild.errors import LlmbuildError
 from llmbuild.programs import zig
@@ -45,7 +45,7 @@ def only_nvcc(path: Path, patch: pytest.MonkeyPatch, script: str | None) -> None
     for name in ("CUDA_HOME", "CUDA_PATH"):
         patch.delenv(name, raising=False)
     patch.setenv("PATH", f"{path}")
-    patch.setattr(cuda, "find_nvrtc", lambda: None)
+    patch.setattr(nvrtc, "find_nvrtc", lambda: None)
     if script is not None:
         program(path / "nvcc", script)
 
@@ -62,7 +62,7 @@ def nvcc_that(script: str | None) -> Case:
 
 def a_kernel_that_nvcc_refuses(path: Path, patch: pytest.MonkeyPatch) -> None:
     said = "echo 'kernels.cu(3): error: identifier \"x\" is undefined' >&2; exit 2"
-    nvcc.Nvcc(Tool((program(path / "nvcc", said),), "nvcc"), "13.0.88", ("sm_80",)).compile("", ["sm_80"], "sm_80")
+    nvcc.Nvcc(Tool((program(path / "nvcc", said),), "nvcc")).compile("", ["sm_80"], "sm_80")
 
 
 def wheels(*installed: str) -> Case:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llmbuild.errors import ToolchainError
-from llmbuild.targets import bundled_directory, load_target, target_names
+from llmbuild.targets.files import bundled_directory, load_target, target_names
 from llmbuild.targets.kinds import CPU, KINDS
 from llmbuild.targets.spoken import WORDS, nearest_target
 from llmbuild.targets.target import SHARED, STATIC

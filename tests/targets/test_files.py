@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,9 @@ import pytest
 from llmbuild.canonical import canonical_json
 from llmbuild.cli.main import main
 from llmbuild.errors import ExitCode, LlmbuildError, MultiError, ToolchainError, UsageError
-from llmbuild.targets import Tool, bundled_directory, load_target, native_cpu, target_names
+from llmbuild.targets.cpu import native_cpu
+from llmbuild.targets.files import bundled_directory, load_target, target_names
+from llmbuild.targets.target import Tool
 from tests.helpers.mutations import mutations
 
 TRIPLE = "x86_64-unknown-linux-gnu"
@@ -22,9 +25,13 @@ V3 = "cx16 lahf_lm popcnt pni sse4_1 sse4_2 ssse3 abm avx avx2 bmi1 bmi2 f16c fm
 V4 = V3 + " avx512f avx512bw avx512cd avx512dq avx512vl"
 
 
+def on_machine(monkeypatch: pytest.MonkeyPatch, machine: str) -> None:
+    monkeypatch.setattr("llmbuild.targets.cpu.os", SimpleNamespace(uname=lambda: SimpleNamespace(machine=machine)))
+
+
 @pytest.fixture
 def on_x86(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    on_machine(monkeypatch, "x86_64")
 
 
 def test_bundled_targets() -> None:
@@ -216,7 +223,7 @@ def test_native_cpu_that_cannot_be_told(tmp_path: Path) -> None:
 
 
 def test_native_on_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    on_machine(monkeypatch, "aarch64")
     with pytest.raises(LlmbuildError, match="machine of its own kind"):
         load_target("x86_64-linux-cpu-native").compile_part()
 

@@ -23,7 +23,7 @@ def device_tool(compile_part: Mapping[str, Json]) -> str | None:
     if kind == "cuda":
         from llmbuild.compiler.devices import cuda
 
-        return cuda.find_compiler(archs).identity
+        return cuda.compiler_for(archs).identity
     if kind == "rocm":
         from llmbuild.compiler.devices import rocm
 
@@ -32,12 +32,15 @@ def device_tool(compile_part: Mapping[str, Json]) -> str | None:
 
 
 def device_parts(compile_part: Mapping[str, Json]) -> Parts | None:
-    """The files of what `device_tool` names; None where that is nothing.  Raises ToolchainError as it does."""
-    kind, archs = _kind(compile_part)
+    """The files of what `device_tool` names, which is asked nothing; None where that is nothing.
+
+    Raises ToolchainError when it is not on this machine.
+    """
+    kind, _ = _kind(compile_part)
     if kind == "cuda":
         from llmbuild.compiler.devices import cuda
 
-        return cuda.find_compiler(archs).parts
+        return cuda.find_compiler().parts
     if kind == "rocm":
         from llmbuild.compiler.devices import rocm
 

@@ -12,23 +12,37 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llmbuild.compiler.devices import callbacks, fatbin
 from llmbuild.compiler.devices.nvcc import Nvcc, find_nvcc
-from llmbuild.compiler.devices.nvrtc import INSTALL, Nvrtc, find_nvrtc
 from llmbuild.compiler.frames import quick_stacks
 from llmbuild.errors import ToolchainError
 
+if TYPE_CHECKING:
+    from llmbuild.compiler.devices.nvrtc import Nvrtc
 
-def find_compiler(archs: Sequence[str]) -> Nvcc | Nvrtc:
-    """The compiler that a build takes.  Raises ToolchainError when there is none, or none for one of the architectures."""
-    found = find_nvcc() or find_nvrtc()
-    if found is None:
+
+def find_compiler() -> Nvcc | Nvrtc:
+    """The compiler that a build takes, which is asked nothing yet.  Raises ToolchainError when there is none."""
+    found = find_nvcc()
+    if found is not None:
+        return found
+    from llmbuild.compiler.devices.nvrtc import INSTALL, find_nvrtc
+
+    wheels = find_nvrtc()
+    if wheels is None:
         raise ToolchainError(
             "there is no CUDA compiler",
             why="nvcc is neither on PATH nor in $CUDA_HOME/bin, and the Python package nvidia-cuda-nvrtc is not installed",
             fix=f"{INSTALL} brings one that needs no GPU; or install CUDA",
         )
+    return wheels
+
+
+def compiler_for(archs: Sequence[str]) -> Nvcc | Nvrtc:
+    """The same when it makes code for all of the architectures; raises ToolchainError when it does not."""
+    found = find_compiler()
     known = found.archs
     unknown = [arch for arch in archs if re.sub(r"[af]$", "", arch) not in known]
     if unknown:
@@ -50,7 +64,7 @@ def compiling(archs: Sequence[str]) -> Iterator[None]:
     """While it lasts, TVM's CUDA modules hold machine code for the architectures."""
     from llmbuild.compiler.devices.stub import load_cuda_runtime
 
-    compiler = find_compiler(archs)
+    compiler = compiler_for(archs)
     load_cuda_runtime()
 
     def compile_code(code: str) -> bytes:

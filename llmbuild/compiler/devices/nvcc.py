@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,15 +21,26 @@ _PROGRAMS = ("cudafe++", "ptxas", "fatbinary", "nvlink", "bin2c", "../nvvm/bin/c
 _TREES = ("include", "nvvm/libdevice", "targets/x86_64-linux/include", "targets/sbsa-linux/include")
 """What of a toolkit goes into compiled code."""
 
+UNUSED = ("cccl/thrust", "cccl/cub", "thrust", "cub", "nvtx3", "Openacc", "Openmp")
+"""Headers for other libraries and for the host's side, a quarter of them or more: no kernel of TVM's includes one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Nvcc:
-    """An nvcc on this machine; `version` is "13.0.88"."""
+    """An nvcc on this machine.  What it is asked for raises ToolchainError when it does not run."""
 
     tool: Tool
-    version: str
-    archs: tuple[str, ...]
-    """The real architectures that it knows; the variants with a letter are not all listed by it."""
+
+    @property
+    def version(self) -> str:
+        """Such as "13.0.88"."""
+        found = re.search(r"\bV(\d+(?:\.\d+)+)", ask_tool(self.tool, "--version"))
+        return found[1] if found else "of an unknown version"
+
+    @property
+    def archs(self) -> tuple[str, ...]:
+        """The real architectures that it knows; the variants with a letter are not all listed by it."""
+        return tuple(ask_tool(self.tool, "--list-gpu-code").split())
 
     @property
     def identity(self) -> str:
@@ -47,7 +57,9 @@ class Nvcc:
         toolkit = program.resolve().parent.parent
         # A toolkit's include may be a link to that of its target.
         places = {(toolkit / part).resolve(): part for part in reversed(_TREES) if (toolkit / part).is_dir()}
-        trees = tuple(Files(toolkit, (part,)) for part in sorted(places.values()))
+        trees = tuple(
+            Files(toolkit, (part,), tuple(f"{part}/{name}" for name in UNUSED)) for part in sorted(places.values())
+        )
         return Parts(
             tuple(programs), tuple(beside(program, ("nvcc.profile",))), () if toolkit == Path("/usr") else trees
         )
@@ -58,6 +70,8 @@ class Nvcc:
         The same bytes whatever the directory and the number of threads are.  Raises ToolchainError with the compiler's
         words.
         """
+        import tempfile
+
         with tempfile.TemporaryDirectory(prefix="nvcc-") as scratch:
             (Path(scratch) / "kernels.cu").write_text(code, encoding="utf-8")
             arguments = [*FLAGS, "-fatbin", "--threads", "0"]
@@ -78,15 +92,10 @@ class Nvcc:
 
 
 def find_nvcc() -> Nvcc | None:
-    """The nvcc on PATH, else the one of $CUDA_HOME or $CUDA_PATH.  Raises ToolchainError when it does not run."""
+    """The nvcc on PATH, else the one of $CUDA_HOME or $CUDA_PATH; it is asked nothing yet."""
     places = [os.environ[name] for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
     program = shutil.which("nvcc") or next(
         (path for place in places if (path := shutil.which("nvcc", path=os.path.join(place, "bin")))),  # noqa: PTH118
         None,
     )
-    if program is None:
-        return None
-    tool = Tool((program,), "nvcc")
-    version = re.search(r"\bV(\d+(?:\.\d+)+)", ask_tool(tool, "--version"))
-    archs = ask_tool(tool, "--list-gpu-code").split()
-    return Nvcc(tool, version[1] if version else "of an unknown version", tuple(archs))
+    return None if program is None else Nvcc(Tool((program,), "nvcc"))

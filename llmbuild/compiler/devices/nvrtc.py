@@ -12,11 +12,11 @@ import importlib.metadata
 import importlib.util
 import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llmbuild.compiler.devices.nvcc import UNUSED
 from llmbuild.errors import ToolchainError
 from llmbuild.programs.parts import Files, Parts
 
@@ -54,8 +54,9 @@ class Nvrtc:
 
     @property
     def parts(self) -> Parts:
-        """The libraries and headers of the wheels."""
-        return Parts(trees=(Files(self.root, ("lib", "include")),))
+        """The libraries and headers of the wheels; their versions are written elsewhere."""
+        headers = tuple(f"include/{name}" for name in UNUSED)
+        return Parts(trees=(Files(self.root, ("lib", "include"), headers),), complete=False)
 
     @property
     def archs(self) -> tuple[str, ...]:
@@ -75,6 +76,8 @@ class Nvrtc:
         lines = (line for line in code.splitlines() if line.strip() not in _HOST_HEADERS)
         text = (_PREAMBLE + "\n".join(lines) + "\n").encode()
         wanted = [*(f"sm_{arch.removeprefix('sm_')}" for arch in archs), f"compute_{ptx.removeprefix('sm_')}"]
+        from concurrent.futures import ThreadPoolExecutor
+
         # The library lets go of the interpreter while it works, and its programs are independent of each other.
         with ThreadPoolExecutor(min(len(wanted), os.cpu_count() or 1)) as pool:
             made = list(pool.map(lambda arch: self._program(text, arch), wanted))

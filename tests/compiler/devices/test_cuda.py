@@ -118,6 +118,22 @@ def test_a_lowered_module_holds_machine_code_with_tensor_cores(
     assert all("HMMA" in code for code in codes.values())
 
 
+@pytest.mark.full
+@pytest.mark.parametrize("compiler", ["nvrtc"], indirect=True)
+def test_headers_that_do_not_count_are_in_no_kernel(compiler: nvrtc.Nvrtc, tmp_path: Path) -> None:
+    """All that TVM's generator of CUDA code includes (codegen_cuda.cc), compiled where those headers are not."""
+    tree = compiler.parts.trees[0]
+    for name, *_ in tree.walk():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).symlink_to(compiler.root / name)
+    assert (compiler.root / "include/cccl/cub").is_dir() and not (tmp_path / "include/cccl/cub").exists()
+    included = ("cuda_fp16.h", "cuda_bf16.h", "cuda_fp8.h", "cuda_fp6.h", "cuda_fp4.h", "math_constants.h", "mma.h")
+    headers = (*included, "cooperative_groups.h", "cuda/pipeline", "cuda/barrier", "cuda/std/utility")
+    code = "".join(f"#include <{name}>\n" for name in headers) + KERNEL
+    bare = nvrtc.Nvrtc(compiler.versions, tmp_path)
+    assert bare.compile(code, ["sm_90"], "sm_90") == compiler.compile(code, ["sm_90"], "sm_90")
+
+
 def test_source_is_never_embedded_silently(tmp_path: Path) -> None:
     path = tmp_path / "devc.o"
     path.write_bytes(b'\x7fELF extern "C" __global__ void __launch_bounds__(256) add(float* a)')
@@ -132,7 +148,7 @@ def test_no_compiler_is_an_error_with_the_way_to_one(monkeypatch: pytest.MonkeyP
     for name in ("CUDA_HOME", "CUDA_PATH"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(cuda, "find_nvrtc", lambda: None)
+    monkeypatch.setattr(nvrtc, "find_nvrtc", lambda: None)
     with pytest.raises(ToolchainError, match="there is no CUDA compiler") as caught:
         devices.device_tool(part(["sm_80"]))
     assert "pip install 'llmbuild[cuda]'" in str(caught.value)
