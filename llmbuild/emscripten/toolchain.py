@@ -16,7 +16,7 @@ from pathlib import Path
 
 from llmbuild.errors import ToolchainError
 from llmbuild.home import user_directory
-from llmbuild.programs.parts import Files, Parts
+from llmbuild.programs.parts import Files, Parts, named_files
 from llmbuild.programs.run import Tool, ask_tool, run_tool
 
 NAME = "emcc"
@@ -73,20 +73,22 @@ def identity_of(emcc: Tool) -> str:
     return " ".join([NAME, version, *emcc.command[1:]]).strip()
 
 
-def parts(emcc: Tool) -> Parts:
-    """The launcher, Emscripten's own files with the system libraries that it links in, and the programs that it runs.
+def parts(emcc: Tool, flags: Sequence[str] = ()) -> Parts:
+    """The launcher, Emscripten's own files with the system libraries that it links in, the programs that it runs with the
+    headers of its clang, and the files that flags name.
 
     Where the launcher does not show which Emscripten it starts, the answer is not complete.
     """
     launcher = Path(emcc.command[0])
+    named = named_files([*emcc.command[1:], *flags])
     root = _root(launcher)
     if root is None:
-        return Parts((launcher,), complete=False)
+        return Parts((launcher,), named, complete=False)
     config = _configuration(root)
     try:
         text = config.read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return Parts((launcher,), trees=(Files(root, without=(*_WITHOUT, _CACHE)),), complete=False)
+        return Parts((launcher,), named, (Files(root, without=(*_WITHOUT, _CACHE)),), complete=False)
     settings = {name: f"{config.parent if sdk else ''}{path}" for name, sdk, path in _SETTING.findall(text)}
     # What Emscripten compiles of its own sources when it needs it is no part of it; a frozen cache was delivered with it.
     without = _WITHOUT if _FROZEN.search(text) else (*_WITHOUT, _CACHE)
@@ -97,8 +99,10 @@ def parts(emcc: Tool) -> Parts:
             programs += sorted(path for path in (place / name, *place.glob(f"{name}-[0-9]*")) if path.is_file())
     complete = len(settings) == len(_PROGRAMS)
     # The file of an SDK has the paths of the machine.
-    files = () if config.parent == root.parent.parent else (config,)
-    return Parts(tuple(programs), files, (Files(root, without=without),), complete)
+    files = named if config.parent == root.parent.parent else (config, *named)
+    clang = Path(settings.get("LLVM_ROOT", ""), "clang").resolve().parent.parent
+    headers = [Files(place, ("include",)) for place in sorted(clang.glob("lib/clang/*"))]
+    return Parts(tuple(programs), files, (Files(root, without=without), *headers), complete)
 
 
 def _configuration(root: Path) -> Path:

@@ -134,8 +134,8 @@ def parts(tool: Tool, link: Mapping[str, Json]) -> Parts:
     if tool.kind in ("cc", "mingw", "xcode"):
         return driver_parts(tool, flags_of(link))
     if tool.kind == "zig":
-        return zig_parts(tool)
-    return program_parts(tool)
+        return zig_parts(tool, flags_of(link))
+    return program_parts(tool, flags_of(link))
 
 
 def variables_of(link: Mapping[str, Json]) -> tuple[str, ...]:

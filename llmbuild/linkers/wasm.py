@@ -64,7 +64,7 @@ def identity(link: Mapping[str, Json]) -> str:
 
 def parts(link: Mapping[str, Json]) -> Parts:
     """The files of the tool that decide what it writes."""
-    return toolchain.parts(find(link))
+    return toolchain.parts(find(link), tools.flags_of(link))
 
 
 def link(link: Mapping[str, Json], objects: Sequence[Path], out: Path, scratch: Path, _prefix: str, _name: str) -> None:

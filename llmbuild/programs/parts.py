@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,8 +23,12 @@ _LOADED = re.compile(r"^\s*\S+ => (/.+) \(0x[0-9a-f]+\)$|^\s*(/.+) \(0x[0-9a-f]+
 
 _DRIVEN = ("real-ld", "collect-ld", "ld", "collect2", "lto-wrapper")
 """The programs that a C compiler runs to link, as collect2 of GCC looks for them."""
-_LINKED = ("crtbeginS.o", "crtendS.o", "libgcc.a", "liblto_plugin.so")
-"""The files of a C compiler's package that take part in linking a shared object."""
+_LINKED = ("crtbeginS.o", "crtendS.o", "libgcc.a", "libgcc_s.so", "liblto_plugin.so", "specs")
+"""The files of a C compiler's package that take part in linking a shared object; GCC has `specs` only where somebody put it."""
+_CONFIGURATION = re.compile(r"^Configuration file: (/.+)$", re.MULTILINE)
+"""Where clang says what it read words from that nobody gave it."""
+_SEPARATE = ("-B", "-L", "-l", "-T")
+"""Options whose value may be the next word."""
 
 _SCRIPT = 1 << 16
 """How much of a script is read."""
@@ -81,26 +86,41 @@ class Parts:
     complete: bool = True
 
 
-def program_parts(tool: Tool) -> Parts:
-    """A tool that works alone: its executable, and the further programs that its command names (`ccache gcc`)."""
-    return Parts(tuple(_programs_of(tool)))
+def program_parts(tool: Tool, flags: Sequence[str] = ()) -> Parts:
+    """A tool that works alone: its executable, and the files that its flags name."""
+    return Parts(tuple(launched(Path(tool.executable or tool.command[0]))), named_files([*tool.command[1:], *flags]))
 
 
 def driver_parts(tool: Tool, flags: Sequence[str] = ()) -> Parts:
-    """A C compiler that links: also the linker that it runs, and what of its own package it links in."""
-    words = [*tool.command[1:], *flags]
-    chosen = [word.removeprefix("-fuse-ld=") for word in words if word.startswith("-fuse-ld=")]
-    # With -B a compiler looks elsewhere first, for what it runs and for what it links in.
-    places = _searched(replace(tool, command=(*tool.command, *(flag for flag in flags if flag.startswith("-B")))))
-    wanted = [*_DRIVEN, *(f"ld.{name}" for name in chosen if "/" not in name)]
-    named = list(_named(words))
+    """A C compiler that links: also the further programs that its command names (`ccache gcc`), the linker that it runs, and
+    what of its own package it links in."""
+    words = _words([*tool.command[1:], *flags])
+    chosen = [name for word in words if "/" not in (name := word.removeprefix("-fuse-ld=")) and name != word]
+    # Flags such as -B and -m32 have it look elsewhere for what it runs and for what it links in.
+    asked = replace(tool, command=(*tool.command, *flags))
+    said = _said(asked, "-print-search-dirs")
+    found = dict(re.findall(r"^(programs|libraries): =(.*)$", said, re.MULTILINE))
+    places = {name: found.get(name, "").split(os.pathsep) for name in ("programs", "libraries")}
+    linkers = [f"ld.{name}" for name in chosen]
+    named = named_files(words)
     programs = [*_programs_of(tool), *(path for path in named if os.access(path, os.X_OK))]
-    for name in wanted:
-        found = _in(places["programs"], name) or (shutil.which(name) if name.startswith("ld") else None)
-        programs += [Path(found)] if found is not None else []
-    files = [Path(found) for name in _LINKED if (found := _in(places["libraries"], name)) is not None]
+    for name in (*_DRIVEN, *linkers):
+        path = _in(places["programs"], name) or (shutil.which(name) if name.startswith("ld") else None)
+        programs += [Path(path)] if path is not None else []
+    files = [Path(path) for name in _LINKED if (path := _in(places["libraries"], name)) is not None]
+    if not said.startswith("install: "):
+        # clang, unlike GCC, may take a linker that is called after its target, and reads files of its own.
+        answer = _said(asked, f"-print-prog-name={[*_DRIVEN[2:3], *linkers][-1]}").strip()
+        programs += [Path(answer)] if os.path.isabs(answer) and os.path.isfile(answer) else []  # noqa: PTH113, PTH117
+        files += [Path(path) for path in _CONFIGURATION.findall(_said(asked, "--version")) if os.path.isfile(path)]  # noqa: PTH113
     files += [path for path in named if path not in programs]
-    return Parts(tuple(dict.fromkeys(programs)), tuple(files))
+    return Parts(tuple(dict.fromkeys(programs)), tuple(dict.fromkeys(files)))
+
+
+def named_files(words: Sequence[str]) -> tuple[Path, ...]:
+    """The files that a command names by whole paths, also in files of words, and the libraries that it names by -l in the
+    directories of its -L."""
+    return tuple(dict.fromkeys(_named(_words(words))))
 
 
 def beside(program: Path, names: Iterable[str]) -> list[Path]:
@@ -158,28 +178,51 @@ def _programs_of(tool: Tool) -> Iterator[Path]:
             yield from launched(Path(found))
 
 
+def _words(words: Sequence[str]) -> list[str]:
+    """The words of a command one by one: options with their values, those for the linker alone, and what files of words hold."""
+    found: list[str] = []
+    opened: set[str] = set()
+    left = list(reversed(words))
+    while left:
+        word = left.pop()
+        if word.startswith("-Wl,"):
+            left += reversed(word.split(",")[1:])
+            continue
+        found.append(word + left.pop() if word in _SEPARATE and left else word)
+        if word.startswith("@/") and word not in opened:
+            opened.add(word)
+            left += reversed(_words_in(Path(word[1:])))
+    return found
+
+
+def _words_in(path: Path) -> list[str]:
+    try:
+        return shlex.split(path.read_text(encoding="utf-8", errors="replace")[:_SCRIPT])
+    except (OSError, ValueError):
+        return []
+
+
 def _named(words: Sequence[str]) -> Iterator[Path]:
-    """The files that a command names by whole paths, and the libraries that it names by -l in the directories of its -L."""
     places = [word[2:] for word in words if word.startswith("-L")]
     for word in words:
         for part in re.split("[,=]", word):
-            if os.path.isabs(part) and os.path.isfile(part):  # noqa: PTH113, PTH117
-                yield Path(part)
+            # What stands before the path is an option (-T/script) or the sign of a file of words (@/words).
+            path = part[part.find("/") :]
+            if os.path.isabs(path) and os.path.isfile(path):  # noqa: PTH113, PTH117
+                yield Path(path)
         if word.startswith("-l"):
-            found = (_in(places, f"lib{word[2:]}{suffix}") for suffix in (".so", ".a"))
-            yield from (Path(path) for path in found if path is not None)
+            names = [word[3:]] if word.startswith("-l:") else [f"lib{word[2:]}{suffix}" for suffix in (".so", ".a")]
+            yield from (Path(path) for name in names if (path := _in(places, name)) is not None)
 
 
-def _searched(tool: Tool) -> dict[str, list[str]]:
-    """Where a C compiler looks for programs and libraries, in this order; nowhere for what does not answer as one."""
+def _said(tool: Tool, question: str) -> str:
+    """What a compiler answers; nothing where it does not answer as one."""
     from llmbuild.errors import ToolchainError
 
     try:
-        said = ask_tool(tool, "-print-search-dirs")
+        return ask_tool(tool, question)
     except ToolchainError:
-        return {"programs": [], "libraries": []}
-    found = dict(re.findall(r"^(programs|libraries): =(.*)$", said, re.MULTILINE))
-    return {name: found.get(name, "").split(os.pathsep) for name in ("programs", "libraries")}
+        return ""
 
 
 def _in(places: Sequence[str], name: str) -> str | None:

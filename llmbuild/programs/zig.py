@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from llmbuild.programs.parts import Parts
+from llmbuild.programs.parts import Parts, program_parts
 from llmbuild.programs.run import Tool, ask_tool
 
 
@@ -16,7 +18,7 @@ def zig(subcommand: str, kind: str = "lld") -> Tool | None:
     return None if path is None else Tool((path, subcommand), kind, called=f"zig {subcommand}", version=_version(path))
 
 
-def zig_parts(tool: Tool) -> Parts:
+def zig_parts(tool: Tool, flags: Sequence[str] = ()) -> Parts:
     """zig as a C compiler: besides the program the list of its package's files, which has the digest of each."""
     import importlib.metadata
 
@@ -25,7 +27,8 @@ def zig_parts(tool: Tool) -> Parts:
         records = sorted(Path(str(listed)).glob("ziglang-*.dist-info/RECORD"))
     except importlib.metadata.PackageNotFoundError:
         records = []
-    return Parts((Path(tool.command[0]),), tuple(records))
+    alone = program_parts(tool, flags)
+    return replace(alone, files=(*records, *alone.files))
 
 
 @cache

@@ -20,7 +20,8 @@ from llmbuild.compiler.devices.nvcc import find_nvcc
 from llmbuild.compiler.devices.nvrtc import Nvrtc
 from llmbuild.errors import ToolchainError
 from llmbuild.plan.reasons import ToolChanged, sentence, spoken
-from llmbuild.programs.parts import Files, Parts
+from llmbuild.programs.parts import Files, Parts, program_parts
+from llmbuild.programs.run import Tool
 
 LINUX: Mapping[str, Json] = {"flags": []}
 
@@ -43,12 +44,14 @@ def c_compiler(root: Path) -> Path:
     """A C compiler with its own linker and start files; it finds them relative to itself, as GCC does."""
     for name in ("ld", "collect2"):
         script(root / "libexec" / name, f"echo {name} 2.40")
-    for name in ("crtbeginS.o", "crtendS.o", "libgcc.a", "liblto_plugin.so", "unrelated.o"):
+    objects = ("crtbeginS.o", "crtendS.o", "libgcc.a", "libgcc_s.so", "liblto_plugin.so", "specs", "unrelated.o")
+    for name in objects:
         (root / "lib").mkdir(exist_ok=True)
         (root / "lib" / name).write_bytes(name.encode())
     answer = [
         'here=$(cd "$(dirname "$0")/.." && pwd)',
-        'case "$1" in',
+        'for word; do case "$word" in -B*) here=${word#-B};; esac; done',
+        'case "$word" in',
         '-print-search-dirs) echo "programs: =$here/libexec/"; echo "libraries: =$here/lib/";;',
         '*) echo "cc 12.2";;',
         "esac",
@@ -67,6 +70,7 @@ def emscripten(root: Path) -> Path:
         "cache/sysroot/libc.a",
         "src/library.js",
         "tests/test.py",
+        "../lib/clang/15/include/stddef.h",
     ):
         (root / "emscripten" / name).parent.mkdir(parents=True, exist_ok=True)
         (root / "emscripten" / name).write_text(name)
@@ -121,8 +125,11 @@ def test_a_c_compiler_with_what_it_runs_and_links_in(tmp_path: Path, asked: None
         "libexec/collect2": True,
         "lib/crtbeginS.o": True,
         "lib/crtendS.o": True,
+        "lib/specs": True,
     }
-    flips |= {"lib/libgcc.a": True, "lib/liblto_plugin.so": True, "lib/unrelated.o": False}
+    flips |= dict.fromkeys(("lib/libgcc.a", "lib/libgcc_s.so", "lib/liblto_plugin.so"), True) | {
+        "lib/unrelated.o": False
+    }
     parts_flip(tmp_path / "gcc", flips, lambda: identity({**LINUX, "compiler": str(cc)}))
 
 
@@ -146,8 +153,6 @@ def test_a_linker_that_flags_choose(tmp_path: Path, asked: None) -> None:
 
 def test_what_flags_name(tmp_path: Path, asked: None) -> None:
     cc = c_compiler(tmp_path / "gcc")
-    looks = 'for word; do case "$word" in -B*) here=${word#-B};; esac; done; set -- "$word"'
-    cc.write_text(cc.read_text().replace('case "$1" in', f'{looks}\ncase "$1" in'))
     c_compiler(tmp_path / "other")
     script(tmp_path / "tools/ld.mine", "exit 0")
     for name in ("more/libmore.a", "more/unused.a", "exports.map", "extra.o"):
@@ -159,6 +164,49 @@ def test_what_flags_name(tmp_path: Path, asked: None) -> None:
     used = ("other/libexec/ld", "other/lib/crtbeginS.o", "more/libmore.a", "exports.map", "extra.o", "tools/ld.mine")
     flips = dict.fromkeys(used, True) | {"more/unused.a": False, "gcc/libexec/ld": False}
     parts_flip(tmp_path, flips, lambda: identity(link))
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["-T{}/named"],
+        ["-T", "{}/named"],
+        ["-Wl,-T,{}/named"],
+        ["-Wl,-L,{},-l:named"],
+        ["-L", "{}", "-l", ":named"],
+        ["@{}/words"],
+        ["-Wl,@{}/words"],
+    ],
+)
+@pytest.mark.parametrize("linker", ["cc", "lld", "emcc"])
+def test_ways_to_name_a_file(linker: str, flags: list[str], tmp_path: Path, asked: None) -> None:
+    cc = c_compiler(tmp_path / "gcc")
+    emcc = emscripten(tmp_path / "em")
+    (tmp_path / "named").write_text("named")
+    (tmp_path / "words").write_text(f"-s '-T{tmp_path}/named' @{tmp_path}/words")
+    link: dict[str, Json] = {"flags": [flag.format(tmp_path) for flag in flags]}
+    link |= {"cc": {"compiler": str(cc)}, "lld": {"linker": "lld"}, "emcc": {"compiler": str(emcc)}}[linker]
+    names = ["named", "words"] if "words" in flags[0] else ["named"]
+    parts_flip(tmp_path, dict.fromkeys(names, True), lambda: identity(link, "wasm" if linker == "emcc" else "so"))
+
+
+def test_where_clang_looks(tmp_path: Path, asked: None) -> None:
+    cc = c_compiler(tmp_path / "clang")
+    ld = script(tmp_path / "elsewhere/x86_64-pc-linux-gnu-ld", "exit 0")
+    (tmp_path / "clang.cfg").write_text("-s")
+    says = (
+        f"-print-prog-name=ld) echo {ld};;\n--version) echo clang 18; echo 'Configuration file: {tmp_path}/clang.cfg';;"
+    )
+    cc.write_text(cc.read_text().replace("*) echo", f"{says}\n*) echo"))
+    flips = {"elsewhere/x86_64-pc-linux-gnu-ld": True, "clang.cfg": True, "clang/libexec/ld": True}
+    parts_flip(tmp_path, flips, lambda: identity({**LINUX, "compiler": str(cc)}))
+
+
+def test_a_subcommand_of_zig_is_no_program_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    zig = Tool((str(script(tmp_path / "zig", "exit 0")), "ld.lld"), "lld", version="0.13")
+    script(tmp_path / "bin/ld.lld", "exit 0")
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin", prepend=":")
+    assert program_parts(zig).programs == (tmp_path / "zig",)
 
 
 def test_a_script_that_starts_the_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: None) -> None:
@@ -180,6 +228,7 @@ def test_emscripten_with_llvm_and_binaryen(tmp_path: Path, monkeypatch: pytest.M
     )
     own = ("emcc.py", "tools/shared.py", "system/lib/libc.c", "cache/sysroot/libc.a", "src/library.js", ".emscripten")
     flips |= {f"emscripten/{name}": name != "tests/test.py" for name in (*own, "tests/test.py")}
+    flips |= {"lib/clang/15/include/stddef.h": True}
     parts_flip(tmp_path, flips, lambda: identity({"flags": [], "compiler": str(emcc)}, "wasm"))
     # Debian's launcher starts another directory's Emscripten.
     launcher = script(tmp_path / "bin" / "emcc", f'exec python3 "{tmp_path}/emscripten/$BASENAME.py" "$@"')
