@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from llmbuild.canonical import Json
-from llmbuild.cli.edges import require_text_path
+from llmbuild.cli.edges import require_text_path, say
 from llmbuild.errors import UsageError
 from llmbuild.printable import printable_json
 
@@ -125,7 +125,6 @@ def write_crash_log(error: BaseException) -> str | None:
     Where neither can be written, the traceback goes to standard error and there is no path.
     """
     import contextlib
-    import sys
     import tempfile
     import traceback
 
@@ -142,5 +141,5 @@ def write_crash_log(error: BaseException) -> str | None:
             with os.fdopen(number, "w", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(text)
             return path if directory is None else os.path.relpath(path)
-    sys.stderr.write(text)
+    say(text)
     return None

@@ -10,7 +10,7 @@ import errno
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from llmbuild.errors import LlmbuildError
@@ -32,6 +32,8 @@ _OF_STREAMS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, err
 """Without a file's name these come from a stream that is open already, and what commands print to is the one of them."""
 
 _NO_THREAD = "can't start new thread"
+_NO_MEMORY = "std::bad_alloc"
+"""What TVM says of memory that it did not get; its error has no type of its own."""
 
 
 def open_streams() -> None:
@@ -53,13 +55,21 @@ def open_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def give_up_stdout() -> None:
-    """Let standard output lead nowhere from now on: Python would try once more to write there at its exit."""
+def give_up(stream: TextIO) -> None:
+    """Let a standard stream lead nowhere from now on: Python would try once more to write there at its exit."""
     try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     except (OSError, ValueError):
         # A stream without a descriptor has nothing that is written at the exit.
         return
+
+
+def say(text: str) -> None:
+    """Print to standard error; where that cannot be written, the exit code says the rest."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        give_up(sys.stderr)
 
 
 def require_text(arguments: Sequence[str]) -> None:
@@ -96,7 +106,7 @@ def expected(error: Exception) -> LlmbuildError | None:
     match error:
         case LlmbuildError():
             return error
-        case MemoryError():
+        case Exception() if isinstance(error, MemoryError) or _NO_MEMORY in str(error):
             return StoreError("there is not enough memory", fix=_FIXES[errno.ENOMEM])
         case RuntimeError() if str(error) == _NO_THREAD:
             return StoreError("the system gives no further thread", fix=_FIXES[errno.EAGAIN])
@@ -111,7 +121,7 @@ def expected(error: Exception) -> LlmbuildError | None:
             names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
             what = "the system refused to read or write" if names else "the system refused what llmbuild needs"
             if not names and number in _OF_STREAMS:
-                what = "standard output cannot be written"
+                what = "standard output or standard error cannot be written"
             return StoreError(
                 what,
                 where=" -> ".join(names) or None,

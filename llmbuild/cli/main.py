@@ -51,16 +51,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        edges.say("interrupted")
         return 130
     except BrokenPipeError:
         # The reader of our output has left (`llmbuild plan | head`).
-        edges.give_up_stdout()
+        edges.give_up(sys.stdout)
         return 1
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 2
     except Exception as error:
-        return _report(error)
+        try:
+            return _report(error)
+        except (MemoryError, OSError, ImportError) as further:
+            # What the words of an error are made with cannot be loaded either.
+            edges.say(f"error: the system gives llmbuild no more memory or files: {error}; {further}")
+            return 6
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -154,18 +159,18 @@ def _report(error: Exception) -> int:
     try:
         sys.stdout.flush()
     except OSError:
-        edges.give_up_stdout()
+        edges.give_up(sys.stdout)
     known = edges.expected(error)
     if known is not None:
-        print(render_error(known), file=sys.stderr)
+        edges.say(render_error(known))
         return int(known.exit_code)
     from llmbuild.cli.common import write_crash_log
 
     if os.environ.get("LLMBUILD_DEBUG") == "1":
         import traceback
 
-        traceback.print_exception(error)
-    print(render_internal_error(error, write_crash_log(error)), file=sys.stderr)
+        edges.say("".join(traceback.format_exception(error)))
+    edges.say(render_internal_error(error, write_crash_log(error)))
     return int(ExitCode.INTERNAL)
 
 

@@ -71,7 +71,15 @@ def test_streams_that_are_closed_lead_nowhere(project: Path) -> None:
     "line", ["llmbuild plan >/dev/full", "llmbuild --help >/dev/full", "llmbuild cache stats >/dev/full"]
 )
 def test_a_full_output_has_the_code_of_what_cannot_be_written(line: str, project: Path) -> None:
-    expect(shell(project, line), 6, "standard output cannot be written", "No space left on device")
+    expect(shell(project, line), 6, "standard output or standard error cannot be written", "No space left on device")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+@pytest.mark.parametrize(
+    ("line", "code"), [("plan nothing", 2), ("build fetch", 6), ("verify", 2), ("nothing", 2), ("plan >/dev/full", 6)]
+)
+def test_errors_that_cannot_be_said_keep_their_code(line: str, code: int, project: Path) -> None:
+    assert shell(project, f"llmbuild {line} 2>/dev/full").returncode == code
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
@@ -144,6 +152,7 @@ def test_numbers_of_thousands_of_digits(project: Path) -> None:
         (OSError(errno.EMFILE, "Too many open files"), 6, "ulimit -n"),
         (PermissionError(errno.EACCES, "Permission denied", b"a", None, b"b"), 6, "a -> b: "),
         (MemoryError(), 6, "not enough memory"),
+        (RuntimeError("std::bad_alloc"), 6, "not enough memory"),
         (RuntimeError("can't start new thread"), 6, "ulimit -u"),
         (ImportError("no symbol", name="somewhere.native", path="/x.so"), 5, "somewhere.native cannot be loaded"),
     ],
@@ -160,6 +169,18 @@ def test_what_the_system_refuses(error: Exception, code: int, said: str) -> None
 )
 def test_what_can_only_be_a_bug(error: Exception) -> None:
     assert edges.expected(error) is None
+
+
+@pytest.mark.parametrize("further", [MemoryError(), OSError(errno.ENOMEM, "Cannot allocate memory", "report")])
+def test_words_that_cannot_be_loaded_are_no_bug(
+    further: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(error: Exception) -> int:
+        raise further
+
+    monkeypatch.setattr("llmbuild.cli.main._report", refuse)
+    assert cli.main(["nothing"]) == ExitCode.STORE
+    assert "no more memory or files: there is no command 'nothing'" in capsys.readouterr().err
 
 
 def test_a_crash_log_follows_no_link_and_is_not_needed(
