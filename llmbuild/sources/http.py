@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import stat
+import urllib.error
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,9 @@ from llmbuild.sources import request
 from llmbuild.sources.copying import free_space, unwritable
 from llmbuild.sources.request import TransientError, content_length, header_number, open_url
 from llmbuild.urls import shown
+
+_BUSY = tuple(code for code in request.TRANSIENT if code != 500)
+"""What a server answers that cannot serve just now, whatever it was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,11 +189,7 @@ def _attempt_all(url: str, arrived: _Arrived, promise: Promise, credentials: Map
 
 def _attempt(url: str, arrived: _Arrived, promise: Promise, credentials: Mapping[str, str]) -> None:
     """One request for what is missing, appended to what has arrived."""
-    headers = {}
-    if arrived.size:
-        arrived.continued = True
-        headers["Range"] = f"bytes={arrived.size}-"
-    with open_url(url, headers, credentials) as response:
+    with _open(url, arrived, credentials) as response:
         if response.status == 416:
             return  # Nothing is left to send: what has arrived is whole, or longer than it should be.
         if arrived.size and not _continues(response, arrived.size):
@@ -216,6 +216,23 @@ def _attempt(url: str, arrived: _Arrived, promise: Promise, credentials: Mapping
             why=f"it announces {length} bytes" if too_large else "it announces no end, and nobody knows the size",
             fix="check the URL; if the file is that large, free some space or choose another place for the cache",
         )
+
+
+class _RangeRefusedError(Exception):
+    """A server does not send the rest of a file; perhaps it sends the whole."""
+
+
+def _open(url: str, arrived: _Arrived, credentials: Mapping[str, str]) -> Any:
+    """The answer to a request for what is missing, or for the whole file where the server has no parts to give."""
+
+    def refused(url: str, error: urllib.error.HTTPError) -> Exception:
+        return request.refusal(url, error) if error.code in _BUSY else _RangeRefusedError()
+
+    if arrived.size:
+        arrived.continued = True
+        with contextlib.suppress(_RangeRefusedError):
+            return open_url(url, {"Range": f"bytes={arrived.size}-"}, credentials, refused)
+    return open_url(url, {}, credentials)
 
 
 def _room(arrived: _Arrived, promise: Promise, length: int | None) -> int:

@@ -83,6 +83,23 @@ def test_a_wrong_range_ends_in_a_whole_download(tmp_path: Path, wrong: str) -> N
         assert server.headers("Range") == ["bytes=1000-", None]
 
 
+@pytest.mark.parametrize("status", ["400 Bad", "403 No", "404 None", "405 No", "500 Broken", "501 No"])
+def test_a_refused_range_ends_in_a_whole_download(tmp_path: Path, status: str) -> None:
+    with raw_server(response(status=status), response(BODY)) as server:
+        partial(tmp_path, BODY[:1000])
+        assert fetched(server.url, tmp_path) == BODY
+        assert server.headers("Range") == ["bytes=1000-", None]
+
+
+@pytest.mark.parametrize("status", ["403 No", "500 Broken", "503 Busy"])
+def test_what_has_arrived_is_kept_while_the_server_refuses(tmp_path: Path, status: str) -> None:
+    with raw_server(response(status=status)) as server:
+        part = partial(tmp_path, BODY[:1000])
+        with pytest.raises(FetchError, match=f"answered {status}"):
+            fetched(server.url, tmp_path)
+        assert part.read_bytes() == BODY[:1000]
+
+
 def test_right_ranges_of_wrong_bytes_end_in_a_whole_download(tmp_path: Path) -> None:
     ranged = response(b"\0" * 96, "Content-Range: bytes 4000-4095/4096", status="206 Partial Content")
     with raw_server(response(BODY[:4000], length="4096"), ranged, response(BODY)) as server:
