@@ -33,6 +33,16 @@ _PLAIN = re.compile(r"http://[^\s'\"]+")
 _MOST_OUTPUT = 1 << 20
 _LOOK_S = 1.0
 _SHOWN_ERRORS = 3
+_MEMORY = 4 << 30
+"""Bytes of memory that pip may have: it reads an index's pages as a whole, however long they are."""
+_LIMITED = """\
+import contextlib, resource, runpy, sys
+most = int(sys.argv.pop(1))
+with contextlib.suppress(ValueError, OSError):  # Where less is allowed already.
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+runpy.run_module("pip", run_name="__main__", alter_sys=True)
+"""
+"""pip as `python -m pip` runs it, with an end to its memory."""
 
 
 def fetch(
@@ -126,13 +136,13 @@ def _refuse_clear_text(where: str, place: Path) -> None:
 def _pip(arguments: list[str], where: str, place: Path, *, hide: bool = True) -> tuple[int, str]:
     """Run pip in a directory; returns its status and what it printed, with `hide` without what is secret in URLs.
 
-    pip believes whatever an index sends for as long as it sends, so that the disk and the clock are watched here.  Raises
-    FetchError.
+    pip believes whatever an index sends for as long as it sends, so that its memory is limited, and the disk and the clock are
+    watched here.  Raises FetchError.
     """
     work = place.with_name("pip")
     work.mkdir(exist_ok=True)
     log = work / "output"
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
+    command = [sys.executable, "-c", _LIMITED, str(_MEMORY), "--disable-pip-version-check", *arguments]
     environment = {**os.environ, "TMPDIR": str(work)}
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -193,6 +203,13 @@ def _failure(output: str, where: str, status: int) -> FetchError | ToolchainErro
     if "No module named pip" in output:
         return ToolchainError(
             "pip is not installed for this Python", where=where, fix=f"run: {sys.executable} -m ensurepip"
+        )
+    if re.search(r"^MemoryError\b", output, re.MULTILINE):
+        return FetchError(
+            "the package index sends more than pip has memory for",
+            where=where,
+            why=f"it may have {_MEMORY >> 20} MiB",
+            fix="check the index that pip is configured for (pip config list)",
         )
     errors = [line.removeprefix("ERROR:").strip() for line in output.splitlines() if line.startswith("ERROR:")]
     if any("No matching distribution" in line or "Could not find a version" in line for line in errors):

