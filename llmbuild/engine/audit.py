@@ -148,7 +148,7 @@ def _traces(store: Store, good: dict[Digest, int], bad: set[Digest], findings: l
     for action in names:
         path = store.traces.path(action)
         try:
-            trace = Trace.from_bytes(path.read_bytes())
+            trace = Trace.from_bytes(files.read_bytes(str(path)))
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as error:
@@ -228,13 +228,11 @@ def _repair(store: Store, findings: list[Finding]) -> None:
 def _remove(store: Store, finding: Finding) -> None:
     steps: dict[Fault, Callable[[], None]] = {
         "corrupt-blob": lambda: store.cas.remove(parse_digest(finding.name)),
-        "stray-file": lambda: files.remove_tree(store.root / finding.name, store.cas.root),
+        "stray-file": lambda: files.remove_tree(store.root / finding.name, store.root),
         "damaged-trace": lambda: store.traces.remove(parse_digest(finding.name)),
         "incomplete-trace": lambda: store.traces.remove(parse_digest(finding.name)),
-        "damaged-action": lambda: files.remove_tree(
-            store.action_path(parse_digest(finding.name)), store.root / "actions"
-        ),
-        "damaged-history": lambda: files.remove_tree(store.root / finding.name, store.root / "projects"),
+        "damaged-action": lambda: files.remove_tree(store.action_path(parse_digest(finding.name)), store.root),
+        "damaged-history": lambda: files.remove_tree(store.root / finding.name, store.root),
     }
     with fs.translate_errors("repair the cache", store.root / finding.name):
         steps[finding.fault]()

@@ -67,7 +67,7 @@ def execute(
         store.traces.put(trace)
         if load_kind(trace.kind).resumable:
             with contextlib.suppress(OSError):
-                files.remove_tree(resume, store.root / "resume")
+                files.remove_tree(resume, store.root)
         return Cached(trace, output)
 
 
@@ -105,7 +105,7 @@ def run_in(
     resume = resume if kind.resumable else None
     if resume is not None:
         with fs.translate_errors("make the directories of a task", resume):
-            fs.current.mkdir(resume)
+            _take_over(resume, store.root)
     job = Job(action.params, inputs, action.hints, work / "out", work / "scratch", progress, resume)
     started, cpu_before = time.perf_counter(), _cpu_seconds()
     try:
@@ -124,6 +124,19 @@ def run_in(
         error.where = f"{record.label}: {error.where}"
         raise
     return output, wall, cpu, peak_rss()
+
+
+def _take_over(resume: Path, root: Path) -> None:
+    """Make the directory of what a task had done already hold nothing but files.  Raises OSError.
+
+    A task writes to files there, and whoever shares the store may have left links to other files under their names.
+    """
+    if not resume.is_dir() or resume.is_symlink():
+        files.remove_tree(resume, root)
+    fs.current.mkdir(resume)
+    for path in resume.iterdir():
+        if path.is_symlink() or not path.is_file():
+            files.remove_tree(path, root)
 
 
 def _name_inputs(error: LlmbuildError, inputs: Path) -> None:

@@ -22,6 +22,9 @@ Shared: TypeAlias = Literal["reflink", "link", "copy"]
 _READ = 16 << 10
 """Larger than nearly every trace and tree.  A regular file gives all it has, so less than this is the end of it."""
 
+_READING = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+"""A pipe in the place of a file has nothing to read; without this the opening would wait for somebody who writes to it."""
+
 _process_token = os.urandom(4).hex()
 _counter = itertools.count()
 
@@ -78,7 +81,7 @@ def write_atomic(
 
 def digest_and_size(path: str) -> tuple[Digest, int]:
     """The SHA-256 and the size of a file, with the fewest system calls where it is small.  Raises OSError."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fd = os.open(path, _READING)
     try:
         data = os.read(fd, _READ)
         digest, size = hashlib.sha256(data), len(data)
@@ -93,7 +96,7 @@ def digest_and_size(path: str) -> tuple[Digest, int]:
 
 def read_bytes(path: str) -> bytes:
     """A file's content with the fewest system calls: this is what a null build does most.  Raises OSError."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fd = os.open(path, _READING)
     try:
         data = os.read(fd, _READ)
         if len(data) < _READ:

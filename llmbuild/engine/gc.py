@@ -25,6 +25,7 @@ from llmbuild.engine import files, fs
 from llmbuild.engine.locks import FileLock, guard
 from llmbuild.engine.store import Store
 from llmbuild.engine.survey import Living, Survey, TraceFacts, survey
+from llmbuild.errors import StoreError
 
 DAY = 86400.0
 
@@ -160,7 +161,7 @@ def collect(
     cleaned = store.clean_scratch()
     for path in leftovers(store, now):
         with contextlib.suppress(OSError):
-            files.remove_tree(path, path.parent)
+            files.remove_tree(path, store.root)
             cleaned += 1
     _forget_records(store, found, gone, limit)
     return Collected(choice, len(gone), len(blobs), freed, found.size - freed, cleaned)
@@ -203,9 +204,10 @@ def _forget_records(store: Store, found: Survey, gone: set[Digest], limit: float
     for path in sorted((store.root / "actions").glob("??/*.json")):
         with contextlib.suppress(OSError):
             if path.parent.name + path.stem not in known and path.stat().st_mtime < limit:
-                files.remove_tree(path, store.root / "actions")
+                files.remove_tree(path, store.root)
     for path in sorted((store.root / "locks").glob("*")):
-        with contextlib.suppress(OSError):
+        # What is no lock's file there is named by nobody and in nobody's way.
+        with contextlib.suppress(OSError, StoreError):
             if path.name not in known and path.stat().st_mtime < limit:
                 lock = FileLock(path)
                 if lock.try_acquire("cleaning"):

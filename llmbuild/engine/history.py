@@ -19,7 +19,7 @@ _BUILD_GRAIN_S = 3600.0
 
 def read_history(path: Path) -> tuple[str, dict[str, Digest]]:
     """The project of a history's file, and its last actions.  Raises OSError, and ValueError for what is no history."""
-    record = records.json_object(path.read_bytes())
+    record = records.json_object(files.read_bytes(str(path)))
     last = records.mapping(record.get("last"), "the last actions")
     actions = {records.text(label, "a label"): parse_digest(digest) for label, digest in last.items()}
     return records.text(record.get("project"), "the project"), actions

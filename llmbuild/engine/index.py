@@ -201,6 +201,9 @@ class TraceIndex:
     def _open(self) -> Iterator[Any]:
         import diskcache
 
+        # SQLite writes to what a link of its file's name leads to.
+        if any(one.is_symlink() or not (one.is_file() or one.is_dir()) for one in self._root.rglob("*")):
+            raise ValueError("something else than its files lies there")
         try:
             cache = diskcache.Cache(
                 str(self._root),

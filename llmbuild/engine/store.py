@@ -47,6 +47,9 @@ if TYPE_CHECKING:
 
 LAYOUT_VERSION = 1
 
+_MAY_BE_LINK = "blobs"
+"""Where there is more space, perhaps.  What is removed behind it are blobs and nothing else."""
+
 _WORK = ["inputs", "out", "scratch"]
 
 _RECORDED = 64
@@ -97,6 +100,7 @@ class Store:
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = (default_root() if root is None else root).absolute()
+        self._require_own()
         self._check_version()
         self._scratch_lock: FileLock | None = None
         self._scratch_guard = threading.Lock()
@@ -163,7 +167,7 @@ class Store:
             return parse_action(written)
         path = self.action_path(digest)
         try:
-            record = parse_action(path.read_bytes())
+            record = parse_action(files.read_bytes(str(path)))
         except FileNotFoundError:
             raise StoreError(
                 f"no action {digest[:12]} in the cache",
@@ -253,7 +257,7 @@ class Store:
 
     def clean_scratch(self) -> int:
         """Remove what dead processes left behind; returns the number of directories."""
-        return sum(_remove_scratch(FileLock(path)) for path in self.dead_scratch())
+        return sum(_remove_scratch(FileLock(path), self.root) for path in self.dead_scratch())
 
     def close(self) -> None:
         """Remove this process's scratch and write the memos.  The store can still be used afterwards."""
@@ -264,12 +268,40 @@ class Store:
                 return
             with contextlib.suppress(OSError, StoreError):
                 self.cas.memo.compact(self._scratch_lock.path.with_suffix(""))
-            _remove_scratch(self._scratch_lock)
+            _remove_scratch(self._scratch_lock, self.root)
             self._scratch_lock = None
             self._idle_work.clear()
         atexit.unregister(self.close)
 
     # Layout.
+
+    def _require_own(self) -> None:
+        """Raise StoreError where a part of the store is a link or no file at all.
+
+        Whoever shares the store may have put it there, and what is written and removed behind it is somebody else's.
+        """
+        try:
+            with os.scandir(self.root) as entries:
+                suspects = [
+                    Path(one.path)
+                    for one in entries
+                    if not one.is_file(follow_symlinks=False)
+                    and not one.is_dir(follow_symlinks=one.name == _MAY_BE_LINK)
+                ]
+        except OSError:
+            # There is no store yet, or its version cannot be read either, which says why.
+            return
+        for path in suspects:
+            # A temporary file of another process may have gone meanwhile, and is nothing then.
+            if path.is_symlink() or (path.exists() and not path.is_file()):
+                raise StoreError(
+                    "a part of the cache is no directory or file of its own",
+                    where=str(path),
+                    why=f"it is a link to {path.readlink()}"
+                    if path.is_symlink()
+                    else "it is a pipe, a socket or a device",
+                    fix="find out who put it there, and remove it; llmbuild makes its own",
+                )
 
     def _check_version(self) -> None:
         path = self.root / "version"
@@ -289,6 +321,7 @@ class Store:
             )
 
     def _prepare(self) -> None:
+        self._require_own()
         with fs.translate_errors("make the cache directory", self.root):
             for name in ("blobs", "traces", "actions", "logs", "locks", "scratch", "projects"):
                 fs.current.mkdir(self.root / name)
@@ -298,7 +331,7 @@ class Store:
         self.clean_scratch()
 
 
-def _remove_scratch(lock: FileLock) -> bool:
+def _remove_scratch(lock: FileLock, root: Path) -> bool:
     """Remove a scratch directory and its lock, which is taken if it is free; whether both are gone.
 
     Where that fails (a disk, or a child of a dead process that still writes), the lock is free and the next cleaning
@@ -307,7 +340,7 @@ def _remove_scratch(lock: FileLock) -> bool:
     try:
         if not lock.held and not lock.try_acquire("cleaning"):
             return False
-        files.remove_tree(lock.path.with_suffix(""), lock.path.parent)
+        files.remove_tree(lock.path.with_suffix(""), root)
         lock.release(remove=True)
     except (StoreError, OSError):
         lock.release()

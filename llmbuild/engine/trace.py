@@ -136,7 +136,7 @@ class TraceStore:
 
     def remove(self, action: Digest) -> None:
         with fs.translate_errors("remove a trace", self.path(action)):
-            files.remove_tree(self.path(action), self.root)
+            files.remove_tree(self.path(action), self.root.parent)
 
     def names(self) -> list[Digest]:
         """The digests of the actions that have a trace file, readable or not, sorted."""

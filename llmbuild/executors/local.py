@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from llmbuild.canonical import Digest, parse_digest
-from llmbuild.engine import fs
+from llmbuild.engine import files, fs
 from llmbuild.engine.action import Action
 from llmbuild.engine.execute import no_progress
 from llmbuild.engine.executor import TaskFailure
@@ -142,6 +142,8 @@ class LocalExecutor:
     ) -> tuple[Worker, Streams]:
         if not self._terminal:
             fs.current.mkdir(log.parent)
+            # What lies there is of an earlier run, or is somebody's way to another file.
+            files.remove_tree(log, self._store.root)
         wanted = self._store.get_action(action).action
         environment = environment_of(wanted)
         server = None if alone else self._server(wanted)

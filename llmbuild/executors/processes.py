@@ -61,7 +61,7 @@ class Streams:
     """
 
     def __init__(self, log: Path | None) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         self.log = os.dup(1) if log is None else os.open(log, flags, 0o644)
         self.stdin, self._stdin_writer = os.pipe()
         reader, self.events = os.pipe()

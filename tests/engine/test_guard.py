@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from llmbuild.canonical import digest_bytes, digest_json
+from llmbuild.canonical import Digest, digest_bytes, digest_json
 from llmbuild.engine.archive import import_archive
 from llmbuild.engine.audit import audit
+from llmbuild.engine.bind import bind
+from llmbuild.engine.gc import DAY, Policy, collect
 from llmbuild.engine.lookup import Cached, Miss, lookup
 from llmbuild.engine.store import Store
 from llmbuild.engine.survey import survey
+from llmbuild.engine.task import Task
 from llmbuild.errors import InputError, StoreError
+from llmbuild.executors.local import LocalExecutor
 from tests.helpers.crafted import canonical, picture, sealed, write_archive
 from tests.helpers.engine_build import build, write_task
 
@@ -215,3 +222,82 @@ def test_an_input_of_an_action_is_laid_out_nowhere_else(guard: Path, store: Stor
     archive = write_archive(tmp_path / "a.tar", [b"[]"], actions={digest_json(key): record})
     with pytest.raises(InputError, match="cannot be imported"):
         import_archive(store, archive)
+
+
+PARTS = ["actions", "index", "locks", "logs", "partial", "projects", "resume", "scratch", "traces", "stat.json"]
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_part_of_a_store_that_is_a_link_is_refused(guard: Path, store: Store, name: str) -> None:
+    build(store, [write_task("a", {"x": "1"})])
+    store.close()
+    place = store.root / name
+    if place.exists():
+        place.rename(store.root.parent / "aside")
+    place.symlink_to(guard / "directory")
+    with pytest.raises(StoreError, match="no directory or file of its own"):
+        Store(store.root)
+    # What has opened the store before removes nothing there either.
+    with pytest.raises(StoreError, match="no directory or file of its own"):
+        collect(store, Policy(max_size=0, grace=0.0), lambda _project: None, now=time.time() + 60 * DAY)
+
+
+@pytest.mark.parametrize("name", ["stat.json", "verified", "index", "traces/aa"])
+def test_a_pipe_in_a_store_is_waited_for_by_nobody(store: Store, name: str) -> None:
+    (trace,) = built_once(store)
+    path = store.root / name if name != "traces/aa" else store.traces.path(trace)
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    if path.parent == store.root:
+        with pytest.raises(StoreError, match="no directory or file of its own"):
+            Store(store.root)
+    else:
+        assert lookup(store, trace) is Miss.NEVER
+        assert [one.fault for one in audit(store, repair=True).findings] == ["damaged-trace"]
+
+
+def built_once(store: Store) -> list[Digest]:
+    build(store, [write_task("a", {"x": "1"})])
+    store.close()
+    return store.traces.names()
+
+
+def test_blobs_may_be_a_link_and_nothing_but_blobs_is_removed_behind_it(guard: Path, store: Store) -> None:
+    (trace,) = built_once(store)
+    store.cas.root.rename(store.root.parent / "disk")
+    store.cas.root.symlink_to(store.root.parent / "disk")
+    assert isinstance(lookup(Store(store.root), trace), Cached)
+    store.cas.root.unlink()
+    store.cas.root.symlink_to(guard)
+    with pytest.raises(StoreError, match="cannot repair the cache"):
+        audit(Store(store.root), repair=True)
+
+
+@pytest.mark.parametrize("name", ["cache.db", "cache.db-wal", "aa"])
+def test_the_index_is_no_way_to_another_file(guard: Path, store: Store, name: str) -> None:
+    built_once(store)
+    path = store.root / "index" / name
+    path.unlink(missing_ok=True)
+    path.symlink_to(guard / "directory" / "new")
+    assert len(Store(store.root).index.runs("write")) == 1
+
+
+def test_what_a_killed_task_left_is_no_way_to_another_file(guard: Path, store: Store) -> None:
+    task = Task("count", "count", 1, {"steps": 1}, {}, {})
+    action = bind(task, {}, store.cas.get_bytes).action.digest
+    for link in (store.resume_path(action), store.resume_path(action) / "0"):
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(guard / "directory" if link.name == action else guard / "directory" / "new")
+        build(store, [task])
+        store.traces.remove(action)
+        assert not link.is_symlink()
+
+
+def test_a_log_is_no_way_to_another_file(guard: Path, store: Store) -> None:
+    task = write_task("a", {"x": "1"})
+    log = store.log_path(bind(task, {}, store.cas.get_bytes).action.digest)
+    log.parent.mkdir(parents=True)
+    log.symlink_to(guard / "file")
+    assert build(store, [task], executor=LocalExecutor(store))[0].ok
