@@ -327,7 +327,7 @@ def _require_unclaimed(session: Session) -> None:
     """Raise UsageError, before anything runs, where another manifest of the directory has results in the same places."""
     from llmbuild.cli.manifests import manifest_name, other_manifests
 
-    if not other_manifests(session.whole):
+    if not other_manifests(session.whole, session.store.seal):
         return
     from llmbuild.engine.install import require_unclaimed
 
@@ -368,7 +368,7 @@ def _install(session: Session, result: BuildResult, provenance: bool) -> events.
         known=known,
         manifest=manifest_name(session.whole),
         output=session.whole.output,
-        alone=lambda: not other_manifests(session.whole),
+        alone=lambda: not other_manifests(session.whole, session.store.seal),
     )
     outputs = dict.fromkeys(item.install.dest for item in items)
     return Installed(

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from llmbuild.errors import ExitCode
 
 if TYPE_CHECKING:
     from llmbuild.canonical import Json
+    from llmbuild.engine.seal import Seal
     from llmbuild.tasks.kind import Progress
 
 HELP = "look after the cache: stats, gc, verify, export, import"
@@ -89,7 +91,7 @@ def _stats(args: argparse.Namespace) -> int:
     from llmbuild.report.style import style_for
 
     store = Store(args.cache_dir)
-    found, uses, root = survey(store, living), store.uses.total(), str(store.root)
+    found, uses, root = survey(store, partial(living, store.seal)), store.uses.total(), str(store.root)
     _print(args, stats_json(root, found, uses), stats_text(root, found, time.time(), style_for(sys.stdout), uses))
     return ExitCode.OK
 
@@ -110,7 +112,7 @@ def _gc(args: argparse.Namespace) -> int:
     )
     store = Store(args.cache_dir)
     try:
-        done = collect(store, policy, living, dry_run=args.dry_run)
+        done = collect(store, policy, partial(living, store.seal), dry_run=args.dry_run)
     finally:
         store.close()
     _print(args, collected_json(done), collected_text(done, style_for(sys.stdout)))
@@ -177,7 +179,7 @@ def _import(args: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
-def living(project: str) -> Container[str] | None:
+def living(seal: Seal, project: str) -> Container[str] | None:
     """What is left of a project: None when its manifest is gone, else the labels that count.
 
     A project is known by its directory, or by the path of a manifest with another name than usual.  A directory stands for
@@ -189,12 +191,12 @@ def living(project: str) -> Container[str] | None:
 
     place = Path(project)
     if place.is_dir():
-        manifests = known_manifests(place)
+        manifests = known_manifests(place, seal)
         there = (place / MANIFEST).is_file() or bool(manifests)
         if (place / MANIFEST).is_file() and MANIFEST not in manifests:
             return _Everything()
     else:
-        manifests = {name: one for name, one in known_manifests(place.parent).items() if name == place.name}
+        manifests = {name: one for name, one in known_manifests(place.parent, seal).items() if name == place.name}
         there = place.is_file()
     if not there:
         return None

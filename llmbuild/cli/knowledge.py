@@ -84,7 +84,7 @@ class StoreKnowledge:
         last = self._store.history(root).last()
         if not last or not (self._root / MANIFEST).is_file():
             return last
-        usual = known_manifests(self._root).get(MANIFEST)
+        usual = known_manifests(self._root, self._store.seal).get(MANIFEST)
         return {} if usual is None else {label: last[label] for label in last.keys() - labels(usual)}
 
     def _indexed(self) -> Mapping[str, Digest]:

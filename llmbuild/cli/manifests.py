@@ -10,6 +10,7 @@ from pathlib import Path
 
 from llmbuild.canonical import digest_json
 from llmbuild.cli.common import MANIFEST, STATE_DIR
+from llmbuild.engine.seal import Seal
 from llmbuild.jsontext import parse_json
 from llmbuild.manifest.resolved import Project
 
@@ -30,42 +31,45 @@ def identity(project: Project) -> str:
     return project.root if name == MANIFEST else f"{project.root}/{name}"
 
 
-def known_manifests(root: Path) -> Mapping[str, Project | None]:
+def known_manifests(root: Path, seal: Seal | None) -> Mapping[str, Project | None]:
     """The manifests of a directory that some command has loaded and that are still there, by file name.
 
-    The value is the project as it was then, or None where that cannot be read any more; then the name may be "".
+    The value is the project as it was then, or None where that cannot be read any more, or has not the store's seal: a
+    repository may bring such files along.  The name is "" where it is not known either.
     """
-    return _known(root, ())
+    return _known(root, seal, ())
 
 
-def other_manifests(project: Project) -> Mapping[str, Project | None]:
+def other_manifests(project: Project, seal: Seal | None) -> Mapping[str, Project | None]:
     """As `known_manifests`, without the project's own one."""
     own, root = manifest_name(project), Path(project.root)
-    found = _known(root, (project_file(root, own),))
+    found = _known(root, seal, (project_file(root, own),))
     return {name: other for name, other in found.items() if name != own}
 
 
-def _known(root: Path, without: Collection[Path]) -> dict[str, Project | None]:
+def _known(root: Path, seal: Seal | None, without: Collection[Path]) -> dict[str, Project | None]:
     found: dict[str, Project | None] = {}
     for path in sorted((root / STATE_DIR).glob("project-*.json")):
         if path in without:
             continue
-        name, project = _read(path)
-        if not name:
-            names = (MANIFEST, *(other.name for other in root.glob("*.toml")))
-            # Without a name it may be of any manifest, and counts as one that is there.
-            name = next((name for name in names if project_file(root, name) == path), "")
+        project = _read(path, seal)
+        names = (MANIFEST, *(other.name for other in root.glob("*.toml")))
+        name = next((name for name in names if project_file(root, name) == path), "")
+        if project is not None:
+            name = manifest_name(project)
+        # Without a name it may be of any manifest, and counts as one that is there.
         if not name or (root / name).is_file():
             found[name] = project
     return found
 
 
-def _read(path: Path) -> tuple[str, Project | None]:
-    """The manifest's name and the project in a file, as far as they can be read."""
-    name = ""
+def _read(path: Path, seal: Seal | None) -> Project | None:
+    """The project in a file that a command of this store's user wrote."""
     try:
-        value = parse_json(path.read_bytes())
-        name = Path(value["reads"][0]["path"]).name
-        return name, Project.from_json(value["project"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
-        return name, None
+        data = path.read_bytes()
+        if seal is None or not seal.holds(data):
+            return None
+        return Project.from_json(parse_json(data)["project"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        # It is of another llmbuild.
+        return None

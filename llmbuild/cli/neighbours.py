@@ -27,7 +27,7 @@ def neighbours(project: Project, toolchain: Toolchain) -> Neighbours:
     """The other manifests beside a project's own one: those that a command has loaded before, and every TOML file that has
     models.  One that is wrong now counts as it was when it was last right."""
     root = Path(project.root)
-    known = dict(other_manifests(project))
+    known = dict(other_manifests(project, toolchain.seal))
     all_read = True
     for name in _files_with_models(root, manifest_name(project)):
         known.setdefault(name, None)

@@ -17,7 +17,7 @@ from pathlib import Path
 import llmbuild
 from llmbuild.canonical import Digest, canonical_json, digest_json
 from llmbuild.cli.programs import PROGRAMS_MEMO, Digests, Programs
-from llmbuild.engine.seal import Seal
+from llmbuild.engine.seal import SECRET, Seal
 from llmbuild.errors import StoreError, ToolchainError
 from llmbuild.jsontext import parse_json
 from llmbuild.plan.reasons import SOURCES_TOOL
@@ -39,9 +39,6 @@ _NO_PROGRAMS = ("3rdparty", "include", "src", "cmake", "share", "licenses")
 PER_TASK_TOOLS = frozenset({"linker"})
 """Tools whose identity depends on the platform and not only on the kind."""
 
-SEAL_SECRET = "secret"
-"""The file in a store with the secret of its seal."""
-
 TVM_MEMO = "code-generators.json"
 """The file in a store that remembers what TVM can generate code for."""
 
@@ -57,7 +54,7 @@ class Toolchain:
         time, and nothing is sealed."""
         self._digests = digests
         self._memo = memo
-        self.seal = None if memo is None else Seal(memo.with_name(SEAL_SECRET))
+        self.seal = None if memo is None else Seal(memo.with_name(SECRET))
         self.programs = Programs(digests, None if memo is None else memo.with_name(PROGRAMS_MEMO))
         self._generators: frozenset[str] | None = None
         self._path = tuple(sys.path if path is None else path)

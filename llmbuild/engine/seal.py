@@ -14,6 +14,9 @@ from pathlib import Path
 from llmbuild.canonical import Json, canonical_json
 from llmbuild.engine import files
 
+SECRET = "secret"
+"""The file in a store with the secret of its seal."""
+
 _SECRET_BYTES = 32
 _START = b',"seal":"'
 _END = b'"}'

@@ -35,6 +35,7 @@ from llmbuild.engine.action import Action
 from llmbuild.engine.cas import Cas
 from llmbuild.engine.history import History
 from llmbuild.engine.locks import FileLock, is_held
+from llmbuild.engine.seal import SECRET, Seal
 from llmbuild.engine.settings import read_settings
 from llmbuild.engine.statcache import StatCache
 from llmbuild.engine.trace import TraceStore
@@ -112,6 +113,7 @@ class Store:
         self.traces = TraceStore(self.root / "traces", self.scratch)
         self.stat_cache = StatCache(self.root / "stat.json")
         self.uses = Uses(self.root / "uses")
+        self.seal = Seal(self.root / SECRET)
 
     @cached_property
     def index(self) -> TraceIndex:

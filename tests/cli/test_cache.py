@@ -11,7 +11,7 @@ import pytest
 from llmbuild.canonical import digest_bytes
 from llmbuild.cli import main as cli
 from llmbuild.cli.cache import living
-from llmbuild.cli.toolchain import Toolchain
+from llmbuild.cli.toolchain import TVM_MEMO, Toolchain
 from llmbuild.cli.world import load_manifest
 from llmbuild.engine.archive import Packed
 from llmbuild.engine.audit import Audit, Finding
@@ -293,15 +293,16 @@ def test_every_subcommand_has_help_with_an_example(capsys: pytest.CaptureFixture
 
 
 def test_what_is_left_of_a_project(tmp_path: Path) -> None:
-    assert living(str(tmp_path / "gone")) is None
-    assert living(str(tmp_path)) is None
+    seal = Store(tmp_path / "store").seal
+    assert living(seal, str(tmp_path / "gone")) is None
+    assert living(seal, str(tmp_path)) is None
     (tmp_path / "buildfile.toml").write_text("")
-    labels = living(str(tmp_path))
+    labels = living(seal, str(tmp_path))
     assert labels is not None
     assert "anything" in labels
     (tmp_path / ".llmbuild").mkdir()
     (tmp_path / ".llmbuild" / "project-0.json").write_text("{")
-    labels = living(str(tmp_path))
+    labels = living(seal, str(tmp_path))
     assert labels is not None
     assert "anything" in labels
 
@@ -310,10 +311,12 @@ def test_each_manifest_of_a_directory_keeps_its_own(tmp_path: Path) -> None:
     """A store knows buildfile.toml by the directory, and another manifest by its path."""
     project = make_project(tmp_path, TINY_MANIFEST, cached_checkpoint("llama"))
     second = project.root / "second.toml"
+    store = Store(project.store)
+    seal = store.seal
     second.write_text(TINY_MANIFEST.replace("[models.tiny]", "[models.other]").replace('["tiny"]', '["other"]'))
     for name in ("buildfile.toml", "second.toml"):
-        load_manifest(project.root / name, Toolchain(Store(project.store).stat_cache))
-    both, own = living(str(project.root)), living(str(second))
+        load_manifest(project.root / name, Toolchain(store.stat_cache, memo=store.root / TVM_MEMO))
+    both, own = living(seal, str(project.root)), living(seal, str(second))
     assert both is not None
     assert own is not None
     assert "config[tiny, q4f32_1]" in both
@@ -322,11 +325,11 @@ def test_each_manifest_of_a_directory_keeps_its_own(tmp_path: Path) -> None:
     assert "config[tiny, q4f32_1]" not in own
     # One that is wrong now keeps what it had; one that is gone keeps nothing.
     second.write_text("[models")
-    own = living(str(second))
+    own = living(seal, str(second))
     assert own is not None
     assert "config[other, q4f32_1]" in own
     second.unlink()
-    assert living(str(second)) is None
-    both = living(str(project.root))
+    assert living(seal, str(second)) is None
+    both = living(seal, str(project.root))
     assert both is not None
     assert "config[other, q4f32_1]" not in both

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from llmbuild.cli.manifests import project_file
 from tests.helpers.checkpoints import cached_checkpoint
 from tests.helpers.cli import TINY_MANIFEST, ProjectDir, make_project, read_events
 
@@ -175,3 +176,19 @@ def test_builds_of_both_at_the_same_time(project: ProjectDir) -> None:
     assert models(project) == {"tiny-q4f32_1-MLC", "other-q4f32_1-MLC"}
     for name in ("buildfile.toml", "second.toml"):
         assert "up to date" in project.run("plan", *ASKED, "-f", name).out
+
+
+def test_what_a_repository_says_of_another_manifest_is_not_believed(project: ProjectDir) -> None:
+    """Only what this store's user left in `.llmbuild/` counts; a manifest that cannot be read now keeps its pins."""
+    assert project.run("plan").code == 0
+    assert project.run("plan", "-f", "second.toml").code == 0
+    add_second(project, "[models.\n")
+    place = project_file(project.root, "second.toml")
+    value = json.loads(place.read_bytes())
+    value["project"]["models"]["other"]["source"]["spec"] = {}
+    for forged in (json.dumps(value).encode(), b"[" * 100_000, b'{"project": 7}'):
+        place.write_bytes(forged)
+        for command in (("lock",), ("plan",), ("cache", "gc", "-n"), ("build", "config")):
+            done = project.run(*command)
+            assert done.code == 0, done.text
+    assert '"path:checkpoint"' in (project.root / "llmbuild.lock").read_text()
