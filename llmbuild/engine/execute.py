@@ -20,6 +20,7 @@ from llmbuild.engine.tree import Tree
 from llmbuild.errors import InputError, LlmbuildError, UsageError
 from llmbuild.tasks.kind import Job, Progress
 from llmbuild.tasks.registry import load_kind
+from llmbuild.tasks.shapes import wrong_part
 
 _DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 
@@ -94,6 +95,11 @@ def run_in(
         raise UsageError(
             f"the action of {record.label} was recorded by another version of llmbuild",
             fix="run `llmbuild build` again",
+        )
+    directories = {name: isinstance(value, TreeInput) for name, value in action.inputs.items()}
+    if (wrong := wrong_part(action.kind, action.params, directories)) is not None:
+        raise UsageError(
+            f"the action of {record.label} is none that llmbuild records", why=wrong, fix="run `llmbuild build` again"
         )
     inputs: dict[str, Path] = {}
     for name, value in action.inputs.items():

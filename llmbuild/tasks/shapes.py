@@ -1,0 +1,164 @@
+"""What the parameters and inputs of each kind look like.
+
+A planned task has these by its making.  A recorded action may come from another machine (`llmbuild exec`), and is held
+against this table before it runs: a kind's own code trusts its parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+from llmbuild.canonical import Json
+
+Shape: TypeAlias = "Callable[[Any], bool]"
+
+_MOST_NUMBER = 1 << 63
+_DTYPES = ("float16", "bfloat16", "float32")
+_METADATA = (
+    "context-window-size",
+    "sliding-window-size",
+    "prefill-chunk-size",
+    "attention-sink-size",
+    "max-batch-size",
+    "tensor-parallel-shards",
+    "pipeline-parallel-stages",
+    "disaggregation",
+)
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str) and "\0" not in value
+
+
+def _flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _number(value: Any) -> bool:
+    return type(value) is int and -_MOST_NUMBER < value <= _MOST_NUMBER
+
+
+def _mapping(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _one_of(*words: str) -> Shape:
+    return lambda value: isinstance(value, str) and value in words
+
+
+def _optional(shape: Shape) -> Shape:
+    return lambda value: value is None or shape(value)
+
+
+def _words(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_text, value))
+
+
+def _command(value: Any) -> bool:
+    return _text(value) or (_words(value) and bool(value))
+
+
+def _settings(names: tuple[str, ...]) -> Shape:
+    """Some of these names with numbers, and the last one with a truth value."""
+    return lambda value: (
+        isinstance(value, Mapping)
+        and value.keys() <= set(names)
+        and all(_optional(_flag if name == names[-1] else _number)(one) for name, one in value.items())
+    )
+
+
+def _table(needed: Mapping[str, Shape], others: Mapping[str, Shape] | None = None) -> Shape:
+    known = {**needed, **(others or {})}
+    return lambda value: (
+        isinstance(value, Mapping)
+        and needed.keys() <= value.keys() <= known.keys()
+        and all(known[name](one) for name, one in value.items())
+    )
+
+
+_scheme_table = _table(
+    {"name": _text, "bits": _number, "dtype": _one_of(*_DTYPES), "group_size": _number}
+    | {"layout": _one_of("NK", "KN", "AWQ"), "quantize_embedding": _flag, "quantize_head": _flag}
+)
+
+
+def _scheme(value: Any) -> bool:
+    if not _scheme_table(value):
+        return False
+    bits, group, packed = value["bits"], value["group_size"], value["layout"] == "AWQ"
+    if bits == 0:
+        return group == 0 and not packed
+    return bits in ((4,) if packed else (3, 4)) and group > 0 and group % (32 // bits) == 0
+
+
+def _tvm_target(value: Any) -> bool:
+    # Its other attributes are those of TVM, which refuses what it does not know.
+    return isinstance(value, Mapping) and _text(value.get("kind"))
+
+
+def _device(value: Any) -> bool:
+    return _text(value) or _tvm_target(value)
+
+
+_link = _table(
+    {},
+    {"flags": _words, "needed": _words, "environment": _words, "compiler": _command}
+    | {"triple": _text, "linker": _text, "minimum-os": _text},
+)
+_PARAMS: Mapping[str, Mapping[str, Shape]] = {
+    "quantize": {
+        "scheme": _scheme,
+        "model-type": _optional(_text),
+        "source-format": _optional(_text),
+        "float32": _one_of("bf16", "exact"),
+    },
+    "config": {
+        "quantization": _text,
+        "model-type": _optional(_text),
+        "conversation": _mapping,
+        "metadata": _settings(_METADATA),
+        "generation": _mapping,
+        "preset": _optional(_mapping),
+    },
+    "lower": {
+        "scheme": _scheme,
+        "overrides": _settings(tuple(name.replace("-", "_") for name in _METADATA)),
+        "target": _table({"device": _device, "host": _tvm_target}, {"archs": _words}),
+        "opt": _optional(_mapping),
+        "system-lib": _flag,
+        "system-lib-prefix": _optional(_text),
+        "requires": _words,
+    },
+    "link": {
+        "artifact": _one_of("so", "dylib", "dll", "tar", "wasm"),
+        "link": _link,
+        "system-lib-prefix": _optional(_text),
+        "name": _optional(lambda value: _text(value) and "/" not in value),
+    },
+    "runtime": {"compiler": _optional(_command)},
+}
+_INPUTS: Mapping[str, tuple[Mapping[str, bool], Mapping[str, bool]]] = {
+    "quantize": ({"checkpoint": True}, {"adapter": True}),
+    "config": ({}, {"checkpoint": True}),
+    "lower": ({"config": False}, {}),
+    "link": ({"objects": True}, {"runtime": True, "library": False}),
+    "runtime": ({}, {}),
+}
+"""The inputs that a kind has and those that it may have, and whether they are directories."""
+
+
+def wrong_part(kind: str, params: Mapping[str, Json], inputs: Mapping[str, bool]) -> str | None:
+    """The first part of an action that is not of its kind's shape; None where all are, or the kind has no table.
+
+    `inputs` says of each whether it is a directory.
+    """
+    for name, shape in _PARAMS.get(kind, {}).items():
+        if not shape(params.get(name)):
+            return f"its {name} is none of a {kind} task"
+    needed, others = _INPUTS.get(kind, (inputs, {}))
+    if not needed.items() <= inputs.items() <= {**needed, **others}.items():
+        return f"its inputs are none of a {kind} task"
+    if kind == "config" and (params.get("preset") is None) != ("checkpoint" in inputs):
+        return "it has neither a checkpoint nor a preset, or both"
+    return None
