@@ -1,4 +1,4 @@
-"""Which names llmbuild writes to and removes in a project: relative ones that lead nowhere else and hide nothing."""
+"""Which names llmbuild writes to and removes: relative ones that lead nowhere else and, in a project, hide nothing."""
 
 from __future__ import annotations
 
@@ -24,14 +24,17 @@ def unfit(path: str) -> str | None:
     # Nearly every name is plain, and that is seen quickly.
     if not path.isprintable() and any(unicodedata.category(letter) in _UNSEEN for letter in path):
         return "it has control characters"
-    return next((why for part in path.split("/") if (why := _unfit_part(part)) is not None), None)
+    for part in path.split("/"):
+        if part.startswith(TEMPORARY) or part.lower() in _OTHERS:
+            return f"{part} is not for results"
+    return astray(path)
 
 
-def _unfit_part(part: str) -> str | None:
-    if part in ("", ".", ".."):
-        return "it does not name one place inside the project"
-    if part.startswith(TEMPORARY) or part.lower() in _OTHERS:
-        return f"{part} is not for results"
-    if len(part) > LONGEST_NAME or (not part.isascii() and len(part.encode()) > LONGEST_NAME):
-        return f"a name in it is longer than {LONGEST_NAME} bytes"
+def astray(path: str) -> str | None:
+    """Why a relative path does not name one place below the directory that it starts from; None when it does."""
+    for part in path.split("/"):
+        if part in ("", ".", ".."):
+            return "it does not name one place below its directory"
+        if len(part) > LONGEST_NAME or (not part.isascii() and len(part.encode()) > LONGEST_NAME):
+            return f"a name in it is longer than {LONGEST_NAME} bytes"
     return None

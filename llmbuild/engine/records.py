@@ -14,6 +14,7 @@ from typing import Any
 
 from llmbuild.canonical import Digest, Json, parse_digest
 from llmbuild.engine.action import Action, Input, JsonInput, TreeInput
+from llmbuild.engine.names import astray
 from llmbuild.jsontext import parse_json
 from llmbuild.printable import printable
 
@@ -74,11 +75,8 @@ def file_path(value: object) -> str:
         # Nearly every file lies at the top and has such a name.
         return value
     text(value, f"the path {printable(value[:80])}")
-    for part in value.split("/"):
-        if part in ("", ".", ".."):
-            raise ValueError(f"the path {value[:80]} leads out of its directory")
-        if len(part.encode()) > 255:
-            raise ValueError(f"a name in the path {value[:80]} has more than 255 bytes")
+    if (why := astray(value)) is not None:
+        raise ValueError(f"the path {value[:80]} is none of a file: {why}")
     return value
 
 

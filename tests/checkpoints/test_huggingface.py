@@ -11,7 +11,7 @@ import pytest
 from llmbuild.checkpoints.open import infer_format, open_checkpoint, read_metadata
 from llmbuild.errors import InputError, LlmbuildError, UsageError
 from tests.helpers.checkpoints import cached_checkpoint, write_tokenizer
-from tests.helpers.mutations import mutations
+from tests.helpers.replaced_parts import mutations
 
 
 def expected(directory):

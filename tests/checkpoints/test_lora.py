@@ -14,7 +14,7 @@ from llmbuild.checkpoints.lora import MergedCheckpoint
 from llmbuild.checkpoints.open import open_checkpoint
 from llmbuild.errors import InputError, LlmbuildError
 from tests.helpers.checkpoints import cached_checkpoint, reference_model
-from tests.helpers.mutations import mutations
+from tests.helpers.replaced_parts import mutations
 
 OPTIONS = {
     "plain": {"r": 4, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj", "down_proj"]},

@@ -11,7 +11,7 @@ import pytest
 from llmbuild.canonical import canonical_json
 from llmbuild.conversation.templates import PLACEHOLDERS, TEMPLATE_NAMES, resolve_template
 from llmbuild.errors import InputError, LlmbuildError
-from tests.helpers.mutations import mutations
+from tests.helpers.replaced_parts import mutations
 
 FIELDS = [
     "name",

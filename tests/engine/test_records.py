@@ -23,7 +23,7 @@ from llmbuild.engine.tree import FileEntry, Tree
 from llmbuild.errors import InputError, StoreError
 from tests.helpers.crafted import canonical, picture, sealed, write_archive
 from tests.helpers.engine_traces import make_trace
-from tests.helpers.mutations import mutations
+from tests.helpers.replaced_parts import mutations
 
 OUT = "..//../victim"
 """What would be a path out of the store, if a digest were used as one without a look at it."""

@@ -28,7 +28,7 @@ from tests.helpers.cli import TINY_MANIFEST, ProjectDir, make_project
 from tests.helpers.engine_build import build, install_all
 from tests.helpers.fuzz import CODES, Fault, Keeper, command
 from tests.helpers.fuzz_store import PRECIOUS, names_of, put, trace_bytes
-from tests.helpers.mutation import Mutator, Raw
+from tests.helpers.random_mutations import Mutator, Raw
 
 COMMIT, SHA256 = "0123456789" * 4, "0123456789abcdef" * 4
 LOCK: dict[str, Any] = {

@@ -18,7 +18,7 @@ from llmbuild.engine.store import Store
 from llmbuild.engine.task import Files, InputRef, JsonFields, Task
 from tests.helpers.engine_build import build, install_all, join_task, write_task
 from tests.helpers.fuzz import Fault, Keeper, command
-from tests.helpers.mutation import NO_DIGESTS, Mutator
+from tests.helpers.random_mutations import NO_DIGESTS, Mutator
 
 PRECIOUS = b"what nobody may touch"
 MEMOS = ("stat.json", "uses", "verified", "version", "index/cache.db", "gc.lock")

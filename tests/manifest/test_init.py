@@ -15,7 +15,7 @@ from llmbuild.errors import LlmbuildError, UsageError
 from llmbuild.manifest.load import load_project
 from llmbuild.manifest.starter import MARKERS, NAMES, propose, render
 from llmbuild.models.presets import presets
-from tests.helpers.mutations import mutations
+from tests.helpers.replaced_parts import mutations
 
 LLAMA = {
     "architectures": ["LlamaForCausalLM"],

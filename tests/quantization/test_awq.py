@@ -17,7 +17,7 @@ from llmbuild.quantization import awq
 from llmbuild.quantization.convert import check
 from llmbuild.quantization.scheme import SCHEMES
 from tests.helpers.awq import ORDER
-from tests.helpers.mutations import mutations
+from tests.helpers.replaced_parts import mutations
 
 SCHEME = SCHEMES["q4f16_awq"]
 CONFIG: dict[str, Any] = {

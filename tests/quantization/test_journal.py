@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from llmbuild.quantization.journal import JOURNAL, Journal
-from tests.helpers.mutations import mutations
+from tests.helpers.replaced_parts import mutations
 
 SHARD = b"1234"
 LINE = {"path": "params_shard_0.bin", "nbytes": len(SHARD), "md5": hashlib.md5(SHARD).hexdigest()}

@@ -22,7 +22,7 @@ from llmbuild.runtime.weights import (
     read_tensor_index,
     stored_tensors,
 )
-from tests.helpers.mutations import mutations
+from tests.helpers.replaced_parts import mutations
 
 
 def write_directory(directory: Path, data: bytes = b"\x01\x02\x03\x04") -> dict[str, Any]:

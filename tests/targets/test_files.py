@@ -17,7 +17,7 @@ from llmbuild.errors import ExitCode, LlmbuildError, MultiError, ToolchainError,
 from llmbuild.targets.cpu import native_cpu
 from llmbuild.targets.files import bundled_directory, load_target, target_names
 from llmbuild.targets.target import Tool
-from tests.helpers.mutations import mutations
+from tests.helpers.replaced_parts import mutations
 
 TRIPLE = "x86_64-unknown-linux-gnu"
 BASE = '[target]\nextends = "x86_64-linux-cpu"\n'

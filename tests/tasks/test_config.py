@@ -17,7 +17,7 @@ from llmbuild.quantization.awq import quant_method
 from llmbuild.tasks.config import KIND
 from llmbuild.tasks.kind import Job
 from tests.helpers.checkpoints import make_checkpoint
-from tests.helpers.mutations import mutations
+from tests.helpers.replaced_parts import mutations
 
 FIELDS = [
     "version",
