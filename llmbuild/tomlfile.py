@@ -22,7 +22,8 @@ KeyPath: TypeAlias = tuple[str | int, ...]
 MOST_BYTES = 4 << 20
 """tomllib takes a second for each megabyte or two."""
 MOST_VALUES = 200_000
-"""Counted before they are parsed, and too high: the places of values take more memory than they do."""
+"""Counted before they are parsed, and too high: the places of values take more memory than they do, and each part of a
+dotted key is a table."""
 MOST_DEPTH = 64
 """Levels of a document, and parts of a key: tomllib keeps every beginning of a dotted key."""
 
@@ -117,7 +118,7 @@ def load_toml(text: str) -> dict[str, Any]:
     """
     if len(text) > MOST_BYTES or len(text.encode("utf-8", "surrogatepass")) > MOST_BYTES:
         raise TomlError(f"it has more than {MOST_BYTES} bytes")
-    if sum(map(text.count, "[{,=")) > MOST_VALUES:
+    if sum(map(text.count, "[{,=.")) > MOST_VALUES:
         raise TomlError(f"it has more than {MOST_VALUES} values")
     if found := _LONG_KEY.search(text):
         raise TomlError(f"a key has more than {MOST_DEPTH} parts", text.count("\n", 0, found.start()) + 1)

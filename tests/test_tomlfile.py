@@ -232,6 +232,7 @@ def test_any_document(data: dict[str, Any], choices: st.DataObject) -> None:
         ("x = " + "[" * 65 + "]" * 65, "nested too deeply"),
         ("x = " + "[" * 100_000, "nested too deeply"),
         ("x = [" + "{}," * 100_001 + "]", "more than 200000 values"),
+        ("".join(f"[a{index}.b.c.d]\n" for index in range(50_001)), "more than 200000 values"),
         ("# " + "x" * MOST_BYTES, "more than 4194304 bytes"),
         ("# " + "é" * (MOST_BYTES // 2), "more than 4194304 bytes"),
     ],
