@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmbuild.canonical import Digest, Json, canonical_json, digest_bytes, digest_json
+from llmbuild.canonical import Digest, Json, digest_bytes, digest_json
 from llmbuild.cli.common import STATE_DIR
 from llmbuild.engine import files
 from llmbuild.errors import FetchError, LlmbuildError, MultiError, StoreError, UsageError
@@ -89,8 +89,10 @@ def load_lock(root: Path, toolchain: Toolchain) -> Lock:
     code = digest_json(toolchain.source_files(["llmbuild.manifest.lock"]))
     key = digest_json({"format": _FORMAT, "file": digest_bytes(data), "code": code})
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        value = parse_json(memo.read_bytes())
-        if value["key"] == key:
+        kept = memo.read_bytes()
+        value = parse_json(kept)
+        # A repository may bring such a file along, with other digests than those of the lock that people have read.
+        if value["key"] == key and toolchain.seal is not None and toolchain.seal.holds(kept):
             lock = Lock.from_json(value["sources"], value["toolchain"])
             lock.changed = value["changed"] is True
             return lock
@@ -100,10 +102,12 @@ def load_lock(root: Path, toolchain: Toolchain) -> Lock:
         return read_lock(path)
     sources: dict[str, Json] = dict(lock.sources)
     tools: dict[str, Json] = dict(lock.toolchain)
-    memo_of: Json = {"key": key, "sources": sources, "toolchain": tools, "changed": lock.changed}
-    with contextlib.suppress(StoreError, OSError):
-        memo.parent.mkdir(parents=True, exist_ok=True)
-        files.write_atomic(memo, canonical_json(memo_of))
+    memo_of: dict[str, Json] = {"key": key, "sources": sources, "toolchain": tools, "changed": lock.changed}
+    if toolchain.seal is not None:
+        with contextlib.suppress(StoreError, OSError):
+            sealed = toolchain.seal.put(memo_of)
+            memo.parent.mkdir(parents=True, exist_ok=True)
+            files.write_atomic(memo, sealed)
     return lock
 
 

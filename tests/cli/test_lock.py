@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
+from llmbuild.canonical import canonical_json
 from llmbuild.cli import locking
+from llmbuild.engine.seal import Seal
 from llmbuild.engine.verified import stamp_of
 from llmbuild.errors import UsageError
 from llmbuild.manifest.lock import read_lock
@@ -451,11 +453,34 @@ def test_what_a_hub_says_wrongly_is_neither_a_bug_nor_pinned(place: Place) -> No
 )
 def test_a_memo_of_the_lock_that_is_wrong_is_not_believed(tmp_path: Path, sources: object) -> None:
     (tmp_path / "llmbuild.lock").write_text("version = 1\n")
-    toolchain: Any = SimpleNamespace(source_files=lambda _: {})
+    seal = Seal(tmp_path / "secret")
+    toolchain: Any = SimpleNamespace(source_files=lambda _: {}, seal=seal)
     assert locking.load_lock(tmp_path, toolchain).sources == {}
     memo = tmp_path / ".llmbuild" / "lock-file.json"
-    memo.write_text(json.dumps({**json.loads(memo.read_text()), "sources": sources}))
+    assert seal.holds(memo.read_bytes())
+    value = json.loads(memo.read_text())
+    assert value.pop("seal")
+    memo.write_bytes(seal.put({**value, "sources": sources}))
     assert locking.load_lock(tmp_path, toolchain).sources == {}
+
+
+def test_a_memo_of_the_lock_that_a_repository_brought_is_not_believed(tmp_path: Path) -> None:
+    """Digests other than those of the lock that people have read are written there by whoever knows llmbuild's code."""
+    (tmp_path / "llmbuild.lock").write_text("version = 1\n")
+    own: Any = SimpleNamespace(source_files=lambda _: {}, seal=Seal(tmp_path / "secret"))
+    assert locking.load_lock(tmp_path, own).sources == {}
+    memo = tmp_path / ".llmbuild" / "lock-file.json"
+    value = json.loads(memo.read_text())
+    value.pop("seal")
+    value["sources"] = {"path:x": {"files": {"config.json": {"sha256": "a" * 64}}}}
+    for forged in (canonical_json(value), Seal(tmp_path / "other").put(value)):
+        memo.write_bytes(forged)
+        assert locking.load_lock(tmp_path, own).sources == {}
+    # A toolchain without a store keeps no memo.
+    memo.unlink()
+    without: Any = SimpleNamespace(source_files=lambda _: {}, seal=None)
+    assert locking.load_lock(tmp_path, without).sources == {}
+    assert not memo.exists()
 
 
 def test_locked_hashes_local_files_whatever_their_stat_says(place: Place, files: dict[str, bytes]) -> None:
