@@ -341,3 +341,12 @@ def test_damaged_traces_and_old_leftovers_go(store: Store) -> None:
     assert collected.leftovers == 3
     assert not path.exists()
     assert new.exists()
+
+
+def test_what_is_no_lock_among_the_locks_is_in_nobody_s_way(store: Store, tmp_path: Path) -> None:
+    build(store, graph())
+    (store.root / "locks" / "directory").mkdir()
+    (store.root / "locks" / "link").symlink_to(tmp_path)
+    collect(store, Policy(max_size=0, grace=0.0), nobody, now=time.time() + 30 * DAY)
+    assert labels(store) == []
+    assert (store.root / "locks" / "directory").is_dir()
