@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmbuild.errors import UsageError
@@ -212,6 +212,7 @@ def _tables(value: Any) -> bool:
     )
 
 
+@settings(deadline=None)
 @given(_document, st.data())
 def test_any_document(data: dict[str, Any], choices: st.DataObject) -> None:
     writer = _Writer(choices.draw)
