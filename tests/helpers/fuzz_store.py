@@ -85,7 +85,8 @@ class World:
         ]
         store.stat_cache.digest(base / "guard" / "file")
         store.close()
-        (self.store / "stat.json").write_text(json.dumps({str(base / "guard/file"): [1, 2, 3, 4, "0" * 64]}))
+        self.stats = {str(base / "guard/file"): [1, 2, 3, 4, "0" * 64]}
+        (self.store / "stat.json").write_text(json.dumps(self.stats))
         self.history = json.loads(next((self.store / "projects").iterdir()).read_bytes())
         self.names = [*names_of(base), *self.traces, digest_bytes(PRECIOUS)]
         # Old enough that a use is marked in their times.
@@ -158,10 +159,7 @@ class Records(World):
                 name = generator.choice(MEMOS)
                 path = self.store / name
                 old_bytes = path.read_bytes() if path.is_file() else b""
-                form = self.store / "stat.json"
-                put(
-                    path, mutator.text(json.loads(form.read_bytes())) if name == "stat.json" else mutator.raw(old_bytes)
-                )
+                put(path, mutator.text(self.stats) if name == "stat.json" else mutator.raw(old_bytes))
             case 8:
                 path = next((self.store / "projects").iterdir(), None) if (self.store / "projects").is_dir() else None
                 if path is None or not path.is_file():
