@@ -25,3 +25,12 @@ def printable_json(text: str) -> str:
 def _escape(letter: str) -> str:
     number = ord(letter)
     return f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}"
+
+
+def is_text(text: str) -> bool:
+    """Whether a string can be written as UTF-8: names of files that are not come with lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -10,14 +10,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmbuild.cli.common import add_selection, owns_state, path_argument, state_of
+from llmbuild.cli.common import add_selection, path_argument
 from llmbuild.engine.settings import MOST_JOBS
 from llmbuild.errors import ExitCode, StoreError, UsageError
+from llmbuild.workspace.place import owns_state, state_of
 
 if TYPE_CHECKING:
     from llmbuild.canonical import Digest
     from llmbuild.cli.plan import Session
-    from llmbuild.cli.recording import Recording
     from llmbuild.engine import events
     from llmbuild.engine.executor import Executor, TaskFailure
     from llmbuild.engine.lookup import Cached
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from llmbuild.plan.reasons import Reason
     from llmbuild.report.terminal import View
     from llmbuild.tasks.kind import Progress
+    from llmbuild.workspace.recording import Recording
 
 HELP = "build what is not up to date"
 EXAMPLE = "llmbuild build --model smollm2 --jobs 2"
@@ -70,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     memory = _memory(args.memory)
     session = open_session(args)
     if args.offline and not args.keep_going:
-        from llmbuild.cli.locking import require_offline
+        from llmbuild.workspace.locking import require_offline
 
         require_offline(session.remotes)
     if args.dry_run:
@@ -84,8 +85,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _build(args: argparse.Namespace, session: Session, memory: int | None) -> int:
-    from llmbuild.cli.manifests import identity, manifest_name
-    from llmbuild.cli.recording import Recording
     from llmbuild.engine.cas import MissingBlobError
     from llmbuild.engine.predict import Predictor
     from llmbuild.engine.scheduler import Scheduler
@@ -93,6 +92,8 @@ def _build(args: argparse.Namespace, session: Session, memory: int | None) -> in
     from llmbuild.errors import Interrupted
     from llmbuild.report.terminal import view_for
     from llmbuild.tasks.registry import load_kind
+    from llmbuild.workspace.manifests import identity, manifest_name
+    from llmbuild.workspace.recording import Recording
 
     _require_unclaimed(session)
     view = view_for(quiet=args.quiet)
@@ -138,7 +139,7 @@ def _build(args: argparse.Namespace, session: Session, memory: int | None) -> in
         reporter.finish()
     _job_summary(recording.last)
     if reporter.ran:
-        from llmbuild.cli.knowledge import remember_sources
+        from llmbuild.workspace.store_knowledge import remember_sources
 
         remember_sources(session.store, session.world.observed)
     return code
@@ -149,9 +150,9 @@ def _check(args: argparse.Namespace, session: Session, result: BuildResult, jobs
 
     What comes from elsewhere is downloaded again only when it was asked for by name: other checks take the stored files.
     """
-    from llmbuild.cli.check import check
     from llmbuild.cli.plan import print_notes
     from llmbuild.plan.select import asked
+    from llmbuild.workspace.compare import check
 
     remote = {one.fetch.label for one in session.remotes}
     if args.tasks:
@@ -169,9 +170,9 @@ def _job_summary(events: Path) -> None:
     path = os.environ.get("GITHUB_STEP_SUMMARY")
     if not path:
         return
-    from llmbuild.cli.recording import read_events
     from llmbuild.report.build_markdown import build_markdown
     from llmbuild.report.build_report import build_report
+    from llmbuild.workspace.recording import read_events
 
     # A page that cannot be written must not fail a build that is done.
     with contextlib.suppress(OSError, StoreError), Path(path).open("a", encoding="utf-8") as stream:
@@ -297,8 +298,8 @@ class _Reporter:
 
     def _keep_log(self, label: str, source: Path) -> str | None:
         """Copy a task's log to the project's logs; returns the path as the user sees it."""
-        from llmbuild.cli.manifests import manifest_name
         from llmbuild.engine.files import write_atomic
+        from llmbuild.workspace.manifests import manifest_name
 
         name = label.replace(", ", ",").replace("/", "_") + ".log"
         whole = self._session.whole
@@ -317,7 +318,7 @@ class _Reporter:
 
 def _complete_lock(session: Session, result: BuildResult) -> None:
     """Pin in the lock file what was fetched."""
-    from llmbuild.cli.locking import complete
+    from llmbuild.workspace.locking import complete
 
     trees = {label: outcome.tree for label, outcome in result.outcomes.items()}
     complete(session.world.project, session.world.observed, session.world.lock, trees)
@@ -325,7 +326,7 @@ def _complete_lock(session: Session, result: BuildResult) -> None:
 
 def _require_unclaimed(session: Session) -> None:
     """Raise UsageError, before anything runs, where another manifest of the directory has results in the same places."""
-    from llmbuild.cli.manifests import manifest_name, other_manifests
+    from llmbuild.workspace.manifests import manifest_name, other_manifests
 
     if not other_manifests(session.whole, session.store.seal):
         return
@@ -341,10 +342,10 @@ def _install(session: Session, result: BuildResult, provenance: bool) -> events.
     A directory that several tasks fill (a model's weights and its configuration) is touched only when all of them
     succeeded: after a failure it stays as the last good build left it.
     """
-    from llmbuild.cli.manifests import manifest_name, other_manifests
     from llmbuild.engine.install import Installation, install
     from llmbuild.plan.graph import labels
     from llmbuild.report.events import Installed
+    from llmbuild.workspace.manifests import manifest_name, other_manifests
 
     broken = {one.dest for task in session.tasks if result.outcomes[task.label].tree is None for one in task.installs}
     items = [
@@ -357,7 +358,7 @@ def _install(session: Session, result: BuildResult, provenance: bool) -> events.
     known = labels(session.whole)
     statements: list[Installation] = []
     if provenance:
-        from llmbuild.cli.provenance import owners, statement_installations
+        from llmbuild.workspace.statements import owners, statement_installations
 
         known |= owners(session.whole)
         statements = statement_installations(session.store, session.whole, session.tasks, result)

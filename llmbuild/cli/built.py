@@ -32,8 +32,8 @@ def select_built(args: argparse.Namespace) -> list[Built]:
         raise UsageError("--library and --weights go together")
     if args.library is not None:
         return [Built(args.library.name, args.library, args.weights)]
-    from llmbuild.cli.common import find_manifest
     from llmbuild.manifest.load import load_project
+    from llmbuild.workspace.place import find_manifest
 
     project = load_project(find_manifest(args.file))
     cells = choose(project, args.model, args.quantization, args.platform)

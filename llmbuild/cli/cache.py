@@ -12,8 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmbuild.cli.common import MANIFEST, add_file, path_argument, print_json
+from llmbuild.cli.common import add_file, path_argument, print_json
 from llmbuild.errors import ExitCode
+from llmbuild.workspace.place import MANIFEST
 
 if TYPE_CHECKING:
     from llmbuild.canonical import Json
@@ -136,11 +137,12 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from llmbuild.cli.replacing import ARCHIVE, require_replaceable
     from llmbuild.engine.archive import export
     from llmbuild.engine.store import Store
     from llmbuild.report.cache_text import packed_json, packed_text
+    from llmbuild.workspace.replacing import ARCHIVE, require_file, require_replaceable
 
+    require_file(args.archive)
     require_replaceable(args.archive, ARCHIVE)
     unbuilt: list[str] = []
     if args.all:
@@ -186,8 +188,8 @@ def living(seal: Seal, project: str) -> Container[str] | None:
     all its manifests, since older builds of each are kept under it.  A command leaves the expanded manifest in the state
     directory; where that cannot be read, all labels count.
     """
-    from llmbuild.cli.manifests import known_manifests
     from llmbuild.plan.graph import labels
+    from llmbuild.workspace.manifests import known_manifests
 
     place = Path(project)
     if place.is_dir():

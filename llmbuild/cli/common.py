@@ -1,4 +1,4 @@
-"""What several commands share: finding the manifest, the project's state directory, and the crash log."""
+"""What several commands share: their options, printing for machines, and the crash log."""
 
 from __future__ import annotations
 
@@ -8,76 +8,9 @@ import os
 from pathlib import Path
 
 from llmbuild.canonical import Json
-from llmbuild.cli.edges import require_text_path, say
-from llmbuild.errors import UsageError
+from llmbuild.cli.edges import say
 from llmbuild.printable import printable_json
-
-MANIFEST = "buildfile.toml"
-STATE_DIR = ".llmbuild"
-"""Beside the manifest: the cached plan, the keys of the last build, logs, and digests of files already read."""
-
-
-def state_of(root: Path, manifest: str) -> Path:
-    """The directory of what belongs to one manifest of a project only: its last build, and its logs."""
-    state = root / STATE_DIR
-    return state if manifest == MANIFEST else state / "manifests" / manifest
-
-
-def owns_state(root: Path, directory: Path) -> bool:
-    """Whether no symbolic link leads from a project to a directory of its state, so that files there are its own."""
-    while directory != root:
-        if os.path.islink(directory):  # noqa: PTH114
-            return False
-        directory = directory.parent
-    return True
-
-
-def find_manifest(file: Path | str | None) -> Path:
-    """The manifest: `file` if given, else buildfile.toml in this directory or the nearest one above that has it.
-
-    Raises UsageError when there is none, or when the state directory beside it leads elsewhere.  The path is relative
-    where the user's was.
-    """
-    if file is not None:
-        path = Path(file)
-        # A Path raises where a name is too long.
-        if os.path.isdir(path):  # noqa: PTH112
-            path = path / MANIFEST
-        if not os.path.isfile(path):  # noqa: PTH113
-            raise UsageError(f"there is no manifest {path}", fix="`llmbuild init` writes a starter manifest")
-        require_text_path(path.absolute(), "the project's directory")
-        _require_own_state(path.absolute().parent)
-        return path
-    here = _here()
-    for directory in (here, *here.parents):
-        if (directory / MANIFEST).is_file():
-            require_text_path(directory, "the project's directory")
-            _require_own_state(directory)
-            return Path(MANIFEST) if directory == here else directory / MANIFEST
-    raise UsageError(
-        f"there is no {MANIFEST} in {here} or above it",
-        fix="`llmbuild init` writes a starter manifest; `--file` names another one",
-    )
-
-
-def _require_own_state(root: Path) -> None:
-    """A repository may bring a link along; what llmbuild writes through it would be somebody else's."""
-    if os.path.islink(root / STATE_DIR):  # noqa: PTH114
-        raise UsageError(
-            "the directory of llmbuild's own files is a symbolic link",
-            where=str(root / STATE_DIR),
-            why=f"it leads to {os.readlink(root / STATE_DIR)}, outside the project's control",  # noqa: PTH115
-            fix="remove the link; llmbuild makes the directory",
-        )
-
-
-def _here() -> Path:
-    try:
-        return Path.cwd()
-    except FileNotFoundError as error:
-        raise UsageError(
-            "the current directory is gone", fix="change to one that is there, or name the manifest with --file"
-        ) from error
+from llmbuild.workspace.place import MANIFEST, STATE_DIR
 
 
 def print_json(value: Json, *, indent: int | None = 2) -> None:

@@ -1,4 +1,4 @@
-"""Where the process meets the system: its streams, its limits, and the paths that it is given.
+"""Where the process meets the system: its streams, its limits, and the words that it is given.
 
 A command's own code catches nothing that it does not expect.  What the system refuses and no barrier nearer to it has
 named ends here: with the operation's own words, the file, and an exit code that is not that of a bug.
@@ -11,6 +11,8 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO
+
+from llmbuild.printable import is_text
 
 if TYPE_CHECKING:
     from llmbuild.errors import LlmbuildError
@@ -75,7 +77,7 @@ def say(text: str) -> None:
 def require_text(arguments: Sequence[str]) -> None:
     """Raise UsageError for an argument whose bytes are no text: what is made of it could not be written down."""
     for argument in arguments:
-        if _is_text(argument):
+        if is_text(argument):
             continue
         from llmbuild.errors import UsageError
 
@@ -83,19 +85,6 @@ def require_text(arguments: Sequence[str]) -> None:
             f"the argument '{argument}' is not text in the encoding of this terminal",
             why=f"the encoding is {sys.getfilesystemencoding()}",
             fix="rename what it names, or choose a UTF-8 locale, such as LC_ALL=C.UTF-8",
-        )
-
-
-def require_text_path(path: os.PathLike[str], what: str) -> None:
-    """The same for a path that was found, not given: keys and records hold paths as UTF-8."""
-    if not _is_text(os.fspath(path)):
-        from llmbuild.errors import UsageError
-
-        raise UsageError(
-            f"{what} has a name that is not UTF-8",
-            where=os.fspath(path),
-            why="keys and records hold names as UTF-8",
-            fix="rename it, or choose a UTF-8 locale, such as LC_ALL=C.UTF-8",
         )
 
 
@@ -129,11 +118,3 @@ def expected(error: Exception) -> LlmbuildError | None:
                 fix=_FIXES.get(number),
             )
     return None
-
-
-def _is_text(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from llmbuild.cli.common import MANIFEST, path_argument
+from llmbuild.cli.common import path_argument
 from llmbuild.errors import ExitCode, UsageError
+from llmbuild.workspace.place import MANIFEST
 
 HELP = "write a starter manifest for a model"
 EXAMPLE = "llmbuild init models/SmolLM2-135M-Instruct"
@@ -33,10 +34,12 @@ def run(args: argparse.Namespace) -> int:
     from llmbuild.engine.files import write_atomic
     from llmbuild.manifest.load import load
     from llmbuild.manifest.starter import propose, render
+    from llmbuild.workspace.replacing import require_file
 
     output: Path = args.output
     if output.is_dir():
         output = output / MANIFEST
+    require_file(output)
     if output.exists() and not args.force:
         raise UsageError(
             f"{output} is already there", fix="name another file with --output, or replace it with --force"

@@ -9,20 +9,21 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmbuild.cli.common import add_file, find_manifest
+from llmbuild.cli.common import add_file
 from llmbuild.errors import ExitCode, UsageError, did_you_mean
+from llmbuild.workspace.place import find_manifest
 
 if TYPE_CHECKING:
     from llmbuild.canonical import Digest
-    from llmbuild.cli.locking import Fetch
-    from llmbuild.cli.neighbours import Neighbours
-    from llmbuild.cli.toolchain import Toolchain
     from llmbuild.engine.store import Store
     from llmbuild.engine.task import Task
     from llmbuild.manifest.lock import Lock
     from llmbuild.manifest.lockdiff import Difference
     from llmbuild.manifest.resolved import Project
     from llmbuild.plan.observed import Observed
+    from llmbuild.workspace.locking import Fetch
+    from llmbuild.workspace.neighbours import Neighbours
+    from llmbuild.workspace.toolchain import Toolchain
 
 HELP = "pin every source and the toolchain in llmbuild.lock"
 EXAMPLE = """llmbuild lock                     # pin what is not pinned yet
@@ -51,13 +52,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the lock file and print what changed in it; with --check only print, and exit with 1 if anything would."""
-    from llmbuild.cli import locking
-    from llmbuild.cli.neighbours import neighbours
-    from llmbuild.cli.toolchain import TVM_MEMO, Toolchain
-    from llmbuild.cli.world import load_manifest, observe_world
     from llmbuild.engine.store import Store
     from llmbuild.manifest.lock import LOCK_FILE, write_lock
     from llmbuild.manifest.lockdiff import differences
+    from llmbuild.workspace import locking
+    from llmbuild.workspace.neighbours import neighbours
+    from llmbuild.workspace.observe import load_manifest, observe_world
+    from llmbuild.workspace.toolchain import TVM_MEMO, Toolchain
 
     path = find_manifest(args.file)
     store = Store(args.cache_dir)
@@ -97,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _models(asked: Sequence[str], project: Project) -> set[str]:
     """The models to upgrade.  Raises UsageError for one that is in no build."""
-    from llmbuild.cli.locking import fetches
+    from llmbuild.workspace.locking import fetches
 
     known = list(dict.fromkeys(fetch.model for fetch in fetches(project)))
     if _ALL in asked:
@@ -155,8 +156,8 @@ def _keep_tools_of(others: Neighbours, new: Lock, old: Lock, project: Project) -
 
 def _keep_tools(new: Lock, old: Lock, project: Project, toolchain: Toolchain) -> None:
     """Keep what the lock has of tools of platforms that are not on this machine, and say so on standard error."""
-    from llmbuild.cli.machine import Machine
     from llmbuild.cli.plan import print_notes
+    from llmbuild.workspace.machine import Machine
 
     machine = Machine(toolchain)
     absent: dict[tuple[str, str], list[str]] = {}
@@ -178,9 +179,9 @@ def _pin_all(
     Local files are hashed where they are.  Weights of a hub are known by what the hub says of them; its small files are
     downloaded, and so are packages and archives, which show their files only then.  All that goes into the store.
     """
-    from llmbuild.cli import locking
-    from llmbuild.cli.world import expand_world
     from llmbuild.sources.pins import complete, fetched_pin
+    from llmbuild.workspace import locking
+    from llmbuild.workspace.observe import expand_world
 
     # Only the fetch tasks are looked at, which have no linker in their keys.
     unknown = {cell.platform: "" for cell in project.matrix}
@@ -213,12 +214,12 @@ def _pin_all(
 def _hub_pin(fetch: Fetch, task: Task, pin: Mapping[str, Any], store: Store, *, offline: bool) -> Mapping[str, Any]:
     """The pin of a hub's model with the SHA-256 of all files: from what was fetched before, else of the small ones that
     the hub announces by git's digest alone, which are downloaded."""
-    from llmbuild.cli.locking import tree_files
     from llmbuild.engine.bind import bind
     from llmbuild.engine.lookup import Cached, lookup
     from llmbuild.sources import hub
     from llmbuild.sources.pins import complete, fetched_pin
     from llmbuild.sources.select import output_name
+    from llmbuild.workspace.locking import tree_files
 
     if complete(pin):
         return pin
@@ -266,12 +267,12 @@ def _fetch(
     args: argparse.Namespace, project: Project, store: Store, tasks: Sequence[Task], force: set[str]
 ) -> dict[str, dict[str, tuple[Digest, int]]]:
     """Run fetch tasks; their files by label.  Raises the error of the first one that failed."""
-    from llmbuild.cli.locking import tree_files
-    from llmbuild.cli.manifests import identity
     from llmbuild.engine import events
     from llmbuild.engine.scheduler import Scheduler
     from llmbuild.executors.local import LocalExecutor
     from llmbuild.report.terminal import view_for
+    from llmbuild.workspace.locking import tree_files
+    from llmbuild.workspace.manifests import identity
 
     view = view_for(quiet=args.quiet)
 
@@ -296,10 +297,10 @@ def _fetch(
 
 def _report(found: Sequence[Difference], project: Project, lock: Lock, *, check: bool, exists: bool) -> None:
     """Say what changed, or would."""
-    from llmbuild.cli.locking import models_by_key
     from llmbuild.manifest.lock import LOCK_FILE
     from llmbuild.report.lock_text import difference_line, difference_lines
     from llmbuild.report.style import style_for
+    from llmbuild.workspace.locking import models_by_key
 
     if not found and (exists or not check):
         counts = f"{_count(len(lock.sources), 'source')}, {_count(len(lock.toolchain), 'tool')}"

@@ -7,21 +7,22 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from llmbuild.cli.common import add_selection, find_manifest, print_json
+from llmbuild.cli.common import add_selection, print_json
 from llmbuild.errors import ExitCode
+from llmbuild.workspace.place import find_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from llmbuild.cli.knowledge import StoreKnowledge
-    from llmbuild.cli.locking import Remote
-    from llmbuild.cli.world import World
     from llmbuild.engine.store import Store
     from llmbuild.engine.task import Task
     from llmbuild.manifest.resolved import Project
     from llmbuild.plan.estimates import PlanEstimate
     from llmbuild.plan.planner import Plan
     from llmbuild.plan.reasons import Reason
+    from llmbuild.workspace.locking import Remote
+    from llmbuild.workspace.observe import World
+    from llmbuild.workspace.store_knowledge import StoreKnowledge
 
 HELP = "show what a build would run, and why"
 EXAMPLE = "llmbuild plan --platform x86_64-linux-cpu --format json"
@@ -40,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the plan; exit code 0, or with --check 1 when something is stale."""
     session = open_session(args)
     if args.offline:
-        from llmbuild.cli.locking import require_offline
+        from llmbuild.workspace.locking import require_offline
 
         # As a build would, and before it: a plan that cannot be carried out is no plan.
         require_offline(session.remotes)
@@ -72,21 +73,21 @@ class Session:
 
     def estimate(self, plan: Plan) -> PlanEstimate | None:
         """What the plan will take; None when nothing has to run."""
-        from llmbuild.cli.estimating import estimate_plan
-        from llmbuild.cli.manifests import identity
+        from llmbuild.workspace.estimating import estimate_plan
+        from llmbuild.workspace.manifests import identity
 
         return estimate_plan(plan, self.store, identity(self.whole), self.knowledge.tree)
 
 
 def open_session(args: argparse.Namespace) -> Session:
     """From the command line (see `add_selection`) to selected tasks; notes about the manifest go to standard error."""
-    from llmbuild.cli.knowledge import StoreKnowledge
-    from llmbuild.cli.locking import remote_fetches
-    from llmbuild.cli.manifests import identity
-    from llmbuild.cli.toolchain import TVM_MEMO, Toolchain
-    from llmbuild.cli.world import load_manifest, look
     from llmbuild.engine.store import Store
     from llmbuild.plan.select import asked, narrow, select
+    from llmbuild.workspace.locking import remote_fetches
+    from llmbuild.workspace.manifests import identity
+    from llmbuild.workspace.observe import load_manifest, look
+    from llmbuild.workspace.store_knowledge import StoreKnowledge
+    from llmbuild.workspace.toolchain import TVM_MEMO, Toolchain
 
     path = find_manifest(args.file)
     store = Store(args.cache_dir)

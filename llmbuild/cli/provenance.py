@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,12 +11,8 @@ from llmbuild.errors import ExitCode, LlmbuildError, MultiError, UsageError, Ver
 
 if TYPE_CHECKING:
     from llmbuild.canonical import Digest, Json
-    from llmbuild.engine.install import Installation
-    from llmbuild.engine.outcome import BuildResult
     from llmbuild.engine.store import Store
-    from llmbuild.engine.task import Task
     from llmbuild.engine.tree import Tree
-    from llmbuild.manifest.resolved import Project
 
 ALL = "all"
 
@@ -65,9 +60,9 @@ def verify_provenance(args: argparse.Namespace) -> int:
 
 def _all(args: argparse.Namespace, errors: list[LlmbuildError]) -> list[tuple[Path, Path]]:
     """The statements of everything that the manifest builds and that is there, each with that; without one is an error."""
-    from llmbuild.cli.common import find_manifest
     from llmbuild.manifest.load import load_project
     from llmbuild.report.provenance import statement_path
+    from llmbuild.workspace.place import find_manifest
 
     project = load_project(find_manifest(args.file))
     artifacts = dict.fromkeys(path for cell in project.matrix for path in (cell.weights, cell.library) if path)
@@ -117,31 +112,3 @@ def _recorded(store: Store, action: Digest) -> Tree | None:
         return store.cas.get_tree(trace.output)
     except StoreError:
         return None
-
-
-def owners(project: Project) -> frozenset[str]:
-    """The labels under which the statements of a whole project are installed."""
-    from llmbuild.report.provenance import owner_of
-
-    return frozenset(owner_of(path) for cell in project.matrix for path in (cell.weights, cell.library) if path)
-
-
-def statement_installations(
-    store: Store, project: Project, tasks: Sequence[Task], result: BuildResult
-) -> list[Installation]:
-    """The statements of everything that a build made or found, put into the store and ready to be installed."""
-    from llmbuild.engine.install import Installation
-    from llmbuild.engine.task import Install
-    from llmbuild.engine.tree import FileEntry, Tree
-    from llmbuild.report.provenance import Done, statements
-
-    done = {
-        label: Done(outcome.action, outcome.tree)
-        for label, outcome in result.outcomes.items()
-        if outcome.action is not None and outcome.tree is not None
-    }
-    made = []
-    for one in statements(project.output, tasks, done):
-        entry = FileEntry("statement", store.cas.put_bytes(one.data), len(one.data))
-        made.append(Installation(one.owner, Tree((entry,)), Install("statement", one.path)))
-    return made

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from llmbuild.cli.common import find_manifest, path_argument, print_json
+from llmbuild.cli.common import path_argument, print_json
 from llmbuild.errors import ExitCode, StoreError, UsageError
+from llmbuild.workspace.place import find_manifest
 
 HELP = "tell what the last build did: causes, critical path, cache, slowest tasks, memory"
 EXAMPLE = "llmbuild report --html build.html"
@@ -27,11 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the report, or write the page; exit code 0 whatever became of the build."""
-    from llmbuild.cli.recording import last_build, read_events
     from llmbuild.report.build_report import build_report
+    from llmbuild.workspace.recording import last_build, read_events
 
     if args.html is not None:
-        from llmbuild.cli.replacing import PAGE, require_replaceable
+        from llmbuild.workspace.replacing import PAGE, require_replaceable
 
         require_replaceable(args.html, PAGE)
     path = args.events

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from llmbuild.canonical import Digest, Json, digest_file
 from llmbuild.cli.common import path_argument, print_json
-from llmbuild.cli.machine import Machine
-from llmbuild.cli.toolchain import Toolchain
 from llmbuild.errors import ExitCode, LlmbuildError, ToolchainError
 from llmbuild.targets.files import load_target, target_names
 from llmbuild.targets.target import Target
+from llmbuild.workspace.machine import Machine
+from llmbuild.workspace.toolchain import Toolchain
 
 HELP = "list the targets, and what this machine can do for each"
 EXAMPLE = "llmbuild targets x86_64-linux-cpu-native"
@@ -43,9 +43,9 @@ def run(args: argparse.Namespace) -> int:
 
 def user_directory(file: Path | None) -> Path:
     """The targets/ directory beside the manifest, or in the current directory when there is no manifest."""
-    from llmbuild.cli.common import find_manifest
     from llmbuild.errors import UsageError
     from llmbuild.manifest.load import USER_TARGETS
+    from llmbuild.workspace.place import find_manifest
 
     try:
         return find_manifest(file).absolute().parent / USER_TARGETS

@@ -11,8 +11,6 @@ import pytest
 from llmbuild.canonical import digest_bytes
 from llmbuild.cli import main as cli
 from llmbuild.cli.cache import living
-from llmbuild.cli.toolchain import TVM_MEMO, Toolchain
-from llmbuild.cli.world import load_manifest
 from llmbuild.engine.archive import Packed
 from llmbuild.engine.audit import Audit, Finding
 from llmbuild.engine.gc import Choice, Collected
@@ -21,6 +19,8 @@ from llmbuild.engine.survey import BlobFacts, Survey, TraceFacts
 from llmbuild.engine.uses import Use
 from llmbuild.report.cache_text import audit_text, collected_text, packed_text, stats_text
 from llmbuild.report.style import Style
+from llmbuild.workspace.observe import load_manifest
+from llmbuild.workspace.toolchain import TVM_MEMO, Toolchain
 from tests.helpers import engine_kinds
 from tests.helpers.checkpoints import cached_checkpoint
 from tests.helpers.cli import TINY_MANIFEST, make_project

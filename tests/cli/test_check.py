@@ -9,13 +9,13 @@ from types import SimpleNamespace
 import pytest
 
 from llmbuild.cli import build as build_command
-from llmbuild.cli.check import check
 from llmbuild.engine import events
 from llmbuild.engine.store import Store
 from llmbuild.engine.task import Task
 from llmbuild.errors import ExitCode
 from llmbuild.report.style import Style
 from llmbuild.report.terminal import View
+from llmbuild.workspace.compare import check
 from tests.helpers import engine_kinds
 from tests.helpers.checkpoints import cached_checkpoint
 from tests.helpers.cli import make_project, read_events
@@ -110,7 +110,7 @@ def test_without_names_all_but_downloads_are_checked(
         checked.append([label for label, _ in outcomes])
         return ExitCode.OK
 
-    monkeypatch.setattr("llmbuild.cli.check.check", check)
+    monkeypatch.setattr("llmbuild.workspace.compare.check", check)
     for names in ([], ["*far*"], ["config"]):
         args = SimpleNamespace(tasks=names)
         assert build_command._check(args, session, result, 1, SimpleNamespace(emit=None)) == ExitCode.OK

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from llmbuild.canonical import canonical_json
-from llmbuild.cli import locking
 from llmbuild.engine.seal import Seal
 from llmbuild.engine.verified import stamp_of
 from llmbuild.errors import UsageError
 from llmbuild.manifest.lock import read_lock
+from llmbuild.workspace import locking
 from tests.helpers.checkpoints import cached_checkpoint
 from tests.helpers.cli import ProjectDir, Result, read_events
 from tests.helpers.hub_server import COMMIT, Hub, Repo, running_hub
@@ -392,12 +392,12 @@ def test_notes_are_dim_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: py
 
 def test_what_another_process_locked_meanwhile_stays(tmp_path: Path) -> None:
     from llmbuild.canonical import digest_json
-    from llmbuild.cli import locking
-    from llmbuild.cli.toolchain import Toolchain
-    from llmbuild.cli.world import observe_world
     from llmbuild.engine.store import Store
     from llmbuild.manifest.load import load_project
     from llmbuild.manifest.lock import Lock, write_lock
+    from llmbuild.workspace import locking
+    from llmbuild.workspace.observe import observe_world
+    from llmbuild.workspace.toolchain import Toolchain
 
     shutil.copytree(cached_checkpoint("llama"), tmp_path / "checkpoint")
     (tmp_path / "buildfile.toml").write_text(MANIFEST.replace("SOURCE", "checkpoint"))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from llmbuild.cli.manifests import project_file
+from llmbuild.workspace.manifests import project_file
 from tests.helpers.checkpoints import cached_checkpoint
 from tests.helpers.cli import TINY_MANIFEST, ProjectDir, make_project, read_events
 

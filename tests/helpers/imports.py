@@ -41,6 +41,16 @@ class _Imports(ast.NodeVisitor):
     def visit_Import(self, node: ast.Import) -> None:
         self.names.update(alias.name for alias in node.names)
 
+    def visit_Call(self, node: ast.Call) -> None:
+        """`import_module(f"llmbuild.linkers.{…}")` may import every module of the package."""
+        self.generic_visit(node)
+        if ast.unparse(node.func).split(".")[-1] != "import_module" or not isinstance(node.args[0], ast.JoinedStr):
+            return
+        package = str(ast.literal_eval(node.args[0].values[0]))
+        directory = module_path(package.removesuffix(".")) if package.startswith("llmbuild.") else None
+        if directory is not None:
+            self.names.update(module_name(path) for path in directory.parent.glob("*.py") if path != directory)
+
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         assert node.level == 0, "llmbuild has no relative imports"
         assert node.module is not None

@@ -18,15 +18,16 @@ from typing import Any
 
 import pytest
 
-from llmbuild.cli import cache, chat, exec_, locking, targets
-from llmbuild.cli.machine import Machine
+from llmbuild.cli import cache, chat, exec_, targets
 from llmbuild.cli.main import main
 from llmbuild.cli.plan import print_notes
-from llmbuild.cli.toolchain import Toolchain
 from llmbuild.engine.store import Store
 from llmbuild.errors import ToolchainError
 from llmbuild.report import cache_text
 from llmbuild.report.style import style_for
+from llmbuild.workspace import locking
+from llmbuild.workspace.machine import Machine
+from llmbuild.workspace.toolchain import Toolchain
 from tests.cli.test_cache import NOW, collected, sample
 from tests.helpers import engine_kinds, golden
 from tests.helpers.checkpoints import cached_checkpoint

@@ -37,7 +37,7 @@ def command(*arguments: str, manifest: str = TINY_MANIFEST) -> Case:
 
 
 def without_manifest(path: Path, patch: pytest.MonkeyPatch) -> None:
-    from llmbuild.cli.common import find_manifest
+    from llmbuild.workspace.place import find_manifest
 
     patch.chdir(path)
     find_manifest(None)
@@ -69,20 +69,20 @@ def two_actions(path: Path, patch: pytest.MonkeyPatch) -> None:
 
 
 def no_package(path: Path, patch: pytest.MonkeyPatch) -> None:
-    from llmbuild.cli.toolchain import Toolchain
+    from llmbuild.workspace.toolchain import Toolchain
 
     Toolchain(SimpleNamespace(digest=str), [str(path)]).version("llmbuild-has-no-such-package")  # type: ignore[arg-type]
 
 
 def no_native_library(path: Path, patch: pytest.MonkeyPatch) -> None:
-    from llmbuild.cli.toolchain import Toolchain
+    from llmbuild.workspace.toolchain import Toolchain
 
     patch.setattr(Toolchain, "_libraries", lambda self, place: [])
     Toolchain(SimpleNamespace(digest=str)).identity("apache-tvm")  # type: ignore[arg-type]
 
 
 def no_current_directory(path: Path, patch: pytest.MonkeyPatch) -> None:
-    from llmbuild.cli.common import find_manifest
+    from llmbuild.workspace.place import find_manifest
 
     (path / "gone").mkdir()
     patch.chdir(path / "gone")
@@ -91,7 +91,7 @@ def no_current_directory(path: Path, patch: pytest.MonkeyPatch) -> None:
 
 
 def no_text_in_a_path(path: Path, patch: pytest.MonkeyPatch) -> None:
-    from llmbuild.cli.edges import require_text_path
+    from llmbuild.workspace.place import require_text_path
 
     require_text_path(path / "h\udcff", "the project's directory")
 
@@ -112,13 +112,13 @@ def a_result_that_is_gone(path: Path, patch: pytest.MonkeyPatch) -> None:
 
 
 def unreadable_events(path: Path, patch: pytest.MonkeyPatch) -> None:
-    from llmbuild.cli.recording import read_events
+    from llmbuild.workspace.recording import read_events
 
     read_events(path)
 
 
 def events_without_an_event(path: Path, patch: pytest.MonkeyPatch) -> None:
-    from llmbuild.cli.recording import read_events
+    from llmbuild.workspace.recording import read_events
 
     (path / "events.ndjson").write_text("[]\n")
     read_events(path / "events.ndjson")

@@ -18,8 +18,6 @@ from typing import Any
 import pytest
 
 from llmbuild.canonical import Digest, Json, digest_bytes
-from llmbuild.cli import toolchain
-from llmbuild.cli.toolchain import Toolchain
 from llmbuild.engine.bind import bind
 from llmbuild.engine.tree import FileEntry, Tree
 from llmbuild.manifest.resolved import Project, Source
@@ -28,6 +26,8 @@ from llmbuild.plan.observed import Observation, Observed
 from llmbuild.tasks.kind import Job, TaskKind
 from llmbuild.tasks.lower import COMPILE_FIELDS
 from llmbuild.tasks.registry import KIND_NAMES, load_kind
+from llmbuild.workspace import toolchain
+from llmbuild.workspace.toolchain import Toolchain
 from tests.helpers import plans
 from tests.helpers.imports import PACKAGE, closure, inits_on_the_way, module_name
 from tests.helpers.plans import edit_model, edit_platform
@@ -441,7 +441,7 @@ def test_the_linker_flips_link_and_the_runtime_that_it_compiles() -> None:
 
 
 def declared_files(kind: TaskKind) -> set[Path]:
-    return {Path(file) for name in kind.sources for file in toolchain._module_files(name)}
+    return {PACKAGE / name for name in Toolchain(Bytes(None)).source_files(kind.sources)}
 
 
 def test_the_bytes_of_each_source_file_flip_the_kinds_that_declare_it(native: Path) -> None:

@@ -18,7 +18,6 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from llmbuild.canonical import digest_bytes
-from llmbuild.cli.knowledge import StoreKnowledge
 from llmbuild.engine import events, fs
 from llmbuild.engine.install import Installation, install
 from llmbuild.engine.lookup import cached
@@ -43,6 +42,7 @@ from llmbuild.plan.reasons import (
     ToolChanged,
     changes,
 )
+from llmbuild.workspace.store_knowledge import StoreKnowledge
 from tests.helpers.engine_build import snapshot
 from tests.helpers.oracle import (
     SELECTIONS,

@@ -13,11 +13,11 @@ import os
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from llmbuild.cli.common import MANIFEST, owns_state, state_of
-from llmbuild.cli.replacing import EVENTS, require_replaceable
 from llmbuild.errors import StoreError
 from llmbuild.jsontext import parse_json
 from llmbuild.report.event_fields import checked_event
+from llmbuild.workspace.place import MANIFEST, owns_state, state_of
+from llmbuild.workspace.replacing import EVENTS, require_replaceable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

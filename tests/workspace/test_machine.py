@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from llmbuild.canonical import Json, digest_bytes, digest_json
-from llmbuild.cli.machine import Machine, find_tools
 from llmbuild.cli.main import main
 from llmbuild.cli.targets import examine
-from llmbuild.cli.toolchain import Toolchain
 from llmbuild.errors import ExitCode, LlmbuildError, ToolchainError
 from llmbuild.manifest.load import load
 from llmbuild.programs.parts import Parts
 from llmbuild.targets.files import load_target
+from llmbuild.workspace.machine import Machine, find_tools
+from llmbuild.workspace.toolchain import Toolchain
 from tests.helpers import plans
 from tests.helpers.checkpoints import cached_checkpoint
 

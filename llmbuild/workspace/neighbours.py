@@ -6,11 +6,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmbuild.cli.manifests import manifest_name, other_manifests
-from llmbuild.cli.toolchain import Toolchain
-from llmbuild.cli.world import load_manifest
 from llmbuild.errors import LlmbuildError, UsageError
 from llmbuild.manifest.resolved import Project
+from llmbuild.workspace.manifests import manifest_name, other_manifests
+from llmbuild.workspace.observe import load_manifest
+from llmbuild.workspace.toolchain import Toolchain
 
 _TABLE = re.compile(rb"^\s*\[\s*models\b", re.MULTILINE)
 

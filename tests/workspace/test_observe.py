@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from llmbuild.canonical import canonical_json
-from llmbuild.cli.toolchain import TVM_MEMO, Toolchain
-from llmbuild.cli.world import load_manifest
 from llmbuild.engine.store import Store
+from llmbuild.workspace.observe import load_manifest
+from llmbuild.workspace.toolchain import TVM_MEMO, Toolchain
 from tests.helpers.cli import TINY_MANIFEST
 
 

@@ -14,9 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmbuild.canonical import Digest, Json, canonical_json, digest_json
-from llmbuild.cli.machine import Machine, find_tools
-from llmbuild.cli.manifests import project_file
-from llmbuild.cli.toolchain import Toolchain
 from llmbuild.engine import files
 from llmbuild.engine.seal import Seal
 from llmbuild.engine.statcache import Anew
@@ -31,6 +28,9 @@ from llmbuild.plan.graph import WITH_RUNTIME, expand
 from llmbuild.plan.observed import Observation, Observed
 from llmbuild.tasks.kind import TaskKind
 from llmbuild.tasks.registry import KIND_NAMES, load_kind
+from llmbuild.workspace.machine import Machine, find_tools
+from llmbuild.workspace.manifests import project_file
+from llmbuild.workspace.toolchain import Toolchain
 
 _FORMAT = 2
 
@@ -119,7 +119,7 @@ def look(project: Project, store: Store, toolchain: Toolchain, *, offline: bool 
     Raises a MultiError with all sources, tools and linkers that are missing; when `locked`, UsageError where the lock
     file does not say what was observed.  Otherwise the commits of new revisions are written to the lock file.
     """
-    from llmbuild.cli import locking
+    from llmbuild.workspace import locking
 
     root = Path(project.root)
     lock = locking.load_lock(root, toolchain)

@@ -9,10 +9,10 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from llmbuild.canonical import digest_json
-from llmbuild.cli.common import MANIFEST, STATE_DIR
 from llmbuild.engine.seal import Seal
 from llmbuild.jsontext import parse_json
 from llmbuild.manifest.resolved import Project
+from llmbuild.workspace.place import MANIFEST, STATE_DIR
 
 
 def project_file(root: Path, name: str) -> Path:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from llmbuild.cli.recording import Recording, last_build, read_events
 from llmbuild.errors import StoreError
+from llmbuild.workspace.recording import Recording, last_build, read_events
 from tests.helpers.build_events import BUILD, KILLED, NULL
 
 
@@ -48,7 +48,7 @@ def test_a_reader_finds_a_whole_build_while_the_next_one_runs(tmp_path: Path) ->
 CRASH = """
 import os, sys
 from pathlib import Path
-from llmbuild.cli.recording import Recording
+from llmbuild.workspace.recording import Recording
 from tests.helpers.build_events import KILLED
 recording = Recording(Path(sys.argv[1]))
 recording.__enter__()

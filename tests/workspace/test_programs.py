@@ -13,15 +13,15 @@ from pathlib import Path
 import pytest
 
 from llmbuild.canonical import Json, digest_file
-from llmbuild.cli.machine import Machine
-from llmbuild.cli.programs import Programs
-from llmbuild.cli.toolchain import Toolchain
 from llmbuild.compiler.devices.nvcc import find_nvcc
 from llmbuild.compiler.devices.nvrtc import Nvrtc
 from llmbuild.errors import ToolchainError
 from llmbuild.plan.reasons import ToolChanged, sentence, spoken
 from llmbuild.programs.parts import Files, Parts, program_parts
 from llmbuild.programs.run import Tool
+from llmbuild.workspace.machine import Machine
+from llmbuild.workspace.programs import Programs
+from llmbuild.workspace.toolchain import Toolchain
 
 LINUX: Mapping[str, Json] = {"flags": []}
 

@@ -11,11 +11,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from llmbuild.canonical import Digest, Json, digest_json
-from llmbuild.cli.toolchain import Toolchain
 from llmbuild.errors import LlmbuildError, ToolchainError
 from llmbuild.manifest.resolved import Platform, Project
 from llmbuild.plan.observed import DEVICE_TOOL
 from llmbuild.programs.parts import Parts
+from llmbuild.workspace.toolchain import Toolchain
 
 # What gives TVM a code generator that its wheel has not, by device kind.
 _PROVIDED_BY: Mapping[str, str] = {

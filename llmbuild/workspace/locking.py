@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmbuild.canonical import Digest, Json, digest_bytes, digest_json
-from llmbuild.cli.common import STATE_DIR
 from llmbuild.engine import files
 from llmbuild.errors import FetchError, LlmbuildError, MultiError, StoreError, UsageError
 from llmbuild.jsontext import parse_json
@@ -33,13 +32,14 @@ from llmbuild.sources.pins import (
     required_pin,
     single_file,
 )
+from llmbuild.workspace.place import STATE_DIR
 
 if TYPE_CHECKING:
-    from llmbuild.cli.toolchain import Toolchain
     from llmbuild.engine.store import Store
     from llmbuild.engine.task import Task
     from llmbuild.engine.tree import Tree
     from llmbuild.plan.observed import Observation
+    from llmbuild.workspace.toolchain import Toolchain
 
 _FORMAT = 2
 

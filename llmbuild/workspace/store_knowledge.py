@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from llmbuild.canonical import Digest, Json, digest_bytes, parse_digest
-from llmbuild.cli.common import MANIFEST
-from llmbuild.cli.manifests import known_manifests
 from llmbuild.engine.action import Action
 from llmbuild.engine.bind import bind
 from llmbuild.engine.cas import MissingBlobError
@@ -22,6 +20,8 @@ from llmbuild.plan.graph import labels
 from llmbuild.plan.observed import Observed
 from llmbuild.plan.planner import Built, Lost
 from llmbuild.plan.reasons import Evicted, OutputCorrupt, OutputMissing, Reason
+from llmbuild.workspace.manifests import known_manifests
+from llmbuild.workspace.place import MANIFEST
 
 
 class StoreKnowledge:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 from pathlib import Path
 
 from llmbuild.errors import StoreError, UsageError
@@ -17,6 +18,18 @@ _BEGINS = {
     ARCHIVE: re.compile(rb"llmbuild-cache\0"),
 }
 _START = 1024
+
+
+def require_file(path: Path) -> None:
+    """Raise UsageError for a device, a pipe or a socket: a file that is written whole and then given its name would take
+    its place, `/dev/null` included."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        # What is wrong with it, writing it will say.
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise UsageError("this is no file, and would be replaced by one", where=str(path), fix="name a file")
 
 
 def require_replaceable(path: Path, kind: str) -> None:

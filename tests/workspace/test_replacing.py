@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,14 @@ def test_an_archive_replaces_archives_only(here: Path, capsys: pytest.CaptureFix
     assert "[project]" in (here / "buildfile.toml").read_text()
     for _ in range(2):
         assert main(["cache", "export", "--all", "cache.tar"]) == 0
+
+
+def test_a_pipe_or_a_device_is_not_replaced(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(here / "pipe")
+    for line in (["cache", "export", "--all", "pipe"], ["init", "preset:Llama-2-7B", "--force", "-o", "pipe"]):
+        assert main(line) == 2
+        assert "this is no file, and would be replaced by one" in capsys.readouterr().err
+        assert (here / "pipe").is_fifo()
 
 
 def test_exec_overwrites_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,34 @@
+"""The statements of where results came from, which a build installs beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llmbuild.engine.install import Installation
+from llmbuild.engine.outcome import BuildResult
+from llmbuild.engine.store import Store
+from llmbuild.engine.task import Install, Task
+from llmbuild.engine.tree import FileEntry, Tree
+from llmbuild.manifest.resolved import Project
+from llmbuild.report.provenance import Done, owner_of, statements
+
+
+def owners(project: Project) -> frozenset[str]:
+    """The labels under which the statements of a whole project are installed."""
+    return frozenset(owner_of(path) for cell in project.matrix for path in (cell.weights, cell.library) if path)
+
+
+def statement_installations(
+    store: Store, project: Project, tasks: Sequence[Task], result: BuildResult
+) -> list[Installation]:
+    """The statements of everything that a build made or found, put into the store and ready to be installed."""
+    done = {
+        label: Done(outcome.action, outcome.tree)
+        for label, outcome in result.outcomes.items()
+        if outcome.action is not None and outcome.tree is not None
+    }
+    made = []
+    for one in statements(project.output, tasks, done):
+        entry = FileEntry("statement", store.cas.put_bytes(one.data), len(one.data))
+        made.append(Installation(one.owner, Tree((entry,)), Install("statement", one.path)))
+    return made
