@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Set
@@ -76,6 +77,19 @@ def test_imports_go_downward_only(layer: str) -> None:
             if target and LAYERS.index(target) < LAYERS.index(layer):
                 upward.append(f"{path.relative_to(ROOT)}:{line} imports {name}")
     assert upward == []
+
+
+def test_the_table_of_layers_in_the_document_has_every_layer() -> None:
+    text = (ROOT.parent / "docs/architecture.md").read_text(encoding="utf-8").split("\n## Layers\n")[1]
+    named = [
+        name.rstrip("/")
+        for row in re.findall(r"^\| (`.+?) \| ", text, re.MULTILINE)
+        for name in row.replace("`", "").split(", ")
+    ]
+    assert sorted(named) == sorted(LAYERS)
+    # Packages stand from top to bottom, as imports go.
+    packages = [name for name in LAYERS if (ROOT / name).is_dir()]
+    assert [name for name in named if name in packages] == packages
 
 
 def test_no_file_needs_itself_through_others() -> None:

@@ -37,3 +37,13 @@ def test_the_files_it_links_exist() -> None:
     links = re.findall(r"\]\(([^)#]+)\)", README)
     assert links
     assert [link for link in links if "://" not in link and not (ROOT / link).exists()] == []
+
+
+def test_the_documents_that_the_code_cites_exist() -> None:
+    cited = {
+        (path.relative_to(ROOT).as_posix(), name)
+        for path in (ROOT / "llmbuild").rglob("*.py")
+        for name in re.findall(r"(?<![\w/.:-])[\w/-]+\.md\b", path.read_text(encoding="utf-8"))
+    }
+    assert cited
+    assert [(path, name) for path, name in sorted(cited) if not (ROOT / name).exists()] == []

@@ -23,7 +23,7 @@ WEIGHT_FILES: Mapping[str, str] = {SAFETENSORS: "model.safetensors", TORCH: "pyt
 class HuggingFaceCheckpoint(Checkpoint):
     """Weights in one file or several, opened when first needed for an index and at once for a single file.
 
-    Record order (formats.md section 1): the files in the order in which the index first names them, and in each file the
+    Record order: the files in the order in which the index first names them, and in each file the
     order of the index; for a single file the order of its own header.
     """
 

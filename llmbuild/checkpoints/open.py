@@ -35,7 +35,7 @@ TOKENIZER_FILES = (
     "added_tokens.json",
     "tokenizer_config.json",
 )
-"""The tokenizer files that a runtime may read (formats.md section 3), in this order."""
+"""The tokenizer files that a runtime may read, in the order in which mlc-chat-config.json lists them."""
 
 
 @dataclass(frozen=True, slots=True)

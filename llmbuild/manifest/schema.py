@@ -165,7 +165,7 @@ class ModelTable(Table):
     )
     float32: Literal["bf16", "exact"] = Field(
         default="bf16",
-        description="How float32 parameters are stored: rounded to bfloat16 as MLC does, or as they are.",
+        description='How float32 parameters are stored: rounded to bfloat16 as MLC does ("bf16"), or as they are ("exact").',
     )
     metadata: Metadata = Field(default_factory=Metadata, description="Sizes of this model; over [metadata].")
     generation: Generation = Field(default_factory=Generation, description="Sampling values of this model.")

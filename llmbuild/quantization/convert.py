@@ -103,7 +103,7 @@ def packed_names(name: str) -> tuple[str, str]:
 
 
 def record_order(parameters: Sequence[Parameter], names: Sequence[str]) -> list[Parameter]:
-    """The parameters in the order in which the checkpoint names their first source tensor (formats.md section 1)."""
+    """The parameters in the order in which the checkpoint names their first source tensor."""
     users: dict[str, list[Parameter]] = {}
     for parameter in parameters:
         for source in parameter.sources:

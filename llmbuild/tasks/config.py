@@ -49,7 +49,7 @@ CHECKPOINT_PATTERNS = (
 
 
 def run(job: Job) -> None:
-    """Write mlc-chat-config.json (formats.md has its fields) and copy the tokenizer's files beside it."""
+    """Write mlc-chat-config.json and copy the tokenizer's files beside it."""
     from llmbuild.checkpoints.files import is_file, parse_json, read_bounded
     from llmbuild.conversation.tokenizer_info import (
         TOKENIZER_FILES,
