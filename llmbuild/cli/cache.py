@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _stats(args: argparse.Namespace) -> int:
     from llmbuild.engine.store import Store
-    from llmbuild.engine.survey import survey
+    from llmbuild.engine.upkeep.survey import survey
     from llmbuild.report.cache_text import stats_json, stats_text
     from llmbuild.report.style import style_for
 
@@ -98,10 +98,10 @@ def _stats(args: argparse.Namespace) -> int:
 
 
 def _gc(args: argparse.Namespace) -> int:
-    from llmbuild.engine.gc import Policy, collect
     from llmbuild.engine.limits import parse_age, parse_size
     from llmbuild.engine.settings import read_settings
     from llmbuild.engine.store import Store
+    from llmbuild.engine.upkeep.gc import Policy, collect
     from llmbuild.report.cache_text import collected_json, collected_text
     from llmbuild.report.style import style_for
 
@@ -121,8 +121,8 @@ def _gc(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from llmbuild.engine.audit import audit
     from llmbuild.engine.store import Store
+    from llmbuild.engine.upkeep.audit import audit
     from llmbuild.report.cache_text import audit_json, audit_text
     from llmbuild.report.style import style_for
 
@@ -137,8 +137,8 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from llmbuild.engine.archive import export
     from llmbuild.engine.store import Store
+    from llmbuild.engine.upkeep.archive import export
     from llmbuild.report.cache_text import packed_json, packed_text
     from llmbuild.workspace.replacing import ARCHIVE, require_file, require_replaceable
 
@@ -167,8 +167,8 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _import(args: argparse.Namespace) -> int:
-    from llmbuild.engine.archive import import_archive
     from llmbuild.engine.store import Store
+    from llmbuild.engine.upkeep.archive import import_archive
     from llmbuild.report.cache_text import packed_json, packed_text
 
     store = Store(args.cache_dir)

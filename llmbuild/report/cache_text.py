@@ -13,10 +13,10 @@ from llmbuild.report.units import size
 
 if TYPE_CHECKING:
     from llmbuild.canonical import Json
-    from llmbuild.engine.archive import Packed
-    from llmbuild.engine.audit import Audit
-    from llmbuild.engine.gc import Collected
-    from llmbuild.engine.survey import Survey, TraceFacts
+    from llmbuild.engine.upkeep.archive import Packed
+    from llmbuild.engine.upkeep.audit import Audit
+    from llmbuild.engine.upkeep.gc import Collected
+    from llmbuild.engine.upkeep.survey import Survey, TraceFacts
 
 _LARGEST = 5
 _SHOWN = 20

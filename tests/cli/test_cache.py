@@ -11,11 +11,11 @@ import pytest
 from llmbuild.canonical import digest_bytes
 from llmbuild.cli import main as cli
 from llmbuild.cli.cache import living
-from llmbuild.engine.archive import Packed
-from llmbuild.engine.audit import Audit, Finding
-from llmbuild.engine.gc import Choice, Collected
 from llmbuild.engine.store import Store
-from llmbuild.engine.survey import BlobFacts, Survey, TraceFacts
+from llmbuild.engine.upkeep.archive import Packed
+from llmbuild.engine.upkeep.audit import Audit, Finding
+from llmbuild.engine.upkeep.gc import Choice, Collected
+from llmbuild.engine.upkeep.survey import BlobFacts, Survey, TraceFacts
 from llmbuild.engine.uses import Use
 from llmbuild.report.cache_text import audit_text, collected_text, packed_text, stats_text
 from llmbuild.report.style import Style

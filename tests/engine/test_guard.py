@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from llmbuild.canonical import Digest, digest_bytes, digest_json
-from llmbuild.engine.archive import import_archive
-from llmbuild.engine.audit import audit
 from llmbuild.engine.bind import bind
-from llmbuild.engine.gc import DAY, Policy, collect
 from llmbuild.engine.lookup import Cached, Miss, lookup
 from llmbuild.engine.store import Store
-from llmbuild.engine.survey import survey
 from llmbuild.engine.task import Task
+from llmbuild.engine.upkeep.archive import import_archive
+from llmbuild.engine.upkeep.audit import audit
+from llmbuild.engine.upkeep.gc import DAY, Policy, collect
+from llmbuild.engine.upkeep.survey import survey
 from llmbuild.errors import InputError, StoreError
 from llmbuild.executors.local import LocalExecutor
 from tests.helpers.crafted import canonical, picture, sealed, write_archive

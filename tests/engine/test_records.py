@@ -11,15 +11,15 @@ import pytest
 
 from llmbuild.canonical import canonical_json, digest_bytes, digest_json
 from llmbuild.cli.main import main
-from llmbuild.engine.archive import import_archive
-from llmbuild.engine.audit import audit
-from llmbuild.engine.gc import Policy, collect
 from llmbuild.engine.history import read_history
 from llmbuild.engine.lookup import Miss, lookup
 from llmbuild.engine.store import ActionRecord, Store, parse_action
-from llmbuild.engine.survey import survey
 from llmbuild.engine.trace import Trace
 from llmbuild.engine.tree import FileEntry, Tree
+from llmbuild.engine.upkeep.archive import import_archive
+from llmbuild.engine.upkeep.audit import audit
+from llmbuild.engine.upkeep.gc import Policy, collect
+from llmbuild.engine.upkeep.survey import survey
 from llmbuild.errors import InputError, StoreError
 from tests.helpers.crafted import canonical, picture, sealed, write_archive
 from tests.helpers.engine_traces import make_trace

@@ -8,11 +8,11 @@ import sys
 import time
 from pathlib import Path
 
-from llmbuild.engine.audit import audit
-from llmbuild.engine.gc import Policy, collect
 from llmbuild.engine.store import Store
-from llmbuild.engine.survey import survey
 from llmbuild.engine.task import Task
+from llmbuild.engine.upkeep.audit import audit
+from llmbuild.engine.upkeep.gc import Policy, collect
+from llmbuild.engine.upkeep.survey import survey
 from tests.helpers.engine_build import build, join_task, write_task
 from tests.helpers.engine_fixtures import ROOT
 

@@ -60,15 +60,15 @@ def _exempt(one: Template) -> bool:
 
 EXEMPT: dict[tuple[str, str], str] = {
     (
-        "engine/archive.py",
+        "engine/upkeep/archive.py",
         "it does not have the members",
     ): "the checksum is right and the counts are not: a writer's bug",
-    ("engine/archive.py", "its member … is too large"): "it takes an archive with a member of several gibibytes",
+    ("engine/upkeep/archive.py", "its member … is too large"): "it takes an archive with a member of several gibibytes",
 }
 """Texts (by the beginning of their file and of themselves) that no golden file shows, with the reason."""
 
 WIDE = [
-    "tests/engine/test_archive.py::test_harmful_archives_are_refused[comes after the checksum-<lambda>]",
+    "tests/engine/upkeep/test_archive.py::test_harmful_archives_are_refused[comes after the checksum-<lambda>]",
     "tests/messages/test_building_errors.py::test_it_is_refused[no lock file]",
     "tests/messages/test_building_errors.py::test_it_is_refused[a compiler that cannot link]",
     "tests/messages/test_building_errors.py::test_it_is_refused[a missing tensor]",

@@ -22,10 +22,10 @@ import pytest
 from llmbuild.canonical import Digest
 from llmbuild.engine import fs
 from llmbuild.engine.executor import TaskFailure
-from llmbuild.engine.gc import Policy, collect
 from llmbuild.engine.outcome import Status
 from llmbuild.engine.store import Store
 from llmbuild.engine.task import Files, InputRef, JsonFields, Task
+from llmbuild.engine.upkeep.gc import Policy, collect
 from llmbuild.errors import ExitCode, LlmbuildError, StoreError
 from llmbuild.executors.inline import InlineExecutor
 from llmbuild.tasks.kind import Progress

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from llmbuild.engine import fs
-from llmbuild.engine.archive import export, import_archive
-from llmbuild.engine.audit import audit
-from llmbuild.engine.gc import Policy, collect
 from llmbuild.engine.outcome import Status
 from llmbuild.engine.store import Store
 from llmbuild.engine.task import Task
+from llmbuild.engine.upkeep.archive import export, import_archive
+from llmbuild.engine.upkeep.audit import audit
+from llmbuild.engine.upkeep.gc import Policy, collect
 from llmbuild.errors import StoreError
 from tests.helpers.engine_build import build, join_task, text_of, write_task
 from tests.helpers.faulty_fs import FaultyFs, Killed

@@ -24,7 +24,7 @@ from llmbuild.canonical import Digest
 from llmbuild.engine import files, fs
 from llmbuild.engine.locks import FileLock, guard
 from llmbuild.engine.store import Store
-from llmbuild.engine.survey import Living, Survey, TraceFacts, survey
+from llmbuild.engine.upkeep.survey import Living, Survey, TraceFacts, survey
 from llmbuild.errors import StoreError
 
 DAY = 86400.0

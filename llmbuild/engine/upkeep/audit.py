@@ -18,12 +18,12 @@ from typing import Literal, TypeAlias
 from llmbuild.canonical import Digest, digest_file, known_digest, parse_digest
 from llmbuild.engine import files, fs
 from llmbuild.engine.cas import EMPTY_TREE
-from llmbuild.engine.gc import leftovers
 from llmbuild.engine.history import read_history
 from llmbuild.engine.locks import guard
 from llmbuild.engine.store import Store
 from llmbuild.engine.trace import Trace
 from llmbuild.engine.tree import Tree
+from llmbuild.engine.upkeep.gc import leftovers
 from llmbuild.engine.verified import stamp_of
 from llmbuild.errors import StoreError
 from llmbuild.tasks.kind import Progress

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from llmbuild.engine import fs
-from llmbuild.engine.audit import audit
 from llmbuild.engine.outcome import Status
 from llmbuild.engine.store import Store
 from llmbuild.engine.task import Task
+from llmbuild.engine.upkeep.audit import audit
 from llmbuild.errors import StoreError
 from tests.helpers.crafted import picture
 from tests.helpers.engine_build import build, install_all, join_task, snapshot, write_task

@@ -31,8 +31,8 @@ from llmbuild.engine import files, fs, records
 from llmbuild.engine.locks import guard
 from llmbuild.engine.lookup import Cached, lookup
 from llmbuild.engine.store import Store, parse_action
-from llmbuild.engine.survey import facts_of
 from llmbuild.engine.trace import Trace
+from llmbuild.engine.upkeep.survey import facts_of
 from llmbuild.errors import InputError, StoreError
 from llmbuild.tasks.kind import Progress
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from llmbuild.canonical import digest_bytes
-from llmbuild.engine.archive import export, import_archive
-from llmbuild.engine.audit import audit
 from llmbuild.engine.outcome import Status
 from llmbuild.engine.store import Store
 from llmbuild.engine.task import Task
+from llmbuild.engine.upkeep.archive import export, import_archive
+from llmbuild.engine.upkeep.audit import audit
 from llmbuild.errors import InputError, StoreError
 from tests.helpers.engine_build import build, join_task, snapshot, text_of, write_task
 

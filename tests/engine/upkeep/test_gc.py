@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from llmbuild.canonical import digest_bytes
 from llmbuild.engine.cas import MissingBlobError
-from llmbuild.engine.gc import DAY, Policy, choose, collect, horizon
 from llmbuild.engine.locks import FileLock
 from llmbuild.engine.outcome import Status
 from llmbuild.engine.store import Store
-from llmbuild.engine.survey import BlobFacts, Survey, TraceFacts, survey
 from llmbuild.engine.task import Task
+from llmbuild.engine.upkeep.gc import DAY, Policy, choose, collect, horizon
+from llmbuild.engine.upkeep.survey import BlobFacts, Survey, TraceFacts, survey
 from tests.helpers.engine_build import build, join_task, snapshot, text_of, write_task
 
 LATER = 3600.0
@@ -298,7 +298,7 @@ def test_a_trace_that_is_marked_meanwhile_goes_back(store: Store, monkeypatch: p
         build(store, [write_task("a", {"x": "1", "y": "same"})])
         return choice
 
-    monkeypatch.setattr("llmbuild.engine.gc.choose", mark)
+    monkeypatch.setattr("llmbuild.engine.upkeep.gc.choose", mark)
     collected = collect(store, EVERYTHING, nobody, now=time.time() + LATER)
     assert (collected.traces, labels(store)) == (2, ["a"])
     assert build(store, graph())[0].labels(Status.CACHED) == ["a"]
