@@ -24,6 +24,8 @@ def verify_provenance(args: argparse.Namespace) -> int:
 
     errors: list[LlmbuildError] = []
     everything = args.provenance in ([], [ALL])
+    if not everything:
+        _require_no_selection(args)
     paths = _all(args, errors) if everything else [_named(Path(name)) for name in args.provenance]
     store = Store(args.cache_dir)
     for path, asked in paths:
@@ -59,13 +61,16 @@ def verify_provenance(args: argparse.Namespace) -> int:
 
 
 def _all(args: argparse.Namespace, errors: list[LlmbuildError]) -> list[tuple[Path, Path]]:
-    """The statements of everything that the manifest builds and that is there, each with that; without one is an error."""
+    """The statements of what the manifest builds, as far as it is selected, and that is there, each with that; what has none is
+    an error."""
     from llmbuild.manifest.load import load_project
+    from llmbuild.manifest.locate import choose
     from llmbuild.report.provenance import statement_path
     from llmbuild.workspace.place import find_manifest
 
     project = load_project(find_manifest(args.file))
-    artifacts = dict.fromkeys(path for cell in project.matrix for path in (cell.weights, cell.library) if path)
+    cells = choose(project, args.model, args.quantization, args.platform, runnable_only=False)
+    artifacts = dict.fromkeys(path for cell in cells for path in (cell.weights, cell.library) if path)
     paths = []
     manifest = Path(project.file)
     for artifact in artifacts:
@@ -83,6 +88,15 @@ def _all(args: argparse.Namespace, errors: list[LlmbuildError]) -> list[tuple[Pa
     if not paths and not errors:
         raise UsageError("nothing is built yet", where=project.file, fix="run `llmbuild build --provenance`")
     return paths
+
+
+def _require_no_selection(args: argparse.Namespace) -> None:
+    for name in ("model", "quantization", "platform", "library", "weights"):
+        if getattr(args, name) is not None:
+            raise UsageError(
+                f"{name} chooses among the results of a manifest, and --provenance names some itself",
+                fix="leave out one of the two",
+            )
 
 
 def _named(path: Path) -> tuple[Path, Path | None]:

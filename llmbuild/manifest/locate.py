@@ -42,10 +42,11 @@ def choose(
     if runnable_only:
         cells = [cell for cell in cells if cell.weights and runs_here(project, cell)]
     if not cells:
+        runs = " and runs on this machine" if runnable_only else ""
         raise UsageError(
-            "nothing in the build matrix fits this selection and runs on this machine",
+            f"nothing in the build matrix fits this selection{runs}",
             where=project.file,
-            why="a preset has no weights, and a .tar or another machine's library cannot be loaded",
+            why="a preset has no weights, and a .tar or another machine's library cannot be loaded" if runs else None,
             fix="select another --model, --quantization or --platform",
         )
     return cells

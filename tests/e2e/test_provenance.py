@@ -30,6 +30,10 @@ def test_statements_and_caches_of_two_clones(tmp_path: Path) -> None:
     result = first.run("verify", "--provenance")
     assert (result.code, result.err) == (0, "")
     assert result.out.count("\nok ") + result.out.startswith("ok ") == 2
+    # Only what is selected is looked at.
+    result = first.run("verify", "nothing", "--provenance")
+    assert (result.code, "no model 'nothing' in the manifest" in result.err) == (2, True)
+    assert first.run("verify", "-p", "x86_64-linux-cpu", "--provenance").out.count("ok ") == 2
     lines = first.run("verify", "--provenance", "dist/libs/tiny-q4f32_1-x86_64-linux-cpu.so", "--json").out.splitlines()
     record = json.loads(lines[0])
     assert record["known"] == record["sources"] + record["steps"] > 0

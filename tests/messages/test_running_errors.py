@@ -318,6 +318,7 @@ CASES: dict[str, Case] = {
     "nothing is built": no_statement,
     "a library without a statement": a_library_without_a_statement,
     "a file without a statement": command("verify", "--provenance", "buildfile.toml"),
+    "a file and a selection": command("verify", "-p", "x86_64-linux-cpu", "--provenance", "buildfile.toml"),
     "a missing shard": index(file=False),
     "a short shard": index(size=5),
     "another shard": index(md5="0" * 32),
