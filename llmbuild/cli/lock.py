@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     new = old.copy()
     upgraded = [fetch for fetch in locking.fetches(project) if fetch.model in models]
     for fetch in upgraded:
-        if fetch.source.kind == "hf" or not args.check:
+        if fetch.kind.announced or not args.check:
             new.forget(fetch.key)
     others = neighbours(project, toolchain)
     kept = _kept_keys(project, others)
@@ -116,17 +116,17 @@ def _models(asked: Sequence[str], project: Project) -> set[str]:
 def _kept_keys(project: Project, others: Neighbours) -> Collection[str] | None:
     """The keys whose pins are kept: of all models of this manifest and of the others in its directory, those in no build
     included.  None where a manifest cannot be read, so that every pin may be one of its own."""
-    from llmbuild.sources.pins import lock_key
+    from llmbuild.sources import lock_key
 
     if not others.all_read:
         return None
-    keys = set()
+    keys = set[str]()
     for model in (model for one in (project, *others.projects) for model in one.models.values()):
-        form = None if model.source_format == "auto" else model.source_format
-        keys.add(lock_key(model.source, form))
+        if model.source is not None:
+            keys.add(lock_key(model.source, model.source_format))
         if model.adapter is not None:
             keys.add(lock_key(model.adapter))
-    return {key for key in keys if key is not None}
+    return keys
 
 
 def _prune(lock: Lock, kept: Collection[str] | None) -> None:
@@ -179,7 +179,7 @@ def _pin_all(
     Local files are hashed where they are.  Weights of a hub are known by what the hub says of them; its small files are
     downloaded, and so are packages and archives, which show their files only then.  All that goes into the store.
     """
-    from llmbuild.sources.pins import complete, fetched_pin
+    from llmbuild.sources.pins import complete
     from llmbuild.workspace import locking
     from llmbuild.workspace.observe import expand_world
 
@@ -191,10 +191,10 @@ def _pin_all(
     needed: list[Fetch] = []
     for fetch in locking.fetches(project):
         pin = required.sources[fetch.key]
-        if fetch.source.kind in ("path", "gguf"):
+        if not fetch.kind.remote:
             lock.put(fetch.key, pin)
-        elif fetch.source.kind == "hf":
-            lock.put(fetch.key, _hub_pin(fetch, tasks[fetch.label], pin, store, offline=args.offline))
+        elif fetch.kind.announced:
+            lock.put(fetch.key, _announced_pin(fetch, tasks[fetch.label], pin, store, offline=args.offline))
         elif not complete(fetch.pin(lock)):
             needed.append(fetch)
     if not needed:
@@ -203,30 +203,31 @@ def _pin_all(
     if args.offline:
         locking.require_offline(remotes)
     # What an index has under a version can be replaced: an upgrade looks again.  A URL's SHA-256 is in the manifest.
-    force = {fetch.label for fetch in needed if fetch.label in upgraded and fetch.source.kind == "pypi"}
+    force = {fetch.label for fetch in needed if fetch.label in upgraded and not fetch.kind.fixed}
     found = _fetch(args, project, store, [tasks[fetch.label] for fetch in needed], set() if args.offline else force)
     for fetch in needed:
         observation = fetch.observation(observed)
         assert observation is not None
-        lock.put(fetch.key, fetched_pin(fetch.source, observation.params, None, found[fetch.label]))
+        pin = fetch.kind.fetched_pin(fetch.source.spec, observation.params, None, found[fetch.label])
+        lock.put(fetch.key, pin)
 
 
-def _hub_pin(fetch: Fetch, task: Task, pin: Mapping[str, Any], store: Store, *, offline: bool) -> Mapping[str, Any]:
-    """The pin of a hub's model with the SHA-256 of all files: from what was fetched before, else of the small ones that
-    the hub announces by git's digest alone, which are downloaded."""
+def _announced_pin(
+    fetch: Fetch, task: Task, pin: Mapping[str, Any], store: Store, *, offline: bool
+) -> Mapping[str, Any]:
+    """The pin with the SHA-256 of all files of a source whose origin announces them: from what was fetched before, else
+    of the files that are announced without it, which are downloaded."""
     from llmbuild.engine.bind import bind
     from llmbuild.engine.lookup import Cached, lookup
-    from llmbuild.sources import hub
-    from llmbuild.sources.pins import complete, fetched_pin
-    from llmbuild.sources.select import output_name
+    from llmbuild.sources.pins import complete
+    from llmbuild.sources.remote import Download, RemoteKind
     from llmbuild.workspace.locking import tree_files
 
     if complete(pin):
         return pin
     before = lookup(store, bind(task, {}, store.cas.get_bytes).action.digest)
     if isinstance(before, Cached):
-        return fetched_pin(fetch.source, task.params, pin, tree_files(before.tree))
-    repo, source = fetch.source.spec["repo"], fetch.source.spec
+        return fetch.kind.fetched_pin(fetch.source.spec, task.params, pin, tree_files(before.tree))
     if offline:
         from llmbuild.errors import FetchError
 
@@ -236,27 +237,11 @@ def _hub_pin(fetch: Fetch, task: Task, pin: Mapping[str, Any], store: Store, *, 
             why="the lock file does not have the SHA-256 of all of them, and they are not in the cache",
             fix="run `llmbuild lock` once with a network",
         )
-    announced = hub.Pin.from_json(pin)
-    if not announced.files:
-        announced = hub.resolve(repo, announced.commit, source.get("path"), _format_of(task))
-    small = {
-        name: promise for name, promise in announced.files.items() if promise.sha256 is None or promise.size is None
-    }
+    assert isinstance(fetch.kind, RemoteKind)
+    identity: Any = task.params["source"]
     scratch = store.new_scratch_dir("lock")
-    hub.fetch(
-        repo, hub.Pin(announced.commit, small), scratch, store.root / "partial", _no_progress, have=store.cas.root
-    )
-    files: dict[str, Any] = dict(announced.to_json()["files"])  # type: ignore[arg-type]
-    for name in small:
-        digest, size = store.cas.put_file(scratch / output_name(name), move=True)
-        files[name] = {**files[name], "sha256": digest, "size": size}
-    return {"commit": announced.commit, "files": files}
-
-
-def _format_of(task: Task) -> str | None:
-    source: Any = task.params["source"]
-    form: str | None = source.get("format")
-    return form
+    what = Download(identity, {}, pin, store.cas.root, store.root / "partial", scratch, scratch, _no_progress)
+    return fetch.kind.complete_pin(what, lambda path: store.cas.put_file(path, move=True))
 
 
 def _no_progress(done: int, total: int, unit: str = "") -> None:

@@ -14,6 +14,7 @@ from llmbuild.manifest.reads import Read
 from llmbuild.manifest.resolved import Model
 from llmbuild.manifest.schema import ManifestTable
 from llmbuild.quantization.scheme import SCHEMES, Scheme
+from llmbuild.sources.kinds import source_kind
 from llmbuild.targets.target import STATIC
 from llmbuild.tasks.prefix import MODEL_TYPE, fill
 
@@ -150,11 +151,11 @@ class _Types:
         if model.model_type is not None:
             return model.model_type
         try:
-            if model.source.kind == "preset":
-                return infer_model_type(dict(preset(model.source.spec["name"])))
-            if model.source.kind == "path":
-                place = self._root / model.source.spec["path"]
-                file = place if place.suffix == ".json" else place / "config.json"
+            if model.preset is not None:
+                return infer_model_type(dict(preset(model.preset)))
+            source = model.source
+            file = None if source is None else source_kind(source.kind).configuration(source.spec, self._root)
+            if file is not None:
                 self._reads.append(Read.file(file))
                 return infer_model_type(read_json(file, "config.json"))
         except LlmbuildError:

@@ -196,7 +196,7 @@ def _combination(
         platform=cell.platform,
         metadata=metadata,
         library=f"{output}/libs/{stem}-{cell.platform}.{platform.platform.artifact}",
-        weights="" if model.source.kind == "preset" else f"{output}/{stem}-MLC",
+        weights="" if model.source is None else f"{output}/{stem}-MLC",
     )
 
 

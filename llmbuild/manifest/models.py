@@ -9,9 +9,11 @@ from llmbuild.canonical import Json
 from llmbuild.conversation.templates import resolve_template
 from llmbuild.errors import InputError, MultiError, UsageError
 from llmbuild.manifest.problems import Problems
-from llmbuild.manifest.resolved import Model, Source
+from llmbuild.manifest.resolved import Model
 from llmbuild.manifest.schema import ModelTable
-from llmbuild.manifest.source import SourceError, parse_source, shown_source
+from llmbuild.manifest.source import adapter_forms, parse_source, short_forms, shown_source
+from llmbuild.sources.kind import Source, SourceError
+from llmbuild.sources.kinds import source_kind
 
 PRESET_TEMPLATE = "LM"
 _OF_WEIGHTS = ("revision", "sha256", "source-format", "adapter", "float32")
@@ -26,16 +28,17 @@ def resolve_model(
     name: str, table: ModelTable, defaults: Mapping[str, int], root: Path, problems: Problems
 ) -> Model | None:
     """A model, or None when something in its table is wrong (which `problems` then holds)."""
-    source = _source(name, table, problems)
+    origin = _origin(name, table, problems)
     adapter = _adapter(name, table, problems)
     conversation = _conversation(name, table, root, problems)
     if table.model_type is not None:
         _check_model_type(name, table.model_type, problems)
-    if source is None or conversation is None:
+    if origin is None or conversation is None:
         return None
     return Model(
         name=name,
-        source=source,
+        source=origin if isinstance(origin, Source) else None,
+        preset=origin if isinstance(origin, str) else None,
         adapter=adapter,
         model_type=table.model_type,
         source_format=None if table.source_format == "auto" else table.source_format,
@@ -46,7 +49,8 @@ def resolve_model(
     )
 
 
-def _source(name: str, table: ModelTable, problems: Problems) -> Source | None:
+def _origin(name: str, table: ModelTable, problems: Problems) -> Source | str | None:
+    """The source, or the name of the preset."""
     path = ("models", name)
     unusable = problems.any_broken((*path, key) for key in ("source", "preset", "revision", "sha256"))
     if unusable or (table.source is None and table.preset is None and problems.is_misspelt((*path, "source"))):
@@ -65,7 +69,7 @@ def _source(name: str, table: ModelTable, problems: Problems) -> Source | None:
         problems.add(
             path,
             "the model has no source",
-            fix='add source = "…" (a directory, a .gguf file, hf:, https:, pypi:) or a preset',
+            fix=f'add source = "…" ({short_forms()}) or a preset',
         )
         return None
     try:
@@ -75,7 +79,7 @@ def _source(name: str, table: ModelTable, problems: Problems) -> Source | None:
         return None
 
 
-def _preset(name: str, preset_name: str, problems: Problems) -> Source | None:
+def _preset(name: str, preset_name: str, problems: Problems) -> str | None:
     from llmbuild.models.presets import preset
 
     path = ("models", name)
@@ -88,20 +92,20 @@ def _preset(name: str, preset_name: str, problems: Problems) -> Source | None:
     except InputError as error:
         problems.add((*path, "preset"), error.what, why=error.why, fix=error.fix)
         return None
-    return Source("preset", {"name": preset_name})
+    return preset_name
 
 
 def _adapter(name: str, table: ModelTable, problems: Problems) -> Source | None:
     path = ("models", name, "adapter")
     if table.adapter is None:
         return None
-    fix = "give a directory with adapter_config.json, or hf:org/name[@revision]"
+    fix = f"give {adapter_forms()}"
     try:
         source = parse_source(table.adapter)
     except SourceError as error:
         problems.add(path, error.what, fix=fix)
         return None
-    if source.kind not in ("path", "hf"):
+    if not source_kind(source.kind).adapter:
         problems.add(path, f"an adapter cannot come from '{shown_source(table.adapter)}'", fix=fix)
         return None
     return source

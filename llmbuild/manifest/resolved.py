@@ -11,29 +11,20 @@ from typing import Any
 
 from llmbuild.canonical import Json
 from llmbuild.quantization.scheme import Scheme
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where bytes come from.
-
-    `kind` is "path", "gguf" (a local file), "hf", "https", "pypi" or "preset".  `spec` is what identifies it: path: {"path"}
-    as written; gguf: {"path"}; hf: {"repo", "revision"}, and "path" when it names one .gguf file of the repository; https:
-    {"url", "sha256"}, the URL as `urls.kept` gives it; pypi: {"name", "version", "path"}, and "sha256" when the manifest
-    promises it; preset: {"name"}.
-    """
-
-    kind: str
-    spec: Mapping[str, str]
+from llmbuild.sources.kind import Source
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One [models.NAME] table.  `conversation` is the template's resolved JSON object; `metadata` has kebab-case keys and
-    holds the [metadata] defaults with the model's own values on top; `generation` the sampling values that were set."""
+    """One [models.NAME] table, with a source or the name of a preset.
+
+    `conversation` is the template's resolved JSON object; `metadata` has kebab-case keys and holds the [metadata] defaults
+    with the model's own values on top; `generation` the sampling values that were set.
+    """
 
     name: str
-    source: Source
+    source: Source | None
+    preset: str | None
     adapter: Source | None
     model_type: str | None
     source_format: str | None
@@ -105,11 +96,11 @@ class Project:
         """The inverse of `to_json`; raises KeyError or TypeError when the value is not of this shape."""
         models = {}
         for name, model in value["models"].items():
-            adapter = model["adapter"]
+            source, adapter = model["source"], model["adapter"]
             models[name] = Model(
                 **{
                     **model,
-                    "source": Source(**model["source"]),
+                    "source": None if source is None else Source(**source),
                     "adapter": None if adapter is None else Source(**adapter),
                 }
             )

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from llmbuild.errors import InputError, UsageError, did_you_mean
-from llmbuild.manifest.resolved import Source
-from llmbuild.manifest.source import FORMS, SourceError, parse_source, shown_source
+from llmbuild.manifest.source import forms, parse_source, shown_source
+from llmbuild.sources.kind import Source, SourceError
+from llmbuild.sources.kinds import source_kind
 from llmbuild.tomlfile import dotted
 
 BASE_TEMPLATE = "LM"
@@ -99,7 +100,7 @@ def propose(checkpoint: str, directory: Path, *, revision: str | None = None, sh
     except SourceError as error:
         fix = "add --sha256 with the SHA-256 of the file" if "sha256" in error.what else error.fix
         raise UsageError(error.what, where=shown_source(checkpoint), fix=fix) from None
-    if source.kind in ("path", "gguf"):
+    if not source_kind(source.kind).remote:
         return _of_preset(checkpoint)
     return _of_remote(checkpoint, source, revision, sha256)
 
@@ -157,7 +158,7 @@ def _of_preset(name: str) -> Starter:
             "there is no such file, directory or preset",
             where=name,
             why=near,
-            fix=f"give {FORMS}, or a preset: {', '.join(presets())}",
+            fix=f"give {forms()}, or a preset: {', '.join(presets())}",
         ) from None
     window, window_note = _window(config)
     return Starter(

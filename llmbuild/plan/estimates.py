@@ -14,6 +14,7 @@ from llmbuild.engine.predict import Estimate, remaining_path
 from llmbuild.engine.task import AllFiles, Files, Task
 from llmbuild.engine.tree import Tree
 from llmbuild.plan.planner import Plan, Verdict
+from llmbuild.sources.kinds import known_kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +131,8 @@ def _promised(task: Task) -> int | None:
 
 def _download(task: Task, found: Estimate, have: Callable[[Digest], bool]) -> int | None:
     source = task.params.get("source")
-    if task.inputs or not isinstance(source, Mapping) or source.get("kind") in (None, "path", "gguf"):
+    kind = known_kind(source.get("kind")) if isinstance(source, Mapping) else None
+    if task.inputs or kind is None or not kind.remote:
         return 0
     files = _files(task)
     if files is None or _promised(task) is None:

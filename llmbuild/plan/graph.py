@@ -84,8 +84,7 @@ class _Maker:
         """One library, and what it shares with others."""
         model, platform = self.project.models[cell.model], self.project.platforms[cell.platform]
         scheme = self.project.schemes[cell.scheme]
-        preset = model.source.kind == "preset"
-        checkpoint = None if preset else self._fetch(model)
+        checkpoint = None if model.source is None else self._fetch(model)
         if checkpoint is not None:
             self._quantize(model, scheme, checkpoint, cell.weights)
         config = self._config(model, scheme, checkpoint, cell.weights)
@@ -249,7 +248,7 @@ def labels(project: Project) -> frozenset[str]:
         platform = project.platforms[cell.platform]
         if platform.artifact in WITH_RUNTIME:
             found.add(f"runtime[{_compiler(platform)}]")
-        if model.source.kind != "preset":
+        if model.source is not None:
             found |= {f"fetch[{cell.model}]", f"quantize[{pair}]"}
             found |= set() if model.adapter is None else {f"fetch[{cell.model}, adapter]"}
     return frozenset(found)

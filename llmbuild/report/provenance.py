@@ -19,6 +19,7 @@ from llmbuild import __version__
 from llmbuild.canonical import Digest, Json
 from llmbuild.engine.task import AllFiles, Files, Install, JsonFields, Selection, Task
 from llmbuild.engine.tree import Tree
+from llmbuild.sources.kinds import known_kind
 
 DIRECTORY = "provenance"
 SUFFIX = ".intoto.json"
@@ -168,21 +169,12 @@ def _selected(tree: Tree, select: Selection) -> Tree:
 
 
 def _uri(task: Task) -> str | None:
-    """What a source is called everywhere: a package URL (https://github.com/package-url/purl-spec) or the URL itself.
-
-    A local file has no such name; its digest is all that is said of it.
-    """
+    """What a source is called everywhere, where it has such a name."""
     source = task.params.get("source")
     if not isinstance(source, Mapping):
         return None
-    match source.get("kind"):
-        case "pypi":
-            return f"pkg:pypi/{source['name']}@{source['version']}#{source['path']}"
-        case "hf":
-            return f"pkg:huggingface/{source['repo']}@{source['commit']}"
-        case "https":
-            return str(task.hints["url"]) if "url" in task.hints else None
-    return None
+    kind = known_kind(source.get("kind"))
+    return None if kind is None else kind.uri(source, task.hints)
 
 
 def _steps(steps: Sequence[Task], done: Mapping[str, Done]) -> list[Json]:

@@ -3,7 +3,6 @@
 `observe` says what planning has to know of a source, `fetch` gets its bytes, `lock_key` is its name in the lock file.
 """
 
-from llmbuild.sources.pins import lock_key
-from llmbuild.sources.source import fetch, observe
+from llmbuild.sources.source import fetch, lock_key, observe
 
 __all__ = ["fetch", "lock_key", "observe"]

@@ -8,20 +8,46 @@ from __future__ import annotations
 
 import contextlib
 import os
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, ClassVar
 
 from llmbuild.canonical import Digest
 from llmbuild.errors import FetchError, InputError, did_you_mean
 from llmbuild.sources.copying import Meter, Progress, copy_stream
+from llmbuild.sources.kind import SourceKind, StatCache
 from llmbuild.sources.select import check_relative, needed_files, output_name
+from llmbuild.sources.shape import ShapeError
 
 
-class StatCache(Protocol):
-    """Gives the SHA-256 of a file, from memory where the file is unchanged."""
+class LocalKind(SourceKind):
+    """A kind whose spec is {"path"}, and whose pin records what the files are."""
 
-    def digest(self, path: Path) -> Digest: ...
+    remote: ClassVar[bool] = False
+    fixed: ClassVar[bool] = True
+    hint_keys: ClassVar[tuple[str, ...]] = ("path",)
+
+    @abstractmethod
+    def copy(self, path: Path, files: Mapping[str, Digest], out: Path, progress: Progress) -> None:
+        """Copy the planned files; raises FetchError when one has changed since."""
+
+    def key(self, spec: Mapping[str, str]) -> str:
+        return f"{self.name}:{spec['path']}"
+
+    def fetch(
+        self, params: Mapping[str, Any], hints: Mapping[str, Any], out: Path, scratch: Path, progress: Progress
+    ) -> None:
+        self.copy(Path(hints["path"]), params["files"], out, progress)
+
+    def check(self, params: Mapping[str, Any], hints: Mapping[str, Any]) -> None:
+        if not params["files"]:
+            raise ShapeError("is empty", ("files",))
+
+    def required_pin(
+        self, spec: Mapping[str, str], params: Mapping[str, Any], pin: Mapping[str, Any] | None
+    ) -> Mapping[str, Any]:
+        return {"files": {name: {"sha256": digest} for name, digest in params["files"].items()}}
 
 
 def observe_directory(path: Path, source_format: str | None, statcache: StatCache) -> dict[str, Digest]:

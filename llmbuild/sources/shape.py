@@ -6,22 +6,15 @@ A place is the keys that lead to a value, such as ("sources", "hf:org/name@main"
 from __future__ import annotations
 
 import re
-import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
 from llmbuild.errors import did_you_mean
+from llmbuild.sources.kinds import known_kind
 from llmbuild.sources.select import MOST_SIZE, check_relative
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_SPEC = {
-    "path": (),
-    "gguf": (),
-    "hf": ("repo", "commit"),
-    "https": ("sha256", "form"),
-    "pypi": ("name", "version", "path"),
-}
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9.!+_-]*")
 
 
@@ -39,8 +32,10 @@ def checked_pin(pin: Mapping[str, Any], place: tuple[str, ...]) -> Mapping[str, 
     for part, pattern, digits in (("commit", _COMMIT, 40), ("sha256", _SHA256, 64)):
         if part in pin and not _matches(pattern, pin[part]):
             raise ShapeError(f"must be {digits} lower-case hexadecimal digits", (*place, part))
-    if place[-1].startswith("hf:") and "commit" not in pin:
-        raise ShapeError("has no commit", place)
+    kind = known_kind(place[-1].partition(":")[0])
+    for part in () if kind is None else kind.pin_keys:
+        if part not in pin:
+            raise ShapeError(f"has no {part}", place)
     if "files" in pin:
         check_files(pin["files"], (*place, "files"))
         if not pin["files"]:
@@ -105,30 +100,21 @@ def check_keys(table: Mapping[str, Any], known: tuple[str, ...], place: tuple[st
 def check_fetch(params: Mapping[str, Any], hints: Mapping[str, Any]) -> None:
     """Raise ShapeError when params and hints are not those of a fetch: a record may come from another machine."""
     source = table_at(params.get("source"), ("source",))
-    kind = text_at(source.get("kind"), ("source", "kind"))
-    if kind not in _SPEC:
+    kind = known_kind(text_at(source.get("kind"), ("source", "kind")))
+    if kind is None:
         raise ShapeError("is not the kind of a source", ("source", "kind"))
-    for name in (*_SPEC[kind], *(name for name in ("path", "sha256", "format") if name in source)):
+    for name in (*kind.identity_keys, *(name for name in ("path", "sha256", "format") if name in source)):
         text_at(source.get(name), ("source", name))
     for name, pattern in (("commit", _COMMIT), ("sha256", _SHA256), ("name", _WORD), ("version", _WORD)):
         if name in source and not _matches(pattern, source[name]):
             raise ShapeError("is of another form", ("source", name))
-    if kind == "https" and source["form"] not in ("gguf", "tar", "zip"):
-        raise ShapeError("is not the form of a file", ("source", "form"))
     files = table_at(params.get("files"), ("files",))
     for name, digest in files.items():
         place = name_at(name, ("files",))
         if not _matches(_SHA256, digest):
             raise ShapeError("is not a digest", place)
-    if kind in ("path", "gguf") and not files:
-        raise ShapeError("is empty", ("files",))
-    needed = {"path": "path", "gguf": "path", "https": "url"}.get(kind)
-    for name in ("path", "url", "partial", "have", "manifest"):
-        if name in hints or name == needed:
+    for name in dict.fromkeys(("path", "url", "partial", "have", "manifest", *kind.hint_keys)):
+        if name in hints or name in kind.hint_keys:
             text_at(hints.get(name), ("hints", name))
-    if kind == "https":
-        try:
-            urllib.parse.urlsplit(hints["url"])
-        except ValueError as error:
-            raise ShapeError("is not a URL", ("hints", "url"), str(error)) from error
     check_files(hints.get("files", {}), ("hints", "files"))
+    kind.check(params, hints)

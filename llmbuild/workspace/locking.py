@@ -18,20 +18,13 @@ from llmbuild.engine import files
 from llmbuild.errors import FetchError, LlmbuildError, MultiError, StoreError, UsageError
 from llmbuild.jsontext import parse_json
 from llmbuild.manifest.lock import LOCK_FILE, Lock, parse_lock, read_lock, write_lock
-from llmbuild.manifest.resolved import Project, Source
+from llmbuild.manifest.resolved import Project
 from llmbuild.plan.observed import DEVICE_TOOL, Observed
 from llmbuild.plan.reasons import SOURCES_TOOL, InputChanged, spoken
-from llmbuild.sources.pins import (
-    REMOTE,
-    applies,
-    fetched_pin,
-    first_difference,
-    lock_key,
-    promise_broken,
-    promised_files,
-    required_pin,
-    single_file,
-)
+from llmbuild.sources import lock_key
+from llmbuild.sources.kind import Source, SourceKind
+from llmbuild.sources.kinds import source_kind
+from llmbuild.sources.pins import first_difference, promise_broken, promised_files
 from llmbuild.workspace.place import STATE_DIR
 
 if TYPE_CHECKING:
@@ -54,6 +47,11 @@ class Fetch:
     key: str
     adapter: bool = False
 
+    @property
+    def kind(self) -> SourceKind:
+        """The kind of its source."""
+        return source_kind(self.source.kind)
+
     def observation(self, observed: Observed) -> Observation | None:
         """What was observed of it, if it was."""
         return (observed.adapters if self.adapter else observed.sources).get(self.model)
@@ -61,19 +59,18 @@ class Fetch:
     def pin(self, lock: Lock) -> Mapping[str, Any] | None:
         """Its pin, if the lock has one that still applies."""
         pin = lock.get(self.key)
-        return pin if pin is not None and applies(self.source, pin) else None
+        return pin if pin is not None and self.kind.applies(self.source.spec, pin) else None
 
 
 def fetches(project: Project) -> Iterator[Fetch]:
     """The sources of the models in the project's matrix; presets have none."""
     for name in dict.fromkeys(cell.model for cell in project.matrix):
         model = project.models[name]
-        form = None if model.source_format == "auto" else model.source_format
-        key = lock_key(model.source, form)
-        if key is not None:
+        if model.source is not None:
+            key = lock_key(model.source, model.source_format)
             yield Fetch(f"fetch[{name}]", name, model.source, key)
-        if model.adapter is not None and (key := lock_key(model.adapter)) is not None:
-            yield Fetch(f"fetch[{name}, adapter]", name, model.adapter, key, adapter=True)
+        if model.adapter is not None:
+            yield Fetch(f"fetch[{name}, adapter]", name, model.adapter, lock_key(model.adapter), adapter=True)
 
 
 def load_lock(root: Path, toolchain: Toolchain) -> Lock:
@@ -130,8 +127,8 @@ def required_lock(project: Project, observed: Observed, lock: Lock) -> Lock:
     for fetch in fetches(project):
         observation = fetch.observation(observed)
         params = {} if observation is None else observation.params
-        pin = required_pin(fetch.source, params, lock.get(fetch.key))
-        if observation is not None and "path" in observation.hints:
+        pin = fetch.kind.required_pin(fetch.source.spec, params, lock.get(fetch.key))
+        if observation is not None and not fetch.kind.remote:
             pin = _with_sizes(pin, Path(str(observation.hints["path"])))
         required.sources[fetch.key] = pin
     required.toolchain = toolchain_of(observed)
@@ -192,7 +189,7 @@ def complete(project: Project, observed: Observed, lock: Lock, trees: Mapping[st
     for fetch in fetches(project):
         tree, observation = trees.get(fetch.label), fetch.observation(observed)
         if tree is not None and observation is not None:
-            pin = fetched_pin(fetch.source, observation.params, fetch.pin(lock), tree_files(tree))
+            pin = fetch.kind.fetched_pin(fetch.source.spec, observation.params, fetch.pin(lock), tree_files(tree))
             if pin != lock.get(fetch.key):
                 pins[fetch.key] = pin
     tools = {name: value for name, value in toolchain_of(observed).items() if name not in lock.toolchain}
@@ -233,7 +230,7 @@ def remote_fetches(project: Project, lock: Lock, store: Store, tasks: Sequence[T
     found = []
     for fetch in fetches(project):
         task = by_label.get(fetch.label)
-        if task is None or fetch.source.kind not in REMOTE:
+        if task is None or not fetch.kind.remote:
             continue
         pin = fetch.pin(lock)
         source: Any = task.params["source"]
@@ -244,7 +241,7 @@ def remote_fetches(project: Project, lock: Lock, store: Store, tasks: Sequence[T
         difference = first_difference(pin, files_there) if broken else None
         held = False
         if not cached or broken:
-            wanted = promised_files(pin) or single_file(source)
+            wanted = promised_files(pin) or fetch.kind.single_file(source)
             held = bool(wanted) and all(store.cas.has(digest) for digest in (wanted or {}).values())
         changed = InputChanged("source", *difference) if difference else None
         found.append(Remote(fetch, source, cached, broken, held, changed))
@@ -253,7 +250,7 @@ def remote_fetches(project: Project, lock: Lock, store: Store, tasks: Sequence[T
 
 def require_offline(remotes: Sequence[Remote]) -> None:
     """Raise FetchError (or a MultiError) naming all that a build would have to download."""
-    from llmbuild.sources.source import broken_promise
+    from llmbuild.sources.remote import broken_promise
 
     errors: list[LlmbuildError] = []
     for remote in remotes:

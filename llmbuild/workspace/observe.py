@@ -23,9 +23,10 @@ from llmbuild.errors import LlmbuildError, MultiError, StoreError
 from llmbuild.jsontext import parse_json
 from llmbuild.manifest.lock import Lock
 from llmbuild.manifest.reads import Read, all_current
-from llmbuild.manifest.resolved import Project, Source
+from llmbuild.manifest.resolved import Project
 from llmbuild.plan.graph import WITH_RUNTIME, expand
 from llmbuild.plan.observed import Observation, Observed
+from llmbuild.sources.kind import Source
 from llmbuild.tasks.kind import TaskKind
 from llmbuild.tasks.registry import KIND_NAMES, load_kind
 from llmbuild.workspace.machine import Machine, find_tools
@@ -188,9 +189,10 @@ def _sources(
     def observe(found: dict[str, Observation], model: str, source: Source, source_format: str | None) -> None:
         from llmbuild.sources import lock_key
         from llmbuild.sources import observe as observe_source
+        from llmbuild.sources.kinds import source_kind
 
-        source_format = None if source_format == "auto" else source_format
-        if source.kind == "hf" and not resolve and lock.get(lock_key(source, source_format) or "") is None:
+        asks = source_kind(source.kind).announced and lock.get(lock_key(source, source_format)) is None
+        if asks and not resolve:
             return
         params, hints = observe_source(
             source,
@@ -208,11 +210,11 @@ def _sources(
     for name in dict.fromkeys(cell.model for cell in project.matrix):
         model = project.models[name]
         try:
-            if model.source.kind == "preset":
+            if model.preset is not None:
                 from llmbuild.models.presets import preset
 
-                presets[name] = preset(model.source.spec["name"])
-            else:
+                presets[name] = preset(model.preset)
+            elif model.source is not None:
                 observe(sources, name, model.source, model.source_format)
                 if model.adapter is not None:
                     observe(adapters, name, model.adapter, None)

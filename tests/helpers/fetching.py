@@ -8,8 +8,8 @@ from typing import Any
 
 from llmbuild.canonical import digest_file
 from llmbuild.manifest.lock import Lock
-from llmbuild.manifest.resolved import Source
 from llmbuild.sources import observe
+from llmbuild.sources.kind import Source
 from llmbuild.tasks.fetch import KIND
 from llmbuild.tasks.kind import Job
 

@@ -10,12 +10,13 @@ from llmbuild.canonical import Digest, Json, canonical_json, digest_bytes, diges
 from llmbuild.engine.action import Action, Input, JsonInput, TreeInput
 from llmbuild.engine.task import Files, JsonFields, Task
 from llmbuild.engine.tree import FileEntry, Tree
-from llmbuild.manifest.resolved import Combination, Model, Platform, Project, Source
+from llmbuild.manifest.resolved import Combination, Model, Platform, Project
 from llmbuild.plan.graph import expand
 from llmbuild.plan.observed import Observation, Observed
 from llmbuild.plan.planner import Built, Lost, Plan, make_plan
 from llmbuild.plan.reasons import Reason
 from llmbuild.quantization.scheme import SCHEMES
+from llmbuild.sources.kind import Source
 from llmbuild.tasks.kind import Job, TaskKind
 
 FIELDS = ("model_type", "quantization", "context_window_size")
@@ -59,7 +60,8 @@ def project(
         models={
             name: Model(
                 name=name,
-                source=Source("preset", {"name": name}) if name in preset else Source("path", {"path": name}),
+                source=None if name in preset else Source("path", {"path": name}),
+                preset=name if name in preset else None,
                 adapter=Source("path", {"path": f"{name}-adapter"}) if name in adapter else None,
                 model_type="llama",
                 source_format=None,
@@ -118,14 +120,14 @@ def observed(of: Project) -> Observed:
                 {"path": f"/checkpoints/{name}"},
             )
             for name, model in of.models.items()
-            if model.source.kind != "preset"
+            if model.source is not None
         },
         adapters={
             name: Observation({"source": {"kind": "path"}, "files": {"adapter.safetensors": "0" * 64}}, {})
             for name, model in of.models.items()
             if model.adapter is not None
         },
-        presets={name: {"hidden_size": 64} for name, model in of.models.items() if model.source.kind == "preset"},
+        presets={name: {"hidden_size": 64} for name, model in of.models.items() if model.preset is not None},
         tools={kind: {**own, "llmbuild sources": sources_digest} for kind, own in tools.items()},
         linkers=dict.fromkeys(of.platforms, "GNU ld 2.40"),
         source_files={sources_digest: SOURCES},

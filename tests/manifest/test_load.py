@@ -12,7 +12,8 @@ import pytest
 from llmbuild.errors import LlmbuildError
 from llmbuild.manifest.load import load, load_project
 from llmbuild.manifest.reads import Read, all_current
-from llmbuild.manifest.resolved import Project, Source
+from llmbuild.manifest.resolved import Project
+from llmbuild.sources.kind import Source
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -156,7 +157,7 @@ def test_every_key_arrives(full: Path) -> None:
         "disaggregation": False,
     }
     assert a.generation == {"temperature": 0.5, "top-p": 1.0, "repetition-penalty": 1.1}
-    assert b.source == Source("preset", {"name": "Llama-2-7B"})
+    assert (b.source, b.preset) == (None, "Llama-2-7B")
     assert b.conversation["name"] == "LM"
     small = project.schemes["q3small"]
     assert (small.name, small.bits, small.group_size, small.dtype) == ("q3small", 3, 40, "float32")

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from llmbuild.manifest.lock import Lock
 from llmbuild.manifest.opt import FLAGS, LEVELS, make_opt, parse_opt, resolve_opt
-from llmbuild.manifest.resolved import Source
 from llmbuild.manifest.sizes import Layer, check_sizes, parse_overrides
-from llmbuild.manifest.source import SourceError, parse_source
+from llmbuild.manifest.source import parse_source
 from llmbuild.sources import lock_key
+from llmbuild.sources.kind import Source, SourceError
 from llmbuild.tomlfile import KeyPath
 
 SHA = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"

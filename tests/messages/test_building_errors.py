@@ -164,9 +164,9 @@ def no_url(path: Path, patch: pytest.MonkeyPatch) -> None:
 
 
 def broken_promise(path: Path, patch: pytest.MonkeyPatch) -> None:
-    from llmbuild.sources import source as sources
+    from llmbuild.sources.remote import broken_promise
 
-    raise sources.broken_promise("hf:org/tiny@main", "the lock file does not have 'merges.txt'")
+    raise broken_promise("hf:org/tiny@main", "the lock file does not have 'merges.txt'")
 
 
 def hub(status: int = 200, answer: bytes = b"", offline: bool = False) -> Case:

@@ -11,10 +11,10 @@ import pytest
 from llmbuild.canonical import digest_bytes
 from llmbuild.errors import FetchError
 from llmbuild.manifest.lock import Lock
-from llmbuild.manifest.resolved import Source
 from llmbuild.sources import lock_key, pypi
 from llmbuild.sources.held import take
-from llmbuild.sources.pins import fetched_pin
+from llmbuild.sources.kind import Source
+from llmbuild.sources.kinds import source_kind
 from tests.helpers.fetching import Fetched, fetch_source
 from tests.helpers.hub_server import COMMIT, Hub, Repo
 from tests.sources.test_url import FILES, served, tar
@@ -37,7 +37,7 @@ def complete(source: Source, fetched: Fetched, lock: Lock) -> Lock:
     key = lock_key(source)
     assert key is not None
     files = {name: (hashlib.sha256(content).hexdigest(), len(content)) for name, content in fetched.files.items()}
-    lock.put(key, fetched_pin(source, fetched.params, lock.get(key), files))
+    lock.put(key, source_kind(source.kind).fetched_pin(source.spec, fetched.params, lock.get(key), files))
     return lock
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from llmbuild.errors import FetchError, LlmbuildError, UsageError
 from llmbuild.manifest.lock import Lock, read_lock, write_lock
-from llmbuild.manifest.resolved import Source
 from llmbuild.sources import hub
+from llmbuild.sources.kind import Source
 from tests.helpers.fetching import fetch_observed, fetch_source
 from tests.helpers.hub_server import COMMIT, Hub, Repo
 from tests.helpers.raw_server import endless, raw_server, response

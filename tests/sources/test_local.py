@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from llmbuild.errors import FetchError, InputError, StoreError
-from llmbuild.manifest.resolved import Source
+from llmbuild.sources.kind import Source
 from llmbuild.sources.select import needed_files
 from tests.helpers.fetching import fetch_observed, fetch_source
 

@@ -12,9 +12,9 @@ import pytest
 
 from llmbuild.errors import FetchError, ToolchainError
 from llmbuild.manifest.lock import Lock
-from llmbuild.manifest.resolved import Source
 from llmbuild.sources import lock_key, pypi, request
 from llmbuild.sources.archive import Archive
+from llmbuild.sources.kind import Source
 from tests.helpers.fetching import fetch_source
 from tests.helpers.raw_server import RawServer, endless, raw_server, response
 

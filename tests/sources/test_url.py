@@ -13,8 +13,8 @@ import pytest
 
 from llmbuild.errors import FetchError
 from llmbuild.manifest.lock import Lock
-from llmbuild.manifest.resolved import Source
 from llmbuild.sources import observe
+from llmbuild.sources.kind import Source
 from llmbuild.urls import kept
 from tests.helpers.fetching import Digests, fetch_source
 from tests.helpers.hub_server import COMMIT, Hub, Repo

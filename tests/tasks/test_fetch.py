@@ -11,8 +11,8 @@ import pytest
 from llmbuild.engine.action import Action
 from llmbuild.errors import FetchError
 from llmbuild.manifest.lock import Lock
-from llmbuild.manifest.resolved import Source
 from llmbuild.sources import lock_key, observe
+from llmbuild.sources.kind import Source
 from llmbuild.tasks.fetch import KIND
 from tests.helpers.checkpoints import make_checkpoint
 from tests.helpers.fetching import Digests, Fetched, fetch_source
@@ -66,13 +66,12 @@ def test_every_part_of_an_identity_is_in_the_key(tmp_path: Path) -> None:
     [
         (Source("path", {"path": "x"}), None, "path:x"),
         (Source("gguf", {"path": "m/x.gguf"}), None, "gguf:m/x.gguf"),
-        (Source("preset", {"name": "llama2_7b"}), None, None),
         (Source("hf", {"repo": "o/m", "revision": "main"}), None, "hf:o/m@main"),
         (Source("hf", {"repo": "o/m", "revision": "v1", "path": "x.gguf"}), "gguf", "hf:o/m@v1/x.gguf#gguf"),
         (Source("https", {"url": "https://h/x.gguf", "sha256": "0" * 64}), None, "https://h/x.gguf"),
     ],
 )
-def test_lock_keys(source: Source, source_format: str | None, key: str | None) -> None:
+def test_lock_keys(source: Source, source_format: str | None, key: str) -> None:
     assert lock_key(source, source_format) == key
 
 

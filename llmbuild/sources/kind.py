@@ -1,0 +1,167 @@
+"""What a kind of source is: all that llmbuild has to know of one way to say where a checkpoint lies.
+
+Two mappings describe a source.  Its spec is what the manifest says of it; its identity is what the key of the fetch task
+holds of it, so that equal identities mean equal bytes.  A pin (see pins.py) is what the lock file says of it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, TypeAlias
+
+from llmbuild.canonical import Digest, Json
+from llmbuild.sources.copying import Progress
+
+Observed: TypeAlias = "tuple[Mapping[str, Json], Mapping[str, Json]]"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where bytes come from, as a manifest says it: the name of a kind, and that kind's spec."""
+
+    kind: str
+    spec: Mapping[str, str]
+
+
+class SourceError(ValueError):
+    """A source string is wrong.  `key` says which of source, revision or sha256 is to blame."""
+
+    def __init__(self, what: str, *, key: str = "source", fix: str | None = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.key = key
+        self.fix = fix
+
+
+class StatCache(Protocol):
+    """Gives the SHA-256 of a file, from memory where the file is unchanged."""
+
+    def digest(self, path: Path) -> Digest: ...
+
+
+class Lock(Protocol):
+    """The lock file's pins by source."""
+
+    def get(self, key: str) -> Mapping[str, Any] | None: ...
+
+    def put(self, key: str, pin: Mapping[str, Json]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a source is observed in.
+
+    `root` is where relative paths start, `source_format` the form of weights that is asked for, `partial` where unfinished
+    downloads are kept between runs, `have` a directory of blobs in which promised files are looked for before they are
+    downloaded, `manifest` the file that has the query of a URL.
+    """
+
+    root: Path
+    statcache: StatCache
+    lock: Lock
+    source_format: str | None = None
+    offline: bool = False
+    partial: Path | None = None
+    have: Path | None = None
+    manifest: Path | None = None
+
+
+class SourceKind(ABC):
+    """A kind of source; it is stateless.  What is on a disk or behind a network is touched by `observe` and `fetch` alone."""
+
+    name: ClassVar[str]
+    schemes: ClassVar[tuple[str, ...]] = ()
+    """What stands before the colon of a source of this kind; "" is for texts without one."""
+    form: ClassVar[str]
+    """How a source of this kind is written, for messages."""
+    adapter: ClassVar[str] = ""
+    """How a LoRA adapter of this kind is written; "" where adapters cannot come from it."""
+    options: ClassVar[frozenset[str]] = frozenset()
+    """The keys beside `source` that the kind takes: "revision", "sha256"."""
+    remote: ClassVar[bool]
+    """Whether the bytes come from elsewhere, so that a pin is a promise.  A local file is what it is; its pin is a record."""
+    announced: ClassVar[bool] = False
+    """Whether the origin says what a source is now, and which files with which digests that means, before any is fetched."""
+    fixed: ClassVar[bool] = False
+    """Whether the bytes behind an identity cannot be replaced."""
+    identity_keys: ClassVar[tuple[str, ...]] = ()
+    """The texts that an identity of this kind has."""
+    hint_keys: ClassVar[tuple[str, ...]] = ()
+    """The texts that the hints of this kind have."""
+    pin_keys: ClassVar[tuple[str, ...]] = ()
+    """What a pin of this kind cannot lack."""
+
+    @abstractmethod
+    def parse(self, text: str, revision: str | None, sha256: str | None) -> Source:
+        """The source that a string of a manifest means.  Pure.  Raises SourceError."""
+
+    @abstractmethod
+    def key(self, spec: Mapping[str, str]) -> str:
+        """The source's name in the lock file, which begins with the kind's name and a colon (or is a URL)."""
+
+    def lock_key(self, spec: Mapping[str, str], source_format: str | None) -> str:
+        """The key of the lock file for one form of the source's weights."""
+        return self.key(spec) + (f"#{source_format}" if source_format else "")
+
+    @abstractmethod
+    def observe(self, spec: Mapping[str, str], context: Context) -> Observed:
+        """The params {"source", "files"} and the hints of the fetch task.  Raises FetchError or InputError."""
+
+    @abstractmethod
+    def fetch(
+        self, params: Mapping[str, Any], hints: Mapping[str, Any], out: Path, scratch: Path, progress: Progress
+    ) -> None:
+        """Put the files of an observed source into `out`, flat.  Raises LlmbuildError."""
+
+    def check(self, params: Mapping[str, Any], hints: Mapping[str, Any]) -> None:
+        """Raise ShapeError where values that come out of a record, whose keys and types are right, cannot be of this kind."""
+
+    def applies(self, spec: Mapping[str, str], pin: Mapping[str, Any]) -> bool:
+        """Whether a pin is of the bytes that the manifest means now: it may promise another SHA-256 than it did."""
+        promised = spec.get("sha256")
+        if promised is None:
+            return True
+        digests = [entry.get("sha256") for entry in pin.get("files", {}).values()]
+        return len(digests) != 1 or digests[0] == promised
+
+    def required_pin(
+        self, spec: Mapping[str, str], params: Mapping[str, Any], pin: Mapping[str, Any] | None
+    ) -> Mapping[str, Any]:
+        """What a lock has to say of an observed source: what is known without fetching, over what it says already."""
+        if pin is not None and not self.applies(spec, pin):
+            name = next(iter(pin["files"]))
+            return {"files": {name: {"sha256": spec["sha256"]}}}
+        return pin or {}
+
+    def fetched_pin(
+        self,
+        spec: Mapping[str, str],
+        params: Mapping[str, Any],
+        pin: Mapping[str, Any] | None,
+        fetched: Mapping[str, tuple[Digest, int]],
+    ) -> Mapping[str, Json]:
+        """The pin of a source whose files (name in the output to SHA-256 and size) are here."""
+        return {"files": pinned_files(fetched)}
+
+    def single_file(self, identity: Mapping[str, Any]) -> Mapping[str, Digest] | None:
+        """The one file that an identity promises by itself, by its name in the output."""
+        return None
+
+    def uri(self, identity: Mapping[str, Any], hints: Mapping[str, Any]) -> str | None:
+        """What a source is called everywhere: a package URL (https://github.com/package-url/purl-spec) or the URL itself.
+
+        A local file has no such name; its digest is all that is said of it.
+        """
+        return None
+
+    def configuration(self, spec: Mapping[str, str], root: Path) -> Path | None:
+        """The config.json of the checkpoint where it can be read without fetching anything; it may be missing."""
+        return None
+
+
+def pinned_files(fetched: Mapping[str, tuple[Digest, int]]) -> dict[str, Json]:
+    """Files that are here, as a pin has them."""
+    return {name: {"sha256": digest, "size": size} for name, (digest, size) in fetched.items()}

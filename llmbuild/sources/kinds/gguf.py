@@ -1,0 +1,37 @@
+"""One GGUF file, written as its path.
+
+spec: {"path"}, as it is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+from llmbuild.canonical import Digest
+from llmbuild.sources import local
+from llmbuild.sources.copying import Progress
+from llmbuild.sources.kind import Context, Observed, Source
+
+
+class GgufFile(local.LocalKind):
+    """A file that holds weights, configuration and tokenizer.  Texts without a scheme come here by way of `path`."""
+
+    name: ClassVar[str] = "gguf"
+    form: ClassVar[str] = "a .gguf file"
+
+    def parse(self, text: str, revision: str | None, sha256: str | None) -> Source:
+        return Source(self.name, {"path": text})
+
+    def observe(self, spec: Mapping[str, str], context: Context) -> Observed:
+        path = (context.root / spec["path"]).absolute()
+        return {"source": {"kind": self.name}, "files": local.observe_gguf(path, context.statcache)}, {
+            "path": str(path)
+        }
+
+    def copy(self, path: Path, files: Mapping[str, Digest], out: Path, progress: Progress) -> None:
+        local.copy_gguf(path, files, out, progress)
+
+
+KIND = GgufFile()

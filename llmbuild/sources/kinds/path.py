@@ -1,0 +1,56 @@
+"""A directory with a checkpoint, written as its path.
+
+spec: {"path"}, as it is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import ClassVar
+
+from llmbuild.canonical import Digest
+from llmbuild.sources import local
+from llmbuild.sources.copying import Progress
+from llmbuild.sources.kind import Context, Observed, Source, SourceError
+from llmbuild.sources.kinds import source_kind
+from llmbuild.sources.select import output_name
+
+
+class Directory(local.LocalKind):
+    """The needed files of a directory."""
+
+    name: ClassVar[str] = "path"
+    schemes: ClassVar[tuple[str, ...]] = ("",)
+    form: ClassVar[str] = "a directory"
+    adapter: ClassVar[str] = "a directory with adapter_config.json"
+
+    def parse(self, text: str, revision: str | None, sha256: str | None) -> Source:
+        path = PurePosixPath(text)
+        if path.suffix.lower() == ".gguf":
+            return source_kind("gguf").parse(text, revision, sha256)
+        if path.name == "config.json":
+            # The second form of CONFIG in mlc_llm: the directory is what is meant.
+            return Source(self.name, {"path": str(path.parent)})
+        if path.suffix.lower() in (".safetensors", ".bin", ".pt", ".pth"):
+            raise SourceError("is one file of a checkpoint", fix=f"name the directory: '{path.parent}'")
+        return Source(self.name, {"path": text})
+
+    def observe(self, spec: Mapping[str, str], context: Context) -> Observed:
+        path = (context.root / spec["path"]).absolute()
+        files = local.observe_directory(path, context.source_format, context.statcache)
+        only = next(iter(files))
+        if len(files) == 1 and only.lower().endswith(".gguf"):
+            # A directory with nothing but a GGUF file is that file, whatever its name.
+            return {"source": {"kind": "gguf"}, "files": {output_name(only): files[only]}}, {"path": str(path / only)}
+        return {"source": {"kind": self.name}, "files": files}, {"path": str(path)}
+
+    def copy(self, path: Path, files: Mapping[str, Digest], out: Path, progress: Progress) -> None:
+        local.copy_directory(path, files, out, progress)
+
+    def configuration(self, spec: Mapping[str, str], root: Path) -> Path | None:
+        place = root / spec["path"]
+        return place if place.suffix == ".json" else place / "config.json"
+
+
+KIND = Directory()
