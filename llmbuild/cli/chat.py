@@ -39,8 +39,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from llmbuild.runtime.library import configure_threads, load_library
-
     if args.max_tokens < 1:
         raise UsageError(f"--max-tokens must be 1 or more, not {args.max_tokens}")
     if args.context is not None and args.context < 1:
@@ -52,11 +50,10 @@ def run(args: argparse.Namespace) -> int:
             why=", ".join(f"[{each.label}]" for each in candidates),
             fix="name one with MODEL, --quantization and --platform",
         )
-    configure_threads(args.threads)
     from llmbuild.runtime.chat import Chat
     from llmbuild.runtime.chat_config import read_chat_config
+    from llmbuild.runtime.model import Model
     from llmbuild.runtime.sampling import Sampling
-    from llmbuild.runtime.weights import check_parameters, load_parameters, read_tensor_index
 
     chosen = candidates[0]
     sampling = Sampling.from_config(
@@ -67,12 +64,10 @@ def run(args: argparse.Namespace) -> int:
         frequency_penalty=args.frequency_penalty,
         repetition_penalty=args.repetition_penalty,
     )
-    library = load_library(chosen.library)
-    check_parameters(library, chosen.weights, read_tensor_index(chosen.weights))
-    parameters = load_parameters(library, chosen.weights)
+    model = Model.open(chosen.weights, chosen.library, threads=args.threads, context=args.context)
 
     def start() -> Chat:
-        return Chat.open(library, parameters, chosen.weights, system=args.system, context=args.context)
+        return Chat(model, args.system)
 
     if args.prompt is not None:
         chat = start()

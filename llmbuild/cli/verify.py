@@ -36,8 +36,9 @@ def run(args: argparse.Namespace) -> int:
     from llmbuild.runtime.library import configure_threads
     from llmbuild.runtime.verify import verify
 
+    selected = select_built(args)
     configure_threads(args.threads)
-    for built in select_built(args):
+    for built in selected:
         result = verify(built.library, built.weights)
         if args.json:
             record: dict[str, Json] = {

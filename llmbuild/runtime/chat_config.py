@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from llmbuild.conversation.templates import fill_template
 from llmbuild.errors import UsageError, VerifyError, Where
 from llmbuild.jsontext import parse_json
+from llmbuild.runtime.sampling import SAMPLING_NAMES
 
 
 def read_chat_config(directory: Path) -> Mapping[str, Any]:
@@ -18,8 +20,9 @@ def read_chat_config(directory: Path) -> Mapping[str, Any]:
     template is none.
     """
     path = directory / "mlc-chat-config.json"
-    if not path.is_file():
-        raise UsageError("no mlc-chat-config.json here", where=str(directory), fix="run `llmbuild build` first")
+    # A Path raises where a name is too long.
+    if not os.path.isfile(path):  # noqa: PTH113
+        raise _no_model(directory)
     try:
         config = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
@@ -32,6 +35,24 @@ def read_chat_config(directory: Path) -> Mapping[str, Any]:
     return {**config, "conv_template": fill_template(config["conv_template"], name="", file=str(path))}
 
 
+def _no_model(directory: Path) -> UsageError:
+    """What is to be said of a place that holds no built model."""
+    fix = "run `llmbuild build` first"
+    if not os.path.isdir(directory):  # noqa: PTH112
+        return UsageError("there is no such model directory", where=str(directory), fix=fix)
+    models = sorted(path.parent.name for path in directory.glob("*/mlc-chat-config.json"))
+    if models:
+        return UsageError(
+            "no mlc-chat-config.json here",
+            where=str(directory),
+            why=f"it holds the model directories {', '.join(models)}",
+            fix="name one of them",
+        )
+    checkpoint = (directory / "config.json").is_file()
+    why = "it is a checkpoint: a model is built from it" if checkpoint else None
+    return UsageError("no mlc-chat-config.json here", where=str(directory), why=why, fix=fix)
+
+
 def _wrong_key(config: Any) -> str | None:
     """A key that is missing or of a wrong type, or None."""
     if not isinstance(config, dict):
@@ -39,6 +60,10 @@ def _wrong_key(config: Any) -> str | None:
     for key in ("vocab_size", "active_vocab_size"):
         size = config.get(key)
         if type(size) is not int or not 0 < size < 1 << 31:
+            return key
+    for key in SAMPLING_NAMES:
+        value = config.get(key)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
             return key
     eos = config.get("eos_token_id")
     if not all(type(token) is int for token in (eos if isinstance(eos, list) else [eos])):

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llmbuild.errors import ToolchainError, UsageError, VerifyError
+from llmbuild.runtime.libraries import require_loadable
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +56,45 @@ class Library:
 
 
 def configure_threads(threads: int | None) -> None:
-    """Set TVM's thread pool before TVM is imported; None means every CPU that this process may use.
+    """Set how many threads TVM computes with in this process; None leaves that as it is: at first every CPU that this
+    process may use.
 
     TVM's own default leaves out half of the CPUs where it takes them for hyper-threads, which halves the speed on many
     virtual machines.  Pinning is off unless the user asked for it: pinned threads lose 2.7 times their speed beside
     another busy process.
+
+    Raises UsageError for a number below 1, and for a larger one than the threads that already run.
     """
     os.environ.setdefault("TVM_BIND_THREADS", "0")
-    if threads is not None:
-        os.environ["TVM_NUM_THREADS"] = str(threads)
-    else:
-        os.environ.setdefault("TVM_NUM_THREADS", str(len(os.sched_getaffinity(0))))
+    if threads is None:
+        os.environ.setdefault("TVM_NUM_THREADS", str(_cpus()))
+        return
+    if threads < 1:
+        raise UsageError(f"the number of threads must be 1 or more, not {threads}")
+    # TVM starts the threads, as many as the variable says, when a thread of Python first computes with it.
+    os.environ["TVM_NUM_THREADS"] = str(threads)
+    if "tvm" in sys.modules:
+        from tvm import get_global_func
+
+        get_global_func("runtime.config_threadpool")(_EVEN, threads)
+        running = get_global_func("runtime.NumThreads")()
+        if running < threads:
+            os.environ["TVM_NUM_THREADS"] = str(running)
+            raise UsageError(
+                f"{threads} threads cannot be had any more: TVM runs with {running} in this process",
+                why="it starts them once, and can use fewer of them but not more",
+                fix="load with the larger number first, in a new process (in a notebook: restart the kernel)",
+            )
+
+
+_EVEN = 1
+"""TVM's word for threads that take equal parts of the work."""
+
+
+def _cpus() -> int:
+    """The CPUs that this process may use; only Linux says."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
 def _require_installed_tvm() -> None:
@@ -78,7 +108,10 @@ def _require_installed_tvm() -> None:
 
 
 def load_library(path: Path) -> Library:
-    """Load a shared library; raises UsageError for what cannot be loaded here and VerifyError for what is broken."""
+    """Load a shared library.
+
+    Raises UsageError for what cannot be loaded here, StoreError for what cannot be read and VerifyError for what is broken.
+    """
     if path.suffix == ".tar":
         raise UsageError(
             "an archive of objects cannot be loaded",
@@ -88,6 +121,7 @@ def load_library(path: Path) -> Library:
         )
     if not path.is_file():
         raise UsageError("no such library", where=str(path), fix="run `llmbuild build` first")
+    require_loadable(path)
     _require_installed_tvm()
     import tvm
 

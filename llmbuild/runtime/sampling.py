@@ -6,14 +6,18 @@ repetition penalty divides positive logits and multiplies negative ones.  Temper
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from llmbuild.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np
+
+SAMPLING_NAMES = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "repetition_penalty")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,10 @@ class Sampling:
     repetition_penalty: float = 1.0
 
     def __post_init__(self) -> None:
+        for name in SAMPLING_NAMES:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+                raise UsageError(f"{name.replace('_', '-')} must be a number, not {value!r:.80}")
         if self.temperature < 0:
             raise UsageError(f"temperature must be 0 or more, not {self.temperature}")
         if not 0 <= self.top_p <= 1:
@@ -37,19 +45,25 @@ class Sampling:
     @staticmethod
     def from_config(config: Mapping[str, Any], **given: float | None) -> Sampling:
         """The values of mlc-chat-config.json with those that the user gave on top."""
-        names = ("temperature", "top_p", "presence_penalty", "frequency_penalty", "repetition_penalty")
-        sampling = Sampling(**{name: config[name] for name in names if config.get(name) is not None})
+        sampling = Sampling(**{name: config[name] for name in SAMPLING_NAMES if config.get(name) is not None})
         return replace(sampling, **{name: value for name, value in given.items() if value is not None})
 
 
+def checked_seed(seed: int | None) -> int | None:
+    """The seed; raises UsageError for a negative one."""
+    if seed is not None and seed < 0:
+        raise UsageError(f"a seed must be 0 or more, not {seed}")
+    return seed
+
+
 class Sampler:
-    """Draws tokens for one sequence; the same seed and logits give the same tokens."""
+    """Draws tokens for one sequence; the same seed and logits give the same tokens.  Raises UsageError for a negative seed."""
 
     def __init__(self, sampling: Sampling, seed: int | None = None) -> None:
         import numpy as np
 
         self.sampling = sampling
-        self._random = np.random.default_rng(seed)
+        self._random = np.random.default_rng(checked_seed(seed))
         self._counts: dict[int, int] = {}
 
     def next(self, logits: np.ndarray) -> int:

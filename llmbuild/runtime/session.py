@@ -5,7 +5,7 @@ Logits come back as float32 NumPy arrays.  Prompts longer than the library's pre
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llmbuild.errors import UsageError
@@ -68,13 +68,24 @@ class Session:
         """Append tokens; returns the logits [vocab] after the last one."""
         if not tokens:
             raise UsageError("nothing to prefill: the prompt has no tokens")
-        prefill = self._library.function("prefill")
-        logits: Any = None
+        for logits in self._chunks("prefill", tokens, sequence):
+            last = logits
+        return self._numpy(last).reshape(-1)
+
+    def extend(self, tokens: Sequence[int], sequence: int = 0) -> np.ndarray:
+        """Append tokens; returns the logits [tokens, vocab] after each of them."""
+        import numpy as np
+
+        parts = [self._numpy(logits)[0] for logits in self._chunks("batch_verify", tokens, sequence)]
+        return np.concatenate(parts)
+
+    def _chunks(self, name: str, tokens: Sequence[int], sequence: int) -> Iterator[Any]:
+        """Append tokens by a function of the library, one prefill chunk after another; yields the logits of each."""
+        function = self._library.function(name)
         for start in range(0, len(tokens), self.chunk):
             part = tokens[start : start + self.chunk]
             embedded = self._embed(part, (1, len(part)))
-            logits = self._forward({sequence: len(part)}, lambda x=embedded: prefill(x, self._cache, self._parameters))
-        return self._numpy(logits).reshape(-1)
+            yield self._forward({sequence: len(part)}, lambda x=embedded: function(x, self._cache, self._parameters))
 
     def decode(self, token: int, sequence: int = 0) -> np.ndarray:
         """Append one token; returns the logits [vocab] after it."""

@@ -14,6 +14,7 @@ class TextStream:
         self._stops = [stop for stop in stops if stop]
         self._tokens: list[int] = []
         self._shown = ""
+        self._read = 0
         self.stopped = False
 
     @property
@@ -32,26 +33,25 @@ class TextStream:
     def _advance(self, *, final: bool) -> str:
         # The whole answer is decoded each time: a token's text depends on its neighbours (spaces, split characters).
         text: str = self._tokenizer.decode(self._tokens, skip_special_tokens=True)
-        for stop in self._stops:
-            position = text.find(stop)
-            if position >= 0:
-                text = text[:position]
-                self.stopped = True
-        if not final and not self.stopped:
+        met = [position for stop in self._stops if (position := text.find(stop)) >= 0]
+        if met:
+            text = text[: min(met)]
+            self.stopped = True
+        elif not final:
             text = text[: len(text) - self._held_back(text)]
-        if not text.startswith(self._shown):
-            return ""
-        fresh = text[len(self._shown) :]
-        self._shown = text
+        # Bytes that are no character may turn what was shown before them into replacement characters; what comes after
+        # them is shown all the same.
+        fresh = text[self._read :]
+        self._read = max(self._read, len(text))
+        self._shown += fresh
         return fresh
 
     def _held_back(self, text: str) -> int:
         """How many characters at the end could still change: an unfinished character, or the start of a stop string."""
-        if text.endswith("\ufffd"):
-            return len(text) - len(text.rstrip("\ufffd"))
+        whole = text.rstrip("\ufffd")
         longest = 0
         for stop in self._stops:
-            for size in range(1, min(len(stop), len(text) + 1)):
-                if text.endswith(stop[:size]):
+            for size in range(1, min(len(stop), len(whole) + 1)):
+                if whole.endswith(stop[:size]):
                     longest = max(longest, size)
-        return longest
+        return len(text) - len(whole) + longest

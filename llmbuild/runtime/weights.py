@@ -80,8 +80,8 @@ def stored_tensors(index: Mapping[str, Any]) -> tuple[StoredTensor, ...]:
     )
 
 
-def check_shards(directory: Path, index: Mapping[str, Any]) -> None:
-    """Compare each shard's size and MD5 with the index; raises VerifyError naming the first that differs."""
+def check_sizes(directory: Path, index: Mapping[str, Any]) -> None:
+    """Compare each shard's size with the index; raises VerifyError naming the first that is missing or differs."""
     for shard in index["records"]:
         path = directory / shard["dataPath"]
         if not path.is_file():
@@ -92,6 +92,13 @@ def check_shards(directory: Path, index: Mapping[str, Any]) -> None:
                 where=str(path),
                 fix="run `llmbuild build`",
             )
+
+
+def check_shards(directory: Path, index: Mapping[str, Any]) -> None:
+    """Compare each shard's size and MD5 with the index; raises VerifyError naming the first that differs."""
+    check_sizes(directory, index)
+    for shard in index["records"]:
+        path = directory / shard["dataPath"]
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "md5").hexdigest()
         if found != shard["md5sum"]:

@@ -74,10 +74,10 @@ def greedy(project: ProjectDir, model: str, question: str, tokens: int, top: int
     import numpy as np
 
     from llmbuild.conversation.prompt import render_prompt
-    from llmbuild.runtime.chat import load_tokenizer
     from llmbuild.runtime.chat_config import read_chat_config
     from llmbuild.runtime.library import load_library
     from llmbuild.runtime.session import Session
+    from llmbuild.runtime.tokenizer import load_tokenizer
     from llmbuild.runtime.weights import load_parameters
 
     weights = project.root / "dist" / f"{model}-MLC"

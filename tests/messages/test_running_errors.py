@@ -220,14 +220,15 @@ def session(method: str, argument: Any) -> Case:
     return provoke
 
 
-def a_long_conversation(path: Path, patch: pytest.MonkeyPatch) -> None:
-    from llmbuild.runtime.chat import Chat
-    from llmbuild.runtime.sampling import Sampling
+def prompting(*tokens: int) -> Case:
+    def provoke(path: Path, patch: pytest.MonkeyPatch) -> None:
+        from llmbuild.runtime.completer import Completer
 
-    patch.setattr(Chat, "tokens", lambda self, messages: [0] * 70)
-    chat = object.__new__(Chat)
-    chat.messages, chat.context = [], 64
-    list(chat.say("hello", Sampling()))
+        completer = object.__new__(Completer)
+        completer.context = 64
+        completer.require_room(tokens)
+
+    return provoke
 
 
 def verifying(shape: tuple[int, ...], values: tuple[float, float]) -> Case:
@@ -325,8 +326,8 @@ CASES: dict[str, Case] = {
     "no index": reading("read_tensor_index", "weights"),
     "a broken index": broken_index,
     "other parameters": other_parameters,
-    "no chat config": reading("read_chat_config", "chat"),
-    "no tokenizer": reading("load_tokenizer", "chat"),
+    "no chat config": reading("read_chat_config", "chat_config"),
+    "no tokenizer": reading("load_tokenizer", "tokenizer"),
     "an archive": loading("lib.tar"),
     "no library": loading("lib.so"),
     "a library that is none": loading("lib.so", b"no library"),
@@ -336,7 +337,8 @@ CASES: dict[str, Case] = {
     "no repetition": sampling(repetition_penalty=0.0),
     "an empty prompt": session("prefill", []),
     "a long batch": session("batch_prefill", {0: [1] * 40}),
-    "a long conversation": a_long_conversation,
+    "a long conversation": prompting(*range(70)),
+    "a conversation without words": prompting(),
     "logits of another shape": verifying((300,), (1.0, 1.0)),
     "logits that are not finite": verifying((320,), (float("nan"), 1.0)),
     "logits that differ": verifying((320,), (1.0, 2.0)),

@@ -12,9 +12,9 @@ import pytest
 
 from llmbuild.conversation.prompt import render_prompt
 from llmbuild.errors import InputError, LlmbuildError, UsageError, VerifyError
-from llmbuild.runtime.chat import load_tokenizer
 from llmbuild.runtime.chat_config import read_chat_config
 from llmbuild.runtime.library import Library, ParameterRecord, checked_metadata
+from llmbuild.runtime.tokenizer import load_tokenizer
 from llmbuild.runtime.weights import (
     StoredTensor,
     check_shards,

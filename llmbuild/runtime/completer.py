@@ -1,0 +1,226 @@
+"""Continue sequences of tokens: a session, what its KV cache holds, and the loop that draws one token after another.
+
+Several may ask for continuations, one after another: each begins with what the cache already holds of its prompt.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from llmbuild.errors import UsageError
+from llmbuild.runtime.library import Library
+from llmbuild.runtime.sampling import Sampler
+from llmbuild.runtime.session import PAGE_SIZE, Session
+from llmbuild.runtime.stream import TextStream
+
+if TYPE_CHECKING:
+    import numpy as np
+
+BLOCK = 128
+"""Tokens of a prompt in one step.  Larger steps are no faster on a CPU, and smaller ones are slower."""
+
+_ENDLESS = 1 << 31
+"""The context of a model with a sliding window, which forgets by itself."""
+
+
+@dataclass(slots=True)
+class TurnStatistics:
+    """What an answer took.  `finish` is "stop", "length" (the answer's limit) or "context" (the window is full)."""
+
+    prompt_tokens: int = 0
+    prefilled_tokens: int = 0
+    answer_tokens: int = 0
+    prefill_seconds: float = 0.0
+    decode_seconds: float = 0.0
+    finish: str = "stop"
+
+    @property
+    def prefill_rate(self) -> float:
+        """Prompt tokens per second."""
+        return self.prefilled_tokens / self.prefill_seconds if self.prefill_seconds else 0.0
+
+    @property
+    def decode_rate(self) -> float:
+        """Answer tokens per second; the first one comes out of the prefill and is not counted."""
+        return (self.answer_tokens - 1) / self.decode_seconds if self.decode_seconds else 0.0
+
+
+class Completer:
+    """A session with one sequence.  `context` bounds the tokens of a prompt and its answer (default: the model's window).
+
+    Threads may share it: each step of one is done before another's, and `lock` keeps the others out for longer.
+    """
+
+    def __init__(self, library: Library, parameters: Sequence[Any], active: int, context: int | None = None) -> None:
+        window = library.metadata["context_window_size"]
+        if library.metadata["sliding_window_size"] == -1:
+            self.context: int = min(context or window, window)
+            capacity = self.context
+        else:
+            # The cache holds the window and the chunk that is being added.
+            self.context = context or _ENDLESS
+            capacity = library.metadata["sliding_window_size"] + library.metadata["prefill_chunk_size"]
+        self.statistics = TurnStatistics()
+        self.lock = threading.RLock()
+        self._active = active
+        self._session: Session | None = Session(library, parameters, capacity=-(-capacity // PAGE_SIZE) * PAGE_SIZE)
+        self._session.add()
+        # None while a step is under way and after one that was interrupted: then nobody knows what the cache holds.
+        self._cached: list[int] | None = []
+        self._blocks = 0
+        self._turn = 0
+
+    def close(self) -> None:
+        """Free the cache, and let go of library and weights."""
+        with self.lock:
+            self._session = None
+            self._turn += 1
+
+    def require_open(self) -> None:
+        """Raise UsageError after `close`."""
+        self._open_session()
+
+    def require_room(self, prompt: Sequence[int]) -> None:
+        """Raise UsageError where no answer to a prompt has room in the context, and where there is no prompt."""
+        if not prompt:
+            raise UsageError("the prompt has no tokens", fix="begin with some text")
+        if len(prompt) >= self.context:
+            raise UsageError(
+                f"the prompt has {len(prompt)} tokens, the context window {self.context}",
+                fix="shorten the prompt or start a new conversation, or build with a larger context-window-size",
+            )
+
+    def complete(
+        self,
+        prompt: Sequence[int],
+        stream: TextStream,
+        sampler: Sampler,
+        *,
+        stop: Collection[int],
+        max_tokens: int,
+        exact: bool,
+    ) -> Iterator[str]:
+        """Yield the text that follows a prompt, piece by piece, until a token of `stop`.
+
+        When `exact`, the same prompt gives the same logits to the last bit whatever the cache held before: of what was
+        decoded token by token nothing is used again, since a prefill adds the same numbers up in another order.
+
+        Raises UsageError as `require_room` does, and where the next piece is asked for after another answer has begun.
+        """
+        self.require_room(prompt)
+        with self.lock:
+            self._turn += 1
+            turn = self._turn
+            self.statistics = statistics = TurnStatistics(prompt_tokens=len(prompt))
+            started = time.perf_counter()
+            logits = self._feed(prompt, exact=exact)
+            statistics.prefill_seconds = time.perf_counter() - started
+        started = time.perf_counter()
+        length = len(prompt)
+        while True:
+            # The rows of the head after the tokenizer's last token are padding.
+            token = sampler.next(logits[: self._active])
+            statistics.answer_tokens += 1
+            if token in stop:
+                break
+            piece = stream.put(token)
+            statistics.decode_seconds = time.perf_counter() - started
+            if piece:
+                yield piece
+            if stream.stopped:
+                break
+            if statistics.answer_tokens >= max_tokens:
+                statistics.finish = "length"
+                break
+            if length + 1 >= self.context:
+                statistics.finish = "context"
+                break
+            logits = self._decode(token, turn)
+            length += 1
+        statistics.decode_seconds = time.perf_counter() - started
+        rest = stream.finish()
+        if rest:
+            yield rest
+
+    def logits(self, ids: Sequence[int]) -> np.ndarray:
+        """Logits [ids, vocabulary] after each token of a sequence; raises UsageError when it does not fit the context."""
+        import numpy as np
+
+        if not ids:
+            raise UsageError("logits need at least one token")
+        if len(ids) > self.context:
+            raise UsageError(
+                f"there are {len(ids)} tokens, and the context window has {self.context}",
+                fix="pass fewer tokens, or build with a larger context-window-size",
+            )
+        with self.lock:
+            session = self._open_session()
+            self._turn += 1
+            self._restart(session)
+            parts = [self._step(ids[at : at + BLOCK], session.extend) for at in range(0, len(ids), BLOCK)]
+        return np.concatenate(parts)
+
+    def _decode(self, token: int, turn: int) -> np.ndarray:
+        """Append a token of the answer that began as `turn`; returns the logits after it."""
+        with self.lock:
+            session = self._open_session()
+            if turn != self._turn:
+                raise UsageError(
+                    "this answer cannot go on: the model has begun another one",
+                    why="a model answers one prompt at a time",
+                    fix="read a stream to its end before the next prompt, or load the model twice",
+                )
+            return self._step([token], lambda tokens: session.decode(tokens[0]))
+
+    def _open_session(self) -> Session:
+        if self._session is None:
+            raise UsageError("the model is closed", fix="load it again: llmbuild.load(…)")
+        return self._session
+
+    def _restart(self, session: Session) -> list[int]:
+        self._cached = None
+        self._blocks = 0
+        session.remove()
+        session.add()
+        self._cached = []
+        return self._cached
+
+    def _step(self, tokens: Sequence[int], run: Callable[[Sequence[int]], np.ndarray]) -> np.ndarray:
+        """Append tokens to the cache, and to what is known of it."""
+        cached, self._cached = self._cached, None
+        logits = run(tokens)
+        assert cached is not None
+        cached.extend(tokens)
+        self._cached = cached
+        return logits
+
+    def _feed(self, prompt: Sequence[int], *, exact: bool) -> np.ndarray:
+        """Bring the KV cache to hold exactly `prompt`; returns the logits after it."""
+        session = self._open_session()
+        cached, self._cached = self._cached, None
+        if cached is None:
+            cached = self._restart(session)
+        shared = 0
+        # At least the last token is fed again, since its logits are needed.
+        while shared < min(len(cached), len(prompt) - 1) and cached[shared] == prompt[shared]:
+            shared += 1
+        if exact:
+            shared = min(shared, self._blocks) // BLOCK * BLOCK
+        if shared < len(cached) and session.window != -1:
+            # A rolling cache may have dropped what a shorter prefix needs, so it starts over.
+            cached = self._restart(session)
+            shared = 0
+        session.truncate(shared)
+        del cached[shared:]
+        self._cached = cached
+        self._blocks = min(self._blocks, shared)
+        for at in range(shared, len(prompt), BLOCK):
+            logits = self._step(prompt[at : at + BLOCK], session.prefill)
+        if exact:
+            self._blocks = len(prompt)
+        self.statistics.prefilled_tokens = len(prompt) - shared
+        return logits
