@@ -10,14 +10,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmbuild.cli.common import add_selection, path_argument
+from llmbuild.cli.common import add_selection, open_workspace, path_argument, print_note
 from llmbuild.engine.settings import MOST_JOBS
 from llmbuild.errors import ExitCode, StoreError, UsageError
 from llmbuild.workspace.place import owns_state, state_of
 
 if TYPE_CHECKING:
     from llmbuild.canonical import Digest
-    from llmbuild.cli.plan import Session
     from llmbuild.engine import events
     from llmbuild.engine.executor import Executor, TaskFailure
     from llmbuild.engine.lookup import Cached
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from llmbuild.report.terminal import View
     from llmbuild.tasks.kind import Progress
     from llmbuild.workspace.recording import Recording
+    from llmbuild.workspace.snapshot import Snapshot
 
 HELP = "build what is not up to date"
 EXAMPLE = "llmbuild build --model smollm2 --jobs 2"
@@ -64,27 +64,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Build; the exit code is that of the first failed task in plan order."""
-    from llmbuild.cli.plan import open_session, print_plan
+    from llmbuild.cli.plan import print_plan
 
     if args.jobs is not None and not 1 <= args.jobs <= MOST_JOBS:
         raise UsageError(f"--jobs must be 1 to {MOST_JOBS}, not {args.jobs}")
     memory = _memory(args.memory)
-    session = open_session(args)
-    if args.offline and not args.keep_going:
-        from llmbuild.workspace.locking import require_offline
-
-        require_offline(session.remotes)
-    if args.dry_run:
-        print_plan(session, session.plan(), "text")
-        session.store.close()
-        return ExitCode.OK
-    try:
+    with open_workspace(args) as workspace:
+        session = workspace.look(*args.tasks, force=args.force, partial=args.keep_going)
+        if args.dry_run:
+            print_plan(session, session.plan(), "text")
+            return ExitCode.OK
         return _build(args, session, memory)
-    finally:
-        session.store.close()
 
 
-def _build(args: argparse.Namespace, session: Session, memory: int | None) -> int:
+def _build(args: argparse.Namespace, session: Snapshot, memory: int | None) -> int:
     from llmbuild.engine.cas import MissingBlobError
     from llmbuild.engine.predict import Predictor
     from llmbuild.engine.scheduler import Scheduler
@@ -145,12 +138,13 @@ def _build(args: argparse.Namespace, session: Session, memory: int | None) -> in
     return code
 
 
-def _check(args: argparse.Namespace, session: Session, result: BuildResult, jobs: int, reporter: _Reporter) -> ExitCode:
+def _check(
+    args: argparse.Namespace, session: Snapshot, result: BuildResult, jobs: int, reporter: _Reporter
+) -> ExitCode:
     """Run the tasks that were asked for by name again, or all of them, and compare.
 
     What comes from elsewhere is downloaded again only when it was asked for by name: other checks take the stored files.
     """
-    from llmbuild.cli.plan import print_notes
     from llmbuild.plan.select import asked
     from llmbuild.workspace.compare import check
 
@@ -160,7 +154,7 @@ def _check(args: argparse.Namespace, session: Session, result: BuildResult, jobs
     else:
         tasks = tuple(task for task in session.tasks if task.label not in remote)
         if remote:
-            print_notes([f"not fetched again: {', '.join(sorted(remote))}; `build --check fetch` does that"])
+            print_note(f"not fetched again: {', '.join(sorted(remote))}; `build --check fetch` does that")
     outcomes = [(task.label, result.outcomes[task.label]) for task in tasks]
     return check(session.store, outcomes, jobs, reporter.emit)
 
@@ -218,7 +212,7 @@ class _LazyExecutor:
 class _Reporter:
     """Takes the scheduler's events: adds the reasons, keeps the logs, and passes all on to the view and to the record."""
 
-    def __init__(self, session: Session, view: View, recording: Recording) -> None:
+    def __init__(self, session: Snapshot, view: View, recording: Recording) -> None:
         self.ran = False
         self._session = session
         self._view = view
@@ -316,7 +310,7 @@ class _Reporter:
         return str(path)
 
 
-def _complete_lock(session: Session, result: BuildResult) -> None:
+def _complete_lock(session: Snapshot, result: BuildResult) -> None:
     """Pin in the lock file what was fetched."""
     from llmbuild.workspace.locking import complete
 
@@ -324,7 +318,7 @@ def _complete_lock(session: Session, result: BuildResult) -> None:
     complete(session.world.project, session.world.observed, session.world.lock, trees)
 
 
-def _require_unclaimed(session: Session) -> None:
+def _require_unclaimed(session: Snapshot) -> None:
     """Raise UsageError, before anything runs, where another manifest of the directory has results in the same places."""
     from llmbuild.workspace.manifests import manifest_name, other_manifests
 
@@ -336,7 +330,7 @@ def _require_unclaimed(session: Session) -> None:
     require_unclaimed(Path(session.whole.root), dests, manifest_name(session.whole), session.whole.output)
 
 
-def _install(session: Session, result: BuildResult, provenance: bool) -> events.Event:
+def _install(session: Snapshot, result: BuildResult, provenance: bool) -> events.Event:
     """Put outputs into the project, and take away those of tasks that are gone.
 
     A directory that several tasks fill (a model's weights and its configuration) is touched only when all of them

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmbuild.cli.common import add_file, path_argument, print_json
+from llmbuild.cli.common import add_file, open_workspace, path_argument, print_json
 from llmbuild.errors import ExitCode
 from llmbuild.workspace.place import MANIFEST
 
@@ -149,12 +149,9 @@ def _export(args: argparse.Namespace) -> int:
         store = Store(args.cache_dir)
         actions = store.traces.names()
     else:
-        from llmbuild.cli.plan import open_session
-
-        args.force = False
-        session = open_session(args)
-        store = session.store
-        verdicts = session.plan().verdicts
+        workspace = open_workspace(args)
+        store = workspace.store
+        verdicts = workspace.look(*args.tasks, partial=True).plan().verdicts
         actions = [verdict.action.digest for verdict in verdicts if verdict.action is not None]
         unbuilt = [verdict.task.label for verdict in verdicts if verdict.state in ("run", "maybe")]
     try:

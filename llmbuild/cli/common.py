@@ -5,12 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llmbuild.canonical import Json
 from llmbuild.cli.edges import say
 from llmbuild.printable import printable_json
-from llmbuild.workspace.place import MANIFEST, STATE_DIR
+from llmbuild.workspace.place import MANIFEST, STATE_DIR, find_manifest
+
+if TYPE_CHECKING:
+    from llmbuild.workspace.workspace import Workspace
 
 
 def print_json(value: Json, *, indent: int | None = 2) -> None:
@@ -50,6 +55,29 @@ def add_file(parser: argparse.ArgumentParser) -> None:
         "--cache-dir", type=path_argument, help="the store (default: $LLMBUILD_CACHE or the user's cache)"
     )
     parser.add_argument("--offline", action="store_true", help="do not use the network")
+
+
+def open_workspace(args: argparse.Namespace) -> Workspace:
+    """The workspace that the options of `add_file` or `add_selection` name; notes about its manifest go to standard error."""
+    from llmbuild.workspace.options import Options, Selection
+    from llmbuild.workspace.workspace import Workspace
+
+    options = Options(args.cache_dir, args.offline, getattr(args, "locked", False))
+    names = (tuple(getattr(args, name, ())) for name in ("model", "quantization", "platform"))
+    workspace = Workspace.open(find_manifest(args.file), Selection(*names), options, on_note=print_note)
+    if not getattr(args, "quiet", False):
+        for note in workspace.notes:
+            print_note(note)
+    return workspace
+
+
+def print_note(note: str) -> None:
+    """Say on standard error what is not wrong but worth knowing."""
+    from llmbuild.report.style import style_for, wrapped
+
+    style = style_for(sys.stderr)
+    for line in wrapped(f"note: {note}", 0, style):
+        print(style.paint(line, "dim"), file=sys.stderr)
 
 
 def write_crash_log(error: BaseException) -> str | None:

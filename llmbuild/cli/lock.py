@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmbuild.cli.common import add_file
+from llmbuild.cli.common import add_file, print_note
 from llmbuild.errors import ExitCode, UsageError, did_you_mean
 from llmbuild.workspace.place import find_manifest
 
@@ -156,7 +156,6 @@ def _keep_tools_of(others: Neighbours, new: Lock, old: Lock, project: Project) -
 
 def _keep_tools(new: Lock, old: Lock, project: Project, toolchain: Toolchain) -> None:
     """Keep what the lock has of tools of platforms that are not on this machine, and say so on standard error."""
-    from llmbuild.cli.plan import print_notes
     from llmbuild.workspace.machine import Machine
 
     machine = Machine(toolchain)
@@ -168,7 +167,8 @@ def _keep_tools(new: Lock, old: Lock, project: Project, toolchain: Toolchain) ->
                 new.toolchain[f"{tool} {name}"] = kept
             why = f"{'not recorded' if kept is None else 'kept as it was locked'}, it is not on this machine: {error.what}"
             absent.setdefault((tool, f"{why} ({error.fix})" if error.fix else why), []).append(name)
-    print_notes(f"the {tool} of {', '.join(names)} is {why}" for (tool, why), names in absent.items())
+    for (tool, why), names in absent.items():
+        print_note(f"the {tool} of {', '.join(names)} is {why}")
 
 
 def _pin_all(

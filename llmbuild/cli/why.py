@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from llmbuild.cli.common import add_file, print_json
+from llmbuild.cli.common import add_file, open_workspace, print_json
 from llmbuild.errors import ExitCode
 
 HELP = "explain one task: what changed, with old and new values"
@@ -20,23 +20,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the reasons; exit code 0 when the task is up to date, 1 when it is not."""
-    from llmbuild.cli.plan import open_session
-    from llmbuild.plan.planner import make_plan
-    from llmbuild.plan.select import closure, find
+    with open_workspace(args) as workspace:
+        found = workspace.why(args.task)
+        if args.json:
+            from llmbuild.report.plan_json import verdict_json
 
-    args.tasks, args.model, args.platform, args.quantization, args.force = [], [], [], [], False
-    session = open_session(args)
-    task = find(session.tasks, args.task)
-    plan = make_plan(session.whole.name, closure(session.tasks, [task.label]), session.knowledge)
-    verdict = next(each for each in plan.verdicts if each.task.label == task.label)
-    if args.json:
-        from llmbuild.report.plan_json import verdict_json
+            print_json(verdict_json(found.verdict))
+        else:
+            from llmbuild.report.plan_text import why_text
+            from llmbuild.report.style import style_for
 
-        print_json(verdict_json(verdict))
-    else:
-        from llmbuild.report.plan_text import why_text
-        from llmbuild.report.style import style_for
-
-        print(why_text(plan, verdict, style_for(sys.stdout)))
-    session.store.close()
-    return ExitCode.OK if verdict.state == "cached" else ExitCode.FAILED
+            print(why_text(found.plan, found.verdict, style_for(sys.stdout)))
+    return ExitCode.OK if found.verdict.state == "cached" else ExitCode.FAILED

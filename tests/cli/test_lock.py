@@ -381,12 +381,12 @@ def test_notes_of_the_manifest(place: Place) -> None:
 
 
 def test_notes_are_dim_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from llmbuild.cli.plan import print_notes
+    from llmbuild.cli.common import print_note
 
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
-    print_notes(["a flag was asked for"])
+    print_note("a flag was asked for")
     assert capsys.readouterr().err == "\x1b[2mnote: a flag was asked for\x1b[0m\n"
 
 

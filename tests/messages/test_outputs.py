@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 
 from llmbuild.cli import cache, chat, exec_, targets
+from llmbuild.cli.common import print_note
 from llmbuild.cli.main import main
-from llmbuild.cli.plan import print_notes
 from llmbuild.engine.store import Store
 from llmbuild.errors import ToolchainError
 from llmbuild.report import cache_text
@@ -145,7 +145,8 @@ def caches(path: Path, patch: pytest.MonkeyPatch) -> None:
 
 
 def notes(path: Path, patch: pytest.MonkeyPatch) -> None:
-    print_notes(["platforms.spare is in no build", f"a note with a path that is long: {'/long' * 30}", "word " * 30])
+    for note in ("platforms.spare is in no build", f"a note with a path that is long: {'/long' * 30}", "word " * 30):
+        print_note(note)
 
 
 def bug(path: Path, patch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,29 @@
+"""What a workspace is opened with: which cells of the build matrix, and how the world may be used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The cells of the build matrix by the names of the manifest; an empty tuple stands for all of them."""
+
+    models: tuple[str, ...] = ()
+    quantizations: tuple[str, ...] = ()
+    platforms: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`cache` is the directory of the store, None for the user's own.  `offline` forbids the network; `locked` demands that
+    the lock file is up to date, and never writes it."""
+
+    cache: Path | None = None
+    offline: bool = False
+    locked: bool = False
+
+
+ALL = Selection()
+USUAL = Options()

@@ -1,0 +1,80 @@
+"""A workspace at one moment: what was observed, the tasks that were asked for, and what is known of their past."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llmbuild.engine.store import Store
+from llmbuild.engine.task import Task
+from llmbuild.manifest.resolved import Project
+from llmbuild.plan.planner import Plan, make_plan
+from llmbuild.plan.select import asked, closure, find, select
+from llmbuild.workspace.locking import Remote, remote_fetches
+from llmbuild.workspace.manifests import identity
+from llmbuild.workspace.observe import World, look
+from llmbuild.workspace.options import Options
+from llmbuild.workspace.store_knowledge import StoreKnowledge
+from llmbuild.workspace.toolchain import Toolchain
+
+if TYPE_CHECKING:
+    from llmbuild.plan.estimates import PlanEstimate
+    from llmbuild.plan.reasons import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The open store, the whole project, the selected tasks, what is known, and the selected fetch tasks whose bytes come
+    from elsewhere.  `because` says why a label of `force` runs again, where that is not the user's wish."""
+
+    store: Store
+    whole: Project
+    world: World
+    tasks: tuple[Task, ...]
+    force: frozenset[str]
+    knowledge: StoreKnowledge
+    remotes: tuple[Remote, ...]
+    because: Mapping[str, tuple[Reason, ...]]
+
+    def plan(self) -> Plan:
+        return make_plan(self.whole.name, self.tasks, self.knowledge, force=self.force, because=self.because)
+
+    def plan_of(self, name: str) -> tuple[Task, Plan]:
+        """One task and the plan of it and all that it needs.  Raises UsageError where the name is not that of one task."""
+        task = find(self.tasks, name)
+        return task, make_plan(self.whole.name, closure(self.tasks, [task.label]), self.knowledge)
+
+    def estimate(self, plan: Plan) -> PlanEstimate | None:
+        """What the plan will take; None when nothing has to run."""
+        from llmbuild.workspace.estimating import estimate_plan
+
+        return estimate_plan(plan, self.store, identity(self.whole), self.knowledge.tree)
+
+
+def take(
+    whole: Project,
+    project: Project,
+    store: Store,
+    toolchain: Toolchain,
+    options: Options,
+    tasks: Sequence[str],
+    *,
+    force: bool,
+    on_note: Callable[[str], None],
+) -> Snapshot:
+    """Look at what `project`, the selected part of the `whole` one, needs, and choose the tasks of these names with all that
+    they need; with `force` those that are named run again, or all.  Raises what `look` and `select` do."""
+    world = look(project, store, toolchain, offline=options.offline, locked=options.locked)
+    chosen = select(world.tasks, tasks)
+    forced = {task.label for task in (asked(chosen, tasks) if tasks else chosen)} if force else set()
+    remotes = remote_fetches(project, world.lock, store, chosen)
+    for remote in remotes:
+        if remote.broken:
+            label = remote.fetch.label
+            on_note(f"{label} in the cache is not what was locked, it is fetched again: {remote.broken}")
+            forced.add(label)
+    because = {remote.fetch.label: (remote.changed,) for remote in remotes if remote.changed is not None}
+    knowledge = StoreKnowledge(store, Path(whole.root), world.observed, identity(whole))
+    return Snapshot(store, whole, world, chosen, frozenset(forced), knowledge, tuple(remotes), because)

@@ -1,0 +1,128 @@
+"""The product as a library: a manifest with its store, opened once, and what can be done with it.
+
+Each method looks at the world anew, as the command of its name does: at sources, tools, the lock file and the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llmbuild.engine.store import Store
+from llmbuild.plan.select import narrow
+from llmbuild.workspace.locking import require_offline
+from llmbuild.workspace.observe import Manifest, load_manifest
+from llmbuild.workspace.options import ALL, USUAL, Options, Selection
+from llmbuild.workspace.snapshot import Snapshot, take
+from llmbuild.workspace.toolchain import TVM_MEMO, Toolchain
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from llmbuild.plan.planner import Plan, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What is to happen to one task, and the plan of it and all that it needs, which has the reasons of what it follows."""
+
+    verdict: Verdict
+    plan: Plan
+
+    def __str__(self) -> str:
+        from llmbuild.report.plan_text import why_text
+        from llmbuild.report.style import Style
+
+        return why_text(self.plan, self.verdict, Style())
+
+
+class Workspace:
+    """An open manifest; use it as a context manager, or close it."""
+
+    def __init__(
+        self, manifest: Manifest, store: Store, selection: Selection, options: Options, on_note: Callable[[str], None]
+    ) -> None:
+        """As `open` has them.  Raises UsageError where the manifest does not have what the selection names."""
+        self.store = store
+        self.whole = manifest.project
+        self.notes = manifest.notes
+        """What is worth knowing of the manifest and stops nothing."""
+        self._project = narrow(
+            manifest.project,
+            models=selection.models,
+            platforms=selection.platforms,
+            schemes=selection.quantizations,
+        )
+        self._options = options
+        self._on_note = on_note
+        self._toolchain: Toolchain | None = None
+
+    @staticmethod
+    def open(
+        manifest: Path,
+        selection: Selection = ALL,
+        options: Options = USUAL,
+        *,
+        on_note: Callable[[str], None] = lambda _note: None,
+    ) -> Workspace:
+        """Read a manifest and open its store.  `on_note` is told what is found later that is worth knowing.
+
+        Raises UsageError where the manifest is wrong or does not have what the selection names, and StoreError.
+        """
+        store = Store(options.cache)
+        toolchain = _toolchain(store)
+        opened = Workspace(load_manifest(manifest, toolchain), store, selection, options, on_note)
+        # Whoever looks right away need not look up llmbuild's own files again.
+        opened._toolchain = toolchain
+        return opened
+
+    def __enter__(self) -> Workspace:
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Write what the store remembers and remove this process's temporary files; it can still be used afterwards."""
+        self.store.close()
+
+    def look(self, *tasks: str, force: bool = False, partial: bool = False) -> Snapshot:
+        """The workspace as it is now, with the tasks of these names (labels, patterns, kinds; none for all) and all they
+        need; with `force` those that are named count as out of date.
+
+        Raises LlmbuildError where a source, a tool or a linker is missing, or the lock file is not up to date although it
+        has to be; and, unless the look may be `partial`, where offline forbids a download that the tasks need.
+        """
+        toolchain, self._toolchain = self._toolchain or _toolchain(self.store), None
+        snapshot = take(
+            self.whole,
+            self._project,
+            self.store,
+            toolchain,
+            self._options,
+            tasks,
+            force=force,
+            on_note=self._on_note,
+        )
+        if self._options.offline and not partial:
+            require_offline(snapshot.remotes)
+        return snapshot
+
+    def plan(self, *tasks: str, force: bool = False) -> Plan:
+        """What a build of these tasks would do, and why.  Raises what `look` does: a plan that cannot be carried out is
+        none."""
+        return self.look(*tasks, force=force).plan()
+
+    def why(self, name: str) -> Explanation:
+        """Whether one task is up to date, and why it is not.  Raises what `look` does, and UsageError where the name is not
+        that of one task."""
+        task, plan = self.look(partial=True).plan_of(name)
+        return Explanation(next(each for each in plan.verdicts if each.task.label == task.label), plan)
+
+
+def _toolchain(store: Store) -> Toolchain:
+    return Toolchain(store.stat_cache, memo=store.root / TVM_MEMO)
