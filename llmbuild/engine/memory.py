@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
+
+from llmbuild.engine.limits import parse_size
 
 SHARE = 0.8
 """The part of the available memory that running tasks may take by default."""
+
+
+def budget(asked: str | None = None) -> int | None:
+    """The bytes that running tasks may take together: what is asked for ("8G"), else what $LLMBUILD_MEMORY says, else a
+    share of what is free.  None where the machine does not tell.  Raises UsageError."""
+    asked = asked or os.environ.get("LLMBUILD_MEMORY")
+    if asked:
+        return parse_size(asked)
+    free = available()
+    return None if free is None else int(free * SHARE)
 
 
 def available(root: Path = Path("/")) -> int | None:

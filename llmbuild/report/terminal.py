@@ -38,7 +38,6 @@ class View:
         self._stream = stream
         self._quiet = quiet
         self._reasons: dict[str, Explained] = {}
-        self._logs: dict[str, str] = {}
         self._outputs: tuple[str, ...] = ()
         self._restored = 0
 
@@ -67,13 +66,15 @@ class View:
                 )
             case events.Failed():
                 self.ended(event.label)
-                self.line(failure_text(event, self.style, self._logs.get(event.label)), always=True)
+                self.line(failure_text(event, self.style), always=True)
             case events.CorruptBlob():
                 self.line(f"{self._word('drop', 'red')} {event.path}: it was damaged, what needs it is built again")
             case Checked():
                 self.line(checked_text(event, self.style), always=bool(event.differences))
             case Installed():
                 self._installed(event)
+            case events.Summary():
+                self.summary(event)
 
     def _installed(self, event: Installed) -> None:
         self._outputs, self._restored = event.outputs, len(event.written) + len(event.restored)
@@ -81,10 +82,6 @@ class View:
             self.line(f"{self._word('remove', 'yellow')} {text}")
         for path in event.kept:
             self.line(f"{self._word('keep', 'yellow')} {path}: nothing makes it any more, but it was edited")
-
-    def log_at(self, label: str, path: str) -> None:
-        """Where the log of a task lies that is about to be reported as failed."""
-        self._logs[label] = path
 
     def started(self, event: events.Started) -> None:
         """A task starts: one line with the reason."""
@@ -241,20 +238,19 @@ def removed_texts(removed: Sequence[str]) -> list[str]:
     ]
 
 
-def failure_text(event: events.Failed, style: Style, log: str | None = None) -> str:
+def failure_text(event: events.Failed, style: Style) -> str:
     """A failed task: the error, the end of its log, where the whole log is, and how to run the task alone."""
     failure: TaskFailure = event.failure
     error = failure.to_error()
     where = f"{error.where}: " if error.where else ""
     error.what, error.where = f"{event.label} failed: {where}{error.what}", None
     lines = [render_error(error, style)]
-    path = log or failure.log
     tail = printable(failure.log_tail).rstrip().splitlines()[-_TAIL_LINES:]
     if tail:
         lines.append("  the end of its log:")
         lines += [style.paint(f"  | {line}".rstrip(), "dim") for line in tail]
-    if path:
-        lines.append(f"  log: {path}")
+    if failure.log:
+        lines.append(f"  log: {failure.log}")
     if event.action:
         lines.append(f"  to run it alone: llmbuild exec {event.action[:16]}")
     return "\n".join(lines)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TYPE_CHECKING
 
 from llmbuild.engine import events
 from llmbuild.engine.check import compare
 from llmbuild.engine.executor import TaskFailure
-from llmbuild.errors import ExitCode
 from llmbuild.report.events import Checked
 
 if TYPE_CHECKING:
@@ -20,16 +19,16 @@ if TYPE_CHECKING:
 
 def check(
     store: Store, outcomes: Sequence[tuple[str, Outcome]], jobs: int, emit: Callable[[events.Event], None]
-) -> ExitCode:
-    """Run the action of each built task again, beside its trace, and report what differs.
+) -> Mapping[str, Checked | TaskFailure]:
+    """Run the action of each built task again, beside its trace, and report what differs, or how it failed this time.
 
-    Returns VERIFY when any byte differs, else the exit code of the first task that failed this time, else OK.  Nothing
-    is taken from a resumable task's earlier run, and no trace is written.
+    The answer is in the order of the outcomes.  Nothing is taken from a resumable task's earlier run, and no trace is
+    written.
     """
     from llmbuild.executors.local import LocalExecutor
 
     executor = LocalExecutor(store)
-    codes: dict[str, ExitCode] = {}
+    found: dict[str, Checked | TaskFailure] = {}
 
     def rerun(label: str, outcome: Outcome) -> Checked | events.Failed:
         assert outcome.action is not None
@@ -55,13 +54,8 @@ def check(
         for future in as_completed(futures):
             event = future.result()
             emit(event)
-            if isinstance(event, events.Failed):
-                codes[event.label] = event.failure.to_error().exit_code
-            else:
-                codes[event.label] = ExitCode.VERIFY if event.differences else ExitCode.OK
+            found[event.label] = event if isinstance(event, Checked) else event.failure
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         executor.terminate()
-    if ExitCode.VERIFY in codes.values():
-        return ExitCode.VERIFY
-    return next((codes[label] for label, _ in outcomes if codes[label]), ExitCode.OK)
+    return {label: found[label] for label, _ in outcomes}

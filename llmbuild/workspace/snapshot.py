@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """The open store, the whole project, the selected tasks, what is known, and the selected fetch tasks whose bytes come
-    from elsewhere.  `because` says why a label of `force` runs again, where that is not the user's wish."""
+    from elsewhere.  `because` says why a label of `force` runs again, where that is not the user's wish; `names` are those
+    by which tasks were asked for, none for all of them."""
 
     store: Store
     whole: Project
@@ -37,6 +38,8 @@ class Snapshot:
     knowledge: StoreKnowledge
     remotes: tuple[Remote, ...]
     because: Mapping[str, tuple[Reason, ...]]
+    names: tuple[str, ...]
+    options: Options
 
     def plan(self) -> Plan:
         return make_plan(self.whole.name, self.tasks, self.knowledge, force=self.force, because=self.because)
@@ -77,4 +80,15 @@ def take(
             forced.add(label)
     because = {remote.fetch.label: (remote.changed,) for remote in remotes if remote.changed is not None}
     knowledge = StoreKnowledge(store, Path(whole.root), world.observed, identity(whole))
-    return Snapshot(store, whole, world, chosen, frozenset(forced), knowledge, tuple(remotes), because)
+    return Snapshot(
+        store,
+        whole,
+        world,
+        chosen,
+        frozenset(forced),
+        knowledge,
+        tuple(remotes),
+        because,
+        tuple(tasks),
+        options,
+    )

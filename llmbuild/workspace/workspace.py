@@ -10,18 +10,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmbuild.engine.memory import budget
+from llmbuild.engine.settings import MOST_JOBS
 from llmbuild.engine.store import Store
+from llmbuild.errors import UsageError
 from llmbuild.plan.select import narrow
 from llmbuild.workspace.locking import require_offline
+from llmbuild.workspace.manifests import manifest_name
 from llmbuild.workspace.observe import Manifest, load_manifest
 from llmbuild.workspace.options import ALL, USUAL, Options, Selection
+from llmbuild.workspace.outcome import BuildError, BuildOutcome
+from llmbuild.workspace.place import state_of
 from llmbuild.workspace.snapshot import Snapshot, take
 from llmbuild.workspace.toolchain import TVM_MEMO, Toolchain
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from llmbuild.engine.executor import Executor
     from llmbuild.plan.planner import Plan, Verdict
+    from llmbuild.workspace.reporter import OnEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +98,13 @@ class Workspace:
         """Write what the store remembers and remove this process's temporary files; it can still be used afterwards."""
         self.store.close()
 
+    @property
+    def last_build(self) -> Path:
+        """The file of the events of the last build that ended; it may not be there."""
+        from llmbuild.workspace.recording import LAST_BUILD
+
+        return state_of(Path(self.whole.root), manifest_name(self.whole)) / LAST_BUILD
+
     def look(self, *tasks: str, force: bool = False, partial: bool = False) -> Snapshot:
         """The workspace as it is now, with the tasks of these names (labels, patterns, kinds; none for all) and all they
         need; with `force` those that are named count as out of date.
@@ -116,6 +131,45 @@ class Workspace:
         """What a build of these tasks would do, and why.  Raises what `look` does: a plan that cannot be carried out is
         none."""
         return self.look(*tasks, force=force).plan()
+
+    def build(
+        self,
+        *tasks: str,
+        force: bool = False,
+        jobs: int | None = None,
+        memory: int | None = None,
+        keep_going: bool = False,
+        check: bool = False,
+        provenance: bool = False,
+        events: Path | None = None,
+        executor: Executor | None = None,
+        on_event: OnEvent = lambda _event: None,
+    ) -> BuildOutcome:
+        """Bring these tasks and all they need up to date, and their outputs into the project; the rest is as `Manner` has it,
+        but that no `memory` stands for the usual share of what is free.  `on_event` is told what happens, the summary last.
+
+        Raises what `look` does; BuildError when a task failed or a check found other bytes, which has what was built all the
+        same; UsageError where another manifest of the directory has results in the same places; StoreError when the store,
+        the project or the file of events fails; and Interrupted after a signal.
+        """
+        from llmbuild.workspace.building import Manner, build
+
+        if jobs is not None and not 1 <= jobs <= MOST_JOBS:
+            raise UsageError(f"jobs must be 1 to {MOST_JOBS}, not {jobs}")
+        snapshot = self.look(*tasks, force=force, partial=keep_going)
+        manner = Manner(
+            jobs,
+            budget() if memory is None else memory,
+            keep_going,
+            check,
+            provenance,
+            events,
+            executor,
+        )
+        outcome = build(snapshot, manner, on_event, self._on_note)
+        if outcome.errors:
+            raise BuildError(outcome)
+        return outcome
 
     def why(self, name: str) -> Explanation:
         """Whether one task is up to date, and why it is not.  Raises what `look` does, and UsageError where the name is not

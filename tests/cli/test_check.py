@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from llmbuild.cli import build as build_command
 from llmbuild.engine import events
 from llmbuild.engine.store import Store
 from llmbuild.engine.task import Task
@@ -16,6 +14,7 @@ from llmbuild.errors import ExitCode
 from llmbuild.report.style import Style
 from llmbuild.report.terminal import View
 from llmbuild.workspace.compare import check
+from llmbuild.workspace.outcome import BuildError, BuildOutcome
 from tests.helpers import engine_kinds
 from tests.helpers.checkpoints import cached_checkpoint
 from tests.helpers.cli import make_project, read_events
@@ -47,12 +46,12 @@ def checked(tmp_path: Path, *ways: str) -> tuple[ExitCode, str]:
         View(stream, Style(color=False, width=80))(event)
 
     traces = {path: path.read_bytes() for path in (store.root / "traces").rglob("*.json")}
-    code = check(store, list(result.outcomes.items()), 2, emit)
+    outcome = BuildOutcome(result, tmp_path, (), check(store, list(result.outcomes.items()), 2, emit))
     assert len(found) == len(tasks)
     assert {path: path.read_bytes() for path in (store.root / "traces").rglob("*.json")} == traces
     assert list((store.root / "logs").glob("*")) == [] or "fail" in ways
     store.close()
-    return code, stream.getvalue()
+    return BuildError(outcome).exit_code if outcome.errors else ExitCode.OK, stream.getvalue()
 
 
 def test_the_same_bytes(tmp_path: Path) -> None:
@@ -94,26 +93,3 @@ def test_the_command_checks_what_is_named(tmp_path: Path) -> None:
     assert sorted(event["label"].split("[")[0] for event in checks) == ["config", "quantize"]
     assert all(event["differences"] == [] for event in checks)
     assert result.text.count("byte for byte") == 2
-
-
-def test_without_names_all_but_downloads_are_checked(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    labels = ["fetch[far]", "fetch[near]", "config[far, q4f32_1]"]
-    tasks = tuple(Task(label.split("[")[0], label, 1, {}, {}, {}) for label in labels)
-    remote = SimpleNamespace(fetch=SimpleNamespace(label="fetch[far]"))
-    session = SimpleNamespace(tasks=tasks, remotes=(remote,), store=None)
-    result = SimpleNamespace(outcomes=dict.fromkeys(labels))
-    checked: list[list[str]] = []
-
-    def check(_store: object, outcomes: list[tuple[str, object]], _jobs: int, _emit: object) -> ExitCode:
-        checked.append([label for label, _ in outcomes])
-        return ExitCode.OK
-
-    monkeypatch.setattr("llmbuild.workspace.compare.check", check)
-    for names in ([], ["*far*"], ["config"]):
-        args = SimpleNamespace(tasks=names)
-        assert build_command._check(args, session, result, 1, SimpleNamespace(emit=None)) == ExitCode.OK
-    assert checked == [labels[1:], [labels[0], labels[2]], labels[2:]]
-    said = "note: not fetched again: fetch[far]; `build --check fetch` does that\n"
-    assert capsys.readouterr().err == said

@@ -1,0 +1,214 @@
+"""Bringing the tasks of a snapshot up to date and their outputs into the project."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llmbuild.engine.cas import MissingBlobError
+from llmbuild.engine.install import Installation, install, require_unclaimed
+from llmbuild.engine.predict import Predictor
+from llmbuild.engine.scheduler import Scheduler
+from llmbuild.engine.settings import default_jobs
+from llmbuild.errors import Interrupted
+from llmbuild.plan.graph import labels
+from llmbuild.tasks.registry import load_kind
+from llmbuild.workspace.locking import complete
+from llmbuild.workspace.manifests import identity, manifest_name, other_manifests
+from llmbuild.workspace.outcome import BuildOutcome
+from llmbuild.workspace.recording import Recording
+from llmbuild.workspace.reporter import OnEvent, Reporter
+from llmbuild.workspace.store_knowledge import remember_sources
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from llmbuild.canonical import Digest
+    from llmbuild.engine.executor import Executor, TaskFailure
+    from llmbuild.engine.lookup import Cached
+    from llmbuild.engine.outcome import BuildResult
+    from llmbuild.engine.store import Store
+    from llmbuild.report.events import Checked, Installed
+    from llmbuild.tasks.kind import Progress
+    from llmbuild.workspace.snapshot import Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How to build: `jobs` tasks at a time (None for the number of CPUs) that take so many bytes of `memory` together (None
+    for no bound), with `keep_going` all that does not need a failed task.
+
+    `check` runs the tasks that were asked for by name (else all but downloads) again and compares their bytes; `provenance`
+    installs statements beside the results; `events` is a file for what happens as JSON lines; `executor` runs the tasks,
+    None for this machine.
+    """
+
+    jobs: int | None = None
+    memory: int | None = None
+    keep_going: bool = False
+    check: bool = False
+    provenance: bool = False
+    events: Path | None = None
+    executor: Executor | None = None
+
+
+def build(snapshot: Snapshot, manner: Manner, on_event: OnEvent, on_note: Callable[[str], None]) -> BuildOutcome:
+    """Build; the failures of tasks are in the outcome.
+
+    Raises UsageError where another manifest of the directory has results in the same places, StoreError when the store, the
+    project or the file of events fails, and Interrupted after a signal, when all is recorded.
+    """
+    _require_unclaimed(snapshot)
+    whole = snapshot.whole
+    interrupted: Interrupted | None = None
+    with Recording(Path(whole.root), manner.events, manifest_name(whole)) as recording:
+        reporter = Reporter(snapshot, recording, on_event)
+        try:
+            outcome = _build(snapshot, manner, reporter, on_note)
+        except Interrupted as error:
+            interrupted = error
+        reporter.finish()
+    if reporter.ran:
+        remember_sources(snapshot.store, snapshot.world.observed)
+    if interrupted is not None:
+        raise interrupted
+    return outcome
+
+
+def _build(snapshot: Snapshot, manner: Manner, reporter: Reporter, on_note: Callable[[str], None]) -> BuildOutcome:
+    whole, store, jobs = snapshot.whole, snapshot.store, manner.jobs or default_jobs()
+    project = identity(whole)
+    # The index is opened when the first task has to run, never by a null build.
+    predictor = Predictor(lambda kind: store.index.recent(kind), load_kind, project)  # noqa: PLW0108
+
+    def build(force: frozenset[str]) -> tuple[BuildResult, list[Installation], Installed]:
+        scheduler = Scheduler(
+            store,
+            manner.executor or _LazyExecutor(store),
+            jobs=jobs,
+            keep_going=manner.keep_going,
+            force=force,
+            project=project,
+            predict=predictor,
+            memory=manner.memory,
+            emit=reporter,
+        )
+        result = scheduler.run(snapshot.tasks)
+        if not snapshot.options.locked:
+            _complete_lock(snapshot, result)
+        return result, *_install(snapshot, result, manner.provenance or whole.provenance)
+
+    try:
+        result, items, installed = build(snapshot.force)
+    except MissingBlobError:
+        # A collection in another process took a result between our look at it and its installation.
+        result, items, installed = build(frozenset())
+    reporter.emit(installed)
+    checks = _check(snapshot, result, jobs, reporter, on_note) if manner.check and result.ok else {}
+    return BuildOutcome(result, Path(whole.root), items, checks)
+
+
+def _check(
+    snapshot: Snapshot, result: BuildResult, jobs: int, reporter: Reporter, on_note: Callable[[str], None]
+) -> Mapping[str, Checked | TaskFailure]:
+    """Run the tasks that were asked for by name again, or all of them, and compare.
+
+    What comes from elsewhere is downloaded again only when it was asked for by name: other checks take the stored files.
+    """
+    from llmbuild.plan.select import asked
+    from llmbuild.workspace.compare import check
+
+    remote = {one.fetch.label for one in snapshot.remotes}
+    if snapshot.names:
+        tasks = asked(snapshot.tasks, snapshot.names)
+    else:
+        tasks = tuple(task for task in snapshot.tasks if task.label not in remote)
+        if remote:
+            on_note(f"not fetched again: {', '.join(sorted(remote))}; `build --check fetch` does that")
+    outcomes = [(task.label, result.outcomes[task.label]) for task in tasks]
+    return check(snapshot.store, outcomes, jobs, reporter.emit)
+
+
+class _LazyExecutor:
+    """The local executor, imported when the first task runs: a null build has no use for it."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._executor: Executor | None = None
+
+    def _get(self) -> Executor:
+        if self._executor is None:
+            from llmbuild.executors.local import LocalExecutor
+
+            self._executor = LocalExecutor(self._store)
+        return self._executor
+
+    def run(self, action: Digest, progress: Progress, lock_fd: int | None = None) -> Cached | TaskFailure | None:
+        return self._get().run(action, progress, lock_fd)
+
+    def expect(self, kind: str, count: int) -> None:
+        self._get().expect(kind, count)
+
+    def terminate(self) -> None:
+        self._get().terminate()
+
+
+def _complete_lock(snapshot: Snapshot, result: BuildResult) -> None:
+    """Pin in the lock file what was fetched."""
+    trees = {label: outcome.tree for label, outcome in result.outcomes.items()}
+    world = snapshot.world
+    complete(world.project, world.observed, world.lock, trees)
+
+
+def _require_unclaimed(snapshot: Snapshot) -> None:
+    """Raise UsageError, before anything runs, where another manifest of the directory has results in the same places."""
+    whole = snapshot.whole
+    if other_manifests(whole, snapshot.store.seal):
+        dests = {install.dest for task in snapshot.tasks for install in task.installs}
+        require_unclaimed(Path(whole.root), dests, manifest_name(whole), whole.output)
+
+
+def _install(snapshot: Snapshot, result: BuildResult, provenance: bool) -> tuple[list[Installation], Installed]:
+    """Put outputs into the project, and take away those of tasks that are gone.
+
+    A directory that several tasks fill (a model's weights and its configuration) is touched only when all of them
+    succeeded: after a failure it stays as the last good build left it.
+    """
+    from llmbuild.report.events import Installed
+
+    tasks, whole, store = snapshot.tasks, snapshot.whole, snapshot.store
+    broken = {one.dest for task in tasks if result.outcomes[task.label].tree is None for one in task.installs}
+    items = [
+        Installation(task.label, tree, one)
+        for task in tasks
+        if (tree := result.outcomes[task.label].tree) is not None
+        for one in task.installs
+        if one.dest not in broken
+    ]
+    known = labels(whole)
+    statements: list[Installation] = []
+    if provenance:
+        from llmbuild.workspace.statements import owners, statement_installations
+
+        known |= owners(whole)
+        statements = statement_installations(store, whole, tasks, result)
+    report = install(
+        store,
+        Path(whole.root),
+        [*items, *statements],
+        known=known,
+        manifest=manifest_name(whole),
+        output=whole.output,
+        alone=lambda: not other_manifests(whole, store.seal),
+    )
+    return items, Installed(
+        time=time.time(),
+        written=tuple(report.written),
+        restored=tuple(report.restored),
+        removed=tuple(report.removed),
+        kept=tuple(report.kept),
+        outputs=tuple(dict.fromkeys(item.install.dest for item in items)),
+    )
