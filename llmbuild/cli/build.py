@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
             from llmbuild.cli.plan import print_plan
 
             snapshot = workspace.look(*args.tasks, force=args.force, partial=args.keep_going)
-            print_plan(snapshot, snapshot.plan(), "text")
+            print_plan(snapshot, snapshot.plan(), "text", jobs=args.jobs, memory=memory)
             return ExitCode.OK
         return _build(args, workspace, memory)
 

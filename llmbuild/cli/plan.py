@@ -35,22 +35,25 @@ def run(args: argparse.Namespace) -> int:
     return ExitCode.FAILED if args.check and plan.stale else ExitCode.OK
 
 
-def print_plan(snapshot: Snapshot, plan: Plan, form: str) -> None:
-    """Print a plan to standard output in one of FORMATS; those for people and programs have an estimate."""
+def print_plan(
+    snapshot: Snapshot, plan: Plan, form: str, *, jobs: int | None = None, memory: int | None = None
+) -> None:
+    """Print a plan to standard output in one of FORMATS; those for people and programs have an estimate, for a build with
+    these `jobs` and so many bytes of `memory`."""
     match form:
         case "text":
             from llmbuild.report.plan_text import plan_text
             from llmbuild.report.style import style_for
 
-            print(plan_text(plan, style_for(sys.stdout), snapshot.estimate(plan)))
+            print(plan_text(plan, style_for(sys.stdout), snapshot.estimate(plan, jobs, memory)))
         case "json":
             from llmbuild.report.plan_json import plan_json
 
-            print_json(plan_json(plan, snapshot.estimate(plan)))
+            print_json(plan_json(plan, snapshot.estimate(plan, jobs, memory)))
         case "markdown":
             from llmbuild.report.plan_ci import plan_markdown
 
-            print(plan_markdown(plan, snapshot.estimate(plan)))
+            print(plan_markdown(plan, snapshot.estimate(plan, jobs, memory)))
         case "github-matrix":
             from llmbuild.report.plan_ci import github_matrix
 

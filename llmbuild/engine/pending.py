@@ -1,4 +1,7 @@
-"""The tasks that have to run and wait for a place: the most urgent first, within a budget of memory."""
+"""The tasks that have to run and wait for a place: the most urgent first, within a budget of memory.
+
+`Waiting` is the order alone, which a build and the prediction of one share.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,30 @@ _LOOK_AHEAD = 64
 
 Predict = Callable[[Task, int | None], Estimate]
 """Estimates a task, given the bytes of its inputs or None."""
+
+
+class Waiting:
+    """Labels in the order in which they may start: the most urgent first, of equally urgent ones the first of the plan."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, str]] = []
+
+    def add(self, label: str, urgency: float, order: int) -> None:
+        heapq.heappush(self._heap, (-urgency, order, label))
+
+    def take(self, fits: Callable[[str], bool]) -> str | None:
+        """The first label that fits; a few dozen that do not are passed over, and stay.  None when there is none."""
+        passed: list[tuple[float, int, str]] = []
+        found: str | None = None
+        while self._heap and found is None and len(passed) < _LOOK_AHEAD:
+            item = heapq.heappop(self._heap)
+            if fits(item[2]):
+                found = item[2]
+            else:
+                passed.append(item)
+        for item in passed:
+            heapq.heappush(self._heap, item)
+        return found
 
 
 class Pending:
@@ -42,7 +69,7 @@ class Pending:
         self._predict = predict
         self._memory = memory
         self._held = held
-        self._heap: list[tuple[float, int, str]] = []
+        self._queue = Waiting()
 
     def add(self, node: Node) -> None:
         if self._priority is None:
@@ -52,24 +79,16 @@ class Pending:
                 seconds = {task.label: self._predict(task, None).wall_s for task in tasks}
                 self._priority = remaining_path(tasks, seconds)
         self.waiting[node.task.kind] += 1
-        heapq.heappush(self._heap, (-self._priority.get(node.task.label, 0.0), node.order, node.task.label))
+        self._queue.add(node.task.label, self._priority.get(node.task.label, 0.0), node.order)
 
     def take(self) -> Node | None:
         """The most urgent task whose memory fits beside the running ones; None when there is none."""
-        passed: list[tuple[float, int, str]] = []
-        found: Node | None = None
-        while self._heap and found is None and len(passed) < _LOOK_AHEAD:
-            item = heapq.heappop(self._heap)
-            node = self._build.nodes[item[2]]
-            if self._fits(node):
-                found = node
-            else:
-                passed.append(item)
-        for item in passed:
-            heapq.heappush(self._heap, item)
-        if found is not None:
-            self.waiting[found.task.kind] -= 1
-        return found
+        label = self._queue.take(lambda label: self._fits(self._build.nodes[label]))
+        if label is None:
+            return None
+        node = self._build.nodes[label]
+        self.waiting[node.task.kind] -= 1
+        return node
 
     def _fits(self, node: Node) -> bool:
         if self._predict is None or self._memory is None:

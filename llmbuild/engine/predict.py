@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from llmbuild.engine.task import Task
 from llmbuild.tasks.kind import TaskKind
@@ -27,15 +27,20 @@ _SMALL = 1 << 20
 """Below this many bytes of input, time and memory do not depend on the size: such inputs all count as the same size."""
 
 
+Witness: TypeAlias = Literal["task", "model", "others"]
+"""What an estimate's runs were of: the task itself, other tasks of its model, or those of other models."""
+
+
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a task will take: seconds of wall clock, peak resident set and output in bytes, and the number of earlier
-    runs that say so (0: nothing but the kind's declaration, with an output of unknown size 0)."""
+    """What a task will take: seconds of wall clock, peak resident set and output in bytes, the number of earlier runs
+    that say so (0: nothing but the kind's declaration, with an output of unknown size 0), and what those were runs of."""
 
     wall_s: float
     peak_rss: int
     output_size: int
     runs: int
+    of: Witness = "task"
 
 
 def predict(
@@ -44,24 +49,37 @@ def predict(
     *,
     label: str = "",
     project: str = "",
+    model: str = "",
     input_size: int | None = None,
 ) -> Estimate:
     """The estimate for a task of `kind` from that kind's earlier `runs` (oldest first, as TraceIndex.runs gives them).
 
-    `input_size` is the bytes of the task's inputs, None while it is not known.  Time and output are the median of the
-    fitting runs, memory their largest.
+    `input_size` is the bytes of the task's inputs, None while it is not known; `model` is empty for a task that serves all
+    models, which is the same in every project.  Time and output are the median of the fitting runs, memory their largest.
     """
+
+    def witness(run: RunSummary) -> Witness:
+        if label and run.label == label and (not model or run.project == project):
+            return "task"
+        return "model" if model and run.project == project and _model_of(run.label) == model else "others"
+
     same = [run for run in runs if label and (run.label, run.project) == (label, project)]
     fitting = [run for run in same if input_size is None or _comparable(run.input_size, input_size)]
     if not fitting and input_size is not None:
         fitting = [run for run in runs if _comparable(run.input_size, input_size)]
-    if fitting:
-        return _summary(fitting[-_RECENT:])
     if not runs:
         return Estimate(kind.typical_seconds, kind.typical_memory, 0, 0)
-    if input_size is None:
-        return _summary(runs[-_RECENT:])
-    return _summary(runs[-_RECENT:], input_size)
+    heard = (fitting or runs)[-_RECENT:]
+    of = max(map(witness, heard), key=_FARTHER.index)
+    return _summary(heard, of, None if fitting else input_size)
+
+
+_FARTHER: Sequence[Witness] = ("task", "model", "others")
+
+
+def _model_of(label: str) -> str:
+    """The model in a task's label: `lower[model, scheme, platform]`."""
+    return label.partition("[")[2].rstrip("]").partition(", ")[0]
 
 
 def _comparable(one: int, other: int) -> bool:
@@ -69,8 +87,8 @@ def _comparable(one: int, other: int) -> bool:
     return large <= small * _COMPARABLE
 
 
-def _summary(runs: Sequence[RunSummary], input_size: int | None = None) -> Estimate:
-    """What the runs say, each scaled to `input_size` when it is given."""
+def _summary(runs: Sequence[RunSummary], of: Witness, input_size: int | None) -> Estimate:
+    """What the runs of something say, each scaled to `input_size` when it is given."""
     factors = [1.0 if input_size is None else max(input_size, _SMALL) / max(run.input_size, _SMALL) for run in runs]
     return Estimate(
         wall_s=_median(run.wall_s * factor for run, factor in zip(runs, factors, strict=True)),
@@ -78,6 +96,7 @@ def _summary(runs: Sequence[RunSummary], input_size: int | None = None) -> Estim
         peak_rss=max(round(run.peak_rss * max(1.0, factor)) for run, factor in zip(runs, factors, strict=True)),
         output_size=round(_median(run.output_size * factor for run, factor in zip(runs, factors, strict=True))),
         runs=len(runs),
+        of=of,
     )
 
 
@@ -102,7 +121,7 @@ class Predictor:
         if task.kind not in self._known:
             self._known[task.kind] = self._kind(task.kind), self._runs(task.kind)
         kind, runs = self._known[task.kind]
-        return predict(kind, runs, label=task.label, project=self._project, input_size=input_size)
+        return predict(kind, runs, label=task.label, project=self._project, model=task.model, input_size=input_size)
 
 
 def remaining_path(tasks: Sequence[Task], seconds: Mapping[str, float]) -> dict[str, float]:

@@ -43,12 +43,18 @@ def plan_json(plan: Plan, estimate: PlanEstimate | None = None) -> dict[str, Jso
 
 def _estimate_json(estimate: PlanEstimate) -> dict[str, Json]:
     def total(of: Total) -> dict[str, Json]:
-        return {"wall-s": of.wall_s, "peak-rss": of.peak_rss, "disk": of.disk, "download": of.download}
+        return {
+            "wall-s": of.wall_s,
+            "peak-rss": of.peak_rss,
+            "disk": None if of.unknown_outputs else of.disk,
+            "download": None if of.unknown_downloads else of.download,
+        }
 
     return {
         "run": total(estimate.certain),
         "all": total(estimate.most),
         "runs": [estimate.fewest, estimate.most_runs],
+        "runs-of-others": {kind: {"runs": one.runs, "of": one.of} for kind, one in estimate.others.items()},
         "no-runs-of": list(estimate.guessed),
         "unknown-downloads": list(estimate.unknown),
     }
@@ -57,8 +63,9 @@ def _estimate_json(estimate: PlanEstimate) -> dict[str, Json]:
 def verdict_json(verdict: Verdict, estimate: TaskEstimate | None = None) -> dict[str, Json]:
     """One task; `action` is null where its inputs are not known before others have run, `estimate` where it will not run.
 
-    An estimate has seconds (`wall-s`), bytes (`peak-rss`, `output-size`, `download`: null where nobody knows), and the
-    number of earlier `runs` that it is made from (0: a guess).
+    An estimate has seconds (`wall-s`), bytes (`peak-rss`, `output-size`, `download`: the last two null where nobody knows),
+    the number of earlier `runs` that it is made from (0: a guess), and what they were runs `of`: the "task", other tasks of
+    its "model", or "others".
     """
     task = verdict.task
     return {
@@ -80,6 +87,7 @@ def verdict_json(verdict: Verdict, estimate: TaskEstimate | None = None) -> dict
             "output-size": estimate.output_size,
             "download": estimate.download,
             "runs": estimate.runs,
+            "of": estimate.of if estimate.runs else None,
         },
     }
 

@@ -59,20 +59,25 @@ def estimate_lines(estimate: PlanEstimate) -> list[str]:
     """What the plan will take, in lines; what nobody can know yet is said to be so."""
     known = [label for label in estimate.tasks if estimate.tasks[label].runs]
     certain, most = estimate.certain, estimate.most
-    unknown = len(estimate.unknown)
-    download = size(certain.download) if certain.download else "" if unknown else "nothing"
-    if unknown:
-        download += (" and " if download else "") + f"{unknown} download{'' if unknown == 1 else 's'} of unknown size"
-    elif download:
-        download += " to download"
+    download = _download(certain)
     if not known:
         return [f"estimate: no earlier runs, so time and memory are unknown; {download}"]
-    lines = [f"estimate: {_total(certain)}, {download}" if certain.disk or certain.wall_s else f"estimate: {download}"]
+    about = "about " if estimate.others else ""
+    total = certain.disk or certain.wall_s or certain.unknown_outputs
+    lines = [f"estimate: {about}{_total(certain)}, {download}" if total else f"estimate: {download}"]
     if most != certain:
-        lines.append(f"if all follow: {_total(most)}")
+        lines.append(f"if all follow: {about}{_total(most)}")
     few, many = estimate.fewest, estimate.most_runs
-    runs = f"{few}" if few == many else f"{few} to {many}"
-    lines.append(f"from {runs} earlier run{'' if many == 1 else 's'} of each task")
+    if many:
+        runs = f"{few}" if few == many else f"{few} to {many}"
+        own = dict.fromkeys(label.partition("[")[0] for label in known if estimate.tasks[label].of == "task")
+        which = f": {', '.join(own)}" if estimate.others else ""
+        lines.append(f"from {runs} earlier run{'' if many == 1 else 's'} of each task{which}")
+    # Kinds with as many runs of the same things share a line.
+    for one in dict.fromkeys(estimate.others.values()):
+        kinds = ", ".join(kind for kind, other in estimate.others.items() if other == one)
+        what = "other models" if one.of == "others" else "other tasks of the model"
+        lines.append(f"about, from {one.runs} run{'' if one.runs == 1 else 's'} of {what}: {kinds}")
     if estimate.guessed:
         lines.append(f"no earlier runs of {', '.join(estimate.guessed)}: what {_these(estimate.guessed)} is a guess")
     return lines
@@ -83,7 +88,19 @@ def _these(kinds: Sequence[str]) -> str:
 
 
 def _total(total: Total) -> str:
-    return f"{seconds(total.wall_s)}, {size(total.peak_rss)} of memory, {size(total.disk)} of new disk"
+    disk = f"{size(total.disk)} of new disk"
+    if total.unknown_outputs:
+        disk = f"at least {disk}" if total.disk else "new disk of unknown size"
+    return f"{seconds(total.wall_s)}, {size(total.peak_rss)} of memory, {disk}"
+
+
+def _download(total: Total) -> str:
+    """`900.0 MB to download`, `nothing to download`, and how many downloads nobody knows the size of."""
+    unknown = total.unknown_downloads
+    if not unknown:
+        return f"{size(total.download) if total.download else 'nothing'} to download"
+    known = f"{size(total.download)} and " if total.download else ""
+    return f"{known}{unknown} download{'' if unknown == 1 else 's'} of unknown size"
 
 
 def summary(plan: Plan) -> str:

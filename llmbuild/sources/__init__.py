@@ -1,8 +1,9 @@
 """Where checkpoints come from: local files, a hub, a URL, a package index.
 
-`observe` says what planning has to know of a source, `fetch` gets its bytes, `lock_key` is its name in the lock file.
+`observe` says what planning has to know of a source, `fetch` gets its bytes, `size` says how many they are, `lock_key` is
+its name in the lock file.
 """
 
-from llmbuild.sources.source import fetch, lock_key, observe
+from llmbuild.sources.source import fetch, lock_key, observe, size
 
-__all__ = ["fetch", "lock_key", "observe"]
+__all__ = ["fetch", "lock_key", "observe", "size"]

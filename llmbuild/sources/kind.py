@@ -70,7 +70,8 @@ class Context:
 
 
 class SourceKind(ABC):
-    """A kind of source; it is stateless.  What is on a disk or behind a network is touched by `observe` and `fetch` alone."""
+    """A kind of source; it is stateless.  What is on a disk or behind a network is touched by `observe`, `size`
+    and `fetch` alone."""
 
     name: ClassVar[str]
     schemes: ClassVar[tuple[str, ...]] = ()
@@ -115,6 +116,15 @@ class SourceKind(ABC):
         self, params: Mapping[str, Any], hints: Mapping[str, Any], out: Path, scratch: Path, progress: Progress
     ) -> None:
         """Put the files of an observed source into `out`, flat.  Raises LlmbuildError."""
+
+    def size(self, params: Mapping[str, Any], hints: Mapping[str, Any]) -> int | None:
+        """The bytes of an observed source, or of its archive; None where only fetching can tell.  Raises OSError or
+        FetchError."""
+        return None
+
+    def archived(self, identity: Mapping[str, Any]) -> bool:
+        """Whether what is downloaded is an archive of the files that are put out, and has a size of its own."""
+        return False
 
     def check(self, params: Mapping[str, Any], hints: Mapping[str, Any]) -> None:
         """Raise ShapeError where values that come out of a record, whose keys and types are right, cannot be of this kind."""

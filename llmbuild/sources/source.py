@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llmbuild.errors import StoreError
+from llmbuild.errors import FetchError, StoreError
 from llmbuild.sources.copying import Progress
 from llmbuild.sources.kind import Context, Lock, Observed, Source, StatCache
 from llmbuild.sources.kinds import source_kind
@@ -57,6 +57,15 @@ def fetch(params: Mapping[str, Any], hints: Mapping[str, Any], out: Path, scratc
             "the record of a fetch is damaged", why=str(error), fix="run `llmbuild build`, which records it anew"
         ) from error
     source_kind(params["source"]["kind"]).fetch(params, hints, out, scratch, progress)
+
+
+def size(params: Mapping[str, Any], hints: Mapping[str, Any]) -> int | None:
+    """The bytes of an observed source; None where they cannot be told without fetching it.  One answer is waited for, and
+    what is wrong with it a build will say."""
+    try:
+        return source_kind(params["source"]["kind"]).size(params, hints)
+    except (OSError, FetchError):
+        return None
 
 
 def _asked(source_format: str | None) -> str | None:

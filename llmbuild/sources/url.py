@@ -11,7 +11,7 @@ from llmbuild.errors import FetchError, UsageError
 from llmbuild.sources.archive import unpack
 from llmbuild.sources.copying import Meter, Progress
 from llmbuild.sources.http import Promise, download
-from llmbuild.sources.request import netrc_credentials
+from llmbuild.sources.request import TransientError, content_length, netrc_credentials, open_url
 from llmbuild.sources.select import GGUF_NAME
 from llmbuild.tomlfile import read_toml
 from llmbuild.urls import in_clear_text, kept, lacks_query, shown
@@ -54,6 +54,16 @@ def _stands_for(url: str, text: str) -> bool:
         return False
 
 
+def announced(url: str) -> int | None:
+    """How many bytes the server announces for a file; None when it does not say.  Raises FetchError."""
+    parts = _fetchable(url)
+    try:
+        with open_url(url, {}, netrc_credentials(parts.hostname or "")) as response:
+            return content_length(response)
+    except TransientError as error:
+        raise FetchError("does not say its size", where=shown(url), why=str(error)) from error
+
+
 def fetch(
     url: str,
     sha256: Digest,
@@ -69,9 +79,7 @@ def fetch(
 
     `sizes` are those of the files that are put out, where the lock knows them.
     """
-    parts = urllib.parse.urlsplit(url)
-    if parts.scheme not in ("http", "https") or in_clear_text(url):
-        raise FetchError("only https is fetched", where=shown(url), why="what plain http brings anybody can change")
+    parts = _fetchable(url)
     # Of an archive the lock knows the files and not the size.
     size = sizes.get(GGUF_NAME) if form == "gguf" else None
     meter = Meter(progress, size or 0)
@@ -87,3 +95,10 @@ def fetch(
     if form != "gguf":
         unpack(target, form, source_format, out, shown(url), meter.add, sizes)
         target.unlink()
+
+
+def _fetchable(url: str) -> urllib.parse.SplitResult:
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme not in ("http", "https") or in_clear_text(url):
+        raise FetchError("only https is fetched", where=shown(url), why="what plain http brings anybody can change")
+    return parts

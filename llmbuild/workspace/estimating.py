@@ -14,16 +14,28 @@ if TYPE_CHECKING:
     from llmbuild.plan.planner import Plan
 
 
-def estimate_plan(plan: Plan, store: Store, project: str, tree: Callable[[Digest], Tree | None]) -> PlanEstimate | None:
+def estimate_plan(
+    plan: Plan,
+    store: Store,
+    project: str,
+    tree: Callable[[Digest], Tree | None],
+    *,
+    jobs: int | None = None,
+    memory: int | None = None,
+) -> PlanEstimate | None:
     """What the plan will take in the project of this root directory; None when nothing has to run.
 
-    `tree` is as `plan.estimates.estimate` wants it.  The index of the store is read only where something has to run.
+    `tree` is as `plan.estimates.estimate` wants it; `jobs` and `memory` are those of the build, None for what a build has
+    that is told nothing.  The index of the store is read only where something has to run.  Raises UsageError when
+    $LLMBUILD_MEMORY is no size.
     """
     if not any(verdict.state in ("run", "maybe") for verdict in plan.verdicts):
         return None
+    from llmbuild.engine.memory import budget
     from llmbuild.engine.predict import Predictor
     from llmbuild.engine.settings import default_jobs
     from llmbuild.plan.estimates import estimate
+    from llmbuild.sources import size
     from llmbuild.tasks.registry import load_kind
 
     def runs(kind: str) -> Sequence[RunSummary]:
@@ -35,5 +47,7 @@ def estimate_plan(plan: Plan, store: Store, project: str, tree: Callable[[Digest
         Predictor(runs, load_kind, project),
         tree,
         lambda digest: len(digest) == 64 and store.cas.blob_path(digest).exists(),
-        default_jobs(),
+        lambda task: size(task.params, task.hints),
+        jobs or default_jobs(),
+        budget() if memory is None else memory,
     )

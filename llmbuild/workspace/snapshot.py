@@ -49,11 +49,11 @@ class Snapshot:
         task = find(self.tasks, name)
         return task, make_plan(self.whole.name, closure(self.tasks, [task.label]), self.knowledge)
 
-    def estimate(self, plan: Plan) -> PlanEstimate | None:
-        """What the plan will take; None when nothing has to run."""
+    def estimate(self, plan: Plan, jobs: int | None = None, memory: int | None = None) -> PlanEstimate | None:
+        """What the plan will take with so many tasks at a time in so many bytes; None when nothing has to run."""
         from llmbuild.workspace.estimating import estimate_plan
 
-        return estimate_plan(plan, self.store, identity(self.whole), self.knowledge.tree)
+        return estimate_plan(plan, self.store, identity(self.whole), self.knowledge.tree, jobs=jobs, memory=memory)
 
 
 def take(

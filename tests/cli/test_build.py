@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -112,6 +113,29 @@ def test_dry_run_builds_nothing(place: Place) -> None:
     done = place.run("build", "--dry-run", *ASKED)
     assert done.code == 0 and "tiny: 3 tasks: 3 to run" in done.out
     assert not (place.root / "dist").exists() and not (place.store / "traces").exists()
+
+
+def test_the_estimate_is_for_the_jobs_and_the_memory_that_a_build_would_have(place: Place) -> None:
+    settings = place.root.parent / "config/llmbuild/config.toml"
+    settings.parent.mkdir(parents=True)
+    settings.write_text("jobs = 2\n")
+
+    def seconds(memory: str) -> float:
+        done = place.run("plan", "--json", *ASKED, XDG_CONFIG_HOME=str(settings.parent.parent), LLMBUILD_MEMORY=memory)
+        assert done.code == 0, done.err
+        value = json.loads(done.out)
+        # The checkpoint's files are here: what other models weigh tells nothing of them.
+        files = [entry.stat().st_size for entry in (place.root / "checkpoint").iterdir() if entry.suffix != ".txt"]
+        assert 0 < value["tasks"][0]["estimate"]["output-size"] <= sum(files)
+        return float(value["estimate"]["run"]["wall-s"])
+
+    assert seconds("1kB") > seconds("1TB")
+    place.run("build", *ASKED)
+    forced = ("build", "--dry-run", "--force", *ASKED)
+    alone, beside = place.run(*forced, "--jobs", "1"), place.run(*forced, "--jobs", "2", "--memory", "1TB")
+    held = place.run(*forced, "--jobs", "2", "--memory", "1MB")
+    peaks = [re.findall(r"([\d.]+) MB of memory", done.out)[0] for done in (alone, beside, held)]
+    assert float(peaks[0]) < float(peaks[1]) and peaks[0] == peaks[2]
 
 
 def test_changed_weights_are_named(place: Place) -> None:

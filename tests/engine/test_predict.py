@@ -43,24 +43,39 @@ def test_the_same_task_is_the_best_witness() -> None:
 
 def test_another_project_with_the_same_label_is_not_the_same_task() -> None:
     runs = [run(1, MIB, 1, 50 * MIB, project="q"), run(9, MIB, 9, 80 * MIB, label="pack[n]")]
-    assert predict(KIND, runs, label="pack[m]", project="p", input_size=80 * MIB) == Estimate(9, MIB, 9, 1)
+    assert predict(KIND, runs, label="pack[m]", project="p", input_size=80 * MIB) == Estimate(9, MIB, 9, 1, "others")
 
 
 def test_the_same_task_with_inputs_of_another_size_tells_little() -> None:
     runs = [run(1, MIB, 1, 10 * MIB), run(9, 2 * MIB, 9, 100 * MIB, label="pack[n]")]
-    assert predict(KIND, runs, label="pack[m]", project="p", input_size=110 * MIB) == Estimate(9, 2 * MIB, 9, 1)
+    assert predict(KIND, runs, label="pack[m]", project="p", input_size=110 * MIB) == Estimate(
+        9, 2 * MIB, 9, 1, "others"
+    )
 
 
 def test_runs_of_other_sizes_are_scaled() -> None:
     runs = [run(10, 100 * MIB, 40 * MIB, 100 * MIB, label="pack[n]")]
-    assert predict(KIND, runs, label="pack[m]", input_size=1000 * MIB) == Estimate(100, 1000 * MIB, 400 * MIB, 1)
+    assert predict(KIND, runs, label="pack[m]", input_size=1000 * MIB) == Estimate(
+        100, 1000 * MIB, 400 * MIB, 1, "others"
+    )
     # Less input does not make the process itself smaller.
-    assert predict(KIND, runs, label="pack[m]", input_size=10 * MIB) == Estimate(1, 100 * MIB, 4 * MIB, 1)
+    assert predict(KIND, runs, label="pack[m]", input_size=10 * MIB) == Estimate(1, 100 * MIB, 4 * MIB, 1, "others")
 
 
 def test_small_inputs_all_count_as_the_same_size() -> None:
     runs = [run(3, MIB, 5, 700, label="pack[n]")]
-    assert predict(KIND, runs, label="pack[m]", input_size=90_000) == Estimate(3, MIB, 5, 1)
+    assert predict(KIND, runs, label="pack[m]", input_size=90_000) == Estimate(3, MIB, 5, 1, "others")
+
+
+def test_it_is_said_what_the_runs_were_of() -> None:
+    def of(*runs: RunSummary, model: str = "m") -> str:
+        return predict(KIND, runs, label="pack[m, q4]", project="p", model=model).of
+
+    own, near, far = run(1, 1, 1, 0, "pack[m, q4]"), run(1, 1, 1, 0, "pack[m, q3]"), run(1, 1, 1, 0, "pack[m2, q4]")
+    elsewhere = run(1, 1, 1, 0, "pack[m, q4]", "q")
+    assert (of(far, own), of(near), of(far), of(near, far)) == ("task", "model", "others", "others")
+    # Another project may call another model so, but what serves all models is the same everywhere.
+    assert (of(elsewhere), of(elsewhere, model="")) == ("others", "task")
 
 
 def test_only_the_latest_runs_count() -> None:
@@ -76,7 +91,8 @@ def test_a_predictor_asks_once_for_each_kind() -> None:
         return [run(2, MIB, 3, 0)]
 
     predictor = Predictor(runs, lambda _name: KIND, "p")
-    assert predictor(task("pack[m]")) == predictor(task("pack[z]")) == Estimate(2, MIB, 3, 1)
+    assert predictor(task("pack[m]")) == Estimate(2, MIB, 3, 1)
+    assert predictor(task("pack[z]")) == Estimate(2, MIB, 3, 1, "others")
     assert asked == ["pack"]
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from llmbuild.errors import FetchError, InputError, StoreError
+from llmbuild.manifest.lock import Lock
+from llmbuild.sources import observe, size
 from llmbuild.sources.kind import Source
 from llmbuild.sources.select import needed_files
-from tests.helpers.fetching import fetch_observed, fetch_source
+from tests.helpers.fetching import Digests, fetch_observed, fetch_source
 
 
 @pytest.fixture
@@ -32,6 +34,15 @@ SHARDED = [
     "model.safetensors.index.json",
 ]
 SOURCE = Source("path", {"path": "models/tiny"})
+
+
+def test_the_size_is_that_of_the_needed_files(tmp_path: Path, checkpoint: Path) -> None:
+    params, hints = observe(SOURCE, tmp_path, Digests(), Lock())
+    assert size(params, hints) == sum(map(len, ("config.json", "tokenizer.json", "model.safetensors")))
+    (tmp_path / "x.gguf").write_bytes(b"GGUF")
+    assert size(*observe(Source("gguf", {"path": "x.gguf"}), tmp_path, Digests(), Lock())) == 4
+    (checkpoint / "config.json").unlink()
+    assert size(params, hints) is None
 
 
 def test_a_directory(tmp_path: Path, checkpoint: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from llmbuild.errors import FetchError
 from llmbuild.manifest.lock import Lock
-from llmbuild.sources import observe
+from llmbuild.sources import observe, size
 from llmbuild.sources.kind import Source
 from llmbuild.urls import kept
 from tests.helpers.fetching import Digests, fetch_source
@@ -175,6 +175,29 @@ def test_a_size_that_the_lock_knows_bounds_what_is_read(tmp_path: Path) -> None:
         lock = Lock({source.spec["url"]: {"sha256": digest, "files": {"model.gguf": {"sha256": digest, "size": 4}}}})
         with pytest.raises(FetchError, match="4 bytes were promised, there are more"):
             fetch_source(source, tmp_path, lock=lock)
+
+
+def asked(source: Source, root: Path, **options: bool) -> int | None:
+    return size(*observe(source, root, Digests(), Lock(), **options))
+
+
+def test_a_server_is_asked_for_the_size_once(the_hub: Hub, tmp_path: Path) -> None:
+    source = served(the_hub, "x.gguf", b"GGUF-data")
+    assert asked(source, tmp_path) == 9
+    assert asked(served(the_hub, "x.tar", b"12345"), tmp_path) == 5
+    assert len(the_hub.seen) == 2
+    assert asked(source, tmp_path, offline=True) is None
+    assert len(the_hub.seen) == 2
+    # What is wrong a build will say: a plan has no number.
+    the_hub.failures += [("status", 503), ("status", 404)]
+    assert (asked(source, tmp_path), asked(source, tmp_path)) == (None, None)
+    assert asked(Source("https", {"url": "http://example.com/x.gguf", "sha256": "0" * 64}), tmp_path) is None
+
+
+def test_a_server_that_does_not_say_the_size(tmp_path: Path) -> None:
+    with raw_server(response(b"GGUF", length=None), response(length="many")) as server:
+        source = Source("https", {"url": f"{server.url}/x.gguf", "sha256": "0" * 64})
+        assert (asked(source, tmp_path), asked(source, tmp_path)) == (None, None)
 
 
 def with_query(root: Path, url: str, **more: str) -> Source:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from llmbuild.canonical import Digest
 from llmbuild.sources import local
@@ -29,6 +29,9 @@ class GgufFile(local.LocalKind):
         return {"source": {"kind": self.name}, "files": local.observe_gguf(path, context.statcache)}, {
             "path": str(path)
         }
+
+    def size(self, params: Mapping[str, Any], hints: Mapping[str, Any]) -> int:
+        return Path(hints["path"]).stat().st_size
 
     def copy(self, path: Path, files: Mapping[str, Digest], out: Path, progress: Progress) -> None:
         local.copy_gguf(path, files, out, progress)

