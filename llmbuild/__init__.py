@@ -11,10 +11,41 @@ from llmbuild.errors import LlmbuildError as LlmbuildError
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Sequence
 
     from llmbuild.runtime.model import Model
+    from llmbuild.workspace.workspace import Workspace
 
 __version__ = "0.1.0"
+
+
+def open(
+    path: str | os.PathLike[str],
+    *,
+    models: str | Sequence[str] = (),
+    quantizations: str | Sequence[str] = (),
+    platforms: str | Sequence[str] = (),
+    cache: str | os.PathLike[str] | None = None,
+    offline: bool = False,
+    locked: bool = False,
+) -> Workspace:
+    """Open a manifest, or the one in a directory, to plan and build what it describes.
+
+    `models`, `quantizations` and `platforms` are names of the manifest (one, or several) that everything is narrowed to.
+    `cache` is the store (default: $LLMBUILD_CACHE or the user's cache).  `offline` forbids the network; `locked` demands that
+    llmbuild.lock is up to date, and never writes it.
+
+    Raises LlmbuildError where the manifest is wrong or does not have such names, and where the store cannot be read.
+    """
+    from pathlib import Path
+
+    from llmbuild.workspace.options import Options, Selection
+    from llmbuild.workspace.place import find_manifest
+    from llmbuild.workspace.workspace import Workspace
+
+    names = ((one,) if isinstance(one, str) else tuple(one) for one in (models, quantizations, platforms))
+    options = Options(None if cache is None else Path(cache), offline, locked)
+    return Workspace.open(find_manifest(Path(path)), Selection(*names), options)
 
 
 def load(

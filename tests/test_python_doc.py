@@ -14,7 +14,16 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs/python.md").read_text(encoding="utf-8")
-PLACES = {"Model": "runtime/model.py", "TurnStatistics": "runtime/completer.py"}
+PLACES = {
+    "Workspace": "workspace/workspace.py",
+    "Explanation": "workspace/workspace.py",
+    "BuildOutcome": "workspace/outcome.py",
+    "Output": "workspace/outcome.py",
+    "Plan": "plan/planner.py",
+    "Verdict": "plan/planner.py",
+    "Model": "runtime/model.py",
+    "TurnStatistics": "runtime/completer.py",
+}
 """Where the classes of the listing are; its functions are in `llmbuild` itself."""
 
 
@@ -91,7 +100,7 @@ def test_every_module_and_function_that_a_document_names_is_there() -> None:
             named.setdefault(name, path.name)
     # The lock file is no module.
     named.pop("llmbuild.lock", None)
-    assert {"llmbuild.load", "llmbuild.LlmbuildError"} <= named.keys()
+    assert {"llmbuild.load", "llmbuild.open", "llmbuild.LlmbuildError"} <= named.keys()
     assert {name: place for name, place in named.items() if not _there(name)} == {}
 
 

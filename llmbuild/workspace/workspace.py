@@ -25,6 +25,7 @@ from llmbuild.workspace.snapshot import Snapshot, take
 from llmbuild.workspace.toolchain import TVM_MEMO, Toolchain
 
 if TYPE_CHECKING:
+    import os
     from types import TracebackType
 
     from llmbuild.engine.executor import Executor
@@ -141,7 +142,7 @@ class Workspace:
         keep_going: bool = False,
         check: bool = False,
         provenance: bool = False,
-        events: Path | None = None,
+        events: str | os.PathLike[str] | None = None,
         executor: Executor | None = None,
         on_event: OnEvent = lambda _event: None,
     ) -> BuildOutcome:
@@ -163,7 +164,7 @@ class Workspace:
             keep_going,
             check,
             provenance,
-            events,
+            None if events is None else Path(events),
             executor,
         )
         outcome = build(snapshot, manner, on_event, self._on_note)
