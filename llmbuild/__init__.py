@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llmbuild.errors import LlmbuildError as LlmbuildError
+from llmbuild.version import __version__ as __version__
 
 if TYPE_CHECKING:
     import os
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 
     from llmbuild.runtime.model import Model
     from llmbuild.workspace.workspace import Workspace
-
-__version__ = "0.1.0"
 
 
 def open(

@@ -41,6 +41,7 @@ LAYERS = [
     "printable",
     "urls",
     "canonical",
+    "version",
 ]
 
 

@@ -75,7 +75,7 @@ def _dispatch(arguments: list[str]) -> int:
         print(_help())
         return 0 if arguments else 2
     if arguments[0] in ("-V", "--version"):
-        from llmbuild import __version__
+        from llmbuild.version import __version__
 
         print(f"llmbuild {__version__}")
         return 0

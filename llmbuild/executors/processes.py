@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-import llmbuild
 from llmbuild.canonical import Digest
 from llmbuild.engine.action import Action
 from llmbuild.executors import forkserver
@@ -38,7 +37,7 @@ class Worker(Protocol):
 
 def environment(seen: Mapping[str, str]) -> dict[str, str]:
     """The environment of a worker: what it sees of this process's, with llmbuild to import and what is the same everywhere."""
-    package_root = str(Path(llmbuild.__file__).parent.parent)
+    package_root = str(Path(__file__).parent.parent.parent)
     python_path = [package_root, *filter(None, seen.get("PYTHONPATH", "").split(os.pathsep))]
     return {**seen, "PYTHONPATH": os.pathsep.join(python_path), **CONSTANTS}
 

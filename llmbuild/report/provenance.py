@@ -15,11 +15,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from llmbuild import __version__
 from llmbuild.canonical import Digest, Json
 from llmbuild.engine.task import AllFiles, Files, Install, JsonFields, Selection, Task
 from llmbuild.engine.tree import Tree
 from llmbuild.sources.kinds import known_kind
+from llmbuild.version import __version__
 
 DIRECTORY = "provenance"
 SUFFIX = ".intoto.json"

@@ -19,10 +19,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llmbuild import __version__
 from llmbuild.canonical import CHUNK
 from llmbuild.errors import FetchError
 from llmbuild.urls import in_clear_text, is_loopback, shown
+from llmbuild.version import __version__
 
 TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 _REDIRECTS = (301, 302, 303, 307, 308)

@@ -26,6 +26,7 @@ KIND = TaskKind(
         "llmbuild.jsontext",
         "llmbuild.tomlfile",
         "llmbuild.urls",
+        "llmbuild.version",
     ),
     tools=(),
     run=run,

@@ -110,7 +110,7 @@ def load_lock(root: Path, toolchain: Toolchain) -> Lock:
 
 def toolchain_of(observed: Observed) -> dict[str, str]:
     """The toolchain section as it would be written now."""
-    from llmbuild import __version__
+    from llmbuild.version import __version__
 
     python = ".".join(map(str, sys.version_info[:3]))
     # The lock names versions, which colleagues with other builds of them share; keys also hold what the bytes are.

@@ -14,7 +14,6 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import llmbuild
 from llmbuild.canonical import Digest, canonical_json, digest_json
 from llmbuild.engine.seal import SECRET, Seal
 from llmbuild.errors import StoreError, ToolchainError
@@ -42,7 +41,7 @@ PER_TASK_TOOLS = frozenset({"linker"})
 TVM_MEMO = "code-generators.json"
 """The file in a store that remembers what TVM can generate code for."""
 
-_PACKAGE = Path(llmbuild.__file__).parent
+_PACKAGE = Path(__file__).parent.parent
 _LIBRARY_SUFFIXES = (".so", ".dylib", ".dll", ".pyd")
 
 
