@@ -18,9 +18,10 @@ from llmbuild.canonical import Json
 from llmbuild.engine.task import AllFiles, Files, InputRef, Install, JsonFields, Task
 from llmbuild.linkers import carries_name
 from llmbuild.manifest.resolved import Combination, Model, Platform, Project
-from llmbuild.plan.observed import DEVICE_TOOL, Observation, Observed
+from llmbuild.plan.observed import DEVICE_TOOL, Observed
 from llmbuild.programs.run import compiler_of
 from llmbuild.quantization.scheme import Scheme
+from llmbuild.sources.kind import Observation
 from llmbuild.tasks.config import CHECKPOINT_PATTERNS
 from llmbuild.tasks.kind import TaskKind
 from llmbuild.tasks.prefix import MODEL_TYPE, fill

@@ -6,17 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from llmbuild.canonical import Digest, Json
+from llmbuild.sources.kind import Observation
 
 DEVICE_TOOL = "device compiler"
 """The tool in a lower task's key that compiles the device's code, where TVM does not do it alone."""
-
-
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """One source as it was found: `params` enter the fetch task's key, `hints` only tell where the bytes are."""
-
-    params: Mapping[str, Json]
-    hints: Mapping[str, Json]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeAlias
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from llmbuild.canonical import Digest, Json
 from llmbuild.sources.copying import Progress
-
-Observed: TypeAlias = "tuple[Mapping[str, Json], Mapping[str, Json]]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +46,13 @@ class Lock(Protocol):
     def get(self, key: str) -> Mapping[str, Any] | None: ...
 
     def put(self, key: str, pin: Mapping[str, Json]) -> None: ...
+
+
+class Observation(NamedTuple):
+    """One source as it was found: `params` enter the fetch task's key, `hints` only tell where the bytes are."""
+
+    params: Mapping[str, Json]
+    hints: Mapping[str, Json]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +113,8 @@ class SourceKind(ABC):
         return self.key(spec) + (f"#{source_format}" if source_format else "")
 
     @abstractmethod
-    def observe(self, spec: Mapping[str, str], context: Context) -> Observed:
-        """The params {"source", "files"} and the hints of the fetch task.  Raises FetchError or InputError."""
+    def observe(self, spec: Mapping[str, str], context: Context) -> Observation:
+        """What planning has to know: the params {"source", "files"} and the hints.  Raises FetchError or InputError."""
 
     @abstractmethod
     def fetch(

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from llmbuild.canonical import Digest, Json
 from llmbuild.errors import FetchError
 from llmbuild.sources.copying import Progress
-from llmbuild.sources.kind import Context, Observed, SourceKind
+from llmbuild.sources.kind import Context, Observation, SourceKind
 from llmbuild.sources.pins import promise_broken, promised_files, promised_sizes
 
 
@@ -81,7 +81,7 @@ class RemoteKind(SourceKind):
         """The kind's own hints."""
         return {}
 
-    def observe(self, spec: Mapping[str, str], context: Context) -> Observed:
+    def observe(self, spec: Mapping[str, str], context: Context) -> Observation:
         """The params and hints of the fetch task, by the pin where it applies."""
         pin = context.lock.get(self.lock_key(spec, context.source_format))
         if pin is not None and not self.applies(spec, pin):
@@ -97,7 +97,7 @@ class RemoteKind(SourceKind):
         hints |= self.hints(spec, context)
         if pin is not None and pin.get("files"):
             hints["files"] = pin["files"]
-        return {"source": identity, "files": {}}, hints
+        return Observation({"source": identity, "files": {}}, hints)
 
     def fetch(
         self, params: Mapping[str, Any], hints: Mapping[str, Any], out: Path, scratch: Path, progress: Progress

@@ -12,7 +12,7 @@ from typing import Any
 
 from llmbuild.errors import FetchError, StoreError
 from llmbuild.sources.copying import Progress
-from llmbuild.sources.kind import Context, Lock, Observed, Source, StatCache
+from llmbuild.sources.kind import Context, Lock, Observation, Source, StatCache
 from llmbuild.sources.kinds import source_kind
 
 
@@ -32,7 +32,7 @@ def observe(
     partial: Path | None = None,
     have: Path | None = None,
     manifest: Path | None = None,
-) -> Observed:
+) -> Observation:
     """The params {"source", "files"} and the hints of a source's fetch task, in a context (see `kind.Context`).
 
     A revision of a hub that the lock does not pin is resolved by network and put into the lock.  Raises FetchError when

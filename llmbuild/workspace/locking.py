@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from llmbuild.engine.store import Store
     from llmbuild.engine.task import Task
     from llmbuild.engine.tree import Tree
-    from llmbuild.plan.observed import Observation
+    from llmbuild.sources.kind import Observation
     from llmbuild.workspace.toolchain import Toolchain
 
 _FORMAT = 2

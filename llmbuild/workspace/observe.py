@@ -25,8 +25,8 @@ from llmbuild.manifest.lock import Lock
 from llmbuild.manifest.reads import Read, all_current
 from llmbuild.manifest.resolved import Project
 from llmbuild.plan.graph import WITH_RUNTIME, expand
-from llmbuild.plan.observed import Observation, Observed
-from llmbuild.sources.kind import Source
+from llmbuild.plan.observed import Observed
+from llmbuild.sources.kind import Observation, Source
 from llmbuild.tasks.kind import TaskKind
 from llmbuild.tasks.registry import KIND_NAMES, load_kind
 from llmbuild.workspace.machine import Machine, find_tools
@@ -194,7 +194,7 @@ def _sources(
         asks = source_kind(source.kind).announced and lock.get(lock_key(source, source_format)) is None
         if asks and not resolve:
             return
-        params, hints = observe_source(
+        found[model] = observe_source(
             source,
             Path(project.root),
             Anew(store.stat_cache) if anew else store.stat_cache,
@@ -205,7 +205,6 @@ def _sources(
             have=store.cas.root,
             manifest=Path(project.root) / Path(project.file).name,
         )
-        found[model] = Observation(params, hints)
 
     for name in dict.fromkeys(cell.model for cell in project.matrix):
         model = project.models[name]

@@ -12,11 +12,11 @@ from llmbuild.engine.task import Files, JsonFields, Task
 from llmbuild.engine.tree import FileEntry, Tree
 from llmbuild.manifest.resolved import Combination, Model, Platform, Project
 from llmbuild.plan.graph import expand
-from llmbuild.plan.observed import Observation, Observed
+from llmbuild.plan.observed import Observed
 from llmbuild.plan.planner import Built, Lost, Plan, make_plan
 from llmbuild.plan.reasons import Reason
 from llmbuild.quantization.scheme import SCHEMES
-from llmbuild.sources.kind import Source
+from llmbuild.sources.kind import Observation, Source
 from llmbuild.tasks.kind import Job, TaskKind
 
 FIELDS = ("model_type", "quantization", "context_window_size")

@@ -12,10 +12,10 @@ from llmbuild.canonical import Digest, Json
 from llmbuild.engine.predict import Estimate, Predictor
 from llmbuild.engine.task import InputRef, Task
 from llmbuild.plan.estimates import PlanEstimate, Schedule, TaskEstimate, estimate, simulate
-from llmbuild.plan.observed import Observation
 from llmbuild.plan.planner import Plan
 from llmbuild.report.plan_json import plan_json
 from llmbuild.report.plan_text import estimate_lines
+from llmbuild.sources.kind import Observation
 from tests.helpers.plans import KINDS, Memory, edit_model, observed, project, tasks_of
 
 BASE = project()

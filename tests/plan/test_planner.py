@@ -8,7 +8,7 @@ import pytest
 
 from llmbuild.canonical import digest_json
 from llmbuild.manifest.resolved import Project
-from llmbuild.plan.observed import Observation, Observed
+from llmbuild.plan.observed import Observed
 from llmbuild.plan.planner import Lost, Plan
 from llmbuild.plan.reasons import (
     Cascade,
@@ -25,6 +25,7 @@ from llmbuild.plan.reasons import (
     reason_to_json,
     sentence,
 )
+from llmbuild.sources.kind import Observation
 from tests.helpers.plans import Memory, edit_model, edit_platform, edit_tool, observed, project, tasks_of
 
 BASE = project()

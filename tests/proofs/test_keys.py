@@ -22,8 +22,8 @@ from llmbuild.engine.bind import bind
 from llmbuild.engine.tree import FileEntry, Tree
 from llmbuild.manifest.resolved import Project
 from llmbuild.plan.graph import CONFIG_FILES, OBJECT_FILES, WEIGHT_FILES, expand
-from llmbuild.plan.observed import Observation, Observed
-from llmbuild.sources.kind import Source
+from llmbuild.plan.observed import Observed
+from llmbuild.sources.kind import Observation, Source
 from llmbuild.tasks.kind import Job, TaskKind
 from llmbuild.tasks.lower import COMPILE_FIELDS
 from llmbuild.tasks.registry import KIND_NAMES, load_kind

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from llmbuild.canonical import Digest
 from llmbuild.sources import local
 from llmbuild.sources.copying import Progress
-from llmbuild.sources.kind import Context, Observed, Source
+from llmbuild.sources.kind import Context, Observation, Source
 
 
 class GgufFile(local.LocalKind):
@@ -24,11 +24,10 @@ class GgufFile(local.LocalKind):
     def parse(self, text: str, revision: str | None, sha256: str | None) -> Source:
         return Source(self.name, {"path": text})
 
-    def observe(self, spec: Mapping[str, str], context: Context) -> Observed:
+    def observe(self, spec: Mapping[str, str], context: Context) -> Observation:
         path = (context.root / spec["path"]).absolute()
-        return {"source": {"kind": self.name}, "files": local.observe_gguf(path, context.statcache)}, {
-            "path": str(path)
-        }
+        files = local.observe_gguf(path, context.statcache)
+        return Observation({"source": {"kind": self.name}, "files": files}, {"path": str(path)})
 
     def size(self, params: Mapping[str, Any], hints: Mapping[str, Any]) -> int:
         return Path(hints["path"]).stat().st_size

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from llmbuild.canonical import Digest
 from llmbuild.sources import local
 from llmbuild.sources.copying import Progress
-from llmbuild.sources.kind import Context, Observed, Source, SourceError
+from llmbuild.sources.kind import Context, Observation, Source, SourceError
 from llmbuild.sources.kinds import source_kind
 from llmbuild.sources.select import output_name
 
@@ -36,14 +36,15 @@ class Directory(local.LocalKind):
             raise SourceError("is one file of a checkpoint", fix=f"name the directory: '{path.parent}'")
         return Source(self.name, {"path": text})
 
-    def observe(self, spec: Mapping[str, str], context: Context) -> Observed:
+    def observe(self, spec: Mapping[str, str], context: Context) -> Observation:
         path = (context.root / spec["path"]).absolute()
         files = local.observe_directory(path, context.source_format, context.statcache)
         only = next(iter(files))
         if len(files) == 1 and only.lower().endswith(".gguf"):
             # A directory with nothing but a GGUF file is that file, whatever its name.
-            return {"source": {"kind": "gguf"}, "files": {output_name(only): files[only]}}, {"path": str(path / only)}
-        return {"source": {"kind": self.name}, "files": files}, {"path": str(path)}
+            found = {output_name(only): files[only]}
+            return Observation({"source": {"kind": "gguf"}, "files": found}, {"path": str(path / only)})
+        return Observation({"source": {"kind": self.name}, "files": files}, {"path": str(path)})
 
     def size(self, params: Mapping[str, Any], hints: Mapping[str, Any]) -> int:
         return sum((Path(hints["path"]) / name).stat().st_size for name in params["files"])
