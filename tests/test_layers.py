@@ -38,6 +38,7 @@ LAYERS = [
     "home",
     "errors",
     "jsontext",
+    "workflow",
     "printable",
     "urls",
     "canonical",

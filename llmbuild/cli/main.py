@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import argparse
     from types import ModuleType
 
+    from llmbuild.errors import LlmbuildError
+
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "init": ("llmbuild.cli.init", "write a starter manifest for a model"),
     "build": ("llmbuild.cli.build", "build what is not up to date"),
@@ -153,7 +155,7 @@ def _parser(name: str, module: ModuleType) -> argparse.ArgumentParser:
 def _report(error: Exception) -> int:
     """Print an error and return its exit code.  What is not an LlmbuildError is a bug: its traceback goes to a log."""
     from llmbuild.cli import edges
-    from llmbuild.errors import ExitCode
+    from llmbuild.errors import ExitCode, LlmbuildError
     from llmbuild.report.errors import render_error, render_internal_error
 
     try:
@@ -163,6 +165,7 @@ def _report(error: Exception) -> int:
     known = edges.expected(error)
     if known is not None:
         edges.say(render_error(known))
+        _annotate(known)
         return int(known.exit_code)
     from llmbuild.cli.common import write_crash_log
 
@@ -170,8 +173,21 @@ def _report(error: Exception) -> int:
         import traceback
 
         edges.say("".join(traceback.format_exception(error)))
-    edges.say(render_internal_error(error, write_crash_log(error)))
+    text = render_internal_error(error, write_crash_log(error))
+    edges.say(text)
+    _annotate(LlmbuildError(text))
     return int(ExitCode.INTERNAL)
+
+
+def _annotate(error: LlmbuildError) -> None:
+    """Let a GitHub Actions workflow show the error beside the file that it is about."""
+    from llmbuild.cli import edges
+    from llmbuild.workflow import in_workflow
+
+    if in_workflow():
+        from llmbuild.report.github import error_commands
+
+        edges.say("\n".join(error_commands(error)))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import sys
 
 from llmbuild.errors import LlmbuildError
 from llmbuild.printable import printable
+from llmbuild.workflow import annotation, in_workflow
 
 _said: set[str] = set()
 
@@ -18,3 +19,5 @@ def warn(error: LlmbuildError, consequence: str) -> None:
         _said.add(text)
         with contextlib.suppress(OSError, ValueError):
             print(f"warning: {text}", file=sys.stderr)
+            if in_workflow():
+                print(annotation("warning", text), file=sys.stderr)

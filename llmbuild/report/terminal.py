@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import sys
 import textwrap
+import threading
 from collections.abc import Callable, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
@@ -17,9 +18,12 @@ from llmbuild.engine.executor import TaskFailure
 from llmbuild.printable import printable
 from llmbuild.report.errors import render_error
 from llmbuild.report.events import Checked, Explained, Installed
+from llmbuild.report.github import failure_commands
+from llmbuild.report.heartbeat import Heartbeat
 from llmbuild.report.plan_text import reasons_line
 from llmbuild.report.style import Style, style_for
 from llmbuild.report.units import amount, seconds, size, tasks
+from llmbuild.workflow import in_workflow
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -31,10 +35,16 @@ _BAR_FROM = 100
 
 
 class View:
-    """Prints a build's events as lines.  `quiet` leaves only failures and the summary."""
+    """Prints a build's events as lines.  `quiet` leaves only failures and the summary.
 
-    def __init__(self, stream: IO[str], style: Style, *, quiet: bool = False) -> None:
+    Where lines cannot be redrawn, a line a minute tells what still runs.  `workflow` adds what GitHub Actions reads.
+    """
+
+    def __init__(self, stream: IO[str], style: Style, *, quiet: bool = False, workflow: bool = False) -> None:
         self.style = style
+        self._workflow = workflow
+        self._printing = threading.Lock()
+        self._heartbeat = Heartbeat(lambda text: self.line(f"{self._word('still', 'cyan')} {text}"))
         self._stream = stream
         self._quiet = quiet
         self._reasons: dict[str, Explained] = {}
@@ -65,8 +75,7 @@ class View:
                     f"{free} of {size(event.budget)} are free"
                 )
             case events.Failed():
-                self.ended(event.label)
-                self.line(failure_text(event, self.style), always=True)
+                self._failed(event)
             case events.CorruptBlob():
                 self.line(f"{self._word('drop', 'red')} {event.path}: it was damaged, what needs it is built again")
             case Checked():
@@ -75,6 +84,12 @@ class View:
                 self._installed(event)
             case events.Summary():
                 self.summary(event)
+
+    def _failed(self, event: events.Failed) -> None:
+        self.ended(event.label)
+        self.line(failure_text(event, self.style), always=True)
+        if self._workflow:
+            self._print("\n".join(failure_commands(event)))
 
     def _installed(self, event: Installed) -> None:
         self._outputs, self._restored = event.outputs, len(event.written) + len(event.restored)
@@ -87,15 +102,24 @@ class View:
         """A task starts: one line with the reason."""
         reason = self.reason(event.label)
         self.line(f"{self._word('run', 'yellow')} {event.label}{': ' if reason else ''}{reason}")
+        self.follow(event)
+
+    def follow(self, event: events.Started) -> None:
+        """Show that a task goes on until it ends."""
+        if not self._quiet:
+            self._heartbeat.started(event.label, event.time)
 
     def progress(self, event: events.TaskProgress) -> None:
-        """Progress of a task; nothing where lines cannot be redrawn."""
+        """Progress of a task."""
+        self._heartbeat.progress(event.label, amount(event.done, event.total, event.unit))
 
     def ended(self, label: str) -> None:
         """A task ended, whatever way."""
+        self._heartbeat.ended(label)
 
     def close(self) -> None:
         """Take the live part away; further lines may follow."""
+        self._heartbeat.stop()
 
     def reason(self, label: str) -> str:
         explained = self._reasons.get(label)
@@ -107,7 +131,8 @@ class View:
             self._print(wrapped(text, self.style.width) if self._stream.isatty() else text)
 
     def _print(self, text: str) -> None:
-        print(text, file=self._stream, flush=True)
+        with self._printing:
+            print(text, file=self._stream, flush=True)
 
     def summary(self, summary: events.Summary) -> None:
         """The last lines: what was done, how long it took, where the outputs are."""
@@ -130,13 +155,12 @@ class View:
 class LiveView(View):
     """A View whose running tasks have a live line each.  Imports rich when the first task starts."""
 
-    def __init__(self, stream: IO[str], style: Style, *, quiet: bool = False) -> None:
-        super().__init__(stream, style, quiet=quiet)
+    def __init__(self, stream: IO[str], style: Style, *, quiet: bool = False, workflow: bool = False) -> None:
+        super().__init__(stream, style, quiet=quiet, workflow=workflow)
         self._progress: Progress | None = None
         self._rows: dict[str, Any] = {}
 
-    def started(self, event: events.Started) -> None:
-        super().started(event)
+    def follow(self, event: events.Started) -> None:
         self._rows[event.label] = self._live().add_task(event.label, total=None, amount="")
 
     def progress(self, event: events.TaskProgress) -> None:
@@ -191,7 +215,9 @@ def view_for(stream: IO[str] | None = None, *, quiet: bool = False) -> View:
     """The view that fits the stream (standard error when none is given)."""
     stream = stream or sys.stderr
     make: Callable[..., View] = LiveView if stream.isatty() and not quiet else View
-    return make(stream, style_for(stream), quiet=quiet)
+    # On a terminal lines are wrapped, and nobody but a person reads them.
+    workflow = in_workflow() and not stream.isatty()
+    return make(stream, style_for(stream), quiet=quiet, workflow=workflow)
 
 
 def wrapped(text: str, width: int) -> str:

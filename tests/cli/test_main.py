@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from llmbuild.cli import main as cli
+from llmbuild.engine import warning
+from llmbuild.errors import UsageError
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -96,6 +98,39 @@ def test_a_bug_is_one_line_with_a_log(
     assert err.count("\n") == 1
     (log,) = (tmp_path / ".llmbuild/logs").iterdir()
     assert "in broken" in log.read_text()
+
+
+def test_a_workflow_reads_errors_and_bugs_as_commands_too(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "buildfile.toml").write_text("[projekt]\n[models.a]\nsauce = 1\n")
+    monkeypatch.setenv("GITHUB_WORKSPACE", str(tmp_path))
+    monkeypatch.delenv("GITHUB_ACTIONS", raising=False)
+    code, _, plain = run(capsys, "plan")
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    again, _, annotated = run(capsys, "plan")
+    assert code == again == 2 and annotated.startswith(plain)
+    commands = annotated.removeprefix(plain).splitlines()
+    assert len(commands) == int(plain.split()[-2])
+    assert any(line.startswith("::error file=buildfile.toml,line=1::buildfile.toml:1: projekt: ") for line in commands)
+    assert any(line.startswith("::error file=buildfile.toml,line=3::buildfile.toml:3: ") for line in commands)
+
+    def broken(_: object) -> int:
+        raise RuntimeError("surprise")
+
+    monkeypatch.setattr("llmbuild.cli.schema.run", broken)
+    monkeypatch.delenv("LLMBUILD_DEBUG", raising=False)
+    code, _, err = run(capsys, "schema")
+    assert code == 70 and "\n::error::internal error: RuntimeError: surprise" in err
+
+
+def test_a_workflow_reads_warnings(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setattr(warning, "_said", set())
+    warning.warn(UsageError("no index"), "estimates are missing")
+    text = "no index: estimates are missing"
+    assert capsys.readouterr().err == f"warning: {text}\n::warning::{text}\n"
 
 
 def test_ctrl_c_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
