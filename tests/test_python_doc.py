@@ -18,6 +18,8 @@ PLACES = {
     "Workspace": "workspace/workspace.py",
     "Explanation": "workspace/workspace.py",
     "BuildOutcome": "workspace/outcome.py",
+    "LockOutcome": "workspace/pinning.py",
+    "BuildReport": "report/build_report.py",
     "Output": "workspace/outcome.py",
     "Plan": "plan/planner.py",
     "Verdict": "plan/planner.py",

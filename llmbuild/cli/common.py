@@ -57,7 +57,7 @@ def add_file(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--offline", action="store_true", help="do not use the network")
 
 
-def open_workspace(args: argparse.Namespace) -> Workspace:
+def open_workspace(args: argparse.Namespace, *, notes: bool = True) -> Workspace:
     """The workspace that the options of `add_file` or `add_selection` name; notes about its manifest go to standard error."""
     from llmbuild.workspace.options import Options, Selection
     from llmbuild.workspace.workspace import Workspace
@@ -65,7 +65,7 @@ def open_workspace(args: argparse.Namespace) -> Workspace:
     options = Options(args.cache_dir, args.offline, getattr(args, "locked", False))
     names = (tuple(getattr(args, name, ())) for name in ("model", "quantization", "platform"))
     workspace = Workspace.open(find_manifest(args.file), Selection(*names), options, on_note=print_note)
-    if not getattr(args, "quiet", False):
+    if notes and not getattr(args, "quiet", False):
         for note in workspace.notes:
             print_note(note)
     return workspace

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from llmbuild.cli.common import path_argument, print_json
-from llmbuild.errors import ExitCode, StoreError, UsageError
+from llmbuild.errors import ExitCode, StoreError
 from llmbuild.workspace.place import find_manifest
 
 HELP = "tell what the last build did: causes, critical path, cache, slowest tasks, memory"
@@ -28,22 +28,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the report, or write the page; exit code 0 whatever became of the build."""
-    from llmbuild.report.build_report import build_report
-    from llmbuild.workspace.recording import last_build, read_events
+    from llmbuild.workspace.reporting import last_report, report_of
 
     if args.html is not None:
         from llmbuild.workspace.replacing import PAGE, require_replaceable
 
         require_replaceable(args.html, PAGE)
-    path = args.events
-    if path is None:
+    if args.events is None:
         manifest = find_manifest(args.file).absolute()
-        path = last_build(manifest.parent, manifest.name)
-        if path is None:
-            raise UsageError("there is no build to report on yet", fix="run `llmbuild build`, which records its events")
-    elif not path.is_file():
-        raise UsageError(f"there is no file {path}", fix="`llmbuild build --events FILE` writes one")
-    report = build_report(read_events(path))
+        report = last_report(manifest.parent, manifest.name)
+    else:
+        report = report_of(args.events)
     if args.html is not None:
         from llmbuild.report.build_html import build_html
 

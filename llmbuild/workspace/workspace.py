@@ -5,7 +5,7 @@ Each method looks at the world anew, as the command of its name does: at sources
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     from llmbuild.engine.executor import Executor
     from llmbuild.plan.planner import Plan, Verdict
+    from llmbuild.report.build_report import BuildReport
+    from llmbuild.workspace.pinning import LockOutcome
     from llmbuild.workspace.reporter import OnEvent
 
 
@@ -113,12 +115,11 @@ class Workspace:
         Raises LlmbuildError where a source, a tool or a linker is missing, or the lock file is not up to date although it
         has to be; and, unless the look may be `partial`, where offline forbids a download that the tasks need.
         """
-        toolchain, self._toolchain = self._toolchain or _toolchain(self.store), None
         snapshot = take(
             self.whole,
             self._project,
             self.store,
-            toolchain,
+            self._tools(),
             self._options,
             tasks,
             force=force,
@@ -177,6 +178,42 @@ class Workspace:
         that of one task."""
         task, plan = self.look(partial=True).plan_of(name)
         return Explanation(next(each for each in plan.verdicts if each.task.label == task.label), plan)
+
+    def lock(
+        self,
+        *,
+        upgrade: bool | str | Sequence[str] = (),
+        check: bool = False,
+        on_event: OnEvent = lambda _event: None,
+    ) -> LockOutcome:
+        """Pin every source of the manifest and the toolchain in llmbuild.lock, whatever the workspace was narrowed to, and
+        look the sources of the models to `upgrade` up again (True for all); with `check` nothing is written.
+
+        Raises UsageError for a model that is in no build, and LlmbuildError where a source is missing or cannot be fetched.
+        """
+        from llmbuild.workspace.pinning import pin
+
+        return pin(
+            self.whole,
+            self.store,
+            self._tools(),
+            upgrade=(upgrade,) if isinstance(upgrade, str) else upgrade,
+            check=check,
+            offline=self._options.offline,
+            on_event=on_event,
+            on_note=self._on_note,
+        )
+
+    def report(self) -> BuildReport:
+        """What the last build did.  Raises UsageError where there was none, and StoreError where its events cannot be read."""
+        from llmbuild.workspace.reporting import last_report
+
+        return last_report(Path(self.whole.root), manifest_name(self.whole))
+
+    def _tools(self) -> Toolchain:
+        """A toolchain that has looked nothing up, or only what opening the workspace needed."""
+        toolchain, self._toolchain = self._toolchain or _toolchain(self.store), None
+        return toolchain
 
 
 def _toolchain(store: Store) -> Toolchain:

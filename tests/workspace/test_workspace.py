@@ -73,6 +73,31 @@ def test_plan_build_and_plan_again(project: ProjectDir, workspace: Workspace) ->
     assert workspace.plan("config", force=True).count("run") == 1
 
 
+def test_lock_pins_and_upgrades(project: ProjectDir, workspace: Workspace) -> None:
+    assert workspace.lock(check=True).stale
+    assert not (project.root / "llmbuild.lock").exists()
+    outcome = workspace.lock()
+    assert (outcome.path, outcome.existed) == (project.root / "llmbuild.lock", False)
+    assert "path:checkpoint" in [difference.section for difference in outcome.differences]
+    assert not workspace.lock(check=True).stale
+    (project.root / "checkpoint/config.json").write_text((project.root / "checkpoint/config.json").read_text() + " ")
+    assert workspace.lock(check=True).stale
+    assert [(one.item, one.how) for one in workspace.lock(upgrade="tiny").differences] == [("config.json", "changed")]
+    assert workspace.lock(upgrade=True).differences == ()
+    with pytest.raises(UsageError, match="no model 'other'"):
+        workspace.lock(upgrade="other")
+    with llmbuild.open(project.root, cache=project.store, locked=True) as locked:
+        assert locked.plan().stale
+
+
+def test_report_is_of_the_last_build(project: ProjectDir, workspace: Workspace) -> None:
+    with pytest.raises(UsageError, match="no build to report on"):
+        workspace.report()
+    workspace.build("fetch")
+    assert [task.label for task in workspace.report().tasks] == ["fetch[tiny]"]
+    assert workspace.last_build.is_file()
+
+
 def test_why_prints_as_the_command_does(project: ProjectDir, workspace: Workspace) -> None:
     found = workspace.why("lower")
     assert found.verdict.state == "run"

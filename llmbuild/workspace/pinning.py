@@ -1,0 +1,264 @@
+"""Pinning every source and the toolchain of a manifest in llmbuild.lock."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from llmbuild.errors import UsageError, did_you_mean
+from llmbuild.manifest.lock import LOCK_FILE, Lock, write_lock
+from llmbuild.manifest.lockdiff import differences
+from llmbuild.workspace import locking, manifests
+from llmbuild.workspace.machine import Machine
+from llmbuild.workspace.neighbours import Neighbours, neighbours
+from llmbuild.workspace.observe import expand_world, observe_world
+
+if TYPE_CHECKING:
+    from llmbuild.canonical import Digest
+    from llmbuild.engine.store import Store
+    from llmbuild.engine.task import Task
+    from llmbuild.manifest.lockdiff import Difference
+    from llmbuild.manifest.resolved import Project
+    from llmbuild.plan.observed import Observed
+    from llmbuild.workspace.locking import Fetch
+    from llmbuild.workspace.reporter import OnEvent
+    from llmbuild.workspace.toolchain import Toolchain
+
+OnNote: TypeAlias = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class LockOutcome:
+    """What changed in the lock file at `path`, or would: `differences` between what it had and the `lock` that is needed.
+    `existed` says whether it was there before, `users` has the models by the keys of their sources."""
+
+    path: Path
+    lock: Lock
+    differences: tuple[Difference, ...]
+    existed: bool
+    users: Mapping[str, Sequence[str]]
+
+    @property
+    def stale(self) -> bool:
+        """Whether the file was not there, or not what it had to be."""
+        return bool(self.differences) or not self.existed
+
+
+def pin(
+    project: Project,
+    store: Store,
+    toolchain: Toolchain,
+    *,
+    upgrade: bool | Sequence[str] = (),
+    check: bool = False,
+    offline: bool = False,
+    on_event: OnEvent,
+    on_note: OnNote,
+) -> LockOutcome:
+    """Pin in the lock file what is not pinned yet, and look the sources of the models to `upgrade` up again (True for all);
+    with `check` nothing is written.
+
+    Raises UsageError for a model that is in no build or a file that is no lock; LlmbuildError where a source is missing or
+    cannot be fetched.
+    """
+    models = _models(upgrade, project)
+    old = locking.load_lock(Path(project.root), toolchain)
+    new = old.copy()
+    upgraded = [fetch for fetch in locking.fetches(project) if fetch.model in models]
+    for fetch in upgraded:
+        if fetch.kind.announced or not check:
+            new.forget(fetch.key)
+    others = neighbours(project, toolchain)
+    kept = _kept_keys(project, others)
+    _prune(new, kept)
+    resolve = not check or bool(models)
+    # One machine rarely has the tools of every platform, and a lock is for all of them: what is not here is no error.
+    observed = observe_world(project, store, toolchain, new, offline=offline, resolve=resolve, lacking=[])
+    if check:
+        new = locking.required_lock(project, observed, new)
+        _keep_others(new, old, kept)
+    else:
+        labels = {fetch.label for fetch in upgraded}
+        _pin_all(project, observed, store, new, labels, offline=offline, on_event=on_event)
+        new.toolchain = locking.toolchain_of(observed)
+    _keep_tools(new, old, project, toolchain, on_note)
+    _keep_tools_of(others, new, old, project)
+    path = Path(project.root) / LOCK_FILE
+    found = differences(old, new)
+    exists = path.exists()
+    if not check and (old.changed or new.to_toml() != old.to_toml() or not exists):
+        write_lock(path, new)
+    return LockOutcome(path, new, tuple(found), exists, locking.models_by_key(project))
+
+
+def _models(asked: bool | Sequence[str], project: Project) -> set[str]:
+    """The models to upgrade.  Raises UsageError for one that is in no build."""
+    known = list(dict.fromkeys(fetch.model for fetch in locking.fetches(project)))
+    if isinstance(asked, bool):
+        return set(known) if asked else set()
+    for name in asked:
+        if name not in known:
+            raise UsageError(
+                f"there is no model '{name}' with a source in a build",
+                where=project.file,
+                fix=did_you_mean(name, known) or f"the models are: {', '.join(known)}",
+            )
+    return set(asked)
+
+
+def _kept_keys(project: Project, others: Neighbours) -> Collection[str] | None:
+    """The keys whose pins are kept: of all models of this manifest and of the others in its directory, those in no build
+    included.  None where a manifest cannot be read, so that every pin may be one of its own."""
+    from llmbuild.sources import lock_key
+
+    if not others.all_read:
+        return None
+    keys = set[str]()
+    for model in (model for one in (project, *others.projects) for model in one.models.values()):
+        if model.source is not None:
+            keys.add(lock_key(model.source, model.source_format))
+        if model.adapter is not None:
+            keys.add(lock_key(model.adapter))
+    return keys
+
+
+def _prune(lock: Lock, kept: Collection[str] | None) -> None:
+    """Drop the pins of sources that no manifest has any more."""
+    for key in [key for key in lock.sources if kept is not None and key not in kept]:
+        lock.forget(key)
+
+
+def _keep_others(new: Lock, old: Lock, kept: Collection[str] | None) -> None:
+    for key, pin in old.sources.items():
+        if key not in new.sources and (kept is None or key in kept):
+            new.sources[key] = pin
+
+
+def _keep_tools_of(others: Neighbours, new: Lock, old: Lock, project: Project) -> None:
+    """Keep what the lock has of tools of platforms that only other manifests build for."""
+    from llmbuild.plan.observed import DEVICE_TOOL
+
+    own = {cell.platform for cell in project.matrix}
+    theirs = {cell.platform for other in others.projects for cell in other.matrix} - own
+    for name, identity in old.toolchain.items():
+        tool, _, platform = name.rpartition(" ")
+        other = tool in ("linker", DEVICE_TOOL) and bool(platform) and platform not in own
+        if other and (platform in theirs or not others.all_read):
+            new.toolchain[name] = identity
+
+
+def _keep_tools(new: Lock, old: Lock, project: Project, toolchain: Toolchain, on_note: OnNote) -> None:
+    """Keep what the lock has of tools of platforms that are not on this machine, and say so."""
+    machine = Machine(toolchain)
+    absent: dict[tuple[str, str], list[str]] = {}
+    for name in dict.fromkeys(cell.platform for cell in project.matrix):
+        for tool, error in machine.absent(project.platforms[name]):
+            kept = old.toolchain.get(f"{tool} {name}")
+            if kept is not None:
+                new.toolchain[f"{tool} {name}"] = kept
+            why = f"{'not recorded' if kept is None else 'kept as it was locked'}, it is not on this machine: {error.what}"
+            absent.setdefault((tool, f"{why} ({error.fix})" if error.fix else why), []).append(name)
+    for (tool, why), names in absent.items():
+        on_note(f"the {tool} of {', '.join(names)} is {why}")
+
+
+def _pin_all(
+    project: Project,
+    observed: Observed,
+    store: Store,
+    lock: Lock,
+    upgraded: set[str],
+    *,
+    offline: bool,
+    on_event: OnEvent,
+) -> None:
+    """Put into the lock the SHA-256 and size of every file.
+
+    Local files are hashed where they are.  Weights of a hub are known by what the hub says of them; its small files are
+    downloaded, and so are packages and archives, which show their files only then.  All that goes into the store.
+    """
+    from llmbuild.sources.pins import complete
+
+    # Only the fetch tasks are looked at, which have no linker in their keys.
+    unknown = {cell.platform: "" for cell in project.matrix}
+    everywhere = dataclasses.replace(observed, linkers={**unknown, **observed.linkers})
+    tasks = {task.label: task for task in expand_world(project, everywhere)}
+    required = locking.required_lock(project, observed, lock)
+    needed: list[Fetch] = []
+    for fetch in locking.fetches(project):
+        pin = required.sources[fetch.key]
+        if not fetch.kind.remote:
+            lock.put(fetch.key, pin)
+        elif fetch.kind.announced:
+            lock.put(fetch.key, _announced_pin(fetch, tasks[fetch.label], pin, store, offline=offline))
+        elif not complete(fetch.pin(lock)):
+            needed.append(fetch)
+    if not needed:
+        return
+    remotes = locking.remote_fetches(project, lock, store, [tasks[fetch.label] for fetch in needed])
+    if offline:
+        locking.require_offline(remotes)
+    # What an index has under a version can be replaced: an upgrade looks again.  A URL's SHA-256 is in the manifest.
+    force = {fetch.label for fetch in needed if fetch.label in upgraded and not fetch.kind.fixed}
+    found = _fetch(project, store, [tasks[fetch.label] for fetch in needed], set() if offline else force, on_event)
+    for fetch in needed:
+        observation = fetch.observation(observed)
+        assert observation is not None
+        pin = fetch.kind.fetched_pin(fetch.source.spec, observation.params, None, found[fetch.label])
+        lock.put(fetch.key, pin)
+
+
+def _announced_pin(
+    fetch: Fetch, task: Task, pin: Mapping[str, Any], store: Store, *, offline: bool
+) -> Mapping[str, Any]:
+    """The pin with the SHA-256 of all files of a source whose origin announces them: from what was fetched before, else
+    of the files that are announced without it, which are downloaded."""
+    from llmbuild.engine.bind import bind
+    from llmbuild.engine.lookup import Cached, lookup
+    from llmbuild.sources.pins import complete
+    from llmbuild.sources.remote import Download, RemoteKind
+
+    if complete(pin):
+        return pin
+    before = lookup(store, bind(task, {}, store.cas.get_bytes).action.digest)
+    if isinstance(before, Cached):
+        return fetch.kind.fetched_pin(fetch.source.spec, task.params, pin, locking.tree_files(before.tree))
+    if offline:
+        from llmbuild.errors import FetchError
+
+        raise FetchError(
+            "its small files have to be downloaded, and --offline forbids it",
+            where=f"{fetch.label}: {fetch.key}",
+            why="the lock file does not have the SHA-256 of all of them, and they are not in the cache",
+            fix="run `llmbuild lock` once with a network",
+        )
+    assert isinstance(fetch.kind, RemoteKind)
+    identity: Any = task.params["source"]
+    scratch = store.new_scratch_dir("lock")
+    what = Download(identity, {}, pin, store.cas.root, store.root / "partial", scratch, scratch, _no_progress)
+    return fetch.kind.complete_pin(what, lambda path: store.cas.put_file(path, move=True))
+
+
+def _no_progress(done: int, total: int, unit: str = "") -> None:
+    """The small files of a model take no time worth showing."""
+
+
+def _fetch(
+    project: Project, store: Store, tasks: Sequence[Task], force: set[str], on_event: OnEvent
+) -> dict[str, dict[str, tuple[Digest, int]]]:
+    """Run fetch tasks; their files by label.  Raises the error of the first one that failed."""
+    from llmbuild.engine.scheduler import Scheduler
+    from llmbuild.executors.local import LocalExecutor
+
+    known_as = manifests.identity(project)
+    scheduler = Scheduler(store, LocalExecutor(store), jobs=2, force=force, project=known_as, emit=on_event)
+    found = {}
+    for label, outcome in scheduler.run(tasks).outcomes.items():
+        if outcome.failure is not None:
+            raise outcome.failure.to_error()
+        assert outcome.tree is not None
+        found[label] = locking.tree_files(outcome.tree)
+    return found
