@@ -6,19 +6,16 @@ import argparse
 import contextlib
 import sys
 import time
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmbuild.cli.common import add_file, open_workspace, path_argument, print_json
 from llmbuild.errors import ExitCode
-from llmbuild.workspace.place import MANIFEST
 
 if TYPE_CHECKING:
     from llmbuild.canonical import Json
-    from llmbuild.engine.seal import Seal
     from llmbuild.tasks.kind import Progress
 
 HELP = "look after the cache: stats, gc, verify, export, import"
@@ -90,6 +87,7 @@ def _stats(args: argparse.Namespace) -> int:
     from llmbuild.engine.upkeep.survey import survey
     from llmbuild.report.cache_text import stats_json, stats_text
     from llmbuild.report.style import style_for
+    from llmbuild.workspace.living import living
 
     store = Store(args.cache_dir)
     found, uses, root = survey(store, partial(living, store.seal)), store.uses.total(), str(store.root)
@@ -104,6 +102,7 @@ def _gc(args: argparse.Namespace) -> int:
     from llmbuild.engine.upkeep.gc import Policy, collect
     from llmbuild.report.cache_text import collected_json, collected_text
     from llmbuild.report.style import style_for
+    from llmbuild.workspace.living import living
 
     policy = Policy(
         max_size=parse_size(args.max_size) if args.max_size is not None else read_settings().max_size,
@@ -176,37 +175,6 @@ def _import(args: argparse.Namespace) -> int:
         store.close()
     _print(args, packed_json(packed), packed_text(packed, str(args.archive), imported=True))
     return ExitCode.OK
-
-
-def living(seal: Seal, project: str) -> Container[str] | None:
-    """What is left of a project: None when its manifest is gone, else the labels that count.
-
-    A project is known by its directory, or by the path of a manifest with another name than usual.  A directory stands for
-    all its manifests, since older builds of each are kept under it.  A command leaves the expanded manifest in the state
-    directory; where that cannot be read, all labels count.
-    """
-    from llmbuild.plan.graph import labels
-    from llmbuild.workspace.manifests import known_manifests
-
-    place = Path(project)
-    if place.is_dir():
-        manifests = known_manifests(place, seal)
-        there = (place / MANIFEST).is_file() or bool(manifests)
-        if (place / MANIFEST).is_file() and MANIFEST not in manifests:
-            return _Everything()
-    else:
-        manifests = {name: one for name, one in known_manifests(place.parent, seal).items() if name == place.name}
-        there = place.is_file()
-    if not there:
-        return None
-    if not manifests or None in manifests.values():
-        return _Everything()
-    return frozenset[str]().union(*(labels(one) for one in manifests.values() if one is not None))
-
-
-class _Everything:
-    def __contains__(self, _label: object) -> bool:
-        return True
 
 
 def _print(args: argparse.Namespace, value: dict[str, Json], text: str) -> None:

@@ -10,7 +10,6 @@ import pytest
 
 from llmbuild.canonical import digest_bytes
 from llmbuild.cli import main as cli
-from llmbuild.cli.cache import living
 from llmbuild.engine.store import Store
 from llmbuild.engine.upkeep.archive import Packed
 from llmbuild.engine.upkeep.audit import Audit, Finding
@@ -19,11 +18,7 @@ from llmbuild.engine.upkeep.survey import BlobFacts, Survey, TraceFacts
 from llmbuild.engine.uses import Use
 from llmbuild.report.cache_text import audit_text, collected_text, packed_text, stats_text
 from llmbuild.report.style import Style
-from llmbuild.workspace.observe import load_manifest
-from llmbuild.workspace.toolchain import TVM_MEMO, Toolchain
 from tests.helpers import engine_kinds
-from tests.helpers.checkpoints import cached_checkpoint
-from tests.helpers.cli import TINY_MANIFEST, make_project
 from tests.helpers.engine_build import build, join_task, write_task
 
 NOW = 1_000_000.0
@@ -290,46 +285,3 @@ def test_every_subcommand_has_help_with_an_example(capsys: pytest.CaptureFixture
         code, out, _ = run(capsys, name, "--help")
         assert code == 0
         assert f"example:\n  llmbuild cache {name}" in out
-
-
-def test_what_is_left_of_a_project(tmp_path: Path) -> None:
-    seal = Store(tmp_path / "store").seal
-    assert living(seal, str(tmp_path / "gone")) is None
-    assert living(seal, str(tmp_path)) is None
-    (tmp_path / "buildfile.toml").write_text("")
-    labels = living(seal, str(tmp_path))
-    assert labels is not None
-    assert "anything" in labels
-    (tmp_path / ".llmbuild").mkdir()
-    (tmp_path / ".llmbuild" / "project-0.json").write_text("{")
-    labels = living(seal, str(tmp_path))
-    assert labels is not None
-    assert "anything" in labels
-
-
-def test_each_manifest_of_a_directory_keeps_its_own(tmp_path: Path) -> None:
-    """A store knows buildfile.toml by the directory, and another manifest by its path."""
-    project = make_project(tmp_path, TINY_MANIFEST, cached_checkpoint("llama"))
-    second = project.root / "second.toml"
-    store = Store(project.store)
-    seal = store.seal
-    second.write_text(TINY_MANIFEST.replace("[models.tiny]", "[models.other]").replace('["tiny"]', '["other"]'))
-    for name in ("buildfile.toml", "second.toml"):
-        load_manifest(project.root / name, Toolchain(store.stat_cache, memo=store.root / TVM_MEMO))
-    both, own = living(seal, str(project.root)), living(seal, str(second))
-    assert both is not None
-    assert own is not None
-    assert "config[tiny, q4f32_1]" in both
-    assert "config[other, q4f32_1]" in both
-    assert "config[other, q4f32_1]" in own
-    assert "config[tiny, q4f32_1]" not in own
-    # One that is wrong now keeps what it had; one that is gone keeps nothing.
-    second.write_text("[models")
-    own = living(seal, str(second))
-    assert own is not None
-    assert "config[other, q4f32_1]" in own
-    second.unlink()
-    assert living(seal, str(second)) is None
-    both = living(seal, str(project.root))
-    assert both is not None
-    assert "config[other, q4f32_1]" not in both
