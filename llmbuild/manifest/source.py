@@ -62,9 +62,7 @@ def parse_source(text: str, revision: str | None = None, sha256: str | None = No
     if revision is not None and "revision" not in options:
         takers = [f"{kind.schemes[0]}:" for kind in kinds if "revision" in kind.options]
         raise SourceError(
-            f"only an {takers[0]} source has a revision"
-            if len(takers) == 1
-            else f"only {' and '.join(takers)} sources have a revision",
+            f"only an {' or '.join(takers)} source has a revision",
             key="revision",
             fix="remove it",
         )
