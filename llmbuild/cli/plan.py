@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_selection(parser)
     parser.add_argument("--format", choices=FORMATS, default="text", help="default: text")
     parser.add_argument("--json", action="store_const", const="json", dest="format", help="short for --format json")
+    parser.add_argument("--stale", action="store_true", help="leave out what is up to date")
     parser.add_argument("--check", action="store_true", help="exit with 1 when a build would do anything")
     parser.add_argument("--dry-run", action="store_true", help="accepted, and changes nothing: a plan never builds")
 
@@ -31,34 +32,42 @@ def run(args: argparse.Namespace) -> int:
     with open_workspace(args) as workspace:
         snapshot = workspace.look(*args.tasks, force=args.force)
         plan = snapshot.plan()
-        print_plan(snapshot, plan, args.format)
+        print_plan(snapshot, plan, args.format, stale=args.stale)
     return ExitCode.FAILED if args.check and plan.stale else ExitCode.OK
 
 
 def print_plan(
-    snapshot: Snapshot, plan: Plan, form: str, *, jobs: int | None = None, memory: int | None = None
+    snapshot: Snapshot,
+    plan: Plan,
+    form: str,
+    *,
+    stale: bool = False,
+    jobs: int | None = None,
+    memory: int | None = None,
 ) -> None:
     """Print a plan to standard output in one of FORMATS; those for people and programs have an estimate, for a build with
-    these `jobs` and so many bytes of `memory`."""
+    these `jobs` and so many bytes of `memory`.  With `stale`, what is up to date is left out."""
+    whole = plan
+    plan = plan.only_stale() if stale else plan
     match form:
         case "text":
             from llmbuild.report.plan_text import plan_text
             from llmbuild.report.style import style_for
 
-            print(plan_text(plan, style_for(sys.stdout), snapshot.estimate(plan, jobs, memory)))
+            print(plan_text(plan, style_for(sys.stdout), snapshot.estimate(whole, jobs, memory)))
         case "json":
             from llmbuild.report.plan_json import plan_json
 
-            print_json(plan_json(plan, snapshot.estimate(plan, jobs, memory)))
+            print_json(plan_json(plan, snapshot.estimate(whole, jobs, memory)))
         case "markdown":
             from llmbuild.report.plan_ci import plan_markdown
 
-            print(plan_markdown(plan, snapshot.estimate(plan, jobs, memory)))
+            print(plan_markdown(plan, snapshot.estimate(whole, jobs, memory)))
         case "github-matrix":
             from llmbuild.report.plan_ci import github_matrix
 
             # One line, as `>> "$GITHUB_OUTPUT"` wants it.
-            print_json(github_matrix(plan), indent=None)
+            print_json(github_matrix(whole, snapshot.whole.platforms, stale_only=stale), indent=None)
         case _:
             from llmbuild.report.plan_json import plan_dot, plan_mermaid
 

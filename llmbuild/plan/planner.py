@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal, Protocol, TypeAlias
 
@@ -109,6 +109,10 @@ class Plan:
 
     project: str
     verdicts: tuple[Verdict, ...]
+
+    def only_stale(self) -> Plan:
+        """The same without what is up to date."""
+        return replace(self, verdicts=tuple(verdict for verdict in self.verdicts if verdict.state != "cached"))
 
     def count(self, state: State) -> int:
         return sum(verdict.state == state for verdict in self.verdicts)

@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from llmbuild.canonical import Json
+from llmbuild.manifest.resolved import Platform
 from llmbuild.plan.estimates import PlanEstimate
 from llmbuild.plan.planner import Plan, Verdict
 from llmbuild.report.build_markdown import markdown_text
 from llmbuild.report.plan_text import estimate_lines, reasons_line, summary
+from llmbuild.targets.needs import needs
 
 _ROWS = 100
 
 
-def github_matrix(plan: Plan) -> dict[str, Json]:
-    """`{"include": [{"model", "quantization", "platform", "label", "library", "stale"}]}`, an entry for each library.
+def github_matrix(plan: Plan, platforms: Mapping[str, Platform], *, stale_only: bool = False) -> dict[str, Json]:
+    """`{"include": [{"model", "quantization", "platform", "label", "library", "install", "stale"}]}`, an entry for each
+    library that the plan links, or for each stale one.
 
-    `label` is the library's task and `library` its file.  `stale` says whether a build of the entry (its library and,
-    where it has some, its weights and configuration) would or might run anything; files that have only to be put into
-    the output directory do not count, because a fresh checkout has none.
+    `label` is the library's task and `library` its file; `install` is what `targets.needs` says.  `stale` says whether a
+    build of the entry (its library and, where it has some, its weights and configuration) would or might run anything;
+    files that have only to be put into the output directory do not count, because a fresh checkout has none.
     """
     include: list[Json] = []
     for verdict in plan.verdicts:
         task = verdict.task
-        if task.platform and task.installs:
+        if task.kind != "link":
+            # A library's record is another task's, and no library.
+            continue
+        stale = any(one.state in ("run", "maybe") for one in plan.verdicts if _serves(one, verdict))
+        if stale or not stale_only:
+            platform = platforms[task.platform]
+            install = needs(platform.compile, platform.link, platform.artifact, platform.tools)
             include.append(
                 {
                     "model": task.model,
@@ -29,7 +40,8 @@ def github_matrix(plan: Plan) -> dict[str, Json]:
                     "platform": task.platform,
                     "label": task.label,
                     "library": task.installs[0].dest,
-                    "stale": any(one.state in ("run", "maybe") for one in plan.verdicts if _serves(one, verdict)),
+                    "install": install.to_json(),
+                    "stale": stale,
                 }
             )
     return {"include": include}

@@ -99,9 +99,8 @@ def plan_dot(plan: Plan) -> str:
         tooltip = _quote(reasons_line(verdict.reasons) or verdict.state)
         color = _COLORS[verdict.state]
         lines.append(f'  {_quote(verdict.task.label)} [fillcolor="{color}", tooltip={tooltip}];')
-    for verdict in plan.verdicts:
-        for need in sorted({ref.task for ref in verdict.task.inputs.values()}):
-            lines.append(f"  {_quote(need)} -> {_quote(verdict.task.label)};")
+    for need, label in _edges(plan):
+        lines.append(f"  {_quote(need)} -> {_quote(label)};")
     return "\n".join([*lines, "}"])
 
 
@@ -112,11 +111,19 @@ def plan_mermaid(plan: Plan) -> str:
     for verdict in plan.verdicts:
         label = verdict.task.label.replace('"', "#quot;")
         lines.append(f'  {names[verdict.task.label]}["{label}"]:::{verdict.state}')
-    for verdict in plan.verdicts:
-        for need in sorted({ref.task for ref in verdict.task.inputs.values()}):
-            lines.append(f"  {names[need]} --> {names[verdict.task.label]}")
+    lines += [f"  {names[need]} --> {names[label]}" for need, label in _edges(plan)]
     lines += [f"  classDef {state} fill:{color}" for state, color in _COLORS.items()]
     return "\n".join(lines)
+
+
+def _edges(plan: Plan) -> list[tuple[str, str]]:
+    """Each task that the plan shows, with each that it reads from."""
+    known = {verdict.task.label for verdict in plan.verdicts}
+    return [
+        (need, verdict.task.label)
+        for verdict in plan.verdicts
+        for need in sorted({ref.task for ref in verdict.task.inputs.values()} & known)
+    ]
 
 
 def _quote(text: str) -> str:

@@ -26,7 +26,8 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("ab/", max_size=3), inner, max_size=3),
     max_leaves=6,
 )
-TASKS = tasks_of(project(adapter=("smollm2",), platforms=("native", "web")))
+PROJECT = project(adapter=("smollm2",), platforms=("native", "web"))
+TASKS = tasks_of(PROJECT)
 PARAMETERS = sorted({(task.kind, name) for task in TASKS for name in task.params} | {("link", "not declared yet")})
 
 
@@ -42,7 +43,7 @@ def told(plan: Plan) -> str:
         again: Reason = reason_from_json(json.loads(json.dumps(reason_to_json(reason))))
         assert again == reason and hash(again) == hash(reason)
     said = [plan_text(plan, Style()), plan_markdown(plan), plan_dot(plan), plan_mermaid(plan)]
-    said += [json.dumps(plan_json(plan)), json.dumps(github_matrix(plan))]
+    said += [json.dumps(plan_json(plan)), json.dumps(github_matrix(plan, PROJECT.platforms))]
     said += [why_text(plan, verdict, Style()) for verdict in plan.verdicts]
     return "\n".join(said)
 

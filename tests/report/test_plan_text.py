@@ -207,6 +207,16 @@ def test_json() -> None:
     assert next(task for task in value["tasks"] if task["kind"] == "lower")["action"] is None
 
 
+def test_what_is_up_to_date_can_be_left_out() -> None:
+    plan = edited().only_stale()
+    labels = ["config[smollm2, q4f32_1]", "lower[smollm2, q4f32_1, native]", "link[smollm2, q4f32_1, native]"]
+    assert [verdict.task.label for verdict in plan.verdicts] == labels
+    assert "cached" not in show(plan, 120) and "1 to run, 2 may follow" in show(plan, 120)
+    assert [task["task"] for task in json.loads(json.dumps(plan_json(plan)))["tasks"]] == labels
+    assert plan_dot(plan).count(" -> ") - plan_dot(plan).count("1.0 -> 0.7") == plan_mermaid(plan).count("-->") == 2
+    assert "fetch" not in plan_dot(plan) + plan_mermaid(plan)
+
+
 def test_dot_and_mermaid_have_every_edge() -> None:
     dot, mermaid = plan_dot(edited()), plan_mermaid(edited())
     assert dot.count("->") - dot.count("1.0 -> 0.7") == mermaid.count("-->") == 4

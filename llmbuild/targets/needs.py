@@ -1,0 +1,77 @@
+"""What a job has to install to build for a target: extras of llmbuild and packages of a distribution.
+
+The job runs on x86-64 Debian or Ubuntu.  What only other systems have (Xcode, the NDK, a TVM that was built with Vulkan) is in
+no package, so that nothing is said of it here; `llmbuild targets` names what a machine lacks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from llmbuild.canonical import Json
+
+_APT = re.compile(r"(?:sudo )?apt(?:-get)? install (?:-y )?([a-z0-9][a-z0-9.+-]*(?: [a-z0-9][a-z0-9.+-]*)*)")
+_COMPILER = ("gcc", "libc6-dev")
+_LINKERS: Mapping[str, tuple[str, ...]] = {"cc": _COMPILER, "lld": ("lld",), "mingw": ("gcc-mingw-w64",)}
+"""The packages of the linkers that a target may ask for by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """Extras of llmbuild, packages of Debian and Ubuntu, and commands with which a target's own tools are installed."""
+
+    extras: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()
+
+    def to_json(self) -> Mapping[str, Json]:
+        """As words of a command line: `pip install PIP`, `apt-get install APT`."""
+        extras = f"[{','.join(self.extras)}]" if self.extras else ""
+        return {"pip": f"llmbuild{extras}", "apt": " ".join(self.packages), "commands": " && ".join(self.commands)}
+
+
+def needs(
+    compile_part: Mapping[str, Json], link: Mapping[str, Json], artifact: str, tools: Sequence[Mapping[str, str]] = ()
+) -> Needs:
+    """What building for a resolved target needs; `tools` are those of the target's [requires], with what installs them."""
+    extras, packages, commands = set[str](), dict[str, None](), []
+    device = compile_part.get("device")
+    kind = device.get("kind") if isinstance(device, Mapping) else None
+    if kind == "cuda":
+        extras.add("cuda")
+    if kind == "rocm" or _needs_cross(link, artifact):
+        extras.add("cross")
+    packages.update(dict.fromkeys(_packages(link, artifact)))
+    for tool in tools:
+        found = _APT.fullmatch(tool["install"])
+        if found is not None:
+            packages.update(dict.fromkeys(found[1].split(" ")))
+        elif tool["install"]:
+            commands.append(tool["install"])
+    return Needs(tuple(sorted(extras)), tuple(packages), tuple(commands))
+
+
+def _needs_cross(link: Mapping[str, Json], artifact: str) -> bool:
+    """Whether the linker is one of those that the extra brings."""
+    if "compiler" in link or link.get("linker") not in (None, "zig"):
+        return False
+    return artifact in ("dylib", "dll") or (artifact == "so" and not (_is_native(link) and "linker" not in link))
+
+
+def _packages(link: Mapping[str, Json], artifact: str) -> Sequence[str]:
+    if artifact == "tar" or "compiler" in link:
+        return ()
+    if artifact == "wasm":
+        return ("emscripten",)
+    named = link.get("linker")
+    if named is not None:
+        return _LINKERS.get(str(named), ())
+    return _COMPILER if artifact == "so" and _is_native(link) else ()
+
+
+def _is_native(link: Mapping[str, Json]) -> bool:
+    """Whether the C compiler of the job's machine links for the triple."""
+    triple = str(link.get("triple", "x86_64-linux-gnu"))
+    return triple.startswith(("x86_64-", "amd64-")) and "linux" in triple and not triple.endswith(("android", "musl"))
