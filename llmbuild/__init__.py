@@ -7,15 +7,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llmbuild.errors import LlmbuildError as LlmbuildError
 from llmbuild.version import __version__ as __version__
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
+    from llmbuild.errors import LlmbuildError as LlmbuildError
     from llmbuild.runtime.model import Model
     from llmbuild.workspace.workspace import Workspace
+else:
+
+    def __getattr__(name: str) -> object:
+        # `llmbuild --help` has no use for errors, and a dataclass costs more than the rest of it.
+        if name != "LlmbuildError":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from llmbuild.errors import LlmbuildError
+
+        globals()[name] = LlmbuildError
+        return LlmbuildError
 
 
 def open(
