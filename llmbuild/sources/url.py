@@ -55,13 +55,13 @@ def _stands_for(url: str, text: str) -> bool:
 
 
 def announced(url: str) -> int | None:
-    """How many bytes the server announces for a file; None when it does not say.  Raises FetchError."""
+    """How many bytes the server announces for a file; None when it does not say, or cannot now.  Raises FetchError."""
     parts = _fetchable(url)
     try:
         with open_url(url, {}, netrc_credentials(parts.hostname or "")) as response:
             return content_length(response)
-    except TransientError as error:
-        raise FetchError("does not say its size", where=shown(url), why=str(error)) from error
+    except TransientError:
+        return None
 
 
 def fetch(
