@@ -19,7 +19,6 @@ from llmbuild.workspace.locking import require_offline
 from llmbuild.workspace.manifests import manifest_name
 from llmbuild.workspace.observe import Manifest, load_manifest
 from llmbuild.workspace.options import ALL, USUAL, Options, Selection
-from llmbuild.workspace.outcome import BuildError, BuildOutcome
 from llmbuild.workspace.place import state_of
 from llmbuild.workspace.snapshot import Snapshot, take
 from llmbuild.workspace.toolchain import TVM_MEMO, Toolchain
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from llmbuild.engine.executor import Executor
     from llmbuild.plan.planner import Plan, Verdict
     from llmbuild.report.build_report import BuildReport
+    from llmbuild.workspace.outcome import BuildOutcome
     from llmbuild.workspace.pinning import LockOutcome
     from llmbuild.workspace.reporter import OnEvent
 
@@ -155,6 +155,7 @@ class Workspace:
         the project or the file of events fails; and Interrupted after a signal.
         """
         from llmbuild.workspace.building import Manner, build
+        from llmbuild.workspace.outcome import BuildError
 
         if jobs is not None and not 1 <= jobs <= MOST_JOBS:
             raise UsageError(f"jobs must be 1 to {MOST_JOBS}, not {jobs}")
