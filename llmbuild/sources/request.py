@@ -203,6 +203,7 @@ def open_url(
     headers: Mapping[str, str],
     credentials: Mapping[str, str],
     refused: Callable[[str, urllib.error.HTTPError], Exception] = refusal,
+    timeout: float | None = None,
 ) -> Any:
     """The response to a GET after redirects, which has 416 as its status when a range was asked for that is not there.
 
@@ -224,7 +225,7 @@ def open_url(
             credentials = {}
         try:
             request = urllib.request.Request(here, headers={**headers, **credentials})
-            return _opener(here).open(request, timeout=POLICY.timeout)
+            return _opener(here).open(request, timeout=POLICY.timeout if timeout is None else timeout)
         except urllib.error.HTTPError as error:
             if error.code == 416 and "Range" in headers:
                 return error

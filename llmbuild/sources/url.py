@@ -16,6 +16,9 @@ from llmbuild.sources.select import GGUF_NAME
 from llmbuild.tomlfile import read_toml
 from llmbuild.urls import in_clear_text, kept, lacks_query, shown
 
+_ASKING_S = 5.0
+"""How long a plan waits for a server that it asks for a size, which it can do without."""
+
 
 def whole(url: str, manifest: Path | None) -> str:
     """A kept URL with its query, which only the manifest has.  Raises FetchError when it does not have it now."""
@@ -55,10 +58,13 @@ def _stands_for(url: str, text: str) -> bool:
 
 
 def announced(url: str) -> int | None:
-    """How many bytes the server announces for a file; None when it does not say, or cannot now.  Raises FetchError."""
+    """How many bytes the server announces for a file; None when it does not say, or cannot in a few seconds.
+
+    Raises FetchError.
+    """
     parts = _fetchable(url)
     try:
-        with open_url(url, {}, netrc_credentials(parts.hostname or "")) as response:
+        with open_url(url, {}, netrc_credentials(parts.hostname or ""), timeout=_ASKING_S) as response:
             return content_length(response)
     except TransientError:
         return None

@@ -100,7 +100,8 @@ def test_a_signature_is_in_the_manifest_and_nowhere_else(project: ProjectDir, si
     said = [ok(project, "plan", "--json").text, ok(project, "build", *MODEL, "--events", "events.ndjson").text]
     said += [ok(project, "lock").text, ok(project, "why", "config").text, ok(project, "plan", "--locked").text]
     ok(project, "cache", "export", "cache.tar")
-    assert signed.queries == [QUERY]
+    # The first plan asks how much there is to download.
+    assert signed.queries == [QUERY, QUERY]
     assert holders(tmp_path) == ["project/buildfile.toml"]
     assert not any(SECRET in text for text in said)
     digest = hashlib.sha256(QUERY.encode()).hexdigest()
@@ -111,7 +112,7 @@ def test_a_signature_is_in_the_manifest_and_nowhere_else(project: ProjectDir, si
     project.write(manifest(signed, f"{QUERY}00"))
     assert "cached   fetch[tiny]" in ok(project, "plan").out
     assert project.build(*MODEL) == {}
-    assert signed.queries == [QUERY]
+    assert signed.queries == [QUERY, QUERY]
     assert len([key for key in read_lock(project.root / "llmbuild.lock").sources if key.startswith("http")]) == 2
     ok(project, "lock")
     assert list(read_lock(project.root / "llmbuild.lock").sources) == [
