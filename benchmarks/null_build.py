@@ -35,7 +35,7 @@ CHAIN = 5
 
 KINDS_MODULE = "null_build_kinds"
 KINDS_SOURCE = """
-from llmbuild.tasks.kind import TaskKind
+from llmbuild.engine.kind import TaskKind
 
 def run(job):
     for name, text in job.params["files"].items():

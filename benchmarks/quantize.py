@@ -107,8 +107,8 @@ def make_checkpoint(directory: Path, layers: int) -> tuple[int, int]:
 
 def run_child(checkpoint: Path, out: Path, scheme: str, threads: int) -> None:
     """Run the quantize task once; prints its seconds, the process's CPU seconds and its peak resident memory as JSON."""
+    from llmbuild.engine.kind import Job
     from llmbuild.quantization.scheme import SCHEMES as KNOWN
-    from llmbuild.tasks.kind import Job
     from llmbuild.tasks.quantize import KIND
 
     params = {"scheme": KNOWN[scheme].to_json(), "model-type": None, "source-format": None, "float32": "bf16"}

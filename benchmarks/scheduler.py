@@ -27,6 +27,8 @@ from llmbuild.canonical import digest_file
 from llmbuild.engine import fs
 from llmbuild.engine.executor import Executor
 from llmbuild.engine.install import Installation, install
+from llmbuild.engine.kind import Job, TaskKind
+from llmbuild.engine.registry import EXTRA_MODULES
 from llmbuild.engine.scheduler import Scheduler
 from llmbuild.engine.store import Store
 from llmbuild.engine.task import InputRef, Install, Task
@@ -34,8 +36,6 @@ from llmbuild.engine.tree import FileEntry, Tree
 from llmbuild.engine.verified import stamp_of
 from llmbuild.executors.inline import InlineExecutor
 from llmbuild.executors.local import LocalExecutor
-from llmbuild.tasks.kind import Job, TaskKind
-from llmbuild.tasks.registry import EXTRA_MODULES
 
 FILES, FILE_SIZE, DELETED = 320, 32 << 20, 7
 

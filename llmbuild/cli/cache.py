@@ -16,7 +16,7 @@ from llmbuild.errors import ExitCode
 
 if TYPE_CHECKING:
     from llmbuild.canonical import Json
-    from llmbuild.tasks.kind import Progress
+    from llmbuild.engine.kind import Progress
 
 HELP = "look after the cache: stats, gc, verify, export, import"
 EXAMPLE = "llmbuild cache gc --max-size 50GB"

@@ -13,14 +13,13 @@ from pathlib import Path
 from llmbuild.canonical import Digest
 from llmbuild.engine import files, fs
 from llmbuild.engine.action import Action, TreeInput
+from llmbuild.engine.kind import Job, Progress
 from llmbuild.engine.lookup import Cached
+from llmbuild.engine.registry import load_kind, wrong_part
 from llmbuild.engine.store import ActionRecord, Store
 from llmbuild.engine.trace import Trace
 from llmbuild.engine.tree import Tree
 from llmbuild.errors import InputError, LlmbuildError, UsageError
-from llmbuild.tasks.kind import Job, Progress
-from llmbuild.tasks.registry import load_kind
-from llmbuild.tasks.shapes import wrong_part
 
 _DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from llmbuild.canonical import Digest, Json, known_digest
+from llmbuild.engine.kind import Progress
 from llmbuild.errors import ExitCode, LlmbuildError
-from llmbuild.tasks.kind import Progress
 
 if TYPE_CHECKING:
     from llmbuild.engine.lookup import Cached

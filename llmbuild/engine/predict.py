@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
+from llmbuild.engine.kind import TaskKind
 from llmbuild.engine.task import Task
-from llmbuild.tasks.kind import TaskKind
 
 if TYPE_CHECKING:
     from llmbuild.engine.index import RunSummary

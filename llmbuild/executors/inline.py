@@ -9,10 +9,10 @@ from llmbuild.canonical import Digest
 from llmbuild.engine.cas import MissingBlobError
 from llmbuild.engine.execute import execute
 from llmbuild.engine.executor import TaskFailure
+from llmbuild.engine.kind import Progress
 from llmbuild.engine.lookup import Cached
 from llmbuild.engine.store import Store
 from llmbuild.errors import ExitCode, Interrupted, LlmbuildError
-from llmbuild.tasks.kind import Progress
 
 
 def failure_of(error: Exception) -> TaskFailure:

@@ -21,13 +21,13 @@ from llmbuild.engine import files, fs
 from llmbuild.engine.action import Action
 from llmbuild.engine.execute import no_progress
 from llmbuild.engine.executor import TaskFailure
+from llmbuild.engine.kind import Progress
 from llmbuild.engine.memory import oom_kills
+from llmbuild.engine.registry import load_kind
 from llmbuild.engine.store import Store
 from llmbuild.errors import ExitCode, Interrupted, LlmbuildError
 from llmbuild.executors.processes import Alone, ForkServer, Streams, Worker, environment_of
 from llmbuild.programs.environment import variables
-from llmbuild.tasks.kind import Progress
-from llmbuild.tasks.registry import load_kind
 
 _GRACE_S = 2.0
 """How long workers have to end after SIGTERM before SIGKILL."""

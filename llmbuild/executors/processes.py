@@ -17,9 +17,9 @@ from typing import Protocol
 
 from llmbuild.canonical import Digest
 from llmbuild.engine.action import Action
+from llmbuild.engine.registry import load_kind
 from llmbuild.executors import forkserver
 from llmbuild.programs.environment import CONSTANTS, required_variables, seen
-from llmbuild.tasks.registry import load_kind
 
 
 class Worker(Protocol):

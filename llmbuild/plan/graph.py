@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 
 from llmbuild.canonical import Json
+from llmbuild.engine.kind import TaskKind
 from llmbuild.engine.task import AllFiles, Files, InputRef, Install, JsonFields, Task
 from llmbuild.linkers import carries_name
 from llmbuild.manifest.resolved import Combination, Model, Platform, Project
@@ -23,7 +24,6 @@ from llmbuild.programs.run import compiler_of
 from llmbuild.quantization.scheme import Scheme
 from llmbuild.sources.kind import Observation
 from llmbuild.tasks.config import CHECKPOINT_PATTERNS
-from llmbuild.tasks.kind import TaskKind
 from llmbuild.tasks.prefix import MODEL_TYPE, fill
 
 WEIGHT_FILES = Files(

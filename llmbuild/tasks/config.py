@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from llmbuild.canonical import Json
+from llmbuild.engine.kind import Job, TaskKind
 from llmbuild.errors import InputError, Where
 from llmbuild.tasks.architectures import ARCHITECTURES
-from llmbuild.tasks.kind import Job, TaskKind
 
 CONFIG_FILE = "mlc-chat-config.json"
 SPECIAL_TOKENS_FILE = "special_tokens_map.json"  # Read to count tokens, but no runtime wants it beside the weights.
@@ -185,7 +185,7 @@ KIND = TaskKind(
     sources=(
         "llmbuild.tasks.config",
         "llmbuild.tasks.architectures",
-        "llmbuild.tasks.kind",
+        "llmbuild.engine.kind",
         "llmbuild.conversation.tokenizer_info",
         *ARCHITECTURES,
         *(f"llmbuild.checkpoints.{module}" for module in _CHECKPOINTS),

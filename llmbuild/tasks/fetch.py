@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmbuild.tasks.kind import Job, TaskKind
+from llmbuild.engine.kind import Job, TaskKind
 
 
 def run(job: Job) -> None:
@@ -18,7 +18,7 @@ KIND = TaskKind(
     params=("source", "files"),
     sources=(
         "llmbuild.tasks.fetch",
-        "llmbuild.tasks.kind",
+        "llmbuild.engine.kind",
         "llmbuild.sources",
         "llmbuild.canonical",
         "llmbuild.errors",

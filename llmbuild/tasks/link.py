@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from llmbuild.engine.kind import Job, TaskKind
 from llmbuild.tasks.fields import read_fields
-from llmbuild.tasks.kind import Job, TaskKind
 from llmbuild.tasks.prefix import fill
 
 
@@ -39,7 +39,7 @@ KIND = TaskKind(
     sources=(
         "llmbuild.tasks.link",
         "llmbuild.tasks.fields",
-        "llmbuild.tasks.kind",
+        "llmbuild.engine.kind",
         "llmbuild.tasks.prefix",
         "llmbuild.linkers",
         "llmbuild.emscripten.toolchain",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from llmbuild.engine.kind import Job, TaskKind
 from llmbuild.tasks.architectures import ARCHITECTURES
 from llmbuild.tasks.fields import read_fields
-from llmbuild.tasks.kind import Job, TaskKind
 from llmbuild.tasks.prefix import fill
 
 COMPILE_TYPES: Mapping[str, type] = {
@@ -87,7 +87,7 @@ KIND = TaskKind(
         "llmbuild.quantization.scheme",
         "llmbuild.tasks.architectures",
         "llmbuild.tasks.fields",
-        "llmbuild.tasks.kind",
+        "llmbuild.engine.kind",
         "llmbuild.tasks.lower",
         "llmbuild.tasks.prefix",
     ),

@@ -8,8 +8,8 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+from llmbuild.engine.kind import Job, TaskKind
 from llmbuild.tasks.architectures import ARCHITECTURES
-from llmbuild.tasks.kind import Job, TaskKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -69,7 +69,7 @@ KIND = TaskKind(
     sources=(
         "llmbuild.tasks.quantize",
         "llmbuild.tasks.architectures",
-        "llmbuild.tasks.kind",
+        "llmbuild.engine.kind",
         "llmbuild.quantization.awq",
         "llmbuild.quantization.convert",
         "llmbuild.quantization.journal",

@@ -5,7 +5,7 @@ It depends on TVM, Emscripten and nothing of a model: a manifest has one, and it
 
 from __future__ import annotations
 
-from llmbuild.tasks.kind import Job, TaskKind
+from llmbuild.engine.kind import Job, TaskKind
 
 
 def run(job: Job) -> None:
@@ -34,7 +34,7 @@ KIND = TaskKind(
         "llmbuild.programs.environment",
         "llmbuild.programs.parts",
         "llmbuild.programs.run",
-        "llmbuild.tasks.kind",
+        "llmbuild.engine.kind",
         "llmbuild.tasks.runtime",
     ),
     tools=("apache-tvm", "apache-tvm headers", "apache-tvm-ffi", "apache-tvm-ffi headers", "linker"),

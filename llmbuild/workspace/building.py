@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from llmbuild.engine.cas import MissingBlobError
 from llmbuild.engine.install import Installation, install, require_unclaimed
 from llmbuild.engine.predict import Predictor
+from llmbuild.engine.registry import load_kind
 from llmbuild.engine.scheduler import Scheduler
 from llmbuild.engine.settings import default_jobs
 from llmbuild.errors import Interrupted
 from llmbuild.plan.graph import labels
-from llmbuild.tasks.registry import load_kind
 from llmbuild.workspace.locking import complete
 from llmbuild.workspace.manifests import identity, manifest_name, other_manifests
 from llmbuild.workspace.outcome import BuildOutcome
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
     from llmbuild.canonical import Digest
     from llmbuild.engine.executor import Executor, TaskFailure
+    from llmbuild.engine.kind import Progress
     from llmbuild.engine.lookup import Cached
     from llmbuild.engine.outcome import BuildResult
     from llmbuild.engine.store import Store
     from llmbuild.report.events import Checked, Installed
-    from llmbuild.tasks.kind import Progress
     from llmbuild.workspace.snapshot import Snapshot
 
 

@@ -33,10 +33,10 @@ def estimate_plan(
         return None
     from llmbuild.engine.memory import budget
     from llmbuild.engine.predict import Predictor
+    from llmbuild.engine.registry import load_kind
     from llmbuild.engine.settings import default_jobs
     from llmbuild.plan.estimates import estimate
     from llmbuild.sources import size
-    from llmbuild.tasks.registry import load_kind
 
     def runs(kind: str) -> Sequence[RunSummary]:
         # A plan makes nothing in a store that has nothing yet.

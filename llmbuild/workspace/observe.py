@@ -15,6 +15,8 @@ from pathlib import Path
 
 from llmbuild.canonical import Digest, Json, canonical_json, digest_json
 from llmbuild.engine import files
+from llmbuild.engine.kind import TaskKind
+from llmbuild.engine.registry import KIND_NAMES, load_kind
 from llmbuild.engine.seal import Seal
 from llmbuild.engine.statcache import Anew
 from llmbuild.engine.store import Store
@@ -27,8 +29,6 @@ from llmbuild.manifest.resolved import Project
 from llmbuild.plan.graph import WITH_RUNTIME, expand
 from llmbuild.plan.observed import Observed
 from llmbuild.sources.kind import Observation, Source
-from llmbuild.tasks.kind import TaskKind
-from llmbuild.tasks.registry import KIND_NAMES, load_kind
 from llmbuild.workspace.machine import Machine, find_tools
 from llmbuild.workspace.manifests import project_file
 from llmbuild.workspace.toolchain import Toolchain

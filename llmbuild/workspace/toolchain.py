@@ -15,12 +15,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from llmbuild.canonical import Digest, canonical_json, digest_json
+from llmbuild.engine.kind import TaskKind
 from llmbuild.engine.seal import SECRET, Seal
 from llmbuild.errors import StoreError, ToolchainError
 from llmbuild.jsontext import parse_json
 from llmbuild.plan.reasons import SOURCES_TOOL
 from llmbuild.programs.parts import Files, Listed
-from llmbuild.tasks.kind import TaskKind
 from llmbuild.workspace.programs import PROGRAMS_MEMO, Digests, Programs
 
 LIBRARIES: Mapping[str, str] = {"apache-tvm": "tvm", "apache-tvm-ffi": "tvm_ffi"}

@@ -11,6 +11,7 @@ import pytest
 
 from llmbuild.canonical import Digest
 from llmbuild.engine.executor import TaskFailure
+from llmbuild.engine.kind import Progress
 from llmbuild.engine.lookup import Cached
 from llmbuild.engine.predict import Estimate
 from llmbuild.engine.runner import Done, Runner
@@ -19,7 +20,6 @@ from llmbuild.engine.store import Store
 from llmbuild.engine.task import Task
 from llmbuild.executors.inline import InlineExecutor
 from llmbuild.plan.estimates import TaskEstimate, simulate
-from llmbuild.tasks.kind import Progress
 from tests.helpers.engine_build import Recorder, join_task, write_task
 
 

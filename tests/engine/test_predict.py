@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbuild.engine.index import RunSummary
+from llmbuild.engine.kind import Job, TaskKind
 from llmbuild.engine.predict import Estimate, Predictor, predict, remaining_path
 from llmbuild.engine.task import InputRef, Task
-from llmbuild.tasks.kind import Job, TaskKind
 
 MIB = 1 << 20
 

@@ -10,6 +10,7 @@ import pytest
 from llmbuild.canonical import Digest
 from llmbuild.engine import events
 from llmbuild.engine.executor import TaskFailure
+from llmbuild.engine.kind import Progress
 from llmbuild.engine.lookup import Cached, cached
 from llmbuild.engine.outcome import Status
 from llmbuild.engine.predict import Estimate
@@ -18,7 +19,6 @@ from llmbuild.engine.store import Store
 from llmbuild.engine.task import Files, InputRef, JsonFields, Task
 from llmbuild.errors import ExitCode, Interrupted, UsageError
 from llmbuild.executors.inline import InlineExecutor
-from llmbuild.tasks.kind import Progress
 from tests.helpers.engine_build import Recorder, build, join_task, text_of, write_task
 
 

@@ -16,12 +16,12 @@ import pytest
 from llmbuild.canonical import Digest, digest_bytes
 from llmbuild.engine import events
 from llmbuild.engine.executor import TaskFailure
+from llmbuild.engine.kind import Progress
 from llmbuild.engine.outcome import Status
 from llmbuild.engine.store import Store
 from llmbuild.engine.task import Task
 from llmbuild.errors import ExitCode
 from llmbuild.executors.local import LocalExecutor
-from llmbuild.tasks.kind import Progress
 from tests.helpers.engine_build import build, join_task, text_of, write_task
 from tests.helpers.engine_fixtures import ROOT
 

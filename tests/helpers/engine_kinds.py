@@ -10,8 +10,8 @@ import os
 import time
 from pathlib import Path
 
+from llmbuild.engine.kind import Job, TaskKind
 from llmbuild.errors import InputError
-from llmbuild.tasks.kind import Job, TaskKind
 
 MODULE = "tests.helpers.engine_kinds"
 RUNS = "LLMBUILD_TEST_RUNS"

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from llmbuild.canonical import digest_file
+from llmbuild.engine.kind import Job
 from llmbuild.manifest.lock import Lock
 from llmbuild.sources import observe
 from llmbuild.sources.kind import Source
 from llmbuild.tasks.fetch import KIND
-from llmbuild.tasks.kind import Job
 
 
 class Digests:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from llmbuild.canonical import Digest, Json, canonical_json, digest_bytes, digest_json
 from llmbuild.engine.action import Action, Input, JsonInput, TreeInput
+from llmbuild.engine.kind import Job, TaskKind
 from llmbuild.engine.task import Files, JsonFields, Task
 from llmbuild.engine.tree import FileEntry, Tree
 from llmbuild.manifest.resolved import Combination, Model, Platform, Project
@@ -17,7 +18,6 @@ from llmbuild.plan.planner import Built, Lost, Plan, make_plan
 from llmbuild.plan.reasons import Reason
 from llmbuild.quantization.scheme import SCHEMES
 from llmbuild.sources.kind import Observation, Source
-from llmbuild.tasks.kind import Job, TaskKind
 
 FIELDS = ("model_type", "quantization", "context_window_size")
 

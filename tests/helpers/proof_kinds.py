@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from llmbuild.engine.kind import Job, TaskKind
 from llmbuild.errors import InputError
-from llmbuild.tasks.kind import Job, TaskKind
 
 MODULE = "tests.helpers.proof_kinds"
 PARAMS = ("p0", "p1", "p2")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmbuild.tasks.kind import Job, TaskKind
+from llmbuild.engine.kind import Job, TaskKind
 
 MODULE = "tests.helpers.source_kinds"
 

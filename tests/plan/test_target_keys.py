@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from llmbuild.engine.registry import KIND_NAMES, load_kind
 from llmbuild.engine.task import Task
 from llmbuild.manifest.load import load
 from llmbuild.plan.graph import expand
 from llmbuild.tasks.lower import COMPILE_FIELDS
-from llmbuild.tasks.registry import KIND_NAMES, load_kind
 from tests.helpers import plans
 
 MANIFEST = """\

@@ -22,13 +22,13 @@ import pytest
 from llmbuild.canonical import Digest
 from llmbuild.engine import fs
 from llmbuild.engine.executor import TaskFailure
+from llmbuild.engine.kind import Progress
 from llmbuild.engine.outcome import Status
 from llmbuild.engine.store import Store
 from llmbuild.engine.task import Files, InputRef, JsonFields, Task
 from llmbuild.engine.upkeep.gc import Policy, collect
 from llmbuild.errors import ExitCode, LlmbuildError, StoreError
 from llmbuild.executors.inline import InlineExecutor
-from llmbuild.tasks.kind import Progress
 from tests.helpers import engine_kinds
 from tests.helpers.engine_build import build, install_all, join_task, snapshot, write_task
 from tests.helpers.faulty_fs import FaultyFs, Killed, Way

@@ -19,14 +19,14 @@ import pytest
 
 from llmbuild.canonical import Digest, Json, digest_bytes
 from llmbuild.engine.bind import bind
+from llmbuild.engine.kind import Job, TaskKind
+from llmbuild.engine.registry import KIND_NAMES, load_kind
 from llmbuild.engine.tree import FileEntry, Tree
 from llmbuild.manifest.resolved import Project
 from llmbuild.plan.graph import CONFIG_FILES, OBJECT_FILES, WEIGHT_FILES, expand
 from llmbuild.plan.observed import Observed
 from llmbuild.sources.kind import Observation, Source
-from llmbuild.tasks.kind import Job, TaskKind
 from llmbuild.tasks.lower import COMPILE_FIELDS
-from llmbuild.tasks.registry import KIND_NAMES, load_kind
 from llmbuild.workspace import toolchain
 from llmbuild.workspace.toolchain import Toolchain
 from tests.helpers import plans

@@ -161,7 +161,7 @@ def test_a_journal_cut_or_scribbled_on(tmp_path: Path, finished: tuple[dict[str,
 KILLED = """
 import json, os, sys, time
 from pathlib import Path
-from llmbuild.tasks.kind import Job
+from llmbuild.engine.kind import Job
 from llmbuild.tasks.quantize import KIND
 
 params, checkpoint, out, resume, kill_at = json.loads(sys.argv[1])

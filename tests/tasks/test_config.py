@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from llmbuild.conversation.templates import resolve_template
+from llmbuild.engine.kind import Job
 from llmbuild.errors import InputError, LlmbuildError
 from llmbuild.models.family import Overrides
 from llmbuild.models.registry import family, infer_model_type
 from llmbuild.quantization.awq import quant_method
 from llmbuild.tasks.config import KIND
-from llmbuild.tasks.kind import Job
 from tests.helpers.checkpoints import make_checkpoint
 from tests.helpers.replaced_parts import mutations
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from llmbuild.engine.kind import Job
 from llmbuild.errors import InputError
 from llmbuild.tasks import link, lower
 from llmbuild.tasks.fields import read_fields
-from llmbuild.tasks.kind import Job
 
 
 def test_the_fields_that_are_asked_for(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from llmbuild.engine.kind import Job
 from llmbuild.programs.zig import zig
 from llmbuild.tasks import link
-from llmbuild.tasks.kind import Job
 
 
 def job(tmp_path: Path, **params: object) -> Job:

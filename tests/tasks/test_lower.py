@@ -6,9 +6,9 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from llmbuild.engine.kind import Job
 from llmbuild.quantization.scheme import SCHEMES
 from llmbuild.tasks import lower
-from llmbuild.tasks.kind import Job
 from tests.helpers.tiny_library import TARGET, chat_config
 
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from llmbuild.canonical import Json
+from llmbuild.engine.kind import Job
 from llmbuild.errors import InputError, MultiError
 from llmbuild.quantization.scheme import SCHEMES
-from llmbuild.tasks.kind import Job
 from llmbuild.tasks.quantize import KIND
 from tests.helpers.reference_quant import quantize, read_weights
 from tests.helpers.schemes import QUANTIZING

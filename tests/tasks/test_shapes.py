@@ -12,6 +12,7 @@ import pytest
 from llmbuild.canonical import Json, digest_bytes
 from llmbuild.engine.action import Action, Input, JsonInput, TreeInput
 from llmbuild.engine.execute import execute
+from llmbuild.engine.registry import KIND_NAMES, load_kind
 from llmbuild.engine.store import ActionRecord, Store
 from llmbuild.engine.task import JsonFields, Task
 from llmbuild.errors import UsageError
@@ -20,7 +21,6 @@ from llmbuild.models.presets import presets
 from llmbuild.plan.graph import expand
 from llmbuild.targets.files import target_names
 from llmbuild.tasks.lower import COMPILE_FIELDS
-from llmbuild.tasks.registry import KIND_NAMES, load_kind
 from llmbuild.tasks.shapes import wrong_part
 from tests.helpers import plans
 from tests.helpers.replaced_parts import OTHERS, mutations

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from llmbuild.canonical import digest_file
+from llmbuild.engine.registry import KIND_NAMES, load_kind
 from llmbuild.errors import ToolchainError
-from llmbuild.tasks.registry import KIND_NAMES, load_kind
 from llmbuild.workspace.toolchain import Toolchain
 
 

@@ -28,13 +28,13 @@ from typing import IO
 
 from llmbuild.canonical import CHUNK, Digest, canonical_json, known_digest
 from llmbuild.engine import files, fs, records
+from llmbuild.engine.kind import Progress
 from llmbuild.engine.locks import guard
 from llmbuild.engine.lookup import Cached, lookup
 from llmbuild.engine.store import Store, parse_action
 from llmbuild.engine.trace import Trace
 from llmbuild.engine.upkeep.survey import facts_of
 from llmbuild.errors import InputError, StoreError
-from llmbuild.tasks.kind import Progress
 
 ARCHIVE_FORMAT = 1
 HEADER, CHECKSUM = "llmbuild-cache", "checksum"

@@ -19,6 +19,7 @@ from llmbuild.canonical import Digest, digest_file, known_digest, parse_digest
 from llmbuild.engine import files, fs
 from llmbuild.engine.cas import EMPTY_TREE
 from llmbuild.engine.history import read_history
+from llmbuild.engine.kind import Progress
 from llmbuild.engine.locks import guard
 from llmbuild.engine.store import Store
 from llmbuild.engine.trace import Trace
@@ -26,7 +27,6 @@ from llmbuild.engine.tree import Tree
 from llmbuild.engine.upkeep.gc import leftovers
 from llmbuild.engine.verified import stamp_of
 from llmbuild.errors import StoreError
-from llmbuild.tasks.kind import Progress
 
 Fault: TypeAlias = Literal[
     "corrupt-blob", "stray-file", "damaged-trace", "incomplete-trace", "damaged-action", "damaged-history"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from llmbuild.engine.registry import load_kind
 from llmbuild.errors import UsageError
-from llmbuild.tasks.registry import load_kind
 from tests.helpers import engine_kinds
 
 

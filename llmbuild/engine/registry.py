@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
+from llmbuild.canonical import Json
+from llmbuild.engine.kind import TaskKind
 from llmbuild.errors import UsageError, did_you_mean
-from llmbuild.tasks.kind import TaskKind
 
 KIND_NAMES = ("fetch", "quantize", "config", "lower", "runtime", "link")
 """The kinds of llmbuild itself; kind `x` is `llmbuild.tasks.x.KIND`."""
@@ -30,6 +31,17 @@ def load_kind(name: str) -> TaskKind:
     if name in extra:
         return extra[name]
     raise UsageError(f"no task kind '{name}'", fix=did_you_mean(name, [*KIND_NAMES, *extra]))
+
+
+def wrong_part(kind: str, params: Mapping[str, Json], inputs: Mapping[str, bool]) -> str | None:
+    """The first part of a recorded action that is not of its kind's shape; None where all are, or llmbuild has no such kind.
+
+    `inputs` says of each whether it is a directory.
+    """
+    if kind not in KIND_NAMES:
+        return None
+    wrong: str | None = importlib.import_module("llmbuild.tasks.shapes").wrong_part(kind, params, inputs)
+    return wrong
 
 
 def _extra_kinds() -> Iterator[TaskKind]:
