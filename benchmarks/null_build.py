@@ -180,11 +180,8 @@ FIRST_BUILD = """
 import sys
 sys.argv = ["llmbuild"]
 import fake_kinds
-from llmbuild.cli import build
-from llmbuild.executors.inline import InlineExecutor
-build._LazyExecutor = InlineExecutor
 from llmbuild.cli.main import main
-sys.exit(main(["build", "--quiet", "--jobs", "1"]))
+sys.exit(main(["build", "--quiet", "--jobs", "1", "--executor", "inline"]))
 """
 
 

@@ -39,6 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also run the named tasks (default: all but downloads) again, and compare what they give byte for byte; "
         "exit code 7 when it differs",
     )
+    parser.add_argument(
+        "--executor",
+        metavar="NAME",
+        help="where tasks run (default: $LLMBUILD_EXECUTOR, the user's setting, or local; see docs/how-to-add.md)",
+    )
     parser.add_argument("--events", type=path_argument, metavar="FILE", help="write what happens as JSON lines")
     parser.add_argument(
         "--provenance",
@@ -66,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _build(args: argparse.Namespace, workspace: Workspace, memory: int | None) -> int:
+    from llmbuild.executors.named import NamedExecutor
     from llmbuild.report.terminal import view_for
     from llmbuild.workspace.outcome import BuildError
 
@@ -82,6 +88,7 @@ def _build(args: argparse.Namespace, workspace: Workspace, memory: int | None) -
             provenance=args.provenance,
             events=args.events,
             on_event=view,
+            executor=NamedExecutor(workspace.store, args.executor),
         )
     except BuildError as error:
         # What went wrong was printed when it happened.

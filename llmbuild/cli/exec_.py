@@ -71,13 +71,11 @@ def run(args: argparse.Namespace) -> int:
         time.sleep(0.1)
 
     # What a resumable task keeps belongs to whoever holds the lock.
-    lock = store.lock(digest)
-    lock.acquire(record.label, poll=wait)
     try:
-        # In a worker, since what is made goes into the cache: its environment is that of a build's.
-        failure = LocalExecutor(store, terminal=True).run(digest, progress, lock.fd)
+        with store.hold(digest, record.label, poll=wait):
+            # In a worker, since what is made goes into the cache: its environment is that of a build's.
+            failure = LocalExecutor(store, terminal=True).run(digest, progress)
     finally:
-        lock.release()
         if shown:
             print("\r\x1b[K", end="", file=sys.stderr)
     if failure is not None:

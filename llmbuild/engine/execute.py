@@ -13,7 +13,7 @@ from pathlib import Path
 from llmbuild.canonical import Digest
 from llmbuild.engine import files, fs
 from llmbuild.engine.action import Action, TreeInput
-from llmbuild.engine.kind import Job, Progress
+from llmbuild.engine.kind import Job, Progress, no_progress
 from llmbuild.engine.lookup import Cached
 from llmbuild.engine.registry import load_kind, wrong_part
 from llmbuild.engine.store import ActionRecord, Store
@@ -22,10 +22,6 @@ from llmbuild.engine.tree import Tree
 from llmbuild.errors import InputError, LlmbuildError, UsageError
 
 _DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
-
-
-def no_progress(done: int, total: int, unit: str = "") -> None:
-    """For callers that show no progress."""
 
 
 def execute(

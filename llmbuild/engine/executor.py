@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from llmbuild.canonical import Digest, Json, known_digest
-from llmbuild.engine.kind import Progress
+from llmbuild.engine.kind import Progress, no_progress
 from llmbuild.errors import ExitCode, LlmbuildError
 
 if TYPE_CHECKING:
@@ -54,15 +54,18 @@ class TaskFailure:
 
 
 class Executor(Protocol):
-    """Runs recorded actions.  `run` is called from several threads at once."""
+    """Runs recorded actions of one store.  `run` and `rerun` are called from several threads at once.
 
-    def run(self, action: Digest, progress: Progress, lock_fd: int | None = None) -> Cached | TaskFailure | None:
+    Whoever calls `run` holds the action's lock.
+    """
+
+    def run(self, action: Digest, progress: Progress) -> Cached | TaskFailure | None:
         """Run one action to its end; returns the result when it was made in this process, None when its trace is in the
-        store now and was not looked at.
+        store now and was not looked at."""
+        ...
 
-        A worker that inherits `lock_fd` keeps the action's lock as long as it lives, so that an orphan and its
-        successor never run at the same time.
-        """
+    def rerun(self, action: Digest, progress: Progress = no_progress) -> Digest | TaskFailure:
+        """Run an action beside its trace and from nothing; returns the digest of the output tree that came out this time."""
         ...
 
     def expect(self, kind: str, count: int) -> None:

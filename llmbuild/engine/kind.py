@@ -19,6 +19,10 @@ class Progress(Protocol):
     def __call__(self, done: int, total: int, unit: str = "") -> None: ...
 
 
+def no_progress(done: int, total: int, unit: str = "") -> None:
+    """For callers that show no progress."""
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """What a task may see while it runs, and nothing else.

@@ -86,7 +86,6 @@ class Runner:
                 self._say(Done(digest, crash=error))
 
     def _locked_run(self, label: str, digest: Digest, must_run: bool) -> Done:
-        lock = self._store.lock(digest)
         waited = False
 
         def poll(owner: Owner | None) -> None:
@@ -105,8 +104,7 @@ class Runner:
             if self._cancelled.wait(_LOCK_POLL_S):
                 raise Interrupted("the build was interrupted")
 
-        lock.acquire(label, poll=poll)
-        try:
+        with self._store.hold(digest, label, poll=poll):
             # Another process may have run it between our look at the traces and our lock.
             if (waited or not must_run) and (found := cached(self._store, digest)) is not None:
                 return Done(digest, found, from_process=True)
@@ -117,12 +115,10 @@ class Runner:
             def progress(done: int, total: int, unit: str = "") -> None:
                 self._say(events.TaskProgress(time=time.time(), label=label, done=done, total=total, unit=unit))
 
-            end = self._executor.run(digest, progress, lock.fd)
+            end = self._executor.run(digest, progress)
             if isinstance(end, TaskFailure):
                 return Done(digest, failure=end)
             found = end if end is not None else cached(self._store, digest)
             if found is None:
                 return Done(digest, failure=TaskFailure("the output vanished from the cache right after it was built"))
             return Done(digest, found)
-        finally:
-            lock.release()

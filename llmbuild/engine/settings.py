@@ -3,6 +3,7 @@
     cache-dir = "/data/llmbuild"    # where the store is
     max-size = "50GB"               # what `llmbuild cache gc` shrinks it to
     jobs = 4                        # tasks at a time
+    executor = "local"              # where actions run
 
 Command-line options go before environment variables, and those before this file.
 """
@@ -10,9 +11,10 @@ Command-line options go before environment variables, and those before this file
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from llmbuild.engine.limits import parse_size
 from llmbuild.errors import LlmbuildError, MultiError, UsageError, did_you_mean
@@ -20,8 +22,6 @@ from llmbuild.home import at_home, user_directory
 
 MOST_JOBS = 1024
 """Each task at a time is a process and a thread that waits for it."""
-
-KEYS = ("cache-dir", "max-size", "jobs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,36 @@ class Settings:
     cache_dir: Path | None = None
     max_size: int | None = None
     jobs: int | None = None
+    executor: str | None = None
+
+
+def _directory(value: object) -> Path | None:
+    path = at_home(value, "HOME") if isinstance(value, str) else None
+    return path if path is not None and path.is_absolute() else None
+
+
+def _size(value: object) -> int | None:
+    try:
+        return parse_size(value) if isinstance(value, str) else None
+    except UsageError:
+        return None
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST_JOBS else None
+
+
+def _name(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+_SETTINGS: Mapping[str, tuple[Callable[[object], object], str, str]] = {
+    "cache-dir": (_directory, "the cache directory must be an absolute path", 'cache-dir = "/data/llmbuild"'),
+    "max-size": (_size, "this is not a size", 'max-size = "50GB"'),
+    "jobs": (_count, "this is not a number of tasks", "jobs = 4"),
+    "executor": (_name, "this is not the name of an executor", 'executor = "local"'),
+}
+"""By key: what a value means (None for one that is wrong), what is said of a wrong one, and a right one."""
 
 
 def settings_path(environ: Mapping[str, str] | None = None) -> Path:
@@ -61,32 +91,18 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
         errors.append(UsageError(what, where=file.where((key,)), fix=fix))
 
     for key in file.data:
-        if key not in KEYS:
-            wrong(key, "there is no such setting", did_you_mean(key, KEYS) or f"the settings are {', '.join(KEYS)}")
-    cache_dir: Path | None = None
-    max_size: int | None = None
-    jobs: int | None = None
-    if "cache-dir" in file.data:
-        value = file.data["cache-dir"]
-        cache_dir = at_home(value, "HOME") if isinstance(value, str) else None
-        if cache_dir is None or not cache_dir.is_absolute():
-            wrong("cache-dir", "the cache directory must be an absolute path", 'write cache-dir = "/data/llmbuild"')
-    if "max-size" in file.data:
-        value = file.data["max-size"]
-        try:
-            max_size = parse_size(value) if isinstance(value, str) else None
-        except UsageError:
-            max_size = None
-        if max_size is None:
-            wrong("max-size", "this is not a size", 'write max-size = "50GB"')
-    if "jobs" in file.data:
-        value = file.data["jobs"]
-        jobs = value if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= MOST_JOBS else None
-        if jobs is None:
-            wrong("jobs", "this is not a number of tasks", "write jobs = 4")
+        if key not in _SETTINGS:
+            known = did_you_mean(key, _SETTINGS) or f"the settings are {', '.join(_SETTINGS)}"
+            wrong(key, "there is no such setting", known)
+    found: dict[str, Any] = {}
+    for key, (read, what, example) in _SETTINGS.items():
+        if key in file.data:
+            value = found[key.replace("-", "_")] = read(file.data[key])
+            if value is None:
+                wrong(key, what, f"write {example}")
     if errors:
         raise errors[0] if len(errors) == 1 else MultiError(errors)
-    return Settings(cache_dir, max_size, jobs)
+    return Settings(**found)
 
 
 def default_jobs() -> int:

@@ -23,7 +23,7 @@ import contextlib
 import os
 import stat
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -34,7 +34,7 @@ from llmbuild.engine import files, fs, records
 from llmbuild.engine.action import Action
 from llmbuild.engine.cas import Cas
 from llmbuild.engine.history import History
-from llmbuild.engine.locks import FileLock, is_held
+from llmbuild.engine.locks import FileLock, Owner, is_held
 from llmbuild.engine.seal import SECRET, Seal
 from llmbuild.engine.settings import read_settings
 from llmbuild.engine.statcache import StatCache
@@ -109,6 +109,7 @@ class Store:
         self._scratch_dir = self.root
         self._idle_work: list[Path] = []
         self._recorded: dict[Digest, bytes] = {}
+        self._held: dict[Digest, FileLock] = {}
         self.cas = Cas(self.root / "blobs", self.scratch)
         self.traces = TraceStore(self.root / "traces", self.scratch)
         self.stat_cache = StatCache(self.root / "stat.json")
@@ -128,6 +129,27 @@ class Store:
     def lock(self, action: Digest) -> FileLock:
         """The lock under which an action runs."""
         return FileLock(self.root / "locks" / action)
+
+    @contextlib.contextmanager
+    def hold(self, action: Digest, label: str, *, poll: Callable[[Owner | None], None]) -> Iterator[None]:
+        """Hold the lock under which an action runs, waiting for it as `FileLock.acquire` does."""
+        lock = self.lock(action)
+        lock.acquire(label, poll=poll)
+        self._held[action] = lock
+        try:
+            yield
+        finally:
+            del self._held[action]
+            lock.release()
+
+    def held_lock(self, action: Digest) -> int | None:
+        """The descriptor of an action's lock while this process holds it.
+
+        A worker process that inherits it keeps the lock as long as it lives, so that an orphan and its successor never
+        run at the same time.
+        """
+        lock = self._held.get(action)
+        return None if lock is None else lock.fd
 
     def log_path(self, action: Digest) -> Path:
         """Where an action's output goes while it runs, and stays when it fails."""

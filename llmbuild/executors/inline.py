@@ -1,18 +1,22 @@
-"""Running actions in this process, one after another: for `llmbuild exec`, and where a process a task is too much."""
+"""Running actions in this process, one after another: where a process a task is too much."""
 
 from __future__ import annotations
 
 import threading
 import traceback
+from collections.abc import Callable
+from typing import TypeVar
 
 from llmbuild.canonical import Digest
 from llmbuild.engine.cas import MissingBlobError
-from llmbuild.engine.execute import execute
+from llmbuild.engine.execute import execute, rerun
 from llmbuild.engine.executor import TaskFailure
-from llmbuild.engine.kind import Progress
+from llmbuild.engine.kind import Progress, no_progress
 from llmbuild.engine.lookup import Cached
 from llmbuild.engine.store import Store
 from llmbuild.errors import ExitCode, Interrupted, LlmbuildError
+
+_Result = TypeVar("_Result")
 
 
 def failure_of(error: Exception) -> TaskFailure:
@@ -36,6 +40,10 @@ def failure_of(error: Exception) -> TaskFailure:
     )
 
 
+def open_executor(store: Store) -> InlineExecutor:
+    return InlineExecutor(store)
+
+
 class InlineExecutor:
     """An executor without processes.  What a task prints goes where this process prints."""
 
@@ -44,14 +52,11 @@ class InlineExecutor:
         self._one_at_a_time = threading.Lock()
         self._ended = False
 
-    def run(self, action: Digest, progress: Progress, lock_fd: int | None = None) -> Cached | TaskFailure:  # noqa: ARG002
-        with self._one_at_a_time:
-            if self._ended:
-                return TaskFailure.of(Interrupted("the build was interrupted"))
-            try:
-                return execute(self._store, action, progress=progress)
-            except Exception as error:
-                return failure_of(error)
+    def run(self, action: Digest, progress: Progress) -> Cached | TaskFailure:
+        return self._alone(lambda: execute(self._store, action, progress=progress))
+
+    def rerun(self, action: Digest, progress: Progress = no_progress) -> Digest | TaskFailure:
+        return self._alone(lambda: rerun(self._store, action, progress=progress).digest)
 
     def expect(self, kind: str, count: int) -> None:
         """Nothing to prepare: all tasks share this process."""
@@ -59,3 +64,12 @@ class InlineExecutor:
     def terminate(self) -> None:
         """Let nothing start any more; a running task goes on to its end."""
         self._ended = True
+
+    def _alone(self, work: Callable[[], _Result]) -> _Result | TaskFailure:
+        with self._one_at_a_time:
+            if self._ended:
+                return TaskFailure.of(Interrupted("the build was interrupted"))
+            try:
+                return work()
+            except Exception as error:
+                return failure_of(error)

@@ -19,9 +19,8 @@ from typing import Any
 from llmbuild.canonical import Digest, parse_digest
 from llmbuild.engine import files, fs
 from llmbuild.engine.action import Action
-from llmbuild.engine.execute import no_progress
 from llmbuild.engine.executor import TaskFailure
-from llmbuild.engine.kind import Progress
+from llmbuild.engine.kind import Progress, no_progress
 from llmbuild.engine.memory import oom_kills
 from llmbuild.engine.registry import load_kind
 from llmbuild.engine.store import Store
@@ -34,6 +33,10 @@ _GRACE_S = 2.0
 
 _TAIL_BYTES = 4096
 _TAIL_LINES = 40
+
+
+def open_executor(store: Store) -> LocalExecutor:
+    return LocalExecutor(store)
 
 
 class LocalExecutor:
@@ -52,14 +55,14 @@ class LocalExecutor:
         self._servers: dict[tuple[str, ...], ForkServer] = {}
         self._ended = False
 
-    def run(self, action: Digest, progress: Progress, lock_fd: int | None = None) -> TaskFailure | None:
+    def run(self, action: Digest, progress: Progress) -> TaskFailure | None:
         """Run one action in a worker; see the Executor protocol."""
-        result = self._work(action, progress, lock_fd)
+        result = self._work(action, progress)
         return result if isinstance(result, TaskFailure) else None
 
     def rerun(self, action: Digest, progress: Progress = no_progress) -> Digest | TaskFailure:
-        """Run an action beside its trace; returns the digest of the output tree that came out this time."""
-        result = self._work(action, progress, None, again=True)
+        """Run an action beside its trace in a worker; see the Executor protocol."""
+        result = self._work(action, progress, again=True)
         return result if isinstance(result, TaskFailure) else parse_digest(result["output"])
 
     def expect(self, kind: str, count: int) -> None:
@@ -91,13 +94,13 @@ class LocalExecutor:
             server.close()
 
     def _work(
-        self, action: Digest, progress: Progress, lock_fd: int | None, *, again: bool = False, alone: bool = False
+        self, action: Digest, progress: Progress, *, again: bool = False, alone: bool = False
     ) -> dict[str, Any] | TaskFailure:
         """The worker's last message, or why there is none."""
         log = self._store.log_path(action) if not again else self._store.log_path(action).with_suffix(".again.log")
         started, killed_before = time.monotonic(), oom_kills()
         try:
-            worker, streams = self._start(action, log, lock_fd, again, alone)
+            worker, streams = self._start(action, log, again, alone)
         except (OSError, LlmbuildError) as error:
             wrong = error if isinstance(error, LlmbuildError) else fs.store_error(error, "start a worker process", log)
             return TaskFailure.of(wrong)
@@ -131,15 +134,13 @@ class LocalExecutor:
             self._store.clean_scratch()
             if end is None:
                 # The server was killed, and its forks with it; that says nothing about this task.
-                return self._work(action, progress, lock_fd, again=again, alone=True)
+                return self._work(action, progress, again=again, alone=True)
             killed = oom_kills()
             out_of_memory = None if killed is None or killed_before is None else killed > killed_before
             failure = _crash(*end, time.monotonic() - started, action, out_of_memory)
         return failure if self._terminal else replace(failure, log=str(log), log_tail=_tail(log) or failure.log_tail)
 
-    def _start(
-        self, action: Digest, log: Path, lock_fd: int | None, again: bool, alone: bool
-    ) -> tuple[Worker, Streams]:
+    def _start(self, action: Digest, log: Path, again: bool, alone: bool) -> tuple[Worker, Streams]:
         if not self._terminal:
             fs.current.mkdir(log.parent)
             # What lies there is of an earlier run, or is somebody's way to another file.
@@ -147,6 +148,8 @@ class LocalExecutor:
         wanted = self._store.get_action(action).action
         environment = environment_of(wanted)
         server = None if alone else self._server(wanted)
+        # A run beside the trace is no successor of anything, and needs no lock.
+        lock_fd = None if again else self._store.held_lock(action)
         streams = Streams(None if self._terminal else log)
         try:
             worker: Worker | None = None

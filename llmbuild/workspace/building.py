@@ -15,6 +15,7 @@ from llmbuild.engine.registry import load_kind
 from llmbuild.engine.scheduler import Scheduler
 from llmbuild.engine.settings import default_jobs
 from llmbuild.errors import Interrupted
+from llmbuild.executors.named import NamedExecutor
 from llmbuild.plan.graph import labels
 from llmbuild.workspace.locking import complete
 from llmbuild.workspace.manifests import identity, manifest_name, other_manifests
@@ -26,12 +27,8 @@ from llmbuild.workspace.store_knowledge import remember_sources
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from llmbuild.canonical import Digest
     from llmbuild.engine.executor import Executor, TaskFailure
-    from llmbuild.engine.kind import Progress
-    from llmbuild.engine.lookup import Cached
     from llmbuild.engine.outcome import BuildResult
-    from llmbuild.engine.store import Store
     from llmbuild.report.events import Checked, Installed
     from llmbuild.workspace.snapshot import Snapshot
 
@@ -43,7 +40,7 @@ class Manner:
 
     `check` runs the tasks that were asked for by name (else all but downloads) again and compares their bytes; `provenance`
     installs statements beside the results; `events` is a file for what happens as JSON lines; `executor` runs the tasks,
-    None for this machine.
+    None for the one that the user's environment and settings name.
     """
 
     jobs: int | None = None
@@ -81,13 +78,14 @@ def build(snapshot: Snapshot, manner: Manner, on_event: OnEvent, on_note: Callab
 def _build(snapshot: Snapshot, manner: Manner, reporter: Reporter, on_note: Callable[[str], None]) -> BuildOutcome:
     whole, store, jobs = snapshot.whole, snapshot.store, manner.jobs or default_jobs()
     project = identity(whole)
+    executor = manner.executor or NamedExecutor(store)
     # The index is opened when the first task has to run, never by a null build.
     predictor = Predictor(lambda kind: store.index.recent(kind), load_kind, project)  # noqa: PLW0108
 
     def build(force: frozenset[str]) -> tuple[BuildResult, list[Installation], Installed]:
         scheduler = Scheduler(
             store,
-            manner.executor or _LazyExecutor(store),
+            executor,
             jobs=jobs,
             keep_going=manner.keep_going,
             force=force,
@@ -107,12 +105,17 @@ def _build(snapshot: Snapshot, manner: Manner, reporter: Reporter, on_note: Call
         # A collection in another process took a result between our look at it and its installation.
         result, items, installed = build(frozenset())
     reporter.emit(installed)
-    checks = _check(snapshot, result, jobs, reporter, on_note) if manner.check and result.ok else {}
+    checks = _check(snapshot, executor, result, jobs, reporter, on_note) if manner.check and result.ok else {}
     return BuildOutcome(result, Path(whole.root), items, checks)
 
 
 def _check(
-    snapshot: Snapshot, result: BuildResult, jobs: int, reporter: Reporter, on_note: Callable[[str], None]
+    snapshot: Snapshot,
+    executor: Executor,
+    result: BuildResult,
+    jobs: int,
+    reporter: Reporter,
+    on_note: Callable[[str], None],
 ) -> Mapping[str, Checked | TaskFailure]:
     """Run the tasks that were asked for by name again, or all of them, and compare.
 
@@ -129,31 +132,7 @@ def _check(
         if remote:
             on_note(f"not fetched again: {', '.join(sorted(remote))}; `build --check fetch` does that")
     outcomes = [(task.label, result.outcomes[task.label]) for task in tasks]
-    return check(snapshot.store, outcomes, jobs, reporter.emit)
-
-
-class _LazyExecutor:
-    """The local executor, imported when the first task runs: a null build has no use for it."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._executor: Executor | None = None
-
-    def _get(self) -> Executor:
-        if self._executor is None:
-            from llmbuild.executors.local import LocalExecutor
-
-            self._executor = LocalExecutor(self._store)
-        return self._executor
-
-    def run(self, action: Digest, progress: Progress, lock_fd: int | None = None) -> Cached | TaskFailure | None:
-        return self._get().run(action, progress, lock_fd)
-
-    def expect(self, kind: str, count: int) -> None:
-        self._get().expect(kind, count)
-
-    def terminate(self) -> None:
-        self._get().terminate()
+    return check(snapshot.store, executor, outcomes, jobs, reporter.emit)
 
 
 def _complete_lock(snapshot: Snapshot, result: BuildResult) -> None:

@@ -13,21 +13,23 @@ from llmbuild.engine.executor import TaskFailure
 from llmbuild.report.events import Checked
 
 if TYPE_CHECKING:
+    from llmbuild.engine.executor import Executor
     from llmbuild.engine.outcome import Outcome
     from llmbuild.engine.store import Store
 
 
 def check(
-    store: Store, outcomes: Sequence[tuple[str, Outcome]], jobs: int, emit: Callable[[events.Event], None]
+    store: Store,
+    executor: Executor,
+    outcomes: Sequence[tuple[str, Outcome]],
+    jobs: int,
+    emit: Callable[[events.Event], None],
 ) -> Mapping[str, Checked | TaskFailure]:
     """Run the action of each built task again, beside its trace, and report what differs, or how it failed this time.
 
     The answer is in the order of the outcomes.  Nothing is taken from a resumable task's earlier run, and no trace is
     written.
     """
-    from llmbuild.executors.local import LocalExecutor
-
-    executor = LocalExecutor(store)
     found: dict[str, Checked | TaskFailure] = {}
 
     def rerun(label: str, outcome: Outcome) -> Checked | events.Failed:
@@ -55,7 +57,9 @@ def check(
             event = future.result()
             emit(event)
             found[event.label] = event if isinstance(event, Checked) else event.failure
+    except BaseException:
+        executor.terminate()
+        raise
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-        executor.terminate()
     return {label: found[label] for label, _ in outcomes}

@@ -251,10 +251,10 @@ def _fetch(
 ) -> dict[str, dict[str, tuple[Digest, int]]]:
     """Run fetch tasks; their files by label.  Raises the error of the first one that failed."""
     from llmbuild.engine.scheduler import Scheduler
-    from llmbuild.executors.local import LocalExecutor
+    from llmbuild.executors.named import NamedExecutor
 
     known_as = manifests.identity(project)
-    scheduler = Scheduler(store, LocalExecutor(store), jobs=2, force=force, project=known_as, emit=on_event)
+    scheduler = Scheduler(store, NamedExecutor(store), jobs=2, force=force, project=known_as, emit=on_event)
     found = {}
     for label, outcome in scheduler.run(tasks).outcomes.items():
         if outcome.failure is not None:

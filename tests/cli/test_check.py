@@ -11,6 +11,7 @@ from llmbuild.engine import events
 from llmbuild.engine.store import Store
 from llmbuild.engine.task import Task
 from llmbuild.errors import ExitCode
+from llmbuild.executors.local import LocalExecutor
 from llmbuild.report.style import Style
 from llmbuild.report.terminal import View
 from llmbuild.workspace.compare import check
@@ -46,7 +47,9 @@ def checked(tmp_path: Path, *ways: str) -> tuple[ExitCode, str]:
         View(stream, Style(color=False, width=80))(event)
 
     traces = {path: path.read_bytes() for path in (store.root / "traces").rglob("*.json")}
-    outcome = BuildOutcome(result, tmp_path, (), check(store, list(result.outcomes.items()), 2, emit))
+    outcome = BuildOutcome(
+        result, tmp_path, (), check(store, LocalExecutor(store), list(result.outcomes.items()), 2, emit)
+    )
     assert len(found) == len(tasks)
     assert {path: path.read_bytes() for path in (store.root / "traces").rglob("*.json")} == traces
     assert list((store.root / "logs").glob("*")) == [] or "fail" in ways

@@ -203,11 +203,11 @@ class Thief(InlineExecutor):
         self.runs = 0
         self.mine = store
 
-    def run(self, action: Digest, progress: Progress, lock_fd: int | None = None) -> TaskFailure | None:
+    def run(self, action: Digest, progress: Progress) -> TaskFailure | None:
         for digest in self.steal.get(self.runs, ()):
             self.mine.cas.remove(digest)
         self.runs += 1
-        return super().run(action, progress, lock_fd)
+        return super().run(action, progress)
 
 
 def test_an_input_that_vanishes_during_the_build_is_built_again(store: Store) -> None:
@@ -264,12 +264,12 @@ class Gate:
         self.guard = threading.Lock()
         self.now = self.most = 0
 
-    def run(self, action: Digest, progress: Progress, lock_fd: int | None = None) -> TaskFailure | None:
+    def run(self, action: Digest, progress: Progress) -> TaskFailure | None:
         with self.guard:
             self.now += 1
             self.most = max(self.most, self.now)
         threading.Event().wait(0.03)
-        failure = self.inner.run(action, progress, lock_fd)
+        failure = self.inner.run(action, progress)
         with self.guard:
             self.now -= 1
         return failure
@@ -324,8 +324,8 @@ def test_what_fits_goes_before_what_must_wait(store: Store) -> None:
     walls = {"first": 9.0, "big": 8.0, "small": 1.0}
 
     class Threads(InlineExecutor):
-        def run(self, action: Digest, progress: Progress, lock_fd: int | None = None) -> TaskFailure | None:
-            return InlineExecutor(store).run(action, progress, lock_fd)
+        def run(self, action: Digest, progress: Progress) -> TaskFailure | None:
+            return InlineExecutor(store).run(action, progress)
 
     def predict(task: Task, input_size: int | None) -> Estimate:
         return Estimate(walls[task.label], sizes[task.label], 0, 1)

@@ -59,8 +59,8 @@ def test_no_file_sets_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_every_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/u")
-    found = read(tmp_path, 'cache-dir = "~/cache"\nmax-size = "50GB"\njobs = 4\n')
-    assert found == Settings(Path("/home/u/cache"), 50 * 10**9, 4)
+    found = read(tmp_path, 'cache-dir = "~/cache"\nmax-size = "50GB"\njobs = 4\nexecutor = "inline"\n')
+    assert found == Settings(Path("/home/u/cache"), 50 * 10**9, 4, "inline")
     environ = {"XDG_CONFIG_HOME": str(tmp_path), "XDG_CACHE_HOME": "/x"}
     assert default_root(environ) == Path("/home/u/cache")
     assert default_root({**environ, "LLMBUILD_CACHE": "/c"}) == Path("/c")
@@ -68,7 +68,7 @@ def test_every_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_all_errors_at_once_with_their_lines(tmp_path: Path) -> None:
     with pytest.raises(Exception) as caught:
-        read(tmp_path, 'cache-dri = "/x"\ncache-dir = "relative"\nmax-size = 5\njobs = 0\n')
+        read(tmp_path, 'cache-dri = "/x"\ncache-dir = "relative"\nmax-size = 5\njobs = 0\nexecutor = 1\n')
     file = tmp_path / "llmbuild" / "config.toml"
     assert render_error(caught.value, Style(200)) == "\n".join(  # type: ignore[arg-type]
         [
@@ -80,7 +80,9 @@ def test_all_errors_at_once_with_their_lines(tmp_path: Path) -> None:
             '  fix: write max-size = "50GB"',
             f"error: {file}:4: jobs: this is not a number of tasks",
             "  fix: write jobs = 4",
-            "4 errors",
+            f"error: {file}:5: executor: this is not the name of an executor",
+            '  fix: write executor = "local"',
+            "5 errors",
         ]
     )
 

@@ -49,13 +49,13 @@ def test_a_blob_that_a_worker_finds_damaged_is_told_and_made_again(store: Store)
     class Damage(LocalExecutor):
         done = False
 
-        def run(self, action: Digest, progress: Progress, lock_fd: int | None = None) -> TaskFailure | None:
+        def run(self, action: Digest, progress: Progress) -> TaskFailure | None:
             if store.get_action(action).label == "b" and not self.done:
                 self.done = True
                 path = store.cas.blob_path(digest_bytes(b"1"))
                 path.unlink()
                 path.write_bytes(b"2")
-            return super().run(action, progress, lock_fd)
+            return super().run(action, progress)
 
     told: list[Digest] = []
     store.cas.on_corrupt = lambda digest, _path: told.append(digest)

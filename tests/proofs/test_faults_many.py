@@ -88,8 +88,8 @@ class Threads:
     def __init__(self, store: Store) -> None:
         self.store = store
 
-    def run(self, action: Digest, progress: Progress, lock_fd: int | None = None) -> TaskFailure | None:
-        return InlineExecutor(self.store).run(action, progress, lock_fd)
+    def run(self, action: Digest, progress: Progress) -> TaskFailure | None:
+        return InlineExecutor(self.store).run(action, progress)
 
     def expect(self, kind: str, count: int) -> None:
         pass

@@ -18,13 +18,15 @@ def test_without_names_all_but_downloads_are_checked(monkeypatch: pytest.MonkeyP
     checked: list[list[str]] = []
     notes: list[str] = []
 
-    def check(_store: object, outcomes: list[tuple[str, object]], _jobs: int, _emit: object) -> dict[str, object]:
+    def check(
+        _store: object, _executor: object, outcomes: list[tuple[str, object]], _jobs: int, _emit: object
+    ) -> dict[str, object]:
         checked.append([label for label, _ in outcomes])
         return {}
 
     monkeypatch.setattr("llmbuild.workspace.compare.check", check)
     for names in ((), ("*far*",), ("config",)):
         snapshot = SimpleNamespace(tasks=tasks, remotes=(remote,), store=None, names=names)
-        assert building._check(snapshot, result, 1, SimpleNamespace(emit=None), notes.append) == {}
+        assert building._check(snapshot, None, result, 1, SimpleNamespace(emit=None), notes.append) == {}
     assert checked == [labels[1:], [labels[0], labels[2]], labels[2:]]
     assert notes == ["not fetched again: fetch[far]; `build --check fetch` does that"]

@@ -28,7 +28,7 @@ from typing import IO
 
 from llmbuild.canonical import CHUNK, Digest, canonical_json, known_digest
 from llmbuild.engine import files, fs, records
-from llmbuild.engine.kind import Progress
+from llmbuild.engine.kind import Progress, no_progress
 from llmbuild.engine.locks import guard
 from llmbuild.engine.lookup import Cached, lookup
 from llmbuild.engine.store import Store, parse_action
@@ -55,10 +55,6 @@ class Packed:
     missing: tuple[Digest, ...] = ()
     new_blobs: int = 0
     new_traces: int = 0
-
-
-def no_progress(done: int, total: int, unit: str = "") -> None:
-    """For callers that show no progress."""
 
 
 def export(store: Store, actions: Iterable[Digest], dest: Path, *, progress: Progress = no_progress) -> Packed:

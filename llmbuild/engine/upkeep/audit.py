@@ -19,7 +19,7 @@ from llmbuild.canonical import Digest, digest_file, known_digest, parse_digest
 from llmbuild.engine import files, fs
 from llmbuild.engine.cas import EMPTY_TREE
 from llmbuild.engine.history import read_history
-from llmbuild.engine.kind import Progress
+from llmbuild.engine.kind import Progress, no_progress
 from llmbuild.engine.locks import guard
 from llmbuild.engine.store import Store
 from llmbuild.engine.trace import Trace
@@ -57,10 +57,6 @@ class Audit:
     findings: tuple[Finding, ...]
     leftovers: int
     repaired: int = 0
-
-
-def no_progress(done: int, total: int, unit: str = "") -> None:
-    """For callers that show no progress."""
 
 
 def audit(store: Store, *, repair: bool = False, progress: Progress = no_progress) -> Audit:
