@@ -84,7 +84,7 @@ def main() -> None:
     import numpy as np
     import tvm
 
-    from llmbuild.compiler.kernels.cpu import CpuKernels
+    from llmbuild.compiler.kernels.cpu.linear import CpuKernels
     from llmbuild.quantization.layers import GenericKernels
     from llmbuild.quantization.scheme import SCHEMES
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llmbuild.compiler.kernels.attention_decode import decode_kernel
-from llmbuild.compiler.kernels.attention_prefill import paged_kernel, ragged_kernel
-from llmbuild.compiler.kernels.kv_cache import replacements
-from llmbuild.compiler.kernels.rotary import split_kernel
+from llmbuild.compiler.kernels.cpu.attention_decode import decode_kernel
+from llmbuild.compiler.kernels.cpu.attention_prefill import paged_kernel, ragged_kernel
+from llmbuild.compiler.kernels.cpu.kv_cache import replacements
+from llmbuild.compiler.kernels.cpu.rotary import split_kernel
 from llmbuild.models.kv_cache import KVCacheLayout
 from tests.helpers.primfunc import compile_function
 

@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from llmbuild.compiler.kernels import dense, group4
+from llmbuild.compiler.kernels.cpu import dense, group4
 from tests.helpers.primfunc import compile_function
 
 DTYPES = {"float32": np.dtype(np.float32), "float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 def kernels_for(device: str) -> Kernels:
     """Kernels for a device kind ("cpu", "metal", "cuda", …)."""
-    from llmbuild.compiler.kernels.cpu import CpuKernels
+    from llmbuild.compiler.kernels.cpu.linear import CpuKernels
     from llmbuild.compiler.kernels.gpu.linear import GpuKernels
     from llmbuild.quantization.layers import GenericKernels
 

@@ -18,8 +18,8 @@ import tvm
 from tvm import relax, tirx
 from tvm.relax.frontend.nn.llm.kv_cache import RopeMode, TIRPagedKVCache
 
+from llmbuild.compiler.kernels.cpu.kv_cache import replacements
 from llmbuild.compiler.kernels.gpu.merge import merge_kernel
-from llmbuild.compiler.kernels.kv_cache import replacements
 from llmbuild.errors import InputError, Where
 from llmbuild.models.kv_cache import KVCacheLayout
 

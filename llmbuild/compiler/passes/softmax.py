@@ -14,9 +14,9 @@ import tvm
 from tvm import relax, tirx
 from tvm.script import tirx as T
 
+from llmbuild.compiler.kernels.cpu.tile import LANES, lane_sum
 from llmbuild.compiler.kernels.gpu import softmax as gpu
 from llmbuild.compiler.kernels.gpu.block import add_kernel, blocks
-from llmbuild.compiler.kernels.tile import LANES, lane_sum
 
 
 def _softmax(active: int | None) -> Any:

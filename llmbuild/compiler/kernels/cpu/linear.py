@@ -10,8 +10,8 @@ from tvm import tirx
 from tvm.relax.frontend import nn
 from tvm.relax.frontend.nn import op
 
-from llmbuild.compiler.kernels import dense, group4
-from llmbuild.compiler.kernels.tile import TILE_COLUMNS
+from llmbuild.compiler.kernels.cpu import dense, group4
+from llmbuild.compiler.kernels.cpu.tile import TILE_COLUMNS
 from llmbuild.quantization.scheme import Scheme
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tvm.script import tirx as T
 
-from llmbuild.compiler.kernels.softmax import LOWEST, exp2, lane_max
-from llmbuild.compiler.kernels.tile import LANES, TILE_COLUMNS, TILE_ROWS, lane_sum
+from llmbuild.compiler.kernels.cpu.online_softmax import LOWEST, exp2, lane_max
+from llmbuild.compiler.kernels.cpu.tile import LANES, TILE_COLUMNS, TILE_ROWS, lane_sum
 
 BLOCK = 32
 """Keys a step."""

@@ -13,8 +13,8 @@ from typing import Any
 
 from tvm.script import tirx as T
 
-from llmbuild.compiler.kernels import rotary
-from llmbuild.compiler.kernels.attention import (
+from llmbuild.compiler.kernels.cpu import rotary
+from llmbuild.compiler.kernels.cpu.attention import (
     PAGE_SIZE,
     PagedSource,
     RaggedSource,
@@ -23,9 +23,9 @@ from llmbuild.compiler.kernels.attention import (
     lengths_shape,
     rotate_keys,
 )
-from llmbuild.compiler.kernels.attention_tiles import BLOCK, add_value_tiles, score_tiles, transpose_keys, weigh_row
-from llmbuild.compiler.kernels.softmax import LOG2_E, LOWEST
-from llmbuild.compiler.kernels.tile import LANES, TILE_ROWS, f32
+from llmbuild.compiler.kernels.cpu.attention_tiles import BLOCK, add_value_tiles, score_tiles, transpose_keys, weigh_row
+from llmbuild.compiler.kernels.cpu.online_softmax import LOG2_E, LOWEST
+from llmbuild.compiler.kernels.cpu.tile import LANES, TILE_ROWS, f32
 
 ROWS = 8 * TILE_ROWS
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from tvm.script import tirx as T
 
-from llmbuild.compiler.kernels.tile import LANES, f32
+from llmbuild.compiler.kernels.cpu.tile import LANES, f32
 
 PAGE_SIZE = 16
 """Positions a page of the cache."""

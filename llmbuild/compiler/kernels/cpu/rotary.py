@@ -16,7 +16,7 @@ from tvm import tirx
 from tvm.relax.frontend.nn.llm.position_embedding import switch_rope_freq_func
 from tvm.script import tirx as T
 
-from llmbuild.compiler.kernels.tile import LANES, f32
+from llmbuild.compiler.kernels.cpu.tile import LANES, f32
 
 SCALINGS = (None, "llama3", "yarn")
 """RoPE types whose angles are proportional to the position, and whose cosine and sine have the factor 1."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from tvm.script import tirx as T
 
-from llmbuild.compiler.kernels.tile import (
+from llmbuild.compiler.kernels.cpu.tile import (
     GEMV_ROWS,
     LANES,
     TILE_COLUMNS,

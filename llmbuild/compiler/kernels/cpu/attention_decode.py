@@ -12,8 +12,8 @@ from typing import Any
 
 from tvm.script import tirx as T
 
-from llmbuild.compiler.kernels import rotary
-from llmbuild.compiler.kernels.attention import (
+from llmbuild.compiler.kernels.cpu import rotary
+from llmbuild.compiler.kernels.cpu.attention import (
     PAGE_SIZE,
     PagedSource,
     TileSource,
@@ -22,8 +22,8 @@ from llmbuild.compiler.kernels.attention import (
     lengths_shape,
     rotate_keys,
 )
-from llmbuild.compiler.kernels.softmax import LOG2_E, LOWEST, exp2
-from llmbuild.compiler.kernels.tile import LANES, f32, lane_sum
+from llmbuild.compiler.kernels.cpu.online_softmax import LOG2_E, LOWEST, exp2
+from llmbuild.compiler.kernels.cpu.tile import LANES, f32, lane_sum
 
 BLOCK = 16
 """Positions a step."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from llmbuild.compiler.kernels import rotary
-from llmbuild.compiler.kernels.attention_decode import decode_kernel
-from llmbuild.compiler.kernels.attention_prefill import paged_kernel, ragged_kernel
-from llmbuild.compiler.kernels.tile import LANES
+from llmbuild.compiler.kernels.cpu import rotary
+from llmbuild.compiler.kernels.cpu.attention_decode import decode_kernel
+from llmbuild.compiler.kernels.cpu.attention_prefill import paged_kernel, ragged_kernel
+from llmbuild.compiler.kernels.cpu.tile import LANES
 from llmbuild.models.kv_cache import KVCacheLayout
 
 
