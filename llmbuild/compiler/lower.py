@@ -17,37 +17,36 @@ import tvm
 from tvm import relax
 
 from llmbuild.canonical import Json
-from llmbuild.compiler.devices import prepare, require_machine_code
+from llmbuild.compiler.devices import find_device, prepare, require
+from llmbuild.compiler.devices.device import Device
 from llmbuild.compiler.frames import quick_stacks
-from llmbuild.compiler.kernels import kernels_for
 from llmbuild.compiler.passes.annotate import variable_bounds
-from llmbuild.compiler.passes.kv_cache import require_every_head
 from llmbuild.compiler.pipeline import Plan, pipeline
 from llmbuild.errors import InputError, ToolchainError, UsageError, Where
 from llmbuild.models import build, registry
 from llmbuild.models.family import ModelConfig, Overrides
 from llmbuild.quantization.layers import GenericKernels
 from llmbuild.quantization.scheme import Scheme
+from llmbuild.targets.compile_part import device_kind
 
 CONFIG_FILE = "mlc-chat-config.json"
 
 
-def resolve_target(compile_part: Mapping[str, Json]) -> tuple[str, Any]:
-    """The device kind ("cpu", "metal", …) and TVM's target from the compile part of a resolved target.
+def resolve_target(compile_part: Mapping[str, Json]) -> tuple[Device, Any]:
+    """The device kind and TVM's target from the compile part of a resolved target.
 
-    A CPU is its own host: its device is "cpu", or the table of TVM's kind "llvm" that a target file resolves to.
+    The device is "cpu", or the table of one of TVM's kinds that a target file resolves to.
     """
     device, host = compile_part["device"], compile_part["host"]
     if not isinstance(host, Mapping):
         raise UsageError("the target has no host table", fix='give it a host, such as {kind = "llvm", mtriple = "…"}')
+    if device != "cpu" and not isinstance(device, Mapping):
+        raise UsageError(f"'{device}' is no device kind", fix='write "cpu" or a table with a kind')
+    kind = find_device(device_kind(compile_part))
     try:
-        if device == "cpu" or (isinstance(device, Mapping) and device.get("kind") == "llvm"):
-            return "cpu", tvm.target.Target(_plain(host))
-        if isinstance(device, Mapping):
-            return str(device["kind"]), tvm.target.Target({**_plain(device), "host": _plain(host)})
+        return kind, tvm.target.Target(kind.target(_plain(device) if isinstance(device, Mapping) else {}, _plain(host)))
     except (ValueError, TypeError, RuntimeError) as error:
         raise UsageError("TVM refuses the target", why=_last_line(error)) from error
-    raise UsageError(f"'{device}' is no device kind", fix='write "cpu" or a table with a kind')
 
 
 @quick_stacks()
@@ -73,15 +72,15 @@ def lower(
     missing or fails.
     """
     device, target = resolve_target(compile_part)
-    require_code_generator(device)
+    require_code_generator(target.kind.name)
     family = registry.family(str(config["model_type"]))
     model_config = configure(config, overrides)
     print(
-        f"building {family.model_type} in {scheme.name} for {device}: {json.dumps(dict(compile_part), sort_keys=True)}"
+        f"building {family.model_type} in {scheme.name} for {device.name}: {json.dumps(dict(compile_part), sort_keys=True)}"
     )
-    model = build.export(model_config, family, scheme, GenericKernels() if "linears" in stock else kernels_for(device))
-    if device != "cpu":
-        require_every_head(model.kv_cache, target)
+    linear = GenericKernels() if "linears" in stock else device.kernels().linear()
+    model = build.export(model_config, family, scheme, linear)
+    device.require_attention(model.kv_cache, target)
     metadata = metadata_record(config, model_config, scheme, model)
     module = model.module
     plan = Plan(
@@ -91,7 +90,7 @@ def lower(
         variable_bounds(model_config),
         metadata,
         frozenset(stock),
-        cuda_graph and device == "cuda",
+        cuda_graph and device.records_graphs,
     )
     if system_lib:
         # The attribute alone makes a system library.  relax.build's own flag would read it back, which fails in this
@@ -103,7 +102,7 @@ def lower(
         with target, tvm.transform.PassContext(config=settings):
             executable = relax.build(module, target=target, relax_pipeline=pipeline(plan), system_lib=False)
         _export(executable, out)
-    require_machine_code(compile_part, out / "devc.o")
+    require(compile_part, out / "devc.o")
     (out / "metadata.json").write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
     for name, size in metadata["memory_usage"].items():
         print(f"memory of {name}: {size / 2**20:.1f} MiB")
@@ -112,7 +111,7 @@ def lower(
 
 def require_code_generator(device: str) -> None:
     """Raise ToolchainError where this build of TVM writes no code for the device kind."""
-    if device != "cpu" and tvm.get_global_func(f"target.build.{device}", allow_missing=True) is None:
+    if tvm.get_global_func(f"target.build.{device}", allow_missing=True) is None:
         raise ToolchainError(
             f"this build of TVM writes no code for {device}",
             why="it was built without that code generator, as the wheels on PyPI are for vulkan",

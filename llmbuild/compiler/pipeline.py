@@ -1,7 +1,4 @@
-"""The compilation pipeline: one list of passes, from the exported module to VM code.
-
-What runtimes call on GPUs alone (sampling on the device) has no CPU form and is not part of a CPU library, as in MLC's.
-"""
+"""The compilation pipeline: one list of passes, from the exported module to VM code."""
 
 from __future__ import annotations
 
@@ -12,6 +9,7 @@ from typing import Any
 import tvm
 from tvm import relax
 
+from llmbuild.compiler.devices.device import Device
 from llmbuild.compiler.passes.annotate import AnnotateForMemoryPlanning
 from llmbuild.compiler.passes.cuda_graph import AnnotateForCudaGraph, RewriteForCudaGraph
 from llmbuild.compiler.passes.embedding_allocator import AttachEmbeddingAllocator
@@ -23,7 +21,7 @@ from llmbuild.compiler.passes.sampling import AttachSampling
 from llmbuild.compiler.passes.shape_functions import OrderShapeFunctions
 from llmbuild.compiler.passes.softmax import AttachSoftmaxWithTemperature
 from llmbuild.compiler.passes.symbols import AttachSymbols
-from llmbuild.compiler.schedules import drop_pattern_attributes, schedule_passes
+from llmbuild.compiler.schedules import drop_pattern_attributes
 from llmbuild.models.kv_cache import KVCacheLayout
 
 
@@ -31,7 +29,7 @@ from llmbuild.models.kv_cache import KVCacheLayout
 class Plan:
     """What the passes need to know.  `metadata` is completed by the pipeline (memory usage)."""
 
-    device: str
+    device: Device
     target: Any
     kv_cache: KVCacheLayout
     bounds: Mapping[str, int]
@@ -39,20 +37,20 @@ class Plan:
     stock: frozenset[str] = frozenset()
     """Parts of a CPU library left to TVM, for comparison: "linears", "attention"."""
     cuda_graph: bool = False
-    """Whether steps are recorded as CUDA graphs (only on CUDA)."""
+    """Whether steps are recorded as CUDA graphs (where the device records them)."""
 
 
 def passes(plan: Plan) -> list[Any]:
     """The passes in their order."""
-    transform = relax.transform
+    transform, kernels = relax.transform, plan.device.kernels()
     return [
         # What the library offers besides the model's own functions.
-        AttachKVCache(plan.kv_cache, plan.target, own_attention="attention" not in plan.stock),
-        AttachSoftmaxWithTemperature(plan.device, plan.metadata["active_vocab_size"]),
-        AttachLogitProcessors(plan.device),
+        AttachKVCache(plan.kv_cache, plan.target, None if "attention" in plan.stock else kernels.attention),
+        AttachSoftmaxWithTemperature(kernels.softmax, plan.metadata["active_vocab_size"]),
+        AttachLogitProcessors(kernels.logits),
         AttachEmbeddingAllocator(plan.metadata["prefill_chunk_size"]),
-        AttachRowMoves(plan.device, plan.kv_cache.dtype),
-        AttachSampling(plan.device),
+        AttachRowMoves(kernels.row_moves, plan.kv_cache.dtype),
+        AttachSampling(plan.device.sampling),
         AnnotateForMemoryPlanning(plan.bounds),
         *([AnnotateForCudaGraph()] if plan.cuda_graph else []),
         tvm.tirx.transform.BindTarget(plan.target),
@@ -65,7 +63,7 @@ def passes(plan: Plan) -> list[Any]:
         transform.DeadCodeElimination(),
         drop_pattern_attributes(),
         # From TIR functions to loops for the device.
-        *schedule_passes(plan.device, plan.target, stock="linears" in plan.stock),
+        *plan.device.schedules(plan.target, stock="linears" in plan.stock),
         # From Relax to calls of the VM, with planned memory.
         transform.RewriteDataflowReshape(),
         transform.DeadCodeElimination(),

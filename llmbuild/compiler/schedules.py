@@ -1,4 +1,4 @@
-"""Schedules for the functions that have none of their own, per device kind: the one place where they are chosen.
+"""Schedules for the functions that have none of their own; the hook `schedules` of a device kind chooses among them.
 
 On GPUs the rules of TVM's dlight serve: matrix products in tiles (with tensor cores on CUDA and simdgroup matrices on
 Metal, both for float16), products with one row or a few by reductions over a block's threads, and the rest by row.
@@ -25,20 +25,26 @@ PARALLEL_FROM = 1 << 15
 """Elements from which a parallel loop pays for waking the other threads (about 5 us)."""
 
 
-def schedule_passes(device: str, target: Any, *, stock: bool = False) -> list[Any]:
-    """The passes that schedule every PrimFunc that is not scheduled yet and bring indices to their final width.
+def narrow() -> Any:
+    """The pass that makes indices 32 bits wide."""
+    return tvm.tirx.transform.ForceNarrowIndexToInt32()
 
-    `stock` takes the only rule of TVM for matrix products on CPU.  Indices are 32 bits wide on all devices but CUDA.
-    """
-    narrow = tvm.tirx.transform.ForceNarrowIndexToInt32()
-    if device == "cpu":
-        return [dlight.ApplyDefaultSchedule(dlight.cpu.GEMV() if stock else Elementwise()), narrow]
-    if device in ("cuda", "metal"):
-        with quick_stacks():
-            # The rules for matrix units import it when they first apply.
-            from tvm.s_tir import tensor_intrin  # noqa: F401
+
+def import_intrinsics() -> None:
+    """Import what the rules for matrix units would import when they first apply, with quick stacks."""
+    with quick_stacks():
+        from tvm.s_tir import tensor_intrin  # noqa: F401
+
+
+def for_cpu(*, stock: bool) -> Any:
+    """The pass for CPUs; `stock` takes TVM's only rule for matrix products there."""
+    return dlight.ApplyDefaultSchedule(dlight.cpu.GEMV() if stock else Elementwise())
+
+
+def for_gpu(target: Any) -> list[Any]:
+    """The passes for GPUs."""
     matmul = dlight.gpu.Matmul()
-    scheduled = [
+    return [
         SpecializeLowBatch(target, matmul),
         dlight.ApplyDefaultSchedule(
             matmul,
@@ -49,11 +55,6 @@ def schedule_passes(device: str, target: Any, *, stock: bool = False) -> list[An
         ),
         LiftGlobalBuffers(),
     ]
-    if device == "cuda":
-        return scheduled
-    # Metal's rule for matrix products brings views of 32-bit extents into functions of 64-bit ones, which narrowing does
-    # not reconcile afterwards.  So these functions are narrow before: then the views fit.
-    return [*([narrow] if device == "metal" else []), *scheduled, narrow]
 
 
 class Elementwise(dlight.base.ScheduleRule):  # type: ignore[misc]

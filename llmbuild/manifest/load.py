@@ -178,7 +178,7 @@ def _check_cell(
     ]
     check_sizes(
         layers,
-        platform.device_kind,
+        platform.target.kind,
         lambda path, what, fix: problems.add(path, what, fix=fix),
         several=platform.target.several_devices,
     )

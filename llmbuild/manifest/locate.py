@@ -8,6 +8,7 @@ from pathlib import Path
 
 from llmbuild.errors import UsageError, did_you_mean
 from llmbuild.manifest.resolved import Combination, Project
+from llmbuild.targets.compile_part import is_cpu
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +60,7 @@ def runs_here(project: Project, cell: Combination) -> bool:
     platform = project.platforms[cell.platform]
     host = platform.compile.get("host")
     triple = str(host.get("mtriple", "")) if isinstance(host, Mapping) else ""
-    device = platform.compile.get("device")
-    kind = device.get("kind") if isinstance(device, Mapping) else device
-    return kind in ("cpu", "llvm") and platform.artifact == "so" and triple.split("-")[0] == machine.machine()
+    return is_cpu(platform.compile) and platform.artifact == "so" and triple.split("-")[0] == machine.machine()
 
 
 def built(project: Project, cell: Combination) -> Built:

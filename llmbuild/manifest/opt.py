@@ -7,11 +7,12 @@ is narrowed without a word; a flag that was asked for by name and cannot be had 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from llmbuild.canonical import Json
 from llmbuild.errors import did_you_mean
+from llmbuild.targets.kinds import device_kind, kind_names
 
 STRATEGIES = ("NONE", "ONESHOT", "TWOSHOT", "AUTO")
 STRATEGY = "ipc_allreduce_strategy"
@@ -37,8 +38,6 @@ _UNNAMED = _level("flashinfer")
 
 # The documentation of 2024 has two flags where there is one today.
 _OLDER = {"cutlass_attn": "cutlass", "cutlass_norm": "cutlass"}
-
-_DEVICES: Mapping[str, tuple[str, ...]] = dict.fromkeys(FLAGS, ("cuda",)) | {"cublas_gemm": ("cuda", "rocm")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,26 +95,31 @@ def make_opt(level: str | None, named: Mapping[str, Json]) -> Opt:
     return Opt({**base, **named}, frozenset(named))
 
 
-def resolve_opt(opt: Opt, device_kind: str, scheme: str | None = None) -> tuple[Mapping[str, Json], tuple[str, ...]]:
+def resolve_opt(opt: Opt, kind: str, scheme: str | None = None) -> tuple[Mapping[str, Json], tuple[str, ...]]:
     """The flags that a device kind (and a scheme, when given) can have, and a sentence for each named one that it cannot.
 
     cuBLAS multiplies only unquantized and fp8 weights, as in `mlc_llm compile`.
     """
     flags = dict(opt.flags)
     notes = []
+    possible = device_kind(kind).opt_flags
     for flag in FLAGS:
         off: Json = "NONE" if flag == STRATEGY else False
-        why = None
-        if device_kind not in _DEVICES[flag]:
-            why = f"it needs {' or '.join(_DEVICES[flag])} and the device is {device_kind}"
-        elif flag == "cublas_gemm" and scheme is not None and not _cublas_can(scheme):
-            why = f"it multiplies unquantized and fp8 weights only, and the scheme is {scheme}"
-        if why is None or flags[flag] == off:
+        refused = flag == "cublas_gemm" and scheme is not None and not _cublas_can(scheme)
+        if flags[flag] == off or (flag in possible and not refused):
             continue
         if flag in opt.named:
+            why = f"it multiplies unquantized and fp8 weights only, and the scheme is {scheme}"
+            if flag not in possible:
+                why = f"it needs {' or '.join(_devices(flag))} and the device is {kind}"
             notes.append(f"{flag} was asked for and has no effect: {why}")
         flags[flag] = off
     return flags, tuple(notes)
+
+
+def _devices(flag: str) -> Iterator[str]:
+    """The device kinds that can have a flag."""
+    return (name for name in kind_names() if flag in device_kind(name).opt_flags)
 
 
 def _cublas_can(scheme: str) -> bool:

@@ -26,7 +26,6 @@ class ResolvedPlatform:
 
     platform: Platform
     target: Target
-    device_kind: str
     notes: tuple[str, ...]
     paths: Mapping[str, KeyPath]
 
@@ -43,7 +42,6 @@ def resolve_platform(
         return None
     target = _with_host(target, table, (*path, "host"), problems)
     target = _with_device(target, table, (*path, "device"), problems)
-    kind = str(target.device["kind"])
     opt = _opt(table, target, (*path, "opt"), problems)
     artifact = _artifact(table, target, (*path, "artifact"), problems)
     metadata, paths = _metadata(table, path, problems)
@@ -62,7 +60,7 @@ def resolve_platform(
         return None
     if opt is None or artifact is None:
         return None
-    flags, opt_notes = resolve_opt(opt, kind)
+    flags, opt_notes = resolve_opt(opt, target.kind.name)
     notes += [f"opt: {note}" for note in opt_notes]
     platform = Platform(
         name=name,
@@ -76,7 +74,7 @@ def resolve_platform(
         features={dtype: list(words) for dtype, words in target.features.items()},
         tools=[{"command": tool.command, "install": tool.install} for tool in target.tools],
     )
-    return ResolvedPlatform(platform, target, kind, tuple(notes), paths)
+    return ResolvedPlatform(platform, target, tuple(notes), paths)
 
 
 def _file(target: Target) -> str:

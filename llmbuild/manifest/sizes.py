@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from llmbuild.errors import did_you_mean
+from llmbuild.targets.kinds.device_kind import DeviceKind
 from llmbuild.tomlfile import KeyPath, dotted
 
 SIZES = (
@@ -79,7 +80,7 @@ Complain = Callable[[KeyPath, str, str], None]
 """Called with a key path, what is wrong there, and what to do."""
 
 
-def check_sizes(layers: Sequence[Layer], device_kind: str, complain: Complain, *, several: bool) -> None:
+def check_sizes(layers: Sequence[Layer], kind: DeviceKind, complain: Complain, *, several: bool) -> None:
     """Check the effective values of one library; `layers` come with the lowest precedence first.
 
     Only values that the manifest or the target sets are compared: what a checkpoint says is checked when it is read.
@@ -107,7 +108,7 @@ def check_sizes(layers: Sequence[Layer], device_kind: str, complain: Complain, *
         compare("prefill-chunk-size", "context-window-size", strict=False)
     compare("attention-sink-size", "sliding-window-size", strict=True)
     if not several:
-        spoken_kind = "CPU" if device_kind == "llvm" else device_kind
+        spoken_kind = kind.spoken or kind.name
         for key in ("tensor-parallel-shards", "pipeline-parallel-stages"):
             if values.get(key, 1) > 1:
                 complain(

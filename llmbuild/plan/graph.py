@@ -23,6 +23,7 @@ from llmbuild.plan.observed import DEVICE_TOOL, Observed
 from llmbuild.programs.run import compiler_of
 from llmbuild.quantization.scheme import Scheme
 from llmbuild.sources.kind import Observation
+from llmbuild.targets.compile_part import is_cpu
 from llmbuild.tasks.config import CHECKPOINT_PATTERNS
 from llmbuild.tasks.prefix import MODEL_TYPE, fill
 
@@ -235,8 +236,7 @@ class _Maker:
 
 def has_sidecar(platform: Platform) -> bool:
     """Whether the library's record is installed beside it: for every device but the CPU."""
-    device = platform.compile.get("device")
-    return isinstance(device, Mapping) and device.get("kind") != "llvm"
+    return not is_cpu(platform.compile)
 
 
 def labels(project: Project) -> frozenset[str]:

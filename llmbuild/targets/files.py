@@ -19,7 +19,8 @@ from typing import Any
 
 from llmbuild.errors import LlmbuildError, MultiError, UsageError, did_you_mean
 from llmbuild.programs.environment import wrong_name
-from llmbuild.targets.kinds import KINDS, unknown_arch
+from llmbuild.targets.kinds import device_kind, kind_names
+from llmbuild.targets.kinds.device_kind import unknown_arch
 from llmbuild.targets.spoken import nearest_target
 from llmbuild.targets.target import ARTIFACTS, LINKERS, Target, Tool
 from llmbuild.tomlfile import TomlFile, read_toml
@@ -225,9 +226,10 @@ def _build(name: str, chain: Sequence[TomlFile]) -> Target:
     merged = _Merged(chain)
     tables = merged.tables
     kind = merged.text("device", "kind")
-    known = KINDS.get(kind)
+    names = kind_names()
+    known = device_kind(kind) if kind in names else None
     if kind and known is None:
-        fix = did_you_mean(kind, KINDS) or f"known: {', '.join(KINDS)}"
+        fix = did_you_mean(kind, names) or f"known: {', '.join(names)}"
         merged.add("device", "kind", f"unknown device kind '{kind}'", fix)
     triple = merged.text("host", "triple")
     kinds, artifact = _artifacts(merged)
@@ -330,7 +332,7 @@ def _artifacts(merged: _Merged) -> tuple[tuple[str, ...], str]:
 
 def device_errors(attributes: Mapping[str, object], archs: Sequence[str]) -> Iterator[tuple[str, str, str | None]]:
     """The key, what is wrong with it and what to do, for each wrong attribute or architecture of a known device kind."""
-    kind = KINDS[str(attributes["kind"])]
+    kind = device_kind(str(attributes["kind"]))
     for key, value in attributes.items():
         fix = kind.unknown_attribute(key)
         if fix is not None:

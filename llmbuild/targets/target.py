@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmbuild.canonical import Json
+from llmbuild.targets.compile_part import CPU
 from llmbuild.targets.cpu import native_cpu
-from llmbuild.targets.kinds import CPU, KINDS, DeviceKind, arch_order
+from llmbuild.targets.kinds import device_kind
+from llmbuild.targets.kinds.device_kind import DeviceKind, arch_order
 
 ARTIFACTS = ("so", "dylib", "dll", "tar", "wasm")
 SHARED = frozenset({"so", "dylib", "dll"})
@@ -67,7 +69,7 @@ class Target:
 
     @property
     def kind(self) -> DeviceKind:
-        return KINDS[str(self.device["kind"])]
+        return device_kind(str(self.device["kind"]))
 
     def compile_part(self) -> Mapping[str, Json]:
         """`{"device": …, "host": …}`: dictionaries for TVM's Target; with `archs` where code is made for architectures.
@@ -90,7 +92,7 @@ class Target:
         if not self.archs:
             return {"device": dict(self.device), "host": host}
         archs = sorted(self.archs, key=arch_order)
-        device: dict[str, Json] = {"arch" if self.kind.name == "cuda" else "mcpu": archs[0]}
+        device: dict[str, Json] = {self.kind.arch_attribute: archs[0]}
         lanes = next((lanes for begin, lanes in self.kind.warps.items() if archs[0].startswith(begin)), None)
         if lanes is not None:
             device["thread_warp_size"] = lanes

@@ -85,6 +85,7 @@ KIND = TaskKind(
         "llmbuild.quantization.awq",
         "llmbuild.quantization.layers",
         "llmbuild.quantization.scheme",
+        "llmbuild.targets.compile_part",
         "llmbuild.tasks.architectures",
         "llmbuild.tasks.fields",
         "llmbuild.engine.kind",

@@ -15,13 +15,8 @@ from llmbuild.errors import LlmbuildError, ToolchainError
 from llmbuild.manifest.resolved import Platform, Project
 from llmbuild.plan.observed import DEVICE_TOOL
 from llmbuild.programs.parts import Parts
+from llmbuild.targets.compile_part import device_kind
 from llmbuild.workspace.toolchain import Toolchain
-
-# What gives TVM a code generator that its wheel has not, by device kind.
-_PROVIDED_BY: Mapping[str, str] = {
-    "vulkan": "one that was built from source with USE_VULKAN=ON and the Vulkan SDK",
-    "cuda": "the wheel of PyPI, or one that was built from source with USE_CUDA=ON",
-}
 
 
 class Machine:
@@ -51,12 +46,13 @@ class Machine:
             return error
         if kind in known:
             return None
-        from llmbuild.targets.kinds import KINDS
+        from llmbuild.targets import kinds
 
+        provided = kinds.device_kind(kind).generator_from or f"one that was built with {kind} on"
         return ToolchainError(
             f"TVM has no code generator for {kind}",
-            why=f"the installed one (apache-tvm {version}) has {', '.join(sorted(known & KINDS.keys()))}",
-            fix=f"install a TVM that has it, {_PROVIDED_BY.get(kind, f'one that was built with {kind} on')}",
+            why=f"the installed one (apache-tvm {version}) has {', '.join(sorted(known.intersection(kinds.kind_names())))}",
+            fix=f"install a TVM that has it, {provided}",
         )
 
     def missing_for_device(self, compile_part: Mapping[str, Json]) -> list[LlmbuildError]:
@@ -76,11 +72,11 @@ class Machine:
 
         Raises a LlmbuildError when there is none.
         """
-        from llmbuild.compiler.devices import device_parts, device_tool
+        from llmbuild.compiler import devices
 
         def ask() -> str | None:
-            parts = device_parts(compile_part) if self._bytes_count else None
-            return self._identity(["device", compile_part], parts, lambda: device_tool(compile_part))
+            parts = devices.parts(compile_part) if self._bytes_count else None
+            return self._identity(["device", compile_part], parts, lambda: devices.identity(compile_part))
 
         return self._once(["device", compile_part], ask)
 
@@ -140,12 +136,6 @@ class Machine:
             self.device_compiler(platform.compile)
         except LlmbuildError as error:
             yield DEVICE_TOOL, error
-
-
-def device_kind(compile_part: Mapping[str, Json]) -> str:
-    """The kind of TVM's target that the device is."""
-    device = compile_part["device"]
-    return str(device["kind"]) if isinstance(device, Mapping) else "llvm"
 
 
 @dataclass(frozen=True, slots=True)

@@ -201,8 +201,8 @@ def test_the_cache_calls_ours() -> None:
 
     layout = KVCacheLayout(1, 2, 2, 32, 32, THETA, "float32")
     target = tvm.target.Target({"kind": "llvm"})
-    ours = AttachKVCache(layout, target)(tvm.IRModule())
-    stock = AttachKVCache(layout, target, own_attention=False)(tvm.IRModule())
+    ours = AttachKVCache(layout, target, replacements)(tvm.IRModule())
+    stock = AttachKVCache(layout, target, None)(tvm.IRModule())
     names = {variable.name_hint for variable in ours.get_global_vars()}
     assert names == {variable.name_hint for variable in stock.get_global_vars()}
     changed = {name for name in names if str(ours[name]) != str(stock[name])}

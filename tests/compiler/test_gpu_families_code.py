@@ -42,7 +42,7 @@ def objects(kind: str, variant: str, out: Path) -> Path:
     if kind in ARCHS:
         part = {**part, "archs": [ARCHS[kind]]}
     try:
-        devices.device_tool(part)
+        devices.identity(part)
     except ToolchainError as error:
         pytest.skip(error.what)
     web = kind == "webgpu"

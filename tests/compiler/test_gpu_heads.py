@@ -8,7 +8,7 @@ import pytest
 import tvm_ffi
 
 from llmbuild.compiler.lower import resolve_target
-from llmbuild.compiler.passes.kv_cache import AttachKVCache, require_every_head
+from llmbuild.compiler.passes.kv_cache import AttachKVCache
 from llmbuild.errors import InputError
 from llmbuild.models.kv_cache import KVCacheLayout
 from tests.helpers.gpu_library import TARGETS
@@ -20,7 +20,7 @@ def computed_heads(layout: KVCacheLayout, target: Any) -> int:
     from tvm import tirx
 
     with target:
-        kernel = AttachKVCache(layout, target)(tvm.IRModule())["batch_decode_paged_kv"]
+        kernel = AttachKVCache(layout, target, None)(tvm.IRModule())["batch_decode_paged_kv"]
     extents: dict[str, Any] = {}
 
     def note(loop: Any) -> None:
@@ -45,10 +45,10 @@ def computed_heads(layout: KVCacheLayout, target: Any) -> int:
     ],
 )
 def test_the_refusal_agrees_with_the_kernel(name: str, heads: int, kv_heads: int, dim: int) -> None:
-    _, target = resolve_target(TARGETS[name])
+    device, target = resolve_target(TARGETS[name])
     layout = KVCacheLayout(2, heads, kv_heads, dim, dim, 10000.0, "float16", {})
     if computed_heads(layout, target) == heads:
-        require_every_head(layout, target)
+        device.require_attention(layout, target)
     else:
         with pytest.raises(InputError, match=f"{heads // kv_heads} heads of {dim} for each key-value head"):
-            require_every_head(layout, target)
+            device.require_attention(layout, target)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from llmbuild.compiler.devices import find_device
 from llmbuild.compiler.passes.logits import AttachLogitProcessors
 from llmbuild.compiler.passes.row_moves import AttachRowMoves
 from llmbuild.compiler.passes.sampling import AttachSampling
@@ -37,12 +38,13 @@ ALWAYS = {
 def attach(device: str) -> Any:
     import tvm
 
-    module = tvm.IRModule()
+    module, kind = tvm.IRModule(), find_device(device)
+    kernels = kind.kernels()
     for step in (
-        AttachSoftmaxWithTemperature(device, 300),
-        AttachLogitProcessors(device),
-        AttachRowMoves(device, "float32"),
-        AttachSampling(device),
+        AttachSoftmaxWithTemperature(kernels.softmax, 300),
+        AttachLogitProcessors(kernels.logits),
+        AttachRowMoves(kernels.row_moves, "float32"),
+        AttachSampling(kind.sampling),
     ):
         module = step(module)
     return module
@@ -57,7 +59,7 @@ def attach(device: str) -> Any:
         ("webgpu", FOR_WEBGPU),
         ("opencl", set()),
         ("rocm", set()),
-        ("cpu", set()),
+        ("llvm", set()),
     ],
 )
 def test_the_set_of_each_device(device: str, sampling: set[str]) -> None:

@@ -28,8 +28,8 @@ def kernel(rows: int | None, scheme: Scheme | None, **device: Any) -> Callable[.
     import tvm
     from tvm import te, tirx
 
+    from llmbuild.compiler.devices import find_device
     from llmbuild.compiler.kernels.gpu.linear import packed_product, product
-    from llmbuild.compiler.schedules import schedule_passes
     from llmbuild.quantization.layers import packed_tensors
 
     count = tirx.Var("seq_len", "int64") if rows is None else rows
@@ -44,7 +44,7 @@ def kernel(rows: int | None, scheme: Scheme | None, **device: Any) -> Callable[.
     module = tvm.IRModule({"matmul": te.create_prim_func(arguments, index_dtype_override="int64")})
     target = tvm.target.Target({**DEVICE, **device, "host": HOST})
     with target:
-        module = tvm.transform.Sequential(schedule_passes("opencl", target))(module)
+        module = tvm.transform.Sequential(find_device("opencl").schedules(target))(module)
     return compile_kernel(module["matmul"], **device)
 
 

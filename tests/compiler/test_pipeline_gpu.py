@@ -100,7 +100,6 @@ def product(name: str) -> Any:
     from tvm import te, tirx
 
     from llmbuild.compiler.kernels.gpu.linear import packed_product
-    from llmbuild.compiler.schedules import schedule_passes
 
     size, scheme = 128, SCHEMES["q4f16_1"]
     x = te.placeholder((1, tirx.Var("seq_len", "int64"), size), "float16", name="x")
@@ -111,7 +110,7 @@ def product(name: str) -> Any:
     device, target = resolve_target(TARGETS[name])
     with target:
         module = tvm.IRModule({"matmul": function})
-        scheduled = tvm.transform.Sequential(schedule_passes(device, target))(module)
+        scheduled = tvm.transform.Sequential(device.schedules(target))(module)
     return tvm.IRModule({"main": scheduled["matmul"].with_attr("global_symbol", "main")})
 
 

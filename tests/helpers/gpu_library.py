@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from llmbuild.compiler.devices.device import Device
 from llmbuild.models.registry import family
 from llmbuild.quantization.scheme import SCHEMES, Scheme
 from tests.helpers.tiny_library import TINY_LLAMA, chat_config
@@ -105,14 +106,13 @@ def _passed(name: str, scheme: str, functions: Sequence[str] | None, end: str | 
         return tvm.transform.Sequential(every[:count])(model.module)
 
 
-def export_some(kind: Any, config: Any, scheme: Scheme, device: str, functions: Sequence[str] | None) -> Any:
+def export_some(kind: Any, config: Any, scheme: Scheme, device: Device, functions: Sequence[str] | None) -> Any:
     """A model with the kernels of a device, and of its Relax functions only those that are named."""
     from tvm import relax
 
-    from llmbuild.compiler.kernels import kernels_for
     from llmbuild.models.build import export
 
-    model = export(config, kind, scheme, kernels_for(device))
+    model = export(config, kind, scheme, device.kernels().linear())
     for variable in model.module.get_global_vars():
         is_relax = isinstance(model.module[variable], relax.Function)
         if is_relax and functions is not None and variable.name_hint not in functions:

@@ -35,6 +35,7 @@ class OpenCLLibrary(GenericLibrary):
         import tvm
         from tvm import relax
 
+        from llmbuild.compiler.devices import find_device
         from llmbuild.compiler.lower import metadata_record
         from llmbuild.compiler.passes.annotate import variable_bounds
         from llmbuild.compiler.pipeline import Plan, pipeline
@@ -49,11 +50,11 @@ class OpenCLLibrary(GenericLibrary):
         self.family = family(model_type)
         self.scheme = scheme_of(scheme)
         self.config = self.family.configure(source, Overrides(**overrides))
-        model = export_some(self.family, self.config, self.scheme, "opencl", functions)
+        model = export_some(self.family, self.config, self.scheme, find_device("opencl"), functions)
         metadata = metadata_record({"model_type": self.family.model_type}, self.config, self.scheme, model)
         with compiling(optimize=optimize) as self.device:
             target = self.device.target
-            plan = Plan("opencl", target, model.kv_cache, variable_bounds(self.config), metadata)
+            plan = Plan(find_device("opencl"), target, model.kv_cache, variable_bounds(self.config), metadata)
             with target, tvm.transform.PassContext(config={"tirx.disable_cse_tir": True}):
                 executable = relax.build(model.module, target=target, relax_pipeline=pipeline(plan))
         self.vm = relax.VirtualMachine(executable, tvm.cpu())

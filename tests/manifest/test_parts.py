@@ -12,6 +12,7 @@ from llmbuild.manifest.sizes import Layer, check_sizes, parse_overrides
 from llmbuild.manifest.source import parse_source
 from llmbuild.sources import lock_key
 from llmbuild.sources.kind import Source, SourceError
+from llmbuild.targets.kinds import device_kind
 from llmbuild.tomlfile import KeyPath
 
 SHA = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -137,7 +138,7 @@ def _complaints(*layers: dict[str, int], device: str = "cuda") -> list[tuple[Key
     found: list[tuple[KeyPath, str]] = []
     check_sizes(
         [Layer(values, {key: (str(index), key) for key in values}) for index, values in enumerate(layers)],
-        device,
+        device_kind(device),
         lambda path, what, fix: found.append((path, what)),
         several=device == "cuda",
     )

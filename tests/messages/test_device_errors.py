@@ -55,7 +55,7 @@ def nvcc_that(script: str | None) -> Case:
 
     def provoke(path: Path, patch: pytest.MonkeyPatch) -> None:
         only_nvcc(path, patch, script)
-        devices.device_tool(CUDA)
+        devices.identity(CUDA)
 
     return provoke
 
@@ -118,7 +118,7 @@ def checked(part: dict[str, object], data: bytes) -> Case:
 
     def provoke(path: Path, patch: pytest.MonkeyPatch) -> None:
         (path / "devc.o").write_bytes(data)
-        devices.require_machine_code(part, path / "devc.o")  # type: ignore[arg-type]
+        devices.require(part, path / "devc.o")  # type: ignore[arg-type]
 
     return provoke
 
@@ -156,7 +156,7 @@ def linker_that(script: str | None) -> Case:
         patch.setenv("ROCM_PATH", str(path))
         if script is not None:
             program(path / "ld.lld", script)
-        devices.device_tool(ROCM)
+        devices.identity(ROCM)
 
     return provoke
 

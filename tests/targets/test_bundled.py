@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from llmbuild.errors import ToolchainError
+from llmbuild.targets.compile_part import CPU
 from llmbuild.targets.files import bundled_directory, load_target, target_names
-from llmbuild.targets.kinds import CPU, KINDS
+from llmbuild.targets.kinds import device_kind, kind_names
 from llmbuild.targets.spoken import WORDS, nearest_target
 from llmbuild.targets.target import SHARED, STATIC
 
@@ -94,7 +95,7 @@ def test_tvm_takes_the_target(name: str) -> None:
             assert made.attrs[key] == value, key
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", kind_names())
 def test_the_attributes_are_those_of_tvm(kind: str) -> None:
     tvm = pytest.importorskip("tvm")
     with pytest.raises(Exception, match="Known options") as caught:
@@ -102,14 +103,14 @@ def test_the_attributes_are_those_of_tvm(kind: str) -> None:
     listed = str(caught.value).split("Known options:", 1)[1].split(". Target creation", 1)[0]
     known = set(re.findall(r"'([^']+)'", listed))
     # Not for a file: TVM fills the first in, the second is a part of its own.
-    assert known - {"from_device", "host"} == set(KINDS[kind].attributes)
+    assert known - {"from_device", "host"} == set(device_kind(kind).attributes)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", kind_names())
 def test_the_attributes_have_the_types_of_tvm(kind: str) -> None:
     target: Any = pytest.importorskip("tvm").target.Target
     values: dict[type, Any] = {int: 8, bool: True, str: "x", list: ["+x"]}
-    for name, wanted in KINDS[kind].attributes.items():
+    for name, wanted in device_kind(kind).attributes.items():
         if name in ("kind", "tag", "keys", "mtriple", "mcpu", "arch", "libs", "device", "model", "mattr", "mabi"):
             # Those whose values TVM looks at as soon as the target is made.
             continue

@@ -159,14 +159,12 @@ def test_the_device_compiler_is_found_and_is_in_the_key(tmp_path: Path, monkeypa
     nvcc.touch()
     identity = f"nvcc 13.0.88+sha256.{digest_json([['nvcc', digest_bytes(b'nvcc')]])}"
 
-    def device_tool(part: Mapping[str, Json]) -> str | None:
+    def device_identity(part: Mapping[str, Json]) -> str | None:
         asked.append(part)
         return "nvcc 13.0.88" if "archs" in part else None
 
-    monkeypatch.setattr("llmbuild.compiler.devices.device_tool", device_tool)
-    monkeypatch.setattr(
-        "llmbuild.compiler.devices.device_parts", lambda part: Parts((nvcc,)) if "archs" in part else None
-    )
+    monkeypatch.setattr("llmbuild.compiler.devices.identity", device_identity)
+    monkeypatch.setattr("llmbuild.compiler.devices.parts", lambda part: Parts((nvcc,)) if "archs" in part else None)
     project = load(tmp_path / "buildfile.toml", '[models.a]\npreset = "Llama-2-7B"\n' + CUDA).project
     found = find_tools(project, Machine(Toolchain(Names())), errors := [])
     assert (found.devices, errors) == ({"x86_64-linux-cuda": identity}, [])
@@ -183,12 +181,12 @@ def test_the_device_compiler_is_found_and_is_in_the_key(tmp_path: Path, monkeypa
 def test_a_missing_device_compiler_is_said_before_anything_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def device_tool(part: Mapping[str, Json]) -> str | None:
+    def device_identity(part: Mapping[str, Json]) -> str | None:
         if "archs" in part:
             raise ToolchainError("there is no CUDA compiler", fix="`pip install 'llmbuild[cuda]'`")
         return None
 
-    monkeypatch.setattr("llmbuild.compiler.devices.device_tool", device_tool)
+    monkeypatch.setattr("llmbuild.compiler.devices.identity", device_identity)
     _, [error] = lacking(tmp_path, CUDA)
     assert (error.where, error.what) == ("platform x86_64-linux-cuda", "there is no CUDA compiler")
     examined = examine(load_target("x86_64-linux-cuda"), Machine(Toolchain(Names())))

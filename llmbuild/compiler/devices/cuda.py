@@ -10,17 +10,47 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llmbuild.compiler.devices import callbacks, fatbin
+from llmbuild.compiler.devices.gpu import SAMPLING, Gpu
 from llmbuild.compiler.devices.nvcc import Nvcc, find_nvcc
 from llmbuild.compiler.frames import quick_stacks
 from llmbuild.errors import ToolchainError
+from llmbuild.programs.parts import Parts
 
 if TYPE_CHECKING:
     from llmbuild.compiler.devices.nvrtc import Nvrtc
+
+
+class Cuda(Gpu):
+    """Its kernels have indices of 64 bits where shapes have, unlike those of all other devices."""
+
+    sampling = SAMPLING
+    records_graphs = True
+
+    def identity(self, archs: Sequence[str]) -> str:
+        return compiler_for(archs).identity
+
+    def parts(self) -> Parts:
+        return find_compiler().parts
+
+    def prepare(self, archs: Sequence[str]) -> AbstractContextManager[None]:
+        return compiling(archs)
+
+    def require(self, archs: Sequence[str], objects: Path) -> None:
+        require(archs, objects)
+
+    def schedules(self, target: Any, *, stock: bool = False) -> list[Any]:  # noqa: ARG002
+        from llmbuild.compiler import schedules
+
+        schedules.import_intrinsics()
+        return schedules.for_gpu(target)
+
+
+DEVICE = Cuda("cuda")
 
 
 def find_compiler() -> Nvcc | Nvrtc:

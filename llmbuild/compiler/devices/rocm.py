@@ -14,12 +14,14 @@ import shutil
 import struct
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from llmbuild.compiler.devices import callbacks
+from llmbuild.compiler.devices.gpu import Gpu
 from llmbuild.errors import ToolchainError
+from llmbuild.programs.parts import Parts, program_parts
 from llmbuild.programs.run import Tool, ask_tool, run_tool
 from llmbuild.programs.zig import zig
 
@@ -31,6 +33,23 @@ _VERSION_5 = '!llvm.module.flags = !{!0}\n!0 = !{i32 1, !"amdhsa_code_object_ver
 
 _EM_AMDGPU = 224
 _ELFOSABI_AMDGPU_HSA = 64
+
+
+class Rocm(Gpu):
+    def identity(self, archs: Sequence[str]) -> str:  # noqa: ARG002
+        return find_linker().name
+
+    def parts(self) -> Parts:
+        return program_parts(find_linker())
+
+    def prepare(self, archs: Sequence[str]) -> AbstractContextManager[None]:  # noqa: ARG002
+        return linking()
+
+    def require(self, archs: Sequence[str], objects: Path) -> None:
+        require(archs, objects)
+
+
+DEVICE = Rocm("rocm")
 
 
 def link(linker: Tool, code: bytes) -> bytes:

@@ -1,17 +1,50 @@
-"""The choice of kernels for the linear layers, per device kind: the one place where it is made."""
+"""Kernels of ours: a package for CPUs and one for GPUs, each with a `kernel_set` of what a library takes from it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from llmbuild.models.kv_cache import KVCacheLayout
     from llmbuild.quantization.layers import Kernels
 
 
-def kernels_for(device: str) -> Kernels:
-    """Kernels for a device kind ("cpu", "metal", "cuda", …)."""
-    from llmbuild.compiler.kernels.cpu.linear import CpuKernels
-    from llmbuild.compiler.kernels.gpu.linear import GpuKernels
-    from llmbuild.quantization.layers import GenericKernels
+class LogitProcessors(Protocol):
+    """Functions that alter logits in place, as `llmbuild.compiler.passes.logits` names them."""
 
-    return CpuKernels(GenericKernels()) if device == "cpu" else GpuKernels()
+    def logit_bias_kernel(self) -> Any: ...
+
+    def penalty_kernel(self) -> Any: ...
+
+    def bitmask_kernel(self) -> Any: ...
+
+
+class RowMoves(Protocol):
+    """Functions on rows of a number type: target[rows[i], :] = source[i, :], and target[i, :] = source[rows[i], :]."""
+
+    def scatter_kernel(self, dtype: str, /) -> Any: ...
+
+    def gather_kernel(self, dtype: str, /) -> Any: ...
+
+
+class Softmax(Protocol):
+    """The softmax with temperature, of which only the first `active` tokens have a probability."""
+
+    def softmax(self, builder: Any, logits: Any, temperature: Any, active: int | None, /) -> Any:
+        """The expression that calls its kernels, which it adds to the module of the builder."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class KernelSet:
+    """The kernels of one sort of device."""
+
+    linear: Callable[[], Kernels]
+    """How linear layers multiply; a new one for each build."""
+    attention: Callable[[KVCacheLayout], Mapping[str, Any]]
+    """Kernels for the KV cache by the names that TVM's own have in a module."""
+    softmax: Softmax
+    logits: LogitProcessors
+    row_moves: RowMoves

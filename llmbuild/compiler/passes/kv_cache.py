@@ -6,25 +6,23 @@ support_sliding_window)`, each a Shape of one element, creates one, with the ker
 module.  On CPU ours replace TVM's of the same signature for attention of decode, of prefill over its own keys and over
 the cache (both with and without a sliding window), and for RoPE with the split into q, k and v.  TVM's stay: attention
 with a tree mask (speculative decoding), the merge of two attention results, appending to pages and copying them; and all
-of them where `replacements` is empty.  On GPUs ours replaces the merge of two results, which is a race in TVM's (see
+of them where none of ours is given.  On GPUs ours replaces the merge of two results, which is a race in TVM's (see
 `kernels.gpu.merge`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tvm
 from tvm import relax, tirx
 from tvm.relax.frontend.nn.llm.kv_cache import RopeMode, TIRPagedKVCache
 
-from llmbuild.compiler.kernels.cpu.kv_cache import replacements
-from llmbuild.compiler.kernels.gpu.merge import merge_kernel
 from llmbuild.errors import InputError, Where
 from llmbuild.models.kv_cache import KVCacheLayout
 
 NAME = "create_tir_paged_kv_cache"
-MERGE = "tir_attention_merge_state"
 
 SIZES = ("max_batch_size", "max_total_seq_len", "prefill_chunk_size", "page_size", "support_sliding_window")
 
@@ -33,10 +31,13 @@ SIZES = ("max_batch_size", "max_total_seq_len", "prefill_chunk_size", "page_size
 class AttachKVCache:
     """See the module's docstring."""
 
-    def __init__(self, layout: KVCacheLayout, target: Any, *, own_attention: bool = True) -> None:
+    def __init__(
+        self, layout: KVCacheLayout, target: Any, attention: Callable[[KVCacheLayout], Mapping[str, Any]] | None
+    ) -> None:
+        """`attention` makes the kernels that replace TVM's, by the names of those; None keeps all of TVM's."""
         self.layout = layout
         self.target = target
-        self.own_attention = own_attention
+        self.attention = attention
 
     def transform_module(self, module: Any, _: Any) -> Any:
         layout = self.layout
@@ -67,31 +68,22 @@ class AttachKVCache:
             )
             builder.emit_func_output(cache._expr)
         module = builder.finalize()
-        for name, kernel in self._replacements().items():
+        for name, kernel in ({} if self.attention is None else self.attention(layout)).items():
             # The lookup fails where TVM has renamed its kernel: adding ours beside it would do nothing.
             module.update_func(module.get_global_var(name), kernel)
         return module
 
-    def _replacements(self) -> dict[str, Any]:
-        """Kernels of ours by the names that TVM's own have in the module."""
-        layout = self.layout
-        if self.target.kind.name != "llvm":
-            kernel = merge_kernel(layout.num_attention_heads, layout.head_dim, layout.dtype)
-            return {MERGE: kernel.with_attr("global_symbol", MERGE)}
-        return replacements(layout) if self.own_attention else {}
 
-
-def require_every_head(layout: KVCacheLayout, target: Any) -> None:
+def require_every_head(layout: KVCacheLayout, target: Any, threads: int) -> None:
     """Raise InputError where TVM's GPU kernel for decode would leave heads out.
 
-    A block has the threads for four elements of a head each, and as many of the heads that share keys as fit: the kernel
-    halves their number until they do, and drops what an odd number leaves over.  Called before the passes run, since an
-    error inside of one loses its class.
+    A block, of at most `threads` threads, has those for four elements of a head each, and as many of the heads that share
+    keys as fit: the kernel halves their number until they do, and drops what an odd number leaves over.  Called before the
+    passes run, since an error inside of one loses its class.
     """
     attributes = target.attrs
     most = max(int(attributes[name]) for name in ("max_num_threads", "max_threads_per_block") if name in attributes)
-    small = target.kind.name == "opencl" and ("android" in str(target.host) or "adreno" in str(attributes))
-    most = min(most, 256 if small else 512)
+    most = min(most, threads)
     group = together = layout.num_attention_heads // layout.num_key_value_heads
     while together > 1 and layout.head_dim // 4 * together > most:
         together //= 2

@@ -12,58 +12,21 @@ from typing import Any
 
 import tvm
 from tvm import relax, tirx
-from tvm.script import tirx as T
 
-from llmbuild.compiler.kernels.gpu import row_moves as gpu
-
-
-def _scatter(dtype: str) -> Any:
-    @T.prim_func(s_tir=True)
-    def scatter(source_handle: T.handle, rows_handle: T.handle, target_handle: T.handle) -> None:
-        T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
-        count = T.int32()
-        total = T.int32()
-        width = T.int32()
-        source = T.match_buffer(source_handle, (count, width), dtype)
-        rows = T.match_buffer(rows_handle, (count,), "int32")
-        target = T.match_buffer(target_handle, (total, width), dtype)
-        for i in T.serial(count):
-            for j in T.serial(width):
-                target[rows[i], j] = source[i, j]
-
-    return scatter
-
-
-def _gather(dtype: str) -> Any:
-    @T.prim_func(s_tir=True)
-    def gather(source_handle: T.handle, rows_handle: T.handle, target_handle: T.handle) -> None:
-        T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
-        count = T.int32()
-        total = T.int32()
-        width = T.int32()
-        source = T.match_buffer(source_handle, (total, width), dtype)
-        rows = T.match_buffer(rows_handle, (count,), "int32")
-        target = T.match_buffer(target_handle, (count, width), dtype)
-        for i in T.serial(count):
-            for j in T.serial(width):
-                target[i, j] = source[rows[i], j]
-
-    return gather
+from llmbuild.compiler.kernels import RowMoves
 
 
 @tvm.transform.module_pass(opt_level=0, name="AttachRowMoves")
 class AttachRowMoves:
     """See the module's docstring."""
 
-    def __init__(self, device: str, dtype: str) -> None:
-        self.device = device
+    def __init__(self, kernels: RowMoves, dtype: str) -> None:
+        self.kernels = kernels
         self.dtype = dtype
 
     def transform_module(self, module: Any, _: Any) -> Any:
         builder = relax.BlockBuilder(module)
-        cpu = self.device == "cpu"
-        forms = (_scatter, _gather) if cpu else (gpu.scatter_kernel, gpu.gather_kernel)
-        for name, make in zip(("scatter", "gather"), forms, strict=True):
+        for name, make in (("scatter", self.kernels.scatter_kernel), ("gather", self.kernels.gather_kernel)):
             builder.add_func(make("float32").with_attr("global_symbol", f"{name}_probs"), f"{name}_probs")
             self._hidden_states(builder, name, make(self.dtype))
         return builder.finalize()

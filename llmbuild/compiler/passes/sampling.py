@@ -1,7 +1,7 @@
 """Add the functions with which a runtime samples on the device.
 
 Before: no such functions.
-After, on CUDA, Metal and Vulkan (float32 probabilities of b rows and v tokens, n samples, int32 indices):
+After, those that the device kind's runtimes call (float32 probabilities of b rows and v tokens, n samples, int32 indices):
 - `argsort_probs(probs[b, v]) -> (sorted[b, v], indices[b, v])`, descending, equal ones in the order of their indices;
 - `multinomial_from_uniform(probs[b, v], uniform[n], rows[n]) -> tokens[n]`;
 - `sample_with_top_p(sorted[b, v], indices[b, v], uniform[n], rows[n], top_p[b]) -> tokens[n]`;
@@ -9,13 +9,12 @@ After, on CUDA, Metal and Vulkan (float32 probabilities of b rows and v tokens, 
 - `sampler_verify_draft_tokens(draft[k, v], tokens[k], model[k, v], first_child[k], next_sibling[k], uniform[k],
   parents[b]) -> (model, parents)`, both changed in place;
 - `renormalize_by_top_p(probs[b, v], top_p[b], guesses[b, 3]) -> [b, v]`.
-On WebGPU the first and third of these, which its runtimes call.  On other devices none: their runtimes sample on the host.
 The set is MLC's, and so are the signatures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import tvm
@@ -125,25 +124,25 @@ def _one_call(builder: Any, name: str, params: list[Any], kernel: Any, outputs: 
         builder.emit_func_output(result)
 
 
-EVERY: tuple[Callable[[Any], None], ...] = (_multinomial, _argsort, _top_p, _take_probs, _verify, _renormalize)
-FUNCTIONS: dict[str, tuple[Callable[[Any], None], ...]] = {
-    "cuda": EVERY,
-    "metal": EVERY,
-    "vulkan": EVERY,
-    "webgpu": (_argsort, _top_p),
+FUNCTIONS: Mapping[str, Callable[[Any], None]] = {
+    "multinomial_from_uniform": _multinomial,
+    "argsort_probs": _argsort,
+    "sample_with_top_p": _top_p,
+    "sampler_take_probs": _take_probs,
+    "sampler_verify_draft_tokens": _verify,
+    "renormalize_by_top_p": _renormalize,
 }
-"""By device kind."""
 
 
 @tvm.transform.module_pass(opt_level=0, name="AttachSampling")
 class AttachSampling:
     """See the module's docstring."""
 
-    def __init__(self, device: str) -> None:
-        self.device = device
+    def __init__(self, names: Collection[str]) -> None:
+        self.names = names
 
     def transform_module(self, module: Any, _: Any) -> Any:
         builder = relax.BlockBuilder(module)
-        for attach in FUNCTIONS.get(self.device, ()):
-            attach(builder)
+        for name in self.names:
+            FUNCTIONS[name](builder)
         return builder.finalize()

@@ -98,7 +98,7 @@ def test_a_lowered_module_holds_machine_code_with_tensor_cores(
         monkeypatch.setattr(cuda, "find_nvcc", lambda: None)
     out = lowered(tmp_path, part(ARCHS))
     data = (out / "devc.o").read_bytes()
-    devices.require_machine_code(part(ARCHS), out / "devc.o")
+    devices.require(part(ARCHS), out / "devc.o")
     assert {entry.arch for entry in fatbin.entries(data) if entry.kind == "cubin"} == set(ARCHS)
     assert b"__global__" not in data and b"#include" not in data
     nvdisasm, cuobjdump = _cuda_tool("nvdisasm"), _cuda_tool("cuobjdump")
@@ -138,10 +138,10 @@ def test_source_is_never_embedded_silently(tmp_path: Path) -> None:
     path = tmp_path / "devc.o"
     path.write_bytes(b'\x7fELF extern "C" __global__ void __launch_bounds__(256) add(float* a)')
     with pytest.raises(ToolchainError, match="holds CUDA source"):
-        devices.require_machine_code(part(ARCHS), path)
+        devices.require(part(ARCHS), path)
     path.write_bytes(b"\x7fELF")
     with pytest.raises(ToolchainError, match="no machine code for sm_80, machine code for sm_90"):
-        devices.require_machine_code(part(ARCHS), path)
+        devices.require(part(ARCHS), path)
 
 
 def test_no_compiler_is_an_error_with_the_way_to_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_no_compiler_is_an_error_with_the_way_to_one(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(nvrtc, "find_nvrtc", lambda: None)
     with pytest.raises(ToolchainError, match="there is no CUDA compiler") as caught:
-        devices.device_tool(part(["sm_80"]))
+        devices.identity(part(["sm_80"]))
     assert "pip install 'llmbuild[cuda]'" in str(caught.value)
     with pytest.raises(ToolchainError, match="there is no CUDA compiler"), devices.prepare(part(["sm_80"])):
         pass
@@ -169,9 +169,9 @@ def test_nvcc_is_named_by_its_version_and_asked_what_it_knows(monkeypatch: pytes
     _false_nvcc(tmp_path / "bin")
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
-    assert devices.device_tool(part(["sm_80", "sm_90a"])) == "nvcc 12.4.99"
+    assert devices.identity(part(["sm_80", "sm_90a"])) == "nvcc 12.4.99"
     with pytest.raises(ToolchainError, match=r"nvcc 12\.4\.99 makes no code for sm_100a, sm_120"):
-        devices.device_tool(part(["sm_80", "sm_100a", "sm_120"]))
+        devices.identity(part(["sm_80", "sm_100a", "sm_120"]))
 
 
 def test_wheels_that_are_incomplete_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,14 +187,14 @@ def test_wheels_that_are_incomplete_are_named(monkeypatch: pytest.MonkeyPatch) -
 
 def test_other_devices_need_no_compiler() -> None:
     for kind in ("metal", "opencl", "webgpu", "vulkan", "llvm"):
-        assert devices.device_tool({"device": {"kind": kind}, "host": HOST}) is None
-    assert devices.device_tool({"device": "cpu", "host": HOST}) is None
+        assert devices.identity({"device": {"kind": kind}, "host": HOST}) is None
+    assert devices.identity({"device": "cpu", "host": HOST}) is None
 
 
 def test_asking_for_the_compiler_imports_no_tvm() -> None:
     code = (
         "import sys; from llmbuild.compiler import devices\n"
-        "try: devices.device_tool({'device': {'kind': 'cuda'}, 'host': {}, 'archs': ['sm_80']})\n"
+        "try: devices.identity({'device': {'kind': 'cuda'}, 'host': {}, 'archs': ['sm_80']})\n"
         "except Exception as error: assert type(error).__name__ == 'ToolchainError', error\n"
         "print([name for name in ('tvm', 'numpy') if name in sys.modules])"
     )

@@ -13,7 +13,7 @@ from llmbuild.compiler import devices
 from llmbuild.compiler.devices import rocm
 from llmbuild.errors import ToolchainError
 from llmbuild.programs import zig
-from llmbuild.targets.kinds import KINDS
+from llmbuild.targets.kinds import device_kind
 from tests.helpers.device_module import lowered
 
 
@@ -26,11 +26,11 @@ def part(arch: str) -> Mapping[str, Any]:
 @pytest.mark.parametrize("arch", ["gfx90a", "gfx942", "gfx1100"])
 def test_a_code_object_is_complete(arch: str, tmp_path: Path) -> None:
     try:
-        assert str(devices.device_tool(part(arch))).split()[0] in ("zig", "ld.lld")
+        assert str(devices.identity(part(arch))).split()[0] in ("zig", "ld.lld")
     except ToolchainError as error:
         pytest.skip(error.what)
     out = lowered(tmp_path, part(arch))
-    devices.require_machine_code(part(arch), out / "devc.o")
+    devices.require(part(arch), out / "devc.o")
     (data,) = rocm.code_objects((out / "devc.o").read_bytes())
     (tmp_path / "kernels.co").write_bytes(data)
     binary = lief.ELF.parse(str(tmp_path / "kernels.co"))
@@ -47,7 +47,7 @@ def test_a_code_object_is_complete(arch: str, tmp_path: Path) -> None:
 
 
 def test_every_architecture_has_a_number() -> None:
-    assert set(rocm._MACHINES.values()) == set(KINDS["rocm"].archs)
+    assert set(rocm._MACHINES.values()) == set(device_kind("rocm").archs)
 
 
 def test_no_linker_is_an_error_with_the_way_to_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -55,13 +55,13 @@ def test_no_linker_is_an_error_with_the_way_to_one(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("ROCM_PATH", str(tmp_path))
     with pytest.raises(ToolchainError, match=r"llmbuild\[cross\]"):
-        devices.device_tool(part("gfx1100"))
+        devices.identity(part("gfx1100"))
     old = tmp_path / "ld.lld"
     old.write_text("#!/bin/sh\necho Debian LLD 14.0.6\n")
     old.chmod(0o755)
     with pytest.raises(ToolchainError, match=r"LLD 14\.0\.6 on PATH is too old"):
-        devices.device_tool(part("gfx1100"))
+        devices.identity(part("gfx1100"))
     new = tmp_path / "ld.lld-19"
     new.write_text("#!/bin/sh\necho Debian LLD 19.1.7\n")
     new.chmod(0o755)
-    assert devices.device_tool(part("gfx1100")) == "ld.lld 19.1.7"
+    assert devices.identity(part("gfx1100")) == "ld.lld 19.1.7"

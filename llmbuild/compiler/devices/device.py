@@ -1,0 +1,61 @@
+"""A device kind as code generation knows it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmbuild.programs.parts import Parts
+
+if TYPE_CHECKING:
+    from llmbuild.compiler.kernels import KernelSet
+    from llmbuild.models.kv_cache import KVCacheLayout
+
+
+class Device(ABC):
+    """The hooks of a device kind.  Those of a compiler are for code that TVM leaves to others; by default it leaves none."""
+
+    name: str
+    """What logs call the kind."""
+
+    sampling: Sequence[str] = ()
+    """The functions of `llmbuild.compiler.passes.sampling` that its runtimes call; others sample on the host."""
+
+    records_graphs = False
+    """Whether its runtime can record the kernels of a step and launch them at once."""
+
+    def identity(self, archs: Sequence[str]) -> str | None:  # noqa: ARG002
+        """The name and version of the compiler that makes code for the architectures, asked without TVM."""
+        return None
+
+    def parts(self) -> Parts | None:
+        """The compiler's files, which is asked nothing."""
+        return None
+
+    def prepare(self, archs: Sequence[str]) -> AbstractContextManager[None]:  # noqa: ARG002
+        """A context in which TVM calls the compiler."""
+        return nullcontext()
+
+    def require(self, archs: Sequence[str], objects: Path) -> None:  # noqa: B027
+        """Raise ToolchainError unless the object file holds code for the architectures."""
+
+    @abstractmethod
+    def target(self, device: Mapping[str, Any], host: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What TVM's target is made of."""
+
+    @abstractmethod
+    def kernels(self) -> KernelSet:
+        """The kernels of ours that a library takes."""
+
+    @abstractmethod
+    def schedules(self, target: Any, *, stock: bool = False) -> list[Any]:
+        """The passes that schedule every PrimFunc that is not scheduled yet and bring indices to their final width.
+
+        `stock` asks for TVM's rules alone, for comparison.
+        """
+
+    def require_attention(self, layout: KVCacheLayout, target: Any) -> None:  # noqa: B027
+        """Raise InputError where attention of this layout cannot be computed right."""

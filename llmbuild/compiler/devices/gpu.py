@@ -1,0 +1,51 @@
+"""What GPUs have in common; each kind says where it differs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from llmbuild.compiler.devices.device import Device
+
+if TYPE_CHECKING:
+    from llmbuild.compiler.kernels import KernelSet
+    from llmbuild.models.kv_cache import KVCacheLayout
+
+SAMPLING = (
+    "multinomial_from_uniform",
+    "argsort_probs",
+    "sample_with_top_p",
+    "sampler_take_probs",
+    "sampler_verify_draft_tokens",
+    "renormalize_by_top_p",
+)
+"""All that runtimes with a sampler on the device call."""
+
+
+class Gpu(Device):
+    """A device with a host beside it, whose driver compiles the kernels or for which TVM makes the code."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def target(self, device: Mapping[str, Any], host: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {**device, "host": host}
+
+    def kernels(self) -> KernelSet:
+        from llmbuild.compiler.kernels.gpu.kernel_set import KERNELS
+
+        return KERNELS
+
+    def schedules(self, target: Any, *, stock: bool = False) -> list[Any]:  # noqa: ARG002
+        from llmbuild.compiler import schedules
+
+        return [*schedules.for_gpu(target), schedules.narrow()]
+
+    def attention_threads(self, target: Any) -> int:  # noqa: ARG002
+        """The threads of a block that TVM's attention takes at most."""
+        return 512
+
+    def require_attention(self, layout: KVCacheLayout, target: Any) -> None:
+        from llmbuild.compiler.passes.kv_cache import require_every_head
+
+        require_every_head(layout, target, self.attention_threads(target))

@@ -1,0 +1,11 @@
+"""What a library for a CPU takes of these kernels."""
+
+from __future__ import annotations
+
+from llmbuild.compiler.kernels import KernelSet
+from llmbuild.compiler.kernels.cpu import logits, row_moves, softmax
+from llmbuild.compiler.kernels.cpu.kv_cache import replacements
+from llmbuild.compiler.kernels.cpu.linear import CpuKernels
+from llmbuild.quantization.layers import GenericKernels
+
+KERNELS = KernelSet(lambda: CpuKernels(GenericKernels()), replacements, softmax, logits, row_moves)

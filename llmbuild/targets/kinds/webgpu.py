@@ -1,0 +1,11 @@
+"""WebGPU: GPUs in browsers, which compile the kernels."""
+
+from __future__ import annotations
+
+from llmbuild.targets.kinds.device_kind import DeviceKind, attributes
+
+KIND = DeviceKind(
+    "webgpu",
+    attributes("max_num_threads max_shared_memory_per_block thread_warp_size", "supports_subgroups"),
+    features={"float16": ("shader-f16",)},
+)
