@@ -400,7 +400,7 @@ CASES: dict[str, Case] = {
     "no gguf file": no_gguf,
     "no host": lowering("resolve_target", {"device": "cpu", "host": None}),
     "no device kind": lowering("resolve_target", {"device": "abacus", "host": HOST}),
-    "an unknown target": lowering("resolve_target", {"device": {"kind": "abacus"}, "host": HOST}),
+    "a target that TVM refuses": lowering("resolve_target", {"device": {"kind": "opencl", "tag": 7}, "host": HOST}),
     "no configuration": lowering("configure", {}, {}),
     "an unknown override": lowering("configure", {"model_config": {}}, {"context_windw_size": 1}),
     "a linker of no .so": linker("so", triple=LINUX, linker="xcode"),
