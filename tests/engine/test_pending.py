@@ -78,9 +78,9 @@ class Timed:
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store, self._inline, self._clock = store, InlineExecutor(store), clock
 
-    def run(self, action: Digest, progress: Progress, lock_fd: int | None = None) -> Cached | TaskFailure:
+    def run(self, action: Digest, progress: Progress) -> Cached | TaskFailure:
         self._clock.wait(self._store.get_action(action).label)
-        return self._inline.run(action, progress, lock_fd)
+        return self._inline.run(action, progress)
 
     def expect(self, kind: str, count: int) -> None:
         self._clock.launched += 1
