@@ -20,7 +20,8 @@ from llmbuild.errors import InputError, StoreError
 from llmbuild.jsontext import parse_json
 from llmbuild.printable import is_text
 
-_RACY_NS = 2_000_000_000
+RACY_NS = 2_000_000_000
+"""A file that was changed so recently may change again without another time."""
 _MOST_BYTES = 256 << 20
 """Of the file: a million entries."""
 
@@ -60,7 +61,7 @@ class StatCache:
             raise InputError("cannot read a file", where=str(path), why=error.strerror or str(error)) from error
         newest = max(after[2], after[3])
         # A name that is not UTF-8 is no JSON: one of them would lose the whole file.
-        if after == stamp and time.time_ns() - newest > _RACY_NS and is_text(name):
+        if after == stamp and time.time_ns() - newest > RACY_NS and is_text(name):
             self._entries[name] = self._fresh[name] = [*stamp, digest]
         return digest
 

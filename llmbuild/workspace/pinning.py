@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from llmbuild.engine.kind import no_progress
 from llmbuild.errors import UsageError, did_you_mean
 from llmbuild.manifest.lock import LOCK_FILE, Lock, write_lock
 from llmbuild.manifest.lockdiff import differences
@@ -238,12 +239,9 @@ def _announced_pin(
     assert isinstance(fetch.kind, RemoteKind)
     identity: Any = task.params["source"]
     scratch = store.new_scratch_dir("lock")
-    what = Download(identity, {}, pin, store.cas.root, store.root / "partial", scratch, scratch, _no_progress)
+    # Small files take no time worth showing.
+    what = Download(identity, {}, pin, store.cas.root, store.root / "partial", scratch, scratch, no_progress)
     return fetch.kind.complete_pin(what, lambda path: store.cas.put_file(path, move=True))
-
-
-def _no_progress(done: int, total: int, unit: str = "") -> None:
-    """The small files of a model take no time worth showing."""
 
 
 def _fetch(

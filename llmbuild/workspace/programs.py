@@ -16,6 +16,7 @@ from typing import Protocol
 
 from llmbuild.canonical import Digest, Json, canonical_json, digest_bytes, digest_file, digest_json
 from llmbuild.engine import files
+from llmbuild.engine.statcache import RACY_NS
 from llmbuild.errors import StoreError, ToolchainError
 from llmbuild.jsontext import parse_json
 from llmbuild.programs.parts import Files, Listed, Parts, loaded_libraries
@@ -25,9 +26,6 @@ PROGRAMS_MEMO = "programs.json"
 
 _MOST = 512
 """How many answers are kept."""
-
-_RACY_NS = 2_000_000_000
-"""A file that was changed so recently may change again without another time."""
 
 
 class Digests(Protocol):
@@ -73,7 +71,7 @@ class Programs:
         def hashed() -> Json:
             return digest_json({row[0]: digest_file(root / row[0]) for row in found})
 
-        if newest >= time.time_ns() - _RACY_NS:
+        if newest >= time.time_ns() - RACY_NS:
             return digest_json(hashed())
         # The text of a list is made without a step of Python for each of thousands of files.
         return digest_json(self.remembered(["tree", digest_bytes(repr(found).encode())], hashed))

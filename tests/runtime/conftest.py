@@ -10,25 +10,13 @@ import pytest
 import llmbuild
 from llmbuild.runtime.model import Model
 from tests.helpers.checkpoints import cached_checkpoint
-from tests.helpers.cli import ProjectDir, make_project
+from tests.helpers.cli import TINY_MANIFEST, ProjectDir, make_project
 
-MANIFEST = """\
-[project]
-name = "tiny"
-
-[models.tiny]
-source = "checkpoint"
-conv-template = "chatml"
-
-[metadata]
-context-window-size = 400
-prefill-chunk-size = 64
-
-[[build]]
-models = ["tiny"]
-quantizations = ["q0f32"]
-platforms = ["x86_64-linux-cpu"]
-"""
+MANIFEST = (
+    TINY_MANIFEST.replace("context-window-size = 64", "context-window-size = 400")
+    .replace("prefill-chunk-size = 32", "prefill-chunk-size = 64")
+    .replace("q4f32_1", "q0f32")
+)
 
 
 @pytest.fixture(scope="session")
