@@ -11,8 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from llmbuild.canonical import Json
+from llmbuild.targets.compile_part import device_kind as kind_of
+from llmbuild.targets.kinds import device_kind
 
 _APT = re.compile(r"(?:sudo )?apt(?:-get)? install (?:-y )?([a-z0-9][a-z0-9.+-]*(?: [a-z0-9][a-z0-9.+-]*)*)")
+_CROSS = "cross"
+"""The extra with linkers for other machines."""
 _COMPILER = ("gcc", "libc6-dev")
 _LINKERS: Mapping[str, tuple[str, ...]] = {"cc": _COMPILER, "lld": ("lld",), "mingw": ("gcc-mingw-w64",)}
 """The packages of the linkers that a target may ask for by name."""
@@ -36,13 +40,8 @@ def needs(
     compile_part: Mapping[str, Json], link: Mapping[str, Json], artifact: str, tools: Sequence[Mapping[str, str]] = ()
 ) -> Needs:
     """What building for a resolved target needs; `tools` are those of the target's [requires], with what installs them."""
-    extras, packages, commands = set[str](), dict[str, None](), []
-    device = compile_part.get("device")
-    kind = device.get("kind") if isinstance(device, Mapping) else None
-    if kind == "cuda":
-        extras.add("cuda")
-    if kind == "rocm" or _needs_cross(link, artifact):
-        extras.add("cross")
+    extras = {device_kind(kind_of(compile_part)).extra, _CROSS if _needs_cross(link, artifact) else ""} - {""}
+    packages, commands = dict[str, None](), []
     packages.update(dict.fromkeys(_packages(link, artifact)))
     for tool in tools:
         found = _APT.fullmatch(tool["install"])

@@ -19,5 +19,6 @@ KIND = DeviceKind(
     opt_flags=frozenset(
         ("flashinfer", "cublas_gemm", "faster_transformer", "cudagraph", "cutlass", "ipc_allreduce_strategy")
     ),
+    extra="cuda",
     generator_from="the wheel of PyPI, or one that was built from source with USE_CUDA=ON",
 )

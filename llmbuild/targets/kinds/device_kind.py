@@ -57,6 +57,8 @@ class DeviceKind:
     """Whether several devices can share a model."""
     opt_flags: frozenset[str] = frozenset()
     """The optimization flags that can have an effect."""
+    extra: str = ""
+    """The extra of llmbuild that brings what compiles code for the kind where nothing else is installed."""
     spoken: str = ""
     """What messages call the kind, where that is not its name."""
     generator_from: str = ""

@@ -18,4 +18,5 @@ KIND = DeviceKind(
     warps={"gfx9": 64, "gfx1": 32},
     several=True,
     opt_flags=frozenset(("cublas_gemm",)),
+    extra="cross",
 )
