@@ -7,10 +7,11 @@ import importlib
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.helpers.wheel import build_wheel, install
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs/python.md").read_text(encoding="utf-8")
@@ -73,17 +74,15 @@ def _set_by_init(node: ast.ClassDef) -> dict[str, str]:
 
 
 @pytest.mark.xdist_group("load")
-def test_the_examples_run_in_an_empty_directory(tmp_path: Path) -> None:
-    (tmp_path / "work").mkdir()
-    environment = {
-        **os.environ,
-        "LLMBUILD_CACHE": str(tmp_path / "store"),
-        "PYTHONPATH": str(ROOT),
-        "PYTHONIOENCODING": "utf-8",
-    }
+def test_the_examples_run_in_an_empty_directory_from_the_wheel(tmp_path: Path) -> None:
+    python = install(build_wheel(tmp_path), tmp_path / "environment")
+    work = tmp_path / "work"
+    work.mkdir()
+    # Nothing of this environment but what any has: no path of Python, no cache, no compiler's choice.
+    environment = {"HOME": str(tmp_path), "PATH": os.defpath, "PYTHONIOENCODING": "utf-8", "TVM_BIND_THREADS": "0"}
     result = subprocess.run(
-        [sys.executable, "-c", "\n".join(blocks("python"))],
-        cwd=tmp_path / "work",
+        [python, "-c", "\n".join([*blocks("python"), "print(llmbuild.__file__)"])],
+        cwd=work,
         env=environment,
         capture_output=True,
         text=True,
@@ -93,6 +92,7 @@ def test_the_examples_run_in_an_empty_directory(tmp_path: Path) -> None:
     )
     assert result.returncode == 0, result.stderr
     assert "the context window" in result.stdout
+    assert result.stdout.splitlines()[-1].startswith(str(python.parent.parent))
 
 
 def test_every_module_and_function_that_a_document_names_is_there() -> None:
