@@ -152,7 +152,7 @@ def _export(args: argparse.Namespace) -> int:
         store = workspace.store
         verdicts = workspace.look(*args.tasks, partial=True).plan().verdicts
         actions = [verdict.action.digest for verdict in verdicts if verdict.action is not None]
-        unbuilt = [verdict.task.label for verdict in verdicts if verdict.state in ("run", "maybe")]
+        unbuilt = [verdict.task.label for verdict in verdicts if verdict.state in ("run", "maybe", "blocked")]
     try:
         with _progress("export") as progress:
             packed = export(store, actions, args.archive, progress=progress)

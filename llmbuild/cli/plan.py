@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from llmbuild.cli.common import add_selection, open_workspace, print_json
 from llmbuild.errors import ExitCode
+from llmbuild.workspace.absent import require_tools
 
 if TYPE_CHECKING:
     from llmbuild.plan.planner import Plan
@@ -24,15 +25,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_const", const="json", dest="format", help="short for --format json")
     parser.add_argument("--stale", action="store_true", help="leave out what is up to date")
     parser.add_argument("--check", action="store_true", help="exit with 1 when a build would do anything")
+    parser.add_argument("--strict", action="store_true", help="fail where a task is blocked")
     parser.add_argument("--dry-run", action="store_true", help="accepted, and changes nothing: a plan never builds")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the plan; exit code 0, or with --check 1 when something is stale."""
+    """Print the plan; exit code 0, with --check 1 when something is stale.  With --strict, raises what blocked tasks lack."""
     with open_workspace(args) as workspace:
         snapshot = workspace.look(*args.tasks, force=args.force)
         plan = snapshot.plan()
         print_plan(snapshot, plan, args.format, stale=args.stale)
+        if args.strict:
+            require_tools(plan, blocked_only=True)
     return ExitCode.FAILED if args.check and plan.stale else ExitCode.OK
 
 

@@ -174,6 +174,10 @@ class Scheduler:
 
     def _bind_and_look_up(self, build: Build, pending: Pending, label: str) -> None:
         node = build.nodes[label]
+        lack = node.task.lack
+        if lack is not None and not lack.keyed:
+            self._fail(build, label, TaskFailure.of(lack.error))
+            return
         try:
             node.bound = bind(node.task, build.trees, self._store.cas.get_bytes)
         except MissingBlobError as error:
@@ -189,6 +193,9 @@ class Scheduler:
         if found is not None:
             build.finished[digest] = found
             self._succeed(build, label, found, "store")
+            return
+        if lack is not None:
+            self._fail(build, label, TaskFailure.of(lack.error))
             return
         self._emit(events.Queued(time=time.time(), label=label, action=digest))
         pending.add(node)

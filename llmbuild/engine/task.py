@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from llmbuild.canonical import Json
+from llmbuild.errors import LlmbuildError, MultiError
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +50,32 @@ class Install:
 
 
 @dataclass(frozen=True, slots=True)
+class Lack:
+    """What a task needs and this machine does not have: the `errors` say what, and what brings it.
+
+    `tool` is the tool of the task's key that is missing, "" where none of the key is.  The key then has what `locked` says,
+    the tool's name in the lock file; where that is None too, nobody knows the key.
+    """
+
+    errors: tuple[LlmbuildError, ...]
+    tool: str = ""
+    locked: str | None = None
+
+    @property
+    def keyed(self) -> bool:
+        """Whether the task's key is known all the same."""
+        return not self.tool or self.locked is not None
+
+    @property
+    def error(self) -> LlmbuildError:
+        """All errors as one."""
+        return self.errors[0] if len(self.errors) == 1 else MultiError(self.errors)
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
-    """A node of the plan before its inputs are bound.  `params` and `tools` are part of the key, `hints` are not."""
+    """A node of the plan before its inputs are bound.  `params` and `tools` are part of the key, `hints` are not; a task with a
+    `lack` can be had from the store, and cannot run."""
 
     kind: str
     label: str
@@ -63,3 +88,9 @@ class Task:
     model: str = ""
     scheme: str = ""
     platform: str = ""
+    lack: Lack | None = None
+
+    @property
+    def missing(self) -> tuple[LlmbuildError, ...]:
+        """What it needs and this machine does not have."""
+        return () if self.lack is None else self.lack.errors

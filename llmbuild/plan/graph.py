@@ -16,7 +16,7 @@ from pathlib import PurePosixPath
 
 from llmbuild.canonical import Json
 from llmbuild.engine.kind import TaskKind
-from llmbuild.engine.task import AllFiles, Files, InputRef, Install, JsonFields, Task
+from llmbuild.engine.task import AllFiles, Files, InputRef, Install, JsonFields, Lack, Task
 from llmbuild.linkers import carries_name
 from llmbuild.manifest.resolved import Combination, Model, Platform, Project
 from llmbuild.plan.observed import DEVICE_TOOL, Observed
@@ -104,6 +104,7 @@ class _Maker:
         hints: Mapping[str, Json] | None = None,
         installs: tuple[Install, ...] = (),
         cell: tuple[str, str, str] = ("", "", ""),
+        lack: Lack | None = None,
     ) -> str:
         """Add a task and return its label.  Of `params` only what the kind declares enters the task."""
         declared = self.kinds[kind]
@@ -121,6 +122,7 @@ class _Maker:
             model=model,
             scheme=scheme,
             platform=platform,
+            lack=lack,
         )
         return label
 
@@ -196,23 +198,37 @@ class _Maker:
             tools={DEVICE_TOOL: compiler} if (compiler := self.observed.devices.get(cell.platform)) else None,
             installs=(Install(SIDECAR, f"{cell.library}.json"),) if has_sidecar(platform) else (),
             cell=of,
+            lack=self._lack(platform, "lower"),
         )
 
-    def _runtime(self, cell: Combination, platform: Platform) -> str:
+    def _runtime(self, platform: Platform) -> str:
         label = f"runtime[{_compiler(platform)}]"
         if label in self.tasks:
             return label
         params = {"compiler": platform.link.get("compiler")}
         return self._task(
-            "runtime", (_compiler(platform),), params, {}, tools={"linker": self.observed.linkers[cell.platform]}
+            "runtime",
+            (_compiler(platform),),
+            params,
+            {},
+            tools=self._linker(platform),
+            lack=self._lack(platform, "link"),
         )
+
+    def _linker(self, platform: Platform) -> dict[str, str]:
+        """The linker of a platform as a tool of a key; none where nobody knows what it would be."""
+        linker = self.observed.linkers.get(platform.name)
+        return {} if linker is None else {"linker": linker}
+
+    def _lack(self, platform: Platform, kind: str) -> Lack | None:
+        return self.observed.lacks.get(platform.name, {}).get(kind)
 
     def _link(self, cell: Combination, platform: Platform, objects: str) -> None:
         of = (cell.model, cell.scheme, cell.platform)
         prefix = _prefix(platform, cell)
         inputs = {"objects": InputRef(objects, OBJECT_FILES)}
         if platform.artifact in WITH_RUNTIME:
-            inputs["runtime"] = InputRef(self._runtime(cell, platform), OBJECT_FILES)
+            inputs["runtime"] = InputRef(self._runtime(platform), OBJECT_FILES)
         if prefix is not None and MODEL_TYPE in prefix:
             inputs["library"] = InputRef(objects, JsonFields(SIDECAR, ("model_type",)))
         self._task(
@@ -225,12 +241,10 @@ class _Maker:
                 "name": PurePosixPath(cell.library).name if carries_name(platform.link, platform.artifact) else None,
             },
             inputs,
-            tools={
-                "linker": self.observed.linkers[cell.platform],
-                **self.observed.variables.get(cell.platform, {}),
-            },
+            tools={**self._linker(platform), **self.observed.variables.get(cell.platform, {})},
             installs=(Install(f"lib.{platform.artifact}", cell.library),),
             cell=of,
+            lack=self._lack(platform, "link"),
         )
 
 

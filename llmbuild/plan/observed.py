@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from llmbuild.canonical import Digest, Json
+from llmbuild.engine.task import Lack
 from llmbuild.sources.kind import Observation
 
 DEVICE_TOOL = "device compiler"
@@ -18,7 +19,7 @@ class Observed:
     name, `tools` by task kind (tool name to identity, llmbuild's own sources among them), `linkers` the linker's
     identity by platform name, `source_files` the files behind each "llmbuild sources" digest, `devices` what compiles the
     device's code by platform name, where that is a tool of its own; `variables` those of the environment that a target names,
-    by platform name, each with its identity."""
+    by platform name, each with its identity; `lacks` what is not here, by platform name and task kind ("lower", "link")."""
 
     sources: Mapping[str, Observation]
     tools: Mapping[str, Mapping[str, str]]
@@ -28,3 +29,4 @@ class Observed:
     source_files: Mapping[Digest, Mapping[str, Digest]] = field(default_factory=dict)
     devices: Mapping[str, str] = field(default_factory=dict)
     variables: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    lacks: Mapping[str, Mapping[str, Lack]] = field(default_factory=dict)

@@ -17,6 +17,7 @@ from llmbuild.canonical import Digest, Json
 from llmbuild.engine.action import Action
 from llmbuild.engine.task import Task
 from llmbuild.plan.reasons import (
+    Blocked,
     Cascade,
     Contents,
     Evicted,
@@ -29,8 +30,9 @@ from llmbuild.plan.reasons import (
     tool_reasons,
 )
 
-State: TypeAlias = Literal["cached", "restore", "run", "maybe"]
-"""`restore`: built, and only its files in the output directory have to be put back."""
+State: TypeAlias = Literal["cached", "restore", "run", "maybe", "blocked"]
+"""`restore`: built, and only its files in the output directory have to be put back.  `blocked`: what it needs is not here, and
+nobody knows what it would be built with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,17 @@ class Verdict:
     output: Digest | None = None
 
     @property
+    def as_locked(self) -> Mapping[str, str]:
+        """The tools of its key that are not here, by the names that the lock file has for them."""
+        lack = self.task.lack
+        return {} if lack is None or lack.locked is None else {lack.tool: lack.locked}
+
+    @property
+    def impossible(self) -> bool:
+        """Whether it has to run, or may have to, and cannot run here."""
+        return self.task.lack is not None and self.state in ("run", "maybe", "blocked")
+
+    @property
     def root(self) -> str:
         """The label of the first cause: this task's, or that of the task it follows."""
         first = self.reasons[0] if self.reasons else None
@@ -91,7 +104,7 @@ class Verdict:
 class Cause:
     """A root cause: reasons that some tasks share, the labels of those tasks, and of the tasks that may follow them.
 
-    `new` says that the tasks were never built, which is no change of anything.
+    `new` says that the tasks were never built, or are blocked: nothing changed.
     """
 
     reasons: tuple[Reason, ...]
@@ -100,7 +113,7 @@ class Cause:
 
     @property
     def new(self) -> bool:
-        return self.reasons == (NeverBuilt(),)
+        return all(isinstance(reason, (NeverBuilt, Blocked)) for reason in self.reasons)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +168,10 @@ def make_plan(
     """
     verdicts: dict[str, Verdict] = {}
     for task in tasks:
+        if task.lack is not None and not task.lack.keyed:
+            reasons = tuple(Blocked(error.what, error.fix) for error in task.missing)
+            verdicts[task.label] = Verdict(task, "blocked", reasons)
+            continue
         again = because.get(task.label) or ((Forced(),) if task.label in force else ())
         verdicts[task.label] = _judge(task, verdicts, knowledge, again)
     return Plan(project, tuple(verdicts.values()))

@@ -96,6 +96,14 @@ class Forced:
 
 
 @dataclass(frozen=True, slots=True)
+class Blocked:
+    """The task cannot run here, and nobody knows what it would be built with: what is missing, and what brings it."""
+
+    what: str
+    fix: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Cascade:
     """An upstream task has to run first; `root` is the label of the first cause."""
 
@@ -117,6 +125,7 @@ Reason: TypeAlias = (
     | OutputCorrupt
     | Evicted
     | Forced
+    | Blocked
     | Cascade
 )
 
@@ -129,6 +138,7 @@ _KINDS: Mapping[str, type[Reason]] = {
     "output-corrupt": OutputCorrupt,
     "evicted": Evicted,
     "forced": Forced,
+    "blocked": Blocked,
     "cascade": Cascade,
 }
 _NAMES = {type_: name for name, type_ in _KINDS.items()}
@@ -164,6 +174,8 @@ def sentence(reason: Reason) -> str:  # noqa: PLR0911 - one line a reason is the
             return "its output was evicted from the cache"
         case Forced():
             return "forced"
+        case Blocked(what, fix):
+            return f"{what} ({fix})" if fix else what
         case Cascade(root):
             return f"after {root}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from llmbuild.canonical import Json
+from llmbuild.errors import LlmbuildError
 from llmbuild.plan.planner import Plan, Verdict
 from llmbuild.plan.reasons import reason_to_json
 from llmbuild.report.plan_text import reasons_line
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from llmbuild.plan.estimates import PlanEstimate, TaskEstimate, Total
 
 FORMAT = 1
-_COLORS = {"run": "#f2c14e", "restore": "#f2c14e", "maybe": "#9ad1d4", "cached": "#e8e8e8"}
+_COLORS = {"run": "#f2c14e", "restore": "#f2c14e", "maybe": "#9ad1d4", "cached": "#e8e8e8", "blocked": "#e58a7b"}
 
 
 def plan_json(plan: Plan, estimate: PlanEstimate | None = None) -> dict[str, Json]:
@@ -24,7 +25,7 @@ def plan_json(plan: Plan, estimate: PlanEstimate | None = None) -> dict[str, Jso
         "project": plan.project,
         "stale": plan.stale,
         "counts": {"run": plan.count("run"), "maybe": plan.count("maybe"), "restore": plan.count("restore")}
-        | {"cached": plan.count("cached")},
+        | {"blocked": plan.count("blocked"), "cached": plan.count("cached")},
         "causes": [
             {
                 "reasons": [reason_to_json(reason) for reason in cause.reasons],
@@ -63,6 +64,9 @@ def _estimate_json(estimate: PlanEstimate) -> dict[str, Json]:
 def verdict_json(verdict: Verdict, estimate: TaskEstimate | None = None) -> dict[str, Json]:
     """One task; `action` is null where its inputs are not known before others have run, `estimate` where it will not run.
 
+    `missing` is what the task needs and this machine does not have, `as-locked` the tools among it that stand in the key as the
+    lock file names them.
+
     An estimate has seconds (`wall-s`), bytes (`peak-rss`, `output-size`, `download`: the last two null where nobody knows),
     the number of earlier `runs` that it is made from (0: a guess), and what they were runs `of`: the "task", other tasks of
     its "model", or "others".
@@ -77,6 +81,8 @@ def verdict_json(verdict: Verdict, estimate: TaskEstimate | None = None) -> dict
         "model": task.model,
         "quantization": task.scheme,
         "platform": task.platform,
+        "as-locked": dict(verdict.as_locked),
+        "missing": [_missing(error) for error in task.missing],
         "action": None if verdict.action is None else verdict.action.digest,
         "outputs": [install.dest for install in task.installs],
         "estimate": None
@@ -90,6 +96,10 @@ def verdict_json(verdict: Verdict, estimate: TaskEstimate | None = None) -> dict
             "of": estimate.of if estimate.runs else None,
         },
     }
+
+
+def _missing(error: LlmbuildError) -> dict[str, Json]:
+    return {"what": error.what, "why": error.why, "fix": error.fix}
 
 
 def plan_dot(plan: Plan) -> str:

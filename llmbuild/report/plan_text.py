@@ -15,7 +15,7 @@ from llmbuild.report.units import tasks as counted
 if TYPE_CHECKING:
     from llmbuild.plan.estimates import PlanEstimate, Total
 
-_ORDER: Sequence[State] = ("run", "restore", "maybe", "cached")
+_ORDER: Sequence[State] = ("run", "restore", "maybe", "blocked", "cached")
 _SHOWN = 3
 """How many reasons of a task stand in its line; `why` has all of them."""
 
@@ -30,6 +30,11 @@ def plan_text(plan: Plan, style: Style, estimate: PlanEstimate | None = None) ->
         lines.append("")
     for verdict in ordered:
         lines += _entry(verdict, impact.get(verdict.task.label, 0), labels, style)
+    absent = missing_lines(plan)
+    if absent:
+        lines.append("")
+        for line in absent:
+            lines += wrapped(line, 0, style)
     if estimate is not None:
         lines.append("")
         for number, line in enumerate(estimate_lines(estimate)):
@@ -53,6 +58,19 @@ def _causes(plan: Plan, style: Style) -> list[str]:
             follow = f", {len(cause.follow)} may follow" if cause.follow else ""
             lines += wrapped(f"{reasons_line(cause.reasons)}: {counted(len(cause.tasks))}{follow}", 2, style)
     return lines
+
+
+def missing_lines(plan: Plan) -> list[str]:
+    """What tasks need and this machine does not have, but for those that are blocked, whose own lines say so."""
+    found: dict[str, dict[str, None]] = {}
+    for verdict in plan.verdicts:
+        if verdict.state == "blocked":
+            continue
+        for error in verdict.task.missing:
+            named = "".join(f", {tool} as locked: {name}" for tool, name in verdict.as_locked.items())
+            fix = f" ({error.fix})" if error.fix else ""
+            found.setdefault(f"{error.what}{fix}{named}", {})[verdict.task.platform] = None
+    return [f"not here: {text}: {', '.join(filter(None, platforms))}" for text, platforms in found.items()]
 
 
 def estimate_lines(estimate: PlanEstimate) -> list[str]:
@@ -108,7 +126,7 @@ def summary(plan: Plan) -> str:
     tasks = counted(len(plan.verdicts))
     if not plan.stale:
         return f"{plan.project}: {tasks}, everything is up to date"
-    words = {"run": "to run", "restore": "to restore", "maybe": "may follow", "cached": "cached"}
+    words = {"run": "to run", "restore": "to restore", "maybe": "may follow", "blocked": "blocked", "cached": "cached"}
     parts = [f"{plan.count(state)} {words[state]}" for state in _ORDER if plan.count(state)]
     return f"{plan.project}: {tasks}: {', '.join(parts)}"
 
@@ -143,6 +161,7 @@ def why_text(plan: Plan, verdict: Verdict, style: Style) -> str:
         "run": "has to run",
         "restore": "is built, its files have to be put back",
         "maybe": "may have to run",
+        "blocked": "is blocked",
         "cached": "is up to date",
     }
     lines = [f"{style.paint(verdict.task.label, 'bold')} {said[verdict.state]}"]
@@ -156,6 +175,11 @@ def why_text(plan: Plan, verdict: Verdict, style: Style) -> str:
             ]
             lines += [line for text in sentences(root.reasons) for line in wrapped(text, 4, style)]
             lines.append("  where that changes nothing of what this task reads, it stays cached")
+    if verdict.state != "blocked":
+        for error in verdict.task.missing:
+            lines += wrapped(f"not here: {error.what}" + (f" ({error.fix})" if error.fix else ""), 2, style)
+        for tool, name in verdict.as_locked.items():
+            lines += wrapped(f"the {tool} is taken as locked: {name}", 2, style)
     if verdict.action is not None:
         lines.append(style.paint(f"  action {verdict.action.digest}", "dim"))
     return "\n".join(lines)

@@ -10,7 +10,13 @@ from typing import IO
 
 _CODES = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "bold": "1", "dim": "2"}
 _NARROWEST, _WIDEST = 40, 1000
-STATE_STYLES: Mapping[str, str] = {"run": "yellow", "maybe": "cyan", "restore": "yellow", "cached": "dim"}
+STATE_STYLES: Mapping[str, str] = {
+    "run": "yellow",
+    "maybe": "cyan",
+    "restore": "yellow",
+    "cached": "dim",
+    "blocked": "red",
+}
 
 
 @dataclass(frozen=True, slots=True)

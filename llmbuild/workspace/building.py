@@ -17,6 +17,7 @@ from llmbuild.engine.settings import default_jobs
 from llmbuild.errors import Interrupted
 from llmbuild.executors.named import NamedExecutor
 from llmbuild.plan.graph import labels
+from llmbuild.workspace.absent import require_tools
 from llmbuild.workspace.locking import complete
 from llmbuild.workspace.manifests import identity, manifest_name, other_manifests
 from llmbuild.workspace.outcome import BuildOutcome
@@ -55,9 +56,13 @@ class Manner:
 def build(snapshot: Snapshot, manner: Manner, on_event: OnEvent, on_note: Callable[[str], None]) -> BuildOutcome:
     """Build; the failures of tasks are in the outcome.
 
-    Raises UsageError where another manifest of the directory has results in the same places, StoreError when the store, the
-    project or the file of events fails, and Interrupted after a signal, when all is recorded.
+    Raises ToolchainError (or a MultiError) where what tasks need is not here, unless it keeps going; UsageError where another
+    manifest of the directory has results in the same places, StoreError when the store, the project or the file of events
+    fails, and Interrupted after a signal, when all is recorded.
     """
+    # Nothing runs for minutes before a missing tool is named.
+    if not manner.keep_going and any(task.lack is not None for task in snapshot.tasks):
+        require_tools(snapshot.plan())
     _require_unclaimed(snapshot)
     whole = snapshot.whole
     interrupted: Interrupted | None = None

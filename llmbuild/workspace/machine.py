@@ -7,15 +7,17 @@ minutes before a missing tool is named.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from llmbuild.canonical import Digest, Json, digest_json
+from llmbuild.engine.task import Lack
 from llmbuild.errors import LlmbuildError, ToolchainError
 from llmbuild.manifest.resolved import Platform, Project
 from llmbuild.plan.observed import DEVICE_TOOL
 from llmbuild.programs.parts import Parts
 from llmbuild.targets.compile_part import device_kind
+from llmbuild.workspace.absent import LockedTools
 from llmbuild.workspace.toolchain import Toolchain
 
 
@@ -140,48 +142,74 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class PlatformTools:
-    """By platform: what links, what compiles the device's code where that is a tool of its own, and the variables that the
-    linker sees because the target names them."""
+    """By platform: what links, what compiles the device's code where that is a tool of its own, the variables that the linker
+    sees because the target names them, and what is not here, by the kind of task that needs it ("lower", "link").
+
+    A tool that is not here is what the lock file says; where that says nothing, the platform has none.
+    """
 
     linkers: dict[str, str] = field(default_factory=dict)
     devices: dict[str, str] = field(default_factory=dict)
     variables: dict[str, dict[str, str]] = field(default_factory=dict)
+    lacks: dict[str, dict[str, Lack]] = field(default_factory=dict)
 
 
-def find_tools(project: Project, machine: Machine, errors: list[LlmbuildError]) -> PlatformTools:
-    """The tools of each platform in the matrix; what the platforms lack is added to `errors`.
-
-    An error that several platforms share is said once, with their names.
-    """
+def find_tools(project: Project, machine: Machine, locked: LockedTools) -> PlatformTools:
+    """The tools of each platform in the matrix."""
     found = PlatformTools()
-    lacking: dict[str, tuple[LlmbuildError, list[str]]] = {}
     for name in dict.fromkeys(cell.platform for cell in project.matrix):
-        for error in _examine(name, project.platforms[name], machine, found):
-            lacking.setdefault(str(error), (error, []))[1].append(name)
+        platform = project.platforms[name]
+        commands = tuple(machine.missing_tools(platform.tools))
+        _find_compiler(platform, machine, locked, found, commands)
+        _find_linker(platform, machine, locked, found, commands)
     machine.save()
-    known = set(map(str, errors))
-    for text, (error, names) in lacking.items():
-        if text not in known:
-            errors.append(_for_platforms(error, names))
     return found
 
 
-def _examine(name: str, platform: Platform, machine: Machine, found: PlatformTools) -> Iterator[LlmbuildError]:
-    yield from machine.missing_tools(platform.tools)
-    missing = machine.missing_for_device(platform.compile)
-    yield from missing
-    compiler = None if missing else machine.device_compiler(platform.compile)
+def _find_compiler(
+    platform: Platform, machine: Machine, locked: LockedTools, found: PlatformTools, commands: tuple[LlmbuildError, ...]
+) -> None:
+    name = platform.name
+    generator = machine.missing_generator(platform.compile)
+    missing = commands if generator is None else (*commands, generator)
+    try:
+        compiler = machine.device_compiler(platform.compile)
+    except LlmbuildError as error:
+        # Without a generator there is nothing to compile, and one thing to install first is enough.
+        errors = (*missing, error) if generator is None else missing
+        compiler = locked.name(DEVICE_TOOL, name)
+        _add(found, name, "lower", Lack(errors, DEVICE_TOOL, compiler))
+        if compiler is not None:
+            compiler = locked.tools("lower", DEVICE_TOOL, name).get(DEVICE_TOOL, compiler)
+    else:
+        if missing:
+            _add(found, name, "lower", Lack(missing))
     if compiler is not None:
         found.devices[name] = compiler
+
+
+def _find_linker(
+    platform: Platform, machine: Machine, locked: LockedTools, found: PlatformTools, commands: tuple[LlmbuildError, ...]
+) -> None:
+    name = platform.name
     try:
-        found.linkers[name] = machine.linker(platform.link, platform.artifact)
-        found.variables[name] = machine.variables(platform.link)
+        linker = machine.linker(platform.link, platform.artifact)
     except LlmbuildError as error:
-        yield error
+        promised = locked.name("linker", name)
+        _add(found, name, "link", Lack((*commands, error), "linker", promised))
+        if promised is None:
+            return
+        tools = locked.tools("link", "linker", name)
+        found.linkers[name] = tools.get("linker", promised)
+        variables = machine.variables(platform.link)
+        # What a variable says on this machine says nothing of the one that has the tool.
+        found.variables[name] = {variable: tools.get(variable, here) for variable, here in variables.items()}
+        return
+    if commands:
+        _add(found, name, "link", Lack(commands))
+    found.linkers[name] = linker
+    found.variables[name] = machine.variables(platform.link)
 
 
-def _for_platforms(error: LlmbuildError, names: Collection[str]) -> LlmbuildError:
-    """The same error with the platforms that it stops."""
-    if error.where is None:
-        error.where = f"platform{'s' if len(names) > 1 else ''} {', '.join(names)}"
-    return error
+def _add(found: PlatformTools, platform: str, kind: str, lack: Lack) -> None:
+    found.lacks.setdefault(platform, {})[kind] = lack

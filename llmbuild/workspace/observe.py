@@ -29,8 +29,9 @@ from llmbuild.manifest.resolved import Project
 from llmbuild.plan.graph import WITH_RUNTIME, expand
 from llmbuild.plan.observed import Observed
 from llmbuild.sources.kind import Observation, Source
+from llmbuild.workspace.absent import LockedTools
 from llmbuild.workspace.machine import Machine, find_tools
-from llmbuild.workspace.manifests import project_file
+from llmbuild.workspace.manifests import identity, project_file
 from llmbuild.workspace.toolchain import Toolchain
 
 _FORMAT = 2
@@ -117,7 +118,7 @@ class World:
 def look(project: Project, store: Store, toolchain: Toolchain, *, offline: bool = False, locked: bool = False) -> World:
     """Observe what the cells of the project's matrix need and expand them.
 
-    Raises a MultiError with all sources, tools and linkers that are missing; when `locked`, UsageError where the lock
+    Raises a MultiError with all sources that are missing; when `locked`, UsageError where the lock
     file does not say what was observed.  Otherwise the commits of new revisions are written to the lock file.
     """
     from llmbuild.workspace import locking
@@ -143,13 +144,10 @@ def observe_world(
     offline: bool = False,
     resolve: bool = True,
     anew: bool = False,
-    lacking: list[LlmbuildError] | None = None,
 ) -> Observed:
     """Observe sources, tools and linkers.  Without `resolve` no hub is asked, and sources that the lock does not pin are
     left out; with `anew` local files are hashed, whatever is remembered of them.  Raises a MultiError with all that is
-    missing; commits of new revisions go into `lock`.
-
-    With a list `lacking`, what only some platforms lack goes there and is not raised; their linkers are left out.
+    missing and that tasks of every platform need; commits of new revisions go into `lock`.
     """
     # The runtime of browsers is made for them alone, and what it is made from is much to look at.
     browsers = any(project.platforms[cell.platform].artifact in WITH_RUNTIME for cell in project.matrix)
@@ -157,7 +155,7 @@ def observe_world(
     errors: list[LlmbuildError] = []
     sources, adapters, presets = _sources(project, store, lock, offline, resolve, anew, errors)
     tools, source_files = _tools(kinds, toolchain, errors)
-    of_platforms = find_tools(project, Machine(toolchain), errors if lacking is None else lacking)
+    of_platforms = find_tools(project, Machine(toolchain), LockedTools(lock, store, identity(project)))
     if errors:
         raise errors[0] if len(errors) == 1 else MultiError(errors)
     return Observed(
@@ -169,6 +167,7 @@ def observe_world(
         source_files,
         of_platforms.devices,
         of_platforms.variables,
+        of_platforms.lacks,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +76,7 @@ def pin(
     _prune(new, kept)
     resolve = not check or bool(models)
     # One machine rarely has the tools of every platform, and a lock is for all of them: what is not here is no error.
-    observed = observe_world(project, store, toolchain, new, offline=offline, resolve=resolve, lacking=[])
+    observed = observe_world(project, store, toolchain, new, offline=offline, resolve=resolve)
     if check:
         new = locking.required_lock(project, observed, new)
         _keep_others(new, old, kept)
@@ -183,10 +182,7 @@ def _pin_all(
     """
     from llmbuild.sources.pins import complete
 
-    # Only the fetch tasks are looked at, which have no linker in their keys.
-    unknown = {cell.platform: "" for cell in project.matrix}
-    everywhere = dataclasses.replace(observed, linkers={**unknown, **observed.linkers})
-    tasks = {task.label: task for task in expand_world(project, everywhere)}
+    tasks = {task.label: task for task in expand_world(project, observed)}
     required = locking.required_lock(project, observed, lock)
     needed: list[Fetch] = []
     for fetch in locking.fetches(project):

@@ -49,7 +49,8 @@ def test_what_is_not_here_is_said_and_left_out(project: Path, capsys: pytest.Cap
     assert HERE in lock.toolchain and ELSEWHERE not in lock.toolchain and lock.sources
     # It is up to date, as far as this machine can tell; the platform itself cannot be built.
     assert main(["lock", "--check"]) == 0
-    assert main(["plan", "--locked"]) == 5
+    assert main(["plan", "--locked"]) == 0
+    assert main(["plan", "--locked", "--strict"]) == main(["build", "--locked"]) == 5
 
 
 def test_what_another_machine_recorded_stays(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,6 +28,7 @@ from llmbuild.engine.task import InputRef, Task
 from llmbuild.plan.planner import Plan, Verdict
 from llmbuild.plan.reasons import (
     MISSING,
+    Blocked,
     Cascade,
     Evicted,
     Forced,
@@ -97,6 +98,7 @@ REASONS: dict[str, tuple[Reason, ...]] = {
     "a damaged blob": (OutputCorrupt("params_shard_0.bin", cached=True),),
     "evicted": (Evicted(),),
     "forced": (Forced(),),
+    "blocked": (Blocked("no linker for aarch64 Linux", "install lld"),),
     "many": (
         ParameterChanged("metadata/context-window-size", 2048, 4096),
         ParameterChanged("opt/cudagraph", False, True),

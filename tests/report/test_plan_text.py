@@ -189,7 +189,7 @@ def test_json() -> None:
     value = json.loads(json.dumps(plan_json(edited())))
     assert value["format"] == 1
     assert value["stale"] is True
-    assert value["counts"] == {"run": 1, "maybe": 2, "restore": 0, "cached": 2}
+    assert value["counts"] == {"run": 1, "maybe": 2, "restore": 0, "blocked": 0, "cached": 2}
     config = next(task for task in value["tasks"] if task["kind"] == "config")
     assert config["state"] == "run"
     assert config["needs"] == ["fetch[smollm2]"]

@@ -12,11 +12,15 @@ import pytest
 from llmbuild.canonical import Json, digest_bytes, digest_json
 from llmbuild.cli.main import main
 from llmbuild.cli.targets import examine
+from llmbuild.engine.store import Store
 from llmbuild.errors import ExitCode, LlmbuildError, ToolchainError
 from llmbuild.manifest.load import load
+from llmbuild.manifest.lock import Lock
+from llmbuild.manifest.resolved import Project
 from llmbuild.programs.parts import Parts
 from llmbuild.targets.files import load_target
-from llmbuild.workspace.machine import Machine, find_tools
+from llmbuild.workspace.absent import LockedTools, missing_for
+from llmbuild.workspace.machine import Machine, PlatformTools, find_tools
 from llmbuild.workspace.toolchain import Toolchain
 from tests.helpers import plans
 from tests.helpers.checkpoints import cached_checkpoint
@@ -69,9 +73,14 @@ def test_what_was_found_is_remembered_for_the_same_tvm(tmp_path: Path, monkeypat
 
 def lacking(place: Path, text: str) -> tuple[Mapping[str, str], list[LlmbuildError]]:
     model = '[models.a]\npreset = "Llama-2-7B"\n'
-    errors: list[LlmbuildError] = []
-    found = find_tools(load(place / "buildfile.toml", model + text).project, Machine(Toolchain(Names())), errors)
-    return found.linkers, errors
+    project = load(place / "buildfile.toml", model + text).project
+    found = tools_of(project, place)
+    world = dataclasses.replace(plans.observed(project), linkers=found.linkers, lacks=found.lacks)
+    return found.linkers, missing_for(plans.tasks_of(project, world))
+
+
+def tools_of(project: Project, place: Path) -> PlatformTools:
+    return find_tools(project, Machine(Toolchain(Names())), LockedTools(Lock(), Store(place / "store"), "project"))
 
 
 def test_a_missing_code_generator_is_said_once_with_its_platforms(
@@ -110,7 +119,7 @@ def test_a_missing_command_comes_with_what_installs_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_vulkan")
-def test_plan_and_build_fail_with_the_same_words_before_anything_runs(
+def test_a_build_fails_before_anything_runs_and_a_plan_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -118,14 +127,15 @@ def test_plan_and_build_fail_with_the_same_words_before_anything_runs(
         f'[models.tiny]\nsource = "{cached_checkpoint("llama-gqa")}"\nconv-template = "chatml"\n'
         '[[build]]\nquantizations = ["q4f16_1"]\nplatforms = ["x86_64-linux-vulkan", "x86_64-linux-cpu"]\n'
     )
-    said = []
-    for command in (["plan"], ["build"]):
-        assert main([*command, "--cache-dir", str(tmp_path / "store")]) == ExitCode.TOOLCHAIN
-        captured = capsys.readouterr()
-        said.append(captured.err[captured.err.index("error: ") :].splitlines())
-        assert not captured.out
-    assert said[0] == said[1]
-    assert said[0][0] == f"error: platform x86_64-linux-vulkan: {VULKAN}"
+    cache = ["--cache-dir", str(tmp_path / "store")]
+    assert main(["build", *cache]) == ExitCode.TOOLCHAIN
+    captured = capsys.readouterr()
+    assert captured.err[captured.err.index("error: ") :].startswith(f"error: platform x86_64-linux-vulkan: {VULKAN}\n")
+    assert not captured.out
+    # No tool of the key is missing, so that the plan is exact; it says what cannot be done here.
+    assert main(["plan", "--strict", *cache]) == ExitCode.OK
+    out = " ".join(capsys.readouterr().out.split())
+    assert "7 to run" in out and f"not here: {VULKAN}" in out
     assert not (tmp_path / "dist").exists()
     # Without that platform nothing stands in the way.
     assert main(["plan", "--platform", "x86_64-linux-cpu", "--cache-dir", str(tmp_path / "store")]) == ExitCode.OK
@@ -166,8 +176,8 @@ def test_the_device_compiler_is_found_and_is_in_the_key(tmp_path: Path, monkeypa
     monkeypatch.setattr("llmbuild.compiler.devices.identity", device_identity)
     monkeypatch.setattr("llmbuild.compiler.devices.parts", lambda part: Parts((nvcc,)) if "archs" in part else None)
     project = load(tmp_path / "buildfile.toml", '[models.a]\npreset = "Llama-2-7B"\n' + CUDA).project
-    found = find_tools(project, Machine(Toolchain(Names())), errors := [])
-    assert (found.devices, errors) == ({"x86_64-linux-cuda": identity}, [])
+    found = tools_of(project, tmp_path)
+    assert (found.devices, found.lacks) == ({"x86_64-linux-cuda": identity}, {})
     assert len(asked) == 2
     world = dataclasses.replace(plans.observed(project), devices=found.devices)
     examined = examine(load_target("x86_64-linux-cuda"), Machine(Toolchain(Names()), bytes_count=False))
@@ -208,8 +218,8 @@ def test_a_variable_that_a_target_names_is_in_the_key_of_link_alone(
         monkeypatch.delenv("MY_SDK", raising=False)
         if value is not None:
             monkeypatch.setenv("MY_SDK", value)
-        found = find_tools(project, Machine(Toolchain(Names())), errors := [])
-        assert errors == []
+        found = tools_of(project, tmp_path)
+        assert found.lacks == {}
         world = dataclasses.replace(plans.observed(project), linkers=found.linkers, variables=found.variables)
         tools = {task.kind: task.tools for task in plans.tasks_of(project, world)}
         assert "variable MY_SDK" not in tools["lower"]

@@ -1,0 +1,85 @@
+"""Tools that are not on this machine: what they would be in a key, and what is said of the tasks that need them.
+
+The lock file names tools as they name themselves; a key has their content too.  What a locked tool was by content stands in
+the keys of what it built: those of this project before those of others, and the latest ones first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from llmbuild.canonical import Digest
+from llmbuild.engine.store import Store
+from llmbuild.engine.task import Task
+from llmbuild.errors import LlmbuildError, MultiError, ToolchainError
+from llmbuild.manifest.lock import Lock
+from llmbuild.plan.planner import Plan
+from llmbuild.plan.reasons import spoken
+
+
+class LockedTools:
+    """The tools of a lock file, with the content that a store knows of them; `project` is the store's name for the project."""
+
+    def __init__(self, lock: Lock, store: Store, project: str) -> None:
+        self._lock = lock
+        self._store = store
+        self._project = project
+
+    def name(self, tool: str, platform: str) -> str | None:
+        """What the lock file has for a tool of a platform."""
+        return self._lock.toolchain.get(f"{tool} {platform}")
+
+    def tools(self, kind: str, tool: str, platform: str) -> Mapping[str, str]:
+        """The tools of the key of a task of this kind that the locked tool ran; empty where the store has none."""
+        locked = self.name(tool, platform)
+        if locked is None:
+            return {}
+        for action in dict.fromkeys(self._candidates(kind, platform)):
+            trace = self._store.traces.get(action)
+            tools = None if trace is None else trace.key.get("tools")
+            if isinstance(tools, Mapping) and spoken(str(tools.get(tool, ""))) == locked:
+                return {str(name): str(identity) for name, identity in tools.items()}
+        return {}
+
+    def _candidates(self, kind: str, platform: str) -> Iterator[Digest]:
+        """The actions of a kind that the store knows, those that come first whose tool most likely is the locked one."""
+
+        def of_platform(label: str) -> bool:
+            return label.startswith(f"{kind}[") and label.endswith(f", {platform}]")
+
+        last = self._store.history(self._project).last()
+        yield from (action for label, action in last.items() if of_platform(label))
+        if not self._store.traces.root.is_dir():
+            return
+        runs = self._store.index.recent(kind)[::-1]
+        yield from (run.action for run in runs if of_platform(run.label) and run.project == self._project)
+        yield from (run.action for run in runs if of_platform(run.label))
+        yield from (run.action for run in runs)
+
+
+def missing_for(tasks: Iterable[Task]) -> list[LlmbuildError]:
+    """What these tasks lack, each said once with the platforms that need it."""
+    found: dict[str, tuple[LlmbuildError, dict[str, None]]] = {}
+    for task in tasks:
+        for error in task.missing:
+            found.setdefault(str(error), (error, {}))[1].setdefault(task.platform)
+    return [_for_platforms(error, [name for name in names if name]) for error, names in found.values()]
+
+
+def require_tools(plan: Plan, *, blocked_only: bool = False) -> None:
+    """Raise what tasks lack that have to run, or may have to, and cannot run here (only those in the state `blocked` when asked):
+    a ToolchainError, or a MultiError."""
+    stopped = [one.task for one in plan.verdicts if one.impossible and (one.state == "blocked" or not blocked_only)]
+    errors = missing_for(stopped)
+    if errors:
+        raise errors[0] if len(errors) == 1 else MultiError(errors)
+
+
+def _for_platforms(error: LlmbuildError, names: list[str]) -> LlmbuildError:
+    """The same error with the platforms that it stops."""
+    if error.where is not None or not names:
+        return error
+    where = f"platform{'s' if len(names) > 1 else ''} {', '.join(names)}"
+    named = ToolchainError(error.what, where=where, why=error.why, fix=error.fix)
+    named.exit_code = error.exit_code
+    return named
