@@ -43,10 +43,19 @@ class InputRef:
 
 @dataclass(frozen=True, slots=True)
 class Install:
-    """Where a part of a task's output goes: `source` inside the output tree ("" for all of it), `dest` in the project."""
+    """Where a part of a task's output goes: `source` inside the output tree ("" for all of it), `dest` in the project.
+
+    `beside` is the `dest` of another task's result that this belongs to: the two are installed together or not at all.
+    """
 
     source: str
     dest: str
+    beside: str = ""
+
+    @property
+    def result(self) -> str:
+        """The `dest` of the result that this is, or belongs to."""
+        return self.beside or self.dest
 
 
 @dataclass(frozen=True, slots=True)

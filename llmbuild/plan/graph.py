@@ -196,7 +196,7 @@ class _Maker:
             },
             {"config": InputRef(config, JsonFields("mlc-chat-config.json", self.compile_fields))},
             tools={DEVICE_TOOL: compiler} if (compiler := self.observed.devices.get(cell.platform)) else None,
-            installs=(Install(SIDECAR, f"{cell.library}.json"),) if has_sidecar(platform) else (),
+            installs=(Install(SIDECAR, _sidecar(cell), cell.library),) if has_sidecar(platform) else (),
             cell=of,
             lack=self._lack(platform, "lower"),
         )
@@ -251,6 +251,16 @@ class _Maker:
 def has_sidecar(platform: Platform) -> bool:
     """Whether the library's record is installed beside it: for every device but the CPU."""
     return not is_cpu(platform.compile)
+
+
+def _sidecar(cell: Combination) -> str:
+    return f"{cell.library}.json"
+
+
+def results(project: Project, cell: Combination) -> list[str]:
+    """What a cell of the matrix puts into the project, as paths there: model directory, library and record."""
+    record = [_sidecar(cell)] if has_sidecar(project.platforms[cell.platform]) else []
+    return [*([cell.weights] if cell.weights else []), cell.library, *record]
 
 
 def labels(project: Project) -> frozenset[str]:

@@ -37,9 +37,22 @@ def narrow(
 
 
 def select(tasks: Sequence[Task], names: Iterable[str] = ()) -> tuple[Task, ...]:
-    """The asked tasks and everything upstream of them, in the order of `tasks`; all of them when nothing is asked."""
+    """The asked tasks and everything upstream of them, in the order of `tasks`; all of them when nothing is asked.
+
+    What is installed beside a result is left out where the task of the result is: a library's record alone would speak of
+    a library that is not there, or of another one.
+    """
     names = tuple(names)
-    return closure(tasks, (task.label for task in asked(tasks, names))) if names else tuple(tasks)
+    if not names:
+        return tuple(tasks)
+    chosen = closure(tasks, (task.label for task in asked(tasks, names)))
+    results = {one.dest for task in chosen for one in task.installs}
+    return tuple(
+        task
+        if all(one.result in results for one in task.installs)
+        else dataclasses.replace(task, installs=tuple(one for one in task.installs if one.result in results))
+        for task in chosen
+    )
 
 
 def asked(tasks: Sequence[Task], names: Iterable[str]) -> tuple[Task, ...]:

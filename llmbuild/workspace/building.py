@@ -158,19 +158,19 @@ def _require_unclaimed(snapshot: Snapshot) -> None:
 def _install(snapshot: Snapshot, result: BuildResult, provenance: bool) -> tuple[list[Installation], Installed]:
     """Put outputs into the project, and take away those of tasks that are gone.
 
-    A directory that several tasks fill (a model's weights and its configuration) is touched only when all of them
-    succeeded: after a failure it stays as the last good build left it.
+    A result that several tasks fill (a model's weights and its configuration, a library and its record) is touched only
+    when all of them succeeded: after a failure it stays as the last good build left it.
     """
     from llmbuild.report.events import Installed
 
     tasks, whole, store = snapshot.tasks, snapshot.whole, snapshot.store
-    broken = {one.dest for task in tasks if result.outcomes[task.label].tree is None for one in task.installs}
+    broken = {one.result for task in tasks if result.outcomes[task.label].tree is None for one in task.installs}
     items = [
         Installation(task.label, tree, one)
         for task in tasks
         if (tree := result.outcomes[task.label].tree) is not None
         for one in task.installs
-        if one.dest not in broken
+        if one.result not in broken
     ]
     known = labels(whole)
     statements: list[Installation] = []
@@ -178,7 +178,7 @@ def _install(snapshot: Snapshot, result: BuildResult, provenance: bool) -> tuple
         from llmbuild.workspace.statements import owners, statement_installations
 
         known |= owners(whole)
-        statements = statement_installations(store, whole, tasks, result)
+        statements = statement_installations(store, whole, tasks, result, {item.install.dest for item in items})
     report = install(
         store,
         Path(whole.root),

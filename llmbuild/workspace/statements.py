@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from llmbuild.engine.install import Installation
 from llmbuild.engine.outcome import BuildResult
@@ -10,18 +10,20 @@ from llmbuild.engine.store import Store
 from llmbuild.engine.task import Install, Task
 from llmbuild.engine.tree import FileEntry, Tree
 from llmbuild.manifest.resolved import Project
+from llmbuild.plan.graph import results
 from llmbuild.report.provenance import Done, owner_of, statements
 
 
 def owners(project: Project) -> frozenset[str]:
     """The labels under which the statements of a whole project are installed."""
-    return frozenset(owner_of(path) for cell in project.matrix for path in (cell.weights, cell.library) if path)
+    return frozenset(owner_of(path) for cell in project.matrix for path in results(project, cell))
 
 
 def statement_installations(
-    store: Store, project: Project, tasks: Sequence[Task], result: BuildResult
+    store: Store, project: Project, tasks: Sequence[Task], result: BuildResult, installed: Collection[str]
 ) -> list[Installation]:
-    """The statements of everything that a build made or found, put into the store and ready to be installed."""
+    """The statements of all that a build made or found and installed (by where it lies in the project), put into the store
+    and ready to be installed."""
     done = {
         label: Done(outcome.action, outcome.tree)
         for label, outcome in result.outcomes.items()
@@ -29,6 +31,7 @@ def statement_installations(
     }
     made = []
     for one in statements(project.output, tasks, done):
-        entry = FileEntry("statement", store.cas.put_bytes(one.data), len(one.data))
-        made.append(Installation(one.owner, Tree((entry,)), Install("statement", one.path)))
+        if one.artifact in installed:
+            entry = FileEntry("statement", store.cas.put_bytes(one.data), len(one.data))
+            made.append(Installation(one.owner, Tree((entry,)), Install("statement", one.path)))
     return made

@@ -8,7 +8,7 @@ import pytest
 
 from llmbuild.errors import UsageError
 from llmbuild.plan.select import asked, find, narrow, select
-from tests.helpers.plans import project, tasks_of
+from tests.helpers.plans import edit_platform, project, tasks_of
 
 PROJECT = project(("smollm2", "qwen"), ("q4f32_1", "q0f16"), ("native", "web"))
 TASKS = tasks_of(PROJECT)
@@ -107,3 +107,17 @@ def test_find_wants_one_task() -> None:
     assert find(TASKS, "fetch[qwen]").label == "fetch[qwen]"
     with pytest.raises(UsageError, match="names 4 tasks"):
         find(TASKS, "quantize")
+
+
+def test_a_library_s_record_goes_where_its_library_goes() -> None:
+    """Never alone: a record beside another library than its own tells what is not true."""
+    gpu = edit_platform(PROJECT, "web", compile={"device": {"kind": "cuda"}, "host": {"mtriple": "x86_64-web"}})
+    tasks = tasks_of(gpu)
+
+    def installed(*names: str) -> list[str]:
+        return [one.dest for task in select(tasks, names) for one in task.installs if "/libs/" in one.dest]
+
+    library = "dist/libs/qwen-q0f16-web.so"
+    assert installed("lower[qwen, q0f16, web]") == []
+    assert installed("link[qwen, q0f16, web]") == [f"{library}.json", library]
+    assert installed("lower", "link[qwen, q0f16, web]") == [f"{library}.json", library]
