@@ -34,7 +34,7 @@ def temporary_name() -> str:
     return f"{TEMPORARY}{_process_token}-{os.getpid()}-{next(_counter)}"
 
 
-def write_all(fd: int, data: bytes) -> None:
+def write_all(fd: int, data: bytes | memoryview) -> None:
     """Write all of `data`, however few bytes each system call takes."""
     view = memoryview(data)
     while view:

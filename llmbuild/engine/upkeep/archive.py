@@ -28,6 +28,7 @@ from typing import IO
 
 from llmbuild.canonical import CHUNK, Digest, canonical_json, known_digest
 from llmbuild.engine import files, fs, records
+from llmbuild.engine.intake import take_blob
 from llmbuild.engine.kind import Progress, no_progress
 from llmbuild.engine.locks import guard
 from llmbuild.engine.lookup import Cached, lookup
@@ -244,28 +245,8 @@ class _Import:
 
     def _blob(self, name: str, digest: Digest, member: tarfile.TarInfo) -> None:
         content = self._open(member)
-        temporary = self._store.scratch() / files.temporary_name()
-        actual = hashlib.sha256()
-        size = 0
-        with fs.translate_errors("store a blob", temporary):
-            try:
-                fd = fs.current.create(temporary)
-                try:
-                    while chunk := content.read(CHUNK):
-                        actual.update(chunk)
-                        files.write_all(fd, chunk)
-                        size += len(chunk)
-                finally:
-                    os.close(fd)
-                if size != member.size:
-                    raise self._wrong("it ends early")
-                if actual.hexdigest() != digest:
-                    raise self._wrong(f"blob {digest[:12]} has the digest {actual.hexdigest()[:12]}")
-                known = self._store.cas.has(digest, size)
-                self._store.cas.put_file(temporary, move=True)
-            except BaseException:
-                files.discard(temporary)
-                raise
+        known = self._store.cas.has(digest, member.size)
+        size = take_blob(self._store, digest, iter(lambda: content.read(CHUNK), b""), size=member.size)
         self._checksum.update(f"{name} {size} {digest}\n".encode())
         self._blobs += 1
         self._new_blobs += not known
