@@ -21,6 +21,7 @@ LAYERS = [
     "plan",
     "manifest",
     "executors",
+    "remotes",
     "tasks",
     "engine",
     "sources",

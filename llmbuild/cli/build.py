@@ -44,6 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="where tasks run (default: $LLMBUILD_EXECUTOR, the user's setting, or local; see docs/how-to-add.md)",
     )
+    parser.add_argument(
+        "--remote",
+        metavar="CACHE",
+        help="another cache that results are taken from and given to: a directory, or NAME:PLACE "
+        "(default: $LLMBUILD_REMOTE; see docs/cache.md)",
+    )
     parser.add_argument("--events", type=path_argument, metavar="FILE", help="write what happens as JSON lines")
     parser.add_argument(
         "--provenance",
@@ -89,6 +95,7 @@ def _build(args: argparse.Namespace, workspace: Workspace, memory: int | None) -
             events=args.events,
             on_event=view,
             executor=NamedExecutor(workspace.store, args.executor),
+            remote=args.remote,
         )
     except BuildError as error:
         # What went wrong was printed when it happened.

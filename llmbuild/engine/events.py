@@ -134,12 +134,14 @@ class Finished(TaskEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CachedTask(TaskEvent):
-    """The result was there.  `source` is `store`, `build` (an equal task of this build ran) or `process` (another
-    process ran it while this one waited).  `output_size` are its bytes, `wall_s` the seconds that it once took."""
+    """The result was there.  `source` is `store`, `build` (an equal task of this build ran), `process` (another
+    process ran it while this one waited) or `remote` (it came from the other cache, whose name is `remote` then).
+    `output_size` are its bytes, `wall_s` the seconds that it once took."""
 
     action: Digest
     output: Digest
     source: str
+    remote: str | None = None
     output_size: int = 0
     wall_s: float = 0.0
 

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from llmbuild.canonical import Digest
 from llmbuild.engine import events
@@ -17,16 +17,20 @@ from llmbuild.engine.lookup import Cached, cached
 from llmbuild.engine.store import Store
 from llmbuild.errors import Interrupted, LlmbuildError
 
+if TYPE_CHECKING:
+    from llmbuild.engine.sharing import Sharing
+
 _LOCK_POLL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The last message about an action: the result, whether it came from another process, or the failure."""
+    """The last message about an action: the result and where it was made (here, by another process, or wherever the other
+    cache has it from), or the failure."""
 
     digest: Digest
     found: Cached | None = None
-    from_process: bool = False
+    source: Literal["here", "process", "remote"] = "here"
     failure: TaskFailure | None = None
     crash: BaseException | None = None
 
@@ -35,15 +39,23 @@ _Job: TypeAlias = tuple[str, Digest, bool]
 
 
 class Runner:
-    """Runs actions, each in a thread while it runs.  `say` takes events and the last messages, from any thread.
+    """Runs actions, each in a thread while it runs.  `say` takes events and the last messages, from any thread.  What
+    `sharing` has is taken from there.
 
     Threads are started when there is no idle one and kept until `join`: a thread for each task would cost more than
     everything else that is done for a small one.
     """
 
-    def __init__(self, store: Store, executor: Executor, say: Callable[[events.Event | Done], None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        executor: Executor,
+        say: Callable[[events.Event | Done], None],
+        sharing: Sharing | None = None,
+    ) -> None:
         self._store = store
         self._executor = executor
+        self._sharing = sharing
         self._say = say
         self._cancelled = threading.Event()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
@@ -107,9 +119,12 @@ class Runner:
         with self._store.hold(digest, label, poll=poll):
             # Another process may have run it between our look at the traces and our lock.
             if (waited or not must_run) and (found := cached(self._store, digest)) is not None:
-                return Done(digest, found, from_process=True)
-            if self._cancelled.is_set():
-                raise Interrupted("the build was interrupted")
+                return Done(digest, found, source="process")
+            self._require_going_on()
+            if self._sharing is not None and not must_run:
+                taken = self._sharing.take(self._store, digest, self._require_going_on)
+                if taken is not None:
+                    return Done(digest, taken, source="remote")
             self._say(events.Started(time=time.time(), label=label, action=digest))
 
             def progress(done: int, total: int, unit: str = "") -> None:
@@ -121,4 +136,10 @@ class Runner:
             found = end if end is not None else cached(self._store, digest)
             if found is None:
                 return Done(digest, failure=TaskFailure("the output vanished from the cache right after it was built"))
+            if self._sharing is not None:
+                self._sharing.give(self._store, found)
             return Done(digest, found)
+
+    def _require_going_on(self) -> None:
+        if self._cancelled.is_set():
+            raise Interrupted("the build was interrupted")

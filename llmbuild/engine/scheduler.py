@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from llmbuild.canonical import Digest
 from llmbuild.engine import events
@@ -34,6 +34,9 @@ from llmbuild.engine.task import Task
 from llmbuild.engine.uses import Use
 from llmbuild.engine.warning import warn
 from llmbuild.errors import Interrupted, LlmbuildError, StoreError, UsageError
+
+if TYPE_CHECKING:
+    from llmbuild.engine.sharing import Sharing
 
 _BACKTRACKS = 3
 """How often a task is tried again after one of its inputs vanished from the store under it."""
@@ -54,7 +57,8 @@ class Scheduler:
     `force` names labels that run even when their result is there.  `project` identifies the project in traces and in
     the history.  `predict` estimates a task, given the bytes of its inputs or None: with it the tasks on the longest
     remaining path go first, and a task whose memory does not fit into `memory` (bytes) beside the running ones waits;
-    alone, every task may run.  `priority` gives labels another urgency (larger first).  `emit` is called in the calling
+    alone, every task may run.  `priority` gives labels another urgency (larger first).  What `sharing` has does not run, but
+    for `force`, and what runs is given to it.  `emit` is called in the calling
     thread only, and so is `predict`, which a build that has nothing to run never calls.
     """
 
@@ -70,6 +74,7 @@ class Scheduler:
         priority: Mapping[str, float] | None = None,
         predict: Predict | None = None,
         memory: int | None = None,
+        sharing: Sharing | None = None,
         emit: EventCallback = lambda _event: None,
     ) -> None:
         self._store = store
@@ -81,9 +86,10 @@ class Scheduler:
         self._priority = priority
         self._predict = predict
         self._memory = memory
+        self._sharing = sharing
         self._emit = emit
         self._messages: queue.SimpleQueue[_Message] = queue.SimpleQueue()
-        self._runner = Runner(store, executor, self._messages.put)
+        self._runner = Runner(store, executor, self._messages.put, sharing)
         self._stop_asked = False
 
     def cancel(self) -> None:
@@ -144,6 +150,10 @@ class Scheduler:
             self._handle(build, self._messages.get())
         self._drain(build)
         self._runner.join()
+        if self._sharing is not None:
+            self._sharing.finish(lambda: not self._stop_asked)
+            # A stop that came meanwhile is heard.
+            self._drain(build)
         if not build.stopped and len(build.outcomes) < len(build.nodes):
             stuck = ", ".join(label for label in build.nodes if label not in build.outcomes)
             raise UsageError(f"these tasks need each other in a circle: {stuck}")
@@ -235,7 +245,7 @@ class Scheduler:
             build.finished[done.digest] = done.found
             build.ran.add(done.digest)
             for position, label in enumerate(labels):
-                source = "build" if position else "process" if done.from_process else "here"
+                source = "build" if position else done.source
                 self._succeed(build, label, done.found, source)
             return
         assert done.failure is not None
@@ -275,6 +285,7 @@ class Scheduler:
                     action=node.action,
                     output=trace.output,
                     source=source,
+                    remote=self._sharing.name if self._sharing is not None and source == "remote" else None,
                     output_size=trace.output_size,
                     wall_s=trace.wall_s,
                 )
@@ -310,6 +321,8 @@ class Scheduler:
 
     def _end_children(self) -> None:
         self._runner.cancel()
+        if self._sharing is not None:
+            self._sharing.stop()
         self._executor.terminate()
         self._runner.join()
         self._store.clean_scratch()

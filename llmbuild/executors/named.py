@@ -6,13 +6,11 @@ Only the user names one, by `--executor`, LLMBUILD_EXECUTOR or the setting `exec
 
 from __future__ import annotations
 
-import importlib
 import os
 from typing import TYPE_CHECKING
 
 from llmbuild.engine.kind import no_progress
 from llmbuild.engine.settings import read_settings
-from llmbuild.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,21 +62,6 @@ class NamedExecutor:
 
 def _opener(name: str) -> Callable[[Store], Executor]:
     """What opens the executor with a name."""
-    module_name, own = EXECUTORS.get(name, name), ", ".join(EXECUTORS)
-    fix = (
-        did_you_mean(name, EXECUTORS)
-        or f"llmbuild has {own}; any other name is that of a module that Python can import"
-    )
-    if not all(part.isidentifier() for part in module_name.split(".")):
-        raise UsageError(f"there is no executor '{name}'", fix=fix)
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:
-        # The module is the user's, and may fail in any way.
-        why = f"{type(error).__name__}: {error}"
-        raise UsageError(f"there is no executor '{name}'", why=why, fix=fix) from error
-    opener: Callable[[Store], Executor] | None = getattr(module, "open_executor", None)
-    if not callable(opener):
-        why = f"{getattr(module, '__file__', None) or module_name} has no function `open_executor`"
-        raise UsageError(f"the module {name} is no executor", why=why, fix="see docs/how-to-add.md")
-    return opener
+    from llmbuild.engine.plugin import opener
+
+    return opener("executor", name, EXECUTORS, "open_executor")

@@ -20,7 +20,12 @@ _DRAWN = 200
 """How many tasks a drawing shows before it is restricted to those that ran, the longest first."""
 
 _WORDS = {"ran": "built", "cached": "cached", "failed": "failed", "skipped": "not run", "unfinished": "not finished"}
-_SOURCES = {"store": "cached", "build": "cached (equal task)", "process": "taken from another process"}
+_SOURCES = {
+    "store": "cached",
+    "build": "cached (equal task)",
+    "process": "taken from another process",
+    "remote": "taken from another cache",
+}
 _ROW = 38
 _TICKS = 4
 

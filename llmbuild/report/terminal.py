@@ -62,9 +62,10 @@ class View:
             case events.Finished():
                 self.ended(event.label)
                 self.line(self._finished(event))
-            case events.CachedTask() if event.source == "process":
+            case events.CachedTask() if event.source in ("process", "remote"):
                 self.ended(event.label)
-                self.line(f"{self._word('taken', 'green')} {event.label}: another process built it")
+                whence = "another process built it" if event.remote is None else f"from {event.remote}"
+                self.line(f"{self._word('taken', 'green')} {event.label}: {whence}")
             case events.WaitingForLock():
                 who = f"process {event.owner_pid}" if event.owner_pid else "another process"
                 self.line(f"{self._word('wait', 'cyan')} {event.label}: {who} is building it")

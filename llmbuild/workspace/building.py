@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from llmbuild.engine.executor import Executor, TaskFailure
     from llmbuild.engine.outcome import BuildResult
+    from llmbuild.engine.sharing import Sharing
     from llmbuild.report.events import Checked, Installed
     from llmbuild.workspace.snapshot import Snapshot
 
@@ -41,7 +43,8 @@ class Manner:
 
     `check` runs the tasks that were asked for by name (else all but downloads) again and compares their bytes; `provenance`
     installs statements beside the results; `events` is a file for what happens as JSON lines; `executor` runs the tasks,
-    None for the one that the user's environment and settings name.
+    None for the one that the user's environment and settings name; `remote` names the other cache that is asked and
+    given to, None for the one that the environment names, if it does.
     """
 
     jobs: int | None = None
@@ -51,15 +54,17 @@ class Manner:
     provenance: bool = False
     events: Path | None = None
     executor: Executor | None = None
+    remote: str | None = None
 
 
 def build(snapshot: Snapshot, manner: Manner, on_event: OnEvent, on_note: Callable[[str], None]) -> BuildOutcome:
     """Build; the failures of tasks are in the outcome.
 
     Raises ToolchainError (or a MultiError) where what tasks need is not here, unless it keeps going; UsageError where another
-    manifest of the directory has results in the same places, StoreError when the store, the project or the file of events
-    fails, and Interrupted after a signal, when all is recorded.
+    manifest of the directory has results in the same places, or nothing is the other cache of that name; StoreError when the
+    store, the project or the file of events fails; and Interrupted after a signal, when all is recorded.
     """
+    sharing = _sharing(manner.remote)
     # Nothing runs for minutes before a missing tool is named.
     if not manner.keep_going and any(task.lack is not None for task in snapshot.tasks):
         require_tools(snapshot.plan())
@@ -69,7 +74,7 @@ def build(snapshot: Snapshot, manner: Manner, on_event: OnEvent, on_note: Callab
     with Recording(Path(whole.root), manner.events, manifest_name(whole)) as recording:
         reporter = Reporter(snapshot, recording, on_event)
         try:
-            outcome = _build(snapshot, manner, reporter, on_note)
+            outcome = _build(snapshot, manner, sharing, reporter, on_note)
         except Interrupted as error:
             interrupted = error
         reporter.finish()
@@ -80,7 +85,13 @@ def build(snapshot: Snapshot, manner: Manner, on_event: OnEvent, on_note: Callab
     return outcome
 
 
-def _build(snapshot: Snapshot, manner: Manner, reporter: Reporter, on_note: Callable[[str], None]) -> BuildOutcome:
+def _build(
+    snapshot: Snapshot,
+    manner: Manner,
+    sharing: Sharing | None,
+    reporter: Reporter,
+    on_note: Callable[[str], None],
+) -> BuildOutcome:
     whole, store, jobs = snapshot.whole, snapshot.store, manner.jobs or default_jobs()
     project = identity(whole)
     executor = manner.executor or NamedExecutor(store)
@@ -97,6 +108,7 @@ def _build(snapshot: Snapshot, manner: Manner, reporter: Reporter, on_note: Call
             project=project,
             predict=predictor,
             memory=manner.memory,
+            sharing=sharing,
             emit=reporter,
         )
         result = scheduler.run(snapshot.tasks)
@@ -112,6 +124,15 @@ def _build(snapshot: Snapshot, manner: Manner, reporter: Reporter, on_note: Call
     reporter.emit(installed)
     checks = _check(snapshot, executor, result, jobs, reporter, on_note) if manner.check and result.ok else {}
     return BuildOutcome(result, Path(whole.root), items, checks)
+
+
+def _sharing(remote: str | None) -> Sharing | None:
+    """The other cache of this name, else the one that the environment names.  Raises UsageError where it is none."""
+    if not (remote or os.environ.get("LLMBUILD_REMOTE")):
+        return None
+    from llmbuild.remotes.named import named_remote
+
+    return named_remote(remote)
 
 
 def _check(

@@ -145,6 +145,7 @@ class Workspace:
         provenance: bool = False,
         events: str | os.PathLike[str] | None = None,
         executor: Executor | None = None,
+        remote: str | None = None,
         on_event: OnEvent = lambda _event: None,
     ) -> BuildOutcome:
         """Bring these tasks and all they need up to date, and their outputs into the project; the rest is as `Manner` has it,
@@ -168,6 +169,7 @@ class Workspace:
             provenance,
             None if events is None else Path(events),
             executor,
+            remote,
         )
         outcome = build(snapshot, manner, on_event, self._on_note)
         if outcome.errors:

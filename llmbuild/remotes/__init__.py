@@ -1,0 +1,1 @@
+"""Other caches than the store: a file for each kind of place."""
