@@ -174,10 +174,6 @@ class Cas:
         self.put_bytes(tree.to_bytes())
         return tree
 
-    def put_tree_blob(self, tree: Tree) -> Digest:
-        """Store only the tree blob, for a tree whose files are in the store already."""
-        return self.put_bytes(tree.to_bytes())
-
     # Linking out.
 
     def link_out(self, digest: Digest, dest: Path, executable: bool = False) -> files.Shared:

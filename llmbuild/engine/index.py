@@ -137,12 +137,6 @@ class TraceIndex:
 
         return self._with_cache(work, [])
 
-    def rebuild(self) -> None:
-        """Throw the index away and make it from the trace files."""
-        files.remove_tree(self._root, self._root.parent)
-        self._reconciled = False
-        self._with_cache(lambda _cache: None, None)
-
     @staticmethod
     def _insert(cache: Any, traces: Iterable[Trace]) -> None:
         recent: dict[str, dict[Digest, RunSummary]] = {}

@@ -29,7 +29,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmbuild.canonical import Digest, Json, canonical_json, parse_digest
+from llmbuild.canonical import Digest, Json, canonical_json
 from llmbuild.engine import files, fs, records
 from llmbuild.engine.action import Action
 from llmbuild.engine.cas import Cas
@@ -40,7 +40,7 @@ from llmbuild.engine.settings import read_settings
 from llmbuild.engine.statcache import StatCache
 from llmbuild.engine.trace import TraceStore
 from llmbuild.engine.uses import Uses
-from llmbuild.errors import StoreError, UsageError
+from llmbuild.errors import StoreError
 from llmbuild.home import at_home, user_directory
 
 if TYPE_CHECKING:
@@ -203,22 +203,6 @@ class Store:
         if record.action.digest != digest:
             raise StoreError("an action's record is damaged", where=str(path), why="its digest is another one")
         return record
-
-    def find_action(self, prefix: str) -> Digest:
-        """The one recorded action whose digest begins with `prefix`, as a person pastes it.  Raises UsageError."""
-        found = []
-        if len(prefix) >= 2 and all(letter in "0123456789abcdef" for letter in prefix):
-            paths = (self.root / "actions" / prefix[:2]).glob(f"{prefix[2:]}*.json")
-            found = sorted(prefix[:2] + path.stem for path in paths)
-        if len(found) != 1:
-            raise UsageError(
-                f"no action's digest begins with '{prefix}'"
-                if not found
-                else f"{len(found)} actions begin with '{prefix}'",
-                where=str(self.root),
-                fix="copy the digest from the message of the failed build",
-            )
-        return parse_digest(found[0])
 
     # Scratch.
 

@@ -38,10 +38,3 @@ def preset(name: str) -> Mapping[str, Json]:
             why=did_you_mean(name, [*configs, *aliases]),
             fix=f"one of: {', '.join(configs)}",
         ) from None
-
-
-def __getattr__(name: str) -> Mapping[str, Mapping[str, Json]]:
-    """`PRESETS` is read from its file when first asked for, so that importing this module stays cheap."""
-    if name == "PRESETS":
-        return presets()
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -75,15 +75,6 @@ def action(name: str, content: bytes = b"{}") -> Case:
     return provoke
 
 
-def two_actions(path: Path, patch: pytest.MonkeyPatch) -> None:
-    store = Store(path / "store")
-    for last in "ab":
-        file = store.action_path(DIGEST[:-1] + last)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text("{}")
-    store.find_action(DIGEST[:12])
-
-
 def another_action(path: Path, patch: pytest.MonkeyPatch) -> None:
     """The record of one action under the name of another."""
     patch.setenv("LLMBUILD_TASK_MODULES", engine_kinds.MODULE)
@@ -208,8 +199,6 @@ CASES: dict[str, Case] = {
     "no action": action("get_action", b""),
     "a damaged action": action("get_action"),
     "another action": another_action,
-    "an action that is not found": action("find_action", b""),
-    "two actions": two_actions,
     "an action of another version": another_version,
     "a name that no result can have": an_odd_name,
     "a file that cannot be read": unreadable,

@@ -154,10 +154,9 @@ def test_weights_are_not_needed(tmp_path: Path, checkpoint: Path) -> None:
 
 
 def test_a_preset_needs_no_checkpoint(tmp_path: Path) -> None:
-    from llmbuild.models.presets import PRESETS
+    from llmbuild.models.presets import presets
 
-    name = next(iter(PRESETS))
-    config = run(tmp_path / "out", None, preset=PRESETS[name])
+    config = run(tmp_path / "out", None, preset=next(iter(presets().values())))
     assert config["active_vocab_size"] == config["vocab_size"]
     assert (config["tokenizer_files"], list(config)) == ([], FIELDS)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mlc-chat-config.json"]

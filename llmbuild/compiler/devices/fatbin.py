@@ -13,8 +13,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 MAGIC = struct.pack("<I", 0xBA55ED50)
-CUBIN_MAGIC = b"\x7fELF"
-_EM_CUDA = 190
 
 _KINDS = {1: "ptx", 2: "cubin"}
 _SUFFIXES = {0: "", 1 << 20: "a", 1 << 21: "f"}

@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -212,9 +211,3 @@ def _forget_records(store: Store, found: Survey, gone: set[Digest], limit: float
                 lock = FileLock(path)
                 if lock.try_acquire("cleaning"):
                     lock.release(remove=True)
-
-
-def by_kind(traces: Sequence[TraceFacts] | Mapping[Digest, TraceFacts]) -> dict[str, int]:
-    """How many traces of each kind, sorted by kind."""
-    values = traces.values() if isinstance(traces, Mapping) else traces
-    return dict(sorted(Counter(trace.kind for trace in values).items()))
