@@ -7,7 +7,7 @@ escapes is a bug of llmbuild and is reported as such.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -130,6 +130,17 @@ class MultiError(LlmbuildError):
 
     def __str__(self) -> str:
         return self.what
+
+
+def as_one(errors: Sequence[LlmbuildError]) -> LlmbuildError:
+    """The one error of a list, or a MultiError of several."""
+    return errors[0] if len(errors) == 1 else MultiError(errors)
+
+
+def raise_all(errors: Sequence[LlmbuildError]) -> None:
+    """Raise what was found in one pass, several as a MultiError; where that is nothing, do nothing."""
+    if errors:
+        raise as_one(errors)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 
-from llmbuild.errors import MOST_TEXT, InputError, MultiError, did_you_mean
+import pytest
+
+from llmbuild.errors import MOST_TEXT, InputError, MultiError, UsageError, did_you_mean, raise_all
 
 
 def test_a_message_has_an_end() -> None:
@@ -25,3 +27,14 @@ def test_near_words_are_found_in_time() -> None:
     assert did_you_mean("layers.1.up", (f"{'x' * 1000}.{number}" for number in range(10**5))) is None
     assert did_you_mean("layers.1.up", ["layers.1.upp", "y" * 10**6]) == "did you mean 'layers.1.upp'?"
     assert time.monotonic() - began < 5
+
+
+def test_several_errors_are_one_and_one_is_itself() -> None:
+    first, second = InputError("a"), UsageError("b")
+    raise_all([])
+    with pytest.raises(InputError) as alone:
+        raise_all([first])
+    assert alone.value is first
+    with pytest.raises(MultiError) as both:
+        raise_all([first, second])
+    assert both.value.errors == (first, second)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmbuild.cli.common import print_json
-from llmbuild.errors import ExitCode, LlmbuildError, MultiError, UsageError, VerifyError
+from llmbuild.errors import ExitCode, LlmbuildError, MultiError, UsageError, VerifyError, raise_all
 
 if TYPE_CHECKING:
     from llmbuild.canonical import Digest, Json
@@ -55,8 +55,7 @@ def verify_provenance(args: argparse.Namespace) -> int:
                 f"   {checked.sources} source files and {checked.steps} steps, {checked.known} of {total} in the cache"
             )
     store.close()
-    if errors:
-        raise errors[0] if len(errors) == 1 else MultiError(errors)
+    raise_all(errors)
     return ExitCode.OK
 
 

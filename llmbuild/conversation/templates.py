@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from llmbuild.canonical import Json
-from llmbuild.errors import InputError, LlmbuildError, MultiError, Where, did_you_mean
+from llmbuild.errors import InputError, LlmbuildError, Where, did_you_mean, raise_all
 from llmbuild.jsontext import parse_json
 from llmbuild.tomlfile import MOST_BYTES, TomlError, load_toml
 
@@ -140,10 +140,7 @@ def fill_template(fields: Mapping[str, Any], *, name: str, file: str) -> Mapping
             filled[field.name] = fields[field.name]
     if not problems:
         problems.extend(_check_roles(filled, file))
-    if len(problems) == 1:
-        raise problems[0]
-    if problems:
-        raise MultiError(problems)
+    raise_all(problems)
     filled["name"] = filled["name"] or name
     filled["role_templates"] = {
         "user": PLACEHOLDERS["user"],

@@ -23,7 +23,7 @@ from llmbuild.engine.store import Store
 from llmbuild.engine.task import Install
 from llmbuild.engine.tree import FileEntry, Tree
 from llmbuild.engine.verified import stamp_of
-from llmbuild.errors import LlmbuildError, MultiError, StoreError, UsageError
+from llmbuild.errors import LlmbuildError, StoreError, UsageError, raise_all
 
 
 class Installation(NamedTuple):
@@ -118,7 +118,7 @@ def collect(items: Sequence[Installation]) -> dict[str, Wanted]:
         above = next((str(p) for p in Path(path).parents if str(p) in wanted), None)
         if above is not None:
             errors.append(UsageError("an output file is in the way of an output directory", where=above))
-    _raise(errors)
+    raise_all(errors)
     return dict(sorted(wanted.items()))
 
 
@@ -139,7 +139,7 @@ def require_unclaimed(root: Path, record: Record, dests: Iterable[str], manifest
     for path, one in record.files.items():
         if one.manifest not in (None, manifest) and (dest := beneath(path, places)) is not None:
             claims.setdefault((dest, str(one.manifest)), path)
-    _raise([
+    raise_all([
         UsageError(
             "two manifests claim the same output",
             where=path,
@@ -243,7 +243,7 @@ def _find_stale(
             (report.restored if edited else report.written).append(path)
         else:
             errors.append(_foreign(file))
-    _raise(errors)
+    raise_all(errors)
 
 
 def _in_the_way(root: Path, path: str, looked: set[str]) -> list[LlmbuildError]:
@@ -290,8 +290,3 @@ def through_link(root: Path, path: str) -> bool:
         if os.path.islink(place):  # noqa: PTH114 - a name is enough.
             return True
     return False
-
-
-def _raise(errors: Sequence[LlmbuildError]) -> None:
-    if errors:
-        raise errors[0] if len(errors) == 1 else MultiError(errors)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from llmbuild.engine.limits import parse_size
-from llmbuild.errors import LlmbuildError, MultiError, UsageError, did_you_mean
+from llmbuild.errors import LlmbuildError, UsageError, did_you_mean, raise_all
 from llmbuild.home import at_home, user_directory
 
 MOST_JOBS = 1024
@@ -100,8 +100,7 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
             value = found[key.replace("-", "_")] = read(file.data[key])
             if value is None:
                 wrong(key, what, f"write {example}")
-    if errors:
-        raise errors[0] if len(errors) == 1 else MultiError(errors)
+    raise_all(errors)
     return Settings(**found)
 
 

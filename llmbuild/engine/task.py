@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from llmbuild.canonical import Json
-from llmbuild.errors import LlmbuildError, MultiError
+from llmbuild.errors import LlmbuildError, as_one
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Lack:
     @property
     def error(self) -> LlmbuildError:
         """All errors as one."""
-        return self.errors[0] if len(self.errors) == 1 else MultiError(self.errors)
+        return as_one(self.errors)
 
 
 @dataclass(frozen=True, slots=True)

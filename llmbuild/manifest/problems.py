@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from llmbuild.errors import LlmbuildError, MultiError, UsageError, did_you_mean
+from llmbuild.errors import LlmbuildError, MultiError, UsageError, did_you_mean, raise_all
 from llmbuild.tomlfile import KeyPath, TomlFile
 
 
@@ -46,8 +46,4 @@ class Problems:
 
     def raise_if_any(self) -> None:
         """Raise the single error, or a MultiError; errors of the manifest itself come first and set the exit code."""
-        errors = [error for _, error in sorted(self._found, key=lambda found: (found[1].exit_code, found[0]))]
-        if len(errors) == 1:
-            raise errors[0]
-        if errors:
-            raise MultiError(errors)
+        raise_all([error for _, error in sorted(self._found, key=lambda found: (found[1].exit_code, found[0]))])

@@ -18,7 +18,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 
-from llmbuild.errors import InputError, LlmbuildError, MultiError, StoreError, did_you_mean
+from llmbuild.errors import InputError, LlmbuildError, StoreError, did_you_mean, raise_all
 from llmbuild.quantization.journal import Journal
 from llmbuild.quantization.pack import Packer, UnfitValueError, cast, numpy_dtype, packed_shapes
 from llmbuild.quantization.scheme import ComputeDtype, Scheme
@@ -138,13 +138,10 @@ def check(checkpoint: Source, parameters: Sequence[Parameter], unused: Callable[
     for parameter in parameters:
         if all(source in tensors for source in parameter.sources):
             errors.extend(_check_tensors(checkpoint, parameter))
-    if len(errors) == 1:
-        raise errors[0]
     if len(errors) > MOST_ERRORS:
         more = len(errors) - MOST_ERRORS
         errors[MOST_ERRORS:] = [InputError(f"{more} more tensors are missing, unexpected or do not fit", fix=_FIX_TYPE)]
-    if errors:
-        raise MultiError(errors)
+    raise_all(errors)
 
 
 _FIX_TYPE = "check that model-type and config.json belong to this checkpoint"

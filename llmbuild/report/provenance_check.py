@@ -14,7 +14,7 @@ from typing import Any
 
 from llmbuild.canonical import Digest, digest_file, parse_digest
 from llmbuild.engine.tree import Tree
-from llmbuild.errors import InputError, LlmbuildError, MultiError, VerifyError
+from llmbuild.errors import InputError, LlmbuildError, VerifyError, raise_all
 from llmbuild.jsontext import parse_json
 from llmbuild.report.provenance import ACTION, BUILD_TYPE, PREDICATE_TYPE, STATEMENT_TYPE, SUFFIX
 
@@ -78,8 +78,7 @@ def check(statement: Path, recorded: Recorded, asked: Path | None = None) -> Che
     for path in _uncovered(output, artifact, said.subjects):
         errors.append(VerifyError("a file that the statement does not have", where=str(path), why=str(statement)))
     known = sum(_compare(one, recorded, statement, errors) for one in said.dependencies)
-    if errors:
-        raise errors[0] if len(errors) == 1 else MultiError(errors)
+    raise_all(errors)
     steps = sum(one.file is None for one in said.dependencies)
     return Checked(artifact, len(said.subjects), len(said.dependencies) - steps, steps, known)
 

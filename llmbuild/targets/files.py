@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmbuild.errors import LlmbuildError, MultiError, UsageError, did_you_mean
+from llmbuild.errors import LlmbuildError, UsageError, as_one, did_you_mean, raise_all
 from llmbuild.programs.environment import wrong_name
 from llmbuild.targets.kinds import device_kind, kind_names
 from llmbuild.targets.kinds.device_kind import unknown_arch
@@ -79,8 +79,7 @@ def load_target(name: str, user: Path | None = None) -> Target:
     """Read a target and what it extends.  Raises UsageError (several at once as MultiError)."""
     chain = _chain(name, search_path(user), user)
     errors = [error for file in chain for error in _check(file)]
-    if errors:
-        raise errors[0] if len(errors) == 1 else MultiError(errors)
+    raise_all(errors)
     return _build(name, chain)
 
 
@@ -247,7 +246,7 @@ def _build(name: str, chain: Sequence[TomlFile]) -> Target:
         for key, what, hint in device_errors(attributes, archs):
             merged.add("device", key, what, hint)
     if known is None or merged.errors:
-        raise merged.errors[0] if len(merged.errors) == 1 else MultiError(merged.errors)
+        raise as_one(merged.errors)
     features = tables["requires"].get("features", known.features)
     needed = tables["link"].get("needed")
     return Target(

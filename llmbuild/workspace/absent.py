@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from llmbuild.canonical import Digest
 from llmbuild.engine.store import Store
 from llmbuild.engine.task import Task
-from llmbuild.errors import LlmbuildError, MultiError, ToolchainError
+from llmbuild.errors import LlmbuildError, ToolchainError, raise_all
 from llmbuild.manifest.lock import Lock
 from llmbuild.plan.planner import Plan
 from llmbuild.plan.reasons import spoken
@@ -71,8 +71,7 @@ def require_tools(plan: Plan, *, blocked_only: bool = False) -> None:
     a ToolchainError, or a MultiError."""
     stopped = [one.task for one in plan.verdicts if one.impossible and (one.state == "blocked" or not blocked_only)]
     errors = missing_for(stopped)
-    if errors:
-        raise errors[0] if len(errors) == 1 else MultiError(errors)
+    raise_all(errors)
 
 
 def _for_platforms(error: LlmbuildError, names: list[str]) -> LlmbuildError:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmbuild.canonical import Digest, Json, digest_bytes, digest_json
 from llmbuild.engine import files
-from llmbuild.errors import FetchError, LlmbuildError, MultiError, StoreError, UsageError
+from llmbuild.errors import FetchError, LlmbuildError, StoreError, UsageError, raise_all
 from llmbuild.jsontext import parse_json
 from llmbuild.manifest.lock import LOCK_FILE, Lock, parse_lock, read_lock, write_lock
 from llmbuild.manifest.resolved import Project
@@ -268,5 +268,4 @@ def require_offline(remotes: Sequence[Remote]) -> None:
                 fix=f"run `llmbuild build '{remote.fetch.label}'` once with a network, or import a cache that has it",
             )
         )
-    if errors:
-        raise errors[0] if len(errors) == 1 else MultiError(errors)
+    raise_all(errors)

@@ -21,7 +21,7 @@ from llmbuild.engine.seal import Seal
 from llmbuild.engine.statcache import Anew
 from llmbuild.engine.store import Store
 from llmbuild.engine.task import Task
-from llmbuild.errors import LlmbuildError, MultiError, StoreError
+from llmbuild.errors import LlmbuildError, MultiError, StoreError, raise_all
 from llmbuild.jsontext import parse_json
 from llmbuild.manifest.lock import Lock
 from llmbuild.manifest.reads import Read, all_current
@@ -156,8 +156,7 @@ def observe_world(
     sources, adapters, presets = _sources(project, store, lock, offline, resolve, anew, errors)
     tools, source_files = _tools(kinds, toolchain, errors)
     of_platforms = find_tools(project, Machine(toolchain), LockedTools(lock, store, identity(project)))
-    if errors:
-        raise errors[0] if len(errors) == 1 else MultiError(errors)
+    raise_all(errors)
     return Observed(
         sources,
         tools,
