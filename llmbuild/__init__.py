@@ -48,6 +48,9 @@ def open(
     """
     from pathlib import Path
 
+    from llmbuild.host import require_host
+
+    require_host()
     from llmbuild.workspace.options import Options, Selection
     from llmbuild.workspace.place import find_manifest
     from llmbuild.workspace.workspace import Workspace
@@ -76,6 +79,9 @@ def load(
     """
     from pathlib import Path
 
+    from llmbuild.host import require_host
+
+    require_host()
     from llmbuild.runtime.model import Model
 
     path = None if library is None else Path(library)

@@ -37,6 +37,7 @@ LAYERS = [
     "tomlfile",
     "programs",
     "home",
+    "host",
     "errors",
     "jsontext",
     "workflow",

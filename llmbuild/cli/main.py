@@ -92,6 +92,10 @@ def _dispatch(arguments: list[str]) -> int:
     import gc
     from importlib import import_module
 
+    from llmbuild.host import require_host
+
+    require_host()
+
     # A command makes up to a million small objects that stay, and hardly a cycle: looking for garbage among them at
     # Python's usual rate is a tenth of a build that has nothing to do.
     gc.set_threshold(_GARBAGE_CHECK, 20, 50)

@@ -107,11 +107,18 @@ class Alone:
         )
 
     def wait(self) -> tuple[int, int] | None:
-        os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
-        self.signal(signal.SIGKILL)
-        with self._guard:
+        if hasattr(os, "waitid"):
+            os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
+            self.signal(signal.SIGKILL)
+            with self._guard:
+                _pid, status, usage = os.wait4(self._process.pid, 0)
+                self._reaped = True
+        else:
+            # On macOS before Python 3.13 an end is seen only by reaping.
             _pid, status, usage = os.wait4(self._process.pid, 0)
-            self._reaped = True
+            self.signal(signal.SIGKILL)
+            with self._guard:
+                self._reaped = True
         self._process.returncode = os.waitstatus_to_exitcode(status)
         return self._process.returncode, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 

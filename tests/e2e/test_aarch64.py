@@ -1,13 +1,15 @@
-"""A library for another CPU, cross-compiled here and run there: the real model answers under QEMU's emulation."""
+"""Another CPU, emulated by QEMU: llmbuild plans on it, and the real model answers there by a library that was made here."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from tests.helpers import aarch64
-from tests.helpers.cli import make_project
+from tests.helpers.checkpoints import cached_checkpoint
+from tests.helpers.cli import TINY_MANIFEST, make_project
 
 ROOT = Path(__file__).parent.parent.parent
 TARGET = "aarch64-linux-cpu"
@@ -26,3 +28,17 @@ def test_the_model_answers_on_aarch64(tmp_path: Path) -> None:
     assert answer.code == 0, answer.text
     # The same words as the library for x86-64 gives (tests/e2e/test_quick_start.py).
     assert answer.out.strip() == "The capital of France is Paris."
+
+
+def test_a_plan_on_aarch64(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same labels as here, and the linkers and the code generators of that machine's packages."""
+    platforms = f'["{TARGET}", "aarch64-macos-metal", "x86_64-linux-cuda"]'
+    manifest = TINY_MANIFEST.replace('["x86_64-linux-cpu"]', platforms)
+    project = make_project(tmp_path, manifest, cached_checkpoint("llama"))
+    here = json.loads(project.run("plan", "--json").out)
+    monkeypatch.setenv("LLMBUILD_CACHE", str(tmp_path / "store of aarch64"))
+    planned = aarch64.machine().llmbuild("plan", "--json", cwd=project.root)
+    assert planned.code == 0, planned.text
+    there = json.loads(planned.out)
+    assert [task["task"] for task in there["tasks"]] == [task["task"] for task in here["tasks"]]
+    assert there["counts"] == here["counts"]

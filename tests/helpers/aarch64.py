@@ -6,6 +6,7 @@ without its compiler (TVM_USE_RUNTIME_LIB), as on a device.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -34,6 +35,13 @@ WHEELS = (
     "psutil",
     "typing_extensions",
     "tokenizers",
+    # What a plan takes besides.
+    "pydantic",
+    "pydantic_core",
+    "annotated_types",
+    "typing_inspection",
+    "diskcache",
+    "gguf",
 )
 PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux_2_17_aarch64", "manylinux2014_aarch64")
 
@@ -71,7 +79,8 @@ class Machine:
 
 def machine() -> Machine:
     """The machine; the first call unpacks it (some 160 MB of packages)."""
-    final = cache_root() / f"aarch64-tvm-{version('apache-tvm')}"
+    packages = hashlib.sha256(repr((DEBS, WHEELS)).encode()).hexdigest()[:12]
+    final = cache_root() / f"aarch64-tvm-{version('apache-tvm')}-{packages}"
     if not final.is_dir():
         final.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=final.parent) as scratch:
