@@ -17,6 +17,7 @@ from llmbuild.checkpoints.huggingface import (
     read_config,
     read_generation_config,
 )
+from llmbuild.checkpoints.names import TOKENIZER_FILES
 from llmbuild.errors import InputError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -26,16 +27,6 @@ GGUF = "gguf"
 AUTO = "auto"
 SOURCE_FORMATS = (AUTO, SAFETENSORS, TORCH, GGUF)
 """The values of the manifest's `source-format`; they are mlc_llm's."""
-
-TOKENIZER_FILES = (
-    "tokenizer.model",
-    "tokenizer.json",
-    "vocab.json",
-    "merges.txt",
-    "added_tokens.json",
-    "tokenizer_config.json",
-)
-"""The tokenizer files that a runtime may read, in the order in which mlc-chat-config.json lists them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ import tvm
 from tvm import relax
 
 from llmbuild.canonical import Json
+from llmbuild.checkpoints.names import CHAT_CONFIG
 from llmbuild.compiler.devices import find_device, prepare, require
 from llmbuild.compiler.devices.device import Device
 from llmbuild.compiler.frames import quick_stacks
@@ -28,8 +29,6 @@ from llmbuild.models.family import ModelConfig, Overrides
 from llmbuild.quantization.layers import GenericKernels
 from llmbuild.quantization.scheme import Scheme
 from llmbuild.targets.compile_part import device_kind
-
-CONFIG_FILE = "mlc-chat-config.json"
 
 
 def resolve_target(compile_part: Mapping[str, Json]) -> tuple[Device, Any]:
@@ -123,7 +122,7 @@ def configure(config: Mapping[str, Json], overrides: Mapping[str, Json]) -> Mode
     """The family's configuration from the chat configuration: its top-level fields win over `model_config`'s."""
     inner = config.get("model_config")
     if not isinstance(inner, Mapping):
-        raise InputError("the configuration has no model_config", where=Where(CONFIG_FILE, key="model_config"))
+        raise InputError("the configuration has no model_config", where=Where(CHAT_CONFIG, key="model_config"))
     known = {field.name for field in fields(Overrides)}
     unknown = set(overrides) - known
     if unknown:

@@ -15,16 +15,6 @@ from llmbuild.canonical import Json
 from llmbuild.checkpoints.files import parse_json
 from llmbuild.errors import InputError, Where
 
-TOKENIZER_FILES = (
-    "tokenizer.model",
-    "tokenizer.json",
-    "vocab.json",
-    "merges.txt",
-    "added_tokens.json",
-    "tokenizer_config.json",
-)
-"""The files that mlc-chat-config.json lists, in its order."""
-
 _SPACE = "\u2581"  # The character that SentencePiece writes for a space.
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _SPECIAL_LISTS = ("additional_special_tokens", "extra_special_tokens")

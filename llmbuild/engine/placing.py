@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from llmbuild.checkpoints.names import CHAT_CONFIG
 from llmbuild.engine import files, fs
 from llmbuild.engine.cas import Cas
 from llmbuild.engine.deciding import Wanted, through_link
 from llmbuild.engine.files import TEMPORARY
 
-_LAST = ("ndarray-cache.json", "tensor-cache.json", "mlc-chat-config.json")
+_LAST = ("ndarray-cache.json", "tensor-cache.json", CHAT_CONFIG)
 """What a reader of a model directory opens first, and so what is put there last and taken away first."""
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 
 from llmbuild.canonical import Json
+from llmbuild.checkpoints.names import CHAT_CONFIG
 from llmbuild.engine.kind import TaskKind
 from llmbuild.engine.task import AllFiles, Files, InputRef, Install, JsonFields, Lack, Task
 from llmbuild.linkers import carries_name
@@ -194,7 +195,7 @@ class _Maker:
                 "system-lib-prefix": _prefix(platform, cell),
                 "requires": list(platform.features.get(scheme.dtype, ())),
             },
-            {"config": InputRef(config, JsonFields("mlc-chat-config.json", self.compile_fields))},
+            {"config": InputRef(config, JsonFields(CHAT_CONFIG, self.compile_fields))},
             tools={DEVICE_TOOL: compiler} if (compiler := self.observed.devices.get(cell.platform)) else None,
             installs=(Install(SIDECAR, _sidecar(cell), cell.library),) if has_sidecar(platform) else (),
             cell=of,

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from llmbuild.checkpoints.names import CHAT_CONFIG
 from llmbuild.conversation.templates import fill_template
 from llmbuild.errors import UsageError, VerifyError, Where
 from llmbuild.jsontext import parse_json
@@ -19,7 +20,7 @@ def read_chat_config(directory: Path) -> Mapping[str, Any]:
     Raises UsageError when the model has not been built, VerifyError when the file is damaged, and InputError when its
     template is none.
     """
-    path = directory / "mlc-chat-config.json"
+    path = directory / CHAT_CONFIG
     # A Path raises where a name is too long.
     if not os.path.isfile(path):  # noqa: PTH113
         raise _no_model(directory)
@@ -40,17 +41,17 @@ def _no_model(directory: Path) -> UsageError:
     fix = "run `llmbuild build` first"
     if not os.path.isdir(directory):  # noqa: PTH112
         return UsageError("there is no such model directory", where=str(directory), fix=fix)
-    models = sorted(path.parent.name for path in directory.glob("*/mlc-chat-config.json"))
+    models = sorted(path.parent.name for path in directory.glob(f"*/{CHAT_CONFIG}"))
     if models:
         return UsageError(
-            "no mlc-chat-config.json here",
+            f"no {CHAT_CONFIG} here",
             where=str(directory),
             why=f"it holds the model directories {', '.join(models)}",
             fix="name one of them",
         )
     checkpoint = (directory / "config.json").is_file()
     why = "it is a checkpoint: a model is built from it" if checkpoint else None
-    return UsageError("no mlc-chat-config.json here", where=str(directory), why=why, fix=fix)
+    return UsageError(f"no {CHAT_CONFIG} here", where=str(directory), why=why, fix=fix)
 
 
 def _wrong_key(config: Any) -> str | None:

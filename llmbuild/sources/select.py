@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection
 from pathlib import PurePosixPath
 
+from llmbuild.checkpoints.names import SPECIAL_TOKENS_FILE, TOKENIZER_FILES
 from llmbuild.errors import FetchError, InputError
 
 CONFIG_NAMES = ("config.json", "adapter_config.json")
@@ -23,13 +24,8 @@ MOST_SIZE = (1 << 63) - 1
 SMALL_FILES = (
     "config.json",
     "generation_config.json",
-    "tokenizer.model",
-    "tokenizer.json",
-    "vocab.json",
-    "merges.txt",
-    "added_tokens.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
+    *TOKENIZER_FILES,
+    SPECIAL_TOKENS_FILE,
     "adapter_config.json",
 )
 

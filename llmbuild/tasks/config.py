@@ -12,14 +12,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from llmbuild.canonical import Json
+from llmbuild.checkpoints.names import CHAT_CONFIG, SPECIAL_TOKENS_FILE, TOKENIZER_FILES
 from llmbuild.engine.kind import Job, TaskKind
 from llmbuild.errors import InputError, Where
 from llmbuild.tasks.architectures import ARCHITECTURES
 
-CONFIG_FILE = "mlc-chat-config.json"
-SPECIAL_TOKENS_FILE = "special_tokens_map.json"  # Read to count tokens, but no runtime wants it beside the weights.
 VERSION = "0.1.0"
-DEFAULT_MAX_BATCH_SIZE = 128
 
 GENERATION_DEFAULTS: Mapping[str, Json] = {
     "temperature": 1.0,
@@ -36,12 +34,7 @@ GENERATION_DEFAULTS: Mapping[str, Json] = {
 CHECKPOINT_PATTERNS = (
     "config.json",
     "generation_config.json",
-    "tokenizer.model",
-    "tokenizer.json",
-    "vocab.json",
-    "merges.txt",
-    "added_tokens.json",
-    "tokenizer_config.json",
+    *TOKENIZER_FILES,
     SPECIAL_TOKENS_FILE,
     "*.gguf",
 )
@@ -52,7 +45,6 @@ def run(job: Job) -> None:
     """Write mlc-chat-config.json and copy the tokenizer's files beside it."""
     from llmbuild.checkpoints.files import is_file, parse_json, read_bounded
     from llmbuild.conversation.tokenizer_info import (
-        TOKENIZER_FILES,
         active_vocab_size,
         detect_tokenizer_info,
     )
@@ -105,7 +97,7 @@ def run(job: Job) -> None:
     }
     for name, content in files.items():
         (job.out / name).write_bytes(content)
-    (job.out / CONFIG_FILE).write_text(json.dumps(chat_config, indent=2, allow_nan=False), encoding="utf-8")
+    (job.out / CHAT_CONFIG).write_text(json.dumps(chat_config, indent=2, allow_nan=False), encoding="utf-8")
     job.progress(len(files) + 1, len(files) + 1, "files")
 
 
@@ -115,10 +107,11 @@ def _snake(name: str) -> str:
 
 def _overrides(metadata: Mapping[str, Any]) -> Any:
     """The manifest's metadata (kebab-case keys, only what is set) as a family's overrides."""
+    from llmbuild.models.configuration import DEFAULT_BATCH
     from llmbuild.models.family import Overrides
 
     values = {_snake(name): value for name, value in metadata.items()}
-    return Overrides(**{"max_batch_size": DEFAULT_MAX_BATCH_SIZE, **values})
+    return Overrides(**{"max_batch_size": DEFAULT_BATCH, **values})
 
 
 def _generation(*places: tuple[Mapping[str, Any], str, Callable[[str], str] | None]) -> Mapping[str, Json]:
@@ -170,6 +163,7 @@ _CHECKPOINTS = (
     "gguf_names",
     "gguf_tokenizer",
     "huggingface",
+    "names",
     "open",
     "safetensors",
     "tensor",

@@ -20,6 +20,7 @@ KIND = TaskKind(
         "llmbuild.tasks.fetch",
         "llmbuild.engine.kind",
         "llmbuild.sources",
+        "llmbuild.checkpoints.names",
         "llmbuild.canonical",
         "llmbuild.errors",
         "llmbuild.printable",

@@ -72,6 +72,7 @@ KIND = TaskKind(
     params=("scheme", "overrides", "target", "opt", "system-lib-prefix", "system-lib", "requires"),
     sources=(
         "llmbuild.canonical",
+        "llmbuild.checkpoints.names",
         "llmbuild.compiler",
         "llmbuild.errors",
         "llmbuild.printable",

@@ -19,6 +19,7 @@ import tvm
 from tvm import relax, tirx
 from tvm.relax.frontend.nn.llm.kv_cache import RopeMode, TIRPagedKVCache
 
+from llmbuild.checkpoints.names import CHAT_CONFIG
 from llmbuild.errors import InputError, Where
 from llmbuild.models.kv_cache import KVCacheLayout
 
@@ -90,7 +91,7 @@ def require_every_head(layout: KVCacheLayout, target: Any, threads: int) -> None
     if group % together:
         raise InputError(
             f"TVM's attention on {target.kind.name} cannot compute {group} heads of {layout.head_dim} for each key-value head",
-            where=Where("mlc-chat-config.json", key="model_config"),
+            where=Where(CHAT_CONFIG, key="model_config"),
             why=f"they do not fit into one block of {most} threads, and halving their number leaves some out",
             fix="build this model for a CPU, whose attention has no such limit",
         )

@@ -1,0 +1,17 @@
+"""Names of the files of a model."""
+
+TOKENIZER_FILES = (
+    "tokenizer.model",
+    "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "tokenizer_config.json",
+)
+"""The tokenizer files that a runtime may read, in the order in which `CHAT_CONFIG` lists them."""
+
+SPECIAL_TOKENS_FILE = "special_tokens_map.json"
+"""Read to count tokens, but no runtime wants it beside the weights."""
+
+CHAT_CONFIG = "mlc-chat-config.json"
+"""MLC's configuration of a model: what a compiler and a runtime read."""
