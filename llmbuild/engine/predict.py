@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from llmbuild.engine.kind import TaskKind
+from llmbuild.engine.labels import split_label
 from llmbuild.engine.task import Task
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ _FARTHER: Sequence[Witness] = ("task", "model", "others")
 
 def _model_of(label: str) -> str:
     """The model in a task's label: `lower[model, scheme, platform]`."""
-    return label.partition("[")[2].rstrip("]").partition(", ")[0]
+    return next(iter(split_label(label)[1]), "")
 
 
 def _comparable(one: int, other: int) -> bool:

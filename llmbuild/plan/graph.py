@@ -17,6 +17,7 @@ from pathlib import PurePosixPath
 from llmbuild.canonical import Json
 from llmbuild.checkpoints.names import CHAT_CONFIG
 from llmbuild.engine.kind import TaskKind
+from llmbuild.engine.labels import make_label
 from llmbuild.engine.task import AllFiles, Files, InputRef, Install, JsonFields, Lack, Task
 from llmbuild.linkers import carries_name
 from llmbuild.manifest.resolved import Combination, Model, Platform, Project
@@ -62,7 +63,7 @@ def expand(
     """Every task of the project, each after the tasks it depends on.
 
     `compile_fields` are the fields of mlc-chat-config.json that a compiler reads.  Raises ValueError when two cells of
-    the matrix are the same one, and KeyError when a kind declares a parameter that the graph does not know: both are
+    the matrix are the same one, and KeyError when a kind declares other parameters than the graph knows: both are
     bugs, the manifest refuses such input before.
     """
     maker = _Maker(project, observed, kinds, compile_fields)
@@ -107,9 +108,12 @@ class _Maker:
         cell: tuple[str, str, str] = ("", "", ""),
         lack: Lack | None = None,
     ) -> str:
-        """Add a task and return its label.  Of `params` only what the kind declares enters the task."""
+        """Add a task and return its label.  `params` are those that the kind declares, no more and no less."""
         declared = self.kinds[kind]
-        label = f"{kind}[{', '.join(of)}]"
+        if undeclared := params.keys() - set(declared.params):
+            # It would not be in the key, and the task could not read it.
+            raise KeyError(f"{kind} does not declare {', '.join(sorted(undeclared))}")
+        label = make_label(kind, *of)
         model, scheme, platform = cell
         self.tasks[label] = Task(
             kind=kind,
@@ -131,14 +135,14 @@ class _Maker:
         return self._fetch_one((model.name,), self.observed.sources[model.name], model)
 
     def _fetch_one(self, of: tuple[str, ...], source: Observation, model: Model) -> str:
-        label = f"fetch[{', '.join(of)}]"
+        label = make_label("fetch", *of)
         if label in self.tasks:
             return label
         params = dict.fromkeys(self.kinds["fetch"].params) | dict(source.params)
         return self._task("fetch", of, params, {}, hints=source.hints, cell=(model.name, "", ""))
 
     def _quantize(self, model: Model, scheme: Scheme, checkpoint: str, weights: str) -> None:
-        if f"quantize[{model.name}, {scheme.name}]" in self.tasks:
+        if make_label("quantize", model.name, scheme.name) in self.tasks:
             return
         inputs = {"checkpoint": InputRef(checkpoint, WEIGHT_FILES)}
         if model.adapter is not None:
@@ -159,7 +163,7 @@ class _Maker:
         )
 
     def _config(self, model: Model, scheme: Scheme, checkpoint: str | None, weights: str) -> str:
-        label = f"config[{model.name}, {scheme.name}]"
+        label = make_label("config", model.name, scheme.name)
         if label in self.tasks:
             return label
         return self._task(
@@ -168,7 +172,6 @@ class _Maker:
             {
                 "quantization": scheme.name,
                 "model-type": model.model_type,
-                "source-format": model.source_format,
                 "conversation": model.conversation,
                 "metadata": dict(model.metadata),
                 "generation": dict(model.generation),
@@ -181,7 +184,7 @@ class _Maker:
 
     def _lower(self, cell: Combination, scheme: Scheme, platform: Platform, config: str) -> str:
         of = (cell.model, cell.scheme, cell.platform)
-        if f"lower[{', '.join(of)}]" in self.tasks:
+        if make_label("lower", *of) in self.tasks:
             raise ValueError(f"the matrix has {', '.join(of)} twice")
         return self._task(
             "lower",
@@ -203,7 +206,7 @@ class _Maker:
         )
 
     def _runtime(self, platform: Platform) -> str:
-        label = f"runtime[{_compiler(platform)}]"
+        label = make_label("runtime", _compiler(platform))
         if label in self.tasks:
             return label
         params = {"compiler": platform.link.get("compiler")}
@@ -268,15 +271,15 @@ def labels(project: Project) -> frozenset[str]:
     """The labels of all tasks of a project, known without looking at the world (`expand` makes the same)."""
     found: set[str] = set()
     for cell in project.matrix:
-        model = project.models[cell.model]
-        pair, triple = f"{cell.model}, {cell.scheme}", f"{cell.model}, {cell.scheme}, {cell.platform}"
-        found |= {f"config[{pair}]", f"lower[{triple}]", f"link[{triple}]"}
-        platform = project.platforms[cell.platform]
+        model, platform = project.models[cell.model], project.platforms[cell.platform]
+        pair = (cell.model, cell.scheme)
+        found.add(make_label("config", *pair))
+        found |= {make_label(kind, *pair, cell.platform) for kind in ("lower", "link")}
         if platform.artifact in WITH_RUNTIME:
-            found.add(f"runtime[{_compiler(platform)}]")
+            found.add(make_label("runtime", _compiler(platform)))
         if model.source is not None:
-            found |= {f"fetch[{cell.model}]", f"quantize[{pair}]"}
-            found |= set() if model.adapter is None else {f"fetch[{cell.model}, adapter]"}
+            found |= {make_label("fetch", cell.model), make_label("quantize", *pair)}
+            found |= set() if model.adapter is None else {make_label("fetch", cell.model, "adapter")}
     return frozenset(found)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from llmbuild.canonical import Json
+from llmbuild.engine.labels import split_label
 from llmbuild.plan.reasons import NeverBuilt, reason_from_json, sentence, sentences
 
 Status: TypeAlias = Literal["ran", "cached", "failed", "skipped", "unfinished"]
@@ -44,7 +45,7 @@ class TaskReport:
 
     @property
     def kind(self) -> str:
-        return self.label.partition("[")[0]
+        return split_label(self.label)[0]
 
     def to_json(self) -> dict[str, Json]:
         return {name.replace("_", "-"): _plain(getattr(self, name)) for name in self.__slots__}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from html import escape
 
+from llmbuild.engine.labels import split_label
 from llmbuild.report.build_report import TaskReport
 
 _BOX_W, _BOX_H, _GAP_X, _GAP_Y = 256, 44, 40, 14
@@ -70,8 +71,8 @@ def _arc(start: tuple[int, int], end: tuple[int, int], critical: bool) -> str:
 
 
 def _box(task: TaskReport, x: int, y: int, critical: bool) -> str:
-    kind, _, rest = task.label.partition("[")
-    of = rest.removesuffix("]")
+    kind, parts = split_label(task.label)
+    of = ", ".join(parts)
     of = of if len(of) <= _LETTERS else f"{of[: _LETTERS - 1]}…"
     names = f"node {task.status}" + (" critical" if critical else "")
     return (

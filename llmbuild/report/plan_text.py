@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from llmbuild.engine.labels import split_label
 from llmbuild.plan.planner import Plan, State, Verdict
 from llmbuild.plan.reasons import Cascade, NeverBuilt, Reason, sentences
 from llmbuild.report.style import STATE_STYLES, Style, wrapped
@@ -88,7 +89,7 @@ def estimate_lines(estimate: PlanEstimate) -> list[str]:
     few, many = estimate.fewest, estimate.most_runs
     if many:
         runs = f"{few}" if few == many else f"{few} to {many}"
-        own = dict.fromkeys(label.partition("[")[0] for label in known if estimate.tasks[label].of == "task")
+        own = dict.fromkeys(split_label(label)[0] for label in known if estimate.tasks[label].of == "task")
         which = f": {', '.join(own)}" if estimate.others else ""
         lines.append(f"from {runs} earlier run{'' if many == 1 else 's'} of each task{which}")
     # Kinds with as many runs of the same things share a line.

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from llmbuild.canonical import Digest, Json
+from llmbuild.engine.labels import make_label
 from llmbuild.engine.task import AllFiles, Files, Install, JsonFields, Selection, Task
 from llmbuild.engine.tree import Tree
 from llmbuild.sources.kinds import known_kind
@@ -54,7 +55,7 @@ class Statement:
 
 
 def owner_of(artifact: str) -> str:
-    return f"provenance[{PurePosixPath(artifact).name}]"
+    return make_label("provenance", PurePosixPath(artifact).name)
 
 
 def statement_path(output: str, artifact: str) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmbuild.canonical import Digest, Json, digest_bytes, digest_json
 from llmbuild.engine import files
+from llmbuild.engine.labels import make_label
 from llmbuild.errors import FetchError, LlmbuildError, StoreError, UsageError, raise_all
 from llmbuild.jsontext import parse_json
 from llmbuild.manifest.lock import LOCK_FILE, Lock, parse_lock, read_lock, write_lock
@@ -68,9 +69,11 @@ def fetches(project: Project) -> Iterator[Fetch]:
         model = project.models[name]
         if model.source is not None:
             key = lock_key(model.source, model.source_format)
-            yield Fetch(f"fetch[{name}]", name, model.source, key)
+            yield Fetch(make_label("fetch", name), name, model.source, key)
         if model.adapter is not None:
-            yield Fetch(f"fetch[{name}, adapter]", name, model.adapter, lock_key(model.adapter), adapter=True)
+            yield Fetch(
+                make_label("fetch", name, "adapter"), name, model.adapter, lock_key(model.adapter), adapter=True
+            )
 
 
 def load_lock(root: Path, toolchain: Toolchain) -> Lock:
