@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmbuild import jsontext
+from llmbuild.checkpoints.pieces import NO_CHECKS, PIECE, Checks
 from llmbuild.checkpoints.tensor import numpy_dtype
 from llmbuild.errors import InputError
 
@@ -32,16 +33,27 @@ _MAX_READ = 1 << 30
 
 
 class WeightFile:
-    """An open file of known size.  Raises InputError when it cannot be opened or a read comes back short."""
+    """An open file of known size.  Raises InputError when it cannot be opened or a read comes back short.
 
-    def __init__(self, path: Path) -> None:
+    A file that `checks` names belongs to somebody who may change it: what is read of it is hashed, and every read raises
+    ChangedError when that is not what it was.
+    """
+
+    def __init__(self, path: Path, checks: Checks = NO_CHECKS) -> None:
         self.path = path
+        self._pieces = checks.get(path)
+        self._last: tuple[int, bytearray] = (-1, bytearray())
         self._descriptor = -1
         try:
             self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
             self.size = os.fstat(self._descriptor).st_size
         except (OSError, ValueError) as error:
+            if self._pieces is not None:
+                raise self._pieces.changed(reason(error)) from error
             raise InputError("the weight file cannot be opened", where=str(path), why=reason(error)) from error
+        if self._pieces is not None and self._pieces.size != self.size:
+            self.close()
+            raise self._pieces.changed(f"it had {self._pieces.size} bytes, now it has {self.size}")
 
     def close(self) -> None:
         if self._descriptor >= 0:
@@ -81,6 +93,34 @@ class WeightFile:
         )
 
     def _fill(self, view: memoryview, offset: int) -> None:
+        if self._pieces is None:
+            self._read(view, offset)
+            return
+        done = 0
+        while done < len(view):
+            index, skipped = divmod(offset + done, PIECE)
+            length = self._pieces.length(index)
+            if length <= skipped:
+                raise self.truncated(offset + len(view))
+            part = view[done : done + length - skipped]
+            if len(part) == length:
+                self._read(part, offset + done)
+                self._pieces.check(index, part)
+            else:
+                part[:] = memoryview(self._piece(index, length))[skipped : skipped + len(part)]
+            done += len(part)
+
+    def _piece(self, index: int, length: int) -> bytearray:
+        """A whole piece.  The last one is kept, because the next tensor begins where one ends."""
+        assert self._pieces is not None
+        if self._last[0] != index:
+            buffer = bytearray(length)
+            self._read(memoryview(buffer), index * PIECE)
+            self._pieces.check(index, buffer)
+            self._last = index, buffer
+        return self._last[1]
+
+    def _read(self, view: memoryview, offset: int) -> None:
         done = 0
         while done < len(view):
             try:
@@ -88,6 +128,8 @@ class WeightFile:
             except OSError as error:
                 raise InputError("the weight file cannot be read", where=str(self.path), why=error.strerror) from error
             if count == 0:
+                if self._pieces is not None:
+                    raise self._pieces.changed(f"it ends before byte {offset + len(view)}, it had {self.size} bytes")
                 raise self.truncated(offset + len(view))
             done += count
 

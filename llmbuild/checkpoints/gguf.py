@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmbuild.checkpoints.files import WeightFile
+from llmbuild.checkpoints.pieces import NO_CHECKS, Checks
 from llmbuild.checkpoints.tensor import TensorInfo, is_plausible
 from llmbuild.errors import InputError
 
@@ -92,9 +93,9 @@ class GgufTensor:
 class GgufFile:
     """An open GGUF file.  Opening reads the header only.  Raises InputError when it is not a valid one."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, checks: Checks = NO_CHECKS) -> None:
         self.path = path
-        self._file = WeightFile(path)
+        self._file = WeightFile(path, checks)
         try:
             self._parse()
         except BaseException:

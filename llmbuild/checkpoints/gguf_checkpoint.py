@@ -11,6 +11,7 @@ from llmbuild.checkpoints.gguf_config import make_config, make_generation_config
 from llmbuild.checkpoints.gguf_names import restored_tensors
 from llmbuild.checkpoints.gguf_tokenizer import make_tokenizer_files
 from llmbuild.checkpoints.huggingface import missing_tensor
+from llmbuild.checkpoints.pieces import NO_CHECKS, Checks
 from llmbuild.checkpoints.tensor import Checkpoint, TensorInfo
 from llmbuild.errors import InputError
 
@@ -27,8 +28,8 @@ class GgufCheckpoint(Checkpoint):
 
     format = "gguf"
 
-    def __init__(self, path: Path) -> None:
-        self._file = GgufFile(path)
+    def __init__(self, path: Path, checks: Checks = NO_CHECKS) -> None:
+        self._file = GgufFile(path, checks)
         try:
             self.config = _config(self._file)
             self.generation_config = make_generation_config(self._file.metadata)
@@ -74,9 +75,11 @@ class GgufCheckpoint(Checkpoint):
         return TensorInfo(name, info.shape, info.dtype, info.nbytes)
 
 
-def read_gguf_metadata(path: Path) -> tuple[dict[str, Any], dict[str, Any] | None, dict[str, bytes]]:
+def read_gguf_metadata(
+    path: Path, checks: Checks = NO_CHECKS
+) -> tuple[dict[str, Any], dict[str, Any] | None, dict[str, bytes]]:
     """Configuration, generation configuration and tokenizer files of a GGUF file.  Raises InputError."""
-    file = GgufFile(path)
+    file = GgufFile(path, checks)
     try:
         return _config(file), make_generation_config(file.metadata), make_tokenizer_files(file.metadata, path)
     finally:

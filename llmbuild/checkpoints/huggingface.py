@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from llmbuild.checkpoints.files import MAX_NAME_BYTES, is_file, read_json
+from llmbuild.checkpoints.pieces import NO_CHECKS, Checks
 from llmbuild.checkpoints.tensor import Checkpoint, TensorFile, TensorInfo
 from llmbuild.errors import InputError, Where, did_you_mean
 
@@ -27,8 +28,9 @@ class HuggingFaceCheckpoint(Checkpoint):
     order of the index; for a single file the order of its own header.
     """
 
-    def __init__(self, directory: Path, format: str) -> None:
+    def __init__(self, directory: Path, format: str, checks: Checks = NO_CHECKS) -> None:
         self.format = format
+        self._checks = checks
         self._directory = directory
         self._files: dict[str, TensorFile] = {}
         self.config = read_config(directory)
@@ -97,19 +99,19 @@ class HuggingFaceCheckpoint(Checkpoint):
                     why=f"the directory has {listing(self._directory)}",
                     fix="fetch the checkpoint again",
                 )
-            self._files[file] = open_weight_file(path, self.format)
+            self._files[file] = open_weight_file(path, self.format, self._checks)
         return self._files[file]
 
 
-def open_weight_file(path: Path, format: str) -> TensorFile:
+def open_weight_file(path: Path, format: str, checks: Checks = NO_CHECKS) -> TensorFile:
     """One weight file of the given format.  Raises InputError."""
     if format == SAFETENSORS:
         from llmbuild.checkpoints.safetensors import SafetensorsFile
 
-        return SafetensorsFile(path)
+        return SafetensorsFile(path, checks)
     from llmbuild.checkpoints.torch_pickle import TorchFile
 
-    return TorchFile(path)
+    return TorchFile(path, checks)
 
 
 def read_config(directory: Path) -> dict[str, Any]:

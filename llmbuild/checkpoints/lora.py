@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from llmbuild.checkpoints.files import is_file, read_json
 from llmbuild.checkpoints.huggingface import SAFETENSORS, TORCH, listing, open_weight_file
 from llmbuild.checkpoints.patterns import PatternError, match_ends
+from llmbuild.checkpoints.pieces import NO_CHECKS, Checks
 from llmbuild.checkpoints.tensor import Checkpoint, TensorFile, TensorInfo, numpy_dtype
 from llmbuild.errors import InputError, Where, did_you_mean
 
@@ -62,8 +63,9 @@ class _Update:
 class LoraAdapter:
     """An opened adapter.  Raises InputError when it is not valid, or is something else than plain LoRA."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, checks: Checks = NO_CHECKS) -> None:
         self.directory = directory
+        self._checks = checks
         self._config_path = directory / "adapter_config.json"
         if not is_file(self._config_path):
             raise InputError(
@@ -140,7 +142,7 @@ class LoraAdapter:
     def _open_weights(self) -> TensorFile:
         for file, format in (("adapter_model.safetensors", SAFETENSORS), ("adapter_model.bin", TORCH)):
             if is_file(self.directory / file):
-                return open_weight_file(self.directory / file, format)
+                return open_weight_file(self.directory / file, format, self._checks)
         raise InputError(
             "the adapter has neither adapter_model.safetensors nor adapter_model.bin",
             where=str(self.directory),
@@ -230,10 +232,10 @@ class MergedCheckpoint(Checkpoint):
     Raises InputError (after closing `base`) when the adapter is not valid or does not fit.
     """
 
-    def __init__(self, base: Checkpoint, adapter: Path) -> None:
+    def __init__(self, base: Checkpoint, adapter: Path, checks: Checks = NO_CHECKS) -> None:
         self._base = base
         try:
-            self._adapter = LoraAdapter(adapter)
+            self._adapter = LoraAdapter(adapter, checks)
         except BaseException:
             base.close()
             raise

@@ -18,6 +18,7 @@ from llmbuild.checkpoints.huggingface import (
     read_generation_config,
 )
 from llmbuild.checkpoints.names import TOKENIZER_FILES
+from llmbuild.checkpoints.pieces import NO_CHECKS, Checks
 from llmbuild.errors import InputError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -46,17 +47,18 @@ class CheckpointMetadata:
         return content
 
 
-def open_checkpoint(directory: Path, source_format: str | None = None) -> Checkpoint:
+def open_checkpoint(directory: Path, source_format: str | None = None, checks: Checks = NO_CHECKS) -> Checkpoint:
     """Open the checkpoint in `directory` (or a single GGUF file) for lazy reading; close it after use.
 
     `source_format` forces one of `SOURCE_FORMATS`; None and "auto" take what is there, safetensors before torch
-    before GGUF.  Raises InputError when nothing fits or what is there is not valid, UsageError for an unknown format.
+    before GGUF.  Files that `checks` names are read as `WeightFile` says.  Raises InputError when nothing fits or what is
+    there is not valid, UsageError for an unknown format, ChangedError.
     """
     format = infer_format(directory, source_format)
     if format == GGUF:
         from llmbuild.checkpoints.gguf_checkpoint import GgufCheckpoint
 
-        return GgufCheckpoint(_gguf_file(directory))
+        return GgufCheckpoint(_gguf_file(directory), checks)
     if format is None:
         raise InputError(
             "no weights found",
@@ -64,10 +66,10 @@ def open_checkpoint(directory: Path, source_format: str | None = None) -> Checkp
             why=f"there are no safetensors, torch or GGUF weights; the directory has {listing(directory)}",
             fix="name the directory that holds the weights, or fetch the checkpoint again",
         )
-    return HuggingFaceCheckpoint(directory, format)
+    return HuggingFaceCheckpoint(directory, format, checks)
 
 
-def read_metadata(directory: Path, source_format: str | None = None) -> CheckpointMetadata:
+def read_metadata(directory: Path, source_format: str | None = None, checks: Checks = NO_CHECKS) -> CheckpointMetadata:
     """Configuration and tokenizer.  The weights need not be there, except for GGUF, whose one file holds everything.
 
     Raises InputError when config.json is missing or not valid, or a GGUF file's metadata cannot be understood.
@@ -75,7 +77,7 @@ def read_metadata(directory: Path, source_format: str | None = None) -> Checkpoi
     if infer_format(directory, source_format) == GGUF:
         from llmbuild.checkpoints.gguf_checkpoint import read_gguf_metadata
 
-        config, generation, tokenizer = read_gguf_metadata(_gguf_file(directory))
+        config, generation, tokenizer = read_gguf_metadata(_gguf_file(directory), checks)
         return CheckpointMetadata(config, generation, tokenizer)
     config = read_config(directory)
     files = {name: directory / name for name in TOKENIZER_FILES if is_file(directory / name)}

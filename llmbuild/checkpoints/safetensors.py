@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmbuild.checkpoints.files import WeightFile, parse_json
+from llmbuild.checkpoints.pieces import NO_CHECKS, Checks
 from llmbuild.checkpoints.tensor import ITEM_SIZES, TensorInfo, is_plausible
 from llmbuild.errors import InputError
 
@@ -44,8 +45,8 @@ DTYPES: Mapping[str, str] = {
 class SafetensorsFile:
     """An open safetensors file.  Opening reads the header only.  Raises InputError when the file is not a valid one."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = WeightFile(path)
+    def __init__(self, path: Path, checks: Checks = NO_CHECKS) -> None:
+        self._file = WeightFile(path, checks)
         try:
             self._read_header()
         except BaseException:

@@ -6,16 +6,19 @@ can be read by position.  The pickle goes through `torch_machine`, which can bui
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 import re
 import reprlib
 import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from llmbuild.checkpoints.files import WeightFile
+from llmbuild.checkpoints.pieces import NO_CHECKS, Checks
 from llmbuild.checkpoints.tensor import ITEM_SIZES, TensorInfo, is_plausible
 from llmbuild.checkpoints.torch_machine import PickledTensor, run_pickle
 from llmbuild.errors import InputError
@@ -32,24 +35,36 @@ _LOCAL_HEADER = struct.Struct("<4sHHHHHIIIHH")
 
 
 class _Bounded:
-    """A file of which zipfile cannot read much at once, as it does with the directory of an archive."""
+    """A weight file for zipfile, which cannot read much at once, as it does with the directory of an archive."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: WeightFile) -> None:
         self._file = file
-        self.seek, self.tell, self.close = file.seek, file.tell, file.close
+        self._at = 0
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._file.size}[whence]
+        if self._at < 0:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
 
     def read(self, size: int = -1) -> bytes:
-        data = self._file.read(size if 0 <= size <= MAX_DIRECTORY_BYTES else MAX_DIRECTORY_BYTES + 1)
-        if len(data) > MAX_DIRECTORY_BYTES:
+        left = max(0, self._file.size - self._at)
+        count = left if size < 0 else min(size, left)
+        if count > MAX_DIRECTORY_BYTES:
             raise ValueError(f"its directory has over {MAX_DIRECTORY_BYTES} bytes")
+        data = self._file.read_bytes(self._at, count)
+        self._at += count
         return data
 
 
 class TorchFile:
     """An open torch file.  Opening reads names and shapes only.  Raises InputError for anything but a plain state dict."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = WeightFile(path)
+    def __init__(self, path: Path, checks: Checks = NO_CHECKS) -> None:
+        self._file = WeightFile(path, checks)
         try:
             self._open()
         except BaseException:
@@ -114,7 +129,7 @@ class TorchFile:
                 else "fetch the file again, or name the format with source-format",
             )
         try:
-            with path.open("rb") as file, zipfile.ZipFile(_Bounded(file)) as archive:
+            with zipfile.ZipFile(_Bounded(self._file)) as archive:
                 infos = archive.infolist()
         except (
             zipfile.BadZipFile,

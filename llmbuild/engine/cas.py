@@ -9,15 +9,21 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llmbuild.canonical import Digest, digest_bytes, digest_file
 from llmbuild.engine import files, fs, records
 from llmbuild.engine.locks import guard
+from llmbuild.engine.places import Places
 from llmbuild.engine.tree import FileEntry, Tree
 from llmbuild.engine.verified import VerifiedMemo, stamp_of
 from llmbuild.errors import InputError, StoreError
+
+if TYPE_CHECKING:
+    from llmbuild.checkpoints.pieces import Pieces
+    from llmbuild.engine.verified import Stamp
 
 CLAIMS = "claims"
 """A file in a process's scratch: the blobs that it wanted to write and found, one digest a line."""
@@ -42,6 +48,7 @@ class Cas:
         self._prefix = f"{root}/"
         self._scratch = scratch
         self.memo = VerifiedMemo(root.parent / "verified")
+        self.places = Places(root.parent / "in-place", scratch)
         self.guard_path = root.parent / "gc.lock"
         self.on_corrupt: Callable[[Digest, Path], None] = lambda _digest, _path: None
 
@@ -136,8 +143,11 @@ class Cas:
                 self._remember(digest)
         return digest, size
 
-    def put_tree(self, directory: Path, *, move: bool = False) -> Tree:
-        """Store all files of a directory and the tree blob itself; returns the tree.
+    def put_tree(
+        self, directory: Path, *, move: bool = False, kept: Mapping[str, tuple[Pieces, Stamp]] | None = None
+    ) -> Tree:
+        """Store all files of a directory and the tree blob itself; returns the tree.  The `kept` files (by path in the tree)
+        stay where their owner has them.
 
         Empty directories are not kept.  A symbolic link counts as the file it points to, which must be inside the
         directory: anything else would make the output depend on what happens to be on this machine.  Raises
@@ -170,6 +180,10 @@ class Cas:
                 raise InputError("a symbolic link must point to a regular file", where=relative)
             pointed = by_path[name]
             by_path[relative] = FileEntry(relative, pointed.digest, pointed.size, pointed.executable)
+        for name, (pieces, stamp) in (kept or {}).items():
+            if not self._claim(pieces.digest, pieces.size):
+                self.places.put(pieces, stamp)
+            by_path[name] = FileEntry(name, pieces.digest, pieces.size, False)
         tree = Tree.of(by_path.values())
         self.put_bytes(tree.to_bytes())
         return tree
@@ -197,12 +211,27 @@ class Cas:
 
         Raises MissingBlobError, or OSError when `dest` cannot be written.
         """
-        source = self.path(digest)
         try:
+            try:
+                source = self.path(digest)
+            except MissingBlobError:
+                return self._copy_in_place(digest, dest, executable)
             return files.share(source, dest, executable=executable)
         except OSError:
             files.discard(dest)
             raise
+
+    def _copy_in_place(self, digest: Digest, dest: Path, executable: bool) -> files.Shared:
+        """Copy bytes that lie elsewhere, when they are still the right ones.  Raises MissingBlobError, else OSError."""
+        place = self.places.find(digest)
+        if place is None:
+            raise MissingBlobError(digest)
+        if files.copy_hashed(place.path, dest)[0] != digest:
+            files.discard(dest)
+            self.places.drop(digest)
+            raise MissingBlobError(digest)
+        fs.current.chmod(dest, 0o555 if executable else 0o444)
+        return "copy"
 
     def remember_link(self, digest: Digest, status: os.stat_result) -> None:
         """Note that the blob is as right as a name of it elsewhere, whose content was right and whose links were changed."""
@@ -211,20 +240,31 @@ class Cas:
             if (blob.st_ino, blob.st_dev) == (status.st_ino, status.st_dev):
                 self.memo.record(digest, stamp_of(blob))
 
-    def materialize(self, tree: Tree, directory: Path) -> None:
+    def materialize(self, tree: Tree, directory: Path, checks: dict[Path, Pieces] | None = None) -> None:
         """Make a directory of symbolic links to the verified blobs of a tree.  Raises MissingBlobError or StoreError.
 
-        Executable files are copied, because a link cannot have a mode of its own.
+        Executable files are copied, because a link cannot have a mode of its own.  Bytes that are not in the store but where
+        their owner has them are linked too, and noted in `checks`, when the reader holds what it reads against that; else
+        they are copied.
         """
         with fs.translate_errors("lay out the inputs of a task", directory):
             fs.current.mkdir(directory)
             parents = {directory}
             for entry in tree.files:
                 dest = directory / entry.path
-                source = self.path(entry.digest)
                 if dest.parent not in parents:
                     fs.current.mkdir(dest.parent)
                     parents.add(dest.parent)
+                try:
+                    source = self.path(entry.digest)
+                except MissingBlobError:
+                    place = None if checks is None or entry.executable else self.places.find(entry.digest)
+                    if checks is None or place is None:
+                        self._copy_in_place(entry.digest, dest, entry.executable)
+                    else:
+                        checks[dest] = place
+                        fs.current.symlink(place.path, dest)
+                    continue
                 if entry.executable:
                     files.share(source, dest, executable=True)
                 else:

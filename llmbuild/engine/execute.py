@@ -9,17 +9,23 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llmbuild.canonical import Digest
+from llmbuild.checkpoints.pieces import ChangedError
 from llmbuild.engine import files, fs
 from llmbuild.engine.action import Action, TreeInput
 from llmbuild.engine.kind import Job, Progress, no_progress
 from llmbuild.engine.lookup import Cached
+from llmbuild.engine.places import Keeper
 from llmbuild.engine.registry import load_kind, wrong_part
 from llmbuild.engine.store import ActionRecord, Store
 from llmbuild.engine.trace import Trace
 from llmbuild.engine.tree import Tree
 from llmbuild.errors import InputError, LlmbuildError, UsageError
+
+if TYPE_CHECKING:
+    from llmbuild.checkpoints.pieces import Pieces
 
 _DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 
@@ -97,21 +103,35 @@ def run_in(
             f"the action of {record.label} is none that llmbuild records", why=wrong, fix="run `llmbuild build` again"
         )
     inputs: dict[str, Path] = {}
+    checks: dict[Path, Pieces] = {}
     for name, value in action.inputs.items():
         if isinstance(value, TreeInput):
             inputs[name] = work / "inputs" / name
-            store.cas.materialize(store.cas.get_tree(value.tree), inputs[name])
+            store.cas.materialize(store.cas.get_tree(value.tree), inputs[name], checks if kind.in_place else None)
         else:
             inputs[name] = store.cas.path(value.blob)
     resume = resume if kind.resumable else None
     if resume is not None:
         with fs.translate_errors("make the directories of a task", resume):
             _take_over(resume, store.root)
-    job = Job(action.params, inputs, action.hints, work / "out", work / "scratch", progress, resume)
+    keeper = Keeper(work / "out")
+    job = Job(
+        action.params,
+        inputs,
+        action.hints,
+        work / "out",
+        work / "scratch",
+        progress,
+        resume,
+        checks=checks,
+        keep=keeper,
+    )
     started, cpu_before = time.perf_counter(), _cpu_seconds()
     try:
         kind.run(job)
     except LlmbuildError as error:
+        if isinstance(error, ChangedError):
+            store.distrust(error.path, error.digest)
         _name_inputs(error, work / "inputs")
         raise
     except OSError as error:
@@ -120,7 +140,7 @@ def run_in(
         raise
     wall, cpu = time.perf_counter() - started, _cpu_seconds() - cpu_before
     try:
-        output = store.cas.put_tree(job.out, move=True)
+        output = store.cas.put_tree(job.out, move=True, kept=keeper.kept)
     except InputError as error:
         error.where = f"{record.label}: {error.where}"
         raise

@@ -6,11 +6,14 @@ Importing a kind is cheap; heavy modules are imported inside `run`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from llmbuild.canonical import Json
+from llmbuild.canonical import Digest, Json
+
+if TYPE_CHECKING:
+    from llmbuild.checkpoints.pieces import Checks
 
 
 class Progress(Protocol):
@@ -23,6 +26,15 @@ def no_progress(done: int, total: int, unit: str = "") -> None:
     """For callers that show no progress."""
 
 
+class Keep(Protocol):
+    """Takes a large file of the user into the output under a name, without copying it where that is possible.
+
+    `add` is told how many more bytes were read.  Returns the file's SHA-256; raises OSError when it cannot be read.
+    """
+
+    def __call__(self, path: Path, name: str, add: Callable[[int], None]) -> Digest: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """What a task may see while it runs, and nothing else.
@@ -31,7 +43,8 @@ class Job:
     file that holds just the projected value.  `out` is an empty directory: what is in it afterwards is the output.
     What the task prints goes to its log.  `hints` tell where to find bytes; they never change the result.  `resume` is
     a directory that outlives this process when the task is killed: the next run of the same action finds what is in it.
-    Only a resumable kind has one, and none when the run is there to be compared with an earlier one.
+    Only a resumable kind has one, and none when the run is there to be compared with an earlier one.  `checks` has the files
+    below `inputs` that are the user's own and may change; `keep` puts such files out.
     """
 
     params: Mapping[str, Json]
@@ -41,6 +54,8 @@ class Job:
     scratch: Path
     progress: Progress
     resume: Path | None = None
+    checks: Checks = field(default_factory=dict)
+    keep: Keep | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +72,8 @@ class TaskKind:
 
     The rest changes no result and is in no key.  `preload` are modules that are slow to import: when several tasks of
     the kind wait, one process imports them and forks a worker for each.  Importing them must start no thread.
-    `resumable` tasks get a `Job.resume`.  `typical_seconds` and `typical_memory` (bytes) stand in for a prediction until
+    `resumable` tasks get a `Job.resume`.  Those that read `in_place` hold what they read of a file in `Job.checks` against
+    that; the others get copies.  `typical_seconds` and `typical_memory` (bytes) stand in for a prediction until
     a task of the kind has run.
     """
 
@@ -70,5 +86,6 @@ class TaskKind:
     whole_environment: bool = False
     preload: tuple[str, ...] = ()
     resumable: bool = False
+    in_place: bool = False
     typical_seconds: float = 1.0
     typical_memory: int = 128 << 20

@@ -1,4 +1,8 @@
-"""Whether an action's result is there: its trace, its output tree and every blob of it."""
+"""Whether an action's result is there: its trace, its output tree and every blob of it.
+
+For a file that was left where its owner has it the record of that stands for the blob.  Whoever needs the bytes finds out whether
+they still are what they were; most builds do not need them.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +13,17 @@ from llmbuild.canonical import Digest
 from llmbuild.engine.cas import MissingBlobError
 from llmbuild.engine.store import Store
 from llmbuild.engine.trace import Trace
-from llmbuild.engine.tree import Tree
+from llmbuild.engine.tree import FileEntry, Tree
 from llmbuild.errors import StoreError
 
 
 @dataclass(frozen=True, slots=True)
 class Cached:
-    """A result that can be used as it is."""
+    """A result that can be used as it is; `away` are the files whose bytes are not in the store."""
 
     trace: Trace
     tree: Tree
+    away: tuple[FileEntry, ...] = ()
 
 
 class Miss(Enum):
@@ -37,9 +42,10 @@ def lookup(store: Store, action: Digest) -> Cached | Miss:
         tree = store.cas.get_tree(trace.output)
     except (MissingBlobError, StoreError):
         return Miss.EVICTED
-    if store.cas.missing(tree):
+    away = tuple(store.cas.missing(tree))
+    if not all(store.cas.places.promises(file.digest, file.size) for file in away):
         return Miss.EVICTED
-    return Cached(trace, tree)
+    return Cached(trace, tree, away)
 
 
 def cached(store: Store, action: Digest) -> Cached | None:

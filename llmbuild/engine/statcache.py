@@ -25,6 +25,9 @@ RACY_NS = 2_000_000_000
 _MOST_BYTES = 256 << 20
 """Of the file: a million entries."""
 
+_DISTRUSTED: list[int] = []
+"""The row of a file that had other bytes than were remembered."""
+
 
 class Anew:
     """A stat cache that is not believed: for what promises to look at every byte."""
@@ -43,6 +46,7 @@ class StatCache:
         self._path = path
         self._entries: dict[str, Any] | None = None
         self._fresh: dict[str, Any] = {}
+        self._renewed: set[str] = set()
         self._hashed: dict[str, Digest] = {}
 
     def digest(self, path: Path) -> Digest:
@@ -52,7 +56,8 @@ class StatCache:
         name = str(path.absolute())
         try:
             stamp = stamp_of(path.stat())
-            known = _remembered(self._entries.get(name), stamp)
+            row = self._entries.get(name)
+            known = _remembered(row, stamp)
             if known is not None:
                 return known
             digest = digest_file(path)
@@ -61,8 +66,11 @@ class StatCache:
             raise InputError("cannot read a file", where=str(path), why=error.strerror or str(error)) from error
         newest = max(after[2], after[3])
         # A name that is not UTF-8 is no JSON: one of them would lose the whole file.
-        if after == stamp and time.time_ns() - newest > RACY_NS and is_text(name):
+        old = time.time_ns() - newest > RACY_NS
+        if after == stamp and old and is_text(name):
             self._entries[name] = self._fresh[name] = [*stamp, digest]
+            if _distrusted(row):
+                self._renewed.add(name)
         return digest
 
     def digest_anew(self, path: Path) -> Digest:
@@ -78,15 +86,32 @@ class StatCache:
             self._hashed[name] = self.digest(path)
         return self._hashed[name]
 
+    def distrust(self, path: Path) -> None:
+        """Forget a file's digest: it had other bytes, perhaps at the same times, as after a change through a mapping.
+
+        Processes that believed the old one and write what they know only later do not bring it back.
+        """
+        name = str(path.absolute())
+        if is_text(name):
+            if self._entries is None:
+                self._entries = self._load()
+            self._entries[name] = self._fresh[name] = _DISTRUSTED
+
     def save(self) -> None:
         """Write what was learnt, merged with what other processes wrote.  A failure costs only later hashing."""
+        self._entries = None
         if not self._fresh:
             return
-        rows = dict(sorted({**self._load(), **self._fresh}.items()))
+        rows = self._load()
+        for name, row in self._fresh.items():
+            if name in self._renewed or not _distrusted(rows.get(name)):
+                rows[name] = row
+        rows = dict(sorted(rows.items()))
         with contextlib.suppress(StoreError, OSError):
             fs.current.mkdir(self._path.parent)
             files.write_atomic(self._path, json.dumps(rows).encode())
             self._fresh = {}
+            self._renewed.clear()
 
     def _load(self) -> dict[str, Any]:
         # A row is checked when it is asked for: a plan asks for hundreds of the million that a store may have.
@@ -95,6 +120,11 @@ class StatCache:
         except (OSError, ValueError):
             return {}
         return rows if isinstance(rows, dict) else {}
+
+
+def _distrusted(row: Any) -> bool:
+    """Whether a row says that the file had other bytes than were remembered; who saw that and hashed it anew may replace it."""
+    return isinstance(row, list) and row == _DISTRUSTED
 
 
 def _remembered(row: Any, stamp: Stamp) -> Digest | None:

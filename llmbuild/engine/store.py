@@ -1,6 +1,7 @@
 """The store: one directory that holds blobs, traces, action records, logs and locks, shared by builds and projects.
 
 blobs/ab/cdef…        content, by SHA-256
+in-place/ab/cdef…     what was left where its owner has it, by SHA-256
 traces/ab/cdef….json  what ran
 actions/ab/cdef….json what can be run (`llmbuild exec <digest>`)
 logs/                 output of failed and running tasks
@@ -161,6 +162,11 @@ class Store:
         It belongs to whoever holds the action's lock, and is safe to remove when nobody does.
         """
         return self.root / "resume" / action
+
+    def distrust(self, path: Path, digest: Digest) -> None:
+        """Believe no more that a file of the user has these bytes: they were others, whatever its times say."""
+        self.cas.places.drop(digest)
+        self.stat_cache.distrust(path)
 
     # Action records.
 

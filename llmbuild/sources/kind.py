@@ -7,7 +7,7 @@ holds of it, so that equal identities mean equal bytes.  A pin (see pins.py) is 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
@@ -32,6 +32,15 @@ class SourceError(ValueError):
         self.what = what
         self.key = key
         self.fix = fix
+
+
+class Keep(Protocol):
+    """Takes a large file of this machine into the output under a name, without copying it where that is possible.
+
+    `add` is told how many more bytes were read.  Returns the file's SHA-256; raises OSError when it cannot be read.
+    """
+
+    def __call__(self, path: Path, name: str, add: Callable[[int], None]) -> Digest: ...
 
 
 class StatCache(Protocol):
@@ -121,6 +130,18 @@ class SourceKind(ABC):
         self, params: Mapping[str, Any], hints: Mapping[str, Any], out: Path, scratch: Path, progress: Progress
     ) -> None:
         """Put the files of an observed source into `out`, flat.  Raises LlmbuildError."""
+
+    def take(
+        self,
+        params: Mapping[str, Any],
+        hints: Mapping[str, Any],
+        out: Path,
+        scratch: Path,
+        progress: Progress,
+        keep: Keep,
+    ) -> None:
+        """As `fetch`, for an output into which large files of this machine need not be copied."""
+        self.fetch(params, hints, out, scratch, progress)
 
     def size(self, params: Mapping[str, Any], hints: Mapping[str, Any]) -> int | None:
         """The bytes of an observed source, or of its archive; None where only fetching can tell.  Raises OSError or

@@ -1,7 +1,7 @@
 """Sources on this machine: a directory with a checkpoint, or one GGUF file.
 
 Planning digests the needed files (through a cache keyed by their stat), so the key holds contents and no path.  Fetching
-copies them and checks that they are still what was planned.
+copies them and checks that they are still what was planned; large files of weights are copied only where the caller wants that.
 """
 
 from __future__ import annotations
@@ -16,9 +16,12 @@ from typing import Any, ClassVar
 from llmbuild.canonical import Digest
 from llmbuild.errors import FetchError, InputError, did_you_mean
 from llmbuild.sources.copying import Meter, Progress, copy_stream
-from llmbuild.sources.kind import SourceKind, StatCache
-from llmbuild.sources.select import check_relative, needed_files, output_name
+from llmbuild.sources.kind import Keep, SourceKind, StatCache
+from llmbuild.sources.select import check_relative, is_weights, needed_files, output_name
 from llmbuild.sources.shape import ShapeError
+
+KEPT_FROM = 4 << 20
+"""Bytes from which on a file of weights is worth not to be copied."""
 
 
 class LocalKind(SourceKind):
@@ -29,8 +32,10 @@ class LocalKind(SourceKind):
     hint_keys: ClassVar[tuple[str, ...]] = ("path",)
 
     @abstractmethod
-    def copy(self, path: Path, files: Mapping[str, Digest], out: Path, progress: Progress) -> None:
-        """Copy the planned files; raises FetchError when one has changed since."""
+    def copy(
+        self, path: Path, files: Mapping[str, Digest], out: Path, progress: Progress, keep: Keep | None = None
+    ) -> None:
+        """Copy the planned files, or `keep` the large ones; raises FetchError when one has changed since."""
 
     def key(self, spec: Mapping[str, str]) -> str:
         return f"{self.name}:{spec['path']}"
@@ -39,6 +44,17 @@ class LocalKind(SourceKind):
         self, params: Mapping[str, Any], hints: Mapping[str, Any], out: Path, scratch: Path, progress: Progress
     ) -> None:
         self.copy(Path(hints["path"]), params["files"], out, progress)
+
+    def take(
+        self,
+        params: Mapping[str, Any],
+        hints: Mapping[str, Any],
+        out: Path,
+        scratch: Path,
+        progress: Progress,
+        keep: Keep,
+    ) -> None:
+        self.copy(Path(hints["path"]), params["files"], out, progress, keep)
 
     def check(self, params: Mapping[str, Any], hints: Mapping[str, Any]) -> None:
         if not params["files"]:
@@ -81,29 +97,24 @@ def observe_gguf(path: Path, statcache: StatCache) -> dict[str, Digest]:
     return {output_name(path.name): statcache.digest(path)}
 
 
-def copy_directory(path: Path, files: Mapping[str, Digest], out: Path, progress: Progress) -> None:
-    """Copy the planned files of a directory; raises FetchError when one has changed since."""
-    _copy({path / name: (output_name(name), digest) for name, digest in files.items()}, out, progress)
+def copy_files(
+    files: Mapping[Path, tuple[str, Digest]], out: Path, progress: Progress, keep: Keep | None = None
+) -> None:
+    """Copy planned files under their names, or `keep` the large ones; raises FetchError when one has changed since."""
+    from llmbuild.checkpoints.pieces import ChangedError
 
-
-def copy_gguf(path: Path, files: Mapping[str, Digest], out: Path, progress: Progress) -> None:
-    """Copy a GGUF file; raises FetchError when it has changed since it was planned."""
-    _copy({path: next(iter(files.items()))}, out, progress)
-
-
-def _copy(files: Mapping[Path, tuple[str, Digest]], out: Path, progress: Progress) -> None:
     with _unreadable(next(iter(files))):
-        meter = Meter(progress, sum(path.stat().st_size for path in files))
+        sizes = {path: path.stat().st_size for path in files}
+    meter = Meter(progress, sum(sizes.values()))
     for path, (name, digest) in files.items():
-        with _unreadable(path), path.open("rb") as source:
-            found, _ = copy_stream(source, out / name, meter.add)
+        with _unreadable(path):
+            if keep is not None and sizes[path] >= KEPT_FROM and is_weights(name):
+                found = keep(path, name, meter.add)
+            else:
+                with path.open("rb") as source:
+                    found, _ = copy_stream(source, out / name, meter.add)
         if found != digest:
-            raise FetchError(
-                "changed while the build was running",
-                where=str(path),
-                why=f"its SHA-256 was {digest}, now it is {found}",
-                fix="run the build again",
-            )
+            raise ChangedError(path, digest, f"its SHA-256 was {digest}, now it is {found}")
 
 
 @contextlib.contextmanager

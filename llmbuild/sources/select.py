@@ -80,6 +80,11 @@ def needed_files(names: Collection[str], source_format: str | None, where: str) 
     return sorted(wanted)
 
 
+def is_weights(name: str) -> bool:
+    """Whether a needed file is one of weights, which tasks read a tensor at a time, and not small or an index."""
+    return name not in SMALL_FILES and name.lower().endswith((".safetensors", ".bin", ".gguf"))
+
+
 def check_relative(name: str) -> None:
     """Raise ValueError when a name from outside is not that of a file below a directory, or no file can have it."""
     parts = name.split("/")

@@ -12,7 +12,7 @@ from typing import Any
 
 from llmbuild.errors import FetchError, StoreError
 from llmbuild.sources.copying import Progress
-from llmbuild.sources.kind import Context, Lock, Observation, Source, StatCache
+from llmbuild.sources.kind import Context, Keep, Lock, Observation, Source, StatCache
 from llmbuild.sources.kinds import source_kind
 
 
@@ -42,11 +42,18 @@ def observe(
     return source_kind(source.kind).observe(source.spec, context)
 
 
-def fetch(params: Mapping[str, Any], hints: Mapping[str, Any], out: Path, scratch: Path, progress: Progress) -> None:
+def fetch(
+    params: Mapping[str, Any],
+    hints: Mapping[str, Any],
+    out: Path,
+    scratch: Path,
+    progress: Progress,
+    keep: Keep | None = None,
+) -> None:
     """Put the files of an observed source into `out`.  Raises FetchError, StoreError, ToolchainError or UsageError.
 
     Files with a known SHA-256 that lie in the directory of blobs `hints["have"]` are not downloaded; what arrives is held
-    against `hints["files"]`, the lock file's promises.
+    against `hints["files"]`, the lock file's promises.  Large files of this machine are given to `keep`, when there is one.
     """
     from llmbuild.sources.shape import ShapeError, check_fetch
 
@@ -56,7 +63,11 @@ def fetch(params: Mapping[str, Any], hints: Mapping[str, Any], out: Path, scratc
         raise StoreError(
             "the record of a fetch is damaged", why=str(error), fix="run `llmbuild build`, which records it anew"
         ) from error
-    source_kind(params["source"]["kind"]).fetch(params, hints, out, scratch, progress)
+    kind = source_kind(params["source"]["kind"])
+    if keep is None:
+        kind.fetch(params, hints, out, scratch, progress)
+    else:
+        kind.take(params, hints, out, scratch, progress, keep)
 
 
 def size(params: Mapping[str, Any], hints: Mapping[str, Any]) -> int | None:

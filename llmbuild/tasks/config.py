@@ -59,7 +59,7 @@ def run(job: Job) -> None:
     else:
         from llmbuild.checkpoints.open import read_metadata
 
-        metadata = read_metadata(job.inputs["checkpoint"])
+        metadata = read_metadata(job.inputs["checkpoint"], checks=job.checks)
         source, generation_config = metadata.config, metadata.generation_config
         files = {name: content for name in TOKENIZER_FILES if (content := metadata.tokenizer_file(name)) is not None}
         special_tokens = job.inputs["checkpoint"] / SPECIAL_TOKENS_FILE
@@ -165,6 +165,7 @@ _CHECKPOINTS = (
     "huggingface",
     "names",
     "open",
+    "pieces",
     "safetensors",
     "tensor",
     "torch_machine",
@@ -190,4 +191,5 @@ KIND = TaskKind(
     ),
     tools=("numpy", "ml_dtypes", "gguf"),
     run=run,
+    in_place=True,
 )

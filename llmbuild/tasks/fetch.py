@@ -6,10 +6,10 @@ from llmbuild.engine.kind import Job, TaskKind
 
 
 def run(job: Job) -> None:
-    """Put the source's files into the output, flat; a GGUF file is named model.gguf."""
+    """Put the source's files into the output, flat; a GGUF file is named model.gguf.  Large local files are not copied."""
     from llmbuild.sources import fetch
 
-    fetch(job.params, job.hints, job.out, job.scratch, job.progress)
+    fetch(job.params, job.hints, job.out, job.scratch, job.progress, job.keep)
 
 
 KIND = TaskKind(
@@ -21,6 +21,7 @@ KIND = TaskKind(
         "llmbuild.engine.kind",
         "llmbuild.sources",
         "llmbuild.checkpoints.names",
+        "llmbuild.checkpoints.pieces",
         "llmbuild.canonical",
         "llmbuild.errors",
         "llmbuild.printable",

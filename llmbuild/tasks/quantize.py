@@ -33,11 +33,11 @@ def run(job: Job) -> None:
     scheme = Scheme.from_json(params["scheme"])
     threads = job.hints.get("threads")
     with ExitStack() as stack:
-        checkpoint = stack.enter_context(open_checkpoint(job.inputs["checkpoint"], params["source-format"]))
+        checkpoint = stack.enter_context(open_checkpoint(job.inputs["checkpoint"], params["source-format"], job.checks))
         if "adapter" in job.inputs:
             from llmbuild.checkpoints.lora import MergedCheckpoint
 
-            checkpoint = stack.enter_context(MergedCheckpoint(checkpoint, job.inputs["adapter"]))
+            checkpoint = stack.enter_context(MergedCheckpoint(checkpoint, job.inputs["adapter"], job.checks))
         architecture = family(params["model-type"] or infer_model_type(checkpoint.config))
         config = architecture.configure(checkpoint.config, Overrides())
         parameters: Sequence[Parameter] = architecture.parameters(config)
@@ -87,6 +87,7 @@ KIND = TaskKind(
     tools=("numpy", "ml_dtypes", "gguf"),
     run=run,
     resumable=True,
+    in_place=True,
     typical_seconds=30.0,
     typical_memory=1 << 30,
 )

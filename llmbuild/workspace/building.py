@@ -82,6 +82,9 @@ def build(snapshot: Snapshot, manner: Manner, on_event: OnEvent, on_note: Callab
         remember_sources(snapshot.store, snapshot.world.observed)
     if interrupted is not None:
         raise interrupted
+    if not outcome.result.ok:
+        # What workers found out about the user's files is known to the next look of this process too.
+        snapshot.store.stat_cache.save()
     return outcome
 
 

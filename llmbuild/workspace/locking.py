@@ -238,7 +238,8 @@ def remote_fetches(project: Project, lock: Lock, store: Store, tasks: Sequence[T
         pin = fetch.pin(lock)
         source: Any = task.params["source"]
         result = lookup(store, bind(task, {}, store.cas.get_bytes).action.digest)
-        cached = isinstance(result, Cached)
+        # Bytes that are where somebody else has them are none that this source gave.
+        cached = isinstance(result, Cached) and not result.away
         files_there = tree_files(result.tree) if isinstance(result, Cached) else {}
         broken = promise_broken(pin, files_there) if cached else None
         difference = first_difference(pin, files_there) if broken else None

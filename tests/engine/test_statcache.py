@@ -63,6 +63,27 @@ def test_two_processes_keep_each_others_entries(tmp_path: Path, monkeypatch: pyt
     assert third.digest(tmp_path / "b") == digest_bytes(b"b")
 
 
+def test_what_is_distrusted_is_hashed_again_and_no_earlier_belief_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "file"
+    old_file(file, b"one", monkeypatch)
+    hashed: list[Path] = []
+    monkeypatch.setattr("llmbuild.engine.statcache.digest_file", lambda path: hashed.append(path) or "a" * 64)
+    build, worker = StatCache(tmp_path / "stat.json"), StatCache(tmp_path / "stat.json")
+    build.digest(file)
+    worker.distrust(file)
+    worker.save()
+    build.save()
+    # The process that had hashed it before reads what the worker wrote, as others do.
+    assert build.digest(file) == "a" * 64
+    assert StatCache(tmp_path / "stat.json").digest(file) == "a" * 64
+    assert len(hashed) == 3
+    build.save()
+    assert StatCache(tmp_path / "stat.json").digest(file) == "a" * 64
+    assert len(hashed) == 3
+
+
 def test_a_damaged_cache_is_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "file"
     old_file(file, b"one", monkeypatch)

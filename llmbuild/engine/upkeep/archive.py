@@ -21,12 +21,13 @@ import hashlib
 import io
 import os
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from llmbuild.canonical import CHUNK, Digest, canonical_json, known_digest
+from llmbuild.checkpoints.pieces import ChangedError, Pieces, PiecesReader
 from llmbuild.engine import files, fs, records
 from llmbuild.engine.intake import take_blob
 from llmbuild.engine.kind import Progress, no_progress
@@ -45,7 +46,7 @@ HEADER, CHECKSUM = "llmbuild-cache", "checksum"
 class Packed:
     """What an export wrote, or an import found; `size` in bytes of blobs.
 
-    `missing` are actions whose result is not whole in the store and which were left out.  Of an import, `new_*` count
+    `missing` are actions whose result is not whole here and which were left out.  Of an import, `new_*` count
     what the store did not have.
     """
 
@@ -59,29 +60,36 @@ class Packed:
 
 
 def export(store: Store, actions: Iterable[Digest], dest: Path, *, progress: Progress = no_progress) -> Packed:
-    """Write the closure of the actions' results to `dest`, in one step.
+    """Write the closure of the actions' results to `dest`, in one step.  Files that lie where their owner has them go along.
 
-    Raises StoreError when the store cannot be read or `dest` not be written.
+    Raises StoreError when the store cannot be read or `dest` not be written, ChangedError when such a file changes.
     """
     with guard(store.cas.guard_path, exclusive=False):
         traces: dict[Digest, Trace] = {}
         blobs: set[Digest] = set()
         missing: list[Digest] = []
+        in_place: dict[Digest, Pieces] = {}
         for action in sorted(set(actions)):
             found = lookup(store, action)
             if not isinstance(found, Cached):
                 missing.append(action)
                 continue
+            places = {file.digest: store.cas.places.find(file.digest) for file in found.away}
+            if not all(places.values()):
+                missing.append(action)
+                continue
+            in_place.update((digest, place) for digest, place in places.items() if place is not None)
             traces[action] = found.trace
             # The small blobs that explain an action may have been collected; its result does not need them.
             blobs.update(ref for ref in facts_of(store, found.trace, 0.0).refs if store.cas.has(ref))
         records = {action: _record(store, action) for action in traces}
         actions_in = {action: data for action, data in records.items() if data is not None}
         sizes = {digest: store.cas.path(digest).stat().st_size for digest in blobs}
+        sizes.update((digest, place.size) for digest, place in in_place.items())
         total = sum(sizes.values())
         head: dict[str, int] = {
             "format": ARCHIVE_FORMAT,
-            "blobs": len(blobs),
+            "blobs": len(sizes),
             "actions": len(actions_in),
             "traces": len(traces),
         }
@@ -91,8 +99,8 @@ def export(store: Store, actions: Iterable[Digest], dest: Path, *, progress: Pro
                 with temporary.open("xb") as stream, _Writer(stream) as out:
                     out.add(HEADER, canonical_json(head))
                     done = 0
-                    for digest in sorted(blobs):
-                        with store.cas.path(digest).open("rb") as content:
+                    for digest in sorted(sizes):
+                        with _content(store, digest, in_place) as content:
                             out.add_stream(f"blobs/{digest}", content, sizes[digest], digest)
                         done += sizes[digest]
                         progress(done, total, "bytes")
@@ -102,10 +110,12 @@ def export(store: Store, actions: Iterable[Digest], dest: Path, *, progress: Pro
                         out.add(f"traces/{action}", trace.to_bytes())
                     out.finish()
                 fs.current.replace(temporary, dest)
-            except BaseException:
+            except BaseException as error:
                 files.discard(temporary)
+                if isinstance(error, ChangedError):
+                    store.distrust(error.path, error.digest)
                 raise
-    return Packed(len(blobs), len(actions_in), len(traces), total, tuple(missing))
+    return Packed(len(sizes), len(actions_in), len(traces), total, tuple(missing))
 
 
 def import_archive(store: Store, source: Path, *, progress: Progress = no_progress) -> Packed:
@@ -297,6 +307,12 @@ def _damaged(source: Path, why: str) -> InputError:
         why=why,
         fix="export it again; no result was taken from it",
     )
+
+
+def _content(store: Store, digest: Digest, in_place: Mapping[Digest, Pieces]) -> IO[bytes]:
+    """The bytes of a blob, or of the file that has them elsewhere."""
+    place = in_place.get(digest)
+    return store.cas.path(digest).open("rb") if place is None else io.BufferedReader(PiecesReader(place))
 
 
 def _record(store: Store, action: Digest) -> bytes | None:

@@ -21,6 +21,7 @@ from llmbuild.engine.cas import EMPTY_TREE
 from llmbuild.engine.history import read_history
 from llmbuild.engine.kind import Progress, no_progress
 from llmbuild.engine.locks import guard
+from llmbuild.engine.places import Place
 from llmbuild.engine.store import Store
 from llmbuild.engine.trace import Trace
 from llmbuild.engine.tree import Tree
@@ -70,6 +71,7 @@ def audit(store: Store, *, repair: bool = False, progress: Progress = no_progres
         bad = {parse_digest(one.name) for one in findings if one.fault == "corrupt-blob"}
         traces = _traces(store, good, bad, findings)
         actions = _actions(store, findings)
+        _places(store, findings)
         _histories(store, findings)
         if repair:
             _repair(store, findings)
@@ -167,6 +169,9 @@ def _missing(store: Store, trace: Trace, good: dict[Digest, int], bad: set[Diges
     def present(digest: Digest, size: int | None = None) -> bool:
         if digest in good:
             return size in (None, good[digest])
+        if size is not None and store.cas.places.promises(digest, size):
+            # What its owner did to the file since is no damage of the store.
+            return True
         # A build may have written it since blobs were listed.  A corrupt one stays for now: asking would drop it.
         return digest not in bad and store.cas.has(digest, size)
 
@@ -196,6 +201,17 @@ def _actions(store: Store, findings: list[Finding]) -> int:
             if path.exists():
                 findings.append(Finding("damaged-action", digest, error.why or error.what))
     return count
+
+
+def _places(store: Store, findings: list[Finding]) -> None:
+    """The records of files that were left where their owners have them, and not these files."""
+    for digest, path in store.cas.places.all():
+        try:
+            Place(files.read_bytes(str(path))).pieces(digest)
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError) as error:
+            findings.append(Finding("stray-file", path.relative_to(store.root).as_posix(), str(error)))
 
 
 def _histories(store: Store, findings: list[Finding]) -> None:

@@ -156,6 +156,11 @@ def collect(
         ]
         for digest in blobs:
             store.cas.remove(digest)
+        for digest, path in store.cas.places.all():
+            if digest not in referred and digest not in found.pinned:
+                with contextlib.suppress(FileNotFoundError):
+                    if path.stat().st_mtime < limit:
+                        store.cas.places.drop(digest)
         freed = sum(found.blobs[digest].size for digest in blobs)
     cleaned = store.clean_scratch()
     for path in leftovers(store, now):

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from llmbuild.canonical import Digest
 from llmbuild.sources import local
 from llmbuild.sources.copying import Progress
-from llmbuild.sources.kind import Context, Observation, Source
+from llmbuild.sources.kind import Context, Keep, Observation, Source
 
 
 class GgufFile(local.LocalKind):
@@ -32,8 +32,10 @@ class GgufFile(local.LocalKind):
     def size(self, params: Mapping[str, Any], hints: Mapping[str, Any]) -> int:
         return Path(hints["path"]).stat().st_size
 
-    def copy(self, path: Path, files: Mapping[str, Digest], out: Path, progress: Progress) -> None:
-        local.copy_gguf(path, files, out, progress)
+    def copy(
+        self, path: Path, files: Mapping[str, Digest], out: Path, progress: Progress, keep: Keep | None = None
+    ) -> None:
+        local.copy_files({path: next(iter(files.items()))}, out, progress, keep)
 
 
 KIND = GgufFile()

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from llmbuild.canonical import Digest
 from llmbuild.sources import local
 from llmbuild.sources.copying import Progress
-from llmbuild.sources.kind import Context, Observation, Source, SourceError
+from llmbuild.sources.kind import Context, Keep, Observation, Source, SourceError
 from llmbuild.sources.kinds import source_kind
 from llmbuild.sources.select import output_name
 
@@ -49,8 +49,12 @@ class Directory(local.LocalKind):
     def size(self, params: Mapping[str, Any], hints: Mapping[str, Any]) -> int:
         return sum((Path(hints["path"]) / name).stat().st_size for name in params["files"])
 
-    def copy(self, path: Path, files: Mapping[str, Digest], out: Path, progress: Progress) -> None:
-        local.copy_directory(path, files, out, progress)
+    def copy(
+        self, path: Path, files: Mapping[str, Digest], out: Path, progress: Progress, keep: Keep | None = None
+    ) -> None:
+        local.copy_files(
+            {path / name: (output_name(name), digest) for name, digest in files.items()}, out, progress, keep
+        )
 
     def configuration(self, spec: Mapping[str, str], root: Path) -> Path | None:
         place = root / spec["path"]

@@ -1,0 +1,265 @@
+"""Local checkpoints that are read where they are: what a change does before, during and after a build."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import llmbuild
+from llmbuild.checkpoints import open as open_
+from llmbuild.engine import fs, statcache
+from llmbuild.engine.places import Place
+from llmbuild.engine.store import Store
+from llmbuild.engine.upkeep.archive import export, import_archive
+from llmbuild.engine.upkeep.audit import audit
+from llmbuild.engine.upkeep.gc import Policy, collect
+from llmbuild.engine.verified import stamp_of
+from llmbuild.errors import ExitCode, FetchError
+from llmbuild.executors.inline import InlineExecutor
+from llmbuild.quantization import convert
+from llmbuild.sources import local
+from llmbuild.workspace.outcome import BuildError
+from llmbuild.workspace.workspace import Workspace
+from tests.helpers.checkpoints import cached_checkpoint
+from tests.helpers.cli import TINY_MANIFEST
+from tests.helpers.gguf_files import make_gguf
+
+
+class NoReflinks(fs.FileSystem):
+    def clone(self, source_fd: int, dest_fd: int) -> None:
+        raise OSError(errno.EOPNOTSUPP, "no")
+
+
+TASKS = ("quantize", "config")
+
+
+@pytest.fixture(autouse=True)
+def in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fs, "current", NoReflinks())
+    monkeypatch.setattr(local, "KEPT_FROM", 1 << 16)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return make(tmp_path, "one")
+
+
+def make(directory: Path, name: str) -> Path:
+    root = directory / name
+    shutil.copytree(cached_checkpoint("llama-gqa"), root / "checkpoint")
+    (root / "buildfile.toml").write_text(TINY_MANIFEST)
+    old(weights(root))
+    return root
+
+
+def weights(root: Path) -> Path:
+    return root / "checkpoint" / "model.safetensors"
+
+
+def old(path: Path) -> None:
+    """Let a file be so old that its digest is remembered."""
+    os.utime(path, (1e9, 1e9))
+
+
+def open_project(root: Path) -> Workspace:
+    return llmbuild.open(root, cache=root.parent / "store")
+
+
+def build(root: Path, *tasks: str, **options: bool) -> set[str]:
+    """The kinds of tasks that ran in a build."""
+    with open_project(root) as workspace:
+        executor = InlineExecutor(workspace.store)
+        outcome = workspace.build(*(tasks or TASKS), executor=executor, **options)
+    return {label.partition("[")[0] for label, one in outcome.result.outcomes.items() if one.status.value == "ran"}
+
+
+def outputs(root: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (root / "dist" / "tiny-q4f32_1-MLC").iterdir()}
+
+
+def edit_mapped(path: Path) -> None:
+    """Change a byte through a mapping, which may leave every time of the file as it was."""
+    status = path.stat()
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as view:
+        view[-5] ^= 64
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def edit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 64
+    path.write_bytes(data)
+
+
+def during_the_build(
+    monkeypatch: pytest.MonkeyPatch, change: Callable[[], None], module: ModuleType = convert, name: str = "convert"
+) -> None:
+    """Let something happen in a task: in quantize, when it has opened the checkpoint and read no tensor."""
+    real = getattr(module, name)
+
+    def changed(*arguments: object, **options: object) -> object:
+        change()
+        monkeypatch.setattr(module, name, real)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(module, name, changed)
+
+
+def test_the_store_has_no_copy_and_the_result_is_the_same(root: Path, tmp_path: Path) -> None:
+    assert build(root) == {"fetch", "quantize", "config"}
+    largest = max(path.stat().st_size for path in (tmp_path / "store" / "blobs").rglob("*") if path.is_file())
+    assert largest < weights(root).stat().st_size
+    assert weights(root).stat().st_nlink == 1
+    assert build(root) == set()
+    copied = make(tmp_path / "other", "two")
+    local.KEPT_FROM = 1 << 40
+    build(copied)
+    assert outputs(root) == outputs(copied)
+    locks = [(one / "llmbuild.lock").read_bytes() for one in (root, copied)]
+    assert locks[0] == locks[1]
+
+
+@pytest.mark.parametrize("change", [edit, edit_mapped])
+def test_a_change_during_the_build_is_an_error_and_the_next_build_is_right(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None]
+) -> None:
+    build(root, "fetch")
+    during_the_build(monkeypatch, lambda: change(weights(root)))
+    with pytest.raises(BuildError) as caught:
+        build(root)
+    (error,) = caught.value.outcome.errors
+    assert error.exit_code == ExitCode.FETCH
+    assert "changed while the build was running" in str(error)
+    assert str(weights(root)) in str(error)
+    assert "run the build again" in str(error)
+    assert build(root) >= {"fetch", "quantize"}
+    other = make(tmp_path / "other", "two")
+    change(weights(other))
+    build(other)
+    assert outputs(root) == outputs(other)
+
+
+def test_a_change_that_no_time_tells(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statcache, "RACY_NS", -(1 << 62))
+    with weights(root).open("r+b") as file, mmap.mmap(file.fileno(), 0) as view:
+        # A page that is dirty already can be written to without another time.
+        view[-5] ^= 64
+        build(root, "fetch")
+        before = stamp_of(weights(root).stat())
+        view[-5] ^= 32
+        if stamp_of(weights(root).stat()) == before:
+            with pytest.raises(BuildError, match="changed while the build was running"):
+                build(root)
+        # What was believed of the file is forgotten, so that it does not fail for ever.
+        assert build(root) >= {"fetch", "quantize"}
+        other = make(tmp_path / "other", "two")
+        shutil.copyfile(weights(root), weights(other))
+    build(other)
+    assert outputs(root) == outputs(other)
+
+
+def test_a_change_after_it_makes_the_plan_stale(root: Path) -> None:
+    build(root)
+    edit(weights(root))
+    with open_project(root) as workspace:
+        verdicts = {one.task.label: one for one in workspace.plan(*TASKS).verdicts}
+        assert "model.safetensors changed" in str(workspace.why("fetch[tiny]"))
+    assert verdicts["fetch[tiny]"].state == "run"
+    assert build(root) == {"fetch", "quantize"}
+
+
+def test_a_touched_file_is_fetched_again_only_where_it_is_read(root: Path) -> None:
+    build(root)
+    os.utime(weights(root), (2e9, 1.5e9))
+    assert build(root) == set()
+    assert build(root, "quantize", force=True) == {"fetch", "quantize"}
+
+
+def test_a_gguf_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "one"
+    root.mkdir()
+    make_gguf(root / "some.gguf", "llama3")
+    local.KEPT_FROM = 1 << 10
+    (root / "buildfile.toml").write_text(TINY_MANIFEST.replace('"checkpoint"', '"some.gguf"'))
+    old(root / "some.gguf")
+    assert build(root) == {"fetch", "quantize", "config"}
+    assert build(root) == set()
+    during_the_build(monkeypatch, lambda: edit_mapped(root / "some.gguf"), open_, "read_metadata")
+    with pytest.raises(BuildError, match="changed while the build was running"):
+        build(root, "config", force=True)
+
+
+def test_projects_share_what_the_first_one_has_while_it_stands(root: Path, tmp_path: Path) -> None:
+    build(root, "fetch")
+    two = make(tmp_path, "two")
+    # The second one's fetch is the first one's, whose file is read.
+    assert build(two) == {"quantize", "config"}
+    for change in (shutil.rmtree, lambda directory: edit(directory / "model.safetensors")):
+        change(root / "checkpoint")
+        assert build(two, "quantize", force=True) == {"fetch", "quantize"}
+        shutil.rmtree(root, ignore_errors=True)
+        make(tmp_path, "one")
+        build(root, "fetch", force=True)
+    assert str(tmp_path) not in (two / "llmbuild.lock").read_text()
+
+
+def test_upkeep_knows_what_lies_elsewhere(root: Path, tmp_path: Path) -> None:
+    build(root)
+    store = Store(tmp_path / "store")
+    assert audit(store).findings == ()
+    edit(weights(root))
+    assert audit(store).findings == ()
+    ((digest, path),) = store.cas.places.all()
+    path.chmod(0o644)
+    path.write_bytes(path.read_bytes()[:-1])
+    (finding,) = audit(store, repair=True).findings
+    assert finding.fault == "stray-file"
+    assert finding.name == f"in-place/{digest[:2]}/{digest[2:]}"
+    assert list(store.cas.places.all()) == []
+    store.close()
+
+
+def test_a_collection_forgets_a_place_with_the_last_result_that_has_it(root: Path, tmp_path: Path) -> None:
+    build(root)
+    store = Store(tmp_path / "store")
+    collect(store, Policy(grace=0), lambda _project: None)
+    assert len(list(store.cas.places.all())) == 1
+    collect(store, Policy(max_size=0, keep=0, grace=0), lambda _project: None, now=time.time() + 3600)
+    assert list(store.cas.places.all()) == []
+    store.close()
+    assert weights(root).is_file()
+    assert build(root) == {"fetch", "quantize", "config"}
+
+
+def test_an_archive_has_the_bytes_or_leaves_the_result_out(root: Path, tmp_path: Path) -> None:
+    build(root)
+    store = Store(tmp_path / "store")
+    actions = [trace.action for trace in store.traces.all()]
+    packed = export(store, actions, tmp_path / "cache.tar")
+    assert packed.missing == ()
+    elsewhere = Store(tmp_path / "elsewhere")
+    import_archive(elsewhere, tmp_path / "cache.tar")
+    (digest,) = (digest for digest, _ in store.cas.places.all())
+    assert elsewhere.cas.has(digest)
+    edit_mapped(weights(root))
+    store.cas.places.put(*_believed(store, weights(root)))
+    with pytest.raises(FetchError, match="changed while the build was running"):
+        export(store, actions, tmp_path / "more.tar")
+    assert not (tmp_path / "more.tar").exists()
+    packed = export(store, actions, tmp_path / "less.tar")
+    assert len(packed.missing) == 1
+    assert import_archive(Store(tmp_path / "third"), tmp_path / "less.tar").traces == len(actions) - 1
+
+
+def _believed(store: Store, path: Path) -> tuple[object, ...]:
+    """The record of a file with the stat that it has now."""
+    ((digest, record),) = store.cas.places.all()
+    return Place(record.read_bytes()).pieces(digest), stamp_of(path.stat())
