@@ -98,8 +98,6 @@ class SourceKind(ABC):
     """The keys beside `source` that the kind takes: "revision", "sha256"."""
     remote: ClassVar[bool]
     """Whether the bytes come from elsewhere, so that a pin is a promise.  A local file is what it is; its pin is a record."""
-    announced: ClassVar[bool] = False
-    """Whether the origin says what a source is now, and which files with which digests that means, before any is fetched."""
     fixed: ClassVar[bool] = False
     """Whether the bytes behind an identity cannot be replaced."""
     identity_keys: ClassVar[tuple[str, ...]] = ()

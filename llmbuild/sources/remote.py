@@ -55,10 +55,8 @@ class RemoteKind(SourceKind):
 
     @abstractmethod
     def download(self, what: Download) -> None:
-        """Put the files of a source into `what.out`.  Raises LlmbuildError.
-
-        An `announced` kind holds each file against the promises in `what.pin`; for all others the caller does.
-        """
+        """Put the files of a source into `what.out`, which are then held against the promises in `what.pin`.  Raises
+        LlmbuildError."""
 
     @abstractmethod
     def named(self, identity: Mapping[str, Any]) -> str:
@@ -67,15 +65,8 @@ class RemoteKind(SourceKind):
     def pinned(
         self, spec: Mapping[str, str], pin: Mapping[str, Any] | None, context: Context
     ) -> Mapping[str, Any] | None:
-        """The pin to go by: the lock file's, else what the origin says, which is put into the lock.  Raises FetchError."""
+        """The pin to go by.  Raises FetchError."""
         return pin
-
-    def complete_pin(self, what: Download, keep: Callable[[Path], tuple[Digest, int]]) -> Mapping[str, Json]:
-        """`what.pin` with the SHA-256 and size of all files, of an `announced` kind.
-
-        Only files are downloaded of which the origin does not say that before; `keep` takes each and digests it.
-        """
-        raise NotImplementedError
 
     def hints(self, spec: Mapping[str, str], context: Context) -> Mapping[str, Json]:
         """The kind's own hints."""
@@ -120,22 +111,43 @@ class RemoteKind(SourceKind):
             )
         partial = Path(hints["partial"]) if "partial" in hints else scratch / "partial"
         self.download(Download(identity, hints, pin, have, partial, out, scratch, progress))
-        if not self.announced:
-            _check_pinned(out, pin, self.named(identity))
+        self.check_arrived(out, pin, identity)
+
+    def check_arrived(self, out: Path, pin: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+        """Raise FetchError when the files that arrived are not those that were there when the source was locked."""
+        if not pin["files"]:
+            return
+        from llmbuild.canonical import digest_file
+
+        arrived = {path.name: (digest_file(path), path.stat().st_size) for path in out.iterdir()}
+        broken = promise_broken(pin, arrived)
+        if broken is not None:
+            for name in arrived:
+                (out / name).unlink()
+            raise broken_promise(self.named(identity), broken)
 
 
-def _check_pinned(out: Path, pin: Mapping[str, Any], where: str) -> None:
-    """Raise FetchError when the files that arrived are not those that were there when the source was locked."""
-    if not pin["files"]:
-        return
-    from llmbuild.canonical import digest_file
+class AnnouncedKind(RemoteKind):
+    """A kind whose origin says what a source is now, and which files with which digests that means, before any is fetched.
 
-    arrived = {path.name: (digest_file(path), path.stat().st_size) for path in out.iterdir()}
-    broken = promise_broken(pin, arrived)
-    if broken is not None:
-        for name in arrived:
-            (out / name).unlink()
-        raise broken_promise(where, broken)
+    Its `download` holds each file against these promises.
+    """
+
+    @abstractmethod
+    def pinned(
+        self, spec: Mapping[str, str], pin: Mapping[str, Any] | None, context: Context
+    ) -> Mapping[str, Any] | None:
+        """The pin to go by: the lock file's, else what the origin says, which is put into the lock.  Raises FetchError."""
+
+    @abstractmethod
+    def complete_pin(self, what: Download, keep: Callable[[Path], tuple[Digest, int]]) -> Mapping[str, Json]:
+        """`what.pin` with the SHA-256 and size of all files.
+
+        Only files are downloaded of which the origin does not say that before; `keep` takes each and digests it.
+        """
+
+    def check_arrived(self, out: Path, pin: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+        """Nothing is left to check: see `download`."""
 
 
 def broken_promise(where: str, why: str) -> FetchError:

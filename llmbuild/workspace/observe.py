@@ -188,8 +188,9 @@ def _sources(
         from llmbuild.sources import lock_key
         from llmbuild.sources import observe as observe_source
         from llmbuild.sources.kinds import source_kind
+        from llmbuild.sources.remote import AnnouncedKind
 
-        asks = source_kind(source.kind).announced and lock.get(lock_key(source, source_format)) is None
+        asks = isinstance(source_kind(source.kind), AnnouncedKind) and lock.get(lock_key(source, source_format)) is None
         if asks and not resolve:
             return
         found[model] = observe_source(

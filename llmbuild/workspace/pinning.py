@@ -11,6 +11,7 @@ from llmbuild.engine.kind import no_progress
 from llmbuild.errors import UsageError, did_you_mean
 from llmbuild.manifest.lock import LOCK_FILE, Lock, write_lock
 from llmbuild.manifest.lockdiff import differences
+from llmbuild.sources.remote import AnnouncedKind, Download
 from llmbuild.workspace import locking, manifests
 from llmbuild.workspace.machine import Machine
 from llmbuild.workspace.neighbours import Neighbours, neighbours
@@ -69,7 +70,7 @@ def pin(
     new = old.copy()
     upgraded = [fetch for fetch in locking.fetches(project) if fetch.model in models]
     for fetch in upgraded:
-        if fetch.kind.announced or not check:
+        if isinstance(fetch.kind, AnnouncedKind) or not check:
             new.forget(fetch.key)
     others = neighbours(project, toolchain)
     kept = _kept_keys(project, others)
@@ -189,8 +190,8 @@ def _pin_all(
         pin = required.sources[fetch.key]
         if not fetch.kind.remote:
             lock.put(fetch.key, pin)
-        elif fetch.kind.announced:
-            lock.put(fetch.key, _announced_pin(fetch, tasks[fetch.label], pin, store, offline=offline))
+        elif isinstance(fetch.kind, AnnouncedKind):
+            lock.put(fetch.key, _announced_pin(fetch, fetch.kind, tasks[fetch.label], pin, store, offline=offline))
         elif not complete(fetch.pin(lock)):
             needed.append(fetch)
     if not needed:
@@ -209,20 +210,19 @@ def _pin_all(
 
 
 def _announced_pin(
-    fetch: Fetch, task: Task, pin: Mapping[str, Any], store: Store, *, offline: bool
+    fetch: Fetch, kind: AnnouncedKind, task: Task, pin: Mapping[str, Any], store: Store, *, offline: bool
 ) -> Mapping[str, Any]:
     """The pin with the SHA-256 of all files of a source whose origin announces them: from what was fetched before, else
     of the files that are announced without it, which are downloaded."""
     from llmbuild.engine.bind import bind
     from llmbuild.engine.lookup import Cached, lookup
     from llmbuild.sources.pins import complete
-    from llmbuild.sources.remote import Download, RemoteKind
 
     if complete(pin):
         return pin
     before = lookup(store, bind(task, {}, store.cas.get_bytes).action.digest)
     if isinstance(before, Cached):
-        return fetch.kind.fetched_pin(fetch.source.spec, task.params, pin, locking.tree_files(before.tree))
+        return kind.fetched_pin(fetch.source.spec, task.params, pin, locking.tree_files(before.tree))
     if offline:
         from llmbuild.errors import FetchError
 
@@ -232,12 +232,11 @@ def _announced_pin(
             why="the lock file does not have the SHA-256 of all of them, and they are not in the cache",
             fix="run `llmbuild lock` once with a network",
         )
-    assert isinstance(fetch.kind, RemoteKind)
     identity: Any = task.params["source"]
     scratch = store.new_scratch_dir("lock")
     # Small files take no time worth showing.
     what = Download(identity, {}, pin, store.cas.root, store.root / "partial", scratch, scratch, no_progress)
-    return fetch.kind.complete_pin(what, lambda path: store.cas.put_file(path, move=True))
+    return kind.complete_pin(what, lambda path: store.cas.put_file(path, move=True))
 
 
 def _fetch(

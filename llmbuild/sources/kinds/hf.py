@@ -13,13 +13,13 @@ from typing import Any, ClassVar
 from llmbuild.canonical import Digest, Json
 from llmbuild.errors import FetchError
 from llmbuild.sources.kind import Context, Source, SourceError, pinned_files
-from llmbuild.sources.remote import Download, RemoteKind
+from llmbuild.sources.remote import AnnouncedKind, Download
 from llmbuild.sources.select import output_name
 
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
-class Hub(RemoteKind):
+class Hub(AnnouncedKind):
     """What a hub announces of a revision is put into the lock; from then on the commit counts."""
 
     name: ClassVar[str] = "hf"
@@ -27,7 +27,6 @@ class Hub(RemoteKind):
     form: ClassVar[str] = "hf:org/name[/file.gguf][@revision]"
     adapter: ClassVar[str] = "hf:org/name[@revision]"
     options: ClassVar[frozenset[str]] = frozenset({"revision"})
-    announced: ClassVar[bool] = True
     fixed: ClassVar[bool] = True
     identity_keys: ClassVar[tuple[str, ...]] = ("repo", "commit")
     pin_keys: ClassVar[tuple[str, ...]] = ("commit",)
