@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from llmbuild.engine.outcome import BuildResult
     from llmbuild.engine.sharing import Sharing
     from llmbuild.report.events import Checked, Installed
+    from llmbuild.workspace.options import OnNote
     from llmbuild.workspace.snapshot import Snapshot
 
 
@@ -57,7 +57,7 @@ class Manner:
     remote: str | None = None
 
 
-def build(snapshot: Snapshot, manner: Manner, on_event: OnEvent, on_note: Callable[[str], None]) -> BuildOutcome:
+def build(snapshot: Snapshot, manner: Manner, on_event: OnEvent, on_note: OnNote) -> BuildOutcome:
     """Build; the failures of tasks are in the outcome.
 
     Raises ToolchainError (or a MultiError) where what tasks need is not here, unless it keeps going; UsageError where another
@@ -93,7 +93,7 @@ def _build(
     manner: Manner,
     sharing: Sharing | None,
     reporter: Reporter,
-    on_note: Callable[[str], None],
+    on_note: OnNote,
 ) -> BuildOutcome:
     whole, store, jobs = snapshot.whole, snapshot.store, manner.jobs or default_jobs()
     project = identity(whole)
@@ -144,7 +144,7 @@ def _check(
     result: BuildResult,
     jobs: int,
     reporter: Reporter,
-    on_note: Callable[[str], None],
+    on_note: OnNote,
 ) -> Mapping[str, Checked | TaskFailure]:
     """Run the tasks that were asked for by name again, or all of them, and compare.
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
+
+OnNote: TypeAlias = Callable[[str], None]
+"""Is told what is found that is worth knowing and stops nothing, a sentence at a time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from llmbuild.engine.kind import no_progress
 from llmbuild.errors import UsageError, did_you_mean
@@ -25,10 +25,9 @@ if TYPE_CHECKING:
     from llmbuild.manifest.resolved import Project
     from llmbuild.plan.observed import Observed
     from llmbuild.workspace.locking import Fetch
+    from llmbuild.workspace.options import OnNote
     from llmbuild.workspace.reporter import OnEvent
     from llmbuild.workspace.toolchain import Toolchain
-
-OnNote: TypeAlias = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from llmbuild.plan.select import asked, closure, find, select
 from llmbuild.workspace.locking import Remote, remote_fetches
 from llmbuild.workspace.manifests import identity
 from llmbuild.workspace.observe import World, look
-from llmbuild.workspace.options import Options
+from llmbuild.workspace.options import OnNote, Options
 from llmbuild.workspace.store_knowledge import StoreKnowledge
 from llmbuild.workspace.toolchain import Toolchain
 
@@ -65,7 +65,7 @@ def take(
     tasks: Sequence[str],
     *,
     force: bool,
-    on_note: Callable[[str], None],
+    on_note: OnNote,
 ) -> Snapshot:
     """Look at what `project`, the selected part of the `whole` one, needs, and choose the tasks of these names with all that
     they need; with `force` those that are named run again, or all.  Raises what `look` and `select` do."""

@@ -5,7 +5,7 @@ Each method looks at the world anew, as the command of its name does: at sources
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from llmbuild.plan.select import narrow
 from llmbuild.workspace.locking import require_offline
 from llmbuild.workspace.manifests import manifest_name
 from llmbuild.workspace.observe import Manifest, load_manifest
-from llmbuild.workspace.options import ALL, USUAL, Options, Selection
+from llmbuild.workspace.options import ALL, USUAL, OnNote, Options, Selection
 from llmbuild.workspace.place import state_of
 from llmbuild.workspace.snapshot import Snapshot, take
 from llmbuild.workspace.toolchain import TVM_MEMO, Toolchain
@@ -53,7 +53,7 @@ class Workspace:
     """An open manifest; use it as a context manager, or close it."""
 
     def __init__(
-        self, manifest: Manifest, store: Store, selection: Selection, options: Options, on_note: Callable[[str], None]
+        self, manifest: Manifest, store: Store, selection: Selection, options: Options, on_note: OnNote
     ) -> None:
         """As `open` has them.  Raises UsageError where the manifest does not have what the selection names."""
         self.store = store
@@ -76,7 +76,7 @@ class Workspace:
         selection: Selection = ALL,
         options: Options = USUAL,
         *,
-        on_note: Callable[[str], None] = lambda _note: None,
+        on_note: OnNote = lambda _note: None,
     ) -> Workspace:
         """Read a manifest and open its store.  `on_note` is told what is found later that is worth knowing.
 

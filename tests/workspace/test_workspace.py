@@ -90,6 +90,15 @@ def test_lock_pins_and_upgrades(project: ProjectDir, workspace: Workspace) -> No
         assert locked.plan().stale
 
 
+def test_what_is_worth_knowing_is_told(project: ProjectDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    notes: list[str] = []
+    monkeypatch.setenv("PATH", str(project.root))
+    with llmbuild.open(project.root, cache=project.store, on_note=notes.append) as workspace:
+        workspace.lock()
+    (note,) = notes
+    assert note.startswith("the linker of x86_64-linux-cpu is not recorded, it is not on this machine: ")
+
+
 def test_report_is_of_the_last_build(project: ProjectDir, workspace: Workspace) -> None:
     with pytest.raises(UsageError, match="no build to report on"):
         workspace.report()
