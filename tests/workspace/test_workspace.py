@@ -91,12 +91,15 @@ def test_lock_pins_and_upgrades(project: ProjectDir, workspace: Workspace) -> No
 
 
 def test_what_is_worth_knowing_is_told(project: ProjectDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here that a tool to be locked is not on this machine."""
     notes: list[str] = []
     monkeypatch.setenv("PATH", str(project.root))
+    monkeypatch.delenv("EMSDK", raising=False)
+    project.write(TINY_MANIFEST.replace("x86_64-linux-cpu", "wasm32-webgpu"))
     with llmbuild.open(project.root, cache=project.store, on_note=notes.append) as workspace:
         workspace.lock()
     (note,) = notes
-    assert note.startswith("the linker of x86_64-linux-cpu is not recorded, it is not on this machine: ")
+    assert note.startswith("the linker of wasm32-webgpu is not recorded, it is not on this machine: ")
 
 
 def test_report_is_of_the_last_build(project: ProjectDir, workspace: Workspace) -> None:
