@@ -11,7 +11,7 @@ import pytest
 
 from llmbuild.canonical import Json, digest_bytes, digest_json
 from llmbuild.cli.main import main
-from llmbuild.cli.targets import examine
+from llmbuild.cli.targets import in_full, status
 from llmbuild.engine.store import Store
 from llmbuild.errors import ExitCode, LlmbuildError, ToolchainError
 from llmbuild.manifest.load import load
@@ -21,6 +21,7 @@ from llmbuild.programs.parts import Parts
 from llmbuild.targets.files import load_target
 from llmbuild.workspace.absent import LockedTools, missing_for
 from llmbuild.workspace.machine import Machine, PlatformTools, find_tools
+from llmbuild.workspace.targets import examine
 from llmbuild.workspace.toolchain import Toolchain
 from tests.helpers import plans
 from tests.helpers.checkpoints import cached_checkpoint
@@ -182,7 +183,7 @@ def test_the_device_compiler_is_found_and_is_in_the_key(tmp_path: Path, monkeypa
     world = dataclasses.replace(plans.observed(project), devices=found.devices)
     examined = examine(load_target("x86_64-linux-cuda"), Machine(Toolchain(Names()), bytes_count=False))
     assert examined.compiler == "nvcc 13.0.88"
-    assert "code      by nvcc 13.0.88" in examined.in_full()
+    assert "code      by nvcc 13.0.88" in in_full(examined)
     lowers = {task.platform: task for task in plans.tasks_of(project, world) if task.kind == "lower"}
     assert lowers["x86_64-linux-cuda"].tools["device compiler"] == identity
     assert "device compiler" not in lowers["x86_64-linux-cpu"].tools
@@ -201,7 +202,7 @@ def test_a_missing_device_compiler_is_said_before_anything_runs(
     assert (error.where, error.what) == ("platform x86_64-linux-cuda", "there is no CUDA compiler")
     examined = examine(load_target("x86_64-linux-cuda"), Machine(Toolchain(Names())))
     assert examined.ready == ()
-    assert examined.status() == ["not here: there is no CUDA compiler", "  `pip install 'llmbuild[cuda]'`"]
+    assert status(examined) == ["not here: there is no CUDA compiler", "  `pip install 'llmbuild[cuda]'`"]
 
 
 def test_a_variable_that_a_target_names_is_in_the_key_of_link_alone(
