@@ -58,14 +58,14 @@ def unknown_command(path: Path, patch: pytest.MonkeyPatch) -> None:
 
 
 def two_actions(path: Path, patch: pytest.MonkeyPatch) -> None:
-    from llmbuild.cli.exec_ import resolve
+    from llmbuild.workspace.recorded import find_action
 
     store = Store(path / "store")
     for last in "ab":
         file = store.action_path(DIGEST.ljust(63, "0") + last)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("{}")
-    resolve(store, DIGEST)
+    find_action(store, DIGEST)
 
 
 def no_package(path: Path, patch: pytest.MonkeyPatch) -> None:
