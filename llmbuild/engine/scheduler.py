@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from llmbuild.canonical import Digest
 from llmbuild.engine import events
-from llmbuild.engine.bind import bind
+from llmbuild.engine.bind import Bound, bind
 from llmbuild.engine.cas import MissingBlobError
 from llmbuild.engine.executor import Executor, TaskFailure
 from llmbuild.engine.interrupt import on_signals
@@ -49,6 +49,7 @@ class _Stop:
 
 _Message: TypeAlias = "Done | _Stop | events.Event"
 EventCallback = Callable[[events.Event], None]
+Explain: TypeAlias = Callable[[Task, Bound], events.Event]
 
 
 class Scheduler:
@@ -58,8 +59,9 @@ class Scheduler:
     the history.  `predict` estimates a task, given the bytes of its inputs or None: with it the tasks on the longest
     remaining path go first, and a task whose memory does not fit into `memory` (bytes) beside the running ones waits;
     alone, every task may run.  `priority` gives labels another urgency (larger first).  What `sharing` has does not run, but
-    for `force`, and what runs is given to it.  `emit` is called in the calling
-    thread only, and so is `predict`, which a build that has nothing to run never calls.
+    for `force`, and what runs is given to it.  `explain` is asked when it is decided that a task runs, and its answer is told
+    just before the task's start.  `emit` is called in the calling thread only, and so are `explain` and `predict`, which a build
+    that has nothing to run never calls.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Scheduler:
         predict: Predict | None = None,
         memory: int | None = None,
         sharing: Sharing | None = None,
+        explain: Explain | None = None,
         emit: EventCallback = lambda _event: None,
     ) -> None:
         self._store = store
@@ -87,6 +90,7 @@ class Scheduler:
         self._predict = predict
         self._memory = memory
         self._sharing = sharing
+        self._explain = explain
         self._emit = emit
         self._messages: queue.SimpleQueue[_Message] = queue.SimpleQueue()
         self._runner = Runner(store, executor, self._messages.put, sharing)
@@ -207,6 +211,7 @@ class Scheduler:
         if lack is not None:
             self._fail(build, label, TaskFailure.of(lack.error))
             return
+        node.explained = self._explain(node.task, node.bound) if self._explain is not None else None
         self._emit(events.Queued(time=time.time(), label=label, action=digest))
         pending.add(node)
 
@@ -232,7 +237,7 @@ class Scheduler:
         self._store.put_action(ActionRecord(node.bound.action, node.task.label, self._project), node.digest)
         build.running[node.action] = [node.task.label]
         build.memory[node.action] = node.peak or 0
-        self._runner.start(node.task.label, node.action, node.must_run)
+        self._runner.start(node.task.label, node.action, node.must_run, node.explained)
 
     # Ends.
 

@@ -191,13 +191,16 @@ def _judge(task: Task, verdicts: Mapping[str, Verdict], knowledge: Knowledge, ag
     if isinstance(known, Built):
         wrong = knowledge.installed(task, known.output)
         return Verdict(task, "restore" if wrong else "cached", wrong, action, known.output)
+    return Verdict(task, "run", why(task, action, known, knowledge), action)
+
+
+def why(task: Task, action: Action, known: Built | Lost | None, knowledge: Knowledge) -> tuple[Reason, ...]:
+    """Why an action runs of which this is `known`, without a trace the difference to the task's last run; never empty."""
     if isinstance(known, Lost):
-        return Verdict(task, "run", (known.reason,), action)
-    return Verdict(task, "run", why(task, action, knowledge), action)
-
-
-def why(task: Task, action: Action, knowledge: Knowledge) -> tuple[Reason, ...]:
-    """Why an action that has no trace has to run: the difference to the task's last run; never empty."""
+        return (known.reason,)
+    if known is not None:
+        # It was whole when it was looked up; what needs it found a part missing since.
+        return (Evicted(),)
     previous = knowledge.previous(task.label)
     if previous is None:
         return (NeverBuilt(),)

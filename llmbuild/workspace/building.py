@@ -112,6 +112,7 @@ def _build(
             predict=predictor,
             memory=manner.memory,
             sharing=sharing,
+            explain=snapshot.explain,
             emit=reporter,
         )
         result = scheduler.run(snapshot.tasks)

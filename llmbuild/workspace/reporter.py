@@ -10,14 +10,10 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from llmbuild.engine import events
 from llmbuild.errors import StoreError
-from llmbuild.plan.planner import Lost, why
 from llmbuild.workspace.manifests import manifest_name
 from llmbuild.workspace.place import owns_state, state_of
 
 if TYPE_CHECKING:
-    from llmbuild.canonical import Digest
-    from llmbuild.plan.planner import Built
-    from llmbuild.plan.reasons import Reason
     from llmbuild.workspace.recording import Recording
     from llmbuild.workspace.snapshot import Snapshot
 
@@ -25,15 +21,13 @@ OnEvent: TypeAlias = Callable[[events.Event], None]
 
 
 class Reporter:
-    """Takes the scheduler's events: adds the reasons, keeps the logs, and passes all on, the summary last."""
+    """Takes the scheduler's events: keeps the logs, and passes all on, the summary last."""
 
     def __init__(self, snapshot: Snapshot, recording: Recording, on_event: OnEvent) -> None:
         self.ran = False
         self._snapshot = snapshot
         self._recording = recording
         self._on_event = on_event
-        self._tasks = {task.label: task for task in snapshot.tasks}
-        self._known: dict[str, Built | Lost | None] = {}
         self._summary: events.Summary | None = None
         self._done: dict[str, bool] = {}
         """The tasks that were told to have a result, and whether they ran."""
@@ -49,15 +43,8 @@ class Reporter:
                 self._done[event.label] = False
             case events.PlanMade():
                 event = dataclasses.replace(event, project=self._snapshot.whole.name)
-            case events.Queued():
-                # A quick task has its trace before its start is told, so what was known is looked up now.
-                self._known[event.label] = self._snapshot.knowledge.recall(event.action)
             case events.Started():
                 self.ran = True
-                from llmbuild.report.events import Explained
-
-                reasons = self._reasons(event.label, event.action)
-                self.emit(Explained(time=event.time, label=event.label, reasons=reasons))
             case events.Finished():
                 self._done[event.label] = True
                 trace = self._snapshot.store.traces.get(event.action)
@@ -93,20 +80,6 @@ class Reporter:
         if path is not None:
             event = dataclasses.replace(event, failure=dataclasses.replace(event.failure, log=path))
         self._on_event(event)
-
-    def _reasons(self, label: str, digest: Digest) -> tuple[Reason, ...]:
-        from llmbuild.plan.reasons import Evicted, Forced
-
-        if label in self._snapshot.force:
-            return self._snapshot.because.get(label) or (Forced(),)
-        known = self._known.get(label)
-        if isinstance(known, Lost):
-            return (known.reason,)
-        if known is not None:
-            # It was whole when the build looked; what needs it found a part missing since, and sent the build back.
-            return (Evicted(),)
-        action = self._snapshot.store.get_action(digest).action
-        return why(self._tasks[label], action, self._snapshot.knowledge)
 
     def _keep_log(self, label: str, source: Path) -> str | None:
         """Copy a task's log to the project's logs; returns the path as the user sees it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,10 @@ from llmbuild.workspace.store_knowledge import StoreKnowledge
 from llmbuild.workspace.toolchain import Toolchain
 
 if TYPE_CHECKING:
+    from llmbuild.engine.bind import Bound
     from llmbuild.plan.estimates import PlanEstimate
     from llmbuild.plan.reasons import Reason
+    from llmbuild.report.events import Explained
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,15 @@ class Snapshot:
         """One task and the plan of it and all that it needs.  Raises UsageError where the name is not that of one task."""
         task = find(self.tasks, name)
         return task, make_plan(self.whole.name, closure(self.tasks, [task.label]), self.knowledge)
+
+    def explain(self, task: Task, bound: Bound) -> Explained:
+        """Why a task runs, asked when that is decided: what is known of the past changes as soon as it runs."""
+        from llmbuild.plan.reasons import Forced
+        from llmbuild.report.events import Explained
+
+        again = (self.because.get(task.label) or (Forced(),)) if task.label in self.force else ()
+        reasons = again or self.knowledge.reasons(task, bound)
+        return Explained(time=time.time(), label=task.label, reasons=reasons)
 
     def estimate(self, plan: Plan, jobs: int | None = None, memory: int | None = None) -> PlanEstimate | None:
         """What the plan will take with so many tasks at a time in so many bytes; None when nothing has to run."""

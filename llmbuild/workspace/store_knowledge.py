@@ -7,7 +7,7 @@ from pathlib import Path
 
 from llmbuild.canonical import Digest, Json, digest_bytes, parse_digest
 from llmbuild.engine.action import Action
-from llmbuild.engine.bind import bind
+from llmbuild.engine.bind import Bound, bind
 from llmbuild.engine.cas import MissingBlobError
 from llmbuild.engine.install import Installation, inspect
 from llmbuild.engine.lookup import Cached, lookup
@@ -18,7 +18,7 @@ from llmbuild.errors import StoreError
 from llmbuild.jsontext import parse_json
 from llmbuild.plan.graph import labels
 from llmbuild.plan.observed import Observed
-from llmbuild.plan.planner import Built, Lost
+from llmbuild.plan.planner import Built, Lost, why
 from llmbuild.plan.reasons import Evicted, OutputCorrupt, OutputMissing, Reason
 from llmbuild.workspace.manifests import known_manifests
 from llmbuild.workspace.place import MANIFEST
@@ -45,8 +45,16 @@ class StoreKnowledge:
             bound = bind(task, trees, self._store.cas.get_bytes)
         except MissingBlobError:
             return None
-        self._made.update((digest_bytes(blob), blob) for blob in bound.blobs)
+        self._keep(bound)
         return bound.action
+
+    def reasons(self, task: Task, bound: Bound) -> tuple[Reason, ...]:
+        """Why a task runs that is bound; never empty."""
+        self._keep(bound)
+        return why(task, bound.action, self.recall(bound.action.digest), self)
+
+    def _keep(self, bound: Bound) -> None:
+        self._made.update((digest_bytes(blob), blob) for blob in bound.blobs)
 
     def recall(self, action: Digest) -> Built | Lost | None:
         found = lookup(self._store, action)

@@ -9,6 +9,7 @@ import pytest
 
 from llmbuild.canonical import Digest
 from llmbuild.engine import events
+from llmbuild.engine.bind import Bound
 from llmbuild.engine.executor import TaskFailure
 from llmbuild.engine.kind import Progress
 from llmbuild.engine.lookup import Cached, cached
@@ -19,6 +20,7 @@ from llmbuild.engine.store import Store
 from llmbuild.engine.task import Files, InputRef, JsonFields, Task
 from llmbuild.errors import ExitCode, Interrupted, UsageError
 from llmbuild.executors.inline import InlineExecutor
+from llmbuild.report.events import Explained
 from tests.helpers.engine_build import Recorder, build, join_task, text_of, write_task
 
 
@@ -45,6 +47,27 @@ def test_a_first_build_runs_all_and_a_second_runs_nothing(store: Store, tmp_path
     assert {one.tree for one in again.outcomes.values()} == {one.tree for one in result.outcomes.values()}
     assert [type(event) for event in recorder.events] == [events.PlanMade, *[events.CachedTask] * 4, events.Summary]
     assert len((tmp_path / "runs").read_text().splitlines()) == 4
+
+
+def test_the_reason_is_asked_when_it_is_decided_and_told_before_the_start(store: Store, tmp_path: Path) -> None:
+    asked: list[tuple[str, int]] = []
+    runs = tmp_path / "runs"
+
+    def explain(task: Task, bound: Bound) -> Explained:
+        assert store.traces.get(bound.action.digest) is None
+        asked.append((task.label, len(runs.read_text().splitlines()) if runs.exists() else 0))
+        return Explained(time=0.0, label=task.label, reasons=())
+
+    _, recorder = build(store, [*chain(), write_task("equal", chain()[0].params["files"])], explain=explain)  # type: ignore[arg-type]
+    # One that turns out to be equal to another is asked for, and never starts.
+    assert asked == [("config", 0), ("equal", 0), ("lower", 1), ("link", 2), ("all", 3)]
+    told = [event for event in recorder.events if isinstance(event, (Explained, events.Started))]
+    assert [type(event) for event in told] == [Explained, events.Started] * 4
+    assert [one.label for one in told[::2]] == [one.label for one in told[1::2]] == ["config", "lower", "link", "all"]
+    assert [one.time for one in told[::2]] == [one.time for one in told[1::2]]
+    asked.clear()
+    build(store, chain(), explain=explain)
+    assert asked == []
 
 
 def test_a_field_that_is_not_read_stops_the_cascade(store: Store) -> None:

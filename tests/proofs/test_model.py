@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from llmbuild.canonical import digest_bytes
 from llmbuild.engine import events, fs
+from llmbuild.engine.bind import Bound
 from llmbuild.engine.install import Installation, install
 from llmbuild.engine.lookup import cached
 from llmbuild.engine.outcome import BuildResult, Status
@@ -27,7 +28,7 @@ from llmbuild.engine.store import Store
 from llmbuild.engine.task import JsonFields, Task
 from llmbuild.executors.inline import InlineExecutor
 from llmbuild.plan.observed import Observed
-from llmbuild.plan.planner import Built, Lost, Plan, make_plan, why
+from llmbuild.plan.planner import Lost, Plan, make_plan
 from llmbuild.plan.reasons import (
     MISSING,
     Cascade,
@@ -42,6 +43,7 @@ from llmbuild.plan.reasons import (
     ToolChanged,
     changes,
 )
+from llmbuild.report.events import Explained
 from llmbuild.workspace.store_knowledge import StoreKnowledge
 from tests.helpers.engine_build import snapshot
 from tests.helpers.oracle import (
@@ -205,7 +207,7 @@ class Machine:
             if planned:
                 plan = make_plan("p", tasks, knowledge, force=frozenset(force))
                 self.check_plan(plan, ideals, force)
-            watch = Watch(self, tasks, ideals, force, knowledge, jobs)
+            watch = Watch(self, ideals, force, knowledge, jobs)
             scheduler = Scheduler(
                 store,
                 InlineExecutor(store),
@@ -213,6 +215,7 @@ class Machine:
                 keep_going=keep_going,
                 force=force,
                 project=str(self.root / "project"),
+                explain=watch.explain,
                 emit=watch,
             )
             result = scheduler.run(tasks)
@@ -322,7 +325,7 @@ class Machine:
                     self.counts.cut_off += 1
             elif label in failed:
                 assert any(ideals[other].key == ideal.key for other in WORLD.failing)
-                assert label in watch.known
+                assert label in watch.reasons
             else:
                 below = any(result.outcomes[self.labels[up]].tree is None for up, _ in node.inputs)
                 assert below or not keep_going
@@ -357,7 +360,6 @@ class Watch:
     def __init__(
         self,
         machine: Machine,
-        tasks: list[Task],
         ideals: dict[str, Ideal],
         force: set[str],
         knowledge: StoreKnowledge,
@@ -365,29 +367,23 @@ class Watch:
     ) -> None:
         self.machine = machine
         self.jobs = jobs
-        self.tasks = {task.label: task for task in tasks}
         self.ideals = ideals
         self.force = force
         self.knowledge = knowledge
         self.ran: set[str] = set()
-        self.known: dict[str, Built | Lost | None] = {}
+        self.reasons: dict[str, tuple[Reason, ...]] = {}
         self.queued: dict[str, Moment] = {}
 
     def __call__(self, event: events.Event) -> None:
         event.to_json()
         machine, oracle = self.machine, self.machine.oracle
         match event:
-            case events.Queued(label=label, action=action):
-                # As the command line does: by the time that a start is told the task may have ended.
-                self.known[label] = self.knowledge.recall(action)
-                self.queued[label] = machine.moment(self.ideals[label])
-                assert label in self.force or not self.queued[label].whole, f"{label} is to run without a reason"
-            case events.Started(label=label, action=action):
+            case events.Started(label=label):
                 node, ideal = machine.nodes[machine.labels.index(label)], self.ideals[label]
                 assert self.jobs > 1 or label in self.force or not oracle.whole(ideal.key), (
                     f"{label} ran without a reason"
                 )
-                for reason in self.reasons(label, action):
+                for reason in self.reasons[label]:
                     machine.confirm(reason, node, ideal, self.force, self.queued[label])
                 oracle.launched(node, ideal)
             case events.Finished(label=label, action=action):
@@ -400,19 +396,18 @@ class Watch:
                 assert content in oracle.damaged
                 assert content_name(content) == digest == digest_bytes(content_bytes(content))
 
-    def reasons(self, label: str, action: str) -> tuple[Reason, ...]:
-        """As the command line tells them."""
-        if label in self.force:
-            return (Forced(),)
-        known = self.known[label]
-        if isinstance(known, Lost):
-            return (known.reason,)
-        assert known is None
-        record = self.knowledge._store.get_action(action)
-        reasons = why(self.tasks[label], record.action, self.knowledge)
-        assert reasons
-        self.check_complete(label, reasons)
-        return reasons
+    def explain(self, task: Task, bound: Bound) -> Explained:
+        """As a workspace does."""
+        label = task.label
+        self.queued[label] = self.machine.moment(self.ideals[label])
+        assert label in self.force or not self.queued[label].whole, f"{label} is to run without a reason"
+        known = self.knowledge.recall(bound.action.digest)
+        self.reasons[label] = (Forced(),) if label in self.force else self.knowledge.reasons(task, bound)
+        if label not in self.force and not isinstance(known, Lost):
+            assert known is None
+            assert self.reasons[label]
+            self.check_complete(label, self.reasons[label])
+        return Explained(time=0.0, label=label, reasons=self.reasons[label])
 
     def check_complete(self, label: str, reasons: tuple[Reason, ...]) -> None:
         """Every parameter and tool that differs from the last build is named."""
