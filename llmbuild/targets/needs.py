@@ -1,7 +1,8 @@
 """What a job has to install to build for a target: extras of llmbuild and packages of a distribution.
 
 The job runs on x86-64 Debian or Ubuntu.  What only other systems have (Xcode, the NDK, a TVM that was built with Vulkan) is in
-no package, so that nothing is said of it here; `llmbuild targets` names what a machine lacks.
+no package, so that nothing is said of it here, and neither are other commands that a target file has for its tools: a pipeline
+would run what a stranger wrote.  `llmbuild targets` names what a machine lacks.
 """
 
 from __future__ import annotations
@@ -24,16 +25,15 @@ _LINKERS: Mapping[str, tuple[str, ...]] = {"cc": _COMPILER, "lld": ("lld",), "mi
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """Extras of llmbuild, packages of Debian and Ubuntu, and commands with which a target's own tools are installed."""
+    """Extras of llmbuild, and packages of Debian and Ubuntu."""
 
     extras: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
-    commands: tuple[str, ...] = ()
 
     def to_json(self) -> Mapping[str, Json]:
         """As words of a command line: `pip install PIP`, `apt-get install APT`."""
         extras = f"[{','.join(self.extras)}]" if self.extras else ""
-        return {"pip": f"llmbuild{extras}", "apt": " ".join(self.packages), "commands": " && ".join(self.commands)}
+        return {"pip": f"llmbuild{extras}", "apt": " ".join(self.packages)}
 
 
 def needs(
@@ -41,15 +41,12 @@ def needs(
 ) -> Needs:
     """What building for a resolved target needs; `tools` are those of the target's [requires], with what installs them."""
     extras = {device_kind(kind_of(compile_part)).extra, _CROSS if _needs_cross(link, artifact) else ""} - {""}
-    packages, commands = dict[str, None](), []
-    packages.update(dict.fromkeys(_packages(link, artifact)))
+    packages = dict.fromkeys(_packages(link, artifact))
     for tool in tools:
         found = _APT.fullmatch(tool["install"])
         if found is not None:
             packages.update(dict.fromkeys(found[1].split(" ")))
-        elif tool["install"]:
-            commands.append(tool["install"])
-    return Needs(tuple(sorted(extras)), tuple(packages), tuple(commands))
+    return Needs(tuple(sorted(extras)), tuple(packages))
 
 
 def _needs_cross(link: Mapping[str, Json], artifact: str) -> bool:

@@ -123,7 +123,7 @@ def test_plan_for_ci(project: ProjectDir) -> None:
                 "label": "link[tiny, q4f32_1, x86_64-linux-cpu]",
                 "library": "dist/libs/tiny-q4f32_1-x86_64-linux-cpu.so",
                 "stale": True,
-                "install": {"pip": "llmbuild", "apt": "gcc libc6-dev", "commands": ""},
+                "install": {"pip": "llmbuild", "apt": "gcc libc6-dev"},
             }
         ]
     }
