@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from llmbuild.compiler import devices
-from llmbuild.compiler.devices import fatbin, rocm
+from llmbuild.compiler.device_code import fatbin
+from llmbuild.compiler.devices import rocm
 from llmbuild.compiler.lower import lower
 from llmbuild.errors import ToolchainError
 from llmbuild.quantization.scheme import SCHEMES

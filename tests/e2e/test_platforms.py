@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from llmbuild.compiler.devices import fatbin, rocm
+from llmbuild.compiler.device_code import fatbin
+from llmbuild.compiler.devices import rocm
 from llmbuild.targets.files import load_target
 from tests.helpers.artifacts import read_archive, read_library
 from tests.helpers.checkpoints import cached_checkpoint

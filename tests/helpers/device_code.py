@@ -22,7 +22,7 @@ def device_code(functions: Mapping[str, Any], kind: str) -> str:
     """One module's code for a device kind.  CUDA's is C++, ROCm's the text of LLVM."""
     import tvm
 
-    from llmbuild.compiler.devices.callbacks import replaced
+    from llmbuild.compiler.device_code.callbacks import replaced
 
     cuda: list[str] = []
 

@@ -12,7 +12,8 @@ from types import SimpleNamespace
 import pytest
 
 from llmbuild.compiler import devices
-from llmbuild.compiler.devices import fatbin, nvcc, nvrtc, rocm, stub
+from llmbuild.compiler.device_code import fatbin, nvcc, nvrtc, stub
+from llmbuild.compiler.devices import rocm
 from llmbuild.compiler.lower import require_code_generator
 from llmbuild.errors import LlmbuildError
 from llmbuild.programs import zig

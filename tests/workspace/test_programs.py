@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from llmbuild.canonical import Json, digest_file
-from llmbuild.compiler.devices.nvcc import find_nvcc
-from llmbuild.compiler.devices.nvrtc import Nvrtc
+from llmbuild.compiler.device_code.nvcc import find_nvcc
+from llmbuild.compiler.device_code.nvrtc import Nvrtc
 from llmbuild.errors import ToolchainError
 from llmbuild.plan.reasons import ToolChanged, sentence, spoken
 from llmbuild.programs.parts import Files, Parts, program_parts
@@ -113,7 +113,13 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> None:
     from llmbuild.programs import run
 
     plain = run.ask_tool.__wrapped__
-    for module in ("programs.run", "programs.parts", "linkers.tools", "emscripten.toolchain", "compiler.devices.nvcc"):
+    for module in (
+        "programs.run",
+        "programs.parts",
+        "linkers.tools",
+        "emscripten.toolchain",
+        "compiler.device_code.nvcc",
+    ):
         monkeypatch.setattr(f"llmbuild.{module}.ask_tool", plain)
 
 

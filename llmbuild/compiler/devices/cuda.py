@@ -14,15 +14,15 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmbuild.compiler.devices import callbacks, fatbin
+from llmbuild.compiler.device_code import callbacks, fatbin
+from llmbuild.compiler.device_code.nvcc import Nvcc, find_nvcc
 from llmbuild.compiler.devices.gpu import SAMPLING, Gpu
-from llmbuild.compiler.devices.nvcc import Nvcc, find_nvcc
 from llmbuild.compiler.frames import quick_stacks
 from llmbuild.errors import ToolchainError
 from llmbuild.programs.parts import Parts
 
 if TYPE_CHECKING:
-    from llmbuild.compiler.devices.nvrtc import Nvrtc
+    from llmbuild.compiler.device_code.nvrtc import Nvrtc
 
 
 class Cuda(Gpu):
@@ -58,7 +58,7 @@ def find_compiler() -> Nvcc | Nvrtc:
     found = find_nvcc()
     if found is not None:
         return found
-    from llmbuild.compiler.devices.nvrtc import INSTALL, find_nvrtc
+    from llmbuild.compiler.device_code.nvrtc import INSTALL, find_nvrtc
 
     wheels = find_nvrtc()
     if wheels is None:
@@ -92,7 +92,7 @@ def newest(archs: Sequence[str]) -> str:
 @contextmanager
 def compiling(archs: Sequence[str]) -> Iterator[None]:
     """While it lasts, TVM's CUDA modules hold machine code for the architectures."""
-    from llmbuild.compiler.devices.stub import load_cuda_runtime
+    from llmbuild.compiler.device_code.stub import load_cuda_runtime
 
     compiler = compiler_for(archs)
     load_cuda_runtime()

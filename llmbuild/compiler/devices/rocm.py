@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from llmbuild.compiler.devices import callbacks
+from llmbuild.compiler.device_code import callbacks
 from llmbuild.compiler.devices.gpu import Gpu
 from llmbuild.errors import ToolchainError
 from llmbuild.programs.parts import Parts, program_parts

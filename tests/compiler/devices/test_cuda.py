@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from llmbuild.compiler import devices
-from llmbuild.compiler.devices import cuda, fatbin, nvcc, nvrtc
+from llmbuild.compiler.device_code import fatbin, nvcc, nvrtc
+from llmbuild.compiler.devices import cuda
 from llmbuild.errors import ToolchainError
 from tests.helpers.device_module import lowered
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import lief
 import pytest
 
-from llmbuild.compiler.devices.stub import shared_object
+from llmbuild.compiler.device_code.stub import shared_object
 from llmbuild.errors import ToolchainError
 
 NAMES = ["cuLaunchKernelEx", "cuModuleLoadData", "cudaGetErrorName"]
@@ -40,7 +40,7 @@ def test_every_function_says_that_there_is_no_device(tmp_path: Path) -> None:
 def test_the_runtime_of_tvm_loads_with_them() -> None:
     code = (
         "import ctypes, sys, tvm\n"
-        "from llmbuild.compiler.devices import stub\n"
+        "from llmbuild.compiler.device_code import stub\n"
         "stub.load_cuda_runtime(); stub.load_cuda_runtime()\n"
         "print(tvm.get_global_func('ffi.Module.create.cuda', True) is not None)"
     )

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmbuild.compiler.devices.nvcc import UNUSED
+from llmbuild.compiler.device_code.nvcc import UNUSED
 from llmbuild.errors import ToolchainError
 from llmbuild.programs.parts import Files, Parts
 
