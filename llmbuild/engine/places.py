@@ -81,14 +81,23 @@ class Places:
 
     def promises(self, digest: Digest, size: int) -> bool:
         """Whether there is a record for these bytes; their owner may have changed the file since."""
+        place = self._header(digest)
+        return place is not None and place.size == size
+
+    def stands(self, digest: Digest) -> bool:
+        """Whether there is a record for these bytes whose file has the stat that it had."""
+        place = self._header(digest)
+        return place is not None and place.stands()
+
+    def _header(self, digest: Digest) -> Place | None:
         try:
             fd = os.open(self.record_path(digest), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError:
-            return False
+            return None
         try:
-            return Place(os.read(fd, _HEADER)).size == size
+            return Place(os.read(fd, _HEADER))
         except (OSError, ValueError):
-            return False
+            return None
         finally:
             os.close(fd)
 

@@ -63,12 +63,14 @@ class Lack:
     """What a task needs and this machine does not have: the `errors` say what, and what brings it.
 
     `tool` is the tool of the task's key that is missing, "" where none of the key is.  The key then has what `locked` says,
-    the tool's name in the lock file; where that is None too, nobody knows the key.
+    the tool's name in the lock file; where that is None too, nobody knows the key.  `source` says that what is missing is what
+    the task fetches.
     """
 
     errors: tuple[LlmbuildError, ...]
     tool: str = ""
     locked: str | None = None
+    source: bool = False
 
     @property
     def keyed(self) -> bool:

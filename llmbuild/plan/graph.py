@@ -139,7 +139,9 @@ class _Maker:
         if label in self.tasks:
             return label
         params = dict.fromkeys(self.kinds["fetch"].params) | dict(source.params)
-        return self._task("fetch", of, params, {}, hints=source.hints, cell=(model.name, "", ""))
+        gone = self.observed.gone.get(label)
+        lack = None if gone is None else Lack((gone,), source=True)
+        return self._task("fetch", of, params, {}, hints=source.hints, cell=(model.name, "", ""), lack=lack)
 
     def _quantize(self, model: Model, scheme: Scheme, checkpoint: str, weights: str) -> None:
         if make_label("quantize", model.name, scheme.name) in self.tasks:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from llmbuild.canonical import Digest, Json
 from llmbuild.engine.task import Lack
+from llmbuild.errors import LlmbuildError
 from llmbuild.sources.kind import Observation
 
 DEVICE_TOOL = "device compiler"
@@ -19,7 +20,8 @@ class Observed:
     name, `tools` by task kind (tool name to identity, llmbuild's own sources among them), `linkers` the linker's
     identity by platform name, `source_files` the files behind each "llmbuild sources" digest, `devices` what compiles the
     device's code by platform name, where that is a tool of its own; `variables` those of the environment that a target names,
-    by platform name, each with its identity; `lacks` what is not here, by platform name and task kind ("lower", "link")."""
+    by platform name, each with its identity; `lacks` what is not here, by platform name and task kind ("lower", "link");
+    `gone` the errors of sources that are taken as the lock file has them, by the label of their fetch task."""
 
     sources: Mapping[str, Observation]
     tools: Mapping[str, Mapping[str, str]]
@@ -30,3 +32,4 @@ class Observed:
     devices: Mapping[str, str] = field(default_factory=dict)
     variables: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     lacks: Mapping[str, Mapping[str, Lack]] = field(default_factory=dict)
+    gone: Mapping[str, LlmbuildError] = field(default_factory=dict)

@@ -8,14 +8,15 @@ trace are too.  Downstream of a task that runs the inputs are unknown until then
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal, Protocol, TypeAlias
 
 from llmbuild.canonical import Digest, Json
 from llmbuild.engine.action import Action
-from llmbuild.engine.task import Task
+from llmbuild.engine.task import AllFiles, Files, InputRef, JsonFields, Task
+from llmbuild.engine.tree import Tree
 from llmbuild.plan.reasons import (
     Blocked,
     Cascade,
@@ -35,11 +36,16 @@ State: TypeAlias = Literal["cached", "restore", "run", "maybe", "blocked"]
 nobody knows what it would be built with."""
 
 
+_NOTHING = Tree(())
+
+
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A trace whose output is in the store; `output` is the digest of its tree."""
+    """A trace whose output is in the store; `output` is the digest of its tree, `away` has the files of which only a promise is
+    there that is not kept any more."""
 
     output: Digest
+    away: Tree = _NOTHING
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +87,7 @@ class Verdict:
     reasons: tuple[Reason, ...] = ()
     action: Action | None = None
     output: Digest | None = None
+    away: Tree = _NOTHING
 
     @property
     def as_locked(self) -> Mapping[str, str]:
@@ -174,7 +181,34 @@ def make_plan(
             continue
         again = because.get(task.label) or ((Forced(),) if task.label in force else ())
         verdicts[task.label] = _judge(task, verdicts, knowledge, again)
-    return Plan(project, tuple(verdicts.values()))
+    return Plan(project, tuple(_with_sources(verdicts)))
+
+
+def _with_sources(verdicts: Mapping[str, Verdict]) -> Iterator[Verdict]:
+    """The verdicts, with those that have to run again because another task needs bytes of theirs which are not there, and with
+    those blocked that cannot run because their source is gone."""
+    needed: set[str] = set()
+    for verdict in verdicts.values():
+        if verdict.state == "run":
+            needed.update(ref.task for ref in verdict.task.inputs.values() if _reads(ref, verdicts[ref.task].away))
+    for label, verdict in verdicts.items():
+        lack = verdict.task.lack
+        runs = verdict.state == "run" or label in needed
+        if runs and lack is not None and lack.source:
+            reasons = tuple(Blocked(error.what, error.fix) for error in lack.errors)
+            yield replace(verdict, state="blocked", reasons=reasons)
+        else:
+            yield replace(verdict, state="run", reasons=(Evicted(),)) if label in needed else verdict
+
+
+def _reads(ref: InputRef, away: Tree) -> bool:
+    match ref.select:
+        case AllFiles():
+            return bool(away.files)
+        case Files(patterns):
+            return bool(away.files) and bool(away.select(patterns).files)
+        case JsonFields(file, _):
+            return any(entry.path == file for entry in away.files)
 
 
 def _judge(task: Task, verdicts: Mapping[str, Verdict], knowledge: Knowledge, again: tuple[Reason, ...]) -> Verdict:
@@ -190,7 +224,7 @@ def _judge(task: Task, verdicts: Mapping[str, Verdict], knowledge: Knowledge, ag
     known = knowledge.recall(action.digest)
     if isinstance(known, Built):
         wrong = knowledge.installed(task, known.output)
-        return Verdict(task, "restore" if wrong else "cached", wrong, action, known.output)
+        return Verdict(task, "restore" if wrong else "cached", wrong, action, known.output, known.away)
     return Verdict(task, "run", why(task, action, known, knowledge), action)
 
 

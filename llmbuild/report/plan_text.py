@@ -70,7 +70,7 @@ def missing_lines(plan: Plan) -> list[str]:
         for error in verdict.task.missing:
             named = "".join(f", {tool} as locked: {name}" for tool, name in verdict.as_locked.items())
             fix = f" ({error.fix})" if error.fix else ""
-            found.setdefault(f"{error.what}{fix}{named}", {})[verdict.task.platform] = None
+            found.setdefault(f"{error.what}{fix}{named}", {})[verdict.task.platform or verdict.task.label] = None
     return [f"not here: {text}: {', '.join(filter(None, platforms))}" for text, platforms in found.items()]
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from llmbuild.canonical import Digest, Json
+from llmbuild.errors import FetchError
 from llmbuild.sources.copying import Progress
 
 
@@ -41,6 +42,10 @@ class Keep(Protocol):
     """
 
     def __call__(self, path: Path, name: str, add: Callable[[int], None]) -> Digest: ...
+
+
+class GoneError(FetchError):
+    """A source on this machine is not there (any more)."""
 
 
 class StatCache(Protocol):
@@ -122,6 +127,10 @@ class SourceKind(ABC):
     @abstractmethod
     def observe(self, spec: Mapping[str, str], context: Context) -> Observation:
         """What planning has to know: the params {"source", "files"} and the hints.  Raises FetchError or InputError."""
+
+    def remembered(self, spec: Mapping[str, str], root: Path, pin: Mapping[str, Any] | None) -> Observation | None:
+        """What `observe` gave when a pin was made, for a source that is gone; None where the pin does not tell."""
+        return None
 
     @abstractmethod
     def fetch(

@@ -13,11 +13,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from llmbuild.canonical import Digest
+from llmbuild.canonical import Digest, known_digest
 from llmbuild.errors import FetchError, InputError, did_you_mean
 from llmbuild.sources.copying import Meter, Progress, copy_stream
-from llmbuild.sources.kind import Keep, SourceKind, StatCache
-from llmbuild.sources.select import check_relative, is_weights, needed_files, output_name
+from llmbuild.sources.kind import GoneError, Keep, Observation, SourceKind, StatCache
+from llmbuild.sources.select import GGUF_NAME, check_relative, is_weights, needed_files, output_name
 from llmbuild.sources.shape import ShapeError
 
 KEPT_FROM = 4 << 20
@@ -56,6 +56,14 @@ class LocalKind(SourceKind):
     ) -> None:
         self.copy(Path(hints["path"]), params["files"], out, progress, keep)
 
+    def remembered(self, spec: Mapping[str, str], root: Path, pin: Mapping[str, Any] | None) -> Observation | None:
+        files = {name: known_digest(entry.get("sha256")) for name, entry in (pin or {}).get("files", {}).items()}
+        if not files or not all(files.values()):
+            return None
+        # A directory with nothing but a GGUF file was observed as that file.
+        kind = "gguf" if set(files) == {GGUF_NAME} else self.name
+        return Observation({"source": {"kind": kind}, "files": files}, {"path": str((root / spec["path"]).absolute())})
+
     def check(self, params: Mapping[str, Any], hints: Mapping[str, Any]) -> None:
         if not params["files"]:
             raise ShapeError("is empty", ("files",))
@@ -66,15 +74,21 @@ class LocalKind(SourceKind):
         return {"files": {name: {"sha256": digest} for name, digest in params["files"].items()}}
 
 
-def observe_directory(path: Path, source_format: str | None, statcache: StatCache) -> dict[str, Digest]:
+def observe_directory(
+    path: Path, source_format: str | None, statcache: StatCache, pin: Mapping[str, Any] | None = None
+) -> dict[str, Digest]:
     """Name and SHA-256 of each needed file.
 
-    Raises FetchError when the directory is missing or cannot be read, InputError when it is no checkpoint.
+    Raises GoneError when the directory is missing, or has none of the weights that it had when a pin was made; FetchError when
+    it cannot be read, InputError when it is no checkpoint.
     """
     with _unreadable(path):
         if not path.is_dir():
             raise _missing(path, "a directory")
         names = [entry.name for entry in path.iterdir() if entry.is_file()]
+    had = [name for name in (pin or {}).get("files", {}) if is_weights(name)]
+    if had and not any(map(is_weights, names)):
+        raise GoneError("the weights are gone", where=str(path / had[0]), why="there is no such file or directory")
     needed = needed_files(names, source_format, str(path))
     for name in needed:
         try:
@@ -130,5 +144,6 @@ def _unreadable(path: Path) -> Iterator[None]:
 
 def _missing(path: Path, kind: str) -> FetchError:
     near = did_you_mean(path.name, [entry.name for entry in path.parent.iterdir()]) if path.parent.is_dir() else None
-    why = f"it is not {kind}" if path.exists() else "there is no such file or directory"
-    return FetchError("the source does not exist", where=str(path), why=why, fix=near)
+    if path.exists():
+        return FetchError("the source does not exist", where=str(path), why=f"it is not {kind}", fix=near)
+    return GoneError("the source does not exist", where=str(path), why="there is no such file or directory", fix=near)

@@ -16,6 +16,7 @@ from pathlib import Path
 from llmbuild.canonical import Digest, Json, canonical_json, digest_json
 from llmbuild.engine import files
 from llmbuild.engine.kind import TaskKind
+from llmbuild.engine.labels import make_label
 from llmbuild.engine.registry import KIND_NAMES, load_kind
 from llmbuild.engine.seal import Seal
 from llmbuild.engine.statcache import Anew
@@ -28,7 +29,7 @@ from llmbuild.manifest.reads import Read, all_current
 from llmbuild.manifest.resolved import Project
 from llmbuild.plan.graph import WITH_RUNTIME, expand
 from llmbuild.plan.observed import Observed
-from llmbuild.sources.kind import Observation, Source
+from llmbuild.sources.kind import GoneError, Observation, Source
 from llmbuild.workspace.absent import LockedTools
 from llmbuild.workspace.machine import Machine, find_tools
 from llmbuild.workspace.manifests import identity, project_file
@@ -118,7 +119,7 @@ class World:
 def look(project: Project, store: Store, toolchain: Toolchain, *, offline: bool = False, locked: bool = False) -> World:
     """Observe what the cells of the project's matrix need and expand them.
 
-    Raises a MultiError with all sources that are missing; when `locked`, UsageError where the lock
+    Raises a MultiError with all sources that are missing and were never pinned; when `locked`, UsageError where the lock
     file does not say what was observed.  Otherwise the commits of new revisions are written to the lock file.
     """
     from llmbuild.workspace import locking
@@ -153,7 +154,8 @@ def observe_world(
     browsers = any(project.platforms[cell.platform].artifact in WITH_RUNTIME for cell in project.matrix)
     kinds = {name: load_kind(name) for name in KIND_NAMES if browsers or name != "runtime"}
     errors: list[LlmbuildError] = []
-    sources, adapters, presets = _sources(project, store, lock, offline, resolve, anew, errors)
+    gone: dict[str, LlmbuildError] = {}
+    sources, adapters, presets = _sources(project, store, lock, offline, resolve, anew, errors, gone)
     tools, source_files = _tools(kinds, toolchain, errors)
     of_platforms = find_tools(project, Machine(toolchain), LockedTools(lock, store, identity(project)))
     raise_all(errors)
@@ -167,6 +169,7 @@ def observe_world(
         of_platforms.devices,
         of_platforms.variables,
         of_platforms.lacks,
+        gone,
     )
 
 
@@ -178,7 +181,14 @@ def expand_world(project: Project, observed: Observed) -> tuple[Task, ...]:
 
 
 def _sources(
-    project: Project, store: Store, lock: Lock, offline: bool, resolve: bool, anew: bool, errors: list[LlmbuildError]
+    project: Project,
+    store: Store,
+    lock: Lock,
+    offline: bool,
+    resolve: bool,
+    anew: bool,
+    errors: list[LlmbuildError],
+    gone: dict[str, LlmbuildError],
 ) -> tuple[dict[str, Observation], dict[str, Observation], dict[str, Mapping[str, Json]]]:
     sources: dict[str, Observation] = {}
     adapters: dict[str, Observation] = {}
@@ -190,20 +200,33 @@ def _sources(
         from llmbuild.sources.kinds import source_kind
         from llmbuild.sources.remote import AnnouncedKind
 
-        asks = isinstance(source_kind(source.kind), AnnouncedKind) and lock.get(lock_key(source, source_format)) is None
-        if asks and not resolve:
+        pin = lock.get(lock_key(source, source_format))
+        if isinstance(source_kind(source.kind), AnnouncedKind) and pin is None and not resolve:
             return
-        found[model] = observe_source(
-            source,
-            Path(project.root),
-            Anew(store.stat_cache) if anew else store.stat_cache,
-            lock,
-            source_format=source_format,
-            offline=offline,
-            partial=store.root / "partial",
-            have=store.cas.root,
-            manifest=Path(project.root) / Path(project.file).name,
-        )
+        try:
+            found[model] = observe_source(
+                source,
+                Path(project.root),
+                Anew(store.stat_cache) if anew else store.stat_cache,
+                lock,
+                source_format=source_format,
+                offline=offline,
+                partial=store.root / "partial",
+                have=store.cas.root,
+                manifest=Path(project.root) / Path(project.file).name,
+            )
+        except GoneError as error:
+            # What was made of it is still as good as it was.
+            remembered = source_kind(source.kind).remembered(source.spec, Path(project.root), pin)
+            if remembered is None:
+                raise
+            found[model] = remembered
+            of = (model, "adapter") if found is adapters else (model,)
+            gone[make_label("fetch", *of)] = GoneError(
+                f"source gone: {error.where}",
+                why=error.why,
+                fix=error.fix or "put it back; what was built of it stays as it is",
+            )
 
     for name in dict.fromkeys(cell.model for cell in project.matrix):
         model = project.models[name]

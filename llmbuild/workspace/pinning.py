@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmbuild.engine.kind import no_progress
-from llmbuild.errors import UsageError, did_you_mean
+from llmbuild.errors import UsageError, did_you_mean, raise_all
 from llmbuild.manifest.lock import LOCK_FILE, Lock, write_lock
 from llmbuild.manifest.lockdiff import differences
 from llmbuild.sources.remote import AnnouncedKind, Download
@@ -77,6 +77,7 @@ def pin(
     resolve = not check or bool(models)
     # One machine rarely has the tools of every platform, and a lock is for all of them: what is not here is no error.
     observed = observe_world(project, store, toolchain, new, offline=offline, resolve=resolve)
+    raise_all(list(observed.gone.values()))
     if check:
         new = locking.required_lock(project, observed, new)
         _keep_others(new, old, kept)

@@ -59,7 +59,8 @@ class StoreKnowledge:
     def recall(self, action: Digest) -> Built | Lost | None:
         found = lookup(self._store, action)
         if isinstance(found, Cached):
-            return Built(found.trace.output)
+            lost = [file for file in found.away if not self._store.cas.places.stands(file.digest)]
+            return Built(found.trace.output, Tree.of(lost))
         trace = self._store.traces.get(action)
         if trace is None:
             return None

@@ -22,9 +22,11 @@ from llmbuild.engine.upkeep.archive import export, import_archive
 from llmbuild.engine.upkeep.audit import audit
 from llmbuild.engine.upkeep.gc import Policy, collect
 from llmbuild.engine.verified import stamp_of
-from llmbuild.errors import ExitCode, FetchError
+from llmbuild.errors import ExitCode, FetchError, LlmbuildError
 from llmbuild.executors.inline import InlineExecutor
 from llmbuild.quantization import convert
+from llmbuild.report.plan_text import plan_text
+from llmbuild.report.style import Style
 from llmbuild.sources import local
 from llmbuild.workspace.outcome import BuildError
 from llmbuild.workspace.workspace import Workspace
@@ -174,6 +176,55 @@ def test_a_change_after_it_makes_the_plan_stale(root: Path) -> None:
         assert "model.safetensors changed" in str(workspace.why("fetch[tiny]"))
     assert verdicts["fetch[tiny]"].state == "run"
     assert build(root) == {"fetch", "quantize"}
+
+
+@pytest.mark.parametrize("lost", ["all of it", "the weights"])
+def test_a_checkpoint_that_is_gone(root: Path, lost: str) -> None:
+    build(root)
+    built = outputs(root)
+    aside = root / "aside"
+    if lost == "all of it":
+        (root / "checkpoint").rename(aside)
+    else:
+        weights(root).rename(aside)
+    with open_project(root) as workspace:
+        snapshot = workspace.look(*TASKS)
+        plan = snapshot.plan()
+        text = plan_text(plan, Style(200))
+    gone = root / "checkpoint" if lost == "all of it" else weights(root)
+    assert not plan.stale
+    assert f"not here: source gone: {gone} (put it back; what was built of it stays as it is): fetch[tiny]" in text
+    # All that was built is there, and a build has nothing to do.
+    assert build(root) == set()
+    assert outputs(root) == built
+    with llmbuild.open(root, cache=root.parent / "store", locked=True) as workspace:
+        assert not workspace.plan(*TASKS).stale
+    lock = (root / "llmbuild.lock").read_bytes()
+    with pytest.raises(LlmbuildError, match="source gone"), open_project(root) as workspace:
+        workspace.lock()
+    # What needs its bytes says so before anything runs.
+    (root / "buildfile.toml").write_text(TINY_MANIFEST.replace("q4f32_1", "q0f32"))
+    with open_project(root) as workspace:
+        states = {one.task.label: one.state for one in workspace.plan(*TASKS).verdicts}
+        assert states["fetch[tiny]"] == "blocked"
+        assert states["quantize[tiny, q0f32]"] == "run"
+        assert "source gone" in str(workspace.why("quantize[tiny, q0f32]").plan.verdicts[0].reasons)
+    with pytest.raises(LlmbuildError, match=f"source gone: {gone}") as caught:
+        build(root)
+    assert caught.value.exit_code == ExitCode.FETCH
+    # Only the configuration needs no weights, and small files are in the store.
+    assert build(root, "config") == {"config"}
+    with pytest.raises(BuildError, match="source gone"):
+        build(root, keep_going=True)
+    assert (root / "llmbuild.lock").read_bytes() == lock
+    aside.rename(gone)
+    assert build(root) >= {"quantize"}
+
+
+def test_a_checkpoint_that_was_never_there_is_an_error(root: Path) -> None:
+    shutil.rmtree(root / "checkpoint")
+    with pytest.raises(FetchError, match="the source does not exist"), open_project(root) as workspace:
+        workspace.plan()
 
 
 def test_a_touched_file_is_fetched_again_only_where_it_is_read(root: Path) -> None:

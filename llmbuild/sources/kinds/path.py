@@ -38,7 +38,8 @@ class Directory(local.LocalKind):
 
     def observe(self, spec: Mapping[str, str], context: Context) -> Observation:
         path = (context.root / spec["path"]).absolute()
-        files = local.observe_directory(path, context.source_format, context.statcache)
+        pin = context.lock.get(self.lock_key(spec, context.source_format))
+        files = local.observe_directory(path, context.source_format, context.statcache, pin)
         only = next(iter(files))
         if len(files) == 1 and only.lower().endswith(".gguf"):
             # A directory with nothing but a GGUF file is that file, whatever its name.
