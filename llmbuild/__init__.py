@@ -37,13 +37,15 @@ def open(
     cache: str | os.PathLike[str] | None = None,
     offline: bool = False,
     locked: bool = False,
+    trust: bool = False,
     on_note: Callable[[str], None] = lambda _note: None,
 ) -> Workspace:
     """Open a manifest, or the one in a directory, to plan and build what it describes.
 
     `models`, `quantizations` and `platforms` are names of the manifest (one, or several) that everything is narrowed to.
     `cache` is the store (default: $LLMBUILD_CACHE or the user's cache).  `offline` forbids the network; `locked` demands that
-    llmbuild.lock is up to date, and never writes it.  `on_note` is told, a sentence at a time, what is found later that is
+    llmbuild.lock is up to date, and never writes it.  With `trust` the programs and flags that the project's targets name run
+    without asking (`llmbuild trust` remembers them).  `on_note` is told, a sentence at a time, what is found later that is
     worth knowing and stops nothing.
 
     Raises LlmbuildError where the manifest is wrong or does not have such names, and where the store cannot be read.
@@ -58,7 +60,7 @@ def open(
     from llmbuild.workspace.workspace import Workspace
 
     names = ((one,) if isinstance(one, str) else tuple(one) for one in (models, quantizations, platforms))
-    options = Options(None if cache is None else Path(cache), offline, locked)
+    options = Options(None if cache is None else Path(cache), offline, locked, trust)
     return Workspace.open(find_manifest(Path(path)), Selection(*names), options, on_note=on_note)
 
 

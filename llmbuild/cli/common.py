@@ -55,6 +55,7 @@ def add_file(parser: argparse.ArgumentParser) -> None:
         "--cache-dir", type=path_argument, help="the store (default: $LLMBUILD_CACHE or the user's cache)"
     )
     parser.add_argument("--offline", action="store_true", help="do not use the network")
+    parser.add_argument("--trust", action="store_true", help="let what the project's targets name run (llmbuild trust)")
 
 
 def open_workspace(args: argparse.Namespace, *, notes: bool = True) -> Workspace:
@@ -62,7 +63,7 @@ def open_workspace(args: argparse.Namespace, *, notes: bool = True) -> Workspace
     from llmbuild.workspace.options import Options, Selection
     from llmbuild.workspace.workspace import Workspace
 
-    options = Options(args.cache_dir, args.offline, getattr(args, "locked", False))
+    options = Options(args.cache_dir, args.offline, getattr(args, "locked", False), args.trust)
     names = (tuple(getattr(args, name, ())) for name in ("model", "quantization", "platform"))
     workspace = Workspace.open(find_manifest(args.file), Selection(*names), options, on_note=print_note)
     if notes and not getattr(args, "quiet", False):

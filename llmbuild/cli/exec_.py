@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from llmbuild.cli.common import path_argument
 from llmbuild.errors import ExitCode
 from llmbuild.workspace.recorded import find_action, require_free, require_free_for, run_again
+from llmbuild.workspace.trust import require_asked
 
 if TYPE_CHECKING:
     from llmbuild.engine.locks import Owner
@@ -25,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cache-dir", type=path_argument, help="the store (default: $LLMBUILD_CACHE or the user's cache)"
     )
+    parser.add_argument("--trust", action="store_true", help="also where no project here asked for it, or is trusted")
     parser.add_argument("-o", "--out", type=path_argument, help="also put the output's files into this directory")
 
 
@@ -36,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
     store = Store(args.cache_dir)
     digest = find_action(store, args.digest)
     record = store.get_action(digest)
+    require_asked(record, args.trust)
     if args.out is not None:
         require_free_for(store, digest, args.out)
     print(f"run    {record.label}", file=sys.stderr)

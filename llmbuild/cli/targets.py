@@ -20,10 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-f", "--file", type=path_argument, help="the manifest whose targets/ directory is searched first"
     )
     parser.add_argument("--json", action="store_true", help="print a JSON array instead of text")
+    parser.add_argument("--trust", action="store_true", help="let what the project's targets name run (llmbuild trust)")
 
 
 def run(args: argparse.Namespace) -> int:
-    found = examine_targets(args.names, args.file)
+    found = examine_targets(args.names, args.file, trust=args.trust)
     if args.json:
         print_json([item.to_json() for item in found])
     elif args.names:

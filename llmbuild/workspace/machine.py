@@ -19,14 +19,18 @@ from llmbuild.programs.parts import Parts
 from llmbuild.targets.compile_part import device_kind
 from llmbuild.workspace.absent import LockedTools
 from llmbuild.workspace.toolchain import Toolchain
+from llmbuild.workspace.trust import Trust, UntrustedError
 
 
 class Machine:
     """Asks each question once.  The errors are ToolchainErrors that say what to install."""
 
-    def __init__(self, toolchain: Toolchain, *, bytes_count: bool = True) -> None:
-        """Without `bytes_count` tools have their name and version alone, which costs no reading of files."""
+    def __init__(self, toolchain: Toolchain, trust: Trust, *, bytes_count: bool = True) -> None:
+        """Only what is trusted runs.
+
+        Without `bytes_count` tools have their name and version alone, which costs no reading of files."""
         self._toolchain = toolchain
+        self.trust = trust
         self._bytes_count = bytes_count
         self._answers: dict[Digest, str | LlmbuildError | None] = {}
 
@@ -83,8 +87,11 @@ class Machine:
         return self._once(["device", compile_part], ask)
 
     def linker(self, link: Mapping[str, Json], artifact: str) -> str:
-        """The identity of the tool that links, with the digest of its parts; raises a LlmbuildError when there is none."""
+        """The identity of the tool that links, with the digest of its parts; raises a LlmbuildError when there is none, and
+        UntrustedError where the project names one that is not trusted."""
         from llmbuild import linkers
+
+        self.trust.require_compiler(link)
 
         def ask() -> str | None:
             parts = linkers.parts(link, artifact) if self._bytes_count else None
@@ -192,8 +199,14 @@ def _find_linker(
     platform: Platform, machine: Machine, locked: LockedTools, found: PlatformTools, commands: tuple[LlmbuildError, ...]
 ) -> None:
     name = platform.name
+    if (untrusted := machine.trust.flags_error(platform.link)) is not None:
+        commands = (*commands, untrusted)
     try:
         linker = machine.linker(platform.link, platform.artifact)
+    except UntrustedError as error:
+        # What the lock says of it came with the project too.
+        _add(found, name, "link", Lack((*commands, error), "linker"))
+        return
     except LlmbuildError as error:
         promised = locked.name("linker", name)
         _add(found, name, "link", Lack((*commands, error), "linker", promised))

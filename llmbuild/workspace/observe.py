@@ -34,6 +34,7 @@ from llmbuild.workspace.absent import LockedTools
 from llmbuild.workspace.machine import Machine, find_tools
 from llmbuild.workspace.manifests import identity, project_file
 from llmbuild.workspace.toolchain import Toolchain
+from llmbuild.workspace.trust import Trust
 
 _FORMAT = 2
 
@@ -116,7 +117,15 @@ class World:
     lock: Lock
 
 
-def look(project: Project, store: Store, toolchain: Toolchain, *, offline: bool = False, locked: bool = False) -> World:
+def look(
+    project: Project,
+    store: Store,
+    toolchain: Toolchain,
+    trust: Trust,
+    *,
+    offline: bool = False,
+    locked: bool = False,
+) -> World:
     """Observe what the cells of the project's matrix need and expand them.
 
     Raises a MultiError with all sources that are missing and were never pinned; when `locked`, UsageError where the lock
@@ -126,7 +135,7 @@ def look(project: Project, store: Store, toolchain: Toolchain, *, offline: bool 
 
     root = Path(project.root)
     lock = locking.load_lock(root, toolchain)
-    observed = observe_world(project, store, toolchain, lock, offline=offline, resolve=not locked, anew=locked)
+    observed = observe_world(project, store, toolchain, lock, trust, offline=offline, resolve=not locked, anew=locked)
     if locked:
         locking.require_locked(project, observed, lock)
     elif lock.changed:
@@ -141,6 +150,7 @@ def observe_world(
     store: Store,
     toolchain: Toolchain,
     lock: Lock,
+    trust: Trust,
     *,
     offline: bool = False,
     resolve: bool = True,
@@ -157,7 +167,7 @@ def observe_world(
     gone: dict[str, LlmbuildError] = {}
     sources, adapters, presets = _sources(project, store, lock, offline, resolve, anew, errors, gone)
     tools, source_files = _tools(kinds, toolchain, errors)
-    of_platforms = find_tools(project, Machine(toolchain), LockedTools(lock, store, identity(project)))
+    of_platforms = find_tools(project, Machine(toolchain, trust), LockedTools(lock, store, identity(project)))
     raise_all(errors)
     return Observed(
         sources,

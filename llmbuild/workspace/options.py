@@ -23,11 +23,12 @@ class Selection:
 @dataclass(frozen=True, slots=True)
 class Options:
     """`cache` is the directory of the store, None for the user's own.  `offline` forbids the network; `locked` demands that
-    the lock file is up to date, and never writes it."""
+    the lock file is up to date, and never writes it; with `trust` whatever the project's targets name may run."""
 
     cache: Path | None = None
     offline: bool = False
     locked: bool = False
+    trust: bool = False
 
 
 ALL = Selection()

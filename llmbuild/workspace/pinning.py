@@ -16,6 +16,7 @@ from llmbuild.workspace import locking, manifests
 from llmbuild.workspace.machine import Machine
 from llmbuild.workspace.neighbours import Neighbours, neighbours
 from llmbuild.workspace.observe import expand_world, observe_world
+from llmbuild.workspace.trust import Trust, UntrustedError
 
 if TYPE_CHECKING:
     from llmbuild.canonical import Digest
@@ -51,6 +52,7 @@ def pin(
     project: Project,
     store: Store,
     toolchain: Toolchain,
+    trust: Trust,
     *,
     upgrade: bool | Sequence[str] = (),
     check: bool = False,
@@ -76,7 +78,7 @@ def pin(
     _prune(new, kept)
     resolve = not check or bool(models)
     # One machine rarely has the tools of every platform, and a lock is for all of them: what is not here is no error.
-    observed = observe_world(project, store, toolchain, new, offline=offline, resolve=resolve)
+    observed = observe_world(project, store, toolchain, new, trust, offline=offline, resolve=resolve)
     raise_all(list(observed.gone.values()))
     if check:
         new = locking.required_lock(project, observed, new)
@@ -85,7 +87,7 @@ def pin(
         labels = {fetch.label for fetch in upgraded}
         _pin_all(project, observed, store, new, labels, offline=offline, on_event=on_event)
         new.toolchain = locking.toolchain_of(observed)
-    _keep_tools(new, old, project, toolchain, on_note)
+    _keep_tools(new, old, project, Machine(toolchain, trust), on_note)
     _keep_tools_of(others, new, old, project)
     path = Path(project.root) / LOCK_FILE
     found = differences(old, new)
@@ -151,16 +153,16 @@ def _keep_tools_of(others: Neighbours, new: Lock, old: Lock, project: Project) -
             new.toolchain[name] = identity
 
 
-def _keep_tools(new: Lock, old: Lock, project: Project, toolchain: Toolchain, on_note: OnNote) -> None:
-    """Keep what the lock has of tools of platforms that are not on this machine, and say so."""
-    machine = Machine(toolchain)
+def _keep_tools(new: Lock, old: Lock, project: Project, machine: Machine, on_note: OnNote) -> None:
+    """Keep what the lock has of tools of platforms that are not on this machine or not trusted, and say so."""
     absent: dict[tuple[str, str], list[str]] = {}
     for name in dict.fromkeys(cell.platform for cell in project.matrix):
         for tool, error in machine.absent(project.platforms[name]):
             kept = old.toolchain.get(f"{tool} {name}")
             if kept is not None:
                 new.toolchain[f"{tool} {name}"] = kept
-            why = f"{'not recorded' if kept is None else 'kept as it was locked'}, it is not on this machine: {error.what}"
+            missing = "" if isinstance(error, UntrustedError) else "it is not on this machine: "
+            why = f"{'not recorded' if kept is None else 'kept as it was locked'}, {missing}{error.what}"
             absent.setdefault((tool, f"{why} ({error.fix})" if error.fix else why), []).append(name)
     for (tool, why), names in absent.items():
         on_note(f"the {tool} of {', '.join(names)} is {why}")

@@ -19,6 +19,7 @@ from llmbuild.workspace.observe import World, look
 from llmbuild.workspace.options import OnNote, Options
 from llmbuild.workspace.store_knowledge import StoreKnowledge
 from llmbuild.workspace.toolchain import Toolchain
+from llmbuild.workspace.trust import Trust
 
 if TYPE_CHECKING:
     from llmbuild.engine.bind import Bound
@@ -81,7 +82,8 @@ def take(
 ) -> Snapshot:
     """Look at what `project`, the selected part of the `whole` one, needs, and choose the tasks of these names with all that
     they need; with `force` those that are named run again, or all.  Raises what `look` and `select` do."""
-    world = look(project, store, toolchain, offline=options.offline, locked=options.locked)
+    trust = Trust(Path(whole.root), options.trust)
+    world = look(project, store, toolchain, trust, offline=options.offline, locked=options.locked)
     chosen = select(world.tasks, tasks)
     forced = {task.label for task in (asked(chosen, tasks) if tasks else chosen)} if force else set()
     remotes = remote_fetches(project, world.lock, store, chosen)

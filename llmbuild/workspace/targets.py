@@ -12,6 +12,7 @@ from llmbuild.targets.files import load_target, target_names
 from llmbuild.targets.target import Target
 from llmbuild.workspace.machine import Machine
 from llmbuild.workspace.toolchain import Toolchain
+from llmbuild.workspace.trust import Trust
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +59,13 @@ class Examined:
         }
 
 
-def examine_targets(names: Sequence[str] = (), manifest: Path | None = None) -> list[Examined]:
+def examine_targets(names: Sequence[str] = (), manifest: Path | None = None, *, trust: bool = False) -> list[Examined]:
     """The targets of these names, or all, with what this machine has for each; those of a manifest's directory come first.
 
-    No store is opened and nothing is built.  Raises UsageError for a target that is not there or wrong.
+    No store is opened and nothing is built; what the project itself names is asked where it is trusted, or with `trust`.  Raises UsageError for a target that is not there or wrong.
     """
     user = _user_directory(manifest)
-    machine = Machine(Toolchain(_Unremembered()), bytes_count=False)
+    machine = Machine(Toolchain(_Unremembered()), Trust(user.parent, trust), bytes_count=False)
     return [examine(load_target(name, user), machine) for name in names or target_names(user)]
 
 

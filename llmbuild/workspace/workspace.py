@@ -22,6 +22,7 @@ from llmbuild.workspace.options import ALL, USUAL, OnNote, Options, Selection
 from llmbuild.workspace.place import state_of
 from llmbuild.workspace.snapshot import Snapshot, take
 from llmbuild.workspace.toolchain import TVM_MEMO, Toolchain
+from llmbuild.workspace.trust import Trust
 
 if TYPE_CHECKING:
     import os
@@ -200,6 +201,7 @@ class Workspace:
             self.whole,
             self.store,
             self._tools(),
+            Trust(Path(self.whole.root), self._options.trust),
             upgrade=(upgrade,) if isinstance(upgrade, str) else upgrade,
             check=check,
             offline=self._options.offline,

@@ -398,13 +398,14 @@ def test_what_another_process_locked_meanwhile_stays(tmp_path: Path) -> None:
     from llmbuild.workspace import locking
     from llmbuild.workspace.observe import observe_world
     from llmbuild.workspace.toolchain import Toolchain
+    from llmbuild.workspace.trust import Trust
 
     shutil.copytree(cached_checkpoint("llama"), tmp_path / "checkpoint")
     (tmp_path / "buildfile.toml").write_text(MANIFEST.replace("SOURCE", "checkpoint"))
     project = load_project(tmp_path / "buildfile.toml")
     store = Store(tmp_path / "store")
     seen = locking.load_lock(tmp_path, Toolchain(store.stat_cache))
-    observed = observe_world(project, store, Toolchain(store.stat_cache), seen)
+    observed = observe_world(project, store, Toolchain(store.stat_cache), seen, Trust(Path(project.root)))
     tree = store.cas.put_tree(tmp_path / "checkpoint")
 
     others = Lock({"path:checkpoint": {"files": {"x": {"sha256": digest_json(1), "size": 1}}}, "pypi:a==1/b.gguf": {}})

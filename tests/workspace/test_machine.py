@@ -23,9 +23,11 @@ from llmbuild.workspace.absent import LockedTools, missing_for
 from llmbuild.workspace.machine import Machine, PlatformTools, find_tools
 from llmbuild.workspace.targets import examine
 from llmbuild.workspace.toolchain import Toolchain
+from llmbuild.workspace.trust import Trust
 from tests.helpers import plans
 from tests.helpers.checkpoints import cached_checkpoint
 
+TRUSTED = Trust(Path("/"), everything=True)
 VULKAN = "TVM has no code generator for vulkan"
 
 
@@ -81,7 +83,9 @@ def lacking(place: Path, text: str) -> tuple[Mapping[str, str], list[LlmbuildErr
 
 
 def tools_of(project: Project, place: Path) -> PlatformTools:
-    return find_tools(project, Machine(Toolchain(Names())), LockedTools(Lock(), Store(place / "store"), "project"))
+    return find_tools(
+        project, Machine(Toolchain(Names()), TRUSTED), LockedTools(Lock(), Store(place / "store"), "project")
+    )
 
 
 def test_a_missing_code_generator_is_said_once_with_its_platforms(
@@ -102,7 +106,7 @@ def test_the_target_works_where_tvm_has_the_generator(tmp_path: Path, monkeypatc
     tvm_of(tmp_path / "tvm", monkeypatch, "llvm", "vulkan")
     found, errors = lacking(tmp_path, '[[build]]\nquantizations = ["q4f16_1"]\nplatforms = ["x86_64-linux-vulkan"]\n')
     assert (list(found), errors) == (["x86_64-linux-vulkan"], [])
-    assert not examine(load_target("x86_64-linux-vulkan"), Machine(Toolchain(Names()))).general
+    assert not examine(load_target("x86_64-linux-vulkan"), Machine(Toolchain(Names()), TRUSTED)).general
 
 
 def test_a_missing_command_comes_with_what_installs_it(tmp_path: Path) -> None:
@@ -181,7 +185,7 @@ def test_the_device_compiler_is_found_and_is_in_the_key(tmp_path: Path, monkeypa
     assert (found.devices, found.lacks) == ({"x86_64-linux-cuda": identity}, {})
     assert len(asked) == 2
     world = dataclasses.replace(plans.observed(project), devices=found.devices)
-    examined = examine(load_target("x86_64-linux-cuda"), Machine(Toolchain(Names()), bytes_count=False))
+    examined = examine(load_target("x86_64-linux-cuda"), Machine(Toolchain(Names()), TRUSTED, bytes_count=False))
     assert examined.compiler == "nvcc 13.0.88"
     assert "code      by nvcc 13.0.88" in in_full(examined)
     lowers = {task.platform: task for task in plans.tasks_of(project, world) if task.kind == "lower"}
@@ -200,7 +204,7 @@ def test_a_missing_device_compiler_is_said_before_anything_runs(
     monkeypatch.setattr("llmbuild.compiler.devices.identity", device_identity)
     _, [error] = lacking(tmp_path, CUDA)
     assert (error.where, error.what) == ("platform x86_64-linux-cuda", "there is no CUDA compiler")
-    examined = examine(load_target("x86_64-linux-cuda"), Machine(Toolchain(Names())))
+    examined = examine(load_target("x86_64-linux-cuda"), Machine(Toolchain(Names()), TRUSTED))
     assert examined.ready == ()
     assert status(examined) == ["not here: there is no CUDA compiler", "  `pip install 'llmbuild[cuda]'`"]
 

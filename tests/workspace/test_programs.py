@@ -22,6 +22,7 @@ from llmbuild.programs.run import Tool
 from llmbuild.workspace.machine import Machine
 from llmbuild.workspace.programs import Programs
 from llmbuild.workspace.toolchain import Toolchain
+from llmbuild.workspace.trust import Trust
 
 LINUX: Mapping[str, Json] = {"flags": []}
 
@@ -90,7 +91,7 @@ def nvidia(root: Path) -> Path:
 
 
 def identity(link: Mapping[str, Json], artifact: str = "so") -> str:
-    return Machine(Toolchain(Contents())).linker(link, artifact)
+    return Machine(Toolchain(Contents()), Trust(Path("/"), everything=True)).linker(link, artifact)
 
 
 def parts_flip(root: Path, flips: Mapping[str, bool], identify: Callable[[], str]) -> None:

@@ -22,7 +22,7 @@ import io
 import os
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -222,7 +222,9 @@ class _Import:
         for digest, data in actions.items():
             path = store.action_path(digest)
             if not path.exists():
-                files.write_atomic(path, data, scratch=store.scratch())
+                # No project of this store asked for it, whatever the archive says.
+                record = replace(parse_action(data), project="")
+                files.write_atomic(path, canonical_json(record.to_json()), scratch=store.scratch())
         fresh = [trace for action, trace in traces.items() if not isinstance(lookup(store, action), Cached)]
         for trace in fresh:
             store.traces.put(trace)

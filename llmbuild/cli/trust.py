@@ -1,0 +1,40 @@
+"""`llmbuild trust`: show what of a project's own words would run on this machine, and remember that it may."""
+
+from __future__ import annotations
+
+import argparse
+
+from llmbuild.cli.common import path_argument
+from llmbuild.errors import ExitCode
+from llmbuild.workspace.place import MANIFEST, find_manifest
+
+HELP = "let a project's own linkers and flags run on this machine"
+EXAMPLE = "llmbuild trust --dry-run"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-f", "--file", type=path_argument, help=f"the manifest (default: {MANIFEST} here or above)")
+    parser.add_argument("-n", "--dry-run", action="store_true", help="only show what would be trusted")
+    parser.add_argument("--forget", action="store_true", help="trust nothing of the project any more")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show the commands and remember them; exit code 0."""
+    from llmbuild.workspace.trust import own_words, remember, spoken_words
+
+    root = find_manifest(args.file).absolute().parent
+    if args.forget:
+        if not args.dry_run:
+            remember(root, ())
+        print(f"{root}: nothing of it is trusted any more")
+        return ExitCode.OK
+    found = own_words(root)
+    if not found:
+        print(f"{root}: its targets name no program and no flags of their own, so there is nothing to trust")
+        return ExitCode.OK
+    for words, targets in found:
+        print(f"{spoken_words(words)}\n  links for {', '.join(targets)}")
+    if not args.dry_run:
+        remember(root, [words for words, _ in found])
+        print(f"trusted in {root}, until one of these words is another one")
+    return ExitCode.OK

@@ -1,0 +1,179 @@
+"""What of a project's own words runs on this machine, and whether the user trusts it.
+
+A target of a project may name the program that links (`[link] compiler`) and what is added to its command (`[link] flags`).
+Neither is used before the user has said so: `llmbuild trust` remembers the project's directory and the SHA-256 of exactly these
+values, in the user's own files.  Targets that come with llmbuild have neither, so that most projects are never asked.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llmbuild.canonical import Digest, Json, digest_json, parse_digest
+from llmbuild.errors import UsageError
+from llmbuild.programs.run import compiler_of
+
+if TYPE_CHECKING:
+    from llmbuild.engine.store import ActionRecord
+
+VARIABLE = "LLMBUILD_TRUST"
+"""The variable that trusts every project, for CI."""
+
+_FORMAT = 1
+
+
+class UntrustedError(UsageError):
+    """A project wants to run what the user has not read yet."""
+
+
+class Trust:
+    """What is trusted of the project in one directory; with `everything` all of it.  The record is read when it is needed."""
+
+    def __init__(self, root: Path, everything: bool = False) -> None:
+        self._root = os.path.realpath(root)
+        self._everything = everything
+        self._known: frozenset[Digest] | None = None
+
+    def holds(self, words: Mapping[str, Json]) -> bool:
+        """Whether these words (`words_of`) may be used.  Raises UsageError where the record or the variable is wrong."""
+        if not words or self._everything or _variable():
+            return True
+        if self._known is None:
+            self._known = frozenset(_read(trust_file()).get(self._root, ())) if _has_home() else frozenset()
+        return digest_json(words) in self._known
+
+    def require_compiler(self, link: Mapping[str, Json]) -> None:
+        """Raise UntrustedError where a link part names a program of its own that is not trusted."""
+        if "compiler" in (words := words_of(link)) and not self.holds(words):
+            raise _refusal(words)
+
+    def flags_error(self, link: Mapping[str, Json]) -> UntrustedError | None:
+        """The error where a link part has flags of its own, and no program, that are not trusted: nothing is linked with them."""
+        words = words_of(link)
+        return None if "compiler" in words or self.holds(words) else _refusal(words)
+
+
+def words_of(link: Mapping[str, Json]) -> dict[str, Json]:
+    """What of a link part decides which code runs: `compiler` and `flags`, as lists of words, where it has them."""
+    found: dict[str, Json] = {}
+    compiler, flags = compiler_of(link), link.get("flags")
+    if compiler is not None:
+        found["compiler"] = list(compiler)
+    if flags:
+        found["flags"] = flags
+    return found
+
+
+def own_words(root: Path) -> list[tuple[dict[str, Json], list[str]]]:
+    """What the targets of a project would run, with the names of these targets.  Raises UsageError for a wrong target file."""
+    from llmbuild.manifest.load import USER_TARGETS
+    from llmbuild.targets.files import load_target, target_names
+
+    found: dict[Digest, tuple[dict[str, Json], list[str]]] = {}
+    for name in target_names(root / USER_TARGETS):
+        if words := words_of(load_target(name, root / USER_TARGETS).link_part()):
+            found.setdefault(digest_json(words), (words, []))[1].append(name)
+    return list(found.values())
+
+
+def spoken_words(words: Mapping[str, Json]) -> str:
+    """The words as a person reads them: `gcc-13 -m64, with the flags -Wl,-s`."""
+    import shlex
+
+    said = [shlex.join(map(str, value)) for value in words.values() if isinstance(value, list)]
+    return (
+        ", with the flags ".join(said) if len(said) > 1 else said[0] if "compiler" in words else f"the flags {said[0]}"
+    )
+
+
+def require_asked(record: ActionRecord, everything: bool) -> None:
+    """Raise UsageError for an action that no project on this machine asked for, and UntrustedError for one with words of a
+    project that are not trusted; with `everything` neither."""
+    if everything or _variable():
+        return
+    project = Path(record.project)
+    if not record.project or not project.exists():
+        raise UsageError(
+            f"no project on this machine asked for this action: {record.label}",
+            why=f"{project} is gone"
+            if record.project
+            else "its record came from elsewhere, and what it has run as well",
+            fix=f"run it by its task, `llmbuild build --force '{record.label}'`, or give --trust",
+        )
+    link = record.action.params.get("link", record.action.params)
+    words = words_of(link) if isinstance(link, Mapping) else {}
+    if not Trust(project if project.is_dir() else project.parent).holds(words):
+        raise _refusal(words)
+
+
+def remember(root: Path, words: Collection[Mapping[str, Json]]) -> None:
+    """Trust exactly these words of the project in a directory, and none that were trusted of it before; none at all forget it.
+
+    Raises UsageError where the record is wrong or there is no home, StoreError where it cannot be written.
+    """
+    from llmbuild.engine import files, fs
+
+    path = trust_file()
+    known = _read(path)
+    known.pop(os.path.realpath(root), None)
+    if words:
+        known[os.path.realpath(root)] = tuple(sorted(map(digest_json, words)))
+    value: Json = {"format": _FORMAT, "projects": {root: list(digests) for root, digests in sorted(known.items())}}
+    with fs.translate_errors("remember what is trusted", path, fs.OUTPUT):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_atomic(path, (json.dumps(value, indent=2) + "\n").encode(), mode=0o600)
+
+
+def trust_file() -> Path:
+    """Where it is remembered: `$XDG_CONFIG_HOME/llmbuild/trusted.json`, else below `~/.config`.  Raises UsageError without a
+    home."""
+    from llmbuild.engine.settings import settings_path
+
+    return settings_path().with_name("trusted.json")
+
+
+def _has_home() -> bool:
+    try:
+        trust_file()
+    except UsageError:
+        # Who has no home has trusted nothing.
+        return False
+    return True
+
+
+def _read(path: Path) -> dict[str, tuple[Digest, ...]]:
+    from llmbuild.jsontext import parse_json
+
+    try:
+        value = parse_json(path.read_bytes())
+        if value["format"] != _FORMAT:
+            raise ValueError("it has another format")
+        return {str(root): tuple(map(parse_digest, digests)) for root, digests in value["projects"].items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(
+            "the record of what is trusted cannot be read",
+            where=str(path),
+            why=str(error) or type(error).__name__,
+            fix="remove it, and run `llmbuild trust` in the projects that you trust",
+        ) from error
+
+
+def _variable() -> bool:
+    value = os.environ.get(VARIABLE, "")
+    if value not in ("", "0", "1"):
+        raise UsageError(f"{VARIABLE} is '{value}'", fix=f"set {VARIABLE}=1 to trust every project, or unset it")
+    return value == "1"
+
+
+def _refusal(words: Mapping[str, Json]) -> UntrustedError:
+    return UntrustedError(
+        f"not trusted: {spoken_words(words)}",
+        why="the project's own target has this run on your machine",
+        fix=f"read it, and run `llmbuild trust` (in CI: --trust, or {VARIABLE}=1)",
+    )
