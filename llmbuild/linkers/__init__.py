@@ -18,6 +18,9 @@ from llmbuild.programs.parts import Parts
 FORMATS: Mapping[str, str] = {"so": "elf", "dylib": "macho", "dll": "pe", "tar": "archive", "wasm": "wasm"}
 """Which module writes each artifact kind."""
 
+OWN = frozenset({"tar"})
+"""Artifact kinds that llmbuild writes itself, whatever tool a target names."""
+
 
 class Format(Protocol):
     """What each of these modules has."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from llmbuild.canonical import Digest, Json, digest_json
 from llmbuild.engine.task import Lack
 from llmbuild.errors import LlmbuildError, ToolchainError
+from llmbuild.linkers import OWN
 from llmbuild.manifest.resolved import Platform, Project
 from llmbuild.plan.observed import DEVICE_TOOL
 from llmbuild.programs.parts import Parts
@@ -91,7 +92,8 @@ class Machine:
         UntrustedError where the project names one that is not trusted."""
         from llmbuild import linkers
 
-        self.trust.require_compiler(link)
+        if artifact not in OWN:
+            self.trust.require_compiler(link)
 
         def ask() -> str | None:
             parts = linkers.parts(link, artifact) if self._bytes_count else None
@@ -199,7 +201,8 @@ def _find_linker(
     platform: Platform, machine: Machine, locked: LockedTools, found: PlatformTools, commands: tuple[LlmbuildError, ...]
 ) -> None:
     name = platform.name
-    if (untrusted := machine.trust.flags_error(platform.link)) is not None:
+    untrusted = None if platform.artifact in OWN else machine.trust.flags_error(platform.link)
+    if untrusted is not None:
         commands = (*commands, untrusted)
     try:
         linker = machine.linker(platform.link, platform.artifact)

@@ -29,7 +29,7 @@ def test_exec_waits_for_the_owner_of_the_action(
     assert lock.try_acquire("a")
     timer = threading.Timer(0.3, lock.release)
     timer.start()
-    assert run(Namespace(cache_dir=tmp_path / "store", digest=action[:16], out=tmp_path / "out")) == 0
+    assert run(Namespace(cache_dir=tmp_path / "store", digest=action[:16], trust=True, out=tmp_path / "out")) == 0
     timer.join()
     error = capsys.readouterr().err
     assert "wait   a: process " in error
@@ -48,5 +48,5 @@ def test_a_result_that_was_removed_meanwhile_is_said(tmp_path: Path, monkeypatch
     monkeypatch.setattr("llmbuild.executors.local.LocalExecutor.run", lambda *args: None)
     store.traces.remove(action)
     with pytest.raises(StoreError, match="the result of the action is gone again"):
-        run(Namespace(cache_dir=tmp_path / "store", digest=action[:16], out=None))
+        run(Namespace(cache_dir=tmp_path / "store", digest=action[:16], trust=True, out=None))
     store.close()

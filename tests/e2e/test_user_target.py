@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.helpers.checkpoints import cached_checkpoint
 from tests.helpers.cli import TINY_MANIFEST, make_project
 
 BASE = '[target]\nextends = "x86_64-linux-cpu"\n'
 
 
-def test_an_edit_of_a_target_file_runs_what_reads_it(tmp_path: Path) -> None:
+def test_an_edit_of_a_target_file_runs_what_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     project = make_project(
         tmp_path, TINY_MANIFEST.replace('["x86_64-linux-cpu"]', '["mine"]'), cached_checkpoint("llama")
     )
@@ -28,6 +31,9 @@ def test_an_edit_of_a_target_file_runs_what_reads_it(tmp_path: Path) -> None:
 
     # What the linker reads, in the file that is extended.
     (targets / "_base.toml").write_text(BASE + '[link]\nflags = ["-Wl,--gc-sections"]\n')
+    refused = project.run("build")
+    assert refused.code == 2 and "not trusted: the flags -Wl,--gc-sections" in refused.err
+    assert project.run("trust").code == 0
     why = project.run("why", "link[tiny, q4f32_1, mine]")
     assert "--gc-sections" in why.text
     assert project.build() == {"link": 1}

@@ -93,22 +93,22 @@ def test_exec_overwrites_nothing(here: Path, capsys: pytest.CaptureFixture[str])
     store.close()
     assert action is not None
     (here / "x").write_text("mine")
-    assert main(["exec", action, "-o", "."]) == 2
+    assert main(["exec", "--trust", action, "-o", "."]) == 2
     said = capsys.readouterr()
     assert "a file would be overwritten" in said.err
     assert "done" not in said.err
     assert ((here / "x").read_text(), (here / "sub").exists()) == ("mine", False)
     # Where the trace is lost, it is seen after the run.
     store.traces.path(action).unlink()
-    assert main(["exec", action, "-o", "."]) == 2
+    assert main(["exec", "--trust", action, "-o", "."]) == 2
     assert (here / "x").read_text() == "mine"
     (here / "other/sub").mkdir(parents=True)
     (here / "other/sub/y").symlink_to(here / "x")
     (here / "other/x").write_text("mine")
-    assert main(["exec", action, "-o", "other"]) == 2
+    assert main(["exec", "--trust", action, "-o", "other"]) == 2
     assert "2 files would be overwritten" in capsys.readouterr().err
     for _ in range(2):
-        assert main(["exec", action, "-o", "out"]) == 0
+        assert main(["exec", "--trust", action, "-o", "out"]) == 0
     assert (here / "out/sub/y").read_text() == "2"
 
 

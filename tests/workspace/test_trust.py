@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from llmbuild.canonical import digest_json
-from llmbuild.engine.store import Store
+from llmbuild.cli.main import main
+from llmbuild.engine.action import Action
+from llmbuild.engine.store import ActionRecord, Store
 from llmbuild.errors import ExitCode, UsageError
 from llmbuild.workspace.trust import Trust, remember, trust_file, words_of
 from tests.helpers.checkpoints import cached_checkpoint
@@ -103,7 +105,7 @@ def test_a_project_without_such_words_is_never_asked(tmp_path: Path, monkeypatch
     made = make_project(tmp_path / "plain", checkpoint=cached_checkpoint("llama"))
     assert "there is nothing to trust" in made.run("trust").out
     assert not trust_file().exists()
-    trust_file().parent.mkdir()
+    trust_file().parent.mkdir(parents=True)
     trust_file().write_text("{")
     monkeypatch.setattr("llmbuild.workspace.trust._read", lambda path: pytest.fail("the record was read"))
     assert made.run("plan").code == 0
@@ -114,12 +116,12 @@ def test_exec_runs_what_a_project_here_asked_for(project: ProjectDir, home: Path
     assert project.run("build").code == 0
     action = json.loads(project.run("plan", "--json").out)["tasks"][-1]["action"]
     assert project.run("exec", action).code == 0
+    assert project.run("cache", "export", str(home / "all.tar")).code == 0
     assert project.run("trust", "--forget").code == 0
     refused = project.run("exec", action)
     assert refused.code == ExitCode.USAGE and "not trusted" in refused.err
     assert project.run("exec", action, "--trust").code == 0
 
-    assert project.run("cache", "export", str(home / "all.tar")).code == 0
     other = Store(home / "other")
     cache = ("--cache-dir", str(other.root))
     assert project.run("cache", "import", str(home / "all.tar"), *cache).code == 0
@@ -134,15 +136,31 @@ def test_exec_runs_what_a_project_here_asked_for(project: ProjectDir, home: Path
     assert project.run("exec", action, *cache).code == 0
 
 
-def test_a_wrong_record_or_variable_is_said(project: ProjectDir, monkeypatch: pytest.MonkeyPatch) -> None:
-    trust_file().parent.mkdir()
+def test_a_wrong_record_or_variable_is_said(
+    project: ProjectDir, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(project.root)
+    monkeypatch.setenv("LLMBUILD_CACHE", str(project.store))
+    trust_file().parent.mkdir(parents=True)
     trust_file().write_text('{"format": 2}')
-    wrong = project.run("plan")
-    assert wrong.code == ExitCode.USAGE and str(trust_file()) in wrong.err
-    assert project.run("trust").code == ExitCode.USAGE
+    assert main(["plan"]) == 0
+    assert "the record of what is trusted cannot be read (remove it, " in capsys.readouterr().out
+    for command in ("build", "trust"):
+        assert main([command]) == ExitCode.USAGE
+        assert str(trust_file()) in capsys.readouterr().err
     assert trust_file().read_text() == '{"format": 2}'
     monkeypatch.setenv("LLMBUILD_TRUST", "yes")
-    assert "LLMBUILD_TRUST is 'yes'" in project.run("plan").err
+    assert main(["build"]) == ExitCode.USAGE
+    assert "LLMBUILD_TRUST is 'yes'" in capsys.readouterr().err
+
+
+def test_exec_refuses_what_nobody_here_asked_for(project: ProjectDir, capsys: pytest.CaptureFixture[str]) -> None:
+    store = Store(project.store)
+    for asked, why in (("", "its record came from elsewhere"), ("/no/such/project", "/no/such/project is gone")):
+        action = store.put_action(ActionRecord(Action("link", 1, {}, {}, {}, {}), f"link{LABEL}", asked))
+        assert main(["exec", action, "--cache-dir", str(project.store)]) == ExitCode.USAGE
+        said = capsys.readouterr().err
+        assert f"no project on this machine asked for this action: link{LABEL}" in said and why in said
 
 
 def test_a_directory_and_the_digests_of_words_are_remembered(tmp_path: Path) -> None:
@@ -157,5 +175,5 @@ def test_a_directory_and_the_digests_of_words_are_remembered(tmp_path: Path) -> 
     (tmp_path / "link").symlink_to(tmp_path)
     assert Trust(tmp_path / "link").holds(words) and not Trust(tmp_path / "other").holds(words)
     assert not Trust(tmp_path).holds(words_of({"compiler": "gcc-13"}))
-    with pytest.raises(UsageError, match=r"not trusted: gcc-13\Z"):
+    with pytest.raises(UsageError, match="not trusted: gcc-13\n"):
         Trust(tmp_path).require_compiler({"compiler": "gcc-13"})

@@ -318,7 +318,7 @@ def _content(store: Store, digest: Digest, in_place: Mapping[Digest, Pieces]) ->
 
 
 def _record(store: Store, action: Digest) -> bytes | None:
-    """An action's record as it lies in the store, if it is right."""
+    """An action's record, if it is right, without the project: nobody where it is imported has asked for it."""
     with contextlib.suppress(StoreError):
-        return canonical_json(store.get_action(action).to_json())
+        return canonical_json(replace(store.get_action(action), project="").to_json())
     return None

@@ -6,6 +6,7 @@ import io
 import json
 import random
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,9 @@ def other(tmp_path: Path, name: str = "other") -> Store:
 def test_a_round_trip_gives_the_same_store(store: Store, archive: Path, tmp_path: Path) -> None:
     there = other(tmp_path)
     packed = import_archive(there, archive)
+    # No project of the other store has asked for the actions.
+    for digest in store.traces.names():
+        store.put_action(replace(store.get_action(digest), project=""))
     assert results(there) == results(store)
     assert (packed.traces, packed.new_traces, packed.new_blobs) == (3, 3, packed.blobs)
     result, _ = build(there, graph())
