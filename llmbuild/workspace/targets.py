@@ -62,7 +62,9 @@ class Examined:
 def examine_targets(names: Sequence[str] = (), manifest: Path | None = None, *, trust: bool = False) -> list[Examined]:
     """The targets of these names, or all, with what this machine has for each; those of a manifest's directory come first.
 
-    No store is opened and nothing is built; what the project itself names is asked where it is trusted, or with `trust`.  Raises UsageError for a target that is not there or wrong.
+    No store is opened and nothing is built; what the project itself names is asked where it is trusted, or with `trust`.
+
+    Raises UsageError for a target that is not there or wrong.
     """
     user = _user_directory(manifest)
     machine = Machine(Toolchain(_Unremembered()), Trust(user.parent, trust), bytes_count=False)
