@@ -18,14 +18,14 @@ from typing import Any
 
 import pytest
 
-from llmbuild.cli import cache, chat, exec_, targets
+from llmbuild.cli import cache, chat, exec_
 from llmbuild.cli.common import print_note
 from llmbuild.cli.main import main
 from llmbuild.engine.store import Store
 from llmbuild.errors import ToolchainError
 from llmbuild.report import cache_text
 from llmbuild.report.style import style_for
-from llmbuild.workspace import locking
+from llmbuild.workspace import locking, targets
 from llmbuild.workspace.machine import Machine
 from llmbuild.workspace.toolchain import Toolchain
 from tests.cli.test_cache import NOW, collected, sample
