@@ -23,6 +23,7 @@ from llmbuild.engine.records import MOST_RECORD
 from llmbuild.engine.remote import Remote
 from llmbuild.engine.store import Store
 from llmbuild.engine.trace import Trace
+from llmbuild.engine.tree import Tree
 from llmbuild.engine.warning import warn
 from llmbuild.errors import LlmbuildError, StoreError
 from llmbuild.sources.copying import free_space
@@ -49,14 +50,23 @@ class _WrongError(Exception):
 
 
 class Sharing:
-    """One other cache during a build.  `name` is what people see; the cache is opened when a task first needs it.
+    """One other cache during a build.  `name` is what people see; the cache is opened when a task first needs it.  `refuse`
+    says of an action and its output why it cannot be, where that is known.
 
     What is given goes out in a thread of its own, so that tasks need not wait for it.
     """
 
-    def __init__(self, name: str, opener: Callable[[], Remote], *, write: bool = True) -> None:
+    def __init__(
+        self,
+        name: str,
+        opener: Callable[[], Remote],
+        *,
+        write: bool = True,
+        refuse: Callable[[Digest, Tree], str | None] = lambda _action, _tree: None,
+    ) -> None:
         self.name = name
         self._opener = opener
+        self._refuse = refuse
         self._write = write
         self._lock = threading.Lock()
         self._remote: Remote | None = None
@@ -111,6 +121,8 @@ class Sharing:
             tree = store.cas.get_tree(trace.output)
         except StoreError as error:
             raise _WrongError(f"the output of action {trace.action[:12]} is damaged: {error.why}") from error
+        if why := self._refuse(trace.action, tree):
+            raise _WrongError(f"the output of action {trace.action[:12]} is refused: {why}")
         lacking = store.cas.missing(tree)
         size, space = sum(entry.size for entry in lacking), free_space(store.scratch(), reserve=True)
         if size > space:
@@ -185,7 +197,7 @@ class Sharing:
             except _FailedError as error:
                 self._tell(error)
             except StoreError:
-                # A collection took it meanwhile, or the disk fails: who needs it here will say so.
+                # It is not in the store, or the disk fails: who needs it here will say so.
                 continue
 
     def _give(self, store: Store, found: Cached) -> None:
@@ -198,10 +210,11 @@ class Sharing:
         digests = [*dict.fromkeys(entry.digest for entry in found.tree.files), trace.output]
         if trace.log is not None and store.cas.has(trace.log):
             digests.append(trace.log)
-        missing = self._ask(lambda: set(remote.blobs.missing(digests)))
-        for digest in digests:
-            if digest in missing or digest in self._wrong:
-                self._ask(remote.blobs.put, digest, store.cas.path(digest))
+        missing = self._ask(lambda: set(remote.blobs.missing(digests))) | self._wrong
+        # A result of which a file was left where its owner has it is nothing for others.
+        paths = [(digest, store.cas.path(digest)) for digest in digests if digest in missing]
+        for digest, path in paths:
+            self._ask(remote.blobs.put, digest, path)
             if self._stopped:
                 return
         self._ask(remote.results.put, trace.action, trace.to_bytes())

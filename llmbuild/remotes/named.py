@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 
+from llmbuild.canonical import Digest
 from llmbuild.engine.plugin import opener
 from llmbuild.engine.sharing import Sharing
+from llmbuild.engine.tree import Tree
 from llmbuild.errors import UsageError, did_you_mean
 from llmbuild.urls import shown
 
@@ -24,10 +27,13 @@ MODES = ("read", "write", "off")
 _NAMED = re.compile(r"([A-Za-z_][\w.+-]*):.")
 
 
-def named_remote(text: str | None = None) -> Sharing | None:
-    """The cache that a text names, without one LLMBUILD_REMOTE's, None for none; `mode` is LLMBUILD_REMOTE_MODE's or `write`.
+def named_remote(
+    text: str | None = None, *, refuse: Callable[[Digest, Tree], str | None] = lambda _action, _tree: None
+) -> Sharing | None:
+    """The cache that a text names, without one LLMBUILD_REMOTE's, None for none; LLMBUILD_REMOTE_MODE says what is done with it.
 
-    It is opened when the first task needs it.  Raises UsageError for a text or a mode that names none.
+    `refuse` is as `Sharing` has it.  The cache is opened when the first task needs it.  Raises UsageError for a text or a mode
+    that names none.
     """
     text = text or os.environ.get("LLMBUILD_REMOTE")
     mode = os.environ.get("LLMBUILD_REMOTE_MODE") or "write"
@@ -49,6 +55,7 @@ def named_remote(text: str | None = None) -> Sharing | None:
         _shown(name, text) if named is not None else text,
         lambda: opener("cache", name, REMOTES, "open_remote")(text),
         write=mode == "write",
+        refuse=refuse,
     )
 
 

@@ -64,7 +64,7 @@ def build(snapshot: Snapshot, manner: Manner, on_event: OnEvent, on_note: OnNote
     manifest of the directory has results in the same places, or nothing is the other cache of that name; StoreError when the
     store, the project or the file of events fails; and Interrupted after a signal, when all is recorded.
     """
-    sharing = _sharing(manner.remote)
+    sharing = _sharing(manner.remote, snapshot)
     # Nothing runs for minutes before a missing tool is named.
     if not manner.keep_going and any(task.lack is not None for task in snapshot.tasks):
         require_tools(snapshot.plan())
@@ -130,13 +130,16 @@ def _build(
     return BuildOutcome(result, Path(whole.root), items, checks)
 
 
-def _sharing(remote: str | None) -> Sharing | None:
-    """The other cache of this name, else the one that the environment names.  Raises UsageError where it is none."""
+def _sharing(remote: str | None, snapshot: Snapshot) -> Sharing | None:
+    """The other cache of this name, else the one that the environment names; what is locked holds for what it gives too.
+
+    Raises UsageError where it is none.
+    """
     if not (remote or os.environ.get("LLMBUILD_REMOTE")):
         return None
     from llmbuild.remotes.named import named_remote
 
-    return named_remote(remote)
+    return named_remote(remote, refuse=snapshot.broken_promise)
 
 
 def _check(

@@ -215,6 +215,7 @@ class Remote:
     """A remote fetch task and what the cache has for it: `broken` says how its result differs from what is locked."""
 
     fetch: Fetch
+    action: Digest
     source: Mapping[str, Any]
     cached: bool
     broken: str | None
@@ -237,7 +238,8 @@ def remote_fetches(project: Project, lock: Lock, store: Store, tasks: Sequence[T
             continue
         pin = fetch.pin(lock)
         source: Any = task.params["source"]
-        result = lookup(store, bind(task, {}, store.cas.get_bytes).action.digest)
+        action = bind(task, {}, store.cas.get_bytes).action.digest
+        result = lookup(store, action)
         # Bytes that are where somebody else has them are none that this source gave.
         cached = isinstance(result, Cached) and not result.away
         files_there = tree_files(result.tree) if isinstance(result, Cached) else {}
@@ -248,7 +250,7 @@ def remote_fetches(project: Project, lock: Lock, store: Store, tasks: Sequence[T
             wanted = promised_files(pin) or fetch.kind.single_file(source)
             held = bool(wanted) and all(store.cas.has(digest) for digest in (wanted or {}).values())
         changed = InputChanged("source", *difference) if difference else None
-        found.append(Remote(fetch, source, cached, broken, held, changed))
+        found.append(Remote(fetch, action, source, cached, broken, held, changed))
     return found
 
 

@@ -13,7 +13,8 @@ from llmbuild.engine.task import Task
 from llmbuild.manifest.resolved import Project
 from llmbuild.plan.planner import Plan, make_plan
 from llmbuild.plan.select import asked, closure, find, select
-from llmbuild.workspace.locking import Remote, remote_fetches
+from llmbuild.sources.pins import promise_broken
+from llmbuild.workspace.locking import Remote, remote_fetches, tree_files
 from llmbuild.workspace.manifests import identity
 from llmbuild.workspace.observe import World, look
 from llmbuild.workspace.options import OnNote, Options
@@ -22,7 +23,9 @@ from llmbuild.workspace.toolchain import Toolchain
 from llmbuild.workspace.trust import Trust
 
 if TYPE_CHECKING:
+    from llmbuild.canonical import Digest
     from llmbuild.engine.bind import Bound
+    from llmbuild.engine.tree import Tree
     from llmbuild.plan.estimates import PlanEstimate
     from llmbuild.plan.reasons import Reason
     from llmbuild.report.events import Explained
@@ -61,6 +64,11 @@ class Snapshot:
         again = (self.because.get(task.label) or (Forced(),)) if task.label in self.force else ()
         reasons = again or self.knowledge.reasons(task, bound)
         return Explained(time=time.time(), label=task.label, reasons=reasons)
+
+    def broken_promise(self, action: Digest, tree: Tree) -> str | None:
+        """How a result that another machine made differs from what is locked; None where it does not."""
+        fetch = next((one.fetch for one in self.remotes if one.action == action), None)
+        return None if fetch is None else promise_broken(fetch.pin(self.world.lock), tree_files(tree))
 
     def estimate(self, plan: Plan, jobs: int | None = None, memory: int | None = None) -> PlanEstimate | None:
         """What the plan will take with so many tasks at a time in so many bytes; None when nothing has to run."""

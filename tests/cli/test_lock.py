@@ -7,7 +7,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +16,8 @@ import pytest
 
 from llmbuild.canonical import canonical_json
 from llmbuild.engine.seal import Seal
+from llmbuild.engine.store import Store
+from llmbuild.engine.tree import FileEntry, Tree
 from llmbuild.engine.verified import stamp_of
 from llmbuild.errors import UsageError
 from llmbuild.manifest.lock import read_lock
@@ -312,6 +314,29 @@ def test_a_locked_digest_is_enforced(place: Place, hub: Hub, files: dict[str, by
     assert offline.code == 4 and "is not what was locked" in offline.err
     place.lock.write_text(place.lock.read_text().replace("0" * 64, right))
     assert place.ok("build", "config").err.startswith("up to date")
+
+
+def test_a_locked_digest_is_enforced_for_what_another_cache_gives(place: Place, hub: Hub, tmp_path: Path) -> None:
+    remote = f"{tmp_path}/shared"
+    place.ok("build", "fetch", "--remote", remote)
+    locked = place.lock.read_text()
+    shutil.rmtree(place.store)
+    hub.seen.clear()
+    place.ok("build", "fetch", "--remote", remote)
+    assert not [path for path in hub.seen if "safetensors" in str(path)]
+    # Somebody puts other weights there, under the same action.
+    shared = Store(Path(remote))
+    (trace,) = shared.traces.all()
+    other = FileEntry("model.safetensors", shared.cas.put_bytes(b"others"), 6)
+    files = [one for one in shared.cas.get_tree(trace.output).files if one.path != other.path]
+    shared.traces.put(replace(trace, output=shared.cas.put_bytes(Tree.of([*files, other]).to_bytes())))
+    shared.close()
+    shutil.rmtree(place.store)
+    done = place.ok("build", "fetch", "--remote", remote)
+    assert "is refused: the lock file has the SHA-256" in " ".join(done.err.split())
+    assert [path for path in hub.seen if "safetensors" in str(path)]
+    assert place.lock.read_text() == locked
+    assert not any(blob.read_bytes() == b"others" for blob in (place.store / "blobs").rglob("*") if blob.is_file())
 
 
 def test_packages(place: Place, files: dict[str, bytes], tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llmbuild.canonical import canonical_json, digest_bytes, digest_json
+from llmbuild.canonical import Digest, canonical_json, digest_bytes, digest_json
 from llmbuild.engine import events, warning
 from llmbuild.engine.lookup import Cached
 from llmbuild.engine.outcome import Status
@@ -96,6 +96,38 @@ def test_what_may_only_be_read_is_given_nothing(store: Store) -> None:
     remote = MemoryRemote()
     build(store, TASKS, sharing=remote.sharing(write=False))
     assert (remote.results.data, remote.blobs.data) == ({}, {})
+
+
+def test_what_is_not_whole_in_the_store_is_not_given(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file was left where its owner has it, or was collected meanwhile."""
+    remote = MemoryRemote()
+    result, _ = build(store, TASKS)
+    sharing = remote.sharing()
+    outcome = result.outcomes["a"]
+    assert outcome.trace is not None
+    assert outcome.tree is not None
+    store.cas.remove(digest_bytes(b"one"))
+    sharing.give(store, Cached(outcome.trace, outcome.tree))
+    sharing.finish(lambda: True)
+    assert (remote.blobs.data, remote.results.data) == ({}, {})
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_what_is_known_to_be_wrong_is_refused(
+    remote: MemoryRemote, other: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the lock file promises is known whatever a cache claims; no file of such a result is taken."""
+
+    def refuse(action: Digest, tree: Tree) -> str | None:
+        assert action in remote.results.data
+        return "not what was locked" if any(file.path == "x" for file in tree.files) else None
+
+    sharing = Sharing("memory", remote.open, write=False, refuse=refuse)
+    remote.blobs.asked.clear()
+    result, _ = build(other, TASKS, sharing=sharing)
+    assert result.labels(Status.RAN) == ["a"]
+    assert digest_bytes(b"one") not in remote.blobs.asked
+    assert "is refused: not what was locked: the build goes on without it" in capsys.readouterr().err
 
 
 def test_only_missing_blobs_are_given_and_always_before_the_result(store: Store, other: Store) -> None:
