@@ -50,7 +50,9 @@ class Cas:
         self.memo = VerifiedMemo(root.parent / "verified")
         self.places = Places(root.parent / "in-place", scratch)
         self.guard_path = root.parent / "gc.lock"
-        self.on_corrupt: Callable[[Digest, Path], None] = lambda _digest, _path: None
+        self.corrupt: set[Digest] = set()
+        """The blobs that were found corrupt, and dropped, since the store was opened."""
+        self._listeners: list[Callable[[Digest, Path], None]] = []
 
     def blob_path(self, digest: Digest) -> Path:
         """Where a blob is or would be, present or not."""
@@ -314,9 +316,24 @@ class Cas:
             # The blob is right, and whoever asks for it with another size is not.
             raise MissingBlobError(digest)
 
+    @contextlib.contextmanager
+    def listening(self, listener: Callable[[Digest, Path], None]) -> Iterator[None]:
+        """Tell a listener of each blob that is found corrupt, at once, in the thread that finds it."""
+        self._listeners.append(listener)
+        try:
+            yield
+        finally:
+            self._listeners.remove(listener)
+
+    def report_corrupt(self, digest: Digest, path: Path) -> None:
+        """Tell of a blob that is dropped because it is corrupt, by this process or by one that works for it."""
+        self.corrupt.add(digest)
+        for listener in tuple(self._listeners):
+            listener(digest, path)
+
     def _drop(self, digest: Digest) -> None:
         path = self.blob_path(digest)
-        self.on_corrupt(digest, path)
+        self.report_corrupt(digest, path)
         with contextlib.suppress(OSError):
             files.remove_tree(path, self.root)
 

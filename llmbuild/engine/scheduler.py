@@ -112,19 +112,15 @@ class Scheduler:
         # What killed builds left goes now, also where nothing is to be done and so no scratch of ours is made.
         self._store.clean_scratch()
         self._emit(events.PlanMade(time=time.time(), tasks=tuple(build.nodes), jobs=self._jobs, needs=build.needs()))
-        noticed = self._store.cas.on_corrupt
 
         def corrupt(digest: Digest, path: Path) -> None:
-            # Whoever wants to know is told at once, and not when the event's turn comes.
-            noticed(digest, path)
             self._messages.put(events.CorruptBlob(time=time.time(), digest=digest, path=str(path)))
 
-        self._store.cas.on_corrupt = corrupt
         pending = Pending(
             build, priority=self._priority, predict=self._predict, memory=self._memory, held=self._report_held
         )
         try:
-            with on_signals(self._signalled):
+            with on_signals(self._signalled), self._store.cas.listening(corrupt):
                 self._loop(build, pending)
         except BaseException:
             self._end_children()
@@ -132,7 +128,6 @@ class Scheduler:
                 self._remember(build)
             raise
         finally:
-            self._store.cas.on_corrupt = noticed
             self._summarize(build, time.monotonic() - started)
         self._remember(build)
         if build.interrupted:

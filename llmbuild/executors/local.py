@@ -113,7 +113,7 @@ class LocalExecutor:
                     progress(*message["progress"])
                 elif "corrupt" in message:
                     digest, path = message["corrupt"]
-                    self._store.cas.on_corrupt(parse_digest(digest), Path(path))
+                    self._store.cas.report_corrupt(parse_digest(digest), Path(path))
                 elif "failure" in message:
                     failure = TaskFailure.from_json(message["failure"])
                 elif "done" in message:

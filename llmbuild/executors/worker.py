@@ -104,12 +104,12 @@ def work(root: Path, action: Digest, events_fd: int, log_file: Path | None, *, a
     result: dict[str, object] = {"done": True}
     try:
         store = Store(root)
-        store.cas.on_corrupt = lambda digest, path: reporter.send({"corrupt": [digest, str(path)]})
         try:
-            if again:
-                result["output"] = rerun(store, action, progress=reporter.progress).digest
-            else:
-                execute(store, action, progress=reporter.progress, log=log)
+            with store.cas.listening(lambda digest, path: reporter.send({"corrupt": [digest, str(path)]})):
+                if again:
+                    result["output"] = rerun(store, action, progress=reporter.progress).digest
+                else:
+                    execute(store, action, progress=reporter.progress, log=log)
         finally:
             store.close()
     except Exception as error:

@@ -33,11 +33,9 @@ class StoreKnowledge:
         self._observed = observed
         # Narrowed trees and projected values exist in the store only once their task ran; a plan keeps its own.
         self._made: dict[Digest, bytes] = {}
-        self._corrupt: set[Digest] = set()
         self._project = project or str(root)
         self._history = store.history(self._project)
         self._latest: Mapping[str, Digest] | None = None
-        store.cas.on_corrupt = lambda digest, _path: self._corrupt.add(digest)
 
     def bind(self, task: Task, outputs: Mapping[str, Digest]) -> Action | None:
         try:
@@ -64,12 +62,13 @@ class StoreKnowledge:
         trace = self._store.traces.get(action)
         if trace is None:
             return None
-        if trace.output in self._corrupt:
+        if trace.output in self._store.cas.corrupt:
             return Lost(OutputCorrupt("the list of its files", cached=True))
         tree = self.tree(trace.output)
         # A damaged blob that another task has made again since is not what this one lacks.
         lacking = () if tree is None else tree.files
-        damaged = [one.path for one in lacking if one.digest in self._corrupt and not self._store.cas.has(one.digest)]
+        cas = self._store.cas
+        damaged = [one.path for one in lacking if one.digest in cas.corrupt and not cas.has(one.digest)]
         return Lost(OutputCorrupt(damaged[0], cached=True) if damaged else Evicted())
 
     def previous(self, label: str) -> Mapping[str, Json] | None:

@@ -86,7 +86,6 @@ def test_a_damaged_blob_is_dropped_and_reported(store: Store, size: int, damage:
     digest = store.cas.put_bytes(data)
     path = store.cas.path(digest)
     reported: list[str] = []
-    store.cas.on_corrupt = lambda bad, _path: reported.append(bad)
     path.chmod(0o644)
     if damage == "flip":
         path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
@@ -98,10 +97,12 @@ def test_a_damaged_blob_is_dropped_and_reported(store: Store, size: int, damage:
         path.unlink()
         if damage == "directory":
             path.mkdir()
-    assert not store.cas.has(digest, size)
+    with store.cas.listening(lambda bad, _path: reported.append(bad)):
+        assert not store.cas.has(digest, size)
     with pytest.raises(MissingBlobError):
         store.cas.path(digest)
     assert reported == ([] if damage == "delete" else [digest])
+    assert store.cas.corrupt == set(reported)
     assert store.cas.put_bytes(data) == digest
     assert store.cas.get_bytes(digest) == data
 

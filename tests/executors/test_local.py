@@ -58,9 +58,9 @@ def test_a_blob_that_a_worker_finds_damaged_is_told_and_made_again(store: Store)
             return super().run(action, progress)
 
     told: list[Digest] = []
-    store.cas.on_corrupt = lambda digest, _path: told.append(digest)
     tasks = [write_task("a", {"x": "1"}), join_task("b", "b", "a")]
-    result, recorder = build(store, tasks, executor=Damage(store))
+    with store.cas.listening(lambda digest, _path: told.append(digest)):
+        result, recorder = build(store, tasks, executor=Damage(store))
     assert text_of(store, result, "b") == "b|1"
     assert recorder.labels(events.Finished) == ["a", "a", "b"]
     found = [event.digest for event in recorder.events if isinstance(event, events.CorruptBlob)]
