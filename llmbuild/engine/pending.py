@@ -9,8 +9,8 @@ import heapq
 from collections import Counter
 from collections.abc import Callable, Mapping
 
+from llmbuild.engine.build_state import Build, Node, input_size
 from llmbuild.engine.predict import Estimate, remaining_path
-from llmbuild.engine.state import Build, Node, input_size
 from llmbuild.engine.task import Task
 
 _LOOK_AHEAD = 64

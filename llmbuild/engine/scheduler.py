@@ -21,17 +21,17 @@ from typing import TYPE_CHECKING, TypeAlias
 from llmbuild.canonical import Digest
 from llmbuild.engine import events
 from llmbuild.engine.bind import Bound, bind
+from llmbuild.engine.build_state import Build, Node
 from llmbuild.engine.cas import MissingBlobError
 from llmbuild.engine.executor import Executor, TaskFailure
+from llmbuild.engine.hit_counts import Use
 from llmbuild.engine.interrupt import on_signals
 from llmbuild.engine.lookup import Cached, cached
 from llmbuild.engine.outcome import BuildResult, Outcome, Status
 from llmbuild.engine.pending import Pending, Predict
 from llmbuild.engine.runner import Done, Runner
-from llmbuild.engine.state import Build, Node
 from llmbuild.engine.store import ActionRecord, Store
 from llmbuild.engine.task import Task
-from llmbuild.engine.uses import Use
 from llmbuild.engine.warning import warn
 from llmbuild.errors import Interrupted, LlmbuildError, StoreError, UsageError
 

@@ -35,12 +35,12 @@ from llmbuild.engine import files, fs, records
 from llmbuild.engine.action import Action
 from llmbuild.engine.cas import Cas
 from llmbuild.engine.history import History
+from llmbuild.engine.hit_counts import Uses
 from llmbuild.engine.locks import FileLock, Owner, is_held
 from llmbuild.engine.seal import SECRET, Seal
 from llmbuild.engine.settings import read_settings
 from llmbuild.engine.statcache import StatCache
 from llmbuild.engine.trace import TraceStore
-from llmbuild.engine.uses import Uses
 from llmbuild.errors import StoreError
 from llmbuild.home import at_home, user_directory
 

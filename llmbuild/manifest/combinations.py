@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from llmbuild.errors import LlmbuildError
+from llmbuild.manifest.inputs_read import Read
 from llmbuild.manifest.matrix import Cell
 from llmbuild.manifest.notes import told
 from llmbuild.manifest.platforms import ResolvedPlatform
 from llmbuild.manifest.problems import Problems
-from llmbuild.manifest.reads import Read
 from llmbuild.manifest.resolved import Model
 from llmbuild.manifest.schema import ManifestTable
 from llmbuild.quantization.scheme import SCHEMES, Scheme

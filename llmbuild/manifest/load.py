@@ -11,9 +11,9 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from llmbuild.engine.names import unfit
+from llmbuild.manifest.inputs_read import Read
 from llmbuild.manifest.lock import LOCK_FILE
 from llmbuild.manifest.notes import told
-from llmbuild.manifest.reads import Read
 from llmbuild.manifest.resolved import Combination, Model, Project
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def load(path: Path, text: str | None = None) -> Loaded:
     from llmbuild.manifest.platforms import implicit_platform, resolve_platform, uses_this_cpu
     from llmbuild.manifest.problems import Problems
     from llmbuild.manifest.schemes import resolve_schemes
-    from llmbuild.manifest.shape import check_shape
+    from llmbuild.manifest.validate import check_shape
     from llmbuild.targets.files import target_names
     from llmbuild.tomlfile import parse_toml, read_toml
 
@@ -133,7 +133,7 @@ def _names(data: Mapping[str, object], table: str) -> tuple[str, ...]:
 
 def _output(output: str, manifest: str, problems: Problems) -> str:
     """The output directory in its plain form; what is none, or is for something else, is a problem."""
-    from llmbuild.manifest.shape import spoken
+    from llmbuild.manifest.validate import spoken
 
     path = PurePosixPath(output)
     if not output or path.is_absolute() or ".." in path.parts or str(path) == "." or "\\" in output:
@@ -202,7 +202,7 @@ def _combination(
 
 def _check_outputs(cells: Sequence[Cell], matrix: Sequence[Combination], problems: Problems) -> None:
     """Names may be chosen so that two of them, joined by hyphens, read the same, or are longer than a file's name can be."""
-    from llmbuild.manifest.shape import spoken
+    from llmbuild.manifest.validate import spoken
 
     entries = {(cell.model, cell.scheme, cell.platform): cell for cell in cells}
     owners: dict[str, tuple[str, ...]] = {}

@@ -10,7 +10,7 @@ from llmbuild.manifest.problems import Problems
 from llmbuild.manifest.schema import BuildTable, ExcludeTable, ManifestTable
 from llmbuild.manifest.schemes import unknown_scheme
 from llmbuild.quantization.scheme import SCHEMES
-from llmbuild.targets.spoken import nearest_target
+from llmbuild.targets.aliases import nearest_target
 from llmbuild.tomlfile import KeyPath
 
 

@@ -14,8 +14,8 @@ from llmbuild.manifest.problems import Problems
 from llmbuild.manifest.resolved import Platform
 from llmbuild.manifest.schema import HostTable, OptTable, PlatformTable
 from llmbuild.manifest.sizes import METADATA_KEYS, parse_overrides
+from llmbuild.targets.aliases import nearest_target
 from llmbuild.targets.files import device_errors, load_target, target_names, wrong_prefix
-from llmbuild.targets.spoken import nearest_target
 from llmbuild.targets.target import NATIVE, SHARED, STATIC, Target
 from llmbuild.tomlfile import KeyPath
 

@@ -14,7 +14,7 @@ from llmbuild.canonical import Digest, Json, known_digest
 from llmbuild.engine.action import Action, Input, JsonInput, TreeInput
 from llmbuild.engine.tree import Tree
 from llmbuild.plan.frozen import freeze, same
-from llmbuild.plan.words import spell, words
+from llmbuild.plan.spelling import spell, words
 from llmbuild.programs.environment import VARIABLE
 
 Change: TypeAlias = tuple[str, Json, Json]

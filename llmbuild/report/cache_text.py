@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from llmbuild.engine.uses import Use
+from llmbuild.engine.hit_counts import Use
 from llmbuild.report.style import Style
 from llmbuild.report.units import size
 

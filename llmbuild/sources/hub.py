@@ -22,9 +22,9 @@ from llmbuild.canonical import Json, parse_digest
 from llmbuild.errors import FetchError, UsageError, did_you_mean
 from llmbuild.jsontext import MOST_BYTES
 from llmbuild.sources.copying import Meter, Progress
-from llmbuild.sources.held import take
 from llmbuild.sources.http import Promise, download
 from llmbuild.sources.hub_answer import Revision, is_commit, parse_revision
+from llmbuild.sources.local_blobs import take
 from llmbuild.sources.request import TransientError, attempts, content_length, open_url, retry_after
 from llmbuild.sources.select import check_relative, needed_files, output_name
 from llmbuild.urls import shown

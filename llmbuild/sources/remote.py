@@ -94,13 +94,13 @@ class RemoteKind(SourceKind):
         self, params: Mapping[str, Any], hints: Mapping[str, Any], out: Path, scratch: Path, progress: Progress
     ) -> None:
         """Take the files from the blobs that are here, else download them and hold them against the pin."""
-        from llmbuild.sources import held
+        from llmbuild.sources import local_blobs
 
         identity = params["source"]
         pin = {"commit": identity.get("commit"), "files": hints.get("files") or {}}
         wanted = promised_files(pin) or self.single_file(identity)
         have = Path(hints["have"]) if "have" in hints else None
-        if wanted and held.take_all(have, wanted, out, progress):
+        if wanted and local_blobs.take_all(have, wanted, out, progress):
             return
         if hints.get("offline"):
             raise FetchError(

@@ -19,9 +19,9 @@ from typing import Any
 
 from llmbuild.errors import LlmbuildError, UsageError, as_one, did_you_mean, raise_all
 from llmbuild.programs.environment import wrong_name
+from llmbuild.targets.aliases import nearest_target
 from llmbuild.targets.kinds import device_kind, kind_names
 from llmbuild.targets.kinds.device_kind import unknown_arch
-from llmbuild.targets.spoken import nearest_target
 from llmbuild.targets.target import ARTIFACTS, LINKERS, Target, Tool
 from llmbuild.tomlfile import TomlFile, read_toml
 

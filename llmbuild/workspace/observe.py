@@ -24,8 +24,8 @@ from llmbuild.engine.store import Store
 from llmbuild.engine.task import Task
 from llmbuild.errors import LlmbuildError, MultiError, StoreError, raise_all
 from llmbuild.jsontext import parse_json
+from llmbuild.manifest.inputs_read import Read, all_current
 from llmbuild.manifest.lock import Lock
-from llmbuild.manifest.reads import Read, all_current
 from llmbuild.manifest.resolved import Project
 from llmbuild.plan.graph import WITH_RUNTIME, expand
 from llmbuild.plan.observed import Observed

@@ -10,12 +10,12 @@ import pytest
 
 from llmbuild.canonical import digest_bytes
 from llmbuild.cli import main as cli
+from llmbuild.engine.hit_counts import Use
 from llmbuild.engine.store import Store
 from llmbuild.engine.upkeep.archive import Packed
 from llmbuild.engine.upkeep.audit import Audit, Finding
 from llmbuild.engine.upkeep.gc import Choice, Collected
 from llmbuild.engine.upkeep.survey import BlobFacts, Survey, TraceFacts
-from llmbuild.engine.uses import Use
 from llmbuild.report.cache_text import audit_text, collected_text, packed_text, stats_text
 from llmbuild.report.style import Style
 from tests.helpers import engine_kinds

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from llmbuild.errors import LlmbuildError
+from llmbuild.manifest.inputs_read import Read, all_current
 from llmbuild.manifest.load import load, load_project
-from llmbuild.manifest.reads import Read, all_current
 from llmbuild.manifest.resolved import Project
 from llmbuild.sources.kind import Source
 
@@ -210,7 +210,7 @@ def test_reading_a_project_from_json_needs_no_pydantic(full: Path, tmp_path: Pat
     )
     code = (
         "import json, sys\n"
-        "from llmbuild.manifest.reads import Read, all_current\n"
+        "from llmbuild.manifest.inputs_read import Read, all_current\n"
         "from llmbuild.manifest.resolved import Project\n"
         "value = json.load(open(sys.argv[1]))\n"
         "assert all_current(map(Read.from_json, value['reads']))\n"

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from llmbuild.errors import ToolchainError
+from llmbuild.targets.aliases import WORDS, nearest_target
 from llmbuild.targets.compile_part import CPU
 from llmbuild.targets.files import bundled_directory, load_target, target_names
 from llmbuild.targets.kinds import device_kind, kind_names
-from llmbuild.targets.spoken import WORDS, nearest_target
 from llmbuild.targets.target import SHARED, STATIC
 
 DOCS = Path(__file__).parent.parent.parent / "docs"

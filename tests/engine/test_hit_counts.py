@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from llmbuild.engine import fs
+from llmbuild.engine.hit_counts import Use, Uses
 from llmbuild.engine.store import Store
-from llmbuild.engine.uses import Use, Uses
 from tests.helpers.engine_build import build, join_task, write_task
 
 

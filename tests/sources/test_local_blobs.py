@@ -12,9 +12,9 @@ from llmbuild.canonical import digest_bytes
 from llmbuild.errors import FetchError
 from llmbuild.manifest.lock import Lock
 from llmbuild.sources import lock_key, pypi
-from llmbuild.sources.held import take
 from llmbuild.sources.kind import Source
 from llmbuild.sources.kinds import source_kind
+from llmbuild.sources.local_blobs import take
 from tests.helpers.fetching import Fetched, fetch_source
 from tests.helpers.hub_server import COMMIT, Hub, Repo
 from tests.sources.test_url import FILES, served, tar
