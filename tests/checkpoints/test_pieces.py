@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
 from llmbuild.checkpoints import files, pieces
 from llmbuild.checkpoints.files import WeightFile
+from llmbuild.checkpoints.lora import MergedCheckpoint
 from llmbuild.checkpoints.open import open_checkpoint, read_metadata
 from llmbuild.checkpoints.pieces import ChangedError, Pieces, PiecesReader, digest_pieces
 from llmbuild.errors import ExitCode
@@ -128,3 +130,16 @@ def test_each_format_reads_the_same_and_nothing_beside_it(tmp_path: Path, make: 
     if source.is_file():
         with pytest.raises(ChangedError):
             read_metadata(source, checks=wrong)
+
+
+def test_an_adapter_is_read_as_a_checkpoint_is(tmp_path: Path) -> None:
+    adapter = tmp_path / "adapter_model.safetensors"
+    save_file({"base_model.model.model.norm.weight": np.ones(128, np.float32)}, adapter)
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 8, "lora_alpha": 8}')
+    known = pieces_of(adapter)
+    source = cached_checkpoint("llama-gqa")
+    with MergedCheckpoint(open_checkpoint(source), tmp_path, {adapter: known}) as merged:
+        assert merged.read("model.norm.weight").tolist() == [1.0] * 128
+        edit_mapped(adapter, adapter.stat().st_size - 1)
+        with pytest.raises(ChangedError):
+            merged.read("model.norm.weight")

@@ -16,6 +16,7 @@ import pytest
 import llmbuild
 from llmbuild.checkpoints import open as open_
 from llmbuild.engine import fs, statcache
+from llmbuild.engine.execute import execute
 from llmbuild.engine.places import Place
 from llmbuild.engine.store import Store
 from llmbuild.engine.upkeep.archive import export, import_archive
@@ -232,6 +233,19 @@ def test_a_touched_file_is_fetched_again_only_where_it_is_read(root: Path) -> No
     os.utime(weights(root), (2e9, 1.5e9))
     assert build(root) == set()
     assert build(root, "quantize", force=True) == {"fetch", "quantize"}
+
+
+def test_a_check_and_exec_read_the_file_again(root: Path, tmp_path: Path) -> None:
+    build(root, "quantize")
+    assert build(root, "fetch", "quantize", check=True) == set()
+    store = Store(tmp_path / "store")
+    (fetched,) = (trace for trace in store.traces.all() if trace.kind == "fetch")
+    assert execute(store, fetched.action).tree.digest == fetched.output
+    for entry in store.cas.get_tree(fetched.output).files:
+        store.cas.link_out(entry.digest, tmp_path / "out" / entry.path)
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == weights(root).read_bytes()
+    assert (tmp_path / "out" / "model.safetensors").stat().st_ino != weights(root).stat().st_ino
+    store.close()
 
 
 def test_a_gguf_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
