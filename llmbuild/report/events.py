@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from llmbuild.canonical import Digest
-from llmbuild.engine.check import Difference
+from llmbuild.engine.compare import Difference
 from llmbuild.engine.events import Event, TaskEvent
 from llmbuild.plan.reasons import Reason, reason_to_json
 

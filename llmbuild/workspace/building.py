@@ -155,7 +155,7 @@ def _check(
     What comes from elsewhere is downloaded again only when it was asked for by name: other checks take the stored files.
     """
     from llmbuild.plan.select import asked
-    from llmbuild.workspace.compare import check
+    from llmbuild.workspace.check import check
 
     remote = {one.fetch.label for one in snapshot.remotes}
     if snapshot.names:

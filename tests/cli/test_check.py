@@ -14,7 +14,7 @@ from llmbuild.errors import ExitCode
 from llmbuild.executors.local import LocalExecutor
 from llmbuild.report.style import Style
 from llmbuild.report.terminal import View
-from llmbuild.workspace.compare import check
+from llmbuild.workspace.check import check
 from llmbuild.workspace.outcome import BuildError, BuildOutcome
 from tests.helpers import engine_kinds
 from tests.helpers.checkpoints import cached_checkpoint

@@ -29,7 +29,7 @@ def test_without_names_all_but_downloads_are_checked(monkeypatch: pytest.MonkeyP
         checked.append([label for label, _ in outcomes])
         return {}
 
-    monkeypatch.setattr("llmbuild.workspace.compare.check", check)
+    monkeypatch.setattr("llmbuild.workspace.check.check", check)
     for names in ((), ("*far*",), ("config",)):
         snapshot = SimpleNamespace(tasks=tasks, remotes=(remote,), store=None, names=names)
         assert building._check(snapshot, None, result, 1, SimpleNamespace(emit=None), notes.append) == {}

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TYPE_CHECKING
 
 from llmbuild.engine import events
-from llmbuild.engine.check import compare
+from llmbuild.engine.compare import compare
 from llmbuild.engine.executor import TaskFailure
 from llmbuild.report.events import Checked
 

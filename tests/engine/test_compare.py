@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbuild.engine.check import Difference, Kind, compare, first_difference
+from llmbuild.engine.compare import Difference, Kind, compare, first_difference
 from llmbuild.engine.store import Store
 
 
