@@ -11,7 +11,7 @@ from llmbuild.manifest.matrix import Cell
 from llmbuild.manifest.notes import told
 from llmbuild.manifest.platforms import ResolvedPlatform
 from llmbuild.manifest.problems import Problems
-from llmbuild.manifest.resolved import Model
+from llmbuild.manifest.project import Model
 from llmbuild.manifest.schema import ManifestTable
 from llmbuild.quantization.scheme import SCHEMES, Scheme
 from llmbuild.sources.kinds import source_kind

@@ -14,7 +14,7 @@ from llmbuild.engine.names import unfit
 from llmbuild.manifest.inputs_read import Read
 from llmbuild.manifest.lock import LOCK_FILE
 from llmbuild.manifest.notes import told
-from llmbuild.manifest.resolved import Combination, Model, Project
+from llmbuild.manifest.project import Combination, Model, Project
 
 if TYPE_CHECKING:
     from llmbuild.manifest.matrix import Cell

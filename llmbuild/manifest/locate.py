@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmbuild.errors import UsageError, did_you_mean
-from llmbuild.manifest.resolved import Combination, Project
+from llmbuild.manifest.project import Combination, Project
 from llmbuild.targets.compile_part import is_cpu
 
 

@@ -9,7 +9,7 @@ from llmbuild.canonical import Json
 from llmbuild.conversation.templates import resolve_template
 from llmbuild.errors import InputError, MultiError, UsageError
 from llmbuild.manifest.problems import Problems
-from llmbuild.manifest.resolved import Model
+from llmbuild.manifest.project import Model
 from llmbuild.manifest.schema import ModelTable
 from llmbuild.manifest.source import adapter_forms, parse_source, short_forms, shown_source
 from llmbuild.sources.kind import Source, SourceError

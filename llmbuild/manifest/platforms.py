@@ -11,7 +11,7 @@ from llmbuild.canonical import Json
 from llmbuild.errors import MultiError, ToolchainError, UsageError, did_you_mean
 from llmbuild.manifest.opt import DEFAULT_LEVEL, Opt, make_opt, parse_opt, resolve_opt
 from llmbuild.manifest.problems import Problems
-from llmbuild.manifest.resolved import Platform
+from llmbuild.manifest.project import Platform
 from llmbuild.manifest.schema import HostTable, OptTable, PlatformTable
 from llmbuild.manifest.sizes import METADATA_KEYS, parse_overrides
 from llmbuild.targets.aliases import nearest_target

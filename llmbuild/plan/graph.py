@@ -20,7 +20,7 @@ from llmbuild.engine.kind import TaskKind
 from llmbuild.engine.labels import make_label
 from llmbuild.engine.task import AllFiles, Files, InputRef, Install, JsonFields, Lack, Task
 from llmbuild.linkers import carries_name
-from llmbuild.manifest.resolved import Combination, Model, Platform, Project
+from llmbuild.manifest.project import Combination, Model, Platform, Project
 from llmbuild.plan.observed import DEVICE_TOOL, Observed
 from llmbuild.programs.run import compiler_of
 from llmbuild.quantization.scheme import Scheme

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from llmbuild.engine.task import Task
 from llmbuild.errors import UsageError, did_you_mean
-from llmbuild.manifest.resolved import Project
+from llmbuild.manifest.project import Project
 
 _LIST = "`llmbuild plan` lists every task"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from llmbuild.canonical import Json
-from llmbuild.manifest.resolved import Platform
+from llmbuild.manifest.project import Platform
 from llmbuild.plan.estimates import PlanEstimate
 from llmbuild.plan.planner import Plan, Verdict
 from llmbuild.report.build_markdown import markdown_text

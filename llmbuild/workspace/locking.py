@@ -19,7 +19,7 @@ from llmbuild.engine.labels import make_label
 from llmbuild.errors import FetchError, LlmbuildError, StoreError, UsageError, raise_all
 from llmbuild.jsontext import parse_json
 from llmbuild.manifest.lock import LOCK_FILE, Lock, parse_lock, read_lock, write_lock
-from llmbuild.manifest.resolved import Project
+from llmbuild.manifest.project import Project
 from llmbuild.plan.observed import DEVICE_TOOL, Observed
 from llmbuild.plan.reasons import SOURCES_TOOL, InputChanged, spoken
 from llmbuild.sources import lock_key

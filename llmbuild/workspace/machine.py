@@ -14,7 +14,7 @@ from llmbuild.canonical import Digest, Json, digest_json
 from llmbuild.engine.task import Lack
 from llmbuild.errors import LlmbuildError, ToolchainError
 from llmbuild.linkers import OWN
-from llmbuild.manifest.resolved import Platform, Project
+from llmbuild.manifest.project import Platform, Project
 from llmbuild.plan.observed import DEVICE_TOOL
 from llmbuild.programs.parts import Parts
 from llmbuild.targets.compile_part import device_kind

@@ -11,7 +11,7 @@ from pathlib import Path
 from llmbuild.canonical import digest_json
 from llmbuild.engine.seal import Seal
 from llmbuild.jsontext import parse_json
-from llmbuild.manifest.resolved import Project
+from llmbuild.manifest.project import Project
 from llmbuild.workspace.place import MANIFEST, STATE_DIR
 
 

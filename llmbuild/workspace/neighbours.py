@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmbuild.errors import LlmbuildError, UsageError
-from llmbuild.manifest.resolved import Project
+from llmbuild.manifest.project import Project
 from llmbuild.workspace.manifests import manifest_name, other_manifests
 from llmbuild.workspace.observe import load_manifest
 from llmbuild.workspace.toolchain import Toolchain

@@ -26,7 +26,7 @@ from llmbuild.errors import LlmbuildError, MultiError, StoreError, raise_all
 from llmbuild.jsontext import parse_json
 from llmbuild.manifest.inputs_read import Read, all_current
 from llmbuild.manifest.lock import Lock
-from llmbuild.manifest.resolved import Project
+from llmbuild.manifest.project import Project
 from llmbuild.plan.graph import WITH_RUNTIME, expand
 from llmbuild.plan.observed import Observed
 from llmbuild.sources.kind import GoneError, Observation, Source

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from llmbuild.engine.store import Store
     from llmbuild.engine.task import Task
     from llmbuild.manifest.lockdiff import Difference
-    from llmbuild.manifest.resolved import Project
+    from llmbuild.manifest.project import Project
     from llmbuild.plan.observed import Observed
     from llmbuild.workspace.locking import Fetch
     from llmbuild.workspace.options import OnNote

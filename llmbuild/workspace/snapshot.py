@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from llmbuild.engine.store import Store
 from llmbuild.engine.task import Task
-from llmbuild.manifest.resolved import Project
+from llmbuild.manifest.project import Project
 from llmbuild.plan.planner import Plan, make_plan
 from llmbuild.plan.select import asked, closure, find, select
 from llmbuild.sources.pins import promise_broken

@@ -9,7 +9,7 @@ from llmbuild.engine.outcome import BuildResult
 from llmbuild.engine.store import Store
 from llmbuild.engine.task import Install, Task
 from llmbuild.engine.tree import FileEntry, Tree
-from llmbuild.manifest.resolved import Project
+from llmbuild.manifest.project import Project
 from llmbuild.plan.graph import results
 from llmbuild.report.provenance import Done, owner_of, statements
 

@@ -11,7 +11,7 @@ from llmbuild.engine.action import Action, Input, JsonInput, TreeInput
 from llmbuild.engine.kind import Job, TaskKind
 from llmbuild.engine.task import Files, JsonFields, Task
 from llmbuild.engine.tree import FileEntry, Tree
-from llmbuild.manifest.resolved import Combination, Model, Platform, Project
+from llmbuild.manifest.project import Combination, Model, Platform, Project
 from llmbuild.plan.graph import expand
 from llmbuild.plan.observed import Observed
 from llmbuild.plan.planner import Built, Lost, Plan, make_plan

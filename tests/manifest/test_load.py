@@ -12,7 +12,7 @@ import pytest
 from llmbuild.errors import LlmbuildError
 from llmbuild.manifest.inputs_read import Read, all_current
 from llmbuild.manifest.load import load, load_project
-from llmbuild.manifest.resolved import Project
+from llmbuild.manifest.project import Project
 from llmbuild.sources.kind import Source
 
 ROOT = Path(__file__).parent.parent.parent
@@ -211,7 +211,7 @@ def test_reading_a_project_from_json_needs_no_pydantic(full: Path, tmp_path: Pat
     code = (
         "import json, sys\n"
         "from llmbuild.manifest.inputs_read import Read, all_current\n"
-        "from llmbuild.manifest.resolved import Project\n"
+        "from llmbuild.manifest.project import Project\n"
         "value = json.load(open(sys.argv[1]))\n"
         "assert all_current(map(Read.from_json, value['reads']))\n"
         "assert Project.from_json(value['project']).name == 'full'\n"

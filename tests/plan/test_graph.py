@@ -9,7 +9,7 @@ import pytest
 
 from llmbuild.canonical import Json
 from llmbuild.engine.task import Files, InputRef, Install, JsonFields
-from llmbuild.manifest.resolved import Project
+from llmbuild.manifest.project import Project
 from llmbuild.plan.graph import expand, labels
 from tests.helpers.plans import FIELDS, KINDS, Memory, edit_model, edit_platform, observed, project, tasks_of
 

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from llmbuild.canonical import digest_json
-from llmbuild.manifest.resolved import Project
+from llmbuild.manifest.project import Project
 from llmbuild.plan.observed import Observed
 from llmbuild.plan.planner import Lost, Plan
 from llmbuild.plan.reasons import (

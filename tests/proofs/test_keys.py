@@ -22,7 +22,7 @@ from llmbuild.engine.bind import bind
 from llmbuild.engine.kind import Job, TaskKind
 from llmbuild.engine.registry import KIND_NAMES, load_kind
 from llmbuild.engine.tree import FileEntry, Tree
-from llmbuild.manifest.resolved import Project
+from llmbuild.manifest.project import Project
 from llmbuild.plan.graph import CONFIG_FILES, OBJECT_FILES, WEIGHT_FILES, expand
 from llmbuild.plan.observed import Observed
 from llmbuild.sources.kind import Observation, Source

@@ -16,7 +16,7 @@ from llmbuild.engine.store import Store
 from llmbuild.errors import ExitCode, LlmbuildError, ToolchainError
 from llmbuild.manifest.load import load
 from llmbuild.manifest.lock import Lock
-from llmbuild.manifest.resolved import Project
+from llmbuild.manifest.project import Project
 from llmbuild.programs.parts import Parts
 from llmbuild.targets.files import load_target
 from llmbuild.workspace.absent import LockedTools, missing_for
