@@ -7,11 +7,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from llmbuild.cli.main import COMMANDS
-from llmbuild.errors import ExitCode
+from llmbuild.errors import ExitCode, ToolchainError
+from llmbuild.host import require_host
 from tests.helpers.checkpoints import cached_checkpoint
 from tests.helpers.cli import TINY_MANIFEST, ProjectDir, Result, make_project
 
@@ -80,3 +82,18 @@ def test_what_windows_can_do(project: ProjectDir) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert said.stdout == "llmbuild does not run on Windows 5\n" * 2
+
+
+@pytest.mark.parametrize(
+    ("platform", "named"), [("win32", "Windows"), ("emscripten", "a browser"), ("wasi", "WebAssembly")]
+)
+def test_a_system_without_locks_is_named(platform: str, named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llmbuild.host.sys", SimpleNamespace(platform=platform))
+    with pytest.raises(ToolchainError, match=f"llmbuild does not run on {named}"):
+        require_host()
+
+
+def test_linux_and_macos_are_systems_that_llmbuild_runs_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    for platform in ("linux", "darwin"):
+        monkeypatch.setattr("llmbuild.host.sys", SimpleNamespace(platform=platform))
+        require_host()
