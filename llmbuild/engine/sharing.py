@@ -14,19 +14,21 @@ import contextlib
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from llmbuild.canonical import Digest, digest_json
 from llmbuild.engine.intake import take_blob
 from llmbuild.engine.lookup import Cached, cached
 from llmbuild.engine.records import MOST_RECORD
-from llmbuild.engine.remote import Remote
 from llmbuild.engine.store import Store
 from llmbuild.engine.trace import Trace
 from llmbuild.engine.tree import Tree
 from llmbuild.engine.warning import warn
 from llmbuild.errors import LlmbuildError, StoreError
 from llmbuild.sources.copying import free_space
+
+if TYPE_CHECKING:
+    from llmbuild.engine.remote import Remote
 
 _FAILURES = 3
 """How often a cache may fail before a build leaves it alone.  One that gives wrong bytes at least answers."""

@@ -10,13 +10,16 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from llmbuild.canonical import Digest
-from llmbuild.engine.plugin import opener
 from llmbuild.engine.sharing import Sharing
 from llmbuild.engine.tree import Tree
 from llmbuild.errors import UsageError, did_you_mean
 from llmbuild.urls import shown
+
+if TYPE_CHECKING:
+    from llmbuild.engine.remote import Remote
 
 REMOTES = {"directory": "llmbuild.remotes.directory"}
 """llmbuild's own, by name."""
@@ -50,13 +53,20 @@ def named_remote(
     name = named[1] if named is not None else "directory"
     if name not in REMOTES:
         # Whether there is one of this name shows before anything is built.
-        opener("cache", name, REMOTES, "open_remote")
+        _opener(name)
     return Sharing(
         _shown(name, text) if named is not None else text,
-        lambda: opener("cache", name, REMOTES, "open_remote")(text),
+        lambda: _opener(name)(text),
         write=mode == "write",
         refuse=refuse,
     )
+
+
+def _opener(name: str) -> Callable[[str], Remote]:
+    """What opens a cache of this name."""
+    from llmbuild.engine.plugin import opener
+
+    return opener("cache", name, REMOTES, "open_remote")
 
 
 def _shown(name: str, text: str) -> str:
