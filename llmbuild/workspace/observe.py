@@ -208,11 +208,13 @@ def _sources(
         from llmbuild.sources import lock_key
         from llmbuild.sources import observe as observe_source
         from llmbuild.sources.kinds import source_kind
-        from llmbuild.sources.remote import AnnouncedKind
 
         pin = lock.get(lock_key(source, source_format))
-        if isinstance(source_kind(source.kind), AnnouncedKind) and pin is None and not resolve:
-            return
+        if pin is None and not resolve:
+            from llmbuild.sources.remote import AnnouncedKind
+
+            if isinstance(source_kind(source.kind), AnnouncedKind):
+                return
         try:
             found[model] = observe_source(
                 source,
