@@ -1,4 +1,4 @@
-"""Which tasks a command line asks for: by model, platform and scheme, and by label, pattern or kind, with all they need."""
+"""Which tasks are asked for: by label, pattern or kind, with all they need."""
 
 from __future__ import annotations
 
@@ -8,32 +8,8 @@ from collections.abc import Iterable, Sequence
 
 from llmbuild.engine.task import Task
 from llmbuild.errors import UsageError, did_you_mean
-from llmbuild.manifest.project import Project
 
 _LIST = "`llmbuild plan` lists every task"
-
-
-def narrow(
-    project: Project, *, models: Sequence[str] = (), platforms: Sequence[str] = (), schemes: Sequence[str] = ()
-) -> Project:
-    """The project with only the cells of the matrix that match; an empty list matches all.
-
-    This comes before anything is looked up, so that a source or a tool of another cell need not be there.  Raises
-    UsageError with the nearest known names.
-    """
-    _refuse_unknown("model", models, project.models)
-    _refuse_unknown("platform", platforms, project.platforms)
-    _refuse_unknown("quantization", schemes, {**project.schemes, **{cell.scheme: None for cell in project.matrix}})
-    matrix = tuple(
-        cell
-        for cell in project.matrix
-        if (not models or cell.model in models)
-        and (not platforms or cell.platform in platforms)
-        and (not schemes or cell.scheme in schemes)
-    )
-    if not matrix:
-        raise UsageError("the build matrix has no library of this model, quantization and platform", fix=_LIST)
-    return dataclasses.replace(project, matrix=matrix)
 
 
 def select(tasks: Sequence[Task], names: Iterable[str] = ()) -> tuple[Task, ...]:
@@ -87,14 +63,6 @@ def find(tasks: Sequence[Task], name: str) -> Task:
             fix="give one label in full",
         )
     return found[0]
-
-
-def _refuse_unknown(what: str, names: Iterable[str], known: Iterable[str]) -> None:
-    known = sorted(known)
-    for name in names:
-        if name not in known:
-            listed = f"the manifest has {', '.join(known)}" if known else "the manifest has none"
-            raise UsageError(f"no {what} is named '{name}'", why=listed, fix=did_you_mean(name, known))
 
 
 def _named(name: str, tasks: Sequence[Task]) -> list[Task]:

@@ -18,7 +18,7 @@ from llmbuild.errors import Interrupted
 from llmbuild.executors.named import NamedExecutor
 from llmbuild.plan.graph import labels
 from llmbuild.workspace.absent import require_tools
-from llmbuild.workspace.locking import complete
+from llmbuild.workspace.fetched import complete
 from llmbuild.workspace.manifests import identity, manifest_name, other_manifests
 from llmbuild.workspace.outcome import BuildOutcome
 from llmbuild.workspace.recording import Recording

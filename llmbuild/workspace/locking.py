@@ -18,7 +18,7 @@ from llmbuild.engine import files
 from llmbuild.engine.labels import make_label
 from llmbuild.errors import FetchError, LlmbuildError, StoreError, UsageError, raise_all
 from llmbuild.jsontext import parse_json
-from llmbuild.manifest.lock import LOCK_FILE, Lock, parse_lock, read_lock, write_lock
+from llmbuild.manifest.lock import LOCK_FILE, Lock, parse_lock, read_lock
 from llmbuild.manifest.project import Project
 from llmbuild.plan.observed import DEVICE_TOOL, Observed
 from llmbuild.plan.reasons import SOURCES_TOOL, InputChanged, spoken
@@ -181,33 +181,6 @@ def require_locked(project: Project, observed: Observed, lock: Lock) -> None:
 def tree_files(tree: Tree) -> dict[str, tuple[Digest, int]]:
     """Name to digest and size."""
     return {entry.path: (entry.digest, entry.size) for entry in tree.files}
-
-
-def complete(project: Project, observed: Observed, lock: Lock, trees: Mapping[str, Tree | None]) -> None:
-    """Pin what was fetched (the tree of each fetch task by label) and record tools that the lock does not have yet.
-
-    The file is written only when that adds something, and what another process changed in it meanwhile stays.
-    """
-    pins: dict[str, Mapping[str, Json]] = {}
-    for fetch in fetches(project):
-        tree, observation = trees.get(fetch.label), fetch.observation(observed)
-        if tree is not None and observation is not None:
-            pin = fetch.kind.fetched_pin(fetch.source.spec, observation.params, fetch.pin(lock), tree_files(tree))
-            if pin != lock.get(fetch.key):
-                pins[fetch.key] = pin
-    tools = {name: value for name, value in toolchain_of(observed).items() if name not in lock.toolchain}
-    if not pins and not tools:
-        return
-    path = Path(project.root) / LOCK_FILE
-    current = read_lock(path)
-    for key, pin in pins.items():
-        if current.get(key) == lock.get(key):
-            current.put(key, pin)
-    for name, value in tools.items():
-        if name not in current.toolchain:
-            current.record_tool(name, value)
-    if current.changed:
-        write_lock(path, current)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from llmbuild.errors import LlmbuildError, UsageError
 from llmbuild.manifest.project import Project
+from llmbuild.workspace.expanded import load_manifest
 from llmbuild.workspace.manifests import manifest_name, other_manifests
-from llmbuild.workspace.observe import load_manifest
 from llmbuild.workspace.toolchain import Toolchain
 
 _TABLE = re.compile(rb"^\s*\[\s*models\b", re.MULTILINE)

@@ -14,10 +14,10 @@ from llmbuild.engine.memory import budget
 from llmbuild.engine.settings import MOST_JOBS
 from llmbuild.engine.store import Store
 from llmbuild.errors import UsageError
-from llmbuild.plan.select import narrow
+from llmbuild.plan.narrow import narrow
+from llmbuild.workspace.expanded import Manifest, load_manifest
 from llmbuild.workspace.locking import require_offline
 from llmbuild.workspace.manifests import manifest_name
-from llmbuild.workspace.observe import Manifest, load_manifest
 from llmbuild.workspace.options import ALL, USUAL, OnNote, Options, Selection
 from llmbuild.workspace.place import state_of
 from llmbuild.workspace.snapshot import Snapshot, take

@@ -420,7 +420,7 @@ def test_what_another_process_locked_meanwhile_stays(tmp_path: Path) -> None:
     from llmbuild.engine.store import Store
     from llmbuild.manifest.load import load_project
     from llmbuild.manifest.lock import Lock, write_lock
-    from llmbuild.workspace import locking
+    from llmbuild.workspace import fetched, locking
     from llmbuild.workspace.observe import observe_world
     from llmbuild.workspace.toolchain import Toolchain
     from llmbuild.workspace.trust import Trust
@@ -436,13 +436,13 @@ def test_what_another_process_locked_meanwhile_stays(tmp_path: Path) -> None:
     others = Lock({"path:checkpoint": {"files": {"x": {"sha256": digest_json(1), "size": 1}}}, "pypi:a==1/b.gguf": {}})
     others.toolchain["numpy"] = "1"
     write_lock(tmp_path / "llmbuild.lock", others)
-    locking.complete(project, observed, seen, {"fetch[tiny]": tree})
+    fetched.complete(project, observed, seen, {"fetch[tiny]": tree})
     now = read_lock(tmp_path / "llmbuild.lock")
     assert now.sources == others.sources  # The next build sees both, and records what is there.
     assert now.toolchain["numpy"] == "1" and now.toolchain["python"]
 
     again = locking.load_lock(tmp_path, Toolchain(store.stat_cache))
-    locking.complete(project, observed, again, {"fetch[tiny]": tree})
+    fetched.complete(project, observed, again, {"fetch[tiny]": tree})
     assert set(read_lock(tmp_path / "llmbuild.lock").sources["path:checkpoint"]["files"]) == set(
         locking.tree_files(tree)
     )

@@ -7,7 +7,8 @@ import dataclasses
 import pytest
 
 from llmbuild.errors import UsageError
-from llmbuild.plan.select import asked, find, narrow, select
+from llmbuild.plan.narrow import narrow
+from llmbuild.plan.select import asked, find, select
 from tests.helpers.plans import edit_platform, project, tasks_of
 
 PROJECT = project(("smollm2", "qwen"), ("q4f32_1", "q0f16"), ("native", "web"))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from llmbuild.engine.store import Store
+from llmbuild.workspace.expanded import load_manifest
 from llmbuild.workspace.living import living
-from llmbuild.workspace.observe import load_manifest
 from llmbuild.workspace.toolchain import TVM_MEMO, Toolchain
 from tests.helpers.checkpoints import cached_checkpoint
 from tests.helpers.cli import TINY_MANIFEST, make_project

@@ -1,0 +1,43 @@
+"""The part of a project that is asked for: by model, platform and scheme."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+from llmbuild.errors import UsageError, did_you_mean
+from llmbuild.manifest.project import Project
+
+
+def narrow(
+    project: Project, *, models: Sequence[str] = (), platforms: Sequence[str] = (), schemes: Sequence[str] = ()
+) -> Project:
+    """The project with only the cells of the matrix that match; an empty list matches all.
+
+    This comes before anything is looked up, so that a source or a tool of another cell need not be there.  Raises
+    UsageError with the nearest known names.
+    """
+    _refuse_unknown("model", models, project.models)
+    _refuse_unknown("platform", platforms, project.platforms)
+    _refuse_unknown("quantization", schemes, {**project.schemes, **{cell.scheme: None for cell in project.matrix}})
+    matrix = tuple(
+        cell
+        for cell in project.matrix
+        if (not models or cell.model in models)
+        and (not platforms or cell.platform in platforms)
+        and (not schemes or cell.scheme in schemes)
+    )
+    if not matrix:
+        raise UsageError(
+            "the build matrix has no library of this model, quantization and platform",
+            fix="`llmbuild plan` lists every task",
+        )
+    return dataclasses.replace(project, matrix=matrix)
+
+
+def _refuse_unknown(what: str, names: Iterable[str], known: Iterable[str]) -> None:
+    known = sorted(known)
+    for name in names:
+        if name not in known:
+            listed = f"the manifest has {', '.join(known)}" if known else "the manifest has none"
+            raise UsageError(f"no {what} is named '{name}'", why=listed, fix=did_you_mean(name, known))
