@@ -54,6 +54,9 @@ def triple_of(link: Mapping[str, Json]) -> Triple | None:
     if text is None:
         return None
     words = str(text).lower().split("-")
+    if re.fullmatch(r"[\w.-]+", str(text), re.ASCII) is None:
+        # A cross compiler is called after it: a path in it would be the path of a program.
+        raise UsageError(f"'{text}' is no triple", fix="a triple such as x86_64-linux-gnu")
     # The vendor may be left out: aarch64-linux-gnu, x86_64-windows-msvc.
     known = ("linux", "windows", "macos", "ios", "darwin", "android")
     at = next((index for index, word in enumerate(words) if index and word.startswith(known)), None)

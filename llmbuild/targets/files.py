@@ -12,6 +12,7 @@ inherited.  A file whose name begins with "_" is there to be extended and is no 
 from __future__ import annotations
 
 import json
+import re
 import string
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -47,6 +48,7 @@ _TABLES: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
 DTYPES = ("float32", "float16", "bfloat16")
 PLACEHOLDERS = ("model", "model_type", "quantization")
 """What a system-library prefix may name in braces."""
+_TRIPLE = re.compile(r"[\w.-]+", re.ASCII)
 
 _SPOKEN: Mapping[type | tuple[type, ...], str] = {
     str: "a string",
@@ -231,6 +233,10 @@ def _build(name: str, chain: Sequence[TomlFile]) -> Target:
         fix = did_you_mean(kind, names) or f"known: {', '.join(names)}"
         merged.add("device", "kind", f"unknown device kind '{kind}'", fix)
     triple = merged.text("host", "triple")
+    if triple and _TRIPLE.fullmatch(triple) is None:
+        # Programs are called after it: a path in it would be the path of one.
+        fix = "letters, digits, '.' and '_' with '-' between them: x86_64-unknown-linux-gnu"
+        merged.add("host", "triple", f"'{triple}' is no triple", fix)
     kinds, artifact = _artifacts(merged)
     merged.words("link", "linker", LINKERS)
     compiler = _compiler(merged)

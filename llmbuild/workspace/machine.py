@@ -94,6 +94,9 @@ class Machine:
 
         if artifact not in OWN:
             self.trust.require_compiler(link)
+            if self.trust.flags_error(link) is not None:
+                # A compiler that is only asked something does all the same what its flags say: compile, or run another program.
+                link = {**link, "flags": []}
 
         def ask() -> str | None:
             parts = linkers.parts(link, artifact) if self._bytes_count else None

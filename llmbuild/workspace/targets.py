@@ -8,6 +8,7 @@ from pathlib import Path
 
 from llmbuild.canonical import Digest, Json, digest_file
 from llmbuild.errors import LlmbuildError, ToolchainError, UsageError
+from llmbuild.linkers import OWN
 from llmbuild.targets.files import load_target, target_names
 from llmbuild.targets.target import Target
 from llmbuild.workspace.machine import Machine
@@ -86,6 +87,8 @@ def examine(target: Target, machine: Machine) -> Examined:
     linking: list[LlmbuildError] = []
     for artifact in target.artifacts:
         try:
+            if artifact not in OWN and (untrusted := machine.trust.flags_error(target.link_part())) is not None:
+                raise untrusted
             tools[artifact] = machine.linker(target.link_part(), artifact)
         except LlmbuildError as error:
             if str(error) not in map(str, linking):

@@ -127,6 +127,7 @@ def test_a_users_target_may_alter_one_of_the_same_name(tmp_path: Path) -> None:
             "stands for nothing",
         ),
         (BASE + '[artifact]\nsystem-lib-prefix = "{"\n', "t.toml:4: artifact.system-lib-prefix", "stands for nothing"),
+        (BASE + '[host]\ntriple = "./x-linux-gnu"\n', "t.toml:4: host.triple", "'./x-linux-gnu' is no triple"),
         (BASE + "[link]\nminimum-os = 13\n", "t.toml:4: link.minimum-os", "must be a string"),
     ],
 )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+from llmbuild import linkers
 from llmbuild.canonical import digest_json
 from llmbuild.cli.main import main
 from llmbuild.engine.action import Action
@@ -99,6 +101,38 @@ def test_flags_count_when_something_is_linked(project: ProjectDir, monkeypatch: 
     # Nothing is linked any more, so that there is nothing to trust.
     assert project.run("build").code == 0
     assert project.run("plan", "--check").code == 0
+
+
+def test_no_compiler_is_asked_with_flags_that_are_not_trusted(
+    project: ProjectDir, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A question behind them can be the value of the last one, so that the compiler does what the others say."""
+    asked = home / "asked"
+    compiler = home / "cc"
+    compiler.write_text(f'#!/bin/sh\necho "$*" >> {asked}\nexec gcc "$@"\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CC", str(compiler))
+    (project.root / "targets/mine.toml").write_text(f'{TARGET}flags = ["-s", "-o"]\n')
+    for command in (("plan",), ("lock",), ("why", "link"), ("build", "-n"), ("targets",)):
+        assert project.run(*command).code in (0, 1)
+    shown = project.run("targets", "mine").out
+    assert "missing   not trusted: the flags -s -o\n" in shown and ".so       not here" in shown
+    assert "-print-search-dirs" in asked.read_text() and "-s -o" not in asked.read_text()
+    assert project.run("plan", "--trust").code == 0
+    assert "-s -o" in asked.read_text()
+
+
+def test_no_program_of_a_project_is_called_by_a_triple(project: ProjectDir, home: Path) -> None:
+    shutil.copy(home / "mycc", project.root / "x-linux-gnu-gcc")
+    target = '[target]\nextends = "x86_64-linux-cpu"\n[host]\ntriple = "./x-linux-gnu"\n[link]\nlinker = "cc"\n'
+    (project.root / "targets/mine.toml").write_text(target)
+    for command in ("plan", "targets", "lock", "build"):
+        refused = project.run(command)
+        assert refused.code == ExitCode.USAGE
+        assert "targets/mine.toml:4: host.triple: './x-linux-gnu' is no triple" in refused.err
+    with pytest.raises(UsageError, match="is no triple"):
+        linkers.identity({"triple": "./x-linux-gnu", "linker": "cc"}, "so")
+    assert not (home / "marks").exists()
 
 
 def test_a_project_without_such_words_is_never_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
