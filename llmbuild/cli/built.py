@@ -9,7 +9,7 @@ from llmbuild.cli.common import path_argument
 from llmbuild.errors import UsageError
 
 if TYPE_CHECKING:
-    from llmbuild.manifest.locate import Built
+    from llmbuild.manifest.locate import BuiltModel
 
 
 def add_selection(parser: argparse.ArgumentParser) -> None:
@@ -22,16 +22,16 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
 
 
-def select_built(args: argparse.Namespace) -> list[Built]:
+def select_built(args: argparse.Namespace) -> list[BuiltModel]:
     """The built libraries that the options name; raises UsageError when there are none."""
-    from llmbuild.manifest.locate import Built, built, choose
+    from llmbuild.manifest.locate import BuiltModel, built, choose
 
     if args.threads is not None and args.threads < 1:
         raise UsageError(f"--threads must be 1 or more, not {args.threads}")
     if (args.library is None) != (args.weights is None):
         raise UsageError("--library and --weights go together")
     if args.library is not None:
-        return [Built(args.library.name, args.library, args.weights)]
+        return [BuiltModel(args.library.name, args.library, args.weights)]
     from llmbuild.manifest.load import load_project
     from llmbuild.workspace.place import find_manifest
 

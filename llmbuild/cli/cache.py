@@ -99,12 +99,12 @@ def _gc(args: argparse.Namespace) -> int:
     from llmbuild.engine.limits import parse_age, parse_size
     from llmbuild.engine.settings import read_settings
     from llmbuild.engine.store import Store
-    from llmbuild.engine.upkeep.gc import Policy, collect
+    from llmbuild.engine.upkeep.gc import Retention, collect
     from llmbuild.report.cache_text import collected_json, collected_text
     from llmbuild.report.style import style_for
     from llmbuild.workspace.living import living
 
-    policy = Policy(
+    policy = Retention(
         max_size=parse_size(args.max_size) if args.max_size is not None else read_settings().max_size,
         max_age=parse_age(args.max_age) if args.max_age is not None else None,
         keep=parse_age(args.keep),

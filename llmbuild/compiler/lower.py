@@ -22,7 +22,7 @@ from llmbuild.compiler.devices import find_device, prepare, require
 from llmbuild.compiler.devices.device import Device
 from llmbuild.compiler.frames import quick_stacks
 from llmbuild.compiler.passes.annotate import variable_bounds
-from llmbuild.compiler.pipeline import Plan, pipeline
+from llmbuild.compiler.pipeline import PassInputs, pipeline
 from llmbuild.errors import InputError, ToolchainError, UsageError, Where
 from llmbuild.models import build, registry
 from llmbuild.models.family import ModelConfig, Overrides
@@ -82,7 +82,7 @@ def lower(
     device.require_attention(model.kv_cache, target)
     metadata = metadata_record(config, model_config, scheme, model)
     module = model.module
-    plan = Plan(
+    plan = PassInputs(
         device,
         target,
         model.kv_cache,

@@ -26,7 +26,7 @@ from llmbuild.models.kv_cache import KVCacheLayout
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class PassInputs:
     """What the passes need to know.  `metadata` is completed by the pipeline (memory usage)."""
 
     device: Device
@@ -40,7 +40,7 @@ class Plan:
     """Whether steps are recorded as CUDA graphs (where the device records them)."""
 
 
-def passes(plan: Plan) -> list[Any]:
+def passes(plan: PassInputs) -> list[Any]:
     """The passes in their order."""
     transform, kernels = relax.transform, plan.device.kernels()
     return [
@@ -82,6 +82,6 @@ def passes(plan: Plan) -> list[Any]:
     ]
 
 
-def pipeline(plan: Plan) -> Any:
+def pipeline(plan: PassInputs) -> Any:
     """The pipeline as one pass, for `relax.build`."""
     return tvm.transform.Sequential(passes(plan))

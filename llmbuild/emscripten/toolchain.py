@@ -16,7 +16,7 @@ from pathlib import Path
 
 from llmbuild.errors import ToolchainError
 from llmbuild.home import user_directory
-from llmbuild.programs.parts import Files, Parts, named_files
+from llmbuild.programs.parts import FileTree, Parts, named_files
 from llmbuild.programs.run import Tool, ask_tool, run_tool
 
 NAME = "emcc"
@@ -88,7 +88,7 @@ def parts(emcc: Tool, flags: Sequence[str] = ()) -> Parts:
     try:
         text = config.read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return Parts((launcher,), named, (Files(root, without=(*_WITHOUT, _CACHE)),), complete=False)
+        return Parts((launcher,), named, (FileTree(root, without=(*_WITHOUT, _CACHE)),), complete=False)
     settings = {name: f"{config.parent if sdk else ''}{path}" for name, sdk, path in _SETTING.findall(text)}
     # What Emscripten compiles of its own sources when it needs it is no part of it; a frozen cache was delivered with it.
     without = _WITHOUT if _FROZEN.search(text) else (*_WITHOUT, _CACHE)
@@ -101,8 +101,8 @@ def parts(emcc: Tool, flags: Sequence[str] = ()) -> Parts:
     # The file of an SDK has the paths of the machine.
     files = named if config.parent == root.parent.parent else (config, *named)
     clang = Path(settings.get("LLVM_ROOT", ""), "clang").resolve().parent.parent
-    headers = [Files(place, ("include",)) for place in sorted(clang.glob("lib/clang/*"))]
-    return Parts(tuple(programs), files, (Files(root, without=without), *headers), complete)
+    headers = [FileTree(place, ("include",)) for place in sorted(clang.glob("lib/clang/*"))]
+    return Parts(tuple(programs), files, (FileTree(root, without=without), *headers), complete)
 
 
 def _configuration(root: Path) -> Path:

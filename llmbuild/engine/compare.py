@@ -23,7 +23,7 @@ class Kind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class FileDifference:
     """One file that is not the same.  `offset` is the first differing byte (where one file is the beginning of the
     other, the length of the shorter); `expected` and `actual` are sizes in bytes."""
 
@@ -59,21 +59,21 @@ class Difference:
                 return f"{self.path}: differs from byte {self.offset} on ({sizes})"
 
 
-def compare(cas: Cas, expected: Tree, actual: Tree) -> list[Difference]:
+def compare(cas: Cas, expected: Tree, actual: Tree) -> list[FileDifference]:
     """All differences between two output trees, by path.  Raises MissingBlobError when a blob of either is gone."""
     before, after = ({entry.path: entry for entry in tree.files} for tree in (expected, actual))
-    found: list[Difference] = []
+    found: list[FileDifference] = []
     for path in sorted(before.keys() | after.keys()):
         old, new = before.get(path), after.get(path)
         if new is None:
-            found.append(Difference(path, Kind.MISSING))
+            found.append(FileDifference(path, Kind.MISSING))
         elif old is None:
-            found.append(Difference(path, Kind.EXTRA))
+            found.append(FileDifference(path, Kind.EXTRA))
         elif old.digest != new.digest:
             offset = first_difference(cas.path(old.digest), cas.path(new.digest))
-            found.append(Difference(path, Kind.CONTENT, offset, old.size, new.size))
+            found.append(FileDifference(path, Kind.CONTENT, offset, old.size, new.size))
         elif old.executable != new.executable:
-            found.append(Difference(path, Kind.MODE, None, old.size, new.size))
+            found.append(FileDifference(path, Kind.MODE, None, old.size, new.size))
     return found
 
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from llmbuild.canonical import Digest, digest_file
 from llmbuild.engine import fs
-from llmbuild.engine.installed import Entry, Record, beneath
+from llmbuild.engine.installed import InstalledFile, Record, beneath
 from llmbuild.engine.names import unfit
 from llmbuild.engine.store import Store
 from llmbuild.engine.task import Install
@@ -171,7 +171,7 @@ def decide(store: Store, root: Path, wanted: dict[str, Wanted], record: Record, 
     return decision
 
 
-def _is_of(root: Path, path: str, one: Entry, dests: Collection[str], asker: Asker) -> bool:
+def _is_of(root: Path, path: str, one: InstalledFile, dests: Collection[str], asker: Asker) -> bool:
     """Whether an entry is of the manifest that asks.  One that names no manifest, or one that is gone, is so where it lies
     among the manifest's results; the former also where there is no other manifest."""
     if one.manifest == asker.manifest:
@@ -181,7 +181,7 @@ def _is_of(root: Path, path: str, one: Entry, dests: Collection[str], asker: Ask
     return beneath(path, dests) is not None or (one.manifest is None and asker.alone)
 
 
-def _is_own(root: Path, path: str, one: Entry) -> bool | None:
+def _is_own(root: Path, path: str, one: InstalledFile) -> bool | None:
     """Whether the file is still what llmbuild left there; None when there is none."""
     file = root / path
     try:

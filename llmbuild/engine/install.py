@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from llmbuild.canonical import digest_file
 from llmbuild.engine import deciding, files, fs, installed
 from llmbuild.engine.deciding import Asker, Decision, Installation, InstallReport, Wanted, destinations
-from llmbuild.engine.installed import RECORD, Entry, Record, beneath
+from llmbuild.engine.installed import RECORD, InstalledFile, Record, beneath
 from llmbuild.engine.locks import FileLock
 from llmbuild.engine.store import Store
 from llmbuild.engine.verified import stamp_of
@@ -90,7 +90,7 @@ def _install(store: Store, root: Path, wanted: dict[str, Wanted], asker: Asker, 
         _clean_temporaries(root / directory, ())
     for path, previous in decision.stale.items():
         one = wanted[path]
-        record.files[path] = Entry(one.entry.digest, one.label, asker.manifest, None, previous)
+        record.files[path] = InstalledFile(one.entry.digest, one.label, asker.manifest, None, previous)
     beside = _beside(root, wanted, record)
     installed.save(root, record)
     steps = _prepare(store, root, wanted, record, decision, before)
@@ -191,7 +191,7 @@ def _settle(
     """Record files as they lie there now."""
     for path in paths:
         one = wanted[path]
-        record.files[path] = Entry(one.entry.digest, one.label, asker.manifest)
+        record.files[path] = InstalledFile(one.entry.digest, one.label, asker.manifest)
         # Where somebody was quicker than us, the next build puts it back.
         with contextlib.suppress(FileNotFoundError):
             _settle_one(store, root, path, record)
@@ -201,7 +201,7 @@ def _settle_one(store: Store, root: Path, path: str, record: Record) -> None:
     one = record.files.get(path)
     if one is not None:
         status = (root / path).lstat()
-        record.files[path] = Entry(one.digest, one.label, one.manifest, stamp_of(status))
+        record.files[path] = InstalledFile(one.digest, one.label, one.manifest, stamp_of(status))
         store.cas.remember_link(one.digest, status)
 
 

@@ -22,7 +22,7 @@ _FORMAT = 2
 _MOST_BYTES = 64 << 20
 
 
-class Entry(NamedTuple):
+class InstalledFile(NamedTuple):
     """A file that llmbuild put into the project, for the task `label` of `manifest`.
 
     `stamp` is None while an install is under way; the file then has `digest` or `previous`, what was there before.
@@ -47,7 +47,7 @@ class Moving(NamedTuple):
 class Record:
     """The files by path; the output directories that they lie in; the exchanges under way, by the temporary name."""
 
-    files: dict[str, Entry] = field(default_factory=dict)
+    files: dict[str, InstalledFile] = field(default_factory=dict)
     outputs: frozenset[str] = frozenset()
     moving: dict[str, Moving] = field(default_factory=dict)
 
@@ -110,11 +110,11 @@ def beneath(path: str, directories: Collection[str]) -> str | None:
     return None
 
 
-def _within(entries: dict[str, Entry], outputs: Collection[str]) -> dict[str, Entry]:
+def _within(entries: dict[str, InstalledFile], outputs: Collection[str]) -> dict[str, InstalledFile]:
     return {path: one for path, one in entries.items() if beneath(path, outputs) is not None}
 
 
-def _entries(value: Any, *, of_many: bool) -> dict[str, Entry]:
+def _entries(value: Any, *, of_many: bool) -> dict[str, InstalledFile]:
     found = {}
     for path, row in _items(value):
         one = _entry(row, of_many=of_many)
@@ -123,7 +123,7 @@ def _entries(value: Any, *, of_many: bool) -> dict[str, Entry]:
     return found
 
 
-def _entry(row: Any, *, of_many: bool) -> Entry | None:
+def _entry(row: Any, *, of_many: bool) -> InstalledFile | None:
     if not _is_list(row) or len(row) != (5 if of_many else 4):
         return None
     digest, label, stamp, previous = row[:4]
@@ -133,7 +133,7 @@ def _entry(row: Any, *, of_many: bool) -> Entry | None:
     if stamp is not None and not (_is_list(stamp) and len(stamp) == 4 and all(map(_is_count, stamp))):
         return None
     try:
-        return Entry(
+        return InstalledFile(
             parse_digest(digest),
             label,
             manifest,

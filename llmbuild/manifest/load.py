@@ -162,18 +162,18 @@ def _check_cell(
     cell: Cell, manifest: ManifestTable, platform: ResolvedPlatform, problems: Problems
 ) -> Mapping[str, int]:
     """Check the effective sizes of one library; returns what goes over the platform's and the model's values."""
-    from llmbuild.manifest.sizes import Layer, check_sizes
+    from llmbuild.manifest.sizes import PrecedenceLevel, check_sizes
 
-    def layer(values: Mapping[str, int], *table: str | int) -> Layer:
-        return Layer(values, {key: (*table, key) for key in values})
+    def layer(values: Mapping[str, int], *table: str | int) -> PrecedenceLevel:
+        return PrecedenceLevel(values, {key: (*table, key) for key in values})
 
     target_values = platform.target.metadata
     of_platform = ("platforms", cell.platform)
     layers = [
-        Layer(target_values, dict.fromkeys(target_values, of_platform), from_target=True),
+        PrecedenceLevel(target_values, dict.fromkeys(target_values, of_platform), from_target=True),
         layer(manifest.metadata.given(), "metadata"),
         layer(manifest.models[cell.model].metadata.given(), "models", cell.model, "metadata"),
-        Layer(platform.platform.metadata, platform.paths),
+        PrecedenceLevel(platform.platform.metadata, platform.paths),
         layer(cell.metadata, *cell.path, "metadata"),
     ]
     check_sizes(

@@ -12,7 +12,7 @@ from llmbuild.targets.compile_part import is_cpu
 
 
 @dataclass(frozen=True, slots=True)
-class Built:
+class BuiltModel:
     """A library with the weights it runs on."""
 
     label: str
@@ -63,7 +63,7 @@ def runs_here(project: Project, cell: Combination) -> bool:
     return is_cpu(platform.compile) and platform.artifact == "so" and triple.split("-")[0] == machine.machine()
 
 
-def built(project: Project, cell: Combination) -> Built:
+def built(project: Project, cell: Combination) -> BuiltModel:
     """The paths of one cell."""
     root = Path(project.root)
-    return Built(f"{cell.model}, {cell.scheme}, {cell.platform}", root / cell.library, root / cell.weights)
+    return BuiltModel(f"{cell.model}, {cell.scheme}, {cell.platform}", root / cell.library, root / cell.weights)

@@ -13,7 +13,7 @@ How: TypeAlias = Literal["added", "removed", "changed", "incomplete"]
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class LockDifference:
     """One difference.
 
     `section` is a source's key or "toolchain"; `item` a file, a tool, or "" for the source itself.  "added" is needed and
@@ -28,48 +28,48 @@ class Difference:
     pin: Mapping[str, Any] | None = None
 
 
-def differences(locked: Lock, now: Lock, *, partial: bool = False) -> tuple[Difference, ...]:
+def differences(locked: Lock, now: Lock, *, partial: bool = False) -> tuple[LockDifference, ...]:
     """How `now` differs from `locked`, in the order of the file; a `partial` `now` says nothing of what it lacks."""
     return tuple(_all(locked, now, partial))
 
 
-def _all(locked: Lock, now: Lock, partial: bool) -> Iterator[Difference]:
+def _all(locked: Lock, now: Lock, partial: bool) -> Iterator[LockDifference]:
     for key in sorted({*now.sources, *(() if partial else locked.sources)}):
         old, new = locked.get(key), now.get(key)
         if old is None:
-            yield Difference(key, "", "added", {}, new)
+            yield LockDifference(key, "", "added", {}, new)
         elif new is None:
-            yield Difference(key, "", "removed", {})
+            yield LockDifference(key, "", "removed", {})
         else:
             yield from _pin(key, old, new)
     for name in sorted({*now.toolchain, *(() if partial else locked.toolchain)}):
         before, after = locked.toolchain.get(name), now.toolchain.get(name)
         if before is None:
-            yield Difference(TOOLCHAIN, name, "added", {"": (None, after)})
+            yield LockDifference(TOOLCHAIN, name, "added", {"": (None, after)})
         elif after is None:
-            yield Difference(TOOLCHAIN, name, "removed", {})
+            yield LockDifference(TOOLCHAIN, name, "removed", {})
         elif before != after:
-            yield Difference(TOOLCHAIN, name, "changed", {"": (before, after)})
+            yield LockDifference(TOOLCHAIN, name, "changed", {"": (before, after)})
 
 
-def _pin(key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Difference]:
+def _pin(key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[LockDifference]:
     own = {part: (old.get(part), new[part]) for part in ("commit", "sha256") if part in new}
     changed = {part: values for part, values in own.items() if values[0] != values[1]}
     if changed:
-        yield Difference(key, "", "changed", changed)
+        yield LockDifference(key, "", "changed", changed)
     before, after = old.get("files", {}), new.get("files", {})
     if not after:
-        yield Difference(key, "", "incomplete", {})
+        yield LockDifference(key, "", "incomplete", {})
         return
     for name in sorted({*before, *after}):
         if name not in before:
-            yield Difference(key, name, "added", {})
+            yield LockDifference(key, name, "added", {})
         elif name not in after:
-            yield Difference(key, name, "removed", {})
+            yield LockDifference(key, name, "removed", {})
         else:
             values = _entry(before[name], after[name])
             if values:
-                yield Difference(key, name, "changed", values)
+                yield LockDifference(key, name, "changed", values)
 
 
 def _entry(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -65,7 +65,7 @@ def _number(written: str, key: str, value: str) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class PrecedenceLevel:
     """Values of one precedence level, and the key path where each of them was written.
 
     `from_target` marks the target's defaults, which are not in the manifest; their paths are the platform's.
@@ -80,13 +80,13 @@ Complain = Callable[[KeyPath, str, str], None]
 """Called with a key path, what is wrong there, and what to do."""
 
 
-def check_sizes(layers: Sequence[Layer], kind: DeviceKind, complain: Complain, *, several: bool) -> None:
+def check_sizes(layers: Sequence[PrecedenceLevel], kind: DeviceKind, complain: Complain, *, several: bool) -> None:
     """Check the effective values of one library; `layers` come with the lowest precedence first.
 
     Only values that the manifest or the target sets are compared: what a checkpoint says is checked when it is read.
     `several` says whether devices of this kind can share a model.
     """
-    origin: dict[str, Layer] = {key: layer for layer in layers for key in layer.values}
+    origin: dict[str, PrecedenceLevel] = {key: layer for layer in layers for key in layer.values}
     values = {key: layer.values[key] for key, layer in origin.items()}
 
     def spoken(key: str, seen_from: str) -> str:

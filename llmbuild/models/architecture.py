@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 
 from llmbuild.canonical import Json
 from llmbuild.errors import InputError, Where
-from llmbuild.models.configuration import DecoderConfig, Source
+from llmbuild.models.configuration import ConfigValues, DecoderConfig
 from llmbuild.models.family import ModelConfig, Overrides
 from llmbuild.models.parameter import Parameter
 from llmbuild.models.parameters import parameters
@@ -25,7 +25,7 @@ class DecoderFamily:
 
     def configure(self, source: Mapping[str, Json], overrides: Overrides) -> ModelConfig:
         """See `Family.configure`.  As in MLC, an override replaces the field and every derived field is checked again."""
-        config = self.config_class.parse(Source(self.model_type, source))
+        config = self.config_class.parse(ConfigValues(self.model_type, source))
         changes: dict[str, Json] = {}
         known = config.to_json()
         for item in fields(overrides):
@@ -39,7 +39,7 @@ class DecoderFamily:
                 )
             changes[item.name] = value
         if changes:
-            config = self.config_class.parse(Source(self.model_type, known | changes))
+            config = self.config_class.parse(ConfigValues(self.model_type, known | changes))
         result: ModelConfig = config
         return result
 

@@ -36,7 +36,7 @@ ACTIVATIONS: Mapping[str, Activation] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ConfigValues:
     """The content of a configuration of one model type.  Every accessor raises InputError naming the key."""
 
     model_type: str
@@ -116,7 +116,7 @@ class Rope:
     partial: float | None
 
 
-def read_rope(source: Source, *, scalings: tuple[str, ...] = ()) -> Rope:
+def read_rope(source: ConfigValues, *, scalings: tuple[str, ...] = ()) -> Rope:
     """RoPE in either spelling: `rope_theta` with `rope_scaling`, or `rope_parameters` (newer transformers).
 
     `scalings` are the supported values of `rope_type` besides "default".
@@ -130,7 +130,7 @@ def read_rope(source: Source, *, scalings: tuple[str, ...] = ()) -> Rope:
         }
     if not isinstance(scaling, Mapping):
         raise source.error(key, f"must be an object, not {scaling!r}")
-    theta_source = Source(
+    theta_source = ConfigValues(
         source.model_type, {"rope_parameters.rope_theta": parameters.get("rope_theta"), **source.values}
     )
     theta = theta_source.number(
@@ -144,7 +144,7 @@ def read_rope(source: Source, *, scalings: tuple[str, ...] = ()) -> Rope:
     return Rope(theta, _scaling(source, key, scaling, scalings), partial)
 
 
-def _rope_parameters(source: Source) -> Mapping[str, Json]:
+def _rope_parameters(source: ConfigValues) -> Mapping[str, Json]:
     _, parameters = source.get("rope_parameters")
     if parameters is None:
         return {}
@@ -159,7 +159,7 @@ def _rope_parameters(source: Source) -> Mapping[str, Json]:
 
 
 def _scaling(
-    source: Source, key: str, scaling: Mapping[str, Json], supported: tuple[str, ...]
+    source: ConfigValues, key: str, scaling: Mapping[str, Json], supported: tuple[str, ...]
 ) -> Mapping[str, Json] | None:
     kind = scaling.get("rope_type", scaling.get("type"))
     if kind is None or kind == "default":
@@ -171,7 +171,7 @@ def _scaling(
             f"RoPE scaling '{kind}' is not supported for {source.model_type}",
             fix=f"one of: {known}",
         )
-    inner = Source(source.model_type, {f"{key}.{name}": value for name, value in scaling.items()})
+    inner = ConfigValues(source.model_type, {f"{key}.{name}": value for name, value in scaling.items()})
     for name in ("factor", "low_freq_factor", "high_freq_factor"):
         inner.number(f"{key}.{name}")
     inner.integer(f"{key}.original_max_position_embeddings")
@@ -180,17 +180,17 @@ def _scaling(
     return {"rope_type": kind} | {name: value for name, value in scaling.items() if name != "type"}
 
 
-def read_context_window(source: Source) -> int:
+def read_context_window(source: ConfigValues) -> int:
     return source.integer("context_window_size", "max_position_embeddings", "max_sequence_length")
 
 
-def read_chunk(source: Source, window: int, largest: int = DEFAULT_CHUNK) -> int:
+def read_chunk(source: ConfigValues, window: int, largest: int = DEFAULT_CHUNK) -> int:
     """MLC's rule: unset, or larger than the window, becomes min(window, largest)."""
     chunk = source.integer("prefill_chunk_size", default=min(window, largest))
     return chunk if chunk <= window else min(window, largest)
 
 
-def read_heads(source: Source, hidden_size: int, default_head_dim: int | None = None) -> tuple[int, int, int]:
+def read_heads(source: ConfigValues, hidden_size: int, default_head_dim: int | None = None) -> tuple[int, int, int]:
     """(query heads, key-value heads, head size), checked to divide each other.
 
     A head size that is not set is `default_head_dim`, or else the hidden size divided by the heads.
@@ -207,7 +207,7 @@ def read_heads(source: Source, hidden_size: int, default_head_dim: int | None = 
     return heads, kv_heads, head_dim
 
 
-def read_shards(source: Source, *, heads: int, kv_heads: int, intermediate: int) -> int:
+def read_shards(source: ConfigValues, *, heads: int, kv_heads: int, intermediate: int) -> int:
     """`tensor_parallel_shards`, which must divide what is split: query heads, key-value heads, the MLP's inner size."""
     shards = source.integer("tensor_parallel_shards", default=1)
     split = {"attention heads": heads, "key-value heads": kv_heads, "inner MLP features": intermediate}
@@ -217,7 +217,7 @@ def read_shards(source: Source, *, heads: int, kv_heads: int, intermediate: int)
     return shards
 
 
-def reject_partial_windows(source: Source, layers: int) -> None:
+def reject_partial_windows(source: ConfigValues, layers: int) -> None:
     """Qwen configurations may slide a window over the upper layers only, which one KV cache cannot do."""
     sliding = source.flag("use_sliding_window", default=False)
     if sliding and source.integer("max_window_layers", default=layers, minimum=0) < layers:
@@ -238,7 +238,7 @@ class DecoderConfig(ABC):
 
     @classmethod
     @abstractmethod
-    def parse(cls, source: Source) -> Any:
+    def parse(cls, source: ConfigValues) -> Any:
         """From a configuration in either spelling; raises InputError."""
 
     @abstractmethod

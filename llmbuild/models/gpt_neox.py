@@ -10,10 +10,10 @@ from llmbuild.models.configuration import (
     ACTIVATIONS,
     DEFAULT_BATCH,
     LARGEST_LAYERS,
+    ConfigValues,
     DecoderConfig,
     FullAttention,
     OneStage,
-    Source,
     read_chunk,
     read_context_window,
     read_heads,
@@ -53,7 +53,7 @@ class GptNeoxConfig(FullAttention, OneStage, DecoderConfig):
     extras: ClassVar[tuple[str, ...]] = ("hidden_act", "attention_bias", "tie_word_embeddings")
 
     @classmethod
-    def parse(cls, source: Source) -> GptNeoxConfig:
+    def parse(cls, source: ConfigValues) -> GptNeoxConfig:
         hidden, intermediate = source.integer("hidden_size"), source.integer("intermediate_size")
         heads, kv_heads, head_dim = read_heads(source, hidden)
         if kv_heads != heads or heads * head_dim != hidden:

@@ -11,9 +11,9 @@ from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.configuration import (
     DEFAULT_BATCH,
     LARGEST_LAYERS,
+    ConfigValues,
     DecoderConfig,
     FullAttention,
-    Source,
     read_chunk,
     read_context_window,
     read_heads,
@@ -50,7 +50,7 @@ class LlamaConfig(FullAttention, DecoderConfig):
     extras: ClassVar[tuple[str, ...]] = ("attention_bias", "mlp_bias")
 
     @classmethod
-    def parse(cls, source: Source) -> LlamaConfig:
+    def parse(cls, source: ConfigValues) -> LlamaConfig:
         hidden, intermediate = source.integer("hidden_size"), source.integer("intermediate_size")
         layers = source.integer("num_hidden_layers", maximum=LARGEST_LAYERS)
         heads, kv_heads, head_dim = read_heads(source, hidden)

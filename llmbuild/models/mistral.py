@@ -9,9 +9,9 @@ from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.configuration import (
     DEFAULT_BATCH,
     LARGEST_LAYERS,
+    ConfigValues,
     DecoderConfig,
     OneStage,
-    Source,
     read_chunk,
     read_context_window,
     read_heads,
@@ -45,7 +45,7 @@ class MistralConfig(OneStage, DecoderConfig):
     extras: ClassVar[tuple[str, ...]] = ("tie_word_embeddings",)
 
     @classmethod
-    def parse(cls, source: Source) -> MistralConfig:
+    def parse(cls, source: ConfigValues) -> MistralConfig:
         hidden, intermediate = source.integer("hidden_size"), source.integer("intermediate_size")
         heads, kv_heads, head_dim = read_heads(source, hidden)
         source.activation(default="silu", allowed=("silu", "swish"))
@@ -83,7 +83,7 @@ class MistralConfig(OneStage, DecoderConfig):
         )
 
 
-def _windows(source: Source) -> tuple[int, int, int]:
+def _windows(source: ConfigValues) -> tuple[int, int, int]:
     """(sliding window, context window, sinks): with a sliding window, the context window is -1 unless it is set."""
     name, value = source.get("sliding_window_size", "sliding_window")
     if value == 0 and name == "sliding_window_size":

@@ -9,10 +9,10 @@ from llmbuild.models.configuration import (
     ACTIVATIONS,
     DEFAULT_BATCH,
     LARGEST_LAYERS,
+    ConfigValues,
     DecoderConfig,
     FullAttention,
     OneStage,
-    Source,
     read_chunk,
     read_context_window,
     read_heads,
@@ -45,7 +45,7 @@ class Qwen2Config(FullAttention, OneStage, DecoderConfig):
     max_batch_size: int
 
     @classmethod
-    def parse(cls, source: Source) -> Qwen2Config:
+    def parse(cls, source: ConfigValues) -> Qwen2Config:
         hidden, intermediate = source.integer("hidden_size"), source.integer("intermediate_size")
         heads, kv_heads, head_dim = read_heads(source, hidden)
         if heads * head_dim != hidden:

@@ -9,10 +9,10 @@ from llmbuild.models.configuration import (
     ACTIVATIONS,
     DEFAULT_BATCH,
     LARGEST_LAYERS,
+    ConfigValues,
     DecoderConfig,
     FullAttention,
     OneStage,
-    Source,
     read_chunk,
     read_context_window,
     read_heads,
@@ -53,7 +53,7 @@ class Qwen3Config(FullAttention, OneStage, DecoderConfig):
     weight_block_size: None = None
 
     @classmethod
-    def parse(cls, source: Source) -> Qwen3Config:
+    def parse(cls, source: ConfigValues) -> Qwen3Config:
         hidden, intermediate = source.integer("hidden_size"), source.integer("intermediate_size")
         heads, kv_heads, head_dim = read_heads(source, hidden, HEAD_DIM)
         layers = source.integer("num_hidden_layers", maximum=LARGEST_LAYERS)

@@ -42,7 +42,7 @@ Listed: TypeAlias = tuple[str, int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Files:
+class FileTree:
     """The files below a directory, in the named parts of it, or in all but the `without` ones."""
 
     root: Path
@@ -82,7 +82,7 @@ class Parts:
 
     programs: tuple[Path, ...] = ()
     files: tuple[Path, ...] = ()
-    trees: tuple[Files, ...] = ()
+    trees: tuple[FileTree, ...] = ()
     complete: bool = True
 
 

@@ -17,7 +17,7 @@ from llmbuild.quantization.scheme import Scheme
 if TYPE_CHECKING:
     import numpy as np
 
-    from llmbuild.quantization.convert import Parameter
+    from llmbuild.quantization.convert import PlainParameter
 
 NAMES = ("qweight", "qzeros", "scales")
 
@@ -68,14 +68,16 @@ def shift(column: Any) -> Any:
     return (place % 2 * 4 + place // 2) * 4
 
 
-def awq_tensors(parameters: Sequence[Parameter], config: Mapping[str, Any], scheme: Scheme) -> list[Parameter]:
+def awq_tensors(
+    parameters: Sequence[PlainParameter], config: Mapping[str, Any], scheme: Scheme
+) -> list[PlainParameter]:
     """The model's parameters with the three tensors of each linear layer in place of its weight.
 
     `config` is the content of config.json.  Raises InputError when the checkpoint is not one of AWQ that the scheme
     describes.
     """
     _check(config, scheme)
-    result: list[Parameter] = []
+    result: list[PlainParameter] = []
     for parameter in parameters:
         if parameter.role == "linear":
             result.extend(_tensors(parameter, scheme))
@@ -84,7 +86,7 @@ def awq_tensors(parameters: Sequence[Parameter], config: Mapping[str, Any], sche
     return result
 
 
-def _tensors(layer: Parameter, scheme: Scheme) -> list[AwqTensor]:
+def _tensors(layer: PlainParameter, scheme: Scheme) -> list[AwqTensor]:
     n, k = layer.shape
     if not layer.in_order:
         what = f"{layer.name} holds queries, keys and values head by head, which AWQ's columns cannot be sorted into"

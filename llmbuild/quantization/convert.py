@@ -41,7 +41,7 @@ StoredDtype: TypeAlias = ComputeDtype | Literal["uint32"]
 """Packed numbers that a checkpoint has already are stored as they are."""
 
 
-class TensorInfo(Protocol):
+class TensorHeader(Protocol):
     """What is known of a tensor before it is read."""
 
     @property
@@ -52,18 +52,18 @@ class TensorInfo(Protocol):
     def nbytes(self) -> int: ...
 
 
-class Source(Protocol):
+class TensorSource(Protocol):
     """Named tensors in record order: a checkpoint, or a view of one with an adapter merged."""
 
     @property
-    def tensors(self) -> Mapping[str, TensorInfo]: ...
+    def tensors(self) -> Mapping[str, TensorHeader]: ...
     def read(self, name: str) -> Array: ...
     def location(self, name: str) -> str | None:
         """Where a tensor lies, for messages; None when there is nothing to tell."""
         ...
 
 
-class Parameter(Protocol):
+class PlainParameter(Protocol):
     """A parameter before quantization, as `llmbuild.models.parameter` describes it."""
 
     @property
@@ -102,20 +102,20 @@ def packed_names(name: str) -> tuple[str, str]:
     return f"{module}.q_weight", f"{module}.q_scale"
 
 
-def record_order(parameters: Sequence[Parameter], names: Sequence[str]) -> list[Parameter]:
+def record_order(parameters: Sequence[PlainParameter], names: Sequence[str]) -> list[PlainParameter]:
     """The parameters in the order in which the checkpoint names their first source tensor."""
-    users: dict[str, list[Parameter]] = {}
+    users: dict[str, list[PlainParameter]] = {}
     for parameter in parameters:
         for source in parameter.sources:
             users.setdefault(source, []).append(parameter)
-    order: dict[str, Parameter] = {}
+    order: dict[str, PlainParameter] = {}
     for name in names:
         for parameter in users.get(name, ()):
             order.setdefault(parameter.name, parameter)
     return list(order.values())
 
 
-def check(checkpoint: Source, parameters: Sequence[Parameter], unused: Callable[[str], bool]) -> None:
+def check(checkpoint: TensorSource, parameters: Sequence[PlainParameter], unused: Callable[[str], bool]) -> None:
     """Hold the checkpoint's list of tensors against the model's, reading none of them.
 
     Raises InputError, or MultiError with the first `MOST_ERRORS` of them, for a missing tensor, an unexpected one, a shape
@@ -148,8 +148,8 @@ _FIX_TYPE = "check that model-type and config.json belong to this checkpoint"
 
 
 def convert(
-    checkpoint: Source,
-    parameters: Sequence[Parameter],
+    checkpoint: TensorSource,
+    parameters: Sequence[PlainParameter],
     unused: Callable[[str], bool],
     scheme: Scheme,
     out: Path,
@@ -218,7 +218,7 @@ def convert(
     return totals
 
 
-def _results(parameter: Parameter, scheme: Scheme) -> list[_Result]:
+def _results(parameter: PlainParameter, scheme: Scheme) -> list[_Result]:
     """What a parameter becomes, without making it."""
     if not is_quantized(scheme, parameter.role):
         return [(parameter.name, parameter.shape, numpy_dtype(parameter.dtype or scheme.dtype))]
@@ -229,7 +229,7 @@ def _results(parameter: Parameter, scheme: Scheme) -> list[_Result]:
 
 
 def _resumable(
-    journal: Journal, order: Sequence[Parameter], scheme: Scheme, float32: Float32, cap: int
+    journal: Journal, order: Sequence[PlainParameter], scheme: Scheme, float32: Float32, cap: int
 ) -> tuple[dict[str, str], frozenset[str]]:
     """The MD5 of each shard that is there already, and the parameters of which nothing is left to do."""
     assignment = Assignment(float32=float32, cap=cap)
@@ -266,7 +266,7 @@ class _Work:
     futures: list[tuple[str, Future[None]]] = field(default_factory=list)
     present: list[_Result] = field(default_factory=list)
 
-    def wait(self, checkpoint: Source) -> None:
+    def wait(self, checkpoint: TensorSource) -> None:
         """Wait for every job.  Raises InputError for a value that cannot be stored."""
         for source, future in self.futures:
             try:
@@ -283,7 +283,7 @@ class _Work:
         self.futures.clear()
 
 
-def _start(checkpoint: Source, parameter: Parameter, scheme: Scheme, pool: ThreadPoolExecutor) -> _Work:
+def _start(checkpoint: TensorSource, parameter: PlainParameter, scheme: Scheme, pool: ThreadPoolExecutor) -> _Work:
     """Read the sources of a parameter and queue the jobs that fill its results."""
     nbytes = sum(checkpoint.tensors[source].nbytes for source in parameter.sources)
     if not is_quantized(scheme, parameter.role):
@@ -297,7 +297,7 @@ def _start(checkpoint: Source, parameter: Parameter, scheme: Scheme, pool: Threa
 
 
 def _start_cast(
-    checkpoint: Source, parameter: Parameter, dtype: StoredDtype, pool: ThreadPoolExecutor, nbytes: int
+    checkpoint: TensorSource, parameter: PlainParameter, dtype: StoredDtype, pool: ThreadPoolExecutor, nbytes: int
 ) -> _Work:
     """Like `_start` for a parameter that is not packed here.  A value of the right dtype is checked and passed on as it is."""
     work, target = _Work([], nbytes, dtype), numpy_dtype(dtype)
@@ -316,7 +316,7 @@ def _start_cast(
     return work
 
 
-def _pieces(checkpoint: Source, parameter: Parameter) -> Iterator[tuple[str, int, Array]]:
+def _pieces(checkpoint: TensorSource, parameter: PlainParameter) -> Iterator[tuple[str, int, Array]]:
     """The parameter's rows as they are read: (source, first row, its rows)."""
     if not parameter.in_order:
         yield parameter.sources[0], 0, parameter.assemble([checkpoint.read(source) for source in parameter.sources])
@@ -334,7 +334,7 @@ def _cast_part(values: Array, into: Array, dtype: ComputeDtype) -> None:
         into[...] = result
 
 
-def _check_tensors(checkpoint: Source, parameter: Parameter) -> list[LlmbuildError]:
+def _check_tensors(checkpoint: TensorSource, parameter: PlainParameter) -> list[LlmbuildError]:
     """What is wrong with the shapes and dtypes of one parameter's sources."""
     errors: list[LlmbuildError] = []
     tensors, axis = checkpoint.tensors, parameter.axis

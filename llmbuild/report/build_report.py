@@ -52,7 +52,7 @@ class TaskReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Cause:
+class ReportedCause:
     """A root cause: reasons that some tasks share, those tasks, and the tasks that ran because one of them had.
 
     `new` says that the tasks were never built, which is no change of anything.
@@ -78,7 +78,7 @@ class BuildReport:
     ended: bool
     interrupted: bool
     tasks: tuple[TaskReport, ...]
-    causes: tuple[Cause, ...]
+    causes: tuple[ReportedCause, ...]
     critical: tuple[str, ...]
     critical_s: float
     outputs: tuple[str, ...] = ()
@@ -265,7 +265,7 @@ def _followed(task: TaskReport, reader: _Reader) -> tuple[str, ...]:
     return sources if ran else ()
 
 
-def _causes(tasks: Sequence[TaskReport]) -> tuple[Cause, ...]:
+def _causes(tasks: Sequence[TaskReport]) -> tuple[ReportedCause, ...]:
     """The root causes: tasks that ran for reasons of their own, those with the same reasons together."""
     by_label = {task.label: task for task in tasks}
     roots: dict[tuple[str, ...], list[str]] = {}
@@ -280,7 +280,7 @@ def _causes(tasks: Sequence[TaskReport]) -> tuple[Cause, ...]:
             followed.setdefault(reasons, []).append(task.label)
     new = (sentence(NeverBuilt()),)
     return tuple(
-        Cause(reasons, tuple(labels), tuple(followed.get(reasons, ())), reasons == new)
+        ReportedCause(reasons, tuple(labels), tuple(followed.get(reasons, ())), reasons == new)
         for reasons, labels in roots.items()
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from llmbuild.canonical import Digest
-from llmbuild.engine.compare import Difference
+from llmbuild.engine.compare import FileDifference
 from llmbuild.engine.events import Event, TaskEvent
 from llmbuild.plan.reasons import Reason, reason_to_json
 
@@ -41,7 +41,7 @@ class Checked(TaskEvent):
     action: Digest
     files: int
     wall_s: float
-    differences: tuple[Difference, ...] = ()
+    differences: tuple[FileDifference, ...] = ()
 
     def to_json(self) -> dict[str, object]:  # type: ignore[override]
         value: dict[str, object] = {**TaskEvent.to_json(self)}

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llmbuild.manifest.lockdiff import TOOLCHAIN, Difference
+from llmbuild.manifest.lockdiff import TOOLCHAIN, LockDifference
 from llmbuild.report.style import Style
 from llmbuild.report.units import size
 
@@ -16,7 +16,7 @@ _SIGNS = {"added": "+", "removed": "-", "changed": "~", "incomplete": "~"}
 _COLORS = {"+": "green", "-": "red", "~": "yellow"}
 
 
-def difference_line(difference: Difference, models: Mapping[str, Sequence[str]] | None = None) -> str:
+def difference_line(difference: LockDifference, models: Mapping[str, Sequence[str]] | None = None) -> str:
     """One difference on one line; `models` names the models of a source."""
     subject = difference.section
     users = (models or {}).get(difference.section, ())
@@ -27,7 +27,7 @@ def difference_line(difference: Difference, models: Mapping[str, Sequence[str]] 
     return f"{_SIGNS[difference.how]} {subject}: {_said(difference)}"
 
 
-def _said(difference: Difference) -> str:
+def _said(difference: LockDifference) -> str:
     match difference.how:
         case "added":
             about = _about(difference.pin) if difference.pin else ""

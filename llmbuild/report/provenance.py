@@ -33,7 +33,7 @@ ACTION = "urn:llmbuild:action:"
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class TaskResult:
     """The result of a task: the digest of its action, and its output."""
 
     action: Digest
@@ -63,7 +63,7 @@ def statement_path(output: str, artifact: str) -> str:
     return f"{output}/{DIRECTORY}/{PurePosixPath(artifact).name}{SUFFIX}"
 
 
-def statements(output: str, tasks: Sequence[Task], done: Mapping[str, Done]) -> list[Statement]:
+def statements(output: str, tasks: Sequence[Task], done: Mapping[str, TaskResult]) -> list[Statement]:
     """One statement for each result all of whose tasks are done.  `output` is the project's output directory.  Pure."""
     by_label = {task.label: task for task in tasks}
     makers: dict[str, list[tuple[Task, Install]]] = {}
@@ -82,7 +82,11 @@ def statements(output: str, tasks: Sequence[Task], done: Mapping[str, Done]) -> 
 
 
 def _statement(
-    output: str, artifact: str, of: Sequence[tuple[Task, Install]], steps: Sequence[Task], done: Mapping[str, Done]
+    output: str,
+    artifact: str,
+    of: Sequence[tuple[Task, Install]],
+    steps: Sequence[Task],
+    done: Mapping[str, TaskResult],
 ) -> Json:
     subjects: dict[str, Digest] = {}
     for task, install in of:
@@ -138,7 +142,7 @@ def _installed(tree: Tree, install: Install) -> list[tuple[str, Digest]]:
     return exact or [(dest + entry.path[len(source) :], entry.digest) for entry in below]
 
 
-def _sources(steps: Sequence[Task], done: Mapping[str, Done]) -> list[Json]:
+def _sources(steps: Sequence[Task], done: Mapping[str, TaskResult]) -> list[Json]:
     """The files of sources that a step could see."""
     # The configuration of a preset has no input either, but it comes from llmbuild itself.
     fetched = {task.label: task for task in steps if not task.inputs and "source" in task.params}
@@ -178,7 +182,7 @@ def _uri(task: Task) -> str | None:
     return None if kind is None else kind.uri(source, task.hints)
 
 
-def _steps(steps: Sequence[Task], done: Mapping[str, Done]) -> list[Json]:
+def _steps(steps: Sequence[Task], done: Mapping[str, TaskResult]) -> list[Json]:
     return [
         {
             "name": task.label,

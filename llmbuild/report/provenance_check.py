@@ -20,7 +20,7 @@ from llmbuild.report.provenance import ACTION, BUILD_TYPE, PREDICATE_TYPE, STATE
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class CheckedStatement:
     """What was compared: `files` of the result, files of `sources`, `steps`, and how many of those two the cache knows."""
 
     artifact: Path
@@ -53,7 +53,7 @@ class _Statement:
     dependencies: Sequence[_Dependency]
 
 
-def check(statement: Path, recorded: Recorded, asked: Path | None = None) -> Checked:
+def check(statement: Path, recorded: Recorded, asked: Path | None = None) -> CheckedStatement:
     """Compare a result with its statement, and the statement's dependencies with what the cache knows of them.
 
     `asked` is the result that the user named, when it was not the statement.  Raises VerifyError, or a MultiError, that
@@ -80,7 +80,7 @@ def check(statement: Path, recorded: Recorded, asked: Path | None = None) -> Che
     known = sum(_compare(one, recorded, statement, errors) for one in said.dependencies)
     raise_all(errors)
     steps = sum(one.file is None for one in said.dependencies)
-    return Checked(artifact, len(said.subjects), len(said.dependencies) - steps, steps, known)
+    return CheckedStatement(artifact, len(said.subjects), len(said.dependencies) - steps, steps, known)
 
 
 def _uncovered(output: Path, artifact: Path, subjects: Mapping[str, Digest]) -> list[Path]:

@@ -54,7 +54,7 @@ class StatCache(Protocol):
     def digest(self, path: Path) -> Digest: ...
 
 
-class Lock(Protocol):
+class Pins(Protocol):
     """The lock file's pins by source."""
 
     def get(self, key: str) -> Mapping[str, Any] | None: ...
@@ -80,7 +80,7 @@ class Context:
 
     root: Path
     statcache: StatCache
-    lock: Lock
+    lock: Pins
     source_format: str | None = None
     offline: bool = False
     partial: Path | None = None

@@ -37,7 +37,7 @@ _DATE = re.compile(r"[A-Z][a-z]{2}, \d{2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}:\d{2} 
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class Patience:
     """How patient a download is.  Times are in seconds, `least_rate` is in bytes a second over `span`.
 
     An attempt that brought what the least rate asks of one span starts the count of attempts anew.
@@ -60,7 +60,7 @@ class Policy:
         time.sleep(min(self.max_delay, self.delay * 2**attempt if asked is None else asked))
 
 
-POLICY = Policy()
+POLICY = Patience()
 """The one that every request follows."""
 
 

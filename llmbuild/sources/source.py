@@ -12,7 +12,7 @@ from typing import Any
 
 from llmbuild.errors import FetchError, StoreError
 from llmbuild.sources.copying import Progress
-from llmbuild.sources.kind import Context, Keep, Lock, Observation, Source, StatCache
+from llmbuild.sources.kind import Context, Keep, Observation, Pins, Source, StatCache
 from llmbuild.sources.kinds import source_kind
 
 
@@ -25,7 +25,7 @@ def observe(
     source: Source,
     root: Path,
     statcache: StatCache,
-    lock: Lock,
+    lock: Pins,
     *,
     source_format: str | None = None,
     offline: bool = False,

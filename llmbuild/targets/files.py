@@ -23,7 +23,7 @@ from llmbuild.programs.environment import wrong_name
 from llmbuild.targets.aliases import nearest_target
 from llmbuild.targets.kinds import device_kind, kind_names
 from llmbuild.targets.kinds.device_kind import unknown_arch
-from llmbuild.targets.target import ARTIFACTS, LINKERS, Target, Tool
+from llmbuild.targets.target import ARTIFACTS, LINKERS, RequiredCommand, Target
 from llmbuild.tomlfile import TomlFile, read_toml
 
 # What a target file may hold: table -> key -> types.  [device] takes any attribute that TVM's target kind has.
@@ -282,8 +282,12 @@ def _build(name: str, chain: Sequence[TomlFile]) -> Target:
     )
 
 
-def _tool(value: str | Mapping[str, str]) -> Tool:
-    return Tool(value) if isinstance(value, str) else Tool(value["command"], value.get("install", ""))
+def _tool(value: str | Mapping[str, str]) -> RequiredCommand:
+    return (
+        RequiredCommand(value)
+        if isinstance(value, str)
+        else RequiredCommand(value["command"], value.get("install", ""))
+    )
 
 
 def _compiler(merged: _Merged) -> tuple[str, ...] | None:

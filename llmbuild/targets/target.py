@@ -28,7 +28,7 @@ _VERSIONED = re.compile(r"-(?:macosx|macos|ios)(\d+)(?:\.(\d+))?")
 
 
 @dataclass(frozen=True, slots=True)
-class Tool:
+class RequiredCommand:
     """A command that must be on PATH, and the command that installs it where a target file says it ("" where not)."""
 
     command: str
@@ -64,7 +64,7 @@ class Target:
     environment: tuple[str, ...]
     opt: str | None
     metadata: Mapping[str, int]
-    tools: tuple[Tool, ...]
+    tools: tuple[RequiredCommand, ...]
     files: tuple[Path, ...]
 
     @property
@@ -121,6 +121,6 @@ class Target:
         told = self.device.get(attribute, dtype == "float32") if attribute in self.kind.attributes else True
         return dtype in self.dtypes and bool(told)
 
-    def missing_tools(self) -> tuple[Tool, ...]:
+    def missing_tools(self) -> tuple[RequiredCommand, ...]:
         """The tools of [requires] that are not on this machine's PATH."""
         return tuple(tool for tool in self.tools if shutil.which(tool.command) is None)

@@ -14,7 +14,7 @@ from llmbuild.tasks.architectures import ARCHITECTURES
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from llmbuild.quantization.convert import Parameter
+    from llmbuild.quantization.convert import PlainParameter
 
 
 def run(job: Job) -> None:
@@ -40,7 +40,7 @@ def run(job: Job) -> None:
             checkpoint = stack.enter_context(MergedCheckpoint(checkpoint, job.inputs["adapter"], job.checks))
         architecture = family(params["model-type"] or infer_model_type(checkpoint.config))
         config = architecture.configure(checkpoint.config, Overrides())
-        parameters: Sequence[Parameter] = architecture.parameters(config)
+        parameters: Sequence[PlainParameter] = architecture.parameters(config)
         if scheme.comes_packed:
             parameters = awq_tensors(parameters, checkpoint.config, scheme)
         else:

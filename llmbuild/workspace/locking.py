@@ -184,7 +184,7 @@ def tree_files(tree: Tree) -> dict[str, tuple[Digest, int]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Remote:
+class RemoteFetch:
     """A remote fetch task and what the cache has for it: `broken` says how its result differs from what is locked."""
 
     fetch: Fetch
@@ -198,7 +198,7 @@ class Remote:
     """Where `broken`: the first file of the result that is not what is locked, with both digests."""
 
 
-def remote_fetches(project: Project, lock: Lock, store: Store, tasks: Sequence[Task]) -> list[Remote]:
+def remote_fetches(project: Project, lock: Lock, store: Store, tasks: Sequence[Task]) -> list[RemoteFetch]:
     """The selected fetch tasks whose bytes come from elsewhere."""
     from llmbuild.engine.bind import bind
     from llmbuild.engine.lookup import Cached, lookup
@@ -223,11 +223,11 @@ def remote_fetches(project: Project, lock: Lock, store: Store, tasks: Sequence[T
             wanted = promised_files(pin) or fetch.kind.single_file(source)
             held = bool(wanted) and all(store.cas.has(digest) for digest in (wanted or {}).values())
         changed = InputChanged("source", *difference) if difference else None
-        found.append(Remote(fetch, action, source, cached, broken, held, changed))
+        found.append(RemoteFetch(fetch, action, source, cached, broken, held, changed))
     return found
 
 
-def require_offline(remotes: Sequence[Remote]) -> None:
+def require_offline(remotes: Sequence[RemoteFetch]) -> None:
     """Raise FetchError (or a MultiError) naming all that a build would have to download."""
     from llmbuild.sources.remote import broken_promise
 

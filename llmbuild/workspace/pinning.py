@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from llmbuild.canonical import Digest
     from llmbuild.engine.store import Store
     from llmbuild.engine.task import Task
-    from llmbuild.manifest.lockdiff import Difference
+    from llmbuild.manifest.lockdiff import LockDifference
     from llmbuild.manifest.project import Project
     from llmbuild.plan.observed import Observed
     from llmbuild.workspace.locking import Fetch
@@ -38,7 +38,7 @@ class LockOutcome:
 
     path: Path
     lock: Lock
-    differences: tuple[Difference, ...]
+    differences: tuple[LockDifference, ...]
     existed: bool
     users: Mapping[str, Sequence[str]]
 

@@ -19,7 +19,7 @@ from llmbuild.engine import files
 from llmbuild.engine.statcache import RACY_NS
 from llmbuild.errors import StoreError, ToolchainError
 from llmbuild.jsontext import parse_json
-from llmbuild.programs.parts import Files, Listed, Parts, loaded_libraries
+from llmbuild.programs.parts import FileTree, Listed, Parts, loaded_libraries
 
 PROGRAMS_MEMO = "programs.json"
 """The file in a store."""
@@ -60,7 +60,7 @@ class Programs:
             ) from error  # fmt: skip
         return digest_json(sorted(rows, key=canonical_json))
 
-    def tree(self, tree: Files) -> Digest:
+    def tree(self, tree: FileTree) -> Digest:
         """The digest of the files of a directory.  Raises OSError."""
         return self.listed(tree.root, tree.walk())
 

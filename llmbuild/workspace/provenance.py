@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from llmbuild.canonical import Digest
     from llmbuild.engine.store import Store
     from llmbuild.engine.tree import Tree
-    from llmbuild.report.provenance_check import Checked
+    from llmbuild.report.provenance_check import CheckedStatement
 
 
 class Claim(NamedTuple):
@@ -22,7 +22,9 @@ class Claim(NamedTuple):
     result: Path | None = None
 
 
-def check_claims(store: Store, claims: Iterable[Claim], errors: list[LlmbuildError]) -> Iterator[tuple[Claim, Checked]]:
+def check_claims(
+    store: Store, claims: Iterable[Claim], errors: list[LlmbuildError]
+) -> Iterator[tuple[Claim, CheckedStatement]]:
     """Look at all claims, and give those that hold; what is wrong with the others is added to the `errors`."""
     from llmbuild.report.provenance_check import check
 

@@ -14,7 +14,7 @@ from llmbuild.manifest.project import Project
 from llmbuild.plan.planner import Plan, make_plan
 from llmbuild.plan.select import asked, closure, find, select
 from llmbuild.sources.pins import promise_broken
-from llmbuild.workspace.locking import Remote, remote_fetches, tree_files
+from llmbuild.workspace.locking import RemoteFetch, remote_fetches, tree_files
 from llmbuild.workspace.manifests import identity
 from llmbuild.workspace.observe import World, look
 from llmbuild.workspace.options import OnNote, Options
@@ -43,7 +43,7 @@ class Snapshot:
     tasks: tuple[Task, ...]
     force: frozenset[str]
     knowledge: StoreKnowledge
-    remotes: tuple[Remote, ...]
+    remotes: tuple[RemoteFetch, ...]
     because: Mapping[str, tuple[Reason, ...]]
     names: tuple[str, ...]
     options: Options

@@ -11,7 +11,7 @@ from llmbuild.engine.task import Install, Task
 from llmbuild.engine.tree import FileEntry, Tree
 from llmbuild.manifest.project import Project
 from llmbuild.plan.graph import results
-from llmbuild.report.provenance import Done, owner_of, statements
+from llmbuild.report.provenance import TaskResult, owner_of, statements
 
 
 def owners(project: Project) -> frozenset[str]:
@@ -25,7 +25,7 @@ def statement_installations(
     """The statements of all that a build made or found and installed (by where it lies in the project), put into the store
     and ready to be installed."""
     done = {
-        label: Done(outcome.action, outcome.tree)
+        label: TaskResult(outcome.action, outcome.tree)
         for label, outcome in result.outcomes.items()
         if outcome.action is not None and outcome.tree is not None
     }

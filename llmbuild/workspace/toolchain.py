@@ -20,7 +20,7 @@ from llmbuild.engine.seal import SECRET, Seal
 from llmbuild.errors import StoreError, ToolchainError
 from llmbuild.jsontext import parse_json
 from llmbuild.plan.reasons import SOURCES_TOOL
-from llmbuild.programs.parts import Files, Listed
+from llmbuild.programs.parts import FileTree, Listed
 from llmbuild.workspace.programs import PROGRAMS_MEMO, Digests, Programs
 
 LIBRARIES: Mapping[str, str] = {"apache-tvm": "tvm", "apache-tvm-ffi": "tvm_ffi"}
@@ -159,7 +159,7 @@ class Toolchain:
             if suffixes == CONTENTS["python"]:
                 found = [[one for one in self._listed(place) if one[0].endswith(suffixes)] for place in places]
             else:
-                found = [Files(place).walk(lambda name: name.endswith(suffixes)) for place in places]
+                found = [FileTree(place).walk(lambda name: name.endswith(suffixes)) for place in places]
             return digest_json([self.programs.listed(place, one) for place, one in zip(places, found, strict=True)])
         except OSError as error:
             raise ToolchainError(
@@ -176,7 +176,7 @@ class Toolchain:
     def _listed(self, place: Path) -> list[Listed]:
         """The Python files and libraries of a package: one walk through TVM's thousands of files is enough."""
         if place not in self._walked:
-            programs = Files(place, without=_NO_PROGRAMS)
+            programs = FileTree(place, without=_NO_PROGRAMS)
             self._walked[place] = programs.walk(lambda name: name.endswith(".py") or _is_library(name))
         return self._walked[place]
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbuild.engine.compare import Difference, Kind, compare, first_difference
+from llmbuild.engine.compare import FileDifference, Kind, compare, first_difference
 from llmbuild.engine.store import Store
 
 
@@ -44,10 +44,10 @@ def test_all_differences_by_path(store: Store, tmp_path: Path) -> None:
     assert compare(store.cas, one, one) == []
     found = compare(store.cas, one, two)
     assert found == [
-        Difference("mode", Kind.MODE, None, 4, 4),
-        Difference("one", Kind.MISSING),
-        Difference("sub/changed", Kind.CONTENT, 6, 9, 9),
-        Difference("two", Kind.EXTRA),
+        FileDifference("mode", Kind.MODE, None, 4, 4),
+        FileDifference("one", Kind.MISSING),
+        FileDifference("sub/changed", Kind.CONTENT, 6, 9, 9),
+        FileDifference("two", Kind.EXTRA),
     ]
     assert [str(one) for one in found] == [
         "mode: is executable only once",

@@ -18,7 +18,7 @@ from llmbuild.engine.store import Store
 from llmbuild.engine.task import Task
 from llmbuild.engine.upkeep.archive import import_archive
 from llmbuild.engine.upkeep.audit import audit
-from llmbuild.engine.upkeep.gc import DAY, Policy, collect
+from llmbuild.engine.upkeep.gc import DAY, Retention, collect
 from llmbuild.engine.upkeep.survey import survey
 from llmbuild.errors import InputError, StoreError
 from llmbuild.executors.local import LocalExecutor
@@ -239,7 +239,7 @@ def test_a_part_of_a_store_that_is_a_link_is_refused(guard: Path, store: Store, 
         Store(store.root)
     # What has opened the store before removes nothing there either.
     with pytest.raises(StoreError, match="no directory or file of its own"):
-        collect(store, Policy(max_size=0, grace=0.0), lambda _project: None, now=time.time() + 60 * DAY)
+        collect(store, Retention(max_size=0, grace=0.0), lambda _project: None, now=time.time() + 60 * DAY)
 
 
 @pytest.mark.parametrize("name", ["stat.json", "verified", "index", "traces/aa"])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from llmbuild.canonical import digest_bytes
 from llmbuild.engine import installed
 from llmbuild.engine.install import RECORD, Installation, InstallReport, install
-from llmbuild.engine.installed import Entry, Moving, Record, load
+from llmbuild.engine.installed import InstalledFile, Moving, Record, load
 from llmbuild.engine.names import unfit
 from llmbuild.engine.store import Store
 from llmbuild.engine.task import Install
@@ -151,8 +151,8 @@ def test_wrong_entries_are_left_out_and_right_ones_stay(project: Path) -> None:
     write_record(project, right | wrong)
     record = load(project)
     assert record.files == {
-        "dist/m-MLC/a": Entry(DIGEST, "t", None),
-        "dist/m-MLC/b": Entry(DIGEST, "t", None, (1, 2, 3, 4), DIGEST),
+        "dist/m-MLC/a": InstalledFile(DIGEST, "t", None),
+        "dist/m-MLC/b": InstalledFile(DIGEST, "t", None, (1, 2, 3, 4), DIGEST),
     }
     write_record(
         project, {"format": 2, "outputs": ["dist"], "files": {p: [*row, "m.toml"] for p, row in right.items()}}
@@ -164,7 +164,10 @@ def test_wrong_entries_are_left_out_and_right_ones_stay(project: Path) -> None:
 
 def test_what_is_saved_is_loaded(project: Path) -> None:
     record = Record(
-        {"dist/m/a": Entry(DIGEST, "t", "b.toml", (1, 2, 3, 4), DIGEST), "out/b": Entry(DIGEST, "u", None)},
+        {
+            "dist/m/a": InstalledFile(DIGEST, "t", "b.toml", (1, 2, 3, 4), DIGEST),
+            "out/b": InstalledFile(DIGEST, "u", None),
+        },
         frozenset({"dist", "out", "unused"}),
         {"dist/.llmbuild-tmp-1": Moving("dist/m", 9)},
     )

@@ -18,7 +18,7 @@ from llmbuild.engine.trace import Trace
 from llmbuild.engine.tree import FileEntry, Tree
 from llmbuild.engine.upkeep.archive import import_archive
 from llmbuild.engine.upkeep.audit import audit
-from llmbuild.engine.upkeep.gc import Policy, collect
+from llmbuild.engine.upkeep.gc import Retention, collect
 from llmbuild.engine.upkeep.survey import survey
 from llmbuild.errors import InputError, StoreError
 from tests.helpers.crafted import canonical, picture, sealed, write_archive
@@ -49,7 +49,7 @@ def read_everything(store: Store) -> None:
     found = survey(store)
     for action in found.traces:
         lookup(store, action)
-    collect(store, Policy(max_size=0), lambda _: None, dry_run=True)
+    collect(store, Retention(max_size=0), lambda _: None, dry_run=True)
     store.index.recent("write")
     store.index.latest("p")
 

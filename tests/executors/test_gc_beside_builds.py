@@ -11,7 +11,7 @@ from pathlib import Path
 from llmbuild.engine.store import Store
 from llmbuild.engine.task import Task
 from llmbuild.engine.upkeep.audit import audit
-from llmbuild.engine.upkeep.gc import Policy, collect
+from llmbuild.engine.upkeep.gc import Retention, collect
 from llmbuild.engine.upkeep.survey import survey
 from tests.helpers.engine_build import build, join_task, write_task
 from tests.helpers.engine_fixtures import ROOT
@@ -82,7 +82,7 @@ def test_builds_and_collections_go_together(store: Store, tmp_path: Path) -> Non
     deadline = time.monotonic() + 120
     while any(process.poll() is None for process in builders) and time.monotonic() < deadline:
         wanted = wanted * 9 // 10
-        done = collect(store, Policy(max_size=wanted, keep=0, grace=GRACE_S), lambda _project: None)
+        done = collect(store, Retention(max_size=wanted, keep=0, grace=GRACE_S), lambda _project: None)
         removed += done.traces
         passes += 1
     errors = [process.communicate(timeout=60)[1].decode() for process in builders]
@@ -91,7 +91,7 @@ def test_builds_and_collections_go_together(store: Store, tmp_path: Path) -> Non
     assert passes > 3
 
     store.close()
-    collect(store, Policy(keep=0, grace=0), lambda _project: None, now=time.time() + 3600)
+    collect(store, Retention(keep=0, grace=0), lambda _project: None, now=time.time() + 3600)
     assert not audit(store).findings
-    collect(store, Policy(max_size=0, keep=0, grace=0), lambda _project: None, now=time.time() + 3600)
+    collect(store, Retention(max_size=0, keep=0, grace=0), lambda _project: None, now=time.time() + 3600)
     assert survey(store).size == 0

@@ -19,7 +19,7 @@ from llmbuild.engine.store import Store
 from llmbuild.engine.tree import Tree
 from llmbuild.errors import LlmbuildError
 from llmbuild.manifest.lock import Lock, parse_lock
-from llmbuild.report.provenance import Done, statements
+from llmbuild.report.provenance import TaskResult, statements
 from llmbuild.report.provenance_check import check
 from llmbuild.sources import hub, request
 from llmbuild.sources.http import Promise, download
@@ -133,7 +133,7 @@ class Server:
                     connection.shutdown(socket.SHUT_WR)
 
 
-IMPATIENT = request.Policy(attempts=2, delay=0.0, max_delay=0.0, timeout=0.3)
+IMPATIENT = request.Patience(attempts=2, delay=0.0, max_delay=0.0, timeout=0.3)
 
 
 STATUSES = (
@@ -265,7 +265,7 @@ class Statements(Outside):
         result: BuildResult
         result, _ = build(self._store, made)
         install_all(self._store, self._project, made, result)
-        done = {label: Done(one.action or "", one.tree or Tree(())) for label, one in result.outcomes.items()}  # type: ignore[arg-type]
+        done = {label: TaskResult(one.action or "", one.tree or Tree(())) for label, one in result.outcomes.items()}  # type: ignore[arg-type]
         self._made = []
         for one in statements("dist", made, done):
             put(self._project / one.path, one.data)

@@ -91,14 +91,14 @@ def _passed(name: str, scheme: str, functions: Sequence[str] | None, end: str | 
 
     from llmbuild.compiler.lower import configure, metadata_record, resolve_target
     from llmbuild.compiler.passes.annotate import variable_bounds
-    from llmbuild.compiler.pipeline import Plan, passes
+    from llmbuild.compiler.pipeline import PassInputs, passes
 
     config = chat_config(WIDE, scheme)
     model_config = configure(config, {})
     device, target = resolve_target(TARGETS[name])
     model = export_some(family("llama"), model_config, SCHEMES[scheme], device, functions)
     record = metadata_record(config, model_config, SCHEMES[scheme], model)
-    plan = Plan(device, target, model.kv_cache, variable_bounds(model_config), record, **more)
+    plan = PassInputs(device, target, model.kv_cache, variable_bounds(model_config), record, **more)
     every = passes(plan)
     count = next((i for i, step in enumerate(every) if step.info.name == end), len(every))
     settings = {"tirx.disable_cse_tir": True, "relax.backend.use_cuda_graph": plan.cuda_graph}

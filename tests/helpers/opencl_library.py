@@ -38,7 +38,7 @@ class OpenCLLibrary(GenericLibrary):
         from llmbuild.compiler.devices import find_device
         from llmbuild.compiler.lower import metadata_record
         from llmbuild.compiler.passes.annotate import variable_bounds
-        from llmbuild.compiler.pipeline import Plan, pipeline
+        from llmbuild.compiler.pipeline import PassInputs, pipeline
 
         chat = directory / "mlc-chat-config.json"
         if chat.is_file():
@@ -54,7 +54,7 @@ class OpenCLLibrary(GenericLibrary):
         metadata = metadata_record({"model_type": self.family.model_type}, self.config, self.scheme, model)
         with compiling(optimize=optimize) as self.device:
             target = self.device.target
-            plan = Plan(find_device("opencl"), target, model.kv_cache, variable_bounds(self.config), metadata)
+            plan = PassInputs(find_device("opencl"), target, model.kv_cache, variable_bounds(self.config), metadata)
             with target, tvm.transform.PassContext(config={"tirx.disable_cse_tir": True}):
                 executable = relax.build(model.module, target=target, relax_pipeline=pipeline(plan))
         self.vm = relax.VirtualMachine(executable, tvm.cpu())

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from llmbuild.manifest.lock import Lock
 from llmbuild.manifest.opt import FLAGS, LEVELS, make_opt, parse_opt, resolve_opt
-from llmbuild.manifest.sizes import Layer, check_sizes, parse_overrides
+from llmbuild.manifest.sizes import PrecedenceLevel, check_sizes, parse_overrides
 from llmbuild.manifest.source import parse_source
 from llmbuild.sources import lock_key
 from llmbuild.sources.kind import Source, SourceError
@@ -137,7 +137,7 @@ def test_wrong_overrides(text: str) -> None:
 def _complaints(*layers: dict[str, int], device: str = "cuda") -> list[tuple[KeyPath, str]]:
     found: list[tuple[KeyPath, str]] = []
     check_sizes(
-        [Layer(values, {key: (str(index), key) for key in values}) for index, values in enumerate(layers)],
+        [PrecedenceLevel(values, {key: (str(index), key) for key in values}) for index, values in enumerate(layers)],
         device_kind(device),
         lambda path, what, fix: found.append((path, what)),
         several=device == "cuda",

@@ -26,7 +26,7 @@ from llmbuild.engine.kind import Progress
 from llmbuild.engine.outcome import Status
 from llmbuild.engine.store import Store
 from llmbuild.engine.task import Files, InputRef, JsonFields, Task
-from llmbuild.engine.upkeep.gc import Policy, collect
+from llmbuild.engine.upkeep.gc import Retention, collect
 from llmbuild.errors import ExitCode, LlmbuildError, StoreError
 from llmbuild.executors.inline import InlineExecutor
 from tests.helpers import engine_kinds
@@ -345,7 +345,7 @@ def test_a_collection() -> None:
         store = Store(root / "store")
         try:
             # In a month from now nothing is in use, and all may go.
-            collect(store, Policy(max_size=0, grace=0.0), lambda _project: None, now=time.time() + 30 * 86400)
+            collect(store, Retention(max_size=0, grace=0.0), lambda _project: None, now=time.time() + 30 * 86400)
         finally:
             abandon(store)
 

@@ -16,7 +16,7 @@ from llmbuild.engine.task import Files, InputRef, Install, JsonFields, Task
 from llmbuild.engine.tree import Tree
 from llmbuild.errors import InputError, LlmbuildError, MultiError, VerifyError
 from llmbuild.report.errors import render_error
-from llmbuild.report.provenance import Done, owner_of, statements
+from llmbuild.report.provenance import TaskResult, owner_of, statements
 from llmbuild.report.provenance_check import check
 from llmbuild.report.style import Style
 from tests.helpers import engine_kinds, source_kinds
@@ -71,8 +71,8 @@ def tasks(weights: str = "1", where: str = "/home/someone/checkpoint") -> list[T
     ]
 
 
-def done_of(result: BuildResult) -> dict[str, Done]:
-    return {label: Done(one.action or "", one.tree or Tree(())) for label, one in result.outcomes.items()}
+def done_of(result: BuildResult) -> dict[str, TaskResult]:
+    return {label: TaskResult(one.action or "", one.tree or Tree(())) for label, one in result.outcomes.items()}
 
 
 def make(store: Store, root: Path, made: list[Task]) -> dict[str, Path]:

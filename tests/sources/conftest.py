@@ -20,7 +20,7 @@ def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no-token"))
-    monkeypatch.setattr(request, "POLICY", request.Policy(attempts=3, delay=0.0, timeout=10.0))
+    monkeypatch.setattr(request, "POLICY", request.Patience(attempts=3, delay=0.0, timeout=10.0))
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ def test_a_length_that_is_no_number(tmp_path: Path, length: str) -> None:
 
 @pytest.mark.parametrize("wait", [*NUMBERS, "9" * 18, "0"])
 def test_a_wait_that_is_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wait: str) -> None:
-    monkeypatch.setattr(request, "POLICY", request.Policy(attempts=3, delay=0.0, max_delay=0.01))
+    monkeypatch.setattr(request, "POLICY", request.Patience(attempts=3, delay=0.0, max_delay=0.01))
     busy = response(b"", f"Retry-After: {wait}", status="503 Busy")
     with raw_server(busy, busy, response(BODY)) as server:
         assert fetched(server.url, tmp_path) == BODY
@@ -173,7 +173,7 @@ def test_a_length_beyond_the_disk_is_not_begun(tmp_path: Path) -> None:
 def test_a_server_that_hardly_moves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: bytes, again: bytes
 ) -> None:
-    monkeypatch.setattr(request, "POLICY", request.Policy(attempts=2, delay=0.0, least_rate=10_000, span=0.1))
+    monkeypatch.setattr(request, "POLICY", request.Patience(attempts=2, delay=0.0, least_rate=10_000, span=0.1))
     slow = "less than 10000 bytes a second"
     with raw_server(endless(start, again, pause=0.01)) as server, pytest.raises(FetchError, match=slow):
         fetched(server.url, tmp_path)

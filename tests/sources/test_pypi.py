@@ -218,7 +218,7 @@ def slow_index(monkeypatch: pytest.MonkeyPatch, server: RawServer) -> None:
 
 
 def test_an_index_that_hardly_moves(tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(request, "POLICY", request.Policy(attempts=3, span=0.5, least_rate=1 << 20))
+    monkeypatch.setattr(request, "POLICY", request.Patience(attempts=3, span=0.5, least_rate=1 << 20))
     with raw_server(PAGE, endless(response(length="9000000"), b"x" * 100, pause=0.01)) as server:
         slow_index(monkeypatch, server)
         with pytest.raises(FetchError, match="hardly sends anything"):

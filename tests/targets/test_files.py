@@ -16,7 +16,7 @@ from llmbuild.cli.main import main
 from llmbuild.errors import ExitCode, LlmbuildError, MultiError, ToolchainError, UsageError
 from llmbuild.targets.cpu import native_cpu
 from llmbuild.targets.files import bundled_directory, load_target, target_names
-from llmbuild.targets.target import Tool
+from llmbuild.targets.target import RequiredCommand
 from tests.helpers.replaced_parts import mutations
 
 TRIPLE = "x86_64-unknown-linux-gnu"
@@ -75,7 +75,7 @@ def test_extends_inherits_key_by_key(tmp_path: Path) -> None:
         "x86_64-linux-cpu.toml",
         "_x86_64-linux.toml",
     ]
-    assert target.missing_tools() == (Tool("no-such-tool-here"),)
+    assert target.missing_tools() == (RequiredCommand("no-such-tool-here"),)
 
 
 def test_a_users_target_may_alter_one_of_the_same_name(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_what_a_device_can_do_is_said_in_the_file(tmp_path: Path) -> None:
     assert [target.can_compute(dtype) for dtype in ("float32", "float16")] == [True, False]
     assert target.several_devices
     assert target.features == {"float32": ("subgroups",)}
-    assert target.tools == (Tool("a"), Tool("b", "apt install b"))
+    assert target.tools == (RequiredCommand("a"), RequiredCommand("b", "apt install b"))
     link = {"triple": target.triple, "flags": [], "linker": "emcc", "minimum-os": "14.0", "needed": []}
     assert target.link_part() == link
 

@@ -99,6 +99,6 @@ def test_a_failed_fetch_leaves_no_output(tmp_path: Path) -> None:
     from llmbuild.sources import request
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(FetchError, match="cannot be downloaded"):
-        patch.setattr(request, "POLICY", request.Policy(attempts=2, delay=0.0))
+        patch.setattr(request, "POLICY", request.Patience(attempts=2, delay=0.0))
         fetch_source(source, tmp_path)
     assert list((tmp_path / "out").iterdir()) == []

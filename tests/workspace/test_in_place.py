@@ -21,7 +21,7 @@ from llmbuild.engine.places import Place
 from llmbuild.engine.store import Store
 from llmbuild.engine.upkeep.archive import export, import_archive
 from llmbuild.engine.upkeep.audit import audit
-from llmbuild.engine.upkeep.gc import Policy, collect
+from llmbuild.engine.upkeep.gc import Retention, collect
 from llmbuild.engine.verified import stamp_of
 from llmbuild.errors import ExitCode, FetchError, LlmbuildError
 from llmbuild.executors.inline import InlineExecutor
@@ -295,9 +295,9 @@ def test_upkeep_knows_what_lies_elsewhere(root: Path, tmp_path: Path) -> None:
 def test_a_collection_forgets_a_place_with_the_last_result_that_has_it(root: Path, tmp_path: Path) -> None:
     build(root)
     store = Store(tmp_path / "store")
-    collect(store, Policy(grace=0), lambda _project: None)
+    collect(store, Retention(grace=0), lambda _project: None)
     assert len(list(store.cas.places.all())) == 1
-    collect(store, Policy(max_size=0, keep=0, grace=0), lambda _project: None, now=time.time() + 3600)
+    collect(store, Retention(max_size=0, keep=0, grace=0), lambda _project: None, now=time.time() + 3600)
     assert list(store.cas.places.all()) == []
     store.close()
     assert weights(root).is_file()

@@ -17,7 +17,7 @@ from llmbuild.compiler.device_code.nvcc import find_nvcc
 from llmbuild.compiler.device_code.nvrtc import Nvrtc
 from llmbuild.errors import ToolchainError
 from llmbuild.plan.reasons import ToolChanged, sentence, spoken
-from llmbuild.programs.parts import Files, Parts, program_parts
+from llmbuild.programs.parts import FileTree, Parts, program_parts
 from llmbuild.programs.run import Tool
 from llmbuild.workspace.machine import Machine
 from llmbuild.workspace.programs import Programs
@@ -340,14 +340,14 @@ def test_answers_are_remembered_under_what_they_follow_from(tmp_path: Path) -> N
     time.sleep(2.1)
     first = Programs(Contents(), memo)
     assert first.remembered(["q", 1], ask) == "answer"
-    digest = first.digest(Parts((program,), trees=(Files(tree),)))
+    digest = first.digest(Parts((program,), trees=(FileTree(tree),)))
     first.save()
     again = Programs(Contents(), memo)
     assert again.remembered(["q", 1], ask) == "answer" and asked == ["once"]
-    assert again.digest(Parts((program,), trees=(Files(tree),))) == digest
-    assert again.listed(tree, Files(tree).walk(lambda name: name.endswith(".py"))) != again.tree(Files(tree))
+    assert again.digest(Parts((program,), trees=(FileTree(tree),))) == digest
+    assert again.listed(tree, FileTree(tree).walk(lambda name: name.endswith(".py"))) != again.tree(FileTree(tree))
     (tree / "b.txt").write_text("changed")
-    assert Programs(Contents(), memo).digest(Parts((program,), trees=(Files(tree),))) != digest
+    assert Programs(Contents(), memo).digest(Parts((program,), trees=(FileTree(tree),))) != digest
     for damaged in (b"{", b"[]", b"[" * 100_000, b'{"x": NaN}'):
         memo.write_bytes(damaged)
         assert Programs(Contents(), memo).remembered(["q", 1], ask) == "answer"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmbuild.programs.parts import Files, Parts, beside, launched
+from llmbuild.programs.parts import FileTree, Parts, beside, launched
 from llmbuild.programs.run import Tool, ask_tool, run_tool
 
 FLAGS = ("-O3", "--use_fast_math", "-std=c++17", "-w")
@@ -58,7 +58,7 @@ class Nvcc:
         # A toolkit's include may be a link to that of its target.
         places = {(toolkit / part).resolve(): part for part in reversed(_TREES) if (toolkit / part).is_dir()}
         trees = tuple(
-            Files(toolkit, (part,), tuple(f"{part}/{name}" for name in UNUSED)) for part in sorted(places.values())
+            FileTree(toolkit, (part,), tuple(f"{part}/{name}" for name in UNUSED)) for part in sorted(places.values())
         )
         return Parts(
             tuple(programs), tuple(beside(program, ("nvcc.profile",))), () if toolkit == Path("/usr") else trees

@@ -18,7 +18,7 @@ from typing import Any
 
 from llmbuild.compiler.device_code.nvcc import UNUSED
 from llmbuild.errors import ToolchainError
-from llmbuild.programs.parts import Files, Parts
+from llmbuild.programs.parts import FileTree, Parts
 
 INSTALL = "`pip install 'llmbuild[cuda]'`"
 
@@ -56,7 +56,7 @@ class Nvrtc:
     def parts(self) -> Parts:
         """The libraries and headers of the wheels; their versions are written elsewhere."""
         headers = tuple(f"include/{name}" for name in UNUSED)
-        return Parts(trees=(Files(self.root, ("lib", "include"), headers),), complete=False)
+        return Parts(trees=(FileTree(self.root, ("lib", "include"), headers),), complete=False)
 
     @property
     def archs(self) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ DAY = 86400.0
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class Retention:
     """What may stay.  Sizes in bytes, times in seconds.
 
     Traces unused for longer than `max_age` go, roots excepted; then the least recently used ones until all blobs have at
@@ -70,12 +70,12 @@ class Collected:
     dry_run: bool = False
 
 
-def horizon(found: Survey, policy: Policy, now: float) -> float:
+def horizon(found: Survey, policy: Retention, now: float) -> float:
     """What was used or written from this time on is not touched."""
     return min((now, *found.writers)) - policy.grace
 
 
-def choose(found: Survey, policy: Policy, now: float) -> Choice:
+def choose(found: Survey, policy: Retention, now: float) -> Choice:
     """Decide from one look at a store.  Pure."""
     limit = horizon(found, policy, now)
     roots = {action for action, built in found.roots.items() if built >= now - policy.keep}
@@ -128,7 +128,7 @@ def choose(found: Survey, policy: Policy, now: float) -> Choice:
 
 
 def collect(
-    store: Store, policy: Policy, living: Living, *, dry_run: bool = False, now: float | None = None
+    store: Store, policy: Retention, living: Living, *, dry_run: bool = False, now: float | None = None
 ) -> Collected:
     """Collect, beside whatever else works on the store.  Raises StoreError when the store cannot be changed."""
     now = time.time() if now is None else now

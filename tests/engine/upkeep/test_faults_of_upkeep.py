@@ -16,7 +16,7 @@ from llmbuild.engine.store import Store
 from llmbuild.engine.task import Task
 from llmbuild.engine.upkeep.archive import export, import_archive
 from llmbuild.engine.upkeep.audit import audit
-from llmbuild.engine.upkeep.gc import Policy, collect
+from llmbuild.engine.upkeep.gc import Retention, collect
 from llmbuild.errors import StoreError
 from tests.helpers.engine_build import build, join_task, text_of, write_task
 from tests.helpers.faulty_fs import FaultyFs, Killed
@@ -72,7 +72,7 @@ def test_collections(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     build(store, graph())
     store.close()
     root = tmp_path / "copy"
-    policy = Policy(max_size=0, keep=0, grace=0)
+    policy = Retention(max_size=0, keep=0, grace=0)
 
     def work() -> None:
         copied(store.root, root)

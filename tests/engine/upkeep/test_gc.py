@@ -17,12 +17,12 @@ from llmbuild.engine.locks import FileLock
 from llmbuild.engine.outcome import Status
 from llmbuild.engine.store import Store
 from llmbuild.engine.task import Task
-from llmbuild.engine.upkeep.gc import DAY, Policy, choose, collect, horizon
+from llmbuild.engine.upkeep.gc import DAY, Retention, choose, collect, horizon
 from llmbuild.engine.upkeep.survey import BlobFacts, Survey, TraceFacts, survey
 from tests.helpers.engine_build import build, join_task, snapshot, text_of, write_task
 
 LATER = 3600.0
-EVERYTHING = Policy(max_size=0, keep=0, grace=0)
+EVERYTHING = Retention(max_size=0, keep=0, grace=0)
 
 
 class All:
@@ -82,9 +82,9 @@ def surveys(draw: st.DrawFn) -> Survey:
     )
 
 
-def policies() -> st.SearchStrategy[Policy]:
+def policies() -> st.SearchStrategy[Retention]:
     return st.builds(
-        Policy,
+        Retention,
         max_size=st.none() | st.integers(0, 300),
         max_age=st.none() | st.integers(0, 120).map(float),
         keep=st.integers(0, 120).map(float),
@@ -94,7 +94,7 @@ def policies() -> st.SearchStrategy[Policy]:
 
 @settings(max_examples=400, deadline=None)
 @given(surveys(), policies())
-def test_a_choice_keeps_what_it_must_and_no_more(found: Survey, policy: Policy) -> None:
+def test_a_choice_keeps_what_it_must_and_no_more(found: Survey, policy: Retention) -> None:
     now = 100.0
     choice = choose(found, policy, now)
     limit = horizon(found, policy, now)
@@ -168,7 +168,7 @@ def test_after_any_collection_the_next_build_gives_the_same(
         assert text_of(store, result, "c") == f"c|{text}|same|b|{text}|same"
         store.close()
         collected = collect(
-            store, Policy(max_size, keep=keep, grace=0), everybody if lived else nobody, now=time.time() + LATER
+            store, Retention(max_size, keep=keep, grace=0), everybody if lived else nobody, now=time.time() + LATER
         )
         again = survey(store)
         if max_size is not None:
@@ -185,7 +185,7 @@ def test_only_garbage_goes_without_limits(store: Store) -> None:
     build(store, graph())
     store.cas.put_bytes(b"nothing refers to this")
     store.close()
-    collected = collect(store, Policy(), nobody, now=time.time() + LATER)
+    collected = collect(store, Retention(), nobody, now=time.time() + LATER)
     assert (collected.traces, collected.blobs, collected.freed) == (0, 1, 22)
     assert build(store, graph())[0].labels(Status.CACHED) == ["a", "b", "c"]
 
@@ -207,9 +207,9 @@ def test_the_least_recently_used_goes_first(store: Store) -> None:
         age(store, name, days * DAY)
     store.close()
     size = survey(store).size
-    collect(store, Policy(max_size=size - 1, keep=0, grace=0), nobody, now=time.time() + LATER)
+    collect(store, Retention(max_size=size - 1, keep=0, grace=0), nobody, now=time.time() + LATER)
     assert labels(store) == ["new", "old"]
-    collect(store, Policy(max_age=2 * DAY, keep=0, grace=0), nobody, now=time.time() + LATER)
+    collect(store, Retention(max_age=2 * DAY, keep=0, grace=0), nobody, now=time.time() + LATER)
     assert labels(store) == ["new"]
 
 
@@ -218,7 +218,7 @@ def test_a_hit_counts_as_use(store: Store) -> None:
     for label in "abc":
         age(store, label, 9 * DAY)
     build(store, [write_task("a", {"x": "1", "y": "same"})])
-    collect(store, Policy(max_age=DAY, keep=0), nobody)
+    collect(store, Retention(max_age=DAY, keep=0), nobody)
     assert labels(store) == ["a"]
 
 
@@ -228,14 +228,14 @@ def test_roots_outlive_an_age_but_not_a_size(store: Store) -> None:
         age(store, label, 30 * DAY)
     store.close()
     now = time.time() + LATER
-    assert collect(store, Policy(max_age=DAY, grace=0), everybody, now=now).traces == 0
+    assert collect(store, Retention(max_age=DAY, grace=0), everybody, now=now).traces == 0
     # The label is not in the manifest any more.
-    assert collect(store, Policy(max_age=DAY, grace=0), lambda _project: ("a", "b"), now=now).traces == 1
+    assert collect(store, Retention(max_age=DAY, grace=0), lambda _project: ("a", "b"), now=now).traces == 1
     assert labels(store) == ["a", "b"]
-    assert collect(store, Policy(max_age=DAY, grace=0), everybody, now=now + 15 * DAY).traces == 2
+    assert collect(store, Retention(max_age=DAY, grace=0), everybody, now=now + 15 * DAY).traces == 2
     build(store, graph())
     store.close()
-    collected = collect(store, Policy(max_size=0, grace=0), everybody, now=now)
+    collected = collect(store, Retention(max_size=0, grace=0), everybody, now=now)
     assert (collected.choice.forced, collected.left) == (3, 0)
 
 
@@ -250,7 +250,7 @@ def test_an_old_build_of_nothing_new_keeps_its_roots(store: Store) -> None:
 def test_grace_protects_what_was_just_written(store: Store) -> None:
     build(store, graph())
     store.close()
-    collected = collect(store, Policy(max_size=0, keep=0, grace=600), nobody)
+    collected = collect(store, Retention(max_size=0, keep=0, grace=600), nobody)
     assert (collected.traces, collected.blobs) == (0, 0)
     assert collected.choice.over == survey(store).size > 0
 
@@ -337,7 +337,7 @@ def test_damaged_traces_and_old_leftovers_go(store: Store) -> None:
     new = store.root / "logs" / "new.log"
     new.write_bytes(b"x")
     store.close()
-    collected = collect(store, Policy(grace=0), nobody, now=time.time() + LATER)
+    collected = collect(store, Retention(grace=0), nobody, now=time.time() + LATER)
     assert collected.leftovers == 3
     assert not path.exists()
     assert new.exists()
@@ -347,6 +347,6 @@ def test_what_is_no_lock_among_the_locks_is_in_nobody_s_way(store: Store, tmp_pa
     build(store, graph())
     (store.root / "locks" / "directory").mkdir()
     (store.root / "locks" / "link").symlink_to(tmp_path)
-    collect(store, Policy(max_size=0, grace=0.0), nobody, now=time.time() + 30 * DAY)
+    collect(store, Retention(max_size=0, grace=0.0), nobody, now=time.time() + 30 * DAY)
     assert labels(store) == []
     assert (store.root / "locks" / "directory").is_dir()
