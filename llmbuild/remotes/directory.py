@@ -37,6 +37,10 @@ class _Blobs(Blobs):
                 yield piece
 
     def put(self, digest: Digest, file: Path) -> None:
+        there = self._store.cas.blob_path(digest)
+        if there.is_file() and there.stat().st_size != file.stat().st_size:
+            # It is wrong without being read, which for a file with a hole of any size would not end.
+            self._store.cas.remove(digest)
         if not self._store.cas.has(digest):
             self._store.cas.put_file(file)
 
