@@ -143,7 +143,8 @@ def _unreadable(path: Path) -> Iterator[None]:
 
 
 def _missing(path: Path, kind: str) -> FetchError:
-    near = did_you_mean(path.name, [entry.name for entry in path.parent.iterdir()]) if path.parent.is_dir() else None
+    beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = did_you_mean(path.name, [name for name in beside if name != path.name])
     if path.exists():
         return FetchError("the source does not exist", where=str(path), why=f"it is not {kind}", fix=near)
     return GoneError("the source does not exist", where=str(path), why="there is no such file or directory", fix=near)

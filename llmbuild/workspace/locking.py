@@ -7,6 +7,7 @@ of the file's bytes.
 from __future__ import annotations
 
 import contextlib
+import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -143,10 +144,12 @@ def _with_sizes(pin: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
     sized = {}
     for name, entry in pin["files"].items():
         file = path / name if path.is_dir() else path
-        try:
-            sized[name] = {**entry, "size": file.stat().st_size}
-        except OSError:
-            sized[name] = entry
+        sized[name] = entry
+        with contextlib.suppress(OSError):
+            status = file.stat()
+            # What stands in the place of a file that is gone has no size that a lock could tell.
+            if stat.S_ISREG(status.st_mode):
+                sized[name] = {**entry, "size": status.st_size}
     return {"files": sized}
 
 

@@ -102,6 +102,8 @@ def test_what_is_not_there(tmp_path: Path, checkpoint: Path, source: Source, sai
     with pytest.raises((FetchError, InputError)) as caught:
         fetch_source(source, tmp_path)
     assert said in str(caught.value)
+    # What is of another kind is not what was meant.
+    assert f"did you mean '{Path(source.spec['path']).name}'" not in str(caught.value)
 
 
 def test_a_full_disk(tmp_path: Path, checkpoint: Path) -> None:
