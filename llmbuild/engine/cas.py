@@ -35,8 +35,8 @@ _EMPTY_DIGEST = EMPTY_TREE.digest
 class MissingBlobError(StoreError):
     """A blob that should be in the store is not, or was corrupt and has been dropped."""
 
-    def __init__(self, digest: Digest) -> None:
-        super().__init__(f"blob {digest[:12]} is not in the cache", why="it was removed or found corrupt")
+    def __init__(self, digest: Digest, why: str = "it was removed or found corrupt", fix: str | None = None) -> None:
+        super().__init__(f"blob {digest[:12]} is not in the cache", why=why, fix=fix)
         self.digest = digest
 
 
@@ -227,7 +227,10 @@ class Cas:
         """Copy bytes that lie elsewhere, when they are still the right ones.  Raises MissingBlobError, else OSError."""
         place = self.places.find(digest)
         if place is None:
-            raise MissingBlobError(digest)
+            if (path := self.places.path(digest)) is None:
+                raise MissingBlobError(digest)
+            why = f"it was read from {path}, which is not as it was"
+            raise MissingBlobError(digest, why, "run `llmbuild build`, which looks at it again")
         if files.copy_hashed(place.path, dest)[0] != digest:
             files.discard(dest)
             self.places.drop(digest)

@@ -89,6 +89,11 @@ class Places:
         place = self._header(digest)
         return place is not None and place.stands()
 
+    def path(self, digest: Digest) -> Path | None:
+        """The file that a record for these bytes names, however it is now."""
+        place = self._header(digest)
+        return None if place is None else place.path
+
     def _header(self, digest: Digest) -> Place | None:
         try:
             fd = os.open(self.record_path(digest), os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)

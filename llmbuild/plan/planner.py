@@ -190,7 +190,7 @@ def _with_sources(verdicts: Mapping[str, Verdict]) -> Iterator[Verdict]:
     needed: set[str] = set()
     for verdict in verdicts.values():
         if verdict.state == "run":
-            needed.update(ref.task for ref in verdict.task.inputs.values() if _reads(ref, verdicts[ref.task].away))
+            needed.update(ref.task for ref in verdict.task.inputs.values() if reads(ref, verdicts[ref.task].away))
     for label, verdict in verdicts.items():
         lack = verdict.task.lack
         runs = verdict.state == "run" or label in needed
@@ -201,7 +201,8 @@ def _with_sources(verdicts: Mapping[str, Verdict]) -> Iterator[Verdict]:
             yield replace(verdict, state="run", reasons=(Evicted(),)) if label in needed else verdict
 
 
-def _reads(ref: InputRef, away: Tree) -> bool:
+def reads(ref: InputRef, away: Tree) -> bool:
+    """Whether an input has any of these files of the output that it refers to."""
     match ref.select:
         case AllFiles():
             return bool(away.files)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from llmbuild.engine.executor import Executor, TaskFailure
     from llmbuild.engine.outcome import BuildResult
     from llmbuild.engine.sharing import Sharing
+    from llmbuild.engine.task import Task
     from llmbuild.report.events import Checked, Installed
     from llmbuild.workspace.options import OnNote
     from llmbuild.workspace.snapshot import Snapshot
@@ -125,6 +126,9 @@ def _build(
     except MissingBlobError:
         # A collection in another process took a result between our look at it and its installation.
         result, items, installed = build(frozenset())
+    if manner.check and result.ok and (lost := _lost_inputs(snapshot, result)):
+        # A check reads what a build that has nothing to run does not.
+        result, items, installed = build(lost)
     reporter.emit(installed)
     checks = _check(snapshot, executor, result, jobs, reporter, on_note) if manner.check and result.ok else {}
     return BuildOutcome(result, Path(whole.root), items, checks)
@@ -154,18 +158,42 @@ def _check(
 
     What comes from elsewhere is downloaded again only when it was asked for by name: other checks take the stored files.
     """
-    from llmbuild.plan.select import asked
     from llmbuild.workspace.check import check
 
     remote = {one.fetch.label for one in snapshot.remotes}
-    if snapshot.names:
-        tasks = asked(snapshot.tasks, snapshot.names)
-    else:
-        tasks = tuple(task for task in snapshot.tasks if task.label not in remote)
-        if remote:
-            on_note(f"not fetched again: {', '.join(sorted(remote))}; `build --check fetch` does that")
-    outcomes = [(task.label, result.outcomes[task.label]) for task in tasks]
+    if not snapshot.names and remote:
+        on_note(f"not fetched again: {', '.join(sorted(remote))}; `build --check fetch` does that")
+    outcomes = [(task.label, result.outcomes[task.label]) for task in _checked(snapshot)]
     return check(snapshot.store, executor, outcomes, jobs, reporter.emit)
+
+
+def _checked(snapshot: Snapshot) -> tuple[Task, ...]:
+    """The tasks that a check runs again."""
+    from llmbuild.plan.select import asked
+
+    if snapshot.names:
+        return asked(snapshot.tasks, snapshot.names)
+    remote = {one.fetch.label for one in snapshot.remotes}
+    return tuple(task for task in snapshot.tasks if task.label not in remote)
+
+
+def _lost_inputs(snapshot: Snapshot, result: BuildResult) -> frozenset[str]:
+    """The tasks with files of their output that a check reads, and that are not any more where they were left."""
+    from llmbuild.engine.tree import Tree
+    from llmbuild.plan.planner import reads
+
+    cas = snapshot.store.cas
+    lost: dict[str, Tree] = {}
+
+    def lost_of(label: str) -> Tree:
+        if label not in lost:
+            tree = result.outcomes[label].tree
+            away = [] if tree is None else [file for file in cas.missing(tree) if not cas.places.stands(file.digest)]
+            lost[label] = Tree.of(away)
+        return lost[label]
+
+    refs = [ref for task in _checked(snapshot) for ref in task.inputs.values()]
+    return frozenset(ref.task for ref in refs if reads(ref, lost_of(ref.task)))
 
 
 def _complete_lock(snapshot: Snapshot, result: BuildResult) -> None:

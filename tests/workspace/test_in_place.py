@@ -16,6 +16,7 @@ import pytest
 import llmbuild
 from llmbuild.checkpoints import open as open_
 from llmbuild.engine import fs, statcache
+from llmbuild.engine.cas import MissingBlobError
 from llmbuild.engine.execute import execute
 from llmbuild.engine.places import Place
 from llmbuild.engine.store import Store
@@ -246,6 +247,35 @@ def test_a_check_and_exec_read_the_file_again(root: Path, tmp_path: Path) -> Non
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == weights(root).read_bytes()
     assert (tmp_path / "out" / "model.safetensors").stat().st_ino != weights(root).stat().st_ino
     store.close()
+
+
+def test_a_check_of_a_touched_file_has_it_fetched_before(root: Path, tmp_path: Path) -> None:
+    build(root)
+    os.utime(weights(root), (2e9, 1.5e9))
+    store = Store(tmp_path / "store")
+    (quantized,) = (trace for trace in store.traces.all() if trace.kind == "quantize")
+    with pytest.raises(MissingBlobError, match=f"it was read from {weights(root)}, which is not as it was"):
+        execute(store, quantized.action)
+    store.close()
+    assert build(root, check=True) == {"fetch"}
+    weights(root).rename(root / "aside")
+    with pytest.raises(BuildError, match="source gone") as caught:
+        build(root, check=True)
+    assert {error.exit_code for error in caught.value.outcome.errors} == {ExitCode.FETCH}
+    # Of what is not read the check needs nothing.
+    assert build(root, "config", check=True) == set()
+
+
+@pytest.mark.parametrize("instead", ["directory", "pipe"])
+def test_what_stands_in_the_place_of_weights_is_no_other_size_of_them(root: Path, instead: str) -> None:
+    build(root)
+    weights(root).rename(root / "aside")
+    if instead == "directory":
+        weights(root).mkdir()
+    else:
+        os.mkfifo(weights(root))
+    with llmbuild.open(root, cache=root.parent / "store", locked=True) as workspace:
+        assert not workspace.plan(*TASKS).stale
 
 
 def test_a_gguf_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
