@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmbuild.engine.kind import no_progress
-from llmbuild.errors import UsageError, did_you_mean, raise_all
+from llmbuild.errors import ToolchainError, UsageError, did_you_mean, raise_all
 from llmbuild.manifest.lock import LOCK_FILE, Lock, write_lock
 from llmbuild.manifest.lockdiff import differences
 from llmbuild.sources.remote import AnnouncedKind, Download
@@ -16,7 +16,7 @@ from llmbuild.workspace import locking, manifests
 from llmbuild.workspace.machine import Machine
 from llmbuild.workspace.neighbours import Neighbours, neighbours
 from llmbuild.workspace.observe import expand_world, observe_world
-from llmbuild.workspace.trust import Trust, UntrustedError
+from llmbuild.workspace.trust import Trust
 
 if TYPE_CHECKING:
     from llmbuild.canonical import Digest
@@ -161,7 +161,7 @@ def _keep_tools(new: Lock, old: Lock, project: Project, machine: Machine, on_not
             kept = old.toolchain.get(f"{tool} {name}")
             if kept is not None:
                 new.toolchain[f"{tool} {name}"] = kept
-            missing = "" if isinstance(error, UntrustedError) else "it is not on this machine: "
+            missing = "it is not on this machine: " if isinstance(error, ToolchainError) else ""
             why = f"{'not recorded' if kept is None else 'kept as it was locked'}, {missing}{error.what}"
             absent.setdefault((tool, f"{why} ({error.fix})" if error.fix else why), []).append(name)
     for (tool, why), names in absent.items():

@@ -149,6 +149,9 @@ def _read(path: Path) -> dict[str, tuple[Digest, ...]]:
     from llmbuild.jsontext import parse_json
 
     try:
+        if path.exists() and not path.is_file():
+            # A pipe has no end, and a device neither.
+            raise ValueError("it is no file")
         value = parse_json(path.read_bytes())
         if value["format"] != _FORMAT:
             raise ValueError("it has another format")

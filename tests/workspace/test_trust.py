@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -186,6 +187,16 @@ def test_a_wrong_record_or_variable_is_said(
     monkeypatch.setenv("LLMBUILD_TRUST", "yes")
     assert main(["build"]) == ExitCode.USAGE
     assert "LLMBUILD_TRUST is 'yes'" in capsys.readouterr().err
+
+
+def test_a_record_that_is_no_file_is_not_waited_for(project: ProjectDir) -> None:
+    trust_file().parent.mkdir(parents=True)
+    os.mkfifo(trust_file())
+    for command, code in (("plan", 0), ("trust", ExitCode.USAGE)):
+        done = project.run(command, timeout=60)
+        assert done.code == code and "the record of what is trusted cannot be read" in done.text
+    lock = project.run("lock")
+    assert lock.code == 0 and "the linker of mine is not recorded, the record of what is trusted cannot" in lock.err
 
 
 def test_exec_refuses_what_nobody_here_asked_for(project: ProjectDir, capsys: pytest.CaptureFixture[str]) -> None:
