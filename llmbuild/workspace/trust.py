@@ -104,10 +104,11 @@ def require_asked(record: ActionRecord, everything: bool) -> None:
             else "its record came from elsewhere, and what it has run as well",
             fix=f"run it by its task, `llmbuild build --force '{record.label}'`, or give --trust",
         )
-    link = record.action.params.get("link", record.action.params)
-    words = words_of(link) if isinstance(link, Mapping) else {}
-    if not Trust(project if project.is_dir() else project.parent).holds(words):
-        raise _refusal(words)
+    trust = Trust(project if project.is_dir() else project.parent)
+    # A link task has them in its link part, a runtime task beside one that nobody reads.
+    for part in (record.action.params, record.action.params.get("link")):
+        if isinstance(part, Mapping) and not trust.holds(words := words_of(part)):
+            raise _refusal(words)
 
 
 def remember(root: Path, words: Collection[Mapping[str, Json]]) -> None:

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from llmbuild import linkers
-from llmbuild.canonical import digest_json
+from llmbuild.canonical import Json, digest_json
 from llmbuild.cli.main import main
 from llmbuild.engine.action import Action
 from llmbuild.engine.store import ActionRecord, Store
 from llmbuild.errors import ExitCode, UsageError
-from llmbuild.workspace.trust import Trust, remember, trust_file, words_of
+from llmbuild.workspace.trust import Trust, remember, require_asked, trust_file, words_of
 from tests.helpers.checkpoints import cached_checkpoint
 from tests.helpers.cli import TINY_MANIFEST, ProjectDir, make_project
 
@@ -206,6 +206,13 @@ def test_exec_refuses_what_nobody_here_asked_for(project: ProjectDir, capsys: py
         assert main(["exec", action, "--cache-dir", str(project.store)]) == ExitCode.USAGE
         said = capsys.readouterr().err
         assert f"no project on this machine asked for this action: link{LABEL}" in said and why in said
+
+
+@pytest.mark.parametrize("link", [{}, None, {"compiler": "/evil"}])
+def test_words_of_a_record_count_wherever_they_stand(tmp_path: Path, link: Json) -> None:
+    action = Action("runtime", 1, {"compiler": ["/evil"], "link": link}, {}, {}, {})
+    with pytest.raises(UsageError, match="not trusted: /evil"):
+        require_asked(ActionRecord(action, "runtime[emcc]", str(tmp_path)), everything=False)
 
 
 def test_a_directory_and_the_digests_of_words_are_remembered(tmp_path: Path) -> None:
