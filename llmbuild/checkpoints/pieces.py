@@ -49,12 +49,16 @@ class Pieces:
 
 
 class PiecesReader(io.RawIOBase):
-    """The whole file from start to end.  Reading raises ChangedError when it is not what it was, else OSError."""
+    """The whole file from start to end.  Reading raises ChangedError when it is not what it was, else OSError.
+
+    Its own digest is held against what was read too: a record may have another file's pieces.
+    """
 
     def __init__(self, pieces: Pieces) -> None:
         self._pieces = pieces
         self._file = pieces.path.open("rb", buffering=0)
         self._index = 0
+        self._whole = hashlib.sha256()
         self._rest = memoryview(b"")
 
     def readable(self) -> bool:
@@ -67,6 +71,13 @@ class PiecesReader(io.RawIOBase):
                 data += part
             self._pieces.check(self._index, data)
             self._index += 1
+            self._whole.update(data)
+            # The last piece is given only when all of them are what they should be together.
+            if (
+                not self._pieces.length(self._index) > 0
+                and (found := finish_digest(self._whole)) != self._pieces.digest
+            ):
+                raise self._pieces.changed(f"its SHA-256 was {self._pieces.digest}, now it is {found}")
             self._rest = memoryview(data)
         into = memoryview(buffer).cast("B")
         count = min(len(into), len(self._rest))

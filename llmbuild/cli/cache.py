@@ -144,6 +144,7 @@ def _export(args: argparse.Namespace) -> int:
     require_file(args.archive)
     require_replaceable(args.archive, ARCHIVE)
     unbuilt: list[str] = []
+    labels: dict[str, str] = {}
     if args.all:
         store = Store(args.cache_dir)
         actions = store.traces.names()
@@ -152,13 +153,17 @@ def _export(args: argparse.Namespace) -> int:
         store = workspace.store
         verdicts = workspace.look(*args.tasks, partial=True).plan().verdicts
         actions = [verdict.action.digest for verdict in verdicts if verdict.action is not None]
+        labels = {verdict.action.digest: verdict.task.label for verdict in verdicts if verdict.action is not None}
         unbuilt = [verdict.task.label for verdict in verdicts if verdict.state in ("run", "maybe", "blocked")]
     try:
         with _progress("export") as progress:
             packed = export(store, actions, args.archive, progress=progress)
     finally:
         store.close()
-    _print(args, packed_json(packed, unbuilt), packed_text(packed, str(args.archive), imported=False, unbuilt=unbuilt))
+    # What is built and left out nevertheless lacks the bytes of a file that was left where its owner has it.
+    away = [label for action in packed.missing if (label := labels.get(action)) is not None and label not in unbuilt]
+    text = packed_text(packed, str(args.archive), imported=False, unbuilt=unbuilt, away=away)
+    _print(args, packed_json(packed, [*unbuilt, *away]), text)
     return ExitCode.OK
 
 

@@ -189,13 +189,17 @@ def audit_json(result: Audit) -> dict[str, Json]:
     }
 
 
-def packed_text(packed: Packed, file: str, *, imported: bool, unbuilt: Sequence[str] = ()) -> str:
-    """What an export wrote or an import took."""
+def packed_text(
+    packed: Packed, file: str, *, imported: bool, unbuilt: Sequence[str] = (), away: Sequence[str] = ()
+) -> str:
+    """What an export wrote or an import took.  `away` are tasks whose output is not any more where it was left."""
     parts = f"{count(packed.traces, 'trace')}, {count(packed.blobs, 'blob')}, {size(packed.size)}"
     if imported:
         return f"imported {file}: {parts}; {packed.new_traces} and {packed.new_blobs} of them new"
     lines = [f"exported {parts} to {file}"]
-    left_out = len(unbuilt) or len(packed.missing)
+    if away:
+        lines.append(f"left out, because files of theirs are gone or changed: {', '.join(away)}")
+    left_out = len(unbuilt) or (0 if away else len(packed.missing))
     if left_out:
         lines.append(f"left out, because not built: {', '.join(unbuilt) or count(left_out, 'action')}")
     return "\n".join(lines)

@@ -15,6 +15,8 @@ import pytest
 
 import llmbuild
 from llmbuild.checkpoints import open as open_
+from llmbuild.checkpoints.pieces import Pieces, digest_pieces
+from llmbuild.cli.main import main
 from llmbuild.engine import fs, statcache
 from llmbuild.engine.cas import MissingBlobError
 from llmbuild.engine.execute import execute
@@ -352,6 +354,35 @@ def test_an_archive_has_the_bytes_or_leaves_the_result_out(root: Path, tmp_path:
     packed = export(store, actions, tmp_path / "less.tar")
     assert len(packed.missing) == 1
     assert import_archive(Store(tmp_path / "third"), tmp_path / "less.tar").traces == len(actions) - 1
+
+
+def test_an_archive_has_no_other_bytes_than_its_names_say(root: Path, tmp_path: Path) -> None:
+    build(root)
+    store = Store(tmp_path / "store")
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(weights(root).read_bytes()[::-1])
+    ((digest, _),) = store.cas.places.all()
+    with other.open("rb", buffering=0) as file:
+        _, size, pieces = digest_pieces(file, lambda _count: None)
+    # Whoever shares the store can write such a record: each piece is right, and the whole is another file.
+    store.cas.places.put(Pieces(other, digest, size, pieces), stamp_of(other.stat()))
+    with pytest.raises(FetchError, match="its SHA-256 was"):
+        export(store, [trace.action for trace in store.traces.all()], tmp_path / "cache.tar")
+    assert not (tmp_path / "cache.tar").exists()
+    assert list(store.cas.places.all()) == []
+    store.close()
+
+
+def test_an_export_names_what_it_leaves_out_and_why(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build(root)
+    os.utime(weights(root), (2e9, 1.5e9))
+    where = ["--cache-dir", str(tmp_path / "store"), "-f", str(root / "buildfile.toml")]
+    assert main(["cache", "export", str(tmp_path / "cache.tar"), *TASKS, *where]) == ExitCode.OK
+    said = capsys.readouterr().out.splitlines()
+    assert said[-2].startswith("exported 2 traces")
+    assert said[-1] == "left out, because files of theirs are gone or changed: fetch[tiny]"
 
 
 def _believed(store: Store, path: Path) -> tuple[object, ...]:
