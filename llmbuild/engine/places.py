@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _HEADER = 16 << 10
 """Longer than the line of any path."""
+_MOST_PIECES = 256 << 20
+"""The digests of the pieces of 8 TiB; a record that needs more is none."""
 _FIELDS = frozenset({"path", "stamp", "pieces"})
 
 
@@ -44,6 +46,7 @@ class Place:
         self.stamp: Stamp = (inode, records.count(size, "the size"), mtime, ctime)
         self.path = Path(records.text(value["path"], "the path"))
         self._pieces = known_digest(value["pieces"])
+        self._header = len(line) + 1
         if not self.path.is_absolute():
             raise ValueError("its path is not absolute")
 
@@ -59,14 +62,34 @@ class Place:
             return False
         return stat.S_ISREG(status.st_mode) and stamp_of(status) == self.stamp and os.access(self.path, os.R_OK)
 
+    @property
+    def length(self) -> int:
+        """The bytes that the record has when it is whole."""
+        from llmbuild.checkpoints.pieces import DIGEST_BYTES, PIECE
+
+        return self._header + -(-self.size // PIECE) * DIGEST_BYTES
+
     def pieces(self, digest: Digest) -> Pieces:
         """The digests of the file's pieces.  Raises ValueError when they are damaged."""
-        from llmbuild.checkpoints.pieces import DIGEST_BYTES, PIECE, Pieces
+        from llmbuild.checkpoints.pieces import Pieces
 
-        wanted = -(-self.size // PIECE) * DIGEST_BYTES
-        if len(self._rest) != wanted or digest_bytes(self._rest) != self._pieces:
+        if self._header + len(self._rest) != self.length or digest_bytes(self._rest) != self._pieces:
             raise ValueError("the digests of its pieces are damaged")
         return Pieces(self.path, digest, self.size, self._rest)
+
+
+def read_place(path: Path) -> Place:
+    """The record in a file.  Raises OSError when it cannot be read, ValueError when it is none.
+
+    No more is read than a record has: whoever shares the store may have put something without end there.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with open(fd, "rb") as file:  # noqa: PTH123
+        data = file.read(_HEADER) or b""
+        rest = Place(data).length - len(data)
+        if rest > _MOST_PIECES:
+            raise ValueError("it is of a larger file than any")
+        return Place(data + file.read(max(rest, 0) + 1))
 
 
 class Places:
@@ -109,7 +132,7 @@ class Places:
     def find(self, digest: Digest) -> Pieces | None:
         """The file with these bytes where it stands as it stood; None where there is none."""
         try:
-            place = Place(files.read_bytes(str(self.record_path(digest))))
+            place = read_place(self.record_path(digest))
             return place.pieces(digest) if place.stands() else None
         except (OSError, ValueError):
             return None

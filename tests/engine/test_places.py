@@ -11,9 +11,10 @@ import pytest
 from llmbuild.canonical import Digest, digest_bytes, digest_file
 from llmbuild.engine import fs
 from llmbuild.engine.cas import MissingBlobError
-from llmbuild.engine.places import Keeper, Place
+from llmbuild.engine.places import Keeper, Place, read_place
 from llmbuild.engine.store import Store
 from llmbuild.engine.tree import Tree
+from llmbuild.engine.upkeep.audit import audit
 
 DATA = os.urandom(3_000_000)
 
@@ -193,3 +194,28 @@ def test_times_before_1970(store: Store, file: Path, in_place: None) -> None:
     os.utime(file, ns=(-5, -5))
     assert promised(store, keep(store, file))
     assert store.cas.places.find(digest_bytes(DATA)) is not None
+
+
+def test_no_more_of_a_record_is_read_than_one_has(store: Store, file: Path, in_place: None) -> None:
+    keep(store, file)
+    ((digest, path),) = store.cas.places.all()
+    line, _, rest = path.read_bytes().partition(b"\n")
+    path.chmod(0o644)
+    # No blocks, and a terabyte to read; each with a header that is right.
+    os.truncate(path, 1 << 40)
+    with pytest.raises(ValueError, match="pieces are damaged"):
+        read_place(path).pieces(digest)
+    path.write_bytes(line.replace(b",3000000,", b",%d," % (1 << 62)) + b"\n" + rest)
+    os.truncate(path, 1 << 40)
+    with pytest.raises(ValueError, match="larger file than any"):
+        read_place(path)
+    assert store.cas.places.find(digest) is None
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match="Expecting"):
+        read_place(path)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ValueError, match="Expecting"):
+        read_place(path)
+    assert len(audit(store).findings) == 1

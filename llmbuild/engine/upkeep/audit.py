@@ -21,7 +21,7 @@ from llmbuild.engine.cas import EMPTY_TREE
 from llmbuild.engine.history import read_history
 from llmbuild.engine.kind import Progress, no_progress
 from llmbuild.engine.locks import guard
-from llmbuild.engine.places import Place
+from llmbuild.engine.places import read_place
 from llmbuild.engine.store import Store
 from llmbuild.engine.trace import Trace
 from llmbuild.engine.tree import Tree
@@ -207,7 +207,7 @@ def _places(store: Store, findings: list[Finding]) -> None:
     """The records of files that were left where their owners have them, and not these files."""
     for digest, path in store.cas.places.all():
         try:
-            Place(files.read_bytes(str(path))).pieces(digest)
+            read_place(path).pieces(digest)
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as error:
