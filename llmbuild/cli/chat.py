@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from llmbuild.cli.built import add_selection, select_built
+from llmbuild.cli.pick_built import add_selection, select_built
 from llmbuild.errors import ExitCode, UsageError
 from llmbuild.printable import printable
 

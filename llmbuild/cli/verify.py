@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from llmbuild.canonical import Json
-from llmbuild.cli.built import add_selection, select_built
 from llmbuild.cli.common import path_argument, print_json
+from llmbuild.cli.pick_built import add_selection, select_built
 from llmbuild.errors import ExitCode
 
 HELP = "load built libraries with their weights and run them"

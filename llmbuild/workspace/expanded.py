@@ -19,7 +19,7 @@ from llmbuild.jsontext import parse_json
 from llmbuild.manifest.inputs_read import Read, all_current
 from llmbuild.manifest.project import Project
 from llmbuild.workspace.manifests import project_file
-from llmbuild.workspace.toolchain import Toolchain
+from llmbuild.workspace.tool_identities import Toolchain
 
 _FORMAT = 2
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from llmbuild.engine.task import Task
     from llmbuild.engine.tree import Tree
     from llmbuild.sources.kind import Observation
-    from llmbuild.workspace.toolchain import Toolchain
+    from llmbuild.workspace.tool_identities import Toolchain
 
 _FORMAT = 2
 

@@ -10,7 +10,7 @@ from llmbuild.errors import LlmbuildError, UsageError
 from llmbuild.manifest.project import Project
 from llmbuild.workspace.expanded import load_manifest
 from llmbuild.workspace.manifests import manifest_name, other_manifests
-from llmbuild.workspace.toolchain import Toolchain
+from llmbuild.workspace.tool_identities import Toolchain
 
 _TABLE = re.compile(rb"^\s*\[\s*models\b", re.MULTILINE)
 

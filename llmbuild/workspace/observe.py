@@ -23,9 +23,9 @@ from llmbuild.plan.graph import WITH_RUNTIME, expand
 from llmbuild.plan.observed import Observed
 from llmbuild.sources.kind import GoneError, Observation, Source
 from llmbuild.workspace.absent import LockedTools
-from llmbuild.workspace.machine import Machine, find_tools
 from llmbuild.workspace.manifests import identity
-from llmbuild.workspace.toolchain import Toolchain
+from llmbuild.workspace.platform_tools import Machine, find_tools
+from llmbuild.workspace.tool_identities import Toolchain
 from llmbuild.workspace.trust import Trust
 
 

@@ -13,9 +13,9 @@ from llmbuild.manifest.lock import LOCK_FILE, Lock, write_lock
 from llmbuild.manifest.lockdiff import differences
 from llmbuild.sources.remote import AnnouncedKind, Download
 from llmbuild.workspace import locking, manifests
-from llmbuild.workspace.machine import Machine
 from llmbuild.workspace.neighbours import Neighbours, neighbours
 from llmbuild.workspace.observe import expand_world, observe_world
+from llmbuild.workspace.platform_tools import Machine
 from llmbuild.workspace.trust import Trust
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from llmbuild.workspace.locking import Fetch
     from llmbuild.workspace.options import OnNote
     from llmbuild.workspace.reporter import OnEvent
-    from llmbuild.workspace.toolchain import Toolchain
+    from llmbuild.workspace.tool_identities import Toolchain
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from llmbuild.workspace.manifests import identity
 from llmbuild.workspace.observe import World, look
 from llmbuild.workspace.options import OnNote, Options
 from llmbuild.workspace.store_knowledge import StoreKnowledge
-from llmbuild.workspace.toolchain import Toolchain
+from llmbuild.workspace.tool_identities import Toolchain
 from llmbuild.workspace.trust import Trust
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from llmbuild.errors import LlmbuildError, ToolchainError, UsageError
 from llmbuild.linkers import OWN
 from llmbuild.targets.files import load_target, target_names
 from llmbuild.targets.target import Target
-from llmbuild.workspace.machine import Machine
-from llmbuild.workspace.toolchain import Toolchain
+from llmbuild.workspace.platform_tools import Machine
+from llmbuild.workspace.tool_identities import Toolchain
 from llmbuild.workspace.trust import Trust
 
 

@@ -21,7 +21,7 @@ from llmbuild.workspace.manifests import manifest_name
 from llmbuild.workspace.options import ALL, USUAL, OnNote, Options, Selection
 from llmbuild.workspace.place import state_of
 from llmbuild.workspace.snapshot import Snapshot, take
-from llmbuild.workspace.toolchain import TVM_MEMO, Toolchain
+from llmbuild.workspace.tool_identities import TVM_MEMO, Toolchain
 from llmbuild.workspace.trust import Trust
 
 if TYPE_CHECKING:

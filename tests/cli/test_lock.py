@@ -422,7 +422,7 @@ def test_what_another_process_locked_meanwhile_stays(tmp_path: Path) -> None:
     from llmbuild.manifest.lock import Lock, write_lock
     from llmbuild.workspace import fetched, locking
     from llmbuild.workspace.observe import observe_world
-    from llmbuild.workspace.toolchain import Toolchain
+    from llmbuild.workspace.tool_identities import Toolchain
     from llmbuild.workspace.trust import Trust
 
     shutil.copytree(cached_checkpoint("llama"), tmp_path / "checkpoint")

@@ -26,8 +26,8 @@ from llmbuild.errors import ToolchainError
 from llmbuild.report import cache_text
 from llmbuild.report.style import style_for
 from llmbuild.workspace import locking, targets
-from llmbuild.workspace.machine import Machine
-from llmbuild.workspace.toolchain import Toolchain
+from llmbuild.workspace.platform_tools import Machine
+from llmbuild.workspace.tool_identities import Toolchain
 from tests.cli.test_cache import NOW, collected, sample
 from tests.helpers import engine_kinds, golden
 from tests.helpers.checkpoints import cached_checkpoint

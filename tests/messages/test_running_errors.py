@@ -69,13 +69,13 @@ def two_actions(path: Path, patch: pytest.MonkeyPatch) -> None:
 
 
 def no_package(path: Path, patch: pytest.MonkeyPatch) -> None:
-    from llmbuild.workspace.toolchain import Toolchain
+    from llmbuild.workspace.tool_identities import Toolchain
 
     Toolchain(SimpleNamespace(digest=str), [str(path)]).version("llmbuild-has-no-such-package")  # type: ignore[arg-type]
 
 
 def no_native_library(path: Path, patch: pytest.MonkeyPatch) -> None:
-    from llmbuild.workspace.toolchain import Toolchain
+    from llmbuild.workspace.tool_identities import Toolchain
 
     patch.setattr(Toolchain, "_libraries", lambda self, place: [])
     Toolchain(SimpleNamespace(digest=str)).identity("apache-tvm")  # type: ignore[arg-type]

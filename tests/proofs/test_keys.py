@@ -27,14 +27,14 @@ from llmbuild.plan.graph import CONFIG_FILES, OBJECT_FILES, WEIGHT_FILES, expand
 from llmbuild.plan.observed import Observed
 from llmbuild.sources.kind import Observation, Source
 from llmbuild.tasks.lower import COMPILE_FIELDS
-from llmbuild.workspace import toolchain
-from llmbuild.workspace.toolchain import Toolchain
+from llmbuild.workspace import tool_identities
+from llmbuild.workspace.tool_identities import Toolchain
 from tests.helpers import plans
 from tests.helpers.imports import PACKAGE, closure, inits_on_the_way, module_name
 from tests.helpers.plans import edit_model, edit_platform
 
 KINDS: Mapping[str, TaskKind] = {name: load_kind(name) for name in KIND_NAMES}
-TOOL_NAMES = sorted({tool for kind in KINDS.values() for tool in kind.tools} - toolchain.PER_TASK_TOOLS)
+TOOL_NAMES = sorted({tool for kind in KINDS.values() for tool in kind.tools} - tool_identities.PER_TASK_TOOLS)
 
 CHECKPOINT_FILES = (
     *("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json"),
@@ -377,7 +377,7 @@ VERSIONS = dict.fromkeys((*TOOL_NAMES, "apache-tvm", "apache-tvm-ffi"), "1.0")
 
 def tools(changed: Path | None = None, versions: Mapping[str, str] = VERSIONS) -> dict[str, Mapping[str, str]]:
     chain = Toolchain(Bytes(changed))
-    chain._versions = {toolchain._normal(name): version for name, version in versions.items()}
+    chain._versions = {tool_identities._normal(name): version for name, version in versions.items()}
     return {name: chain.tools_of(kind)[0] for name, kind in KINDS.items()}
 
 
@@ -393,7 +393,7 @@ def native(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     import importlib.machinery
     import importlib.util
 
-    for package in toolchain.LIBRARIES.values():
+    for package in tool_identities.LIBRARIES.values():
         (tmp_path / package / "lib").mkdir(parents=True)
         for name in ("core.so", "lib/runtime.so.1"):
             (tmp_path / package / name).write_bytes(b"")
@@ -420,15 +420,15 @@ def test_a_version_flips_the_kinds_that_declare_the_tool(native: Path, tool: str
     assert flipped_by_tools(tools(versions={**VERSIONS, "unused": "2.0"})) == set()
 
 
-@pytest.mark.parametrize("tool", sorted(toolchain.LIBRARIES))
+@pytest.mark.parametrize("tool", sorted(tool_identities.LIBRARIES))
 @pytest.mark.parametrize("library", ["core.so", "lib/runtime.so.1", "module.py", "include/runtime.h", "README.txt"])
 def test_the_bytes_of_a_package_flip_the_kinds_that_declare_them(native: Path, tool: str, library: str) -> None:
     part = {".py": f"{tool} python", ".h": f"{tool} headers", ".txt": "nothing"}.get(Path(library).suffix, tool)
     wanted = {name for name, kind in KINDS.items() if part in kind.tools}
     assert wanted or part == "nothing"
     before = tools()
-    (native / toolchain.LIBRARIES[tool] / library).write_bytes(b"changed")
-    after = tools(native / toolchain.LIBRARIES[tool] / library)
+    (native / tool_identities.LIBRARIES[tool] / library).write_bytes(b"changed")
+    after = tools(native / tool_identities.LIBRARIES[tool] / library)
     assert {name for name in KINDS if before[name] != after[name]} == wanted
 
 
@@ -511,10 +511,10 @@ def test_the_declared_tools_are_the_packages_that_the_code_imports(name: str) ->
                 imported.add(node.module.split(".")[0])
     imported -= {*sys.stdlib_module_names, "llmbuild"}
     expected = {PACKAGES.get(package, package) for package in imported} | COMPILED.get(name, set())
-    declared = set(KINDS[name].tools) - toolchain.PER_TASK_TOOLS
+    declared = set(KINDS[name].tools) - tool_identities.PER_TASK_TOOLS
     assert expected == {tool for tool in declared if " " not in tool}
     # Of a package with native libraries its Python files count where they run, its headers where they are compiled.
     contents = "headers" if name in COMPILED else "python"
     assert {tool for tool in declared if " " in tool} == {
-        f"{one} {contents}" for one in expected & set(toolchain.LIBRARIES)
+        f"{one} {contents}" for one in expected & set(tool_identities.LIBRARIES)
     }

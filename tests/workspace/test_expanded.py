@@ -10,7 +10,7 @@ import pytest
 from llmbuild.canonical import canonical_json
 from llmbuild.engine.store import Store
 from llmbuild.workspace.expanded import load_manifest
-from llmbuild.workspace.toolchain import TVM_MEMO, Toolchain
+from llmbuild.workspace.tool_identities import TVM_MEMO, Toolchain
 from tests.helpers.cli import TINY_MANIFEST
 
 

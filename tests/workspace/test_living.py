@@ -7,7 +7,7 @@ from pathlib import Path
 from llmbuild.engine.store import Store
 from llmbuild.workspace.expanded import load_manifest
 from llmbuild.workspace.living import living
-from llmbuild.workspace.toolchain import TVM_MEMO, Toolchain
+from llmbuild.workspace.tool_identities import TVM_MEMO, Toolchain
 from tests.helpers.checkpoints import cached_checkpoint
 from tests.helpers.cli import TINY_MANIFEST, make_project
 

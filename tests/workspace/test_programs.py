@@ -19,9 +19,9 @@ from llmbuild.errors import ToolchainError
 from llmbuild.plan.reasons import ToolChanged, sentence, spoken
 from llmbuild.programs.parts import FileTree, Parts, program_parts
 from llmbuild.programs.run import Tool
-from llmbuild.workspace.machine import Machine
+from llmbuild.workspace.platform_tools import Machine
 from llmbuild.workspace.programs import Programs
-from llmbuild.workspace.toolchain import Toolchain
+from llmbuild.workspace.tool_identities import Toolchain
 from llmbuild.workspace.trust import Trust
 
 LINUX: Mapping[str, Json] = {"flags": []}

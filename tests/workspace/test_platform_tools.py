@@ -20,9 +20,9 @@ from llmbuild.manifest.project import Project
 from llmbuild.programs.parts import Parts
 from llmbuild.targets.files import load_target
 from llmbuild.workspace.absent import LockedTools, missing_for
-from llmbuild.workspace.machine import Machine, PlatformTools, find_tools
+from llmbuild.workspace.platform_tools import Machine, PlatformTools, find_tools
 from llmbuild.workspace.targets import examine
-from llmbuild.workspace.toolchain import Toolchain
+from llmbuild.workspace.tool_identities import Toolchain
 from llmbuild.workspace.trust import Trust
 from tests.helpers import plans
 from tests.helpers.checkpoints import cached_checkpoint

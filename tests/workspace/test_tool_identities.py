@@ -10,7 +10,7 @@ import pytest
 from llmbuild.canonical import digest_file
 from llmbuild.engine.registry import KIND_NAMES, load_kind
 from llmbuild.errors import ToolchainError
-from llmbuild.workspace.toolchain import Toolchain
+from llmbuild.workspace.tool_identities import Toolchain
 
 
 class Digests:

@@ -19,7 +19,7 @@ from llmbuild.plan.observed import DEVICE_TOOL
 from llmbuild.programs.parts import Parts
 from llmbuild.targets.compile_part import device_kind
 from llmbuild.workspace.absent import LockedTools
-from llmbuild.workspace.toolchain import Toolchain
+from llmbuild.workspace.tool_identities import Toolchain
 from llmbuild.workspace.trust import Trust, UntrustedError
 
 
