@@ -36,8 +36,8 @@ Input: TypeAlias = TreeInput | JsonInput
 class Action:
     """One unit of work.
 
-    `params`, `inputs` and `tools` make the key.  `hints` do not: they tell where bytes can be found (a path, an
-    endpoint) and may differ between machines without changing the result, because what is read is verified by digest.
+    `params`, `inputs` and `tools` make the key.  `hints` do not: they locate bytes (a path, an endpoint) and may differ between
+    machines without changing the result, because what is read is verified by digest.
     """
 
     kind: str

@@ -32,9 +32,9 @@ class Node:
     explained: Event | None = None
     """Why it runs, once that was decided."""
     peak: int | None = None
-    """The predicted peak of its memory in bytes, once asked for."""
+    """The predicted peak of its memory in bytes, once computed."""
     told: bool = False
-    """Whether it was said that the task waits for memory."""
+    """Whether it was reported that the task waits for memory."""
 
     @property
     def action(self) -> Digest:
@@ -94,7 +94,7 @@ class Build:
             heapq.heappush(self.ready, (node.order, label))
 
     def release(self, label: str) -> None:
-        """Tell the tasks that read from a task that its output is there."""
+        """Notify the tasks that read from a task that its output is there."""
         for dependent in self.dependents.get(label, ()):
             waiting = self.nodes[dependent].waiting_for
             if label in waiting:

@@ -33,7 +33,7 @@ _EMPTY_DIGEST = EMPTY_TREE.digest
 
 
 class MissingBlobError(StoreError):
-    """A blob that should be in the store is not, or was corrupt and has been dropped."""
+    """A required blob is not in the store, or was corrupt and has been dropped."""
 
     def __init__(self, digest: Digest, why: str = "it was removed or found corrupt", fix: str | None = None) -> None:
         super().__init__(f"blob {digest[:12]} is not in the cache", why=why, fix=fix)
@@ -59,7 +59,7 @@ class Cas:
         return Path(f"{self._prefix}{digest[:2]}/{digest[2:]}")
 
     def _name(self, digest: Digest) -> str:
-        """As `blob_path`, for what is asked for each file of a build."""
+        """As `blob_path`, for calls that are made for each file of a build."""
         return f"{self._prefix}{digest[:2]}/{digest[2:]}"
 
     # Reading.
@@ -224,7 +224,7 @@ class Cas:
             raise
 
     def _copy_in_place(self, digest: Digest, dest: Path, executable: bool) -> files.Shared:
-        """Copy bytes that lie elsewhere, when they are still the right ones.  Raises MissingBlobError, else OSError."""
+        """Copy bytes that lie elsewhere, when they still match.  Raises MissingBlobError, else OSError."""
         place = self.places.find(digest)
         if place is None:
             if (path := self.places.path(digest)) is None:
@@ -239,7 +239,8 @@ class Cas:
         return "copy"
 
     def remember_link(self, digest: Digest, status: os.stat_result) -> None:
-        """Note that the blob is as right as a name of it elsewhere, whose content was right and whose links were changed."""
+        """Record the blob as verified when it is the file of this stat, whose content was right and whose links were
+        changed."""
         with contextlib.suppress(OSError):
             blob = os.stat(self._name(digest))  # noqa: PTH116 - once a file of a build.
             if (blob.st_ino, blob.st_dev) == (status.st_ino, status.st_dev):
@@ -249,7 +250,7 @@ class Cas:
         """Make a directory of symbolic links to the verified blobs of a tree.  Raises MissingBlobError or StoreError.
 
         Executable files are copied, because a link cannot have a mode of its own.  Bytes that are not in the store but where
-        their owner has them are linked too, and noted in `checks`, when the reader holds what it reads against that; else
+        their owner has them are linked too, and recorded in `checks`, when the reader verifies what it reads against that; else
         they are copied.
         """
         with fs.translate_errors("lay out the inputs of a task", directory):
@@ -276,7 +277,7 @@ class Cas:
                     fs.current.symlink(source.absolute(), dest)
 
     def remove(self, digest: Digest) -> None:
-        """Take a blob out of the store; what depends on it is built again when needed."""
+        """Evict a blob from the store; what depends on it is built again when needed."""
         path = self._name(digest)
         with fs.translate_errors("remove a blob", path):
             files.remove_tree(path, self.root)
@@ -286,7 +287,7 @@ class Cas:
     def _claim(self, digest: Digest, size: int) -> bool:
         """Whether the blob is here already.  If so, it stays here while this process lives.
 
-        Until a trace refers to it, nothing else tells a collection that goes on beside us that it is needed.
+        Until a trace refers to it, a concurrent collection cannot detect otherwise that it is needed.
         """
         if not os.path.lexists(self._name(digest)) or not self.has(digest, size):
             return False
@@ -296,7 +297,7 @@ class Cas:
             try:
                 fs.current.append(self._scratch() / CLAIMS, f"{digest}\n".encode())
             except OSError:
-                # Without the claim the blob is written once more, which says clearly what is wrong with the disk.
+                # Without the claim the blob is written once more, which reports clearly what is wrong with the disk.
                 return False
         return True
 
@@ -316,12 +317,12 @@ class Cas:
             raise MissingBlobError(digest)
         self.memo.record(digest, stamp)
         if size is not None and size != status.st_size:
-            # The blob is right, and whoever asks for it with another size is not.
+            # The blob is right, and a request for it with another size is not.
             raise MissingBlobError(digest)
 
     @contextlib.contextmanager
     def listening(self, listener: Callable[[Digest, Path], None]) -> Iterator[None]:
-        """Tell a listener of each blob that is found corrupt, at once, in the thread that finds it."""
+        """Notify a listener of each corrupt blob, at once, in the thread that detects it."""
         self._listeners.append(listener)
         try:
             yield
@@ -329,7 +330,7 @@ class Cas:
             self._listeners.remove(listener)
 
     def report_corrupt(self, digest: Digest, path: Path) -> None:
-        """Tell of a blob that is dropped because it is corrupt, by this process or by one that works for it."""
+        """Report a blob that is dropped because it is corrupt, by this process or by one that works for it."""
         self.corrupt.add(digest)
         for listener in tuple(self._listeners):
             listener(digest, path)

@@ -1,4 +1,4 @@
-"""Comparing what an action gave again with what its trace says it gave."""
+"""Comparing the output of another run of an action with the output that its trace records."""
 
 from __future__ import annotations
 

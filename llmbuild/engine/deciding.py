@@ -1,4 +1,4 @@
-"""What an installation has to do: which files are not what they should be, and which do not belong any more.
+"""The work of an installation: which files are not what they should be, and which do not belong any more.
 
 Reads only.  What the record does not name is the user's, and is never replaced or removed.  Where a symbolic link leads
 on the way to a file, the record alone is not enough, for it may come from elsewhere: there llmbuild's own are the files
@@ -74,9 +74,9 @@ class Asker:
 
 @dataclass(slots=True)
 class Decision:
-    """`stale` paths are written, with the content that llmbuild left there before, if any; `right` ones are as they should
-    be, of which the record does not know those in `news`; `obsolete` ones are removed; `gone` are entries of the record
-    that speak of nothing any more."""
+    """`stale` paths are written, with the content that llmbuild left there before, if any; `right` ones are as they should be,
+    of which the record lacks those in `news`; `obsolete` ones are removed; `gone` are entries of the record that match no file
+    of llmbuild any more."""
 
     stale: dict[str, Digest | None] = field(default_factory=dict)
     right: list[str] = field(default_factory=list)
@@ -152,7 +152,8 @@ def require_unclaimed(root: Path, record: Record, dests: Iterable[str], manifest
 
 
 def decide(store: Store, root: Path, wanted: dict[str, Wanted], record: Record, asker: Asker) -> Decision:
-    """What has to be done.  Raises StoreError when a file that llmbuild did not write is in the way."""
+    """Decide which files to write, to keep and to remove.  Raises StoreError when a file that llmbuild did not write is in the
+    way."""
     decision = Decision()
     _find_stale(store, root, wanted, record, decision, asker.manifest)
     dests = frozenset(one.dest for one in wanted.values())
@@ -172,7 +173,7 @@ def decide(store: Store, root: Path, wanted: dict[str, Wanted], record: Record, 
 
 
 def _is_of(root: Path, path: str, one: InstalledFile, dests: Collection[str], asker: Asker) -> bool:
-    """Whether an entry is of the manifest that asks.  One that names no manifest, or one that is gone, is so where it lies
+    """Whether an entry is of the manifest that installs.  One that names no manifest, or one that is gone, is so where it lies
     among the manifest's results; the former also where there is no other manifest."""
     if one.manifest == asker.manifest:
         return True
@@ -233,7 +234,7 @@ def _find_stale(
                 linked = store.cas.memo.holds(one.entry.digest, stamp_of(status))
                 digest = one.entry.digest if linked else known.digest if known and same else digest_file(file)
         if digest == one.entry.digest and bool(status.st_mode & 0o100) == one.entry.executable:
-            # The content is what it should be, whoever put it there; from now on it is known.
+            # The content is what it should be, whoever put it there; from now on it is recorded.
             report.unchanged += 1
             decision.right.append(path)
             decision.news.append(path)

@@ -1,4 +1,4 @@
-"""What happens during a build, as values.  The terminal, `--events` and reports are made from these and nothing else.
+"""The events of a build, as values.  The terminal, `--events` and reports are made from these and nothing else.
 
 `to_json` gives one flat object with `v` (the format's version), `type` (the class name in kebab case) and `time`
 (seconds since the epoch) before the event's own fields.  A reader ignores types and fields it does not know.
@@ -163,7 +163,7 @@ class Skipped(TaskEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CorruptBlob(Event):
-    """A blob whose bytes were not what its name says was dropped from the store."""
+    """A blob whose bytes did not match its name was dropped from the store."""
 
     digest: Digest
     path: str

@@ -39,9 +39,9 @@ def execute(
 ) -> Cached:
     """Run a recorded action and return its result, which is in the store then.
 
-    `log` is asked after the work for the file that holds what the task printed.  Nothing becomes visible unless all
-    succeeded.  Raises what the task raises; MissingBlobError when an input is not in the store; StoreError when the
-    disk fails; UsageError when the record does not fit this version of llmbuild.
+    `log` is called after the work and returns the file with what the task printed.  Nothing becomes visible unless all
+    succeeded.  Raises what the task raises; MissingBlobError when an input is not in the store; StoreError when the disk fails;
+    UsageError when the record does not fit this version of llmbuild.
     """
     record = store.get_action(action)
     input_size = _input_size(store, record.action)
@@ -87,8 +87,8 @@ def run_in(
 ) -> tuple[Tree, float, float, int]:
     """Run an action inside the directory `work` and take its output into the store, without a trace.
 
-    Returns the output tree, wall and CPU seconds, and the peak resident set in bytes.  This is what a check uses that
-    runs an action again to compare.  A resumable task keeps in `resume` what a later run can go on with.
+    Returns the output tree, wall and CPU seconds, and the peak resident set in bytes.  A check that runs an action again to
+    compare uses this.  A resumable task keeps in `resume` what a later run can go on with.
     """
     action = record.action
     kind = load_kind(action.kind)
@@ -148,7 +148,8 @@ def run_in(
 
 
 def _take_over(resume: Path, root: Path) -> None:
-    """Make the directory of what a task had done already hold nothing but files.  Raises OSError.
+    """Remove everything but files from the directory of what a task had done already, which is made where it is missing.
+    Raises OSError.
 
     A task writes to files there, and whoever shares the store may have left links to other files under their names.
     """
@@ -161,7 +162,7 @@ def _take_over(resume: Path, root: Path) -> None:
 
 
 def _name_inputs(error: LlmbuildError, inputs: Path) -> None:
-    """Say `checkpoint/config.json` in place of the path of the directory that the inputs were laid out in."""
+    """Write `checkpoint/config.json` in place of the path of the directory that the inputs were laid out in."""
 
     def shorten(text: str) -> str:
         return text.replace(f"{inputs}/", "")
@@ -173,7 +174,7 @@ def _name_inputs(error: LlmbuildError, inputs: Path) -> None:
 
 
 def _input_size(store: Store, action: Action) -> int:
-    """The bytes of an action's inputs."""
+    """The size of an action's inputs in bytes."""
     size = 0
     for value in action.inputs.values():
         if isinstance(value, TreeInput):

@@ -1,4 +1,4 @@
-"""What the scheduler needs from a place where actions run."""
+"""The interface of a place where actions run, as the scheduler needs it."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class TaskFailure:
 class Executor(Protocol):
     """Runs recorded actions of one store.  `run` and `rerun` are called from several threads at once.
 
-    Whoever calls `run` holds the action's lock.
+    The caller of `run` holds the action's lock.
     """
 
     def run(self, action: Digest, progress: Progress) -> Cached | TaskFailure | None:
@@ -69,8 +69,8 @@ class Executor(Protocol):
         ...
 
     def expect(self, kind: str, count: int) -> None:
-        """Told before a task is launched that `count` tasks of its kind, this one included, can run as soon as there is
-        place: worth a preparation that they share."""
+        """Called before a task is launched: `count` tasks of its kind, this one included, can run as soon as there is place,
+        which is worth a preparation that they share."""
         ...
 
     def terminate(self) -> None:

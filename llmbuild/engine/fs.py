@@ -127,7 +127,7 @@ PROJECT = "move the project to another disk"
 
 
 def store_error(error: OSError, doing: str, where: StrPath, elsewhere: str = CACHE) -> StoreError:
-    """The user's view of a failed file operation; `doing` completes `cannot …`, `elsewhere` says which setting chooses
+    """The user's view of a failed file operation; `doing` completes `cannot …`, `elsewhere` names the setting that chooses
     another place."""
     why, fix = _ADVICE.get(error.errno or 0, (error.strerror or str(error), None))
     return StoreError(
@@ -137,7 +137,7 @@ def store_error(error: OSError, doing: str, where: StrPath, elsewhere: str = CAC
 
 @contextlib.contextmanager
 def translate_errors(doing: str, where: StrPath, elsewhere: str = CACHE) -> Iterator[None]:
-    """Turn an OSError of the body into a StoreError that says what could not be done, where, why and what helps."""
+    """Turn an OSError of the body into a StoreError that names what could not be done, where, why and what helps."""
     try:
         yield
     except OSError as error:

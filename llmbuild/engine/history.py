@@ -47,7 +47,7 @@ class History:
         """Record what labels were built from now; writes only when something is new.  Raises StoreError."""
         before = self.last()
         if all(before.get(label) == digest for label, digest in actions.items()):
-            # The file's mtime is the time of the last build, which says what a collection has to keep.
+            # The file's mtime is the time of the last build, which determines what a collection keeps.
             with contextlib.suppress(OSError):
                 if time.time() - self.path.stat().st_mtime > _BUILD_GRAIN_S:
                     fs.current.touch(self.path)

@@ -1,7 +1,7 @@
 """The index over traces: what ran for which task, and how long each kind takes.
 
-A diskcache of JSON values, made from the trace files and rebuilt from them whenever it is lost or damaged; nothing is
-ever decided by it that the trace files could not say more slowly.  A null build never opens it.
+A diskcache of JSON values, made from the trace files and rebuilt from them whenever it is lost or damaged; it decides nothing
+that the trace files could not decide more slowly.  A null build never opens it.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class RunSummary:
 
 
 class TraceIndex:
-    """The index of one store.  Where it can neither be used nor rebuilt, a warning says so, and nothing is known."""
+    """The index of one store.  Where it can neither be used nor rebuilt, a warning reports it, and lookups find nothing."""
 
     def __init__(self, root: Path, traces: TraceStore) -> None:
         self._root = root
@@ -88,13 +88,13 @@ class TraceIndex:
         self._reconciled = False
 
     def add(self, traces: Iterable[Trace]) -> None:
-        """Take new traces in."""
+        """Add new traces."""
         new = list(traces)
 
         def work(cache: Any) -> None:
             with cache.transact():
                 self._insert(cache, new)
-            # Only now is the index held against the files: what was just taken in need not be read from there.
+            # Only now is the index compared with the files: what was just taken in need not be read from there.
             self._check_once(cache)
 
         self._with_cache(work, None, check=False)

@@ -1,9 +1,9 @@
 """Linking outputs into the project: `dist/` shows what the store holds, and nothing else of the user's is touched.
 
-`.llmbuild/installed.json` in the project records which files llmbuild put there, with digest and stat.  It makes the
-second build cheap (one stat a file), lets an edited or deleted file be noticed and restored, and is what tells
-llmbuild's files from the user's: a file that is not in the record is never replaced or removed.  The record is written
-before the files with all that is intended, so that a build that was killed in between still knows its own.
+`.llmbuild/installed.json` in the project records which files llmbuild put there, with digest and stat.  It makes the second
+build cheap (one stat a file), detects an edited or deleted file so that it is restored, and distinguishes llmbuild's files from
+the user's: a file that is not in the record is never replaced or removed.  The record is written before the files with all that
+is intended, so that files of a build that was killed in between are still recognized.
 
 Each file belongs to the manifest that made it.  Two manifests of one directory leave each other's files alone.
 """
@@ -46,12 +46,12 @@ def install(
     output: str = "dist",
     alone: Callable[[], bool] = lambda: True,
 ) -> InstallReport:
-    """Make the project's files be what `items` say, for a manifest (its file name) that writes to `output`.
+    """Make the project's files match `items`, for a manifest (its file name) that writes to `output`.
 
-    Files that an earlier build of the manifest installed for one of these tasks and that are no longer part of its output
-    are removed; with `known` (the labels of all tasks of the manifest) also those of tasks that no longer exist.  `alone`
-    says whether no other manifest of the directory is known; it is asked where a record of an older llmbuild does not say
-    whose a file is.
+    Files that an earlier build of the manifest installed for one of these tasks and that are no longer part of its output are
+    removed; with `known` (the labels of all tasks of the manifest) also those of tasks that no longer exist.  `alone` returns
+    whether no other manifest of the directory is known; it is called where a record of an older llmbuild does not name a file's
+    manifest.
 
     Raises UsageError when two items or two manifests claim one path or a path leaves the project; StoreError when a file
     that llmbuild did not write is in the way, or the disk cannot be written; MissingBlobError.
@@ -123,7 +123,7 @@ def _prepare(
         exchanges = [step for step in steps if isinstance(step, placing.Whole) and not step.new]
         if exchanges:
             record.moving = {step.prepared: installed.Moving(step.directory, step.inode) for step in exchanges}
-            # Without this record a later build could not tell a file of the user's in the old directory.
+            # Without this record a later build could not recognize a file of the user's in the old directory.
             installed.save(root, record, durable=True)
         return steps
     except (OSError, LlmbuildError) as error:
@@ -257,7 +257,7 @@ def _clean_temporaries(directory: Path, kept: Collection[Path]) -> None:
 
 
 def inspect(project_root: Path, items: Sequence[Installation]) -> list[tuple[str, str, str]]:
-    """What `install` would have to put back, as (label, path, "missing" or "changed").  Reads only; raises StoreError."""
+    """What `install` would put back, as (label, path, "missing" or "changed").  Reads only; raises StoreError."""
     record = installed.load(project_root, (item.install.dest for item in items))
     wrong: list[tuple[str, str, str]] = []
     for item in items:

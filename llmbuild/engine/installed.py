@@ -1,7 +1,7 @@
 """The record of what llmbuild put into a project: `.llmbuild/installed.json`.
 
-A repository may bring such a file along, so it is read with distrust: what is not of the right form, or lies outside the
-output directories that the record itself names, counts as if it were not there, and the file it speaks of as the user's.
+A repository may bring such a file along, so it is read with distrust: what is not of the right form, or lies outside the output
+directories that the record itself names, counts as if it were not there, and the file that it names as the user's.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Record:
 
 
 def load(root: Path, outputs: Iterable[str] = ()) -> Record:
-    """The record of a project, with what holds of it; an empty one when there is none.  `outputs` are directories that the
+    """The record of a project, with its valid entries; an empty one when there is none.  `outputs` are directories that the
     manifest of this build writes to."""
     try:
         value = parse_json((root / RECORD).read_bytes(), most_bytes=_MOST_BYTES)

@@ -13,7 +13,7 @@ from types import FrameType
 def on_signals(stop: Callable[[], None]) -> Iterator[None]:
     """Call `stop` at SIGINT and SIGTERM while the body runs in the main thread; what it raises ends the body there.
 
-    In another thread, which Python tells of no signal, nothing is changed.
+    In another thread, to which Python delivers no signal, nothing is changed.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,4 +1,4 @@
-"""What a task kind is: its declared dependencies, and the function that does the work.
+"""A task kind: its declared dependencies, and the function that does the work.
 
 Importing a kind is cheap; heavy modules are imported inside `run`.
 """
@@ -29,7 +29,7 @@ def no_progress(done: int, total: int, unit: str = "") -> None:
 class Keep(Protocol):
     """Takes a large file of the user into the output under a name, without copying it where that is possible.
 
-    `add` is told how many more bytes were read.  Returns the file's SHA-256; raises OSError when it cannot be read.
+    `add` receives the number of further bytes read.  Returns the file's SHA-256; raises OSError when it cannot be read.
     """
 
     def __call__(self, path: Path, name: str, add: Callable[[int], None]) -> Digest: ...
@@ -39,12 +39,12 @@ class Keep(Protocol):
 class Job:
     """What a task may see while it runs, and nothing else.
 
-    `inputs` maps each input's name to a directory with the selected files (read-only), or, for a JSON projection, to a
-    file that holds just the projected value.  `out` is an empty directory: what is in it afterwards is the output.
-    What the task prints goes to its log.  `hints` tell where to find bytes; they never change the result.  `resume` is
-    a directory that outlives this process when the task is killed: the next run of the same action finds what is in it.
-    Only a resumable kind has one, and none when the run is there to be compared with an earlier one.  `checks` has the files
-    below `inputs` that are the user's own and may change; `keep` puts such files out.
+    `inputs` maps each input's name to a directory with the selected files (read-only), or, for a JSON projection, to a file
+    with just the projected value.  `out` is an empty directory: what is in it afterwards is the output.  What the task prints
+    goes to its log.  `hints` locate bytes; they never change the result.  `resume` is a directory that outlives this process
+    when the task is killed: the next run of the same action finds what is in it.  Only a resumable kind has one, and none when
+    the run is there to be compared with an earlier one.  `checks` has the files below `inputs` that are the user's own and may
+    change; `keep` puts such files out.
     """
 
     params: Mapping[str, Json]
@@ -63,18 +63,17 @@ class TaskKind:
     """A declared kind.
 
     `params` are the names of its parameters (the projection that enters the key).  `sources` are the llmbuild modules and
-    packages whose bytes are part of the key, as dotted names ("llmbuild.linkers"); a test holds them against the real
-    import graph.  `tools` are the names of other tools in the key ("apache-tvm", "linker", "numpy").  `version` changes
-    when the meaning of the parameters does.
+    packages whose bytes are part of the key, as dotted names ("llmbuild.linkers"); a test compares them with the real import
+    graph.  `tools` are the names of other tools in the key ("apache-tvm", "linker", "numpy").  `version` changes when the
+    meaning of the parameters does.
 
     `whole_environment` tasks see all variables of the build and not only those of `programs.environment`: only for work whose
     result is checked by digest.
 
-    The rest changes no result and is in no key.  `preload` are modules that are slow to import: when several tasks of
-    the kind wait, one process imports them and forks a worker for each.  Importing them must start no thread.
-    `resumable` tasks get a `Job.resume`.  Those that read `in_place` hold what they read of a file in `Job.checks` against
-    that; the others get copies.  `typical_seconds` and `typical_memory` (bytes) stand in for a prediction until
-    a task of the kind has run.
+    The rest changes no result and is in no key.  `preload` are modules that are slow to import: when several tasks of the kind
+    wait, one process imports them and forks a worker for each.  Importing them must start no thread.  `resumable` tasks get a
+    `Job.resume`.  Those that read `in_place` verify what they read of a file in `Job.checks` against that; the others get
+    copies.  `typical_seconds` and `typical_memory` (bytes) stand in for a prediction until a task of the kind has run.
     """
 
     name: str

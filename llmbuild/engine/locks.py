@@ -1,7 +1,7 @@
 """Locks between processes that die with their owner.
 
-A lock is `flock` on an open file.  The kernel gives it up when the last descriptor closes, however the owner ends, so
-no lock is ever stale.  The file's content tells others who holds it; nothing is decided by that content.
+A lock is `flock` on an open file.  The kernel gives it up when the last descriptor closes, however the owner ends, so no lock
+is ever stale.  The file's content names the holder to others; nothing is decided by that content.
 """
 
 from __future__ import annotations

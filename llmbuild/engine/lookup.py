@@ -1,6 +1,6 @@
 """Whether an action's result is there: its trace, its output tree and every blob of it.
 
-For a file that was left where its owner has it the record of that stands for the blob.  Whoever needs the bytes finds out whether
+For a file that was left where its owner has it the record of that stands for the blob.  Whoever needs the bytes verifies that
 they still are what they were; most builds do not need them.
 """
 

@@ -13,8 +13,8 @@ SHARE = 0.8
 
 
 def budget(asked: str | None = None) -> int | None:
-    """The bytes that running tasks may take together: what is asked for ("8G"), else what $LLMBUILD_MEMORY says, else a
-    share of what is free.  None where the machine does not tell.  Raises UsageError."""
+    """The bytes that running tasks may take together: as requested ("8G"), else by $LLMBUILD_MEMORY, else a share of what is
+    free.  None where the machine does not report it.  Raises UsageError."""
     asked = asked or os.environ.get("LLMBUILD_MEMORY")
     if asked:
         return parse_size(asked)
@@ -23,8 +23,8 @@ def budget(asked: str | None = None) -> int | None:
 
 
 def available(root: Path = Path("/")) -> int | None:
-    """Bytes that new processes can use: what the kernel says is available, or what is left of this control group's
-    limit where that is less.  None where the machine does not tell.  `root` is where /proc and /sys are."""
+    """Bytes that new processes can use: what the kernel reports as available, or what is left of this control group's limit
+    where that is less.  None where the machine does not report it.  `root` is where /proc and /sys are."""
     found: list[int] = []
     with contextlib.suppress(OSError, ValueError, IndexError):
         lines = (root / "proc/meminfo").read_text(encoding="ascii").splitlines()

@@ -11,7 +11,7 @@ LONGEST_NAME = 255
 
 _LONGEST_PATH = 2048
 _OTHERS = frozenset({".git", ".hg", ".svn", ".llmbuild"})
-"""Directories that belong to somebody else, or hold llmbuild's own state."""
+"""Directories that belong to somebody else, or contain llmbuild's own state."""
 
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode categories of what a terminal obeys instead of showing it."""

@@ -47,10 +47,10 @@ class Waiting:
 class Pending:
     """The queue of one build.
 
-    `priority` gives labels an urgency (larger first); without it, `predict` does: the tasks on the longest remaining path
-    go first.  With `predict` and `memory` (bytes) a task whose predicted peak does not fit beside the running ones waits;
-    alone, every task may run.  `held` is told of a task that is held back so, the first time, with its predicted peak
-    and what the running ones take.  Nothing is predicted before the first task has to run.
+    `priority` gives labels an urgency (larger first); without it, `predict` does: the tasks on the longest remaining path go
+    first.  With `predict` and `memory` (bytes) a task whose predicted peak does not fit beside the running ones waits; alone,
+    every task may run.  `held` is called for a task that is held back so, the first time, with its predicted peak and what the
+    running ones take.  Nothing is predicted before the first task has to run.
     """
 
     def __init__(

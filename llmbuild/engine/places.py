@@ -1,8 +1,8 @@
 """Large files that are not copied into the store: where their owner has them, and what they were.
 
 `in-place/ab/cdef…` stands beside the blobs for the bytes with that digest: a line of JSON (path, size, the file's stat, the
-digest of the rest) and the digests of the file's pieces.  It is a promise and no blob: whoever may change the file does not ask
-us.  So a result counts as there while the promise is, but its bytes are used only by tasks that hash all they read against the
+digest of the rest) and the digests of the file's pieces.  It is a promise and no blob: the file may change without notice.  So
+a result counts as present while the promise is, but its bytes are used only by tasks that verify all they read against the
 pieces (`llmbuild.checkpoints.pieces`), or copied and hashed.  Where the file is not as it was, the bytes are missing: what
 makes them runs again.
 """
@@ -31,7 +31,7 @@ _FIELDS = frozenset({"path", "stamp", "pieces"})
 
 
 class Place:
-    """What a record says.  Raises ValueError where it is none; the pieces are checked when they are asked for."""
+    """A parsed record.  Raises ValueError for an invalid one; the pieces are checked when they are looked up."""
 
     def __init__(self, data: bytes) -> None:
         line, end, self._rest = data.partition(b"\n")
@@ -64,7 +64,7 @@ class Place:
 
     @property
     def length(self) -> int:
-        """The bytes that the record has when it is whole."""
+        """The size of the whole record in bytes."""
         from llmbuild.checkpoints.pieces import DIGEST_BYTES, PIECE
 
         return self._header + -(-self.size // PIECE) * DIGEST_BYTES
@@ -130,7 +130,7 @@ class Places:
             os.close(fd)
 
     def find(self, digest: Digest) -> Pieces | None:
-        """The file with these bytes where it stands as it stood; None where there is none."""
+        """The file with these bytes where it has the stat that it had; None where there is none."""
         try:
             place = read_place(self.record_path(digest))
             return place.pieces(digest) if place.stands() else None
@@ -144,7 +144,7 @@ class Places:
         files.write_atomic(self.record_path(pieces.digest), data, mode=0o444, scratch=self._scratch())
 
     def drop(self, digest: Digest) -> None:
-        """Forget where the bytes are, as well as it goes."""
+        """Remove the record of where the bytes are; a failure is ignored."""
         with contextlib.suppress(OSError):
             files.remove_tree(self.record_path(digest), self.root)
 
@@ -182,7 +182,7 @@ class Keeper:
         with path.open("rb", buffering=0) as file:
             clone = self._clone(file.fileno(), self._out / name)
             if clone is None and not _recordable(path):
-                # A name that no record can hold.
+                # A name that no record can contain.
                 with fs.translate_errors("store a file", self._out / name):
                     digest, size = files.copy_hashed(path, self._out / name)
                 add(size)

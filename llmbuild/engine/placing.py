@@ -1,9 +1,9 @@
 """Putting files into the project so that a reader finds results of one age.
 
 A directory of results is prepared as a whole beside the old one; then the two change names in one step, and the user's own
-files, which the new one has already as links, are taken out of the old one.  Where that is not to be had, files are
-replaced one by one: first `mlc-chat-config.json` and the indexes go, without which nobody loads a model, then come the
-weights, and those last.
+files, which the new one has already as links, are taken out of the old one.  Where that is not possible, files are replaced one
+by one: first `mlc-chat-config.json` and the indexes go, without which nobody loads a model, then come the weights, and those
+last.
 
 All that needs space is done before any name changes: a disk that is full changes nothing.
 """
@@ -111,9 +111,9 @@ class Whole:
 def merge(old: Path, now: Path, droppable: Callable[[str, bool], bool], prefix: str = "") -> None:
     """Empty an old directory into the one that took its place, and remove it.
 
-    A file that is the same in both goes, and so does one that `droppable` (by its name, and whether the new directory has
-    one of that name) says is of no use; any other is the user's and is moved, unless the user has put a later one into the
-    new directory.  Raises OSError.
+    A file that is the same in both goes, and so does one that `droppable` (by its name, and whether the new directory has one
+    of that name) reports as of no use; any other is the user's and is moved, unless the user has put a later one into the new
+    directory.  Raises OSError.
     """
     with os.scandir(old) as found:
         entries = list(found)

@@ -1,8 +1,8 @@
 """Predicting what a task will take from what tasks like it took.
 
-Pure: all that is known of earlier runs is handed in.  The best witness is the same task of the same project, then tasks
-of the kind with inputs of about the same size, then all of the kind, scaled by the size of their inputs.  A kind that
-never ran has the numbers that it declares.
+Pure: all that is known of earlier runs is passed in.  The best witness is the same task of the same project, then tasks of the
+kind with inputs of about the same size, then all of the kind, scaled by the size of their inputs.  A kind that never ran has
+the numbers that it declares.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from llmbuild.engine.index import RunSummary
 
 _RECENT = 5
-"""How many of the latest fitting runs count: a task changes with its code, and old runs tell of old code."""
+"""How many of the latest fitting runs count: a task changes with its code, and old runs measure old code."""
 
 _COMPARABLE = 1.5
 """Inputs are of about the same size when neither is more than this many times the other."""
@@ -34,8 +34,8 @@ Witness: TypeAlias = Literal["task", "model", "others"]
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What a task will take: seconds of wall clock, peak resident set and output in bytes, the number of earlier runs
-    that say so (0: nothing but the kind's declaration, with an output of unknown size 0), and what those were runs of."""
+    """What a task will take: seconds of wall clock, peak resident set and output in bytes, the number of earlier runs behind it
+    (0: nothing but the kind's declaration, with an output of unknown size 0), and what those were runs of."""
 
     wall_s: float
     peak_rss: int
@@ -89,7 +89,7 @@ def _comparable(one: int, other: int) -> bool:
 
 
 def _summary(runs: Sequence[RunSummary], of: Witness, input_size: int | None) -> Estimate:
-    """What the runs of something say, each scaled to `input_size` when it is given."""
+    """The estimate from some runs, each scaled to `input_size` when it is given."""
     factors = [1.0 if input_size is None else max(input_size, _SMALL) / max(run.input_size, _SMALL) for run in runs]
     return Estimate(
         wall_s=_median(run.wall_s * factor for run, factor in zip(runs, factors, strict=True)),
@@ -109,7 +109,7 @@ def _median(values: Iterable[float]) -> float:
 
 
 class Predictor:
-    """Predictions for the tasks of one project; `runs` and `kind` are asked once for each kind, when first needed."""
+    """Predictions for the tasks of one project; `runs` and `kind` are called once for each kind, when first needed."""
 
     def __init__(
         self, runs: Callable[[str], Sequence[RunSummary]], kind: Callable[[str], TaskKind], project: str = ""

@@ -1,8 +1,8 @@
-"""What is read from the files of a store or a project is checked here, field by field, before anything believes it.
+"""What is read from the files of a store or a project is checked here, field by field, before anything uses it.
 
-A store may be shared with others, come out of an archive or lie in a repository.  Its records are JSON of the right form
-or they do not count: a record that does not hold is dropped, is a miss, and is named by `llmbuild cache verify`.  Every
-function here raises ValueError with one sentence, and nothing else.
+A store may be shared with others, come out of an archive or lie in a repository.  Its records are JSON of the right form or
+they do not count: an invalid record is dropped, is a miss, and is named by `llmbuild cache verify`.  Every function here raises
+ValueError with one sentence, and nothing else.
 """
 
 from __future__ import annotations

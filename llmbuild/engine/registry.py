@@ -36,7 +36,7 @@ def load_kind(name: str) -> TaskKind:
 def wrong_part(kind: str, params: Mapping[str, Json], inputs: Mapping[str, bool]) -> str | None:
     """The first part of a recorded action that is not of its kind's shape; None where all are, or llmbuild has no such kind.
 
-    `inputs` says of each whether it is a directory.
+    `inputs` maps each to whether it is a directory.
     """
     if kind not in KIND_NAMES:
         return None

@@ -1,9 +1,9 @@
-"""What another cache has to do: a directory that machines share, or something behind a network.
+"""The interface of another cache: a directory that machines share, or something behind a network.
 
-A cache is one module with a function `open_remote(place)` that returns a `Remote` (`llmbuild/remotes/`).  Everything here
-is called from several threads at once, and never in a process that forks afterwards.  It may raise whatever it likes: that
-is said once, and the build goes on without.  Nothing that it gives is believed but its claim that a result is that of its
-action (`engine/sharing.py`).
+A cache is one module with a function `open_remote(place)` that returns a `Remote` (`llmbuild/remotes/`).  Everything here is
+called from several threads at once, and never in a process that forks afterwards.  It may raise anything: that is reported
+once, and the build goes on without it.  Nothing that it returns is trusted but its claim that a result is that of its action
+(`engine/sharing.py`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Blobs(ABC):
 
     @abstractmethod
     def has(self, digest: Digest) -> bool:
-        """Whether a blob is there, as far as that can be told without reading it."""
+        """Whether a blob is there, as far as that can be determined without reading it."""
 
     @abstractmethod
     def get(self, digest: Digest) -> Iterable[bytes]:
@@ -35,12 +35,12 @@ class Blobs(ABC):
         """Keep the bytes of a file, which do not change and whose SHA-256 is `digest`, whole or not at all."""
 
     def missing(self, digests: Collection[Digest]) -> Collection[Digest]:
-        """Those of some blobs that are not there; for a cache that can be asked for many at a time to do better."""
+        """Those of some blobs that are not there; a cache that can look up many at a time overrides this."""
         return [digest for digest in digests if not self.has(digest)]
 
 
 class Results(ABC):
-    """What actions gave, as small records by the action's digest."""
+    """The results of actions, as small records by the action's digest."""
 
     @abstractmethod
     def get(self, action: Digest) -> bytes | None:

@@ -1,4 +1,4 @@
-"""The threads of a build: each takes an action, waits for its lock, has it run, and says what came of it."""
+"""The threads of a build: each takes an action, waits for its lock, has it run, and reports the outcome."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _Job: TypeAlias = tuple[str, Digest, bool, "events.Event | None"]
 
 
 class Runner:
-    """Runs actions, each in a thread while it runs.  `say` takes events and the last messages, from any thread.  What
+    """Runs actions, each in a thread while it runs.  `say` receives events and the last messages, from any thread.  What
     `sharing` has is taken from there.
 
     Threads are started when there is no idle one and kept until `join`: a thread for each task would cost more than
@@ -63,7 +63,8 @@ class Runner:
         self._going = 0
 
     def start(self, label: str, digest: Digest, must_run: bool, explained: events.Event | None = None) -> None:
-        """Have an action run; its `Done` follows.  `must_run`: whatever its trace says.  `explained` is said before its start."""
+        """Have an action run; its `Done` follows.  `must_run`: whatever its trace says.  `explained` is reported before its
+        start."""
         self._going += 1
         self._jobs.put((label, digest, must_run, explained))
         if self._going > len(self._threads):
@@ -72,7 +73,7 @@ class Runner:
             thread.start()
 
     def ended(self) -> None:
-        """Told when a `Done` was taken: its thread is free for another action."""
+        """Called when a `Done` was taken: its thread is free for another action."""
         self._going -= 1
 
     def cancel(self) -> None:

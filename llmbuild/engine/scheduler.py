@@ -44,7 +44,7 @@ _BACKTRACKS = 3
 
 @dataclass(frozen=True, slots=True)
 class _Stop:
-    """A signal or `cancel` asks to stop; a second one comes from an impatient user."""
+    """A signal or `cancel` requests a stop; a second one comes from an impatient user."""
 
 
 _Message: TypeAlias = "Done | _Stop | events.Event"
@@ -55,13 +55,13 @@ Explain: TypeAlias = Callable[[Task, Bound], events.Event]
 class Scheduler:
     """Runs builds on one store.
 
-    `force` names labels that run even when their result is there.  `project` identifies the project in traces and in
-    the history.  `predict` estimates a task, given the bytes of its inputs or None: with it the tasks on the longest
-    remaining path go first, and a task whose memory does not fit into `memory` (bytes) beside the running ones waits;
-    alone, every task may run.  `priority` gives labels another urgency (larger first).  What `sharing` has does not run, but
-    for `force`, and what runs is given to it.  `explain` is asked when it is decided that a task runs, and its answer is told
-    just before the task's start.  `emit` is called in the calling thread only, and so are `explain` and `predict`, which a build
-    that has nothing to run never calls.
+    `force` names labels that run even when their result is there.  `project` identifies the project in traces and in the
+    history.  `predict` estimates a task, given the bytes of its inputs or None: with it the tasks on the longest remaining path
+    go first, and a task whose memory does not fit into `memory` (bytes) beside the running ones waits; alone, every task may
+    run.  `priority` gives labels another urgency (larger first).  A task whose result `sharing` has does not run, but for
+    `force`, and the result of one that runs is given to it.  `explain` is called when it is decided that a task runs, and its
+    result is reported just before the task's start.  `emit` is called in the calling thread only, and so are `explain` and
+    `predict`, which a build that has nothing to run never calls.
     """
 
     def __init__(
@@ -151,7 +151,7 @@ class Scheduler:
         self._runner.join()
         if self._sharing is not None:
             self._sharing.finish(lambda: not self._stop_asked)
-            # A stop that came meanwhile is heard.
+            # A stop that was requested meanwhile takes effect.
             self._drain(build)
         if not build.stopped and len(build.outcomes) < len(build.nodes):
             stuck = ", ".join(label for label in build.nodes if label not in build.outcomes)

@@ -1,4 +1,4 @@
-"""A seal on what llmbuild keeps in a project's directory and believes without looking again.
+"""A seal on what llmbuild keeps in a project's directory and trusts without verifying it again.
 
 A project may come from a stranger, with whatever files he put there.  Only what was written with the secret of this store
 counts; the secret never leaves the store.

@@ -1,4 +1,4 @@
-"""A user's own settings, `~/.config/llmbuild/config.toml`: what holds for all projects on a machine and changes no result.
+"""A user's own settings, `~/.config/llmbuild/config.toml`: what applies to all projects on a machine and changes no result.
 
     cache-dir = "/data/llmbuild"    # where the store is
     max-size = "50GB"               # what `llmbuild cache gc` shrinks it to
@@ -26,7 +26,7 @@ MOST_JOBS = 1024
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the file says; None for what it does not.  `max_size` is in bytes."""
+    """The values of the file; None for one that it does not set.  `max_size` is in bytes."""
 
     cache_dir: Path | None = None
     max_size: int | None = None
@@ -60,7 +60,7 @@ _SETTINGS: Mapping[str, tuple[Callable[[object], object], str, str]] = {
     "jobs": (_count, "this is not a number of tasks", "jobs = 4"),
     "executor": (_name, "this is not the name of an executor", 'executor = "local"'),
 }
-"""By key: what a value means (None for one that is wrong), what is said of a wrong one, and a right one."""
+"""By key: the parser of a value (None for a wrong one), the message for a wrong one, and a right one."""
 
 
 def settings_path(environ: Mapping[str, str] | None = None) -> Path:
@@ -105,8 +105,7 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
 
 
 def default_jobs() -> int:
-    """How many tasks run at a time when nobody says: the user's setting, or the number of CPUs.  Raises what
-    read_settings does."""
+    """The default number of tasks at a time: the user's setting, or the number of CPUs.  Raises what read_settings does."""
     if (jobs := read_settings().jobs) is not None:
         return jobs
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,11 +1,11 @@
 """Another cache beside the store: results are taken from it before a task runs, and given to it afterwards.
 
-A result is taken whole into the store, under its action's lock, and counts only when the store finds it there as if it had
-been made here.  Nothing that the cache says is used before it was compared: records are parsed as those of the store are,
-and are of the action that was asked for; bytes have the digest and the size that they should.  Whether the result is what
-its action would have given is the one thing that only who writes to the cache knows.
+A result is taken whole into the store, under its action's lock, and counts only when the store finds it there as if it had been
+made here.  Nothing from the cache is used before it is verified: records are parsed as those of the store are, and match the
+requested action; bytes have the expected digest and size.  Only that the result is what its action would have given rests on
+the word of those who write to the cache.
 
-A cache that fails, or gives what is wrong, is said once in a build, and costs no more than the time it takes to say so.
+A cache that fails, or returns wrong data, is reported once in a build, and costs no more than the time to detect it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _T = TypeVar("_T")
 
 
 class _FailedError(Exception):
-    """The cache did not do what it was asked."""
+    """The cache failed a request."""
 
 
 class _AbsentError(_FailedError):
@@ -48,14 +48,14 @@ class _AbsentError(_FailedError):
 
 
 class _WrongError(Exception):
-    """The cache gave something else than it should."""
+    """The cache returned wrong data."""
 
 
 class Sharing:
-    """One other cache during a build.  `name` is what people see; the cache is opened when a task first needs it.  `refuse`
-    says of an action and its output why it cannot be, where that is known.
+    """One other cache during a build.  `name` is shown to people; the cache is opened when a task first needs it.  `refuse`
+    returns why an action cannot have an output, where that is known.
 
-    What is given goes out in a thread of its own, so that tasks need not wait for it.
+    Uploads run in a thread of their own, so that tasks need not wait for them.
     """
 
     def __init__(
@@ -84,8 +84,8 @@ class Sharing:
     def take(self, store: Store, action: Digest, going_on: Callable[[], None]) -> Cached | None:
         """The action's result, now in the store; None where the cache does not have it whole and right.
 
-        Whoever calls it holds the action's lock.  `going_on` is called between pieces, and may raise.  Raises StoreError when
-        the store cannot be written.
+        The caller holds the action's lock.  `going_on` is called between pieces, and may raise.  Raises StoreError when the
+        store cannot be written.
         """
         try:
             remote = self._open()
@@ -160,14 +160,14 @@ class Sharing:
             going_on()
             view = self._ask(lambda piece=piece: memoryview(piece).cast("B"))
             if not view:
-                # A cache that gave nothing without end would never be seen to be wrong.
+                # A cache that returned empty pieces without end would never be detected.
                 raise _FailedError("it gave an empty piece")
             yield view
 
     # Giving.
 
     def give(self, store: Store, found: Cached) -> None:
-        """Have a result that was made here put into the cache, some time before `finish` returns."""
+        """Upload a result that was made here to the cache, some time before `finish` returns."""
         if not self._write or self._stopped:
             return
         self._gifts.put((store, found))
@@ -177,7 +177,7 @@ class Sharing:
                 self._giver.start()
 
     def finish(self, going_on: Callable[[], bool]) -> None:
-        """Wait until all is given, or `going_on` says that it is not waited for any longer."""
+        """Wait until all uploads have ended, or `going_on` returns False."""
         if self._giver is None:
             return
         self._gifts.put(None)
@@ -189,7 +189,7 @@ class Sharing:
         self._giver = None
 
     def stop(self) -> None:
-        """Give nothing more.  What is on its way then ends as it may, which nobody waits for."""
+        """Start no more uploads.  Nobody waits for the one under way, which ends as it may."""
         self._stopped = True
 
     def _give_all(self) -> None:
@@ -199,11 +199,11 @@ class Sharing:
             except _FailedError as error:
                 self._tell(error)
             except StoreError:
-                # It is not in the store, or the disk fails: who needs it here will say so.
+                # It is not in the store, or the disk fails: whoever needs it here reports that.
                 continue
 
     def _give(self, store: Store, found: Cached) -> None:
-        """The blobs before the result: who finds the result finds them all."""
+        """Upload the blobs before the result: whoever finds the result finds them all."""
         try:
             remote = self._open()
         except _AbsentError:
@@ -237,8 +237,8 @@ class Sharing:
 
     @staticmethod
     def _ask(call: Callable[..., _T], *args: object) -> _T:
-        """What the cache answers.  Its module is not the engine's, and what it speaks with is not llmbuild's: both may fail
-        in any way."""
+        """Call the cache.  Its module is not the engine's, and the service behind it is not llmbuild's: both may fail in any
+        way."""
         try:
             return call(*args)
         except LlmbuildError as error:

@@ -1,8 +1,8 @@
 """Digests of files outside the store, remembered by their stat.
 
-Planning must know the digest of a 100 MB checkpoint without reading it each time.  An entry holds as long as inode,
-size, mtime and ctime are unchanged.  A file that was modified within two seconds of the moment it was hashed is not
-remembered, because a later change could leave the same times (the clock of a file system may tick that slowly).
+Planning needs the digest of a 100 MB checkpoint without reading it each time.  An entry is valid as long as inode, size, mtime
+and ctime are unchanged.  A file that was modified within two seconds of the moment it was hashed is not remembered, because a
+later change could leave the same times (the clock of a file system may tick that slowly).
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from llmbuild.printable import is_text
 RACY_NS = 2_000_000_000
 """A file that was changed so recently may change again without another time."""
 _MOST_BYTES = 256 << 20
-"""Of the file: a million entries."""
+"""The largest file that is read: a million entries."""
 
 _DISTRUSTED: list[int] = []
-"""The row of a file that had other bytes than were remembered."""
+"""The row of a file that had other bytes than were recorded."""
 
 
 class Anew:
-    """A stat cache that is not believed: for what promises to look at every byte."""
+    """A stat cache that is not trusted: for commands that promise to read every byte."""
 
     def __init__(self, cache: StatCache) -> None:
         self._cache = cache
@@ -40,7 +40,7 @@ class Anew:
 
 
 class StatCache:
-    """Path -> SHA-256.  Loaded at the first question, written by `save`."""
+    """Path -> SHA-256.  Loaded at the first lookup, written by `save`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -74,7 +74,7 @@ class StatCache:
         return digest
 
     def digest_anew(self, path: Path) -> Digest:
-        """As `digest`, whatever the stat says: a change through a mapping may leave all times as they were.
+        """As `digest`, whatever the stat: a change through a mapping may leave all times as they were.
 
         Each file is hashed once by this object, which is as old as the command.
         """
@@ -89,7 +89,7 @@ class StatCache:
     def distrust(self, path: Path) -> None:
         """Forget a file's digest: it had other bytes, perhaps at the same times, as after a change through a mapping.
 
-        Processes that believed the old one and write what they know only later do not bring it back.
+        Processes that used the old one and save their entries only later do not bring it back.
         """
         name = str(path.absolute())
         if is_text(name):
@@ -98,7 +98,7 @@ class StatCache:
             self._entries[name] = self._fresh[name] = _DISTRUSTED
 
     def save(self) -> None:
-        """Write what was learnt, merged with what other processes wrote.  A failure costs only later hashing."""
+        """Save new entries, merged with those of other processes.  A failure costs only later hashing."""
         self._entries = None
         if not self._fresh:
             return
@@ -114,7 +114,7 @@ class StatCache:
             self._renewed.clear()
 
     def _load(self) -> dict[str, Any]:
-        # A row is checked when it is asked for: a plan asks for hundreds of the million that a store may have.
+        # A row is checked when it is looked up: a plan looks up hundreds of the million that a store may have.
         try:
             rows = parse_json(self._path.read_bytes(), most_bytes=_MOST_BYTES)
         except (OSError, ValueError):
@@ -123,7 +123,8 @@ class StatCache:
 
 
 def _distrusted(row: Any) -> bool:
-    """Whether a row says that the file had other bytes than were remembered; who saw that and hashed it anew may replace it."""
+    """Whether a row marks a file that had other bytes than were recorded; a process that detected that and hashed it anew may
+    replace it."""
     return isinstance(row, list) and row == _DISTRUSTED
 
 

@@ -50,12 +50,12 @@ if TYPE_CHECKING:
 LAYOUT_VERSION = 1
 
 _MAY_BE_LINK = "blobs"
-"""Where there is more space, perhaps.  What is removed behind it are blobs and nothing else."""
+"""This directory may be a link to a disk with more space.  Only blobs are removed behind it."""
 
 _WORK = ["inputs", "out", "scratch"]
 
 _RECORDED = 64
-"""How many records are kept at most that were written and not read."""
+"""The most records that are cached after a write and before a read."""
 
 
 def default_root(environ: Mapping[str, str] | None = None) -> Path:
@@ -71,7 +71,7 @@ def default_root(environ: Mapping[str, str] | None = None) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class ActionRecord:
-    """An action with the label and project that asked for it, as it lies in the store."""
+    """An action with the label and project that requested it, as the store records it."""
 
     action: Action
     label: str
@@ -164,7 +164,7 @@ class Store:
         return self.root / "resume" / action
 
     def distrust(self, path: Path, digest: Digest) -> None:
-        """Believe no more that a file of the user has these bytes: they were others, whatever its times say."""
+        """Evict the digest of a user's file: it had other bytes, whatever its times are."""
         self.cas.places.drop(digest)
         self.stat_cache.distrust(path)
 
@@ -185,14 +185,14 @@ class Store:
             known = False
         if not known:
             files.write_atomic(path, data, scratch=self.scratch())
-        # Whoever runs it in this process next need not read what was just written.
+        # The next run of it in this process need not read what was just written.
         if len(self._recorded) >= _RECORDED:
             self._recorded.clear()
         self._recorded[digest] = data
         return digest
 
     def get_action(self, digest: Digest) -> ActionRecord:
-        """Read an action's record.  Raises StoreError when there is none or it is not the action its name says."""
+        """Read an action's record.  Raises StoreError when there is none or its digest does not match its name."""
         if (written := self._recorded.pop(digest, None)) is not None:
             return parse_action(written)
         path = self.action_path(digest)
@@ -234,8 +234,8 @@ class Store:
         """A directory of this process's scratch for one run of an action, with the empty directories `inputs`, `out` and
         `scratch` in it.  Raises StoreError.
 
-        Where it is as empty afterwards, the next run takes it: making and removing directories is among the slowest
-        things that file systems do.
+        Where it is as empty afterwards, the next run reuses it: making and removing directories is among the slowest things
+        that file systems do.
         """
         root = self.scratch()
         try:
@@ -303,7 +303,7 @@ class Store:
                     and not one.is_dir(follow_symlinks=one.name == _MAY_BE_LINK)
                 ]
         except OSError:
-            # There is no store yet, or its version cannot be read either, which says why.
+            # There is no store yet, or its version cannot be read either, which reports the cause.
             return
         for path in suspects:
             # A temporary file of another process may have gone meanwhile, and is nothing then.
@@ -363,7 +363,7 @@ def _remove_scratch(lock: FileLock, root: Path) -> bool:
 
 
 def _emptied(directory: str) -> bool:
-    """Remove what is in a directory; whether it is a plain empty directory then.  Raises OSError."""
+    """Empty a directory; returns whether it is a plain empty directory then.  Raises OSError."""
     status = os.lstat(directory)
     if stat.S_IMODE(status.st_mode) & 0o700 != 0o700 or not stat.S_ISDIR(status.st_mode):
         return False

@@ -60,11 +60,11 @@ class Install:
 
 @dataclass(frozen=True, slots=True)
 class Lack:
-    """What a task needs and this machine does not have: the `errors` say what, and what brings it.
+    """Something that a task needs and this machine lacks: the `errors` name it, and how to get it.
 
-    `tool` is the tool of the task's key that is missing, "" where none of the key is.  The key then has what `locked` says,
-    the tool's name in the lock file; where that is None too, nobody knows the key.  `source` says that what is missing is what
-    the task fetches.
+    `tool` is the missing tool of the task's key, "" where none of the key is missing.  The key then has `locked`, the tool's
+    name in the lock file; where that is None too, the key is unknown.  `source` is True where the missing thing is what the
+    task fetches.
     """
 
     errors: tuple[LlmbuildError, ...]

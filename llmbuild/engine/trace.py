@@ -1,8 +1,8 @@
 """Traces: the records of actions that ran.
 
-`traces/ab/cdef….json` holds one trace as JSON, followed by a line with the SHA-256 of that JSON.  A file that is
-truncated or changed anywhere is not a trace, counts as a miss and is replaced when the action runs again.  Trace files
-are the truth; everything else that is known about past runs is made from them.
+`traces/ab/cdef….json` holds one trace as JSON, followed by a line with the SHA-256 of that JSON.  A file that is truncated or
+changed anywhere is not a trace, counts as a miss and is replaced when the action runs again.  Trace files are the truth;
+everything else that is known about past runs is derived from them.
 """
 
 from __future__ import annotations

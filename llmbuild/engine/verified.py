@@ -1,8 +1,8 @@
 """The verification memo: which blobs were read and found right, so that unchanged ones are not hashed again.
 
-One append-only text file, one line an entry: `digest inode size mtime_ns ctime_ns`.  An entry holds as long as the
-file's stat is still the same.  Processes append without a lock (one short `write` with O_APPEND); a line that is torn
-or lost costs one more hash and nothing else.  Lines of small blobs are therefore written many at a time.
+One append-only text file, one line an entry: `digest inode size mtime_ns ctime_ns`.  An entry is valid as long as the file's
+stat is still the same.  Processes append without a lock (one short `write` with O_APPEND); a line that is torn or lost costs
+one more hash and nothing else.  Lines of small blobs are therefore written many at a time.
 """
 
 from __future__ import annotations

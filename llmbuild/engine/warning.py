@@ -1,4 +1,4 @@
-"""What a user should know and what stops nothing: a line on standard error, once in a process."""
+"""Warnings, which stop nothing: a line on standard error, once in a process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _said: set[str] = set()
 
 
 def warn(error: LlmbuildError, consequence: str) -> None:
-    """Say what failed and what follows from it."""
+    """Report what failed and what follows from it."""
     text = printable(": ".join(part for part in (error.where, error.what, error.why, consequence) if part))
     if text not in _said:
         _said.add(text)

@@ -1,1 +1,1 @@
-"""What is done with a store as a whole: what lies in it, collecting, checking, packing and unpacking."""
+"""Operations on a whole store: surveying, collecting, checking, packing and unpacking."""

@@ -222,7 +222,7 @@ class _Import:
         for digest, data in actions.items():
             path = store.action_path(digest)
             if not path.exists():
-                # No project of this store asked for it, whatever the archive says.
+                # No project of this store requested it, whatever the archive claims.
                 record = replace(parse_action(data), project="")
                 files.write_atomic(path, canonical_json(record.to_json()), scratch=store.scratch())
         fresh = [trace for action, trace in traces.items() if not isinstance(lookup(store, action), Cached)]
@@ -318,7 +318,7 @@ def _content(store: Store, digest: Digest, in_place: Mapping[Digest, Pieces]) ->
 
 
 def _record(store: Store, action: Digest) -> bytes | None:
-    """An action's record, if it is right, without the project: nobody where it is imported has asked for it."""
+    """An action's record, if it is right, without the project: nobody where it is imported has requested it."""
     with contextlib.suppress(StoreError):
         return canonical_json(replace(store.get_action(action), project="").to_json())
     return None

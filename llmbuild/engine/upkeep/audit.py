@@ -1,6 +1,6 @@
 """Checking a whole store: every blob hashed, every trace read and its output looked for.
 
-Nothing that is found here endangers a build, which verifies all it reads.  An audit says it before a build has to.
+Nothing that is found here endangers a build, which verifies all it reads.  An audit reports it before a build does.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ _NO_BLOB = {stat.S_IFLNK: "it is a symbolic link, and blobs are files", stat.S_I
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong.  `name` is the digest of the blob, trace or action, or the path of another file; `label`
-    the task of a trace; `detail` says what exactly is wrong."""
+    """One thing that is wrong.  `name` is the digest of the blob, trace or action, or the path of another file; `label` the
+    task of a trace; `detail` describes exactly what is wrong."""
 
     fault: Fault
     name: str
@@ -125,7 +125,7 @@ def _blobs(store: Store, findings: list[Finding], progress: Progress) -> dict[Di
 
 
 def _below_blobs(root: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """What lies in the directories of blobs, and beside these what is none; nothing behind a link is looked at."""
+    """The files in the directories of blobs, and whatever lies beside these directories; links are not followed."""
     for path in sorted(root.glob("*")):
         try:
             status = path.lstat()
@@ -172,7 +172,7 @@ def _missing(store: Store, trace: Trace, good: dict[Digest, int], bad: set[Diges
         if size is not None and store.cas.places.promises(digest, size):
             # What its owner did to the file since is no damage of the store.
             return True
-        # A build may have written it since blobs were listed.  A corrupt one stays for now: asking would drop it.
+        # A build may have written it since blobs were listed.  A corrupt one stays for now: a lookup would drop it.
         return digest not in bad and store.cas.has(digest, size)
 
     if not present(trace.output):
@@ -204,7 +204,7 @@ def _actions(store: Store, findings: list[Finding]) -> int:
 
 
 def _places(store: Store, findings: list[Finding]) -> None:
-    """The records of files that were left where their owners have them, and not these files."""
+    """Verify the records of files that were left where their owners have them, and not these files."""
     for digest, path in store.cas.places.all():
         try:
             read_place(path).pieces(digest)
@@ -215,7 +215,7 @@ def _places(store: Store, findings: list[Finding]) -> None:
 
 
 def _histories(store: Store, findings: list[Finding]) -> None:
-    """What projects were built from last; a damaged one costs the reasons of one build."""
+    """Verify the records of what projects were built from last; a damaged one costs the reasons of one build."""
     for path in sorted((store.root / "projects").glob("*.json")):
         try:
             read_history(path)

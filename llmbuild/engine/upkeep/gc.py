@@ -202,7 +202,7 @@ def _take_trace(store: Store, action: Digest, used: float, scratch: Path) -> boo
 def _forget_records(store: Store, found: Survey, gone: set[Digest], limit: float) -> None:
     """Remove action records and lock files that belong to nothing any more.
 
-    A record that some project built last stays, because it tells what changed since.
+    A record that some project built last stays, because it shows what changed since.
     """
     known = (set(found.traces) - gone) | found.remembered | found.running
     for path in sorted((store.root / "actions").glob("??/*.json")):

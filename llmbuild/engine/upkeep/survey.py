@@ -1,4 +1,4 @@
-"""What is in a store: every blob, every trace with what it refers to, and what the projects built last.
+"""The contents of a store: every blob, every trace with what it refers to, and what the projects built last.
 
 Reads only, apart from what every reader does: a tree blob that turns out to be corrupt is dropped.
 """
@@ -105,7 +105,7 @@ def survey(store: Store, living: Living = lambda _project: None) -> Survey:
 
 
 def facts_of(store: Store, trace: Trace, used: float) -> TraceFacts:
-    """What a trace refers to: its output, the log, and the small blobs that tell what it was made from."""
+    """What a trace refers to: its output, the log, and the small blobs that record what it was made from."""
     refs = {trace.output, *_named(trace.key.get("inputs")), *_named(trace.key.get("tools"))}
     if trace.log is not None:
         refs.add(trace.log)
