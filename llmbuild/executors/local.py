@@ -1,7 +1,7 @@
 """Running actions on this machine, each in a process of its own.
 
-A crash of native code, a leak or an out-of-memory kill ends one task and not the build, and each task's CPU time and
-peak memory can be told apart.
+A crash of native code, a leak or an out-of-memory kill ends one task and not the build, and each task's CPU time and peak
+memory can be measured.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class LocalExecutor:
         with self._guard:
             if modules and modules not in self._servers and not self._ended:
                 with contextlib.suppress(OSError):
-                    # A machine that has no place for one more process says so when the worker starts.
+                    # A machine without room for one more process reports that when the worker starts.
                     self._servers[modules] = ForkServer(self._store.root, self._store.scratch(), modules)
 
     def terminate(self) -> None:
@@ -133,7 +133,7 @@ class LocalExecutor:
             # The worker could not clean up after itself.
             self._store.clean_scratch()
             if end is None:
-                # The server was killed, and its forks with it; that says nothing about this task.
+                # The server was killed, and its forks with it; that is no fault of this task.
                 return self._work(action, progress, again=again, alone=True)
             killed = oom_kills()
             out_of_memory = None if killed is None or killed_before is None else killed > killed_before
@@ -192,8 +192,8 @@ def _parse(line: bytes) -> dict[str, Any]:
 
 
 def _crash(status: int, peak: int, seconds: float, action: Digest, out_of_memory: bool | None) -> TaskFailure:
-    """A worker ended without saying why.  `out_of_memory` tells whether the kernel has killed for memory meanwhile, None
-    where it does not say."""
+    """A worker ended without reporting why.  `out_of_memory` is whether the kernel has killed for memory meanwhile, None where
+    it does not report that."""
     measured = f"after {seconds:.1f} s, with a peak of {peak / 2**20:.0f} MiB of memory"
     reproduce = f"`llmbuild exec {action[:16]}` runs it again alone"
     if status == -signal.SIGKILL:

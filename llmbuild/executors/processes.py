@@ -26,8 +26,8 @@ class Worker(Protocol):
     """A process that runs one action."""
 
     def wait(self) -> tuple[int, int] | None:
-        """Wait for its end and end what it left running; returns its exit code (negative: a signal) and its peak
-        resident set in bytes, or None when whoever started it is gone and knows no more."""
+        """Wait for its end and end what it left running; returns its exit code (negative: a signal) and its peak resident set
+        in bytes, or None when whoever started it is gone and cannot report them."""
         ...
 
     def signal(self, number: int) -> None:
