@@ -23,7 +23,7 @@ def open_remote(place: str) -> Remote:
 
 
 class _Blobs(Blobs):
-    """Nothing is verified here that is verified by whoever takes it."""
+    """What the taker verifies is not verified here."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

@@ -1,8 +1,8 @@
 """Other caches by name: those of llmbuild, and any module that can be imported here.
 
-What the user writes is `NAME:PLACE`, where only the cache knows what a place is, or the path of a directory.  The module of
-that name has a function `open_remote` that is given the whole text and returns an `llmbuild.engine.remote.Remote`.  Only the
-user names a cache, by `--remote` or LLMBUILD_REMOTE; no manifest does.
+What the user writes is `NAME:PLACE`, where only the cache interprets the place, or the path of a directory.  The module of that
+name has a function `open_remote` that receives the whole text and returns an `llmbuild.engine.remote.Remote`.  Only the user
+names a cache, by `--remote` or LLMBUILD_REMOTE; no manifest does.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ _NAMED = re.compile(r"([A-Za-z_][\w.+-]*):.")
 def named_remote(
     text: str | None = None, *, refuse: Callable[[Digest, Tree], str | None] = lambda _action, _tree: None
 ) -> Sharing | None:
-    """The cache that a text names, without one LLMBUILD_REMOTE's, None for none; LLMBUILD_REMOTE_MODE says what is done with it.
+    """The cache that a text names, without one LLMBUILD_REMOTE's, None for none; LLMBUILD_REMOTE_MODE chooses what is done with
+    it.
 
     `refuse` is as `Sharing` has it.  The cache is opened when the first task needs it.  Raises UsageError for a text or a mode
     that names none.
