@@ -29,7 +29,7 @@ GENERATION_DEFAULTS: Mapping[str, Json] = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
-"""Sampling values and token ids where neither the manifest nor the checkpoint says them."""
+"""Sampling values and token ids where neither the manifest nor the checkpoint sets them."""
 
 CHECKPOINT_PATTERNS = (
     "config.json",
@@ -38,7 +38,7 @@ CHECKPOINT_PATTERNS = (
     SPECIAL_TOKENS_FILE,
     "*.gguf",
 )
-"""The files of a checkpoint that this task reads (a GGUF file holds all of it itself)."""
+"""The files of a checkpoint that this task reads (a GGUF file contains all of it itself)."""
 
 
 def run(job: Job) -> None:
@@ -145,7 +145,7 @@ def _valid(name: str, value: Any) -> bool:
 
 
 def _is_id(value: Any) -> bool:
-    """A token's number as runtimes hold it; some files say -1 for none."""
+    """A token's number as runtimes store it; some files have -1 for none."""
     return isinstance(value, int) and not isinstance(value, bool) and -(1 << 31) <= value < 1 << 31
 
 

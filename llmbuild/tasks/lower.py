@@ -30,8 +30,8 @@ COMPILE_FIELDS = tuple(COMPILE_TYPES)
 def run(job: Job) -> None:
     """Write lib0.o, devc.o and metadata.json.
 
-    The file holds the library's `_metadata` record, and what an application has to know besides: `system_lib_prefix`, by
-    which it finds a library that it linked, and `requires`, the features that the device must have.
+    The last contains the library's `_metadata` record, and what an application needs besides: `system_lib_prefix`, by which it
+    finds a library that it linked, and `requires`, the features that the device must have.
     """
     import json
 

@@ -1,7 +1,7 @@
-"""What the parameters and inputs of each kind look like.
+"""The shape of the parameters and inputs of each kind.
 
-A planned task has these by its making.  A recorded action may come from another machine (`llmbuild exec`), and is held
-against this table before it runs: a kind's own code trusts its parameters.
+A planned task has it by construction.  A recorded action may come from another machine (`llmbuild exec`), and is compared with
+this table before it runs: a kind's own code trusts its parameters.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def _scheme(value: Any) -> bool:
 
 
 def _tvm_target(value: Any) -> bool:
-    # Its other attributes are those of TVM, which refuses what it does not know.
+    # Its other attributes are those of TVM, which refuses unknown ones.
     return isinstance(value, Mapping) and _text(value.get("kind"))
 
 
@@ -151,7 +151,7 @@ _INPUTS: Mapping[str, tuple[Mapping[str, bool], Mapping[str, bool]]] = {
 def wrong_part(kind: str, params: Mapping[str, Json], inputs: Mapping[str, bool]) -> str | None:
     """The first part of an action that is not of its kind's shape; None where all are, or the kind has no table.
 
-    `inputs` says of each whether it is a directory.
+    `inputs` maps each to whether it is a directory.
     """
     for name, shape in _PARAMS.get(kind, {}).items():
         if not shape(params.get(name)):
