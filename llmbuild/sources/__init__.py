@@ -1,7 +1,7 @@
 """Where checkpoints come from: local files, a hub, a URL, a package index.
 
-`observe` says what planning has to know of a source, `fetch` gets its bytes, `size` says how many they are, `lock_key` is
-its name in the lock file.
+`observe` resolves what planning needs of a source, `fetch` gets its bytes, `size` counts them, `lock_key` is its name in the
+lock file.
 """
 
 from llmbuild.sources.source import fetch, lock_key, observe, size

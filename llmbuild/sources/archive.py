@@ -1,4 +1,4 @@
-"""Taking a checkpoint out of a tar or zip archive of which nothing is believed.
+"""Extracting a checkpoint from an untrusted tar or zip archive.
 
 Only the needed files are taken, and each is written under its own last name into the output directory, so that no name
 in an archive decides where bytes go.  An archive with a name that leaves its folder is refused all the same: it was not
@@ -26,7 +26,7 @@ from llmbuild.sources.select import checkpoint_root, needed_files, output_name
 
 MOST_MEMBERS = 100_000
 _MOST_HEADER = 1 << 20
-"""Bytes of one extended header of a tar archive, which has to be in memory."""
+"""The most bytes of one extended header of a tar archive, which is read into memory."""
 
 # What Python's readers raise for bytes that no tool wrote: errors of their own, and whatever a wrong number leads to.
 _DAMAGE = (
@@ -52,7 +52,7 @@ _EXTENDED = (
 
 
 class Archive:
-    """An open archive.  Raises FetchError, here and in each method, when it is damaged, or holds unsafe names."""
+    """An open archive.  Raises FetchError, here and in each method, when it is damaged, or contains unsafe names."""
 
     def __init__(self, path: Path, form: str, where: str) -> None:
         self._where = where
@@ -79,7 +79,7 @@ class Archive:
         return list(self._members)
 
     def size(self, name: str) -> int:
-        """How many bytes it says that a file has."""
+        """The size that it declares for a file, in bytes."""
         member = self._members[name]
         return int(member.size if isinstance(member, tarfile.TarInfo) else member.file_size)
 
@@ -169,7 +169,7 @@ def unpack(
 ) -> None:
     """Write the needed files of the checkpoint in an archive into `out`; `sizes` are the known ones by their names there.
 
-    Raises FetchError when the archive is damaged, holds unsafe names or no checkpoint.
+    Raises FetchError when the archive is damaged, or contains unsafe names or no checkpoint.
     """
     with Archive(archive, form, where) as file:
         names = file.names

@@ -49,7 +49,7 @@ def copy_stream(
 ) -> tuple[Digest, int]:
     """Write a stream to a new file; returns the SHA-256 and the size.  Raises StoreError when it cannot be written.
 
-    A size beyond `most` says that there was more, which was not written.
+    A size beyond `most` means that there was more, which was not written.
     """
     sha256, size = hashlib.sha256(), 0
     try:

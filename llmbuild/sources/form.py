@@ -1,4 +1,4 @@
-"""What the file behind a URL is, by its name: planning asks for nothing else, and need not import what fetches."""
+"""The form of the file behind a URL, by its name: planning needs nothing else, and need not import what fetches."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ FORMS = {
     "tar": (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"),
     "zip": (".zip", ".whl"),
 }
-"""What the file can be, with the endings that say so."""
+"""The forms that the file can have, with their endings."""
 
 
 def form_of(url: str) -> str:
-    """What a URL's path says the file is: "gguf", "tar" or "zip".  Raises FetchError when it is none of them."""
+    """The form of the file that a URL's path names: "gguf", "tar" or "zip".  Raises FetchError when it is none of them."""
     path = urllib.parse.urlsplit(url).path.lower()
     for form, suffixes in FORMS.items():
         if path.endswith(suffixes):

@@ -1,7 +1,7 @@
 """Downloading one file: streamed, resumed, retried, and never put out before its digest is the promised one.
 
-What has arrived is kept in a partial file named by the promised digest, so that a later run goes on where this one
-stopped.  A server that cannot go on there is asked for the whole file.
+What has arrived is kept in a partial file named by the promised digest, so that a later run goes on where this one stopped.
+The whole file is requested from a server that cannot go on there.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from llmbuild.sources.request import TransientError, content_length, header_numb
 from llmbuild.urls import shown
 
 _BUSY = tuple(code for code in request.TRANSIENT if code != 500)
-"""What a server answers that cannot serve just now, whatever it was asked for."""
+"""The statuses of a server that cannot serve just now, whatever the request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +113,12 @@ class _Arrived:
     """The bytes that have arrived, in the partial file, with their SHA-256 so far."""
 
     def __init__(self, file: IO[bytes], add: Callable[[int], None]) -> None:
-        """Take over what an earlier run left in the file, which has to be hashed again."""
+        """Take over what an earlier run left in the file, which must be hashed again."""
         self.file = file
         self.size = 0
         self.sha256 = hashlib.sha256()
         self.continued = False
-        """Whether a server was asked to go on after a part."""
+        """Whether a request started after a part."""
         self._add = add
         file.seek(0)
         while chunk := file.read(CHUNK):
@@ -223,7 +223,7 @@ class _RangeRefusedError(Exception):
 
 
 def _open(url: str, arrived: _Arrived, credentials: Mapping[str, str]) -> Any:
-    """The answer to a request for what is missing, or for the whole file where the server has no parts to give."""
+    """The response to a request for what is missing, or for the whole file where the server does not serve parts."""
 
     def refused(url: str, error: urllib.error.HTTPError) -> Exception:
         return request.refusal(url, error) if error.code in _BUSY else _RangeRefusedError()

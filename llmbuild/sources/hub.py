@@ -1,9 +1,9 @@
 """Models on a hub that speaks the Hugging Face API: `hf:org/name`, pinned to a commit.
 
-The hub's API lists a revision's commit and files (hub_answer.py checks what it says); the files themselves are streamed by
-`http.download` and checked against what the hub announces (SHA-256 for large files, git's object id for the small ones that
-are kept in git).  HF_ENDPOINT names another hub, HF_TOKEN (or the saved login of the hub's client) is sent to that hub only,
-and to another machine over https only.
+The hub's API lists a revision's commit and files (hub_answer.py checks the answer); the files themselves are streamed by
+`http.download` and checked against what the hub announces (SHA-256 for large files, git's object id for the small ones that are
+kept in git).  HF_ENDPOINT names another hub, HF_TOKEN (or the saved login of the hub's client) is sent to that hub only, and to
+another machine over https only.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Pin:
     files: Mapping[str, Promise]
 
     def to_json(self) -> Mapping[str, Json]:
-        """As the lock file holds it."""
+        """As the lock file records it."""
         files: dict[str, Json] = {}
         for name, promise in sorted(self.files.items()):
             known = {"size": promise.size, "sha256": promise.sha256, "git-sha1": promise.git_sha1}
@@ -60,7 +60,7 @@ class Pin:
 
 
 def resolve(repo: str, revision: str, path: str | None, source_format: str | None) -> Pin:
-    """Ask the hub for a revision's commit and needed files (`path` names one file instead).
+    """Resolve a revision to its commit and needed files (`path` names one file instead).
 
     Raises FetchError when the hub cannot be reached or refuses, when the revision has no checkpoint, or when the hub
     promises no digest for a needed file.
@@ -134,11 +134,11 @@ def _client(module: str) -> Any:
 
 
 def _credentials() -> Mapping[str, str]:
-    """The header with the user's token, if there is one.  Raises UsageError when no header can hold it."""
+    """The header with the user's token, if there is one.  Raises UsageError when no header can contain it."""
     auth = _client("utils")
     try:
         token: str | None = auth.get_token()
-    except Exception as error:  # Where the user has logged in, the client may ask the network, with errors of its own.
+    except Exception as error:  # Where the user has logged in, the client may use the network, with errors of its own.
         raise FetchError(
             "the token for the hub cannot be had",
             why=f"{type(error).__name__}: {error}"[:300],
@@ -227,7 +227,7 @@ def _not_understood(where: str, why: str) -> FetchError:
 
 
 def _refusal(error: urllib.error.HTTPError, where: str) -> Exception:
-    """What an HTTP status of the hub's API means; the hub says more in a header of its own."""
+    """The error for an HTTP status of the hub's API; a header of the hub's own adds detail."""
     code = error.headers.get("X-Error-Code")
     if error.code in _BUSY or error.code >= 500:
         return TransientError(f"the server answered {error.code}", retry_after(error))

@@ -1,4 +1,4 @@
-"""What a hub says of a revision, checked before anything is believed: the commit, and each file's size and digests.
+"""What a hub reports of a revision, checked before anything is used: the commit, and each file's size and digests.
 
 {"sha": "<40 hex>", "siblings": [{"rfilename": "config.json", "size": 651, "blobId": "<40 hex>"},
                                  {"rfilename": "model.safetensors", "lfs": {"sha256": "<64 hex>", "size": 269060552}}]}

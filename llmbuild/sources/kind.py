@@ -1,7 +1,7 @@
-"""What a kind of source is: all that llmbuild has to know of one way to say where a checkpoint lies.
+"""The interface of a source kind: all that llmbuild needs for one way of naming where a checkpoint lies.
 
-Two mappings describe a source.  Its spec is what the manifest says of it; its identity is what the key of the fetch task
-holds of it, so that equal identities mean equal bytes.  A pin (see pins.py) is what the lock file says of it.
+Two mappings describe a source.  Its spec is what the manifest declares; its identity is the part that enters the key of the
+fetch task, so that equal identities mean equal bytes.  A pin (see pins.py) is what the lock file records.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from llmbuild.sources.copying import Progress
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where bytes come from, as a manifest says it: the name of a kind, and that kind's spec."""
+    """Where bytes come from, as a manifest declares it: the name of a kind, and that kind's spec."""
 
     kind: str
     spec: Mapping[str, str]
 
 
 class SourceError(ValueError):
-    """A source string is wrong.  `key` says which of source, revision or sha256 is to blame."""
+    """A source string is invalid.  `key` names the one at fault: source, revision or sha256."""
 
     def __init__(self, what: str, *, key: str = "source", fix: str | None = None) -> None:
         super().__init__(what)
@@ -38,7 +38,7 @@ class SourceError(ValueError):
 class Keep(Protocol):
     """Takes a large file of this machine into the output under a name, without copying it where that is possible.
 
-    `add` is told how many more bytes were read.  Returns the file's SHA-256; raises OSError when it cannot be read.
+    `add` receives the number of further bytes read.  Returns the file's SHA-256; raises OSError when it cannot be read.
     """
 
     def __call__(self, path: Path, name: str, add: Callable[[int], None]) -> Digest: ...
@@ -49,7 +49,7 @@ class GoneError(FetchError):
 
 
 class StatCache(Protocol):
-    """Gives the SHA-256 of a file, from memory where the file is unchanged."""
+    """Returns the SHA-256 of a file, the cached one where the file is unchanged."""
 
     def digest(self, path: Path) -> Digest: ...
 
@@ -63,7 +63,7 @@ class Pins(Protocol):
 
 
 class Observation(NamedTuple):
-    """One source as it was found: `params` enter the fetch task's key, `hints` only tell where the bytes are."""
+    """One observed source: `params` enter the fetch task's key, `hints` only locate the bytes."""
 
     params: Mapping[str, Json]
     hints: Mapping[str, Json]
@@ -71,11 +71,11 @@ class Observation(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a source is observed in.
+    """The context in which a source is observed.
 
-    `root` is where relative paths start, `source_format` the form of weights that is asked for, `partial` where unfinished
-    downloads are kept between runs, `have` a directory of blobs in which promised files are looked for before they are
-    downloaded, `manifest` the file that has the query of a URL.
+    `root` is where relative paths start, `source_format` the requested form of weights, `partial` where unfinished downloads
+    are kept between runs, `have` a directory of blobs in which promised files are looked for before they are downloaded,
+    `manifest` the file that has the query of a URL.
     """
 
     root: Path
@@ -89,12 +89,11 @@ class Context:
 
 
 class SourceKind(ABC):
-    """A kind of source; it is stateless.  What is on a disk or behind a network is touched by `observe`, `size`
-    and `fetch` alone."""
+    """A kind of source; it is stateless.  Only `observe`, `size` and `fetch` access a disk or the network."""
 
     name: ClassVar[str]
     schemes: ClassVar[tuple[str, ...]] = ()
-    """What stands before the colon of a source of this kind; "" is for texts without one."""
+    """The prefixes before the colon of a source of this kind; "" is for texts without one."""
     form: ClassVar[str]
     """How a source of this kind is written, for messages."""
     adapter: ClassVar[str] = ""
@@ -110,11 +109,11 @@ class SourceKind(ABC):
     hint_keys: ClassVar[tuple[str, ...]] = ()
     """The texts that the hints of this kind have."""
     pin_keys: ClassVar[tuple[str, ...]] = ()
-    """What a pin of this kind cannot lack."""
+    """The fields that a pin of this kind requires."""
 
     @abstractmethod
     def parse(self, text: str, revision: str | None, sha256: str | None) -> Source:
-        """The source that a string of a manifest means.  Pure.  Raises SourceError."""
+        """Parse a string of a manifest into its source.  Pure.  Raises SourceError."""
 
     @abstractmethod
     def key(self, spec: Mapping[str, str]) -> str:
@@ -126,10 +125,10 @@ class SourceKind(ABC):
 
     @abstractmethod
     def observe(self, spec: Mapping[str, str], context: Context) -> Observation:
-        """What planning has to know: the params {"source", "files"} and the hints.  Raises FetchError or InputError."""
+        """Resolve what planning needs: the params {"source", "files"} and the hints.  Raises FetchError or InputError."""
 
     def remembered(self, spec: Mapping[str, str], root: Path, pin: Mapping[str, Any] | None) -> Observation | None:
-        """What `observe` gave when a pin was made, for a source that is gone; None where the pin does not tell."""
+        """What `observe` returned when a pin was made, for a source that is gone; None where the pin does not record it."""
         return None
 
     @abstractmethod
@@ -151,19 +150,19 @@ class SourceKind(ABC):
         self.fetch(params, hints, out, scratch, progress)
 
     def size(self, params: Mapping[str, Any], hints: Mapping[str, Any]) -> int | None:
-        """The bytes of an observed source, or of its archive; None where only fetching can tell.  Raises OSError or
+        """The size in bytes of an observed source, or of its archive; None where only a fetch determines it.  Raises OSError or
         FetchError."""
         return None
 
     def archived(self, identity: Mapping[str, Any]) -> bool:
-        """Whether what is downloaded is an archive of the files that are put out, and has a size of its own."""
+        """Whether the download is an archive of the output files, with a size of its own."""
         return False
 
     def check(self, params: Mapping[str, Any], hints: Mapping[str, Any]) -> None:
-        """Raise ShapeError where values that come out of a record, whose keys and types are right, cannot be of this kind."""
+        """Raise ShapeError where the values of a record, whose keys and types are right, are invalid for this kind."""
 
     def applies(self, spec: Mapping[str, str], pin: Mapping[str, Any]) -> bool:
-        """Whether a pin is of the bytes that the manifest means now: it may promise another SHA-256 than it did."""
+        """Whether a pin matches what the manifest means now, which may promise another SHA-256 than before."""
         promised = spec.get("sha256")
         if promised is None:
             return True
@@ -173,7 +172,8 @@ class SourceKind(ABC):
     def required_pin(
         self, spec: Mapping[str, str], params: Mapping[str, Any], pin: Mapping[str, Any] | None
     ) -> Mapping[str, Any]:
-        """What a lock has to say of an observed source: what is known without fetching, over what it says already."""
+        """The entry that a lock requires for an observed source: what is known without a fetch takes precedence over the
+        present pin."""
         if pin is not None and not self.applies(spec, pin):
             name = next(iter(pin["files"]))
             return {"files": {name: {"sha256": spec["sha256"]}}}
@@ -194,9 +194,9 @@ class SourceKind(ABC):
         return None
 
     def uri(self, identity: Mapping[str, Any], hints: Mapping[str, Any]) -> str | None:
-        """What a source is called everywhere: a package URL (https://github.com/package-url/purl-spec) or the URL itself.
+        """The universal name of a source: a package URL (https://github.com/package-url/purl-spec) or the URL itself.
 
-        A local file has no such name; its digest is all that is said of it.
+        A local file has no such name; only its digest identifies it.
         """
         return None
 

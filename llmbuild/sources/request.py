@@ -1,7 +1,7 @@
-"""One GET request: redirects, credentials, and answers of which nothing is believed.
+"""One GET request: redirects, credentials, and untrusted responses.
 
-Redirects are followed by hand, because credentials must not reach another host than the one they are for.  Numbers in
-headers are digits of bounded length.  A connection that is too slow, or that brings headers without end, is given up.
+Redirects are followed by hand, because credentials must not reach another host than the one they are for.  Numbers in headers
+are digits of bounded length.  A connection that is too slow, or that sends headers without end, is aborted.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _MAX_REDIRECTS = 10
 _NETWORK_ERRORS = (OSError, http.client.HTTPException)
 _MOST_DIGITS = 18
 _SHOWN = 200
-"""Letters of a server's own words that a message holds."""
+"""The most characters of a server's own text that a message quotes."""
 _MOST_FRAMING = 2 * CHUNK
 """Bytes that a server may send before or between pieces of content: headers, and the sizes of chunks."""
 _DATE = re.compile(r"[A-Z][a-z]{2}, \d{2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}:\d{2} GMT", re.ASCII)
@@ -40,7 +40,7 @@ _DATE = re.compile(r"[A-Z][a-z]{2}, \d{2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}:\d{2} 
 class Patience:
     """How patient a download is.  Times are in seconds, `least_rate` is in bytes a second over `span`.
 
-    An attempt that brought what the least rate asks of one span starts the count of attempts anew.
+    An attempt that received what the least rate requires in one span resets the count of attempts.
     """
 
     attempts: int = 5
@@ -52,11 +52,11 @@ class Patience:
 
     @property
     def progress(self) -> float:
-        """How many bytes have to come in one span."""
+        """The bytes that one span requires."""
         return self.least_rate * self.span
 
     def pause(self, attempt: int, asked: float | None = None) -> None:
-        """Wait before the next attempt: as long as the server asked, or twice as long each time."""
+        """Wait before the next attempt: as long as the server requested, or twice as long each time."""
         time.sleep(min(self.max_delay, self.delay * 2**attempt if asked is None else asked))
 
 
@@ -65,7 +65,7 @@ POLICY = Patience()
 
 
 class TransientError(Exception):
-    """An attempt failed in a way that may pass; `after` is how many seconds the server asks to wait."""
+    """An attempt failed in a way that may pass; `after` is the wait that the server requests, in seconds."""
 
     def __init__(self, why: str, after: float | None = None) -> None:
         super().__init__(why)
@@ -73,7 +73,7 @@ class TransientError(Exception):
 
 
 def attempts(attempt: Callable[[], Any], where: str, what: str, fix: str) -> Any:
-    """What `attempt` returns, tried again while it raises TransientError; then FetchError."""
+    """Call `attempt` again while it raises TransientError, then raise FetchError; returns its result."""
     for number in range(1, POLICY.attempts + 1):
         try:
             return attempt()
@@ -182,7 +182,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def refusal(url: str, error: urllib.error.HTTPError) -> Exception:
-    """What an HTTP status means: something that may pass, or an error with advice."""
+    """Classify an HTTP status: a failure that may pass, or an error with advice."""
     if error.code in TRANSIENT:
         return TransientError(f"the server answered {error.code} {error.reason:.{_SHOWN}}", retry_after(error))
     fix = {
@@ -205,10 +205,10 @@ def open_url(
     refused: Callable[[str, urllib.error.HTTPError], Exception] = refusal,
     timeout: float | None = None,
 ) -> Any:
-    """The response to a GET after redirects, which has 416 as its status when a range was asked for that is not there.
+    """The response to a GET after redirects, which has 416 as its status when the requested range does not exist.
 
-    Credentials go to the origin of `url` and to nobody else, and never in clear text to another machine.  Raises
-    FetchError or TransientError; `refused` says which for a status that is an error.
+    Credentials go to the origin of `url` and to nobody else, and never in clear text to another machine.  Raises FetchError or
+    TransientError; `refused` chooses which for a status that is an error.
     """
     headers = {"User-Agent": f"llmbuild/{__version__}", "Accept-Encoding": "identity", **headers}
     origin, here = _origin(url), url
@@ -241,7 +241,7 @@ def open_url(
 
 
 def netrc_credentials(host: str) -> Mapping[str, str]:
-    """The header for a host that the user's netrc file knows by name."""
+    """The header for a host that the user's netrc file lists by name."""
     import netrc
 
     try:
@@ -289,7 +289,7 @@ def redirected(here: str, location: str | None) -> str:
 
 
 def retry_after(error: urllib.error.HTTPError) -> float | None:
-    """Seconds in a Retry-After header, which holds a number or a date; None when it holds neither."""
+    """Seconds in a Retry-After header, which is a number or a date; None when it is neither."""
     text = error.headers.get("Retry-After", "").strip()
     seconds = header_number(text)
     if seconds is not None or not _DATE.fullmatch(text):

@@ -46,9 +46,9 @@ _FORMS: tuple[tuple[str, re.Pattern[str]], ...] = (
 
 
 def needed_files(names: Collection[str], source_format: str | None, where: str) -> list[str]:
-    """The needed ones of a directory's files, sorted; `source_format` asks for one form of weights.
+    """The needed ones of a directory's files, sorted; `source_format` selects one form of weights.
 
-    Without a configuration the directory must hold exactly one GGUF file, which is then all that is needed.  Raises
+    Without a configuration the directory must contain exactly one GGUF file, which is then all that is needed.  Raises
     FetchError (about `where`) when there is neither, or when there are several GGUF files to choose from.
     """
     top = [name for name in names if "/" not in name]
@@ -107,7 +107,7 @@ def output_name(name: str) -> str:
 
 
 def checkpoint_root(names: Collection[str], where: str) -> str:
-    """The folder of an archive that holds the checkpoint: the shallowest with a configuration, else with a GGUF file.
+    """The folder of an archive that contains the checkpoint: the shallowest with a configuration, else with a GGUF file.
 
     Returns "" for the top, otherwise the folder with a slash at its end.  Raises FetchError when there is none.
     """

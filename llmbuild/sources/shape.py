@@ -1,4 +1,4 @@
-"""The shape of pins, and of what a fetch is asked for: checked wherever they come out of a file.
+"""The shape of pins, and of a fetch's params and hints: checked wherever they come out of a file.
 
 A place is the keys that lead to a value, such as ("sources", "hf:org/name@main", "commit").
 """
@@ -19,7 +19,7 @@ _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9.!+_-]*")
 
 
 class ShapeError(ValueError):
-    """What is wrong with a value, the place at which it stands, and why."""
+    """What is wrong with a value, its place, and why."""
 
     def __init__(self, what: str, place: tuple[str, ...], why: str | None = None) -> None:
         super().__init__(f"{'.'.join(place)}: {what}")
@@ -51,7 +51,7 @@ def check_files(files: Any, place: tuple[str, ...]) -> None:
 
 
 def name_at(name: Any, place: tuple[str, ...]) -> tuple[str, ...]:
-    """The place of a file with this name, which has to be one below a directory."""
+    """The place of a file with this name, which must be one below a directory."""
     here = (*place, text_at(name, place))
     try:
         check_relative(name)

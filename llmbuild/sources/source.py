@@ -1,7 +1,7 @@
 """The two sides of a source: what planning observes of it, and how the fetch task gets its bytes.
 
-Observing gives `params`, which enter the fetch task's key and identify the bytes (contents of local files, a commit, a
-digest, a package version), and `hints`, which only tell where to look (a path, a URL, what the lock file promises).
+Observing gives `params`, which enter the fetch task's key and identify the bytes (contents of local files, a commit, a digest,
+a package version), and `hints`, which only locate the bytes (a path, a URL, what the lock file promises).
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def fetch(
 ) -> None:
     """Put the files of an observed source into `out`.  Raises FetchError, StoreError, ToolchainError or UsageError.
 
-    Files with a known SHA-256 that lie in the directory of blobs `hints["have"]` are not downloaded; what arrives is held
-    against `hints["files"]`, the lock file's promises.  Large files of this machine are given to `keep`, when there is one.
+    Files with a known SHA-256 that lie in the directory of blobs `hints["have"]` are not downloaded; what arrives is verified
+    against `hints["files"]`, the lock file's promises.  Large files of this machine are passed to `keep`, when it is given.
     """
     from llmbuild.sources.shape import ShapeError, check_fetch
 
@@ -71,8 +71,8 @@ def fetch(
 
 
 def size(params: Mapping[str, Any], hints: Mapping[str, Any]) -> int | None:
-    """The bytes of an observed source; None where they cannot be told without fetching it.  One answer is waited for, and
-    what is wrong with it a build will say."""
+    """The size in bytes of an observed source; None where only a fetch determines it.  One response is awaited; a build reports
+    what is wrong with it."""
     try:
         return source_kind(params["source"]["kind"]).size(params, hints)
     except (OSError, FetchError):

@@ -17,7 +17,7 @@ from llmbuild.tomlfile import read_toml
 from llmbuild.urls import in_clear_text, kept, lacks_query, shown
 
 _ASKING_S = 5.0
-"""How long a plan waits for a server that it asks for a size, which it can do without."""
+"""How long a plan waits for a server to report a size, which it can do without."""
 
 
 def whole(url: str, manifest: Path | None) -> str:
@@ -58,7 +58,7 @@ def _stands_for(url: str, text: str) -> bool:
 
 
 def announced(url: str) -> int | None:
-    """How many bytes the server announces for a file; None when it does not say, or cannot in a few seconds.
+    """How many bytes the server announces for a file; None when it does not, or not within a few seconds.
 
     Raises FetchError.
     """
@@ -83,10 +83,10 @@ def fetch(
 ) -> None:
     """Download the file, check its SHA-256, and put out the GGUF file or the needed files of the archive.
 
-    `sizes` are those of the files that are put out, where the lock knows them.
+    `sizes` are those of the files that are put out, where the lock records them.
     """
     parts = _fetchable(url)
-    # Of an archive the lock knows the files and not the size.
+    # Of an archive the lock records the files and not the size.
     size = sizes.get(GGUF_NAME) if form == "gguf" else None
     meter = Meter(progress, size or 0)
     target = out / GGUF_NAME if form == "gguf" else scratch / "archive"

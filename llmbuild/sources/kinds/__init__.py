@@ -1,6 +1,6 @@
 """The kinds of sources, found by the names of their files: kind `x` is `KIND` in the module `x` of this package.
 
-A file that is added here is a kind that is known everywhere.  A kind is imported when it is asked for.
+A file that is added here is a kind that is known everywhere.  A kind is imported when it is looked up.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from llmbuild.sources.kind import Context, Keep, Observation, Source
 
 
 class GgufFile(local.LocalKind):
-    """A file that holds weights, configuration and tokenizer.  Texts without a scheme come here by way of `path`."""
+    """A file with weights, configuration and tokenizer.  Texts without a scheme come here by way of `path`."""
 
     name: ClassVar[str] = "gguf"
     form: ClassVar[str] = "a .gguf file"

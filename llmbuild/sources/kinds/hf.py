@@ -20,7 +20,7 @@ _REPO = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 class Hub(AnnouncedKind):
-    """What a hub announces of a revision is put into the lock; from then on the commit counts."""
+    """The lock records what a hub announces of a revision; from then on the commit counts."""
 
     name: ClassVar[str] = "hf"
     schemes: ClassVar[tuple[str, ...]] = ("hf",)

@@ -20,7 +20,7 @@ from llmbuild.urls import in_clear_text, kept, lacks_query, shown
 
 
 class Https(RemoteKind):
-    """The SHA-256 is the identity; the URL only says where to look."""
+    """The SHA-256 is the identity; the URL only locates the bytes."""
 
     name: ClassVar[str] = "https"
     schemes: ClassVar[tuple[str, ...]] = ("https", "http")
@@ -31,7 +31,8 @@ class Https(RemoteKind):
     hint_keys: ClassVar[tuple[str, ...]] = ("url",)
 
     def parse(self, text: str, revision: str | None, sha256: str | None) -> Source:
-        """The source without the query of its URL, which may hold a signature: the manifest is the only place that has it."""
+        """The source without the query of its URL, which may contain a signature: the manifest is the only place that has
+        it."""
         try:
             parts = urllib.parse.urlsplit(text)
             port = parts.port or 1
