@@ -1,4 +1,4 @@
-"""What has to fit together in a library or between libraries: number types and devices, and the prefixes of archives."""
+"""Checks of what must match in a library or between libraries: number types and devices, and the prefixes of archives."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from llmbuild.tasks.prefix import MODEL_TYPE, fill
 
 
 def check_scheme(cell: Cell, scheme: Scheme, model: Model, platform: ResolvedPlatform, problems: Problems) -> None:
-    """Whether a scheme fits the platform's number types and what is to be done with the model's weights."""
+    """Check that a scheme fits the platform's number types and the treatment of the model's weights."""
     _check_dtype(cell, scheme, platform, problems)
     if scheme.comes_packed and model.adapter is not None:
         problems.add(
@@ -31,7 +31,7 @@ def check_scheme(cell: Cell, scheme: Scheme, model: Model, platform: ResolvedPla
 
 
 def _check_dtype(cell: Cell, scheme: Scheme, platform: ResolvedPlatform, problems: Problems) -> None:
-    """A scheme computes in a number type, and not every device can."""
+    """A scheme computes in a number type that not every device supports."""
     target = platform.target
     if target.can_compute(scheme.dtype):
         return
@@ -58,7 +58,7 @@ def _check_dtype(cell: Cell, scheme: Scheme, platform: ResolvedPlatform, problem
 def feature_notes(
     cells: Sequence[Cell], schemes: Mapping[str, Scheme], platforms: Mapping[str, ResolvedPlatform]
 ) -> tuple[str, ...]:
-    """What the devices that run the libraries must offer because of a scheme's number type."""
+    """Features that a scheme's number type requires of the devices that run the libraries."""
     found: dict[tuple[str, str], list[str]] = {}
     for cell in cells:
         if cell.scheme in schemes and cell.platform in platforms:
@@ -85,8 +85,8 @@ def check_prefixes(
 ) -> tuple[str, ...]:
     """Two archives of one platform are linked into one program, so their symbols need prefixes that differ.
 
-    A model's type is part of the usual prefix.  It is known where the manifest says it, for a preset, and for a directory,
-    whose config.json is read (and added to `reads`).  Returns notes where it is not.
+    A model's type is part of the usual prefix.  It is known where the manifest sets it, for a preset, and for a directory,
+    whose config.json is read (and added to `reads`).  Returns notes where it is unknown.
     """
     types = _Types(models, root, reads)
     notes = []
@@ -130,7 +130,7 @@ def _clash(name: str, manifest: ManifestTable, prefix: str, one: Cell, other: Ce
 
 
 class _Types:
-    """The architectures of models, as far as they can be told without fetching anything."""
+    """The architectures of models, as far as they can be determined without a fetch."""
 
     def __init__(self, models: Mapping[str, Model], root: Path, reads: list[Read]) -> None:
         self._models = models

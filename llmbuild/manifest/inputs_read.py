@@ -1,4 +1,4 @@
-"""What a project was made from, so that a cached plan can be known to be current without reading the manifest again.
+"""The files that a project was made from, so that a cached plan can be checked without reading the manifest again.
 
 Checking costs one read and one SHA-256 of a few small files, and imports neither pydantic nor tomllib.
 """
@@ -36,7 +36,7 @@ class Read:
         return Read("cpu", triple, _digest("cpu", triple))
 
     def is_current(self) -> bool:
-        """Whether the same would be read now."""
+        """Whether a read now would return the same."""
         return _digest(self.kind, self.path) == self.digest
 
     def to_json(self) -> Mapping[str, Json]:

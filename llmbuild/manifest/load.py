@@ -26,12 +26,12 @@ USER_TARGETS = "targets"
 """The directory beside the manifest with a user's own target files."""
 
 _LONGEST_SUFFIX = ".intoto.json"
-"""What the name of a result has after it in the longest name of another file."""
+"""The longest suffix of a result's name in the name of another file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A project, what it was made from (the manifest first), and what is worth saying although it is not wrong."""
+    """A project, the files it was made from (the manifest first), and notes, which are no errors."""
 
     project: Project
     reads: tuple[Read, ...]
@@ -46,7 +46,7 @@ def load_project(path: Path) -> Project:
 def load(path: Path, text: str | None = None) -> Loaded:
     """Read a manifest (or check `text` as if it were at `path`).
 
-    Raises UsageError, or a MultiError with all that is wrong; an InputError for a broken template file, a ToolchainError for
+    Raises UsageError, or a MultiError with every error; an InputError for a broken template file, a ToolchainError for
     a native target on another machine.
     """
     from llmbuild.manifest.combinations import check_prefixes, check_scheme, feature_notes
@@ -85,7 +85,7 @@ def load(path: Path, text: str | None = None) -> Loaded:
     )
     if not known.models and not problems.is_broken(("models",)):
         problems.add((), "the manifest has no models", fix="add a [models.NAME] table; `llmbuild init` writes one")
-    # Without models and without [[build]] there is nothing more to say.
+    # Without models and without [[build]] there are no further checks.
     cells = expand_matrix(manifest, known, problems) if known.models or manifest.build else ()
 
     platforms: dict[str, ResolvedPlatform] = {}
@@ -132,7 +132,7 @@ def _names(data: Mapping[str, object], table: str) -> tuple[str, ...]:
 
 
 def _output(output: str, manifest: str, problems: Problems) -> str:
-    """The output directory in its plain form; what is none, or is for something else, is a problem."""
+    """The normalized output directory; an invalid one, or one that has another use, is a problem."""
     from llmbuild.manifest.validate import spoken
 
     path = PurePosixPath(output)
@@ -161,7 +161,7 @@ def _output(output: str, manifest: str, problems: Problems) -> str:
 def _check_cell(
     cell: Cell, manifest: ManifestTable, platform: ResolvedPlatform, problems: Problems
 ) -> Mapping[str, int]:
-    """Check the effective sizes of one library; returns what goes over the platform's and the model's values."""
+    """Check the effective sizes of one library; returns the values that override the platform's and the model's."""
     from llmbuild.manifest.sizes import PrecedenceLevel, check_sizes
 
     def layer(values: Mapping[str, int], *table: str | int) -> PrecedenceLevel:

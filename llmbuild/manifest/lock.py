@@ -1,4 +1,4 @@
-"""The lock file: which commit a revision meant, and the digest of every file, so that builds elsewhere get the same bytes.
+"""The lock file: the commit that a revision resolved to, and the digest of every file, so that all builds use the same bytes.
 
     version = 1
 
@@ -16,8 +16,8 @@
     apache-tvm = "0.27.0.post1+sha256.…"
     python = "3.12.4"
 
-Written by `llmbuild lock` and by a build that meets a source for the first time; sorted, so that it merges well.  One check
-stands before the writer and behind the reader, so that what is written can be read.
+Written by `llmbuild lock` and by a build that resolves a source for the first time; sorted, so that it merges well.  Writer and
+reader apply the same check, so that every written lock can be read.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _HEADER = "# Made by llmbuild: commit this file.  `llmbuild lock --upgrade` rene
 
 
 class Lock:
-    """The pins by source and the toolchain's versions.  `changed` says whether there is something to write."""
+    """The pins by source and the toolchain's versions.  `changed` is true where the file must be written."""
 
     def __init__(self, sources: Mapping[str, Mapping[str, Any]] | None = None) -> None:
         self.sources: dict[str, Mapping[str, Any]] = dict(sources or {})
@@ -66,7 +66,7 @@ class Lock:
             self.changed = True
 
     def record_tool(self, name: str, identity: str) -> None:
-        """Record what a tool is."""
+        """Record a tool's version."""
         if self.toolchain.get(name) != identity:
             self.toolchain[name] = identity
             self.changed = True
@@ -79,7 +79,7 @@ class Lock:
 
     @staticmethod
     def from_json(sources: object, toolchain: object) -> Lock:
-        """The lock of two JSON values.  Raises ValueError when they are not what a lock file can hold."""
+        """The lock of two JSON values.  Raises ValueError when they are not valid content of a lock file."""
         return _checked({"version": VERSION, "sources": sources, "toolchain": toolchain})
 
     def to_toml(self) -> str:
@@ -112,7 +112,7 @@ def read_lock(path: Path) -> Lock:
 def parse_lock(path: Path, text: str) -> Lock:
     """The lock in a file's text; `path` is for messages.  Raises UsageError.
 
-    Its `changed` says that the text kept the query of a URL, as llmbuild once did, and should be written again.
+    Its `changed` is true where the text contains the query of a URL, as llmbuild once wrote: then it is written again.
     """
     from llmbuild.tomlfile import parse_toml
 
@@ -127,7 +127,7 @@ def parse_lock(path: Path, text: str) -> Lock:
 
 
 def write_lock(path: Path, lock: Lock) -> None:
-    """Write the lock, complete or not at all, and wait until it is on disk.
+    """Write the lock atomically, and wait until it is on disk.
 
     Raises StoreError, also for a lock that could not be read again.
     """
@@ -136,7 +136,7 @@ def write_lock(path: Path, lock: Lock) -> None:
     try:
         Lock.from_json(lock.sources, lock.toolchain)
         text = lock.to_toml()
-        # The reader has the last word: it has limits of its own.
+        # The reader applies further limits of its own.
         parse_lock(path, text)
     except (ShapeError, UsageError) as error:
         why = error.what if isinstance(error, UsageError) else str(error)
@@ -205,7 +205,7 @@ def _checked(content: Mapping[str, Any]) -> Lock:
 
 
 def _kept(key: str) -> str:
-    """A source's key without the query of a URL, which may hold a signature."""
+    """A source's key without the query of a URL, which may contain a signature."""
     if "?" not in key or not key.startswith(("https://", "http://")):
         return key
     from llmbuild import urls

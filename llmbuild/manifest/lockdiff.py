@@ -1,4 +1,4 @@
-"""What differs between two locks, as data: what the lock file says, and what is."""
+"""The differences between two locks, as data: the lock file's pins, and the resolved ones."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class LockDifference:
     """One difference.
 
     `section` is a source's key or "toolchain"; `item` a file, a tool, or "" for the source itself.  "added" is needed and
-    not in the lock, "removed" is in the lock alone, "changed" has `values` (field to old and new), "incomplete" is a
-    source whose files nobody has seen yet.  `pin` is the whole pin of a source that is added.
+    not in the lock, "removed" is in the lock alone, "changed" has `values` (field to old and new), "incomplete" is a source
+    whose files have not been hashed yet.  `pin` is the whole pin of a source that is added.
     """
 
     section: str
@@ -29,7 +29,7 @@ class LockDifference:
 
 
 def differences(locked: Lock, now: Lock, *, partial: bool = False) -> tuple[LockDifference, ...]:
-    """How `now` differs from `locked`, in the order of the file; a `partial` `now` says nothing of what it lacks."""
+    """How `now` differs from `locked`, in the order of the file; a `partial` `now` implies nothing about what it lacks."""
     return tuple(_all(locked, now, partial))
 
 
@@ -73,7 +73,7 @@ def _pin(key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[L
 
 
 def _entry(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Digests and sizes that differ.  A digest that only one side has is more knowledge, not another file."""
+    """Digests and sizes that differ.  A digest that only one side has is additional data, not another file."""
     values = {
         field: (before[field], after[field])
         for field in ("sha256", "git-sha1", "size")

@@ -35,7 +35,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """The names that may be referred to, wrong tables included, so that one error does not cause others."""
+    """The names that may be referenced, wrong tables included, so that one error does not cause others."""
 
     models: tuple[str, ...]
     schemes: Mapping[str, object]
@@ -67,7 +67,7 @@ def expand_matrix(manifest: ManifestTable, known: Known, problems: Problems) -> 
 def _expand(index: int | None, entry: BuildTable, known: Known, problems: Problems) -> Sequence[Cell]:
     path: KeyPath = () if index is None else ("build", index)
     models = _names(path, "models", entry.models, tuple(known.models), known, problems)
-    # Only tables are taken by default: all presets of schemes, or all targets, is never what is meant.
+    # Only tables are used by default: all presets of schemes, or all targets, are never intended.
     schemes = _names(path, "quantizations", entry.quantizations, tuple(known.schemes), known, problems)
     platforms = _names(path, "platforms", entry.platforms, known.platforms, known, problems)
     if models is None or schemes is None or platforms is None or problems.is_broken((*path, "exclude")):
@@ -106,7 +106,7 @@ def _names(
     known: Known,
     problems: Problems,
 ) -> list[str] | None:
-    """The names of one list, or None when something is wrong with it."""
+    """The names of one list, or None when it has an error."""
     place = (*path, key)
     if problems.is_broken(place):
         return None
@@ -115,7 +115,7 @@ def _names(
         if default:
             return list(default)
         if key == "models":
-            return None  # That there are no models at all is said once, by the caller.
+            return None  # The caller reports once that there are no models at all.
         what = f"nothing says which {key} to build"
         example = '["q4f16_1"]' if key == "quantizations" else '["x86_64-linux-cpu"]'
         problems.add(path, what, fix=f"write {key} = {example} in [[build]], or add a {table} table")

@@ -27,7 +27,7 @@ def is_template_file(name: str) -> bool:
 def resolve_model(
     name: str, table: ModelTable, defaults: Mapping[str, int], root: Path, problems: Problems
 ) -> Model | None:
-    """A model, or None when something in its table is wrong (which `problems` then holds)."""
+    """A model, or None when its table has an error (which is added to `problems`)."""
     origin = _origin(name, table, problems)
     adapter = _adapter(name, table, problems)
     conversation = _conversation(name, table, root, problems)
@@ -143,7 +143,7 @@ def _conversation(name: str, table: ModelTable, root: Path, problems: Problems) 
         if is_template_file(template) and (root / template).is_file():
             problems.add_error(path, error)
         else:
-            # The nearest names say more than the list of all of them.
+            # The nearest names help more than the list of all of them.
             near = error.why is not None and error.why.startswith("did you mean")
             problems.add(path, error.what, why=None if near else error.why, fix=error.why if near else error.fix)
     except (MultiError, UsageError) as error:

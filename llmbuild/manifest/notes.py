@@ -1,4 +1,4 @@
-"""Notes: what is worth saying of a manifest although it is not wrong."""
+"""Notes: remarks on a manifest that are not errors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 def told(notes: Iterable[tuple[str, str]]) -> tuple[str, ...]:
     """(place, text) to a line for each text with all its places: `platforms.a, platforms.b: text`.
 
-    A matrix has many platforms, and what is said of one of them is often true of most.
+    A matrix has many platforms, and a note on one of them often applies to most.
     """
     places: dict[str, dict[str, None]] = {}
     for place, text in notes:

@@ -1,8 +1,8 @@
-"""Optimization flags: what a manifest asks for, and what a target can have.
+"""Optimization flags: those that a manifest requests, and those that a target supports.
 
 The flags and the levels O0 to O3 are those of `mlc_llm compile --opt`.  Every one of them selects a CUDA library or a CUDA
-feature (cuBLAS also ROCm), so that a target without CUDA has them off.  A level asks for "as much as the target can have" and
-is narrowed without a word; a flag that was asked for by name and cannot be had is said.
+feature (cuBLAS also ROCm), so that a target without CUDA has them off.  A level requests as much as the target supports and is
+narrowed silently; a flag that was requested by name and is not supported is reported.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LEVELS: Mapping[str, Mapping[str, Json]] = {
     "O3": _level("flashinfer cublas_gemm faster_transformer cudagraph cutlass", "AUTO"),
 }
 
-# What `--opt "flag=1;…"` starts from when it names no level.
+# The base of `--opt "flag=1;…"` when it names no level.
 _UNNAMED = _level("flashinfer")
 
 # The documentation of 2024 has two flags where there is one today.
@@ -42,7 +42,7 @@ _OLDER = {"cutlass_attn": "cutlass", "cutlass_norm": "cutlass"}
 
 @dataclass(frozen=True, slots=True)
 class Opt:
-    """Flags as asked for: `flags` has every flag, `named` those that were asked for one by one."""
+    """Flags as requested: `flags` has every flag, `named` those that were requested by name."""
 
     flags: Mapping[str, Json]
     named: frozenset[str] = frozenset()
@@ -79,7 +79,7 @@ def _put(named: dict[str, Json], name: str, value: str) -> None:
     if value not in ("0", "1"):
         raise ValueError(f"{name} must be 0 or 1, not '{value}'")
     on = value == "1"
-    # `cutlass_attn=1;cutlass_norm=0` asks for a part of what is one switch today: it is on if any part is.
+    # `cutlass_attn=1;cutlass_norm=0` requests a part of what is one switch today: it is on if any part is.
     named[flag] = bool(named.get(flag)) or on if name in _OLDER else on
 
 
@@ -96,7 +96,7 @@ def make_opt(level: str | None, named: Mapping[str, Json]) -> Opt:
 
 
 def resolve_opt(opt: Opt, kind: str, scheme: str | None = None) -> tuple[Mapping[str, Json], tuple[str, ...]]:
-    """The flags that a device kind (and a scheme, when given) can have, and a sentence for each named one that it cannot.
+    """The flags that a device kind (and a scheme, when given) supports, and a sentence for each named one that it does not.
 
     cuBLAS multiplies only unquantized and fp8 weights, as in `mlc_llm compile`.
     """
@@ -118,7 +118,7 @@ def resolve_opt(opt: Opt, kind: str, scheme: str | None = None) -> tuple[Mapping
 
 
 def _devices(flag: str) -> Iterator[str]:
-    """The device kinds that can have a flag."""
+    """The device kinds that support a flag."""
     return (name for name in kind_names() if flag in device_kind(name).opt_flags)
 
 

@@ -1,4 +1,4 @@
-"""[platforms.NAME] tables to platforms: a target with what the manifest changes in it."""
+"""[platforms.NAME] tables to platforms: a target with the manifest's changes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from llmbuild.tomlfile import KeyPath
 
 @dataclass(frozen=True, slots=True)
 class ResolvedPlatform:
-    """A platform with its target, what is worth saying about it, and where its values stand in the manifest."""
+    """A platform with its target, notes on it, and where the manifest sets its values."""
 
     platform: Platform
     target: Target
@@ -33,7 +33,7 @@ class ResolvedPlatform:
 def resolve_platform(
     name: str, table: PlatformTable, user_targets: Path, problems: Problems
 ) -> ResolvedPlatform | None:
-    """A platform, or None when something about it is wrong (which `problems` then holds)."""
+    """A platform, or None when its table has an error (which is added to `problems`)."""
     path = ("platforms", name)
     if problems.is_broken((*path, "target")):
         return None
@@ -154,7 +154,7 @@ def _with_device(target: Target, table: PlatformTable, path: KeyPath, problems: 
 
 
 def _archs(target: Target, device: Mapping[str, bool | int | str | list[str]]) -> tuple[str, ...]:
-    """The architectures of a platform; to name one as TVM does, by the attribute `arch`, is enough."""
+    """The architectures of a platform; TVM's attribute `arch`, which names a single one, suffices."""
     archs = device.get("archs")
     if isinstance(archs, str):
         return (archs,)

@@ -32,7 +32,7 @@ class Problems:
             self._found.append((line, error))
 
     def is_broken(self, path: Sequence[str | int]) -> bool:
-        """Whether this key or one around it could not be used, so that nothing more can be said about it."""
+        """Whether this key or one around it could not be used, so that it is not checked further."""
         return any(tuple(path[:end]) in self.broken for end in range(1, len(path) + 1))
 
     def is_misspelt(self, path: KeyPath) -> bool:

@@ -18,8 +18,8 @@ from llmbuild.sources.kind import Source
 class Model:
     """One [models.NAME] table, with a source or the name of a preset.
 
-    `conversation` is the template's resolved JSON object; `metadata` has kebab-case keys and holds the [metadata] defaults
-    with the model's own values on top; `generation` the sampling values that were set.
+    `conversation` is the template's resolved JSON object; `metadata` has kebab-case keys: the [metadata] defaults with the
+    model's own values on top; `generation` the sampling values that were set.
     """
 
     name: str
@@ -38,12 +38,13 @@ class Model:
 class Platform:
     """One [platforms.NAME] table with its target resolved.
 
-    `compile` is what lower reads of the target, `{"device": …, "host": …}` as TVM's Target takes them, and `archs`; `link`
-    what link reads (`triple`, `flags`, and `linker`, `compiler`, `minimum-os`, `needed` where the target gives them).
-    `artifact` is one of so, dylib, dll, tar, wasm.  `metadata` has kebab-case keys and holds what the platform itself
-    sets.  `opt` are the resolved optimization flags.  `system_lib_prefix` is the template of the symbols' prefix ("" for
-    none); it is None for a shared library, which is no system library.  `features` are what a library that computes in a
-    number type asks of the device that runs it; `tools` the commands that must be on PATH, with how to install them.
+    `compile` is the part of the target that lower reads, `{"device": …, "host": …}` as TVM's Target takes them, and `archs`;
+    `link` the part that link reads (`triple`, `flags`, and `linker`, `compiler`, `minimum-os`, `needed` where the target gives
+    them).  `artifact` is one of so, dylib, dll, tar, wasm.  `metadata` has kebab-case keys and only the values that the
+    platform itself sets.  `opt` are the resolved optimization flags.  `system_lib_prefix` is the template of the symbols'
+    prefix ("" for none); it is None for a shared library, which is no system library.  `features` are what a library that
+    computes in a number type requires of the device that runs it; `tools` the commands that must be on PATH, with how to
+    install them.
     """
 
     name: str
@@ -60,9 +61,9 @@ class Platform:
 
 @dataclass(frozen=True, slots=True)
 class Combination:
-    """One cell of the matrix: a library to build.  `metadata` holds what the build entry sets over platform and model, and
-    the target's defaults for what nobody sets; on top of the platform's and the model's it gives the effective values.
-    `library` is the library's path in the project ("dist/libs/…so"), `weights` the model directory ("" for a preset)."""
+    """One cell of the matrix: a library to build.  `metadata` has the values that the build entry sets over platform and model,
+    and the target's defaults for unset ones; on top of the platform's and the model's it gives the effective values.  `library`
+    is the library's path in the project ("dist/libs/…so"), `weights` the model directory ("" for a preset)."""
 
     model: str
     scheme: str

@@ -1,7 +1,7 @@
 """The tables of the manifest as pydantic models: keys, types, ranges and what each key means.
 
-Only shapes and single values are checked here; what relates values to one another (names, sizes, the matrix) is in the
-modules that resolve them.  Nearly every key is optional to pydantic, so that a missing one is reported with its own words.
+Only shapes and single values are checked here; relations between values (names, sizes, the matrix) are checked in the modules
+that resolve them.  Nearly every key is optional to pydantic, so that a missing one is reported with a message of its own.
 Importing this module imports pydantic.
 """
 
@@ -15,10 +15,10 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field
 from llmbuild.manifest.source import adapter_forms, forms
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._+-]*(?![\s\S])"
-"""A `$` of Python also matches before a line break at the end; what stands here means the same in Python and JavaScript."""
+"""A `$` of Python also matches before a line break at the end; this means the same in Python and JavaScript."""
 
 LONGEST = 100
-"""Letters of a name: a file's name holds up to three of them and has 255 bytes at most."""
+"""Letters of a name: a file's name contains up to three names and has 255 bytes at most."""
 
 Name = Annotated[str, StringConstraints(pattern=NAME, max_length=LONGEST)]
 

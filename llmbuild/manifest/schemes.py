@@ -24,7 +24,7 @@ _DEFAULT_GROUP: Mapping[int, int] = {3: 40, 4: 32}
 
 
 def unknown_scheme(name: str, tables: Mapping[str, object]) -> tuple[str, str]:
-    """What is wrong with a scheme's name, and what to do."""
+    """The error in a scheme's name, and the fix."""
     known = [*SCHEMES, *(table for table in tables if table not in SCHEMES)]
     if name in UNSUPPORTED:
         return (
@@ -71,7 +71,7 @@ def _resolve(name: str, table: QuantizationTable, problems: Problems) -> Scheme 
 
 
 def _alter(base: Scheme, name: str, table: QuantizationTable, problems: Problems) -> Scheme | None:
-    """The base with what the table says of it."""
+    """The base with the table's changes."""
     path = ("quantizations", name)
     if base.comes_packed and not _fits_packed(base, table, path, problems):
         return None
@@ -103,7 +103,7 @@ def _alter(base: Scheme, name: str, table: QuantizationTable, problems: Problems
 
 
 def _fits_packed(base: Scheme, table: QuantizationTable, path: tuple[str, ...], problems: Problems) -> bool:
-    """Whether a table leaves alone what weights that come packed have settled."""
+    """Whether a table leaves alone the values that packed weights determine."""
     chosen = [
         key for key in ("bits", "layout", "quantize_embedding", "quantize_head") if getattr(table, key) is not None
     ]

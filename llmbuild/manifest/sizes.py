@@ -1,4 +1,4 @@
-"""Metadata: the seed's override string, and what sizes have to satisfy together."""
+"""Metadata: the seed's override string, and the constraints between sizes."""
 
 from __future__ import annotations
 
@@ -77,14 +77,14 @@ class PrecedenceLevel:
 
 
 Complain = Callable[[KeyPath, str, str], None]
-"""Called with a key path, what is wrong there, and what to do."""
+"""Called with a key path, the error there, and the fix."""
 
 
 def check_sizes(layers: Sequence[PrecedenceLevel], kind: DeviceKind, complain: Complain, *, several: bool) -> None:
     """Check the effective values of one library; `layers` come with the lowest precedence first.
 
-    Only values that the manifest or the target sets are compared: what a checkpoint says is checked when it is read.
-    `several` says whether devices of this kind can share a model.
+    Only values that the manifest or the target sets are compared: a checkpoint's values are checked when it is read.  `several`
+    is true where devices of this kind can share a model.
     """
     origin: dict[str, PrecedenceLevel] = {key: layer for layer in layers for key in layer.values}
     values = {key: layer.values[key] for key, layer in origin.items()}

@@ -1,6 +1,6 @@
 """The string forms of a source: `hf:org/name@rev`, `https://…`, `pypi:name==1.0/file.gguf`, a directory, a .gguf file.
 
-What stands before the colon says which kind of source it is; the rest is that kind's own (see sources/kinds).
+The prefix before the colon selects the kind of source; that kind parses the rest (see sources/kinds).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def forms() -> str:
 
 
 def short_forms() -> str:
-    """How sources begin, for messages."""
+    """The prefixes of sources, for messages."""
     return ", ".join(f"{kind.schemes[0]}:" if kind.remote else kind.form for kind in source_kinds())
 
 
@@ -38,12 +38,12 @@ def _either(words: Iterable[str]) -> str:
 
 
 def shown_source(text: str) -> str:
-    """A source as messages show it: of a URL without what may be secret."""
+    """A source as messages show it: a URL without parts that may be secret."""
     return shown(text) if text.lower().startswith(("http:", "https:")) else text
 
 
 def parse_source(text: str, revision: str | None = None, sha256: str | None = None) -> Source:
-    """The source that a string means.  Pure: nothing is looked up.  Raises SourceError."""
+    """The source that a string denotes.  Pure: nothing is looked up.  Raises SourceError."""
     if sha256 is not None and not _SHA256.fullmatch(sha256):
         raise SourceError(
             f"'{sha256}' is not a SHA-256", key="sha256", fix="give 64 lower-case hexadecimal digits (sha256sum FILE)"
@@ -51,7 +51,7 @@ def parse_source(text: str, revision: str | None = None, sha256: str | None = No
     try:
         text.encode()
     except UnicodeEncodeError:
-        # The command line passes on whatever bytes it gets.
+        # The command line passes on any bytes.
         raise SourceError("is not UTF-8", fix=f"give {forms()}") from None
     if not text.strip() or text != text.strip() or "\0" in text:
         raise SourceError("is empty or has white space around it", fix=f"give {forms()}")

