@@ -1,4 +1,4 @@
-"""The words that other tools use for what is a target here: the devices of `mlc_llm compile --device`, and plain speech."""
+"""The words that other tools use for a target of llmbuild: the devices of `mlc_llm compile --device`, and plain speech."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ WORDS: Mapping[str, tuple[str, ...]] = {
     "wasm": ("wasm32-webgpu",),
     "browser": ("wasm32-webgpu",),
 }
-"""A word, and the targets that it may mean."""
+"""A word, and the targets that it may denote."""
 
 
 def nearest_target(word: str, known: Iterable[str]) -> str | None:
-    """A sentence that proposes targets for a word that names none, or None when nothing is near."""
+    """A sentence that proposes targets for a word that names none, or None when no name is near."""
     names = list(known)
     spoken = word.strip().lower()
     meant = WORDS.get(spoken) or WORDS.get(spoken.removesuffix(":generic")) or ()

@@ -11,11 +11,11 @@ CPU = "llvm"
 
 
 def device_kind(compile_part: Mapping[str, Json]) -> str:
-    """The kind of TVM's target that the device is.  A part that no target file made may call a CPU "cpu"."""
+    """The device's kind of TVM target.  A part that was not made from a target file may name a CPU "cpu"."""
     device = compile_part.get("device")
     return str(device["kind"]) if isinstance(device, Mapping) else CPU
 
 
 def is_cpu(compile_part: Mapping[str, Json]) -> bool:
-    """Whether the library is for a CPU, which is its own host: what calls it runs on the device itself."""
+    """Whether the library is for a CPU, which is its own host: its caller runs on the device itself."""
     return device_kind(compile_part) == CPU

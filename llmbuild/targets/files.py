@@ -1,4 +1,4 @@
-"""Reading target files: the tables a file may hold, what it extends, and how the files of a chain are merged.
+"""Read target files: the tables of a file, the file that it extends, and the merge of a chain of files.
 
 A target file has the tables [target] (name, description, extends), [device] (TVM's target attributes of the device, and
 archs), [supports] (dtypes, several-devices), [host] (triple, cpu, features), [artifact] (kinds, default, system-lib-prefix),
@@ -6,7 +6,7 @@ archs), [supports] (dtypes, several-devices), [host] (triple, cpu, features), [a
 features).  The file's
 name is the target's name (`name`, when given, must agree).  A user's own targets/ directory is searched before the targets
 that come with llmbuild, and `extends` inherits table by table, key by key; the attributes of another device kind are not
-inherited.  A file whose name begins with "_" is there to be extended and is no target itself.
+inherited.  A file whose name begins with "_" serves to be extended and is no target itself.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from llmbuild.targets.kinds.device_kind import unknown_arch
 from llmbuild.targets.target import ARTIFACTS, LINKERS, RequiredCommand, Target
 from llmbuild.tomlfile import TomlFile, read_toml
 
-# What a target file may hold: table -> key -> types.  [device] takes any attribute that TVM's target kind has.
+# The schema of a target file: table -> key -> types.  [device] takes any attribute that TVM's target kind has.
 _TABLES: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
     "target": {"name": str, "description": str, "extends": str},
     "device": {"kind": str, "archs": list},
@@ -47,7 +47,7 @@ _TABLES: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
 
 DTYPES = ("float32", "float16", "bfloat16")
 PLACEHOLDERS = ("model", "model_type", "quantization")
-"""What a system-library prefix may name in braces."""
+"""The placeholders that a system-library prefix may have in braces."""
 _TRIPLE = re.compile(r"[\w.-]+", re.ASCII)
 
 _SPOKEN: Mapping[type | tuple[type, ...], str] = {
@@ -78,7 +78,7 @@ def target_names(user: Path | None = None) -> tuple[str, ...]:
 
 
 def load_target(name: str, user: Path | None = None) -> Target:
-    """Read a target and what it extends.  Raises UsageError (several at once as MultiError)."""
+    """Read a target and the files that it extends.  Raises UsageError (several at once as MultiError)."""
     chain = _chain(name, search_path(user), user)
     errors = [error for file in chain for error in _check(file)]
     raise_all(errors)
@@ -141,7 +141,7 @@ def _check(file: TomlFile) -> list[LlmbuildError]:
 
 
 def _wrong(table: str, key: str, kind: type | tuple[type, ...], value: object) -> str | None:
-    """What is wrong with the type of a value, or None."""
+    """The error in the type of a value, or None."""
     if not isinstance(value, kind) or "\\u0000" in json.dumps(value, default=str):
         return f"must be {_SPOKEN[kind]}" + (", without U+0000" if isinstance(value, kind) else "")
     if (table, key) == ("requires", "tools"):
@@ -182,7 +182,7 @@ class _Merged:
         self.errors: list[LlmbuildError] = []
         self._origin: dict[tuple[str, str], TomlFile] = {}
         for file in reversed(chain):
-            # Limits and architectures of one kind of device mean nothing for another.
+            # Limits and architectures of one kind of device do not apply to another.
             before = self.tables["device"].get("kind")
             if before not in (None, file.data.get("device", {}).get("kind", before)):
                 self.tables["device"] = {}
@@ -234,7 +234,7 @@ def _build(name: str, chain: Sequence[TomlFile]) -> Target:
         merged.add("device", "kind", f"unknown device kind '{kind}'", fix)
     triple = merged.text("host", "triple")
     if triple and _TRIPLE.fullmatch(triple) is None:
-        # Programs are called after it: a path in it would be the path of one.
+        # Names of programs contain it: a path in it would be the path of a program.
         fix = "letters, digits, '.' and '_' with '-' between them: x86_64-unknown-linux-gnu"
         merged.add("host", "triple", f"'{triple}' is no triple", fix)
     kinds, artifact = _artifacts(merged)
@@ -291,7 +291,7 @@ def _tool(value: str | Mapping[str, str]) -> RequiredCommand:
 
 
 def _compiler(merged: _Merged) -> tuple[str, ...] | None:
-    """The words of `link.compiler`.  A string is one program's name: a command line in it would be code to be guessed at."""
+    """The words of `link.compiler`.  A string is one program's name: a command line in it would need a shell's parser."""
     value = merged.tables["link"].get("compiler")
     if value is None:
         return None
@@ -334,13 +334,13 @@ def _artifacts(merged: _Merged) -> tuple[tuple[str, ...], str]:
         if merged.distance("artifact", "default") <= merged.distance("artifact", "kinds"):
             merged.words("artifact", "default", kinds)
         elif table["default"] not in kinds:
-            # The file narrows the kinds of what it extends; the default there was another one's.
+            # The file narrows the kinds of the file that it extends; the default there was another one's.
             return kinds, kinds[0]
     return kinds, str(table.get("default", kinds[0]))
 
 
 def device_errors(attributes: Mapping[str, object], archs: Sequence[str]) -> Iterator[tuple[str, str, str | None]]:
-    """The key, what is wrong with it and what to do, for each wrong attribute or architecture of a known device kind."""
+    """The key, the error in it and the fix, for each wrong attribute or architecture of a known device kind."""
     kind = device_kind(str(attributes["kind"]))
     for key, value in attributes.items():
         fix = kind.unknown_attribute(key)
@@ -371,7 +371,7 @@ def device_errors(attributes: Mapping[str, object], archs: Sequence[str]) -> Ite
 
 
 def wrong_prefix(prefix: str) -> tuple[str, str] | None:
-    """What is wrong with a system-library prefix and what to do, or None.  It may have placeholders: {model_type}."""
+    """The error in a system-library prefix and the fix, or None.  It may have placeholders: {model_type}."""
     try:
         fields = [name for _, name, _, _ in string.Formatter().parse(prefix) if name is not None]
     except ValueError:

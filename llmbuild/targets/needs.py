@@ -1,8 +1,8 @@
-"""What a job has to install to build for a target: extras of llmbuild and packages of a distribution.
+"""The packages that a job must install to build for a target: extras of llmbuild and packages of a distribution.
 
-The job runs on x86-64 Debian or Ubuntu.  What only other systems have (Xcode, the NDK, a TVM that was built with Vulkan) is in
-no package, so that nothing is said of it here, and neither are other commands that a target file has for its tools: a pipeline
-would run what a stranger wrote.  `llmbuild targets` names what a machine lacks.
+The job runs on x86-64 Debian or Ubuntu.  Tools of other systems alone (Xcode, the NDK, a TVM that was built with Vulkan) are in
+no package, so that they are not listed here, and neither are other commands that a target file has for its tools: a pipeline
+would run a stranger's command.  `llmbuild targets` names what a machine lacks.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _CROSS = "cross"
 """The extra with linkers for other machines."""
 _COMPILER = ("gcc", "libc6-dev")
 _LINKERS: Mapping[str, tuple[str, ...]] = {"cc": _COMPILER, "lld": ("lld",), "mingw": ("gcc-mingw-w64",)}
-"""The packages of the linkers that a target may ask for by name."""
+"""The packages of the linkers that a target may name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Needs:
 def needs(
     compile_part: Mapping[str, Json], link: Mapping[str, Json], artifact: str, tools: Sequence[Mapping[str, str]] = ()
 ) -> Needs:
-    """What building for a resolved target needs; `tools` are those of the target's [requires], with what installs them."""
+    """The requirements of a build for a resolved target; `tools` are those of its [requires], with what installs them."""
     extras = {device_kind(kind_of(compile_part)).extra, _CROSS if _needs_cross(link, artifact) else ""} - {""}
     packages = dict.fromkeys(_packages(link, artifact))
     for tool in tools:

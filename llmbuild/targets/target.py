@@ -1,4 +1,4 @@
-"""A target: a target file with what it extends merged in, and what the tasks read of it."""
+"""A target: a target file merged with the files that it extends, and the parts that tasks read of it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _VERSIONED = re.compile(r"-(?:macosx|macos|ios)(\d+)(?:\.(\d+))?")
 
 @dataclass(frozen=True, slots=True)
 class RequiredCommand:
-    """A command that must be on PATH, and the command that installs it where a target file says it ("" where not)."""
+    """A command that must be on PATH, and the command that installs it where a target file names one ("" where not)."""
 
     command: str
     install: str = ""
@@ -41,7 +41,7 @@ class RequiredCommand:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A target file with what it extends merged in.  `files` are the files it was made of, the nearest first."""
+    """A target file merged with the files that it extends; `files` are all of them, the nearest first."""
 
     name: str
     description: str
@@ -76,7 +76,7 @@ class Target:
 
         For a CPU the device is the host, so that both carry triple, CPU and features; `cpu = "native"` is resolved to this
         machine's CPU.  Schedules are chosen for one architecture, the oldest of `archs`, unless the target names one.
-        Raises ToolchainError when the target is native and this machine's CPU is not known or of another architecture.
+        Raises ToolchainError when the target is native and this machine's CPU is unknown or of another architecture.
         """
         cpu, features = self.cpu, self.cpu_features
         if cpu == NATIVE:
@@ -99,7 +99,7 @@ class Target:
         return {"device": {**device, **self.device}, "host": host, "archs": archs}
 
     def link_part(self) -> Mapping[str, Json]:
-        """What link reads: triple and flags, and of linker, compiler, minimum-os and needed what there is to say."""
+        """The link part: triple and flags, and those of linker, compiler, minimum-os and needed that are set."""
         part: dict[str, Json] = {"triple": self.triple, "flags": list(self.link_flags)}
         compiler = self.compiler and (self.compiler[0] if len(self.compiler) == 1 else list(self.compiler))
         named = {"linker": self.linker, "compiler": compiler, "minimum-os": self.minimum_os or self._oldest_os()}
@@ -116,7 +116,7 @@ class Target:
         return None if found is None else f"{found[1]}.{found[2] or 0}"
 
     def can_compute(self, dtype: str) -> bool:
-        """Whether kernels of a number type can be made; where the kind has an attribute `supports_<type>`, it is asked too."""
+        """Whether kernels of a number type can be made; the kind's attribute `supports_<type>`, if any, must allow it."""
         attribute = f"supports_{dtype}"
         told = self.device.get(attribute, dtype == "float32") if attribute in self.kind.attributes else True
         return dtype in self.dtypes and bool(told)

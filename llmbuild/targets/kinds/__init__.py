@@ -1,6 +1,6 @@
-"""What is known of each device kind without importing TVM: one module a kind, found by the kind's name.
+"""The properties of each device kind without importing TVM: one module a kind, looked up by the kind's name.
 
-Each module has `KIND`.  What code generation asks of a kind stands in the module of the same name in
+Each module has `KIND`.  What code generation requires of a kind is in the module of the same name in
 `llmbuild.compiler.devices`.
 """
 

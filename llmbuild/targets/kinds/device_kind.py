@@ -1,4 +1,4 @@
-"""A device kind as targets know it: its attributes, number types, architectures and optimization flags.
+"""A device kind as targets use it: its attributes, number types, architectures and optimization flags.
 
 The attributes are those that TVM 0.27 accepts for the kind (`Target` refuses others); a test compares the two lists.
 """
@@ -20,7 +20,7 @@ _COMMON: Mapping[str, type] = {
     "target_device_type": int,
 }
 LIMITS = "max_num_threads max_threads_per_block max_shared_memory_per_block thread_warp_size"
-"""What most GPUs have: a block's threads and memory, and how many threads run in step."""
+"""The attributes of most GPUs: a block's threads and memory, and how many threads run in step."""
 
 
 def attributes(integers: str = "", booleans: str = "", strings: str = "", lists: str = "") -> Mapping[str, type]:
@@ -44,13 +44,13 @@ class DeviceKind:
     dtypes: tuple[str, ...] = ("float32", "float16")
     """The number types that its kernels can compute in."""
     features: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """What a library in such a type asks of the device that runs it, in the words of the device's own interface."""
+    """What a library in such a type requires of the device that runs it, in the terms of the device's own interface."""
     archs: tuple[str, ...] = ()
     """The architectures that `[device] archs` may name; empty where code is generated for the kind as a whole."""
     one_arch: bool = False
-    """Whether a library holds code for one architecture only."""
+    """Whether a library contains code for one architecture only."""
     arch_attribute: str = "mcpu"
-    """The attribute by which TVM knows the architecture that schedules are chosen for."""
+    """TVM's attribute for the architecture that schedules are chosen for."""
     warps: Mapping[str, int] = field(default_factory=dict)
     """Lanes of a warp by the beginning of an architecture's name, where they differ."""
     several: bool = False
@@ -58,14 +58,14 @@ class DeviceKind:
     opt_flags: frozenset[str] = frozenset()
     """The optimization flags that can have an effect."""
     extra: str = ""
-    """The extra of llmbuild that brings what compiles code for the kind where nothing else is installed."""
+    """The extra of llmbuild that installs a compiler for the kind where no other is installed."""
     spoken: str = ""
-    """What messages call the kind, where that is not its name."""
+    """The kind's name in messages, where that is another one."""
     generator_from: str = ""
-    """Which TVM has a code generator for the kind, where it is not simply one that was built with it on."""
+    """The TVM that has a code generator for the kind, where building with the kind enabled is not enough."""
 
     def unknown_attribute(self, name: str) -> str | None:
-        """None for an attribute that the kind has, else a sentence that says which are near or known."""
+        """None for an attribute that the kind has, else a sentence that lists near or known ones."""
         if name in self.attributes:
             return None
         return did_you_mean(name, self.attributes) or f"known: {', '.join(sorted(self.attributes))}"
@@ -80,13 +80,13 @@ class DeviceKind:
 
 
 def arch_order(arch: str) -> tuple[str, int, str]:
-    """Sorts architectures as people do: sm_80, sm_90, sm_90a, sm_100."""
+    """A natural sort key for architectures: sm_80, sm_90, sm_90a, sm_100."""
     found = re.fullmatch(r"([a-z_]+)([0-9]+)(.*)", arch)
     return (arch, 0, "") if found is None else (found[1], int(found[2]), found[3])
 
 
 def unknown_arch(kind: DeviceKind, arch: str) -> str | None:
-    """None for an architecture of the kind, else a sentence that says which are near or known."""
+    """None for an architecture of the kind, else a sentence that lists near or known ones."""
     if arch in kind.archs:
         return None
     return did_you_mean(arch, kind.archs) or f"known: {', '.join(kind.archs)}"
