@@ -1,9 +1,9 @@
-"""What tasks and the programs that they run see of the environment: one table, each name with its reason.
+"""The part of the environment that tasks and the programs that they run see: one table, each name with its reason.
 
 Most variables that a compiler, a linker, a loader or Python reads change what is built: search paths (COMPILER_PATH,
 LIBRARY_PATH, LD_LIBRARY_PATH), words that are added to a command (LD_RUN_PATH, CCC_OVERRIDE_OPTIONS), other libraries of
-TVM (TVM_LIBRARY_PATH).  So a task sees the names of this table and no others.  What a table says is where things are;
-what is found there counts by its content.  A target adds names with `[link] environment`, which are part of the keys.
+TVM (TVM_LIBRARY_PATH).  So a task sees the names of this table and no others.  The table locates files; keys contain the hashes
+of their content.  A target adds names with `[link] environment`, which are part of the keys.
 """
 
 from __future__ import annotations
@@ -58,20 +58,20 @@ TABLE: Mapping[str, str] = {
 """The variables that every task sees when they are set, and why."""
 
 OWN = "LLMBUILD_"
-"""How llmbuild's own variables begin: none changes what a task makes, but for the modules of further task kinds."""
+"""The prefix of llmbuild's own variables: none changes a task's output, but for the modules of further task kinds."""
 
 CONSTANTS: Mapping[str, str] = {
     "PYTHONHASHSEED": "0",
     # The number of threads changes the order of the sums in a matrix product, and with it the last bits.
     "OPENBLAS_NUM_THREADS": "1",
 }
-"""What is the same for every action on every machine."""
+"""Values that are the same for every action on every machine."""
 
 LANGUAGE: Mapping[str, str] = {"LC_ALL": "C"}
-"""What programs are told besides: they speak English, and sort by bytes."""
+"""Values that only programs receive: they print English, and sort by bytes."""
 
 VARIABLE = "variable "
-"""How the names of variables begin among a key's tools."""
+"""The prefix of the names of variables among a key's tools."""
 
 UNSET = "unset"
 """The identity of a variable that a target names and that is not set."""
@@ -116,6 +116,6 @@ def wrong_name(name: str) -> str | None:
 
 
 def identity(name: str, environ: Mapping[str, str] | None = None) -> str:
-    """What a key says of a variable: "unset", or the digest of its value, which itself is written nowhere."""
+    """A variable's value in a key: "unset", or the digest of its value, which itself is never written."""
     value = (os.environ if environ is None else environ).get(name)
     return UNSET if value is None else f"set+sha256.{hashlib.sha256(os.fsencode(value)).hexdigest()}"

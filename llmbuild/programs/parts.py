@@ -1,7 +1,7 @@
-"""The files that decide what a program writes: itself, the programs that it runs, the files of its package that go into a
-result, and the shared libraries that come with them.  They count by their content in the keys of actions.
+"""The files that determine a program's output: itself, the programs that it runs, the files of its package that go into a
+result, and the shared libraries that come with them.  Keys of actions contain the hashes of their content.
 
-The C library does not count: it is the machine's, and what it does is its standard's.
+The C library is left out: it belongs to the machine, and its standard specifies its behaviour.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ _C_LIBRARY = re.compile(r"(?:lib(?:c|m|dl|pthread|rt|resolv|util|nsl|anl)\.so|li
 _LOADED = re.compile(r"^\s*\S+ => (/.+) \(0x[0-9a-f]+\)$|^\s*(/.+) \(0x[0-9a-f]+\)$", re.MULTILINE)
 
 _DRIVEN = ("real-ld", "collect-ld", "ld", "collect2", "lto-wrapper")
-"""The programs that a C compiler runs to link, as collect2 of GCC looks for them."""
+"""The programs that a C compiler runs to link, as collect2 of GCC looks them up."""
 _LINKED = ("crtbeginS.o", "crtendS.o", "libgcc.a", "libgcc_s.so", "liblto_plugin.so", "specs")
-"""The files of a C compiler's package that take part in linking a shared object; GCC has `specs` only where somebody put it."""
+"""The files of a C compiler's package that take part in linking a shared object; GCC reads `specs` only where it exists."""
 _CONFIGURATION = re.compile(r"^Configuration file: (/.+)$", re.MULTILINE)
-"""Where clang says what it read words from that nobody gave it."""
+"""The line of clang's output that names a configuration file which it read on its own."""
 _SEPARATE = ("-B", "-L", "-l", "-T")
 """Options whose value may be the next word."""
 
 _SCRIPT = 1 << 16
-"""How much of a script is read."""
+"""How much of a script is read, at most."""
 _MOST_LAUNCHED = 16
 _STARTED = re.compile(r"(?:^|(?<=[\s\"']))(/[^\s\"'$;|&<>()`]+)|\bexec\s+[\"']?([\w.+-]+)")
-"""What a script starts: programs by their whole paths, or by the word behind `exec`."""
+"""The programs that a script starts: by their whole paths, or by the word behind `exec`."""
 
 
 Listed: TypeAlias = tuple[str, int, int, int, int]
@@ -50,7 +50,7 @@ class FileTree:
     without: tuple[str, ...] = ()
 
     def walk(self, wanted: Callable[[str], bool] | None = None) -> list[Listed]:
-        """The files whose own name is wanted, sorted by their paths, with their stats; what Python compiled is left out.
+        """The files whose name is selected, sorted by their paths, with their stats; compiled Python is left out.
 
         Raises OSError.
         """
@@ -77,7 +77,7 @@ class FileTree:
 class Parts:
     """`programs` count with the shared libraries that they load, `files` alone, `trees` whole.
 
-    `complete` says that the answer to a question such as "--version" can change only when one of these changes.
+    `complete` means that the output for a query such as "--version" can change only when one of these changes.
     """
 
     programs: tuple[Path, ...] = ()
@@ -93,10 +93,10 @@ def program_parts(tool: Tool, flags: Sequence[str] = ()) -> Parts:
 
 def driver_parts(tool: Tool, flags: Sequence[str] = ()) -> Parts:
     """A C compiler that links: also the further programs that its command names (`ccache gcc`), the linker that it runs, and
-    what of its own package it links in."""
+    the files of its own package that it links in."""
     words = _words([*tool.command[1:], *flags])
     chosen = [name for word in words if "/" not in (name := word.removeprefix("-fuse-ld=")) and name != word]
-    # Flags such as -B and -m32 have it look elsewhere for what it runs and for what it links in.
+    # Flags such as -B and -m32 change the search paths of the programs that it runs and of the files that it links in.
     asked = replace(tool, command=(*tool.command, *flags))
     said = _said(asked, "-print-search-dirs")
     found = dict(re.findall(r"^(programs|libraries): =(.*)$", said, re.MULTILINE))
@@ -130,7 +130,7 @@ def beside(program: Path, names: Iterable[str]) -> list[Path]:
 
 
 def loaded_libraries(program: Path) -> list[Path]:
-    """The shared libraries that the loader would give a program, the C library's left out; none where nobody can say."""
+    """The shared libraries that the loader would give a program, the C library's left out; none where they are unknown."""
     ldd = shutil.which("ldd")
     if ldd is None:
         return []
@@ -161,7 +161,7 @@ def launched(program: Path) -> list[Path]:
 
 
 def _script(program: Path) -> str:
-    """The text of a script behind its first line; nothing of another program."""
+    """The text of a script behind its first line; empty for another program."""
     try:
         with program.open("rb") as file:
             text = file.read(_SCRIPT) if file.read(2) == b"#!" else b""
@@ -179,7 +179,7 @@ def _programs_of(tool: Tool) -> Iterator[Path]:
 
 
 def _words(words: Sequence[str]) -> list[str]:
-    """The words of a command one by one: options with their values, those for the linker alone, and what files of words hold."""
+    """The words of a command one by one: options with their values, those for the linker alone, and those in files of words."""
     found: list[str] = []
     opened: set[str] = set()
     left = list(reversed(words))
@@ -206,7 +206,7 @@ def _named(words: Sequence[str]) -> Iterator[Path]:
     places = [word[2:] for word in words if word.startswith("-L")]
     for word in words:
         for part in re.split("[,=]", word):
-            # What stands before the path is an option (-T/script) or the sign of a file of words (@/words).
+            # The characters before the path are an option (-T/script) or the sign of a file of words (@/words).
             path = part[part.find("/") :]
             if os.path.isabs(path) and os.path.isfile(path):  # noqa: PTH113, PTH117
                 yield Path(path)
@@ -216,7 +216,7 @@ def _named(words: Sequence[str]) -> Iterator[Path]:
 
 
 def _said(tool: Tool, question: str) -> str:
-    """What a compiler answers; nothing where it does not answer as one."""
+    """A compiler's output for a query; empty where the program does not answer as a compiler."""
     from llmbuild.errors import ToolchainError
 
     try:

@@ -1,4 +1,4 @@
-"""Running a compiler or a linker, and asking for its version; when it fails, its words are in the error."""
+"""Run a compiler or a linker, and query its version; an error quotes the output of a program that fails."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from llmbuild.errors import ToolchainError
 from llmbuild.programs.environment import LANGUAGE, seen
 
 MOST_WORDS = 2000
-"""How many characters of a program's last words an error quotes."""
+"""How many characters of the end of a program's output an error quotes."""
 
 PATIENCE_S = 120.0
-"""How long a program may think about a question: emcc checks its installation when it is asked for the first time."""
+"""How long a query may take: emcc checks its installation at its first one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Tool:
     """A command, and the executable behind its first word where that is another file.
 
     `kind` is what callers branch on: "cc" (takes a C compiler's arguments), "lld" (LLVM's linker) or a name of their own.
-    `version` is there where it is known without asking.  `variables` are those that its target adds to the ones that every
+    `version` is set where it is known without a query.  `variables` are those that its target adds to the ones that every
     program sees.
     """
 
@@ -37,12 +37,12 @@ class Tool:
 
     @property
     def name(self) -> str:
-        """What to call it in messages and keys, without its directory: "ld.lld", "aarch64-linux-gnu-gcc -m64"."""
+        """Its name in messages and keys, without its directory: "ld.lld", "aarch64-linux-gnu-gcc -m64"."""
         return self.called or " ".join((Path(self.command[0]).name, *self.command[1:]))
 
     @property
     def environment(self) -> dict[str, str]:
-        """What it sees of this process's environment."""
+        """The part of this process's environment that it sees."""
         return {**seen(self.variables), **LANGUAGE}
 
 
@@ -65,10 +65,10 @@ def run_tool(
     makes: str,
     fix: str = "",
 ) -> str:
-    """Run the tool in a directory, which has its temporary files too, and return what it said.
+    """Run the tool in a directory, which receives its temporary files too, and return its output.
 
-    Raises ToolchainError with its words when it fails, and when it says that all is well and the file that it `makes` in the
-    directory is not there.
+    Raises ToolchainError with its output when it fails, and when it reports success but the file that it `makes` in the
+    directory is missing.
     """
     try:
         done = subprocess.run(
@@ -104,7 +104,7 @@ def run_tool(
 
 @cache
 def ask_tool(tool: Tool, question: str) -> str:
-    """What the tool answers to one argument, such as "--version".  Raises ToolchainError when it does not run."""
+    """The tool's output for one argument, such as "--version".  Raises ToolchainError when it does not run."""
     command = [*tool.command, question]
     try:
         return subprocess.run(

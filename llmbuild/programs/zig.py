@@ -43,7 +43,7 @@ def _program() -> str | None:
 
 @cache
 def _version(program: str) -> str:
-    """One release of all its parts: the package's, so that nothing has to start."""
+    """The package's release, which all its parts share: no program is started."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:
