@@ -1,7 +1,7 @@
 """Turning the objects that `lower` wrote into the artifact a runtime loads: one module an artifact format.
 
-`identity` names the tool that `link_objects` would use, for the key of a link action and for a plan that wants to know
-before any long work whether the tool is there.  Both raise ToolchainError when it is not.
+`identity` names the tool that `link_objects` would use, for the key of a link action and for a plan that checks before any long
+work whether the tool is installed.  Both raise ToolchainError when it is not.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ OWN = frozenset({"tar"})
 
 
 class Format(Protocol):
-    """What each of these modules has."""
+    """The interface of each of these modules."""
 
     def identity(self, link: Mapping[str, Json], /) -> str: ...
 
@@ -43,7 +43,7 @@ def output_name(artifact: str) -> str:
 
 
 def carries_name(link: Mapping[str, Json], artifact: str) -> bool:
-    """Whether the artifact's bytes hold the name of its file, which is then part of the link action's key."""
+    """Whether the artifact's bytes contain the name of its file, which is then part of the link action's key."""
     return artifact in FORMATS and _format(artifact).carries_name(link)
 
 
@@ -71,7 +71,7 @@ def link_objects(
 
     `link` is the link part of the resolved target, `prefix` the system-library prefix (it names the members of an
     archive), `name` the file name that the artifact will have (for those that carry it), `scratch` an empty directory.
-    The bytes depend on nothing but the objects, the tool and these arguments.
+    The bytes depend only on the objects, the tool and these arguments.
     """
     _format(artifact).link(link, objects, out, scratch, prefix, name)
 

@@ -4,8 +4,8 @@ Where the triple is this machine's, the machine's C compiler links: the target's
 of cc, gcc and clang.  For another machine it is LLVM's linker, from the `ziglang` package or PATH, and else a cross
 compiler of the distribution (aarch64-linux-gnu-gcc); for Android the NDK's clang where $ANDROID_NDK names one.
 
-LLVM's linker has no C library of the other machine, and needs none: empty stand-ins called libc and libm make it write
-which libraries are needed at run time, and what stays undefined is held against what those and TVM provide.
+LLVM's linker has no C library of the other machine, and needs none: empty stand-ins called libc and libm make it record which
+libraries are needed at run time, and undefined symbols are compared with those that these libraries and TVM provide.
 
 The link runs in a scratch directory on relative file names, without build id: its bytes depend on the objects and the
 tool alone.  Linux libraries have no soname: two models can be loaded into one process.
@@ -38,13 +38,13 @@ EMULATIONS: Mapping[str, str] = {
     "armv7a": "armelf_linux_eabi",
     "riscv64": "elf64lriscv",
 }
-"""LLD's names of what it links for, by architecture."""
+"""LLD's names of its emulations, by architecture."""
 
 PAGE_SIZE = 16384
 """Android 15 loads only libraries that are aligned for pages of 16 KiB on devices that have such."""
 
 API_LEVEL = 24
-"""Android 7: the oldest that the NDK's clang is asked for when the triple names no API level."""
+"""Android 7: the API level that the NDK's clang targets when the triple names none."""
 
 NDK_VARIABLES = ("ANDROID_NDK", "ANDROID_NDK_HOME", "ANDROID_NDK_ROOT")
 
@@ -52,7 +52,7 @@ _UNDEFINED = re.compile(r"undefined symbol: (\S+)")
 
 
 def carries_name(link: Mapping[str, Json]) -> bool:
-    """Whether the file holds its own name: Android's libraries do, as soname."""
+    """Whether the file contains its own name: Android's libraries do, as soname."""
     triple = tools.triple_of(link)
     return triple is not None and triple.android
 
@@ -63,7 +63,7 @@ def identity(link: Mapping[str, Json]) -> str:
 
 
 def parts(link: Mapping[str, Json]) -> Parts:
-    """The files of the tool that decide what it writes."""
+    """The files of the tool that determine its output."""
     return tools.parts(find(link), link)
 
 
@@ -99,14 +99,14 @@ def _find(link: Mapping[str, Json]) -> Tool:
 def link(link: Mapping[str, Json], objects: Sequence[Path], out: Path, scratch: Path, _prefix: str, name: str) -> None:
     """Link `objects` into `out`; `name` becomes the soname on Android.  `link.flags` are appended to the command.
 
-    Raises ToolchainError with the tool's words, or with the symbols that nothing on the target provides.
+    Raises ToolchainError with the tool's output, or with the symbols that no library of the target provides.
     """
     tool = find(link)
     triple = tools.triple_of(link)
     names = tools.copy_objects(objects, scratch)
     android = triple is not None and triple.android
     soname = ["-soname", name or NAME, "-z", f"max-page-size={PAGE_SIZE}"] if android else []
-    # The library is loaded into a process that already holds TVM's runtime: its symbols stay undefined here.
+    # The library is loaded into a process that has loaded TVM's runtime already: its symbols stay undefined here.
     if tool.kind == "lld":
         _run_lld(tool, triple, link, [*soname, *names], scratch)
     else:
@@ -200,7 +200,7 @@ def _cross_gcc(triple: Triple) -> Tool | None:
 
 
 def _ndk(triple: Triple) -> Tool | None:
-    """The NDK's clang, when a variable names an NDK; a variable that names none is an error, not passed over."""
+    """The NDK's clang, when a variable names an NDK; a variable that names none is an error and not skipped."""
     for variable in NDK_VARIABLES:
         root = os.environ.get(variable, "").strip()
         if not root:

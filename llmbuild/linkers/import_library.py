@@ -1,4 +1,4 @@
-"""Import libraries: what a Windows linker needs to know of a DLL that it does not have.
+"""Import libraries: the description that a Windows linker requires of a DLL that it does not have.
 
 An archive of short import objects (PE format specification, "Import Library Format"): one symbol and the DLL's name a
 member, found through the archive's symbol table.  LLVM's linker makes the import tables of such members by itself.

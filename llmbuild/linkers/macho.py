@@ -3,7 +3,7 @@
 On a Mac, Xcode's clang links.  Elsewhere it is LLVM's ld64.lld, from PATH or a directory of Debian's, and without it the
 `ziglang` package's C compiler, which has a linker for Mach-O of its own.
 
-The file holds its own name: as install name under @rpath, and in the code signature that Apple silicon demands (an ad-hoc
+The file contains its own name: as install name under @rpath, and in the code signature that Apple silicon requires (an ad-hoc
 one, of hashes alone).  So the name is an argument here and the link is made under it, in a scratch directory on relative
 file names: the bytes depend on the objects, the tool and the name.
 """
@@ -47,7 +47,7 @@ def identity(link: Mapping[str, Json]) -> str:
 
 
 def parts(link: Mapping[str, Json]) -> Parts:
-    """The files of the tool that decide what it writes."""
+    """The files of the tool that determine its output."""
     return tools.parts(find(link), link)
 
 
@@ -72,7 +72,7 @@ def _find(link: Mapping[str, Json]) -> Tool:
 
 
 def link(link: Mapping[str, Json], objects: Sequence[Path], out: Path, scratch: Path, _prefix: str, name: str) -> None:
-    """Link `objects` into `out`, with the install name `@rpath/<name>`.  Raises ToolchainError with the tool's words."""
+    """Link `objects` into `out`, with the install name `@rpath/<name>`.  Raises ToolchainError with the tool's output."""
     name = name or NAME
     tool = find(link)
     arch, system, oldest = target(link)
@@ -134,7 +134,7 @@ def _system(triple: Triple) -> str | None:
 
 
 def system_stub() -> str:
-    """What ld64.lld has to know of /usr/lib/libSystem.B.dylib, in Apple's text format for it (TAPI, version 4).
+    """The description of /usr/lib/libSystem.B.dylib that ld64.lld requires, in Apple's text format for it (TAPI, version 4).
 
     Only functions that compiled code calls by itself are in it; with the real one's symbols the link is the same.
     """

@@ -1,14 +1,14 @@
 """Windows DLLs.
 
 For triples of MSVC's conventions (x86_64-pc-windows-msvc) LLVM's lld-link links, from the `ziglang` package or PATH; on
-Windows link.exe, where a developer's command prompt put it on PATH.  Nothing of Microsoft's toolchain is needed: the
-objects say themselves what they export, and import libraries of the three DLLs that they call are made here from lists
-of symbols: tvm_ffi.dll, the C runtime of Windows 10 (ucrtbase.dll) and ntdll.dll (the probe of large stack frames).
+Windows link.exe, where a developer's command prompt put it on PATH.  Nothing of Microsoft's toolchain is needed: the objects
+themselves list their exports, and import libraries of the three DLLs that they call are made here from lists of symbols:
+tvm_ffi.dll, the C runtime of Windows 10 (ucrtbase.dll) and ntdll.dll (the probe of large stack frames).
 
-For those of MinGW's (x86_64-pc-windows-gnu) code calls functions that Windows lacks (sincosf), so that a linker alone does
-not do: it is zig as a C compiler, which brings LLVM's own runtime (and compiles it at its first use), or MinGW's gcc.
+For those of MinGW's (x86_64-pc-windows-gnu) code calls functions that Windows lacks (sincosf), so that a linker alone does not
+suffice: the tool is zig as a C compiler, which brings LLVM's own runtime (and compiles it at its first use), or MinGW's gcc.
 
-The DLL's file name is in its export table: an argument here.  No file holds a time: it is a hash of the content, or zero.
+The DLL's file name is in its export table: an argument here.  No file contains a time: it is a content hash, or zero.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ IMPORTS: Mapping[str, Sequence[str]] = {
     "ucrtbase.dll": (*symbols.MEMORY, *symbols.MATH),
     "ntdll.dll": ("__chkstk",),
 }
-"""The DLLs that a library may call, and what of them."""
+"""The DLLs that a library may call, and the functions of each."""
 
 MACHINE_NAMES: Mapping[str, str] = {"x86_64": "x64", "aarch64": "arm64"}
 
@@ -50,13 +50,13 @@ def identity(link: Mapping[str, Json]) -> str:
     """The tool's base name and version."""
     tool = find(link)
     if tool.kind == "msvc":
-        # link.exe knows no option that asks for its version: the directory of its release names it.
+        # link.exe has no option that prints its version: the directory of its release names it.
         return f"link.exe: MSVC {os.environ.get('VCTOOLSVERSION') or 'unknown'}"
     return tools.identity(tool)
 
 
 def parts(link: Mapping[str, Json]) -> Parts:
-    """The files of the tool that decide what it writes."""
+    """The files of the tool that determine its output."""
     return tools.parts(find(link), link)
 
 
@@ -95,7 +95,7 @@ def _find(link: Mapping[str, Json]) -> Tool:
 
 
 def link(link: Mapping[str, Json], objects: Sequence[Path], out: Path, scratch: Path, _prefix: str, name: str) -> None:
-    """Link `objects` into `out`, a DLL that calls itself `name`.  Raises ToolchainError with the tool's words."""
+    """Link `objects` into `out`, a DLL that calls itself `name`.  Raises ToolchainError with the tool's output."""
     name = name or NAME
     tool = find(link)
     triple = _triple(link)
@@ -110,7 +110,7 @@ def link(link: Mapping[str, Json], objects: Sequence[Path], out: Path, scratch: 
             f"/out:{name}",
             *(*names, *imports, *flags),
         ]
-        # Both would add the words of these variables to the command.
+        # Both would add the options in these variables to the command.
         environment = {"LINK": "", "_LINK_": ""}
         run_tool(
             tool,
@@ -146,7 +146,7 @@ def _import_library(tool: Tool, triple: Triple, dll: str, scratch: Path) -> str:
 
 
 def _mingw_import_library(tool: Tool, triple: Triple, scratch: Path) -> str:
-    """GNU's linker wants the whole import table in the library, as its own dlltool writes it."""
+    """GNU's linker requires the whole import table in the library, as its own dlltool writes it."""
     dlltool = tools.on_path((f"{triple.arch}-w64-mingw32-dlltool", "dlltool"), "dlltool")
     if dlltool is None:
         raise ToolchainError(
@@ -155,7 +155,7 @@ def _mingw_import_library(tool: Tool, triple: Triple, scratch: Path) -> str:
             fix="Debian, Ubuntu: `apt install binutils-mingw-w64`",
         )
     definition = _definition("tvm_ffi.dll", scratch)
-    # Without a fixed prefix the symbols inside are called by the process's number.
+    # Without a fixed prefix the symbols inside are named after the process id.
     prefix = ["--temp-prefix", "tvm_ffi"]
     library = "libtvm_ffi.a"
     run_tool(dlltool, ["--deterministic-libraries", *prefix, "-d", definition, "-l", library], scratch, makes=library)
@@ -183,7 +183,7 @@ def _lld() -> Tool | None:
 
 
 def _msvc() -> Tool | None:
-    """Microsoft's linker.  Other programs are called link.exe too, so the variable of a developer's prompt has to be set."""
+    """Microsoft's linker.  Other programs are called link.exe too, so the variable of a developer's prompt must be set."""
     if sys.platform != "win32" or not os.environ.get("VCTOOLSINSTALLDIR"):
         return None
     return tools.on_path(("link.exe",), "msvc")

@@ -1,8 +1,8 @@
-"""The symbols that a library may leave undefined, by who provides them.
+"""The symbols that a library may leave undefined, by provider.
 
-What TVM's code generator and LLVM make calls of is a closed set: the C interface of tvm-ffi and of TVM's CPU runtime,
-mathematics, and moving memory.  A linker that holds an object against these lists finds what no machine will provide
-while the library is built, not when an application loads it.
+The functions that code of TVM's code generator and LLVM calls are a closed set: the C interface of tvm-ffi and of TVM's CPU
+runtime, mathematics, and moving memory.  A linker that compares an object with these lists reports a symbol that no machine
+provides while the library is built, not when an application loads it.
 
 Sources: tvm/ffi/c_api.h, tvm/ffi/extra/c_env_api.h and tvm/runtime/c_backend_api.h; LLVM's RuntimeLibcalls.
 """
@@ -35,7 +35,7 @@ TVM_FFI = (
     "TVMFFIObjectIncRef",
     "TVMFFIStringFromByteArray",
 )
-"""What tvm_ffi provides, on every platform."""
+"""The symbols of tvm_ffi, on every platform."""
 
 TVM_RUNTIME = (
     "TVMBackendAllocWorkspace",
@@ -47,7 +47,7 @@ TVM_RUNTIME = (
     "TVMBackendParallelLaunch",
     "TVMBackendRunOnce",
 )
-"""What tvm_runtime provides.  A shared library gets these when it is loaded; a system library links to them."""
+"""The symbols of tvm_runtime.  A shared library gets these when it is loaded; a system library links to them."""
 
 MEMORY = ("memcmp", "memcpy", "memmove", "memset")
 
@@ -78,4 +78,5 @@ APPLE = (
     "memset_pattern4",
     "memset_pattern8",
 )
-"""What LLVM calls of Apple's libSystem besides C99 (the names as C has them, without the leading underscore)."""
+"""The functions of Apple's libSystem that LLVM calls besides C99's (the names as C has them, without the leading
+underscore)."""

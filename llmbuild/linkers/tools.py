@@ -1,7 +1,7 @@
-"""Linking tools of this machine: how they are found and named, and what linkers read of a target.
+"""Linking tools of this machine: how they are found and named, and the part of a target that linkers read.
 
-A tool is found on PATH, or where a distribution hides it (Debian keeps some names of LLVM's linker in
-/usr/lib/llvm-<version>/bin).  Its identity says what it is and its version and no path: it is part of a link action's key.
+A tool is looked up on PATH, or where a distribution installs it (Debian keeps some names of LLVM's linker in
+/usr/lib/llvm-<version>/bin).  Its identity is its name and its version without a path: it is part of a link action's key.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from llmbuild.programs.run import Tool, ask_tool
 from llmbuild.programs.zig import zig_parts
 
 CROSS = "`pip install 'llmbuild[cross]'` brings a linker for ELF, Mach-O and Windows"
-"""The advice of every linker that the extra can stand in for."""
+"""The advice for every linker that the extra can replace."""
 
 DEBIAN = Path("/usr/lib")
 """Where Debian has LLVM's programs, in llvm-<version>/bin, besides those on PATH."""
@@ -97,7 +97,7 @@ def bare_flags_of(link: Mapping[str, Json]) -> list[str]:
 
 
 def asked_for(linker: Json) -> str | None:
-    """Why no other tool was taken: the target's own words."""
+    """The reason why no other tool was used: the target names this one."""
     return None if linker is None else f"the target's link.linker is '{linker}', which is not here"
 
 
@@ -111,7 +111,7 @@ def on_path(names: Sequence[str], kind: str) -> Tool | None:
 
 
 def lld(name: str) -> Tool | None:
-    """LLVM's linker under one of LLD_NAMES, from PATH or a directory of Debian's.  It may be there under another name."""
+    """LLVM's linker under one of LLD_NAMES, from PATH or a directory of Debian's.  It may be installed under another name."""
     path = shutil.which(name)
     if path is not None:
         return Tool((path,), "lld")
@@ -127,13 +127,13 @@ def _version_of(place: Path) -> tuple[int, ...]:
 
 
 def identity(tool: Tool) -> str:
-    """The tool's name and its version, or the first line of what it says of it.  Raises ToolchainError when it does not run."""
+    """The tool's name and its version, or the first line of its output.  Raises ToolchainError when it does not run."""
     version = tool.version or ask_tool(tool, "--version").partition("\n")[0].strip()
     return f"{tool.name}: {version}" if version else tool.name
 
 
 def parts(tool: Tool, link: Mapping[str, Json]) -> Parts:
-    """The files that decide what the tool writes for a link part."""
+    """The files that determine the tool's output for a link part."""
     if tool.kind in ("cc", "mingw", "xcode"):
         return driver_parts(tool, flags_of(link))
     if tool.kind == "zig":
@@ -150,7 +150,7 @@ def variables_of(link: Mapping[str, Json]) -> tuple[str, ...]:
 
 
 def copy_objects(objects: Sequence[Path], scratch: Path) -> list[str]:
-    """Copy the objects into the scratch directory; returns their names, sorted: commands hold no paths of this machine."""
+    """Copy the objects into the scratch directory; returns their names, sorted: commands contain no paths of this machine."""
     names = []
     for path in sorted(objects, key=lambda path: path.name):
         if path.name in names:
@@ -161,7 +161,7 @@ def copy_objects(objects: Sequence[Path], scratch: Path) -> list[str]:
 
 
 def zig_environment(scratch: Path) -> dict[str, str]:
-    """Where zig as a C compiler keeps what it builds: what every link shares in the user's cache, the rest in scratch.
+    """The caches of zig as a C compiler: files that all links share lie in the user's cache, the rest in scratch.
 
     zig locks its cache: several links may use it for the first time at once.
     """

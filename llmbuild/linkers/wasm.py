@@ -1,7 +1,7 @@
 """WebAssembly modules for WebLLM, linked by Emscripten: a model's objects and TVM's runtime in one file.
 
-What a module may import is fixed by the JavaScript that loads it (WebLLM and tvmjs alike): every link is held against
-that list, since a further import fails only in the browser, after the download.
+The JavaScript that loads a module (WebLLM and tvmjs alike) fixes what it may import: every link is verified against that list,
+since a further import fails only in the browser, after the download.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ FLAGS = (
     "-sSTANDALONE_WASM=1",
     "-sALLOW_MEMORY_GROWTH=1",
     "-sINITIAL_MEMORY=167772160",
-    # What JavaScript provides is undefined here; `check_imports` says no to all else.
+    # What JavaScript provides is undefined here; `check_imports` rejects all else.
     "-sERROR_ON_UNDEFINED_SYMBOLS=0",
     "-sWARN_ON_UNDEFINED_SYMBOLS=0",
 )
@@ -63,14 +63,14 @@ def identity(link: Mapping[str, Json]) -> str:
 
 
 def parts(link: Mapping[str, Json]) -> Parts:
-    """The files of the tool that decide what it writes."""
+    """The files of the tool that determine its output."""
     return toolchain.parts(find(link), tools.flags_of(link))
 
 
 def link(link: Mapping[str, Json], objects: Sequence[Path], out: Path, scratch: Path, _prefix: str, _name: str) -> None:
     """Link the objects of the model and of the runtime into `out`; `link.flags` are appended to the command.
 
-    Raises ToolchainError with emcc's words when it fails, and when the module imports what no browser runtime has.
+    Raises ToolchainError with emcc's output when it fails, and when the module imports what no browser runtime has.
     """
     names = tools.copy_objects(objects, scratch)
     emcc = find(link)
@@ -83,7 +83,7 @@ def link(link: Mapping[str, Json], objects: Sequence[Path], out: Path, scratch: 
 
 
 def check_imports(module: bytes, tool: str = "Emscripten") -> None:
-    """Raise ToolchainError for what is no module, and for one that imports what the JavaScript side does not provide."""
+    """Raise ToolchainError for an invalid module, and for one that imports what the JavaScript side does not provide."""
     try:
         found = set(imports(module))
     except (ValueError, IndexError) as error:
@@ -122,7 +122,7 @@ def imports(module: bytes) -> Iterator[tuple[str, str]]:
 
 
 class _Reader:
-    """Reads the encoding of WebAssembly from a place on."""
+    """Reads the encoding of WebAssembly from an offset on."""
 
     def __init__(self, data: bytes, at: int) -> None:
         self.data = data
@@ -148,7 +148,7 @@ class _Reader:
         return self.data[self.at - size : self.at].decode()
 
     def skip_description(self) -> None:
-        """What is imported: a function's type, a table, a memory, a global or an exception's tag."""
+        """The kind of an import: a function's type, a table, a memory, a global or an exception's tag."""
         kind = self.byte()
         if kind == 0:
             self.number()
