@@ -1,8 +1,8 @@
 """TVM's runtime for the browser, compiled from the sources in its wheel.
 
 The wheel of apache-tvm brings the runtime's sources and that of apache-tvm-ffi its own, but not all that they include:
-headers of TVM's support library and of compiler-rt are missing.  `headers/` declares what the sources use of those; a
-header that a wheel brings itself is taken from there.
+headers of TVM's support library and of compiler-rt are missing.  `headers/` has the declarations of those that the sources use;
+a header that a wheel brings itself is taken from there.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def compile_runtime(
     """Write the objects into `out`, working in the empty directory `scratch`.
 
     File names on the command line are relative, so that the objects do not depend on where they were compiled.  Raises
-    ToolchainError when there is no emcc, when the wheels lack the sources, and with emcc's words when it fails.
+    ToolchainError when there is no emcc, when the wheels lack the sources, and with emcc's output when it fails.
     """
     emcc = toolchain.find(compiler)
     prepare_sources(scratch)

@@ -1,7 +1,7 @@
-"""Emscripten's compiler driver: where it is, what it is called in a key, and running it.
+"""Emscripten's compiler driver: where it is found, its name in a key, and how it is run.
 
-emcc is looked for by the name that the target gives (`[link] compiler`), on PATH, and in the SDK that $EMSDK names.  Its
-identity is its version: two machines with one release of Emscripten share what they built.
+emcc is looked up by the name that the target gives (`[link] compiler`), on PATH, and in the SDK that $EMSDK names.  Its
+identity is its version: two machines with one release of Emscripten share results.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PROGRAMS = (
 """By setting of Emscripten's configuration: the directory below it, and the programs there that write WebAssembly."""
 
 _WITHOUT = ("tests", "test", "docs", "site", "media", "cmake", "node_modules")
-"""What of Emscripten takes no part in compiling."""
+"""Parts of Emscripten that do not take part in compiling."""
 
 _CACHE = "cache"
 _FROZEN = re.compile(r"^FROZEN_CACHE *= *True\b", re.MULTILINE)
@@ -41,7 +41,7 @@ FIX = (
 
 
 def find(compiler: Sequence[str] | None = None) -> Tool:
-    """emcc, or the command that a target names; what it makes depends on its arguments alone.
+    """emcc, or the command that a target names; its output depends on its arguments alone.
 
     Raises ToolchainError when there is none.
     """
@@ -65,7 +65,7 @@ def identity(compiler: Sequence[str] | None = None) -> str:
 
 
 def identity_of(emcc: Tool) -> str:
-    """The identity of what `find` returned."""
+    """The identity of the tool that `find` returned."""
     first = ask_tool(emcc, "--version").partition("\n")[0]
     # "emcc (Emscripten gcc/clang-like replacement + linker emulating GNU ld) 3.1.6 (<commit>)"
     found = re.search(r"\) (\d\S*)(?: \(([^)\s]*)\))?", first)
@@ -77,7 +77,7 @@ def parts(emcc: Tool, flags: Sequence[str] = ()) -> Parts:
     """The launcher, Emscripten's own files with the system libraries that it links in, the programs that it runs with the
     headers of its clang, and the files that flags name.
 
-    Where the launcher does not show which Emscripten it starts, the answer is not complete.
+    Where the launcher does not show which Emscripten it starts, the result is not complete.
     """
     launcher = Path(emcc.command[0])
     named = named_files([*emcc.command[1:], *flags])
@@ -90,7 +90,7 @@ def parts(emcc: Tool, flags: Sequence[str] = ()) -> Parts:
     except OSError:
         return Parts((launcher,), named, (FileTree(root, without=(*_WITHOUT, _CACHE)),), complete=False)
     settings = {name: f"{config.parent if sdk else ''}{path}" for name, sdk, path in _SETTING.findall(text)}
-    # What Emscripten compiles of its own sources when it needs it is no part of it; a frozen cache was delivered with it.
+    # Objects that Emscripten compiles from its own sources on demand are no part of it; a frozen cache was delivered with it.
     without = _WITHOUT if _FROZEN.search(text) else (*_WITHOUT, _CACHE)
     programs = [launcher]
     for setting, below, names in _PROGRAMS:
@@ -98,7 +98,7 @@ def parts(emcc: Tool, flags: Sequence[str] = ()) -> Parts:
         for name in names if setting in settings else ():
             programs += sorted(path for path in (place / name, *place.glob(f"{name}-[0-9]*")) if path.is_file())
     complete = len(settings) == len(_PROGRAMS)
-    # The file of an SDK has the paths of the machine.
+    # The file of an SDK contains paths of the machine.
     files = named if config.parent == root.parent.parent else (config, *named)
     clang = Path(settings.get("LLVM_ROOT", ""), "clang").resolve().parent.parent
     headers = [FileTree(place, ("include",)) for place in sorted(clang.glob("lib/clang/*"))]
@@ -127,9 +127,9 @@ def _root(launcher: Path) -> Path | None:
 
 
 def run(emcc: Tool, arguments: Sequence[str], directory: Path, makes: str) -> str:
-    """Run emcc in a directory, where it makes a file, and return what it said.
+    """Run emcc in a directory, where it makes a file, and return its output.
 
-    Raises ToolchainError with its words when it fails.
+    Raises ToolchainError with its output when it fails.
     """
     return run_tool(
         emcc,
@@ -147,7 +147,7 @@ def _writable(place: Path) -> bool:
 
 @cache
 def _cache(emcc: Tool) -> Mapping[str, str]:
-    """Where emcc keeps the C library that it builds on first use: its own place, if that can be written or is complete
+    """Where emcc stores the C library that it builds on first use: its own place, if that can be written or is complete
     (Debian's is), else one in the user's cache."""
     config = shutil.which("em-config", path=str(Path(emcc.command[0]).parent)) or shutil.which("em-config")
     if config is None or os.environ.get("EM_CACHE"):
