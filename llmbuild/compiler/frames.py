@@ -1,6 +1,6 @@
-"""Quick stacks for TVMScript, which asks for the caller's frames at every function that it parses.
+"""Quick stacks for TVMScript, which inspects the caller's frames at every function that it parses.
 
-`inspect.stack` looks for the source file of every frame, and for that at every loaded module.  Importing TVM's intrinsics
+`inspect.stack` looks up the source file of every frame, and for that searches every loaded module.  Importing TVM's intrinsics
 for tensor cores, which are a hundred small functions, takes 30 seconds that way and 3 without.
 """
 
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def quick_stacks() -> Iterator[None]:
-    """While it lasts, `inspect.stack` gives the same frames with one line of source each, and looks for no modules."""
+    """Within this context, `inspect.stack` returns the same frames with one line of source each, and searches no modules."""
     slow = inspect.stack
     inspect.stack = _stack
     try:

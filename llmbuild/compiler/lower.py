@@ -1,7 +1,7 @@
 """From a chat configuration to the objects of a model library.
 
 The result is a directory with `lib0.o` (host code), `devc.o` (VM bytecode and device modules) and `metadata.json` (the
-library's own record, so that nobody has to load the library to read it).  No linker runs here.
+library's own record, which can then be read without loading the library).  No linker runs here.
 """
 
 from __future__ import annotations
@@ -63,12 +63,11 @@ def lower(
 ) -> Mapping[str, Any]:
     """Compile and write the objects into `out`; returns the metadata record.
 
-    `config` holds the fields of mlc-chat-config.json that compilation reads.  With `system_lib` the objects register
+    `config` has the fields of mlc-chat-config.json that compilation reads.  With `system_lib` the objects register
     themselves under the prefix when the program starts (for archives); otherwise they are for a shared object.
-    `stock` names what a CPU library leaves to TVM ("linears", "attention"): benchmarks compare with it.  With `cuda_graph`
-    a CUDA library records its steps as CUDA graphs; on other devices it has no meaning.
-    Raises InputError for a configuration that no library can be made from, ToolchainError when the device's compiler is
-    missing or fails.
+    `stock` names the parts that a CPU library leaves to TVM ("linears", "attention"): benchmarks compare with it.  With
+    `cuda_graph` a CUDA library records its steps as CUDA graphs; on other devices it has no meaning.  Raises InputError for a
+    configuration that no library can be made from, ToolchainError when the device's compiler is missing or fails.
     """
     device, target = resolve_target(compile_part)
     require_code_generator(target.kind.name)
@@ -171,7 +170,7 @@ def metadata_record(
 
 
 def _export(executable: Any, out: Path) -> None:
-    """Let TVM write its objects, and keep copies of them under fixed names instead of linking them."""
+    """Let TVM write its objects, and store copies of them under fixed names instead of linking them."""
 
     def keep(_: str, objects: Sequence[str], **__: Any) -> None:
         for path in map(Path, objects):

@@ -27,7 +27,7 @@ from llmbuild.models.kv_cache import KVCacheLayout
 
 @dataclass(frozen=True, slots=True)
 class PassInputs:
-    """What the passes need to know.  `metadata` is completed by the pipeline (memory usage)."""
+    """The input of the passes.  The pipeline completes `metadata` (memory usage)."""
 
     device: Device
     target: Any
@@ -44,7 +44,7 @@ def passes(plan: PassInputs) -> list[Any]:
     """The passes in their order."""
     transform, kernels = relax.transform, plan.device.kernels()
     return [
-        # What the library offers besides the model's own functions.
+        # Functions of the library besides the model's own.
         AttachKVCache(plan.kv_cache, plan.target, None if "attention" in plan.stock else kernels.attention),
         AttachSoftmaxWithTemperature(kernels.softmax, plan.metadata["active_vocab_size"]),
         AttachLogitProcessors(kernels.logits),

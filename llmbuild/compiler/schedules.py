@@ -3,7 +3,7 @@
 On GPUs the rules of TVM's dlight serve: matrix products in tiles (with tensor cores on CUDA and simdgroup matrices on
 Metal, both for float16), products with one row or a few by reductions over a block's threads, and the rest by row.
 
-On CPU the linear layers and attention arrive scheduled.  What is left are elementwise functions, which run in parallel
+On CPU the linear layers and attention arrive scheduled.  The rest are elementwise functions, which run in parallel
 and vectorized where they are large, and small reductions (norms), which TVM's default loops serve well: its own
 reduction rule makes a norm quadratic in the hidden size.
 """
@@ -31,13 +31,13 @@ def narrow() -> Any:
 
 
 def import_intrinsics() -> None:
-    """Import what the rules for matrix units would import when they first apply, with quick stacks."""
+    """Import the modules that the rules for matrix units import at their first use, with quick stacks."""
     with quick_stacks():
         from tvm.s_tir import tensor_intrin  # noqa: F401
 
 
 def for_cpu(*, stock: bool) -> Any:
-    """The pass for CPUs; `stock` takes TVM's only rule for matrix products there."""
+    """The pass for CPUs; `stock` selects TVM's only rule for matrix products there."""
     return dlight.ApplyDefaultSchedule(dlight.cpu.GEMV() if stock else Elementwise())
 
 

@@ -1,1 +1,1 @@
-"""What makes code for devices where TVM does not: compilers, the formats of their output, and the callbacks of TVM."""
+"""Code generation for devices where TVM has none: compilers, the formats of their output, and the callbacks of TVM."""

@@ -9,9 +9,9 @@ from typing import Any
 
 @contextmanager
 def replaced(functions: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
-    """Register the functions in TVM under their names, and those that were there again at the end.
+    """Register the functions in TVM under their names, and restore the former ones at the end.
 
-    An error that one of them raises goes through TVM, which turns it into another one; here it comes out as it was.
+    An error that one of them raises passes through TVM, which replaces it by another one; here the original is raised.
     """
     import tvm_ffi
 

@@ -1,9 +1,9 @@
-"""What is inside CUDA's fat binaries: the form in which one library holds code for several architectures.
+"""The content of CUDA's fat binaries: the form in which one library contains code for several architectures.
 
 A fat binary is a header (magic, version, size of the header, size of the rest) and entries, each with a header of its
 own: kind (1 PTX, 2 machine code), size of its header, size of its data, at byte 28 the architecture and at byte 40 flags,
-of which two bits tell sm_90a and sm_100f from sm_90 and sm_100.  NVIDIA does not document it; what stands here was read
-off what nvcc 13.0 writes, for ten architectures.
+of which two bits distinguish sm_90a and sm_100f from sm_90 and sm_100.  NVIDIA does not document it; this description was
+derived from the output of nvcc 13.0, for ten architectures.
 """
 
 from __future__ import annotations

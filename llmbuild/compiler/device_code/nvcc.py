@@ -16,10 +16,10 @@ FLAGS = ("-O3", "--use_fast_math", "-std=c++17", "-w")
 """TVM's own flags for its kernels, without those that are only diagnostics."""
 
 _PROGRAMS = ("cudafe++", "ptxas", "fatbinary", "nvlink", "bin2c", "../nvvm/bin/cicc", "cicc")
-"""What nvcc runs, from its own directory."""
+"""The programs that nvcc runs, from its own directory."""
 
 _TREES = ("include", "nvvm/libdevice", "targets/x86_64-linux/include", "targets/sbsa-linux/include")
-"""What of a toolkit goes into compiled code."""
+"""The parts of a toolkit that affect compiled code."""
 
 UNUSED = ("cccl/thrust", "cccl/cub", "thrust", "cub", "nvtx3", "Openacc", "Openmp")
 """Headers for other libraries and for the host's side, a quarter of them or more: no kernel of TVM's includes one."""
@@ -27,7 +27,7 @@ UNUSED = ("cccl/thrust", "cccl/cub", "thrust", "cub", "nvtx3", "Openacc", "Openm
 
 @dataclass(frozen=True, slots=True)
 class Nvcc:
-    """An nvcc on this machine.  What it is asked for raises ToolchainError when it does not run."""
+    """An nvcc on this machine.  Its methods raise ToolchainError when it does not run."""
 
     tool: Tool
 
@@ -39,7 +39,7 @@ class Nvcc:
 
     @property
     def archs(self) -> tuple[str, ...]:
-        """The real architectures that it knows; the variants with a letter are not all listed by it."""
+        """The real architectures that it supports; it does not list all variants with a letter."""
         return tuple(ask_tool(self.tool, "--list-gpu-code").split())
 
     @property
@@ -49,7 +49,7 @@ class Nvcc:
     @property
     def parts(self) -> Parts:
         """nvcc with the programs that it runs, the host's preprocessor, and the headers and device libraries of its toolkit."""
-        # A launcher on PATH may stand for the nvcc of a toolkit that lies elsewhere.
+        # A launcher on PATH may start the nvcc of a toolkit that lies elsewhere.
         launchers = launched(Path(self.tool.command[0]))
         program = next((path for path in reversed(launchers) if path.name == "nvcc"), launchers[0])
         host = shutil.which("g++")
@@ -67,8 +67,7 @@ class Nvcc:
     def compile(self, code: str, archs: Sequence[str], ptx: str) -> bytes:
         """A fat binary with machine code for each of `archs`, and PTX of the architecture `ptx`.
 
-        The same bytes whatever the directory and the number of threads are.  Raises ToolchainError with the compiler's
-        words.
+        The same bytes whatever the directory and the number of threads are.  Raises ToolchainError with the compiler's output.
         """
         import tempfile
 
@@ -92,7 +91,7 @@ class Nvcc:
 
 
 def find_nvcc() -> Nvcc | None:
-    """The nvcc on PATH, else the one of $CUDA_HOME or $CUDA_PATH; it is asked nothing yet."""
+    """The nvcc on PATH, else the one of $CUDA_HOME or $CUDA_PATH; it is not run yet."""
     places = [os.environ[name] for name in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(name)]
     program = shutil.which("nvcc") or next(
         (path for place in places if (path := shutil.which("nvcc", path=os.path.join(place, "bin")))),  # noqa: PTH118

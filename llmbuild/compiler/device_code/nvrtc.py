@@ -27,7 +27,7 @@ FLAGS = ("--use_fast_math", "-std=c++17", "--device-int128", "--disable-warnings
 
 _DISTRIBUTIONS = ("nvidia-cuda-nvrtc", "nvidia-cuda-runtime", "nvidia-cuda-crt", "nvidia-cuda-cccl", "nvidia-nvfatbin")
 
-# Headers of the host, and what they would have declared.
+# Headers of the host, and replacements for their declarations.
 _HOST_HEADERS = ("#include <cuda.h>",)
 _PREAMBLE = """#include <cuda/std/limits>
 #ifndef INFINITY
@@ -60,7 +60,7 @@ class Nvrtc:
 
     @property
     def archs(self) -> tuple[str, ...]:
-        """The real architectures that it knows, without the variants with a letter."""
+        """The real architectures that it supports, without the variants with a letter."""
         library = _library(self.root, "libnvrtc.so")
         count = ctypes.c_int()
         library.nvrtcGetNumSupportedArchs(ctypes.byref(count))
@@ -71,14 +71,14 @@ class Nvrtc:
     def compile(self, code: str, archs: Sequence[str], ptx: str) -> bytes:
         """A fat binary with machine code for each of `archs`, and PTX of the architecture `ptx`.
 
-        Raises ToolchainError with the compiler's words.
+        Raises ToolchainError with the compiler's output.
         """
         lines = (line for line in code.splitlines() if line.strip() not in _HOST_HEADERS)
         text = (_PREAMBLE + "\n".join(lines) + "\n").encode()
         wanted = [*(f"sm_{arch.removeprefix('sm_')}" for arch in archs), f"compute_{ptx.removeprefix('sm_')}"]
         from concurrent.futures import ThreadPoolExecutor
 
-        # The library lets go of the interpreter while it works, and its programs are independent of each other.
+        # ctypes releases the interpreter's lock during a call, and programs of the library are independent of each other.
         with ThreadPoolExecutor(min(len(wanted), os.cpu_count() or 1)) as pool:
             made = list(pool.map(lambda arch: self._program(text, arch), wanted))
         return self._pack(wanted, made)
@@ -126,7 +126,7 @@ class Nvrtc:
 
 
 def find_nvrtc() -> Nvrtc | None:
-    """The wheels on sys.path, or None where none of them is.  Raises ToolchainError when some are missing."""
+    """The wheels on sys.path, or None where none of them is installed.  Raises ToolchainError when some are missing."""
     versions: dict[str, str] = {}
     for name in _DISTRIBUTIONS:
         try:
@@ -167,7 +167,7 @@ def _library(root: Path, name: str) -> ctypes.CDLL:
     if path is None:
         raise ToolchainError(f"{name} is not in {root / 'lib'}", fix=f"reinstall it: {INSTALL}")
     if path not in _loaded:
-        # NVRTC looks for its built-in headers' library by name: where it is loaded already, that is found.
+        # NVRTC looks up its built-in headers' library by name: one that is loaded already is found.
         for builtins in sorted((root / "lib").glob(name.replace(".so", "-builtins.so") + ".*")):
             ctypes.CDLL(str(builtins))
         _loaded[path] = ctypes.CDLL(str(path))
@@ -175,7 +175,7 @@ def _library(root: Path, name: str) -> ctypes.CDLL:
 
 
 def _fetched(call: Callable[..., int], name: str, program: ctypes.c_void_p) -> bytes:
-    """What nvrtcGet<name>Size and nvrtcGet<name> give."""
+    """The result of nvrtcGet<name>Size and nvrtcGet<name>."""
     size = ctypes.c_size_t()
     _must("NVRTC", call(f"Get{name}Size", program, ctypes.byref(size)))
     buffer = ctypes.create_string_buffer(size.value)

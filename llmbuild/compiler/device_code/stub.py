@@ -1,9 +1,9 @@
 """TVM's CUDA runtime in a process of a machine without an NVIDIA driver.
 
-TVM makes a CUDA module that holds machine code only where `libtvm_runtime_cuda.so` is loaded; without it the module holds
-CUDA source, which is left to whoever loads the library.  That runtime needs the driver's libcuda.so.1 and CUDA's
-libcudart.so.13, and building calls neither.  Where one is missing, a shared object takes its place that has the same name
-and the same functions, each of which answers 100: CUDA_ERROR_NO_DEVICE, which is the truth.
+TVM makes a CUDA module with machine code only where `libtvm_runtime_cuda.so` is loaded; without it the module contains CUDA
+source, which the process that loads the library must compile.  That runtime needs the driver's libcuda.so.1 and CUDA's
+libcudart.so.13, and building calls neither.  Where one is missing, a shared object replaces it that has the same name and the
+same functions, each of which returns 100: CUDA_ERROR_NO_DEVICE, which is true.
 
 The object is written here, byte by byte: an ELF file with one segment of code, one for the dynamic section, and a hash
 table of one bucket (System V gABI, chapters 4 and 5).
@@ -22,7 +22,7 @@ from pathlib import Path
 from llmbuild.errors import ToolchainError
 
 NEEDED = {"libcuda.so.1": rb"cu[A-Z]\w+", "libcudart.so.13": rb"cuda[A-Z]\w+"}
-"""What the CUDA runtime of TVM is linked with, and the names of the functions that come from there."""
+"""The libraries that TVM's CUDA runtime is linked with, and the names of the functions that it imports from them."""
 
 _PAGE = 0x10000
 """A multiple of every page size that Linux has on these machines."""
@@ -38,7 +38,7 @@ _kept: list[ctypes.CDLL] = []
 
 
 def load_cuda_runtime() -> None:
-    """Load TVM's CUDA runtime if it is not, with stand-ins for the libraries that this machine lacks.
+    """Load TVM's CUDA runtime if it is not loaded, with stand-ins for the libraries that this machine lacks.
 
     Raises ToolchainError when the runtime is not installed or does not load.
     """
@@ -72,7 +72,7 @@ def _load_or_stand_in(name: str, runtime: Path, functions: bytes) -> None:
     except OSError:
         names = {match.decode() for match in re.findall(rb"\0(" + functions + rb")(?=\0)", runtime.read_bytes())}
         image = shared_object(name, sorted(names), platform.machine())
-        # A file in memory: it needs no directory that programs may be loaded from, and nothing is left to remove.
+        # A file in memory: it needs no directory that programs may be loaded from, and no removal.
         descriptor = os.memfd_create(name)
         try:
             os.write(descriptor, image)
@@ -109,7 +109,7 @@ def shared_object(name: str, functions: Sequence[str], machine: str) -> bytes:
     dynamic = b"".join(
         struct.pack("<QQ", tag, value)
         for tag, value in (
-            (14, offsets[0]),  # DT_SONAME: how the loader knows that a needed library is there already.
+            (14, offsets[0]),  # DT_SONAME: the loader compares it with the names of needed libraries.
             (4, hash_at),
             (5, strings_at),
             (6, symbols_at),
@@ -127,7 +127,7 @@ def shared_object(name: str, functions: Sequence[str], machine: str) -> bytes:
         (1, 5, 0, 0, end, _PAGE),  # PT_LOAD, read and execute
         (1, 6, dynamic_at, address, len(dynamic), _PAGE),  # PT_LOAD, read and write
         (2, 6, dynamic_at, address, len(dynamic), 8),  # PT_DYNAMIC
-        (0x6474E551, 6, 0, 0, 0, 16),  # PT_GNU_STACK: no executable stack is asked for.
+        (0x6474E551, 6, 0, 0, 0, 16),  # PT_GNU_STACK: no executable stack is requested.
     )
     headers = b"".join(
         struct.pack("<IIQQQQQQ", kind, flags, offset, place, place, size, size, align)

@@ -1,8 +1,7 @@
-"""What code generation asks of a device kind: one module a kind, found by the kind's name.
+"""What code generation requires of a device kind: one module a kind, looked up by the kind's name.
 
-Each has `DEVICE`, whose hooks `device.Device` describes; what a target may say of a kind stands in the module of the same name
-in `llmbuild.targets.kinds`.  None of them imports TVM before a hook for code generation is called: a plan asks which
-compiler would be taken.
+Each has `DEVICE`, whose hooks `device.Device` describes; the module of the same name in `llmbuild.targets.kinds` defines what a
+target may set.  None of them imports TVM before a hook for code generation is called: a plan looks up the compiler alone.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from llmbuild.targets.compile_part import device_kind
 
 
 def find_device(kind: str) -> Device:
-    """The device of TVM's kind.  Raises UsageError where there is none."""
+    """The device of TVM's kind.  Raises UsageError for an unknown kind."""
     known = kind.isidentifier() and importlib.util.find_spec(f"llmbuild.compiler.devices.{kind}") is not None
     found = getattr(importlib.import_module(f"llmbuild.compiler.devices.{kind}"), "DEVICE", None) if known else None
     if not isinstance(found, Device):
@@ -30,7 +29,7 @@ def find_device(kind: str) -> Device:
 
 
 def identity(compile_part: Mapping[str, Json]) -> str | None:
-    """What compiles the device code and its version, such as "nvcc 13.0.88"; None for a device that needs nothing.
+    """The compiler of the device code and its version, such as "nvcc 13.0.88"; None for a device that needs none.
 
     Raises ToolchainError when it is not on this machine or makes no code for an architecture of the target.
     """
@@ -38,7 +37,7 @@ def identity(compile_part: Mapping[str, Json]) -> str | None:
 
 
 def parts(compile_part: Mapping[str, Json]) -> Parts | None:
-    """The files of what `identity` names, which is asked nothing; None where that is nothing.
+    """The files of what `identity` names, which is not run for it; None where `identity` is None.
 
     Raises ToolchainError when it is not on this machine.
     """
@@ -48,13 +47,13 @@ def parts(compile_part: Mapping[str, Json]) -> Parts | None:
 def prepare(compile_part: Mapping[str, Json]) -> AbstractContextManager[None]:
     """A context in which TVM builds and exports modules for the device: its callbacks are those of the device's compiler.
 
-    Entering raises ToolchainError as `identity` does; a compiler that fails raises one with its words.
+    Entering raises ToolchainError as `identity` does; a compiler that fails raises one with its output.
     """
     return _device(compile_part).prepare(_archs(compile_part))
 
 
 def require(compile_part: Mapping[str, Json], objects: Path) -> None:
-    """Raise ToolchainError unless the object file holds machine code for every architecture of the target, and no source."""
+    """Raise ToolchainError unless the object file contains machine code for every architecture of the target, and no source."""
     _device(compile_part).require(_archs(compile_part), objects)
 
 

@@ -1,8 +1,8 @@
 """CUDA: machine code for every architecture of a target in one fat binary, made where no GPU and no driver is.
 
-nvcc is taken where it is on PATH or in $CUDA_HOME, else NVRTC from the Python wheels.  Either makes machine code for each
+nvcc is used where it is on PATH or in $CUDA_HOME, else NVRTC from the Python wheels.  Either makes machine code for each
 architecture of the target, and PTX for the newest one without a letter, which the driver of a later GPU compiles when the
-library is loaded.  TVM's CUDA module holds the fat binary as it would a single cubin: cuModuleLoadData takes both.
+library is loaded.  TVM's CUDA module stores the fat binary as it would a single cubin: cuModuleLoadData accepts both.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ DEVICE = Cuda("cuda")
 
 
 def find_compiler() -> Nvcc | Nvrtc:
-    """The compiler that a build takes, which is asked nothing yet.  Raises ToolchainError when there is none."""
+    """The compiler that a build uses, not run yet.  Raises ToolchainError when none is found."""
     found = find_nvcc()
     if found is not None:
         return found
@@ -85,13 +85,13 @@ def compiler_for(archs: Sequence[str]) -> Nvcc | Nvrtc:
 
 
 def newest(archs: Sequence[str]) -> str:
-    """The architecture whose PTX goes along: the newest, without a letter (code for sm_90a runs on no other GPU)."""
+    """The architecture whose PTX is included: the newest, without a letter (code for sm_90a runs on no other GPU)."""
     return "sm_" + str(max(map(_number, archs)))
 
 
 @contextmanager
 def compiling(archs: Sequence[str]) -> Iterator[None]:
-    """While it lasts, TVM's CUDA modules hold machine code for the architectures."""
+    """Within this context, TVM's CUDA modules contain machine code for the architectures."""
     from llmbuild.compiler.device_code.stub import load_cuda_runtime
 
     compiler = compiler_for(archs)
@@ -108,7 +108,7 @@ def compiling(archs: Sequence[str]) -> Iterator[None]:
         return made
 
     with quick_stacks():
-        # The one registers a callback of the same name when it is imported, the other what schedules look for.
+        # At import the former registers the intrinsics that schedules look up, the latter a callback of the same name.
         import tvm.s_tir.tensor_intrin.cuda
         import tvm.support.nvcc  # noqa: F401
     with callbacks.replaced({"tvm_callback_cuda_compile": compile_code}):
@@ -116,7 +116,7 @@ def compiling(archs: Sequence[str]) -> Iterator[None]:
 
 
 def lacking(archs: Sequence[str], data: bytes) -> str | None:
-    """What an object file lacks of the machine code that a CUDA library must hold, or None.
+    """The machine code that a CUDA library requires and an object file lacks, or None.
 
     Source text in it means that it would be compiled where the library is loaded.
     """
@@ -132,7 +132,7 @@ def lacking(archs: Sequence[str], data: bytes) -> str | None:
 
 
 def require(archs: Sequence[str], path: Path) -> None:
-    """Raise ToolchainError unless the object file holds what it must."""
+    """Raise ToolchainError unless the object file contains the required machine code."""
     wrong = lacking(archs, path.read_bytes())
     if wrong is not None:
         raise ToolchainError(

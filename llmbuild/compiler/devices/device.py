@@ -1,4 +1,4 @@
-"""A device kind as code generation knows it."""
+"""A device kind as code generation uses it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class Device(ABC):
-    """The hooks of a device kind.  Those of a compiler are for code that TVM leaves to others; by default it leaves none."""
+    """The hooks of a device kind.  Those of a compiler serve code that TVM does not generate; by default it generates all."""
 
     name: str
-    """What logs call the kind."""
+    """The kind's name in logs."""
 
     sampling: Sequence[str] = ()
     """The functions of `llmbuild.compiler.passes.sampling` that its runtimes call; others sample on the host."""
@@ -28,11 +28,11 @@ class Device(ABC):
     """Whether its runtime can record the kernels of a step and launch them at once."""
 
     def identity(self, archs: Sequence[str]) -> str | None:  # noqa: ARG002
-        """The name and version of the compiler that makes code for the architectures, asked without TVM."""
+        """The name and version of the compiler that makes code for the architectures, determined without TVM."""
         return None
 
     def parts(self) -> Parts | None:
-        """The compiler's files, which is asked nothing."""
+        """The compiler's files, found without running it."""
         return None
 
     def prepare(self, archs: Sequence[str]) -> AbstractContextManager[None]:  # noqa: ARG002
@@ -40,22 +40,22 @@ class Device(ABC):
         return nullcontext()
 
     def require(self, archs: Sequence[str], objects: Path) -> None:  # noqa: B027
-        """Raise ToolchainError unless the object file holds code for the architectures."""
+        """Raise ToolchainError unless the object file contains code for the architectures."""
 
     @abstractmethod
     def target(self, device: Mapping[str, Any], host: Mapping[str, Any]) -> Mapping[str, Any]:
-        """What TVM's target is made of."""
+        """The attributes of TVM's target."""
 
     @abstractmethod
     def kernels(self) -> KernelSet:
-        """The kernels of ours that a library takes."""
+        """Our kernels that a library uses."""
 
     @abstractmethod
     def schedules(self, target: Any, *, stock: bool = False) -> list[Any]:
         """The passes that schedule every PrimFunc that is not scheduled yet and bring indices to their final width.
 
-        `stock` asks for TVM's rules alone, for comparison.
+        `stock` selects TVM's rules alone, for comparison.
         """
 
     def require_attention(self, layout: KVCacheLayout, target: Any) -> None:  # noqa: B027
-        """Raise InputError where attention of this layout cannot be computed right."""
+        """Raise InputError where attention of this layout cannot be computed correctly."""

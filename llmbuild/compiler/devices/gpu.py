@@ -1,4 +1,4 @@
-"""What GPUs have in common; each kind says where it differs."""
+"""Hooks that GPUs have in common; each kind overrides those in which it differs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SAMPLING = (
     "sampler_verify_draft_tokens",
     "renormalize_by_top_p",
 )
-"""All that runtimes with a sampler on the device call."""
+"""All functions that runtimes with a sampler on the device call."""
 
 
 class Gpu(Device):
@@ -42,7 +42,7 @@ class Gpu(Device):
         return [*schedules.for_gpu(target), schedules.narrow()]
 
     def attention_threads(self, target: Any) -> int:  # noqa: ARG002
-        """The threads of a block that TVM's attention takes at most."""
+        """The maximal number of threads in a block of TVM's attention."""
         return 512
 
     def require_attention(self, layout: KVCacheLayout, target: Any) -> None:

@@ -1,6 +1,7 @@
 """CPUs: LLVM inside TVM makes the code, of the library and of its host alike.
 
-What runtimes call on GPUs alone (sampling on the device) has no CPU form and is not part of a CPU library, as in MLC's.
+Functions that runtimes call on GPUs alone (sampling on the device) have no CPU form and are not part of a CPU library, as in
+MLC's.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Metal: a library holds source, which the driver compiles; matrix products use simdgroup matrices."""
+"""Metal: a library contains source, which the driver compiles; matrix products use simdgroup matrices."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Metal(Gpu):
 
         schedules.import_intrinsics()
         # The rule for matrix products brings views of 32-bit extents into functions of 64-bit ones, which narrowing does
-        # not reconcile afterwards.  So these functions are narrow before: then the views fit.
+        # not reconcile afterwards.  So these functions are narrowed before: then the views fit.
         return [schedules.narrow(), *super().schedules(target, stock=stock)]
 
 

@@ -1,4 +1,4 @@
-"""OpenCL: a library holds source, which the driver compiles."""
+"""OpenCL: a library contains source, which the driver compiles."""
 
 from __future__ import annotations
 

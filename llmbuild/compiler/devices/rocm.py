@@ -1,9 +1,9 @@
 """ROCm: code objects for AMD GPUs, made by the LLVM inside TVM and linked by LLVM's linker.
 
-TVM asks for bitcode files to link into its kernels, and for a linker.  Its own answers look for an installed ROCm.  No
+TVM requests bitcode files to link into its kernels, and a linker.  Its own callbacks look for an installed ROCm.  No
 library of AMD is needed here: the mathematical functions of the kernels are instructions, or LLVM's code generator expands
-them.  The one file that is handed over says which version of code objects to make: 5, which ROCm 5.3 and later load
-(AMDGPU usage of LLVM, "Code Object V5"); version 6, LLVM's default, asks for ROCm 6.3.
+them.  The one file that is passed selects the version of code objects: 5, which ROCm 5.3 and later load (AMDGPU usage of LLVM,
+"Code Object V5"); version 6, LLVM's default, requires ROCm 6.3.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from llmbuild.programs.run import Tool, ask_tool, run_tool
 from llmbuild.programs.zig import zig
 
 OLDEST = 15
-"""The first release of LLVM's linker that is taken: 14 fails on code objects with "unknown abi version"."""
+"""The first release of LLVM's linker that is used: 14 fails on code objects with "unknown abi version"."""
 
 _INSTALL = "`pip install 'llmbuild[cross]'` brings one; or install ROCm, or `apt-get install lld-16`"
 _VERSION_5 = '!llvm.module.flags = !{!0}\n!0 = !{i32 1, !"amdhsa_code_object_version", i32 500}\n'
@@ -63,7 +63,7 @@ def link(linker: Tool, code: bytes) -> bytes:
 
 
 def find_linker() -> Tool:
-    """LLVM's linker for ELF, called by its name and version: the ziglang package's, else one on PATH or of an installed ROCm.
+    """LLVM's linker for ELF, with its name and version: the ziglang package's, else one on PATH or of an installed ROCm.
 
     Raises ToolchainError when there is none.
     """
@@ -91,7 +91,7 @@ def find_linker() -> Tool:
 
 @contextmanager
 def linking() -> Iterator[None]:
-    """While it lasts, TVM's ROCm modules are linked by the linker that was found."""
+    """Within this context, the linker that was found links TVM's ROCm modules."""
     linker = find_linker()
 
     def linked(code: bytes) -> bytes:
@@ -112,7 +112,7 @@ def linking() -> Iterator[None]:
 
 
 def require(archs: Sequence[str], path: Path) -> None:
-    """Raise ToolchainError unless the object file holds a code object for each of the architectures."""
+    """Raise ToolchainError unless the object file contains a code object for each of the architectures."""
     found = {arch for arch in map(machine, code_objects(path.read_bytes())) if arch}
     missing = [arch for arch in archs if arch not in found]
     if missing:
@@ -135,7 +135,7 @@ def code_objects(data: bytes) -> Iterator[bytes]:
 
 
 def machine(code_object: bytes) -> str | None:
-    """The architecture in the header's flags (EF_AMDGPU_MACH of LLVM's ELF.h), None for one that llmbuild does not know."""
+    """The architecture in the header's flags (EF_AMDGPU_MACH of LLVM's ELF.h), None for an unknown one."""
     (flags,) = struct.unpack_from("<I", code_object, 48)
     return _MACHINES.get(flags & 0xFF)
 

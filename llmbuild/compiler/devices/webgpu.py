@@ -1,4 +1,4 @@
-"""WebGPU: a library holds WGSL, which the browser compiles."""
+"""WebGPU: a library contains WGSL, which the browser compiles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kernels of ours: a package for CPUs and one for GPUs, each with a `kernel_set` of what a library takes from it."""
+"""Kernels of ours: a package for CPUs and one for GPUs, each with a `kernel_set` of those that a library uses."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Tell the memory planner what it may assume about each Relax function.
+"""Annotate each Relax function with the bounds that the memory planner may assume.
 
 Before: shapes with symbolic dimensions.
-After: every Relax function says how large its dimensions can be ("tir_var_upper_bound"), which dimensions are never
+After: every Relax function records the upper bounds of its dimensions ("tir_var_upper_bound"), which dimensions are never
 negative, and that its dynamically shaped outputs are planned too.
 """
 

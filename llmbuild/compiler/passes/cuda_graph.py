@@ -16,7 +16,7 @@ from tvm import relax
 
 ATTRIBUTE = "relax.rewrite_cuda_graph.capture_symbolic_vars"
 VARYING = {"batch_decode": ["batch_size"], "batch_verify": ["batch_size", "seq_len"]}
-"""The sizes for each value of which a function is captured; the same holds for its form that ends at hidden states."""
+"""The sizes for each value of which a function is captured; the same applies to its form that ends at hidden states."""
 
 
 @tvm.transform.module_pass(opt_level=0, name="AnnotateForCudaGraph")

@@ -70,7 +70,7 @@ class AttachKVCache:
             builder.emit_func_output(cache._expr)
         module = builder.finalize()
         for name, kernel in ({} if self.attention is None else self.attention(layout)).items():
-            # The lookup fails where TVM has renamed its kernel: adding ours beside it would do nothing.
+            # The lookup fails where TVM has renamed its kernel: adding ours beside it would have no effect.
             module.update_func(module.get_global_var(name), kernel)
         return module
 

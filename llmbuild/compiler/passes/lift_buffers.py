@@ -1,4 +1,4 @@
-"""Let Relax allocate what a scheduled function keeps in the device's memory between its kernels (GPU).
+"""Let Relax allocate the buffers that a scheduled function uses in the device's memory between its kernels (GPU).
 
 Before: a PrimFunc allocates a buffer of global scope itself (such as a rearranged copy of a matrix).
 After: the buffer is one more output of the function, so that the memory planner sees it, shares its memory with others
@@ -52,7 +52,7 @@ def take_buffers(function: Any) -> tuple[Any, list[Any]]:
 
 @mutator
 class _Callers(PyExprMutator):  # type: ignore[misc]
-    """Gives every call of a lifted function the outputs that it now has."""
+    """Adds the new outputs to every call of a lifted function."""
 
     def __init__(self, module: Any, lifted: dict[Any, tuple[Any, list[Any]]]) -> None:
         super().__init__(module)
@@ -82,7 +82,7 @@ class _Callers(PyExprMutator):  # type: ignore[misc]
         ]
         every = relax.Call(call.op, call.args, call.attrs, [relax.TupleType([*outputs, *more])])
         if isinstance(result, relax.TupleType):
-            # Callers take the items that they know; those after them are not looked at.
+            # Callers read the items that they had before; those after them are not read.
             return every
         return relax.TupleGetItem(self.builder_.emit(every), 0)
 

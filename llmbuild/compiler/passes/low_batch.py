@@ -1,7 +1,7 @@
 """Give products over few rows a schedule of their own (GPU).
 
 Before: a function multiplies any number of rows with a weight (the batch of a decode step, the length of a prompt), and
-would get the schedule for matrix products, which computes tiles of many rows even where one or two are asked for.
+would get the schedule for matrix products, which computes tiles of many rows even where one or two are needed.
 After: such a function chooses by the number of rows, on the host: up to 2 rows and up to 8 rows have kernels that read
 the weight once and keep partial sums of a few rows; more rows have the matrix product.
 """
@@ -20,7 +20,7 @@ BUCKETS = ((2, 2), (8, 4))
 
 @tvm.transform.module_pass(opt_level=0, name="SpecializeLowBatch")
 class SpecializeLowBatch:
-    """See the module's docstring.  Functions whose name does not say that they multiply matrices are left alone."""
+    """See the module's docstring.  Functions whose name is not that of a matrix product are left alone."""
 
     def __init__(self, target: Any, matmul: Any) -> None:
         self.target = target

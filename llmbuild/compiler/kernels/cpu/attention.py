@@ -1,4 +1,4 @@
-"""What the attention kernels for the CPU share."""
+"""Common parts of the attention kernels for the CPU."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def held(begin: Any, end: Any, sequence: Any, lengths: Any, sliding: bool) -> An
 
 
 def stored_at(position: Any, sequence: Any, lengths: Any, sliding: bool) -> Any:
-    """Where in the sequence's pages the position (counted among those held) lies: after the sinks comes a gap."""
+    """The slot in the sequence's pages of the position (counted among the cached ones): a gap follows the sinks."""
     if not sliding:
         return position
     return T.if_then_else(
@@ -37,7 +37,7 @@ def lengths_shape(batch: Any, sliding: bool) -> tuple[Any, ...]:
 class PagedSource:
     """Keys and values of one head of one sequence in the paged cache.
 
-    `page` and `slot` list where the positions of the block at hand lie, as `page_of` and `slot_of` say.
+    `page` and `slot` list where the positions of the current block lie, as `page_of` and `slot_of` compute them.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What a library for a CPU takes of these kernels."""
+"""The kernels that a library for a CPU uses."""
 
 from __future__ import annotations
 

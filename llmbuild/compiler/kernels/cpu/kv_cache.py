@@ -15,7 +15,7 @@ from llmbuild.models.kv_cache import KVCacheLayout
 def replacements(layout: KVCacheLayout) -> dict[str, Any]:
     """Kernels of ours by the names that TVM's own have in a module.
 
-    Empty where the layout has what ours do not know: head sizes that are no multiple of 16, and RoPE scalings other than
+    Empty where the layout has what ours do not support: head sizes that are no multiple of 16, and RoPE scalings other than
     llama3 and yarn.
     """
     if layout.head_dim % (2 * LANES) or not rotary.supported(layout.rope_scaling):
@@ -39,7 +39,7 @@ def replacements(layout: KVCacheLayout) -> dict[str, Any]:
 
 
 def _yarn_ready(layout: KVCacheLayout) -> dict[str, Any]:
-    """The scaling with what TVM's function for yarn needs besides (it adds the same before making its kernels)."""
+    """The scaling with further values that TVM's function for yarn requires (TVM adds them before making its kernels)."""
     scaling: dict[str, Any] = dict(layout.rope_scaling)
     if scaling.get("rope_type") == "yarn":
         scaling.setdefault("inv_theta_log_scale", 1 / (2 * math.log(layout.rope_theta)))

@@ -25,7 +25,7 @@ class CpuKernels:
     def __init__(self, fallback: Kernels) -> None:
         self.fallback = fallback
         # Parsing a kernel takes 0.1 s and layers repeat.  One object serves one build only: passes may alter a function
-        # in place, so that one that has been through a build must not be used in another.
+        # in place, so that one that was used in a build must not be used in another.
         self.made: dict[tuple[Any, ...], Any] = {}
 
     def _kernel(self, make: Callable[..., Any], *key: Any) -> Any:
@@ -84,8 +84,8 @@ def _wide(n: Any) -> bool:
 
 
 def _rows(shape: list[Any]) -> tuple[int, bool, int] | None:
-    """Unit dimensions before the rows, whether there is a single row, and unit dimensions after it.  None where two
-    dimensions hold rows: no exported function has such an input."""
+    """Unit dimensions before the rows, whether there is a single row, and unit dimensions after it.  None where two dimensions
+    contain rows: no exported function has such an input."""
     leading = shape[:-1]
     many = [index for index, size in enumerate(leading) if not _is_one(size)]
     if len(many) > 1 or not leading:

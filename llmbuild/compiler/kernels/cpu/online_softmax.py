@@ -1,4 +1,4 @@
-"""What the attention kernels share of the online softmax: powers of two, and the logits' scale.
+"""Common parts of the attention kernels' online softmax: powers of two, and the logits' scale.
 
 Scores are kept in units of log2: score * scale * log2(e), so that weights are powers of two and the log-sum-exp is to the
 base 2, as TVM's cache merges it.  See "FlashAttention" (Dao et al., 2022) for the recurrence over blocks of keys.

@@ -1,4 +1,4 @@
-"""Rotary position embedding on CPU: what the attention kernels share, and the kernel that splits q, k and v.
+"""Rotary position embedding on CPU: common parts of the attention kernels, and the kernel that splits q, k and v.
 
 An angle is position * scale * frequency.  Frequencies (with whatever scaling the model has) cost a power each, angles a
 sine and a cosine; TVM's kernels compute all three for each element of each head.  Here frequencies are computed once a
@@ -26,7 +26,7 @@ RESYNC = 16
 
 
 def supported(rope_scaling: Mapping[str, Any]) -> bool:
-    """Whether these kernels know the scaling."""
+    """Whether these kernels support the scaling."""
     return rope_scaling.get("rope_type") in SCALINGS
 
 

@@ -1,4 +1,4 @@
-"""What the CPU kernels share: conversions, the horizontal sum, and the register tile of a matrix product.
+"""Common parts of the CPU kernels: conversions, the horizontal sum, and the register tile of a matrix product.
 
 The kernels are written for 8 float32 lanes (AVX2, and two registers' worth of NEON or SSE); LLVM splits or joins them for
 the target.  They use parallel, vectorized and unrolled loops only, no intrinsics, so that one text serves every CPU.

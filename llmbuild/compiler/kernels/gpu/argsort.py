@@ -46,7 +46,7 @@ def first_of_pair(pair: Any, stride: Any) -> Any:
 
 
 def merges(columns: Any) -> Any:
-    """The number of merges after the tiles are sorted: the runs of 1,024 * 2^p that do not hold everything."""
+    """The number of merges after the tiles are sorted: the runs of 1,024 * 2^p that are shorter than a row."""
     total = T.int32(0)
     for p in range(MAX_MERGES):
         total = total + T.Select(columns > (TILE << p), T.int32(1), T.int32(0))
@@ -134,8 +134,8 @@ def merge_runs(source, source_indices, values, indices, rows, columns, p):
 
 
 def argsort_kernel() -> Any:
-    """(source[r, n], values[r, n], indices[r, n] int32, spare values[r, n], spare indices[r, n] int32); what the spare
-    buffers hold afterwards has no meaning."""
+    """(source[r, n], values[r, n], indices[r, n] int32, spare values[r, n], spare indices[r, n] int32); the content of the
+    spare buffers afterwards has no meaning."""
 
     @T.prim_func(private=True, s_tir=True)
     def argsort(

@@ -1,10 +1,10 @@
-"""What the GPU kernels share: the size of a block, and reductions over its threads.
+"""Common parts of the GPU kernels: the size of a block, and reductions over its threads.
 
-One text serves CUDA, ROCm, Metal, Vulkan, OpenCL and WebGPU, so a kernel keeps within what all of them offer: at most 256
+One text serves CUDA, ROCm, Metal, Vulkan, OpenCL and WebGPU, so a kernel uses only features that all of them offer: at most 256
 threads a block, 16 KiB of shared memory, 8 buffers, 32-bit numbers, no atomics and no third grid dimension (TVM's WebGPU
 code needs it to fold large grids).  Nor does a kernel pass data between threads through global memory: a barrier of TVM
-orders only shared memory on Metal and OpenCL.  WebGPU moreover wants its barriers where control flow cannot depend on
-data; kernels that do not hold to that say so.
+orders only shared memory on Metal and OpenCL.  WebGPU moreover requires its barriers where control flow cannot depend on data;
+exceptions are noted in the kernels.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def blocks(count: Any, width: int = THREADS) -> Any:
 
 
 def at_least_one(count: Any) -> Any:
-    """The extent of a grid dimension that may be empty.  TVM's runtimes launch one block then, and a kernel has to compare
-    with the count itself; without this TVM would prove the comparison true and drop it."""
+    """The extent of a grid dimension that may be empty.  TVM's runtimes launch one block then, and a kernel must compare with
+    the count itself; without this TVM would prove the comparison true and drop it."""
     return T.max(count, 1)
 
 

@@ -1,4 +1,4 @@
-"""What a library for a GPU takes of these kernels, besides those for sampling."""
+"""The kernels that a library for a GPU uses, besides those for sampling."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Linear layers for GPUs: each product is one function that reads the weight as it is stored.
 
 The unpacking of a weight and the product over it are two blocks of one function from the start, and a weight [n, k] is
-read as such.  So there is nothing for a later pass to find and fuse, and no schedule can leave a transposed or a
+read as such.  So no later pass needs to find and fuse them, and no schedule can leave a transposed or a
 dequantized weight in the device's memory: the schedules of both blocks are chosen together (`llmbuild.compiler.schedules`).
 What follows a product elementwise (bias, activation, residual) joins it when Relax fuses operators.
 """

@@ -4,7 +4,7 @@ With s = log2 of the sum of 2^score over the keys of a result, the result over b
 (v * 2^s + v_other * 2^s_other) / (2^s + 2^s_other), and its s is log2(2^s + 2^s_other).  The KV cache calls it where a
 prompt takes more than one chunk, and with a sliding window at each step.
 
-In TVM's kernel all threads of a head read its s, and all write the merged one to the same place, with nothing between:
+In TVM's kernel all threads of a head read its s, and all write the merged one to the same place, without a barrier between:
 where they do not run in step (threads beyond one SIMD group, and CPUs), some read what others have written.  It also loses
 heads where their number is odd and they do not fit into a block.  Here one thread a head reads and writes s, and the others
 get the two weights through shared memory.

@@ -148,7 +148,7 @@ def take_probs_kernel() -> Any:
     """(probs[b, v], sorted indices[b, v] int32, rows[n] int32, tokens[n] int32, offsets[m] int32; sampled[n], top probs[m],
     top indices[m] int32).
 
-    sampled[i] is the probability of tokens[i] in row rows[i]; offsets[j] = row * v + rank asks for the token of that rank in
+    sampled[i] is the probability of tokens[i] in row rows[i]; offsets[j] = row * v + rank selects the token of that rank in
     that row and its probability.
     """
 
