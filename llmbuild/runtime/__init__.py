@@ -1,1 +1,1 @@
-"""Load a library and its weights, keep the KV cache, sample, chat: what verify and chat use."""
+"""Load a library and its weights, manage the KV cache, sample, chat: used by verify and chat."""

@@ -1,6 +1,6 @@
-"""A conversation with a model that remembers its turns: what `llmbuild chat` holds.
+"""A conversation with a model that remembers its turns, as in `llmbuild chat`.
 
-Each turn renders the whole conversation and feeds only the tokens that the KV cache does not hold yet, so that a
+Each turn renders the whole conversation and feeds only the tokens that are not in the KV cache yet, so that a
 template may render earlier turns differently from how they were generated.
 """
 
@@ -27,7 +27,7 @@ class Chat:
 
     @property
     def statistics(self) -> TurnStatistics:
-        """What the last turn took."""
+        """Statistics of the last turn."""
         return self.model.statistics
 
     def say(

@@ -1,4 +1,4 @@
-"""mlc-chat-config.json as a conversation and a check need it."""
+"""Read mlc-chat-config.json, with a check of the keys that a conversation and a verification require."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def read_chat_config(directory: Path) -> Mapping[str, Any]:
 
 
 def _no_model(directory: Path) -> UsageError:
-    """What is to be said of a place that holds no built model."""
+    """The error for a path without a built model."""
     fix = "run `llmbuild build` first"
     if not os.path.isdir(directory):  # noqa: PTH112
         return UsageError("there is no such model directory", where=str(directory), fix=fix)

@@ -1,6 +1,6 @@
-"""Continue sequences of tokens: a session, what its KV cache holds, and the loop that draws one token after another.
+"""Continue sequences of tokens: a session, the content of its KV cache, and the loop that samples one token after another.
 
-Several may ask for continuations, one after another: each begins with what the cache already holds of its prompt.
+Several callers may request continuations, one after another: each reuses the prefix of its prompt that is in the cache.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ BLOCK = 128
 """Tokens of a prompt in one step.  Larger steps are no faster on a CPU, and smaller ones are slower."""
 
 _ENDLESS = 1 << 31
-"""The context of a model with a sliding window, which forgets by itself."""
+"""The context of a model with a sliding window, which evicts old tokens by itself."""
 
 
 @dataclass(slots=True)
 class TurnStatistics:
-    """What an answer took.  `finish` is "stop", "length" (the answer's limit) or "context" (the window is full)."""
+    """Statistics of an answer.  `finish` is "stop", "length" (the answer's limit) or "context" (the window is full)."""
 
     prompt_tokens: int = 0
     prefilled_tokens: int = 0
@@ -52,7 +52,7 @@ class TurnStatistics:
 class Completer:
     """A session with one sequence.  `context` bounds the tokens of a prompt and its answer (default: the model's window).
 
-    Threads may share it: each step of one is done before another's, and `lock` keeps the others out for longer.
+    Threads may share it: steps are serialized, and `lock` excludes the other threads for longer.
     """
 
     def __init__(self, library: Library, parameters: Sequence[Any], active: int, context: int | None = None) -> None:
@@ -61,7 +61,7 @@ class Completer:
             self.context: int = min(context or window, window)
             capacity = self.context
         else:
-            # The cache holds the window and the chunk that is being added.
+            # The cache has room for the window and the chunk that is being added.
             self.context = context or _ENDLESS
             capacity = library.metadata["sliding_window_size"] + library.metadata["prefill_chunk_size"]
         self.statistics = TurnStatistics()
@@ -69,13 +69,13 @@ class Completer:
         self._active = active
         self._session: Session | None = Session(library, parameters, capacity=-(-capacity // PAGE_SIZE) * PAGE_SIZE)
         self._session.add()
-        # None while a step is under way and after one that was interrupted: then nobody knows what the cache holds.
+        # None during a step and after an interrupted one: the content of the cache is then unknown.
         self._cached: list[int] | None = []
         self._blocks = 0
         self._turn = 0
 
     def close(self) -> None:
-        """Free the cache, and let go of library and weights."""
+        """Free the cache, and release library and weights."""
         with self.lock:
             self._session = None
             self._turn += 1
@@ -85,7 +85,7 @@ class Completer:
         self._open_session()
 
     def require_room(self, prompt: Sequence[int]) -> None:
-        """Raise UsageError where no answer to a prompt has room in the context, and where there is no prompt."""
+        """Raise UsageError where the context has no room for an answer, and for an empty prompt."""
         if not prompt:
             raise UsageError("the prompt has no tokens", fix="begin with some text")
         if len(prompt) >= self.context:
@@ -106,10 +106,10 @@ class Completer:
     ) -> Iterator[str]:
         """Yield the text that follows a prompt, piece by piece, until a token of `stop`.
 
-        When `exact`, the same prompt gives the same logits to the last bit whatever the cache held before: of what was
-        decoded token by token nothing is used again, since a prefill adds the same numbers up in another order.
+        When `exact`, the same prompt gives the same logits to the last bit whatever the cache contained before: tokens that
+        were decoded one by one are not reused, since a prefill adds the same numbers up in another order.
 
-        Raises UsageError as `require_room` does, and where the next piece is asked for after another answer has begun.
+        Raises UsageError as `require_room` does, and where the next piece is requested after another answer has begun.
         """
         self.require_room(prompt)
         with self.lock:
@@ -190,7 +190,7 @@ class Completer:
         return self._cached
 
     def _step(self, tokens: Sequence[int], run: Callable[[Sequence[int]], np.ndarray]) -> np.ndarray:
-        """Append tokens to the cache, and to what is known of it."""
+        """Append tokens to the cache, and to the record of its content."""
         cached, self._cached = self._cached, None
         logits = run(tokens)
         assert cached is not None
@@ -199,7 +199,7 @@ class Completer:
         return logits
 
     def _feed(self, prompt: Sequence[int], *, exact: bool) -> np.ndarray:
-        """Bring the KV cache to hold exactly `prompt`; returns the logits after it."""
+        """Make `prompt` the exact content of the KV cache; returns the logits after it."""
         session = self._open_session()
         cached, self._cached = self._cached, None
         if cached is None:
@@ -211,7 +211,7 @@ class Completer:
         if exact:
             shared = min(shared, self._blocks) // BLOCK * BLOCK
         if shared < len(cached) and session.window != -1:
-            # A rolling cache may have dropped what a shorter prefix needs, so it starts over.
+            # A rolling cache may have evicted tokens that a shorter prefix needs, so it is reset.
             cached = self._restart(session)
             shared = 0
         session.truncate(shared)

@@ -1,7 +1,7 @@
-"""Which library files belong to a model directory, and which of them this machine can load.
+"""Find the library files that belong to a model directory, and those of them that this machine can load.
 
-A build puts `libs/<model>-<scheme>-<platform>.<artifact>` beside `<model>-<scheme>-MLC/`.  What a file was compiled for is
-read from its first bytes, and from the record that lies beside a library for another device than a CPU.
+A build puts `libs/<model>-<scheme>-<platform>.<artifact>` beside `<model>-<scheme>-MLC/`.  The platform of a file is read from
+its first bytes, and from the record that lies beside a library for another device than a CPU.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from llmbuild.errors import StoreError, UsageError
 
 ENDING = "-MLC"
-"""How the name of a model directory ends."""
+"""The suffix of the name of a model directory."""
 
 _ARTIFACTS = (".so", ".dylib", ".dll", ".wasm", ".tar")
 _HEADER = 4096
@@ -36,9 +36,9 @@ def this_machine() -> str:
 def find_library(directory: Path) -> Path:
     """The one library beside a model directory that this machine can load.
 
-    Raises UsageError when there is none, or when there are several, and StoreError when they cannot be looked at.
+    Raises UsageError when there is none, or when there are several, and StoreError when they cannot be read.
     """
-    # Not resolved: where the directory is a link, what was named is its name and its neighbours.
+    # Not resolved: where the directory is a link, its own name and its neighbours count.
     directory = Path(os.path.abspath(directory))  # noqa: PTH100
     place = directory.parent / "libs"
     found = [path for path in _entries(place) if _belongs(path, directory)]
@@ -81,7 +81,7 @@ def require_loadable(path: Path) -> None:
 
 
 def why_not_here(path: Path) -> str | None:
-    """What a library is (`for aarch64 Linux`) that this machine cannot load; None for one that it may be able to load."""
+    """A description (`for aarch64 Linux`) of a library that this machine cannot load; None for one that it may load."""
     if path.suffix == ".tar":
         return "an archive of objects, which is linked into an application"
     if path.suffix == ".wasm":
@@ -100,7 +100,7 @@ def why_not_here(path: Path) -> str | None:
 
 
 def _compiled_for(header: bytes) -> tuple[str | None, str | None]:
-    """The system and the processor of a shared library; None where the bytes do not say."""
+    """The system and the processor of a shared library; None where the bytes do not identify them."""
 
     def number(at: int, size: int) -> int:
         return int.from_bytes(header[at : at + size], "little")

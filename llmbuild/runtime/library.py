@@ -19,7 +19,7 @@ from llmbuild.runtime.libraries import require_loadable
 
 @dataclass(frozen=True, slots=True)
 class ParameterRecord:
-    """What a library's metadata says of one parameter."""
+    """One parameter as a library's metadata records it."""
 
     name: str
     shape: tuple[int | str, ...]
@@ -56,11 +56,11 @@ class Library:
 
 
 def configure_threads(threads: int | None) -> None:
-    """Set how many threads TVM computes with in this process; None leaves that as it is: at first every CPU that this
+    """Set how many threads TVM computes with in this process; None leaves the number unchanged: initially every CPU that this
     process may use.
 
     TVM's own default leaves out half of the CPUs where it takes them for hyper-threads, which halves the speed on many
-    virtual machines.  Pinning is off unless the user asked for it: pinned threads lose 2.7 times their speed beside
+    virtual machines.  Pinning is off unless the user requested it: pinned threads lose 2.7 times their speed beside
     another busy process.
 
     Raises UsageError for a number below 1, and for a larger one than the threads that already run.
@@ -71,7 +71,7 @@ def configure_threads(threads: int | None) -> None:
         return
     if threads < 1:
         raise UsageError(f"the number of threads must be 1 or more, not {threads}")
-    # TVM starts the threads, as many as the variable says, when a thread of Python first computes with it.
+    # TVM starts the threads, as many as the variable sets, when a thread of Python first computes with it.
     os.environ["TVM_NUM_THREADS"] = str(threads)
     if "tvm" in sys.modules:
         from tvm import get_global_func
@@ -88,17 +88,17 @@ def configure_threads(threads: int | None) -> None:
 
 
 _EVEN = 1
-"""TVM's word for threads that take equal parts of the work."""
+"""TVM's mode for threads that each compute an equal share of the work."""
 
 
 def _cpus() -> int:
-    """The CPUs that this process may use; only Linux says."""
+    """The CPUs that this process may use; only Linux reports them."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
 def _require_installed_tvm() -> None:
-    """Raise ToolchainError where a variable would give another TVM than the installed one, which builds do not see either."""
+    """Raise ToolchainError where a variable would load another TVM than the installed one; builds do not see it either."""
     if os.environ.get("TVM_LIBRARY_PATH"):
         raise ToolchainError(
             "the variable TVM_LIBRARY_PATH is set",
@@ -110,7 +110,7 @@ def _require_installed_tvm() -> None:
 def load_library(path: Path) -> Library:
     """Load a shared library.
 
-    Raises UsageError for what cannot be loaded here, StoreError for what cannot be read and VerifyError for what is broken.
+    Raises UsageError for a file that cannot be loaded here, StoreError for an unreadable and VerifyError for a broken one.
     """
     if path.suffix == ".tar":
         raise UsageError(

@@ -16,7 +16,7 @@ Turn = tuple[str, str]
 def turns_of(messages: Sequence[Message]) -> tuple[str | None, list[Turn]]:
     """The system message, where the first is one, and the turns after it.
 
-    Raises UsageError for what is no message, for a system message in another place, and when there is nothing to answer.
+    Raises UsageError for an invalid message, for a system message in another place, and when no message requires an answer.
     """
     system: str | None = None
     turns: list[Turn] = []

@@ -1,4 +1,4 @@
-"""A built model that was loaded: what `llmbuild.load` returns, and what `llmbuild chat` runs on."""
+"""A loaded model: the result of `llmbuild.load`, on which `llmbuild chat` runs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 MAX_TOKENS = 1024
-"""The longest answer where nothing else is said."""
+"""The default length limit of an answer."""
 
 Prompt = str | Sequence[int] | Sequence[Message]
 """A user's text, token ids that are continued as they are, or a conversation."""
@@ -53,8 +53,8 @@ class Options(TypedDict):
 class Model:
     """A library with its weights, its tokenizer and one KV cache.
 
-    Each answer depends on its arguments alone, and not on what was asked before.  A model answers one prompt at a time: when
-    another begins, an unfinished stream ends with an error.  Everything here raises UsageError once the model is closed.
+    Each answer depends on its arguments alone, and not on earlier prompts.  A model answers one prompt at a time: when
+    another begins, an unfinished stream ends with an error.  Every method raises UsageError once the model is closed.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Model:
     ) -> None:
         import numpy as np
 
-        # Read again later, from wherever the process then is.
+        # Read again later, when the process may have another working directory.
         self.directory = Path(os.path.abspath(directory))  # noqa: PTH100
         self.library = Path(os.path.abspath(library.path))  # noqa: PTH100
         self.config: Mapping[str, Any] = read_chat_config(directory)
@@ -84,7 +84,7 @@ class Model:
     ) -> Self:
         """Load a model directory and its library, by default the one beside it that this machine can load.
 
-        Raises UsageError for what is no model directory, when no library or more than one fits, and for a library that
+        Raises UsageError for a path that is no model directory, when no library or more than one fits, and for a library that
         cannot be loaded here; VerifyError when library and weights do not belong together or are damaged; StoreError for
         files that cannot be read; InputError when the configuration's template is none; ToolchainError for another TVM.
         """
@@ -132,10 +132,10 @@ class Model:
         return self._completer.statistics
 
     def generate(self, prompt: Prompt, **options: Unpack[Options]) -> str:
-        """The answer to a user's text or a conversation, or what follows token ids.
+        """The answer to a user's text or a conversation, or the continuation of token ids.
 
-        Raises UsageError for a prompt that leaves no room in the context and for options out of range, and InputError
-        where text is needed and the model has no tokenizer, or a role is not the template's.
+        Raises UsageError for a prompt that leaves no room in the context and for options out of range, and InputError where
+        text is needed and the model has no tokenizer, or the template lacks a role.
         """
         with self._completer.lock:
             return "".join(self.stream(prompt, **options))
@@ -153,7 +153,7 @@ class Model:
         stop: str | Sequence[str] = (),
         seed: int | None = None,
     ) -> Iterator[str]:
-        """The pieces of what `generate` returns, as they come; a piece has whole characters only.
+        """The pieces of `generate`'s result as they are generated; a piece has whole characters only.
 
         Raises what `generate` raises, here and not where the first piece is read; and UsageError where a piece is read after
         another answer has begun.
@@ -195,15 +195,15 @@ class Model:
         return encode(self._tokenizer, text)
 
     def text(self, ids: Sequence[int]) -> str:
-        """The text of token ids, special tokens included.  Raises what `tokens` does, and UsageError for what is no id."""
+        """The text of token ids, special tokens included.  Raises what `tokens` does, and UsageError for an invalid id."""
         self._completer.require_open()
         decoded: str = self._tokenizer.decode(self._checked_ids(ids), skip_special_tokens=False)
         return decoded
 
     def logits(self, ids: Sequence[int]) -> np.ndarray:
-        """Logits float32 [ids, vocab_size]: row i is what comes after `ids[: i + 1]`.
+        """Logits float32 [ids, vocab_size]: row i follows `ids[: i + 1]`.
 
-        Raises UsageError for no ids, ids outside the vocabulary, and more than the context holds.
+        Raises UsageError for no ids, ids outside the vocabulary, and more ids than fit the context.
         """
         return self._completer.logits(self._checked_ids(ids))
 
@@ -222,7 +222,7 @@ class Model:
         stop: Sequence[str] = (),
         exact: bool,
     ) -> Iterator[str]:
-        """What follows token ids, piece by piece; `exact` as in `Completer.complete`.  Raises what `generate` does."""
+        """The continuation of token ids, piece by piece; `exact` as in `Completer.complete`.  Raises what `generate` does."""
         prompt = self._checked_ids(ids)
         self._completer.require_room(prompt)
         stream = TextStream(self._tokenizer, [*self.config["conv_template"]["stop_str"], *stop])
@@ -232,7 +232,7 @@ class Model:
 
     @cached_property
     def _tokenizer(self) -> Any:
-        # Loaded when it is needed: logits of ids do without.
+        # Loaded on first use: logits of ids do not need it.
         return load_tokenizer(self.directory)
 
     def _checked_ids(self, ids: Sequence[Any]) -> list[int]:

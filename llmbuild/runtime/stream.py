@@ -7,7 +7,7 @@ from typing import Any
 
 
 class TextStream:
-    """Text of one answer.  `put` returns what may be shown now; `stopped` is true once a stop string was met."""
+    """Text of one answer.  `put` returns the text that may be shown now; `stopped` is true once a stop string was met."""
 
     def __init__(self, tokenizer: Any, stops: Sequence[str] = ()) -> None:
         self._tokenizer = tokenizer
@@ -19,7 +19,7 @@ class TextStream:
 
     @property
     def text(self) -> str:
-        """What has been shown so far."""
+        """The text shown so far."""
         return self._shown
 
     def put(self, token: int) -> str:

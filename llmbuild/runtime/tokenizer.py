@@ -26,7 +26,7 @@ def load_tokenizer(directory: Path) -> Any:
 
     try:
         return Tokenizer.from_file(str(path))
-    except Exception as error:  # The library raises nothing more special.
+    except Exception as error:  # The library raises no narrower class.
         raise InputError("the tokenizer cannot be read", where=str(path), why=str(error)[:200]) from error
 
 

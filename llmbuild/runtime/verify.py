@@ -24,7 +24,7 @@ TOLERANCE = {"float32": 1e-3, "float16": 5e-2, "bfloat16": 2e-1}
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What was checked."""
+    """The results of the checks."""
 
     parameters: int
     shards: int

@@ -1,4 +1,4 @@
-"""Load a weight directory, and hold it against what a library expects."""
+"""Load a weight directory, and compare it with the parameters that a library expects."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class StoredTensor:
 def read_tensor_index(directory: Path) -> Mapping[str, Any]:
     """The content of tensor-cache.json (or of its older name).
 
-    Raises UsageError when neither is there, VerifyError when it is not the index of shards in the same directory.
+    Raises UsageError when neither exists, VerifyError when it is not the index of shards in the same directory.
     """
     for name in ("tensor-cache.json", "ndarray-cache.json"):
         path = directory / name
@@ -49,7 +49,7 @@ def read_tensor_index(directory: Path) -> Mapping[str, Any]:
 
 
 def _wrong_index(index: Any) -> str | None:
-    """The key of what is no part of an index, or None."""
+    """The key whose value is not valid in an index, or None."""
     shards = index.get("records") if isinstance(index, dict) else None
     if not isinstance(shards, list):
         return "records"
@@ -113,7 +113,7 @@ def check_shards(directory: Path, index: Mapping[str, Any]) -> None:
 def parameter_differences(
     expected: Sequence[ParameterRecord], stored: Sequence[StoredTensor], vocab_size: int
 ) -> list[str]:
-    """One sentence for each parameter that the library wants otherwise than the weights have it."""
+    """One sentence for each parameter that differs between the library and the weights."""
     have = {tensor.name: tensor for tensor in stored}
     differences = []
     for parameter in expected:
