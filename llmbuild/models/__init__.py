@@ -1,1 +1,1 @@
-"""Architectures as data and parts.  What is imported from here without TVM: configurations, parameter lists, mappings."""
+"""Architectures as data and parts.  Importable without TVM: configurations, parameter lists, mappings."""

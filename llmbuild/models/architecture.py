@@ -53,5 +53,5 @@ class DecoderFamily:
         return parameters(self.decoder(config))
 
     def unused(self, name: str) -> bool:
-        """A tied model's stored copy of the head is ignored too: an untied head is asked for before this is asked."""
+        """A tied model's stored copy of the head is ignored too: an untied head is looked up before this is called."""
         return name.endswith(self.ignored)

@@ -109,7 +109,7 @@ class ConfigValues:
 
 @dataclass(frozen=True, slots=True)
 class Rope:
-    """What a configuration says about RoPE: base, scaling ("llama3" or none) and the rotated share of a head, if said."""
+    """A configuration's RoPE: base, scaling ("llama3" or none) and the rotated share of a head, if set."""
 
     theta: float
     scaling: Mapping[str, Json] | None
@@ -230,8 +230,8 @@ def reject_partial_windows(source: ConfigValues, layers: int) -> None:
 class DecoderConfig(ABC):
     """Base of the families' frozen dataclasses, whose fields are MLC's, in MLC's order.
 
-    Fields named in `extras` are ours: `to_json` writes them only where they differ from their default, so that what MLC
-    can express stays exactly as MLC writes it.
+    Fields named in `extras` are ours: `to_json` writes them only where they differ from their default, so that configurations
+    that MLC can express stay exactly as MLC writes them.
     """
 
     extras: ClassVar[tuple[str, ...]] = ()

@@ -69,7 +69,7 @@ class Backbone(nn.Module):  # type: ignore[misc]
 
 
 class Decoder(nn.Module):  # type: ignore[misc]
-    """A language model with the methods of a model library; `kv_cache` says which cache they expect."""
+    """A language model with the methods of a model library; `kv_cache` describes the cache that they expect."""
 
     def __init__(self, decoder: DecoderSpec, scheme: Scheme, kernels: Kernels) -> None:
         super().__init__()

@@ -29,7 +29,7 @@ class Overrides:
 
 
 class ModelConfig(Protocol):
-    """What every family's configuration has.  Sizes are in tokens; -1 means "does not apply"."""
+    """The fields of every family's configuration.  Sizes are in tokens; -1 means "does not apply"."""
 
     @property
     def vocab_size(self) -> int: ...

@@ -29,7 +29,7 @@ NAMES = Names(
 
 @dataclass(frozen=True)
 class GptNeoxConfig(FullAttention, OneStage, DecoderConfig):
-    """MLC's fields in MLC's order, then what MLC takes for granted."""
+    """MLC's fields in MLC's order, then values that MLC assumes."""
 
     use_parallel_residual: bool
     hidden_size: int

@@ -1,4 +1,4 @@
-"""What a paged KV cache of a model looks like, as data; the compiler writes the library's creation function from it."""
+"""The layout of a model's paged KV cache, as data; the compiler writes the library's creation function from it."""
 
 from __future__ import annotations
 

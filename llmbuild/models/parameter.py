@@ -10,15 +10,15 @@ if TYPE_CHECKING:
     import numpy as np
 
 Role = Literal["embedding", "linear", "head", "plain"]
-"""What a scheme decides by: `plain` parameters (norms, biases) are never quantized."""
+"""The criterion of a scheme: `plain` parameters (norms, biases) are never quantized."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
     """`name` is the target module's ("model.layers.0.self_attn.qkv_proj.weight"); `sources` are the checkpoint's names,
-    stacked on axis 0 in this order.  `interleaved_heads` > 0 says that the (single) source holds q, k and v head by head
-    ([heads, 3, head_dim, …], as GPT-NeoX does) and has to be regrouped into all q, all k, all v.  `dtype` overrides the
-    scheme's compute dtype (GPT-NeoX keeps two biases in float32)."""
+    stacked on axis 0 in this order.  `interleaved_heads` > 0 means that the (single) source has q, k and v head by head
+    ([heads, 3, head_dim, …], as in GPT-NeoX) and must be regrouped into all q, all k, all v.  `dtype` overrides the scheme's
+    compute dtype (GPT-NeoX keeps two biases in float32)."""
 
     name: str
     shape: tuple[int, ...]

@@ -25,7 +25,7 @@ from llmbuild.models.spec import AttentionSpec, DecoderSpec, MlpSpec, NormSpec, 
 
 @dataclass(frozen=True)
 class Qwen2Config(FullAttention, OneStage, DecoderConfig):
-    """MLC's fields in MLC's order; `dtype` is the constant that MLC's dataclass holds before a scheme is applied."""
+    """MLC's fields in MLC's order; `dtype` is the constant of MLC's dataclass before a scheme is applied."""
 
     hidden_act: str
     hidden_size: int

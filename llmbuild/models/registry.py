@@ -30,7 +30,7 @@ def family(model_type: str) -> DecoderFamily:
 def infer_model_type(config: Mapping[str, Json]) -> str:
     """The model type of a config.json's content, from its `architectures` and `model_type`; raises InputError.
 
-    `architectures` decides where it is present: a model_type of "llama" says nothing about a classifier's head.
+    `architectures` decides where it is present: a model_type of "llama" does not exclude a classifier's head.
     """
     by_architecture = {name: item.model_type for item in FAMILIES.values() for name in item.architectures}
     supported = f"supported architectures: {', '.join(by_architecture)}"

@@ -1,4 +1,4 @@
-"""A decoder-only transformer as data: what `parameters` lists and `decoder` builds.
+"""A decoder-only transformer as data, the input of `parameters` and `decoder`.
 
 A block is (norms, attention, MLP, residual form); the names are the module's and the checkpoint's, so that one
 description yields the parameter list, the mapping from the checkpoint, and the TVM module.  Nothing here imports TVM.
@@ -27,8 +27,8 @@ class NormSpec:
 class AttentionSpec:
     """Grouped-query attention with one fused projection of outputs (heads + 2 * kv_heads) * head_dim.
 
-    `qkv_sources` are the checkpoint's modules stacked to form it; with `interleaved` there is one source that holds q, k
-    and v head by head.  `qk_norm` normalizes each head of q and k (modules `q_norm` and `k_norm`) before RoPE.
+    `qkv_sources` are the checkpoint's modules stacked to form it; with `interleaved` a single source has q, k and v head by
+    head.  `qk_norm` normalizes each head of q and k (modules `q_norm` and `k_norm`) before RoPE.
     """
 
     heads: int

@@ -43,7 +43,7 @@ class Attention(nn.Module):  # type: ignore[misc]
 def _attend(cache: PagedKVCache, layer: int, qkv: nn.Tensor, spec: AttentionSpec) -> nn.Tensor:
     """[tokens, heads + 2 * kv_heads, head_dim] to [tokens, heads, head_dim].
 
-    The method of PagedKVCache takes and gives four dimensions and reshapes on both sides.  With the reshapes of the caller
+    The method of PagedKVCache takes and returns four dimensions and reshapes on both sides.  With the reshapes of the caller
     these are pairs, which fusion makes copying kernels of; a single one is a view.
     """
     call: Any = relax.call_dps_packed(
