@@ -1,1 +1,1 @@
-"""Quantization schemes: what they are, how weights are packed, and the layers that hold packed weights."""
+"""Quantization schemes: their definition, the packing of weights, and the layers over packed weights."""

@@ -1,4 +1,4 @@
-"""AWQ: linear layers that were packed before, by AutoAWQ, and are taken over as they are.
+"""AWQ: linear layers that AutoAWQ has packed already, and that are stored unchanged.
 
 The format is AutoAWQ's "GEMM": of a weight [n, k], `qweight` [k, n / 8] and `qzeros` [k / group, n / 8] hold 4-bit numbers,
 eight to a 32-bit word, and `scales` is [k / group, n]; an element is (q - zero) * scale.  Each column of the checkpoint's
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 NAMES = ("qweight", "qzeros", "scales")
 
 _DEFAULTS: Mapping[str, object] = {"bits": 4, "group_size": 128, "zero_point": True, "version": "gemm"}
-"""What quantization_config says where it says nothing; of the form that llmbuild reads, only the group size may differ."""
+"""The defaults of quantization_config; of the form that llmbuild reads, only the group size may differ."""
 
 
 @dataclass(frozen=True, slots=True)
 class AwqTensor:
-    """One of the three tensors of a packed layer: a `Parameter` that nothing quantizes."""
+    """One of the three tensors of a packed layer: a `Parameter` that is never quantized."""
 
     name: str
     shape: tuple[int, ...]
@@ -42,7 +42,7 @@ class AwqTensor:
         return ("int32", "uint32") if self.dtype == "uint32" else ("float16", "bfloat16", "float32")
 
     def assemble(self, tensors: Sequence[np.ndarray]) -> np.ndarray:
-        """The joined value [shape]; the bits of packed numbers, which torch calls signed, stay as they are."""
+        """The joined value [shape]; the bits of packed numbers, which are signed in torch, stay unchanged."""
         import numpy as np
 
         value = np.concatenate(tensors, axis=self.axis)
@@ -50,7 +50,7 @@ class AwqTensor:
 
 
 def quant_method(config: Mapping[str, Any]) -> str | None:
-    """By which method config.json says that the weights were packed before; None where it says nothing."""
+    """The method by which the weights were packed according to config.json; None where it names none."""
     found = config.get("quantization_config")
     method = found.get("quant_method") if isinstance(found, Mapping) else None
     return None if method is None else str(method)
@@ -63,7 +63,7 @@ def packed_shapes(scheme: Scheme, n: int, k: int) -> tuple[tuple[int, int], tupl
 
 
 def shift(column: Any) -> Any:
-    """Where in its word the number of an output stands, in bits: the eight are in the order 0, 2, 4, 6, 1, 3, 5, 7."""
+    """The bit offset in its word of an output's number: the eight are in the order 0, 2, 4, 6, 1, 3, 5, 7."""
     place = column % 8
     return (place % 2 * 4 + place // 2) * 4
 
@@ -138,7 +138,7 @@ def _check(config: Mapping[str, Any], scheme: Scheme) -> None:
 
 
 def refuse_packed(tensors: Mapping[str, Any], config: Mapping[str, Any], scheme: Scheme) -> None:
-    """Raise InputError for a checkpoint whose layers are packed already, under a scheme that would quantize them."""
+    """Raise InputError for a checkpoint whose layers are packed already and a scheme that would quantize them."""
     packed = next((name for name in tensors if name.endswith(".qweight")), None)
     if packed is None:
         return

@@ -1,8 +1,8 @@
 """From a checkpoint to a weight directory: assemble, quantize or cast, and write every parameter of a model.
 
-Parameters are written in the checkpoint's order: each one where its first source tensor stands.  Source tensors are read
+Parameters are written in the checkpoint's order: each one at the position of its first source tensor.  Source tensors are read
 one at a time, when their parameter is due, wherever they lie, and are dropped as soon as their rows are packed.  Threads pack
-and write while the next tensors are read; how many there are changes no byte.
+and write while the next tensors are read; their number does not change the output.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from llmbuild.quantization.tensor_index import Totals, write_index
 
 Array = np.ndarray[Any, Any]
 _Result: TypeAlias = tuple[str, tuple[int, ...], np.dtype[Any]]
-"""A tensor to be: name, shape, dtype."""
+"""A tensor to write: name, shape, dtype."""
 
 READ_AHEAD = 64 << 20
-"""Bytes of source tensors that may be in work before the next one is read."""
+"""Bytes of source tensors that may be in process before the next one is read."""
 
 CAST_ELEMENTS = 1 << 18
 
 MOST_ERRORS, MOST_SUGGESTIONS = 50, 10
-"""How many tensors that do not fit are listed, and for how many a near name is looked for."""
+"""How many mismatched tensors are listed, and for how many a near name is searched."""
 
 StoredDtype: TypeAlias = ComputeDtype | Literal["uint32"]
-"""Packed numbers that a checkpoint has already are stored as they are."""
+"""Numbers that are packed in the checkpoint already are stored unchanged."""
 
 
 class TensorHeader(Protocol):
-    """What is known of a tensor before it is read."""
+    """The properties of a tensor before it is read."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -59,7 +59,7 @@ class TensorSource(Protocol):
     def tensors(self) -> Mapping[str, TensorHeader]: ...
     def read(self, name: str) -> Array: ...
     def location(self, name: str) -> str | None:
-        """Where a tensor lies, for messages; None when there is nothing to tell."""
+        """Where a tensor lies, for messages; None when there is no file to name."""
         ...
 
 
@@ -86,7 +86,7 @@ class PlainParameter(Protocol):
 
 
 def is_quantized(scheme: Scheme, role: str) -> bool:
-    """Whether the scheme packs parameters of this role: linear layers always, embedding and head as it says."""
+    """Whether the scheme packs parameters of this role: linear layers always, embedding and head as the scheme defines."""
     wanted = {"linear": True, "embedding": scheme.quantize_embedding, "head": scheme.quantize_head}
     return scheme.quantized and wanted.get(role, False)
 
@@ -116,16 +116,16 @@ def record_order(parameters: Sequence[PlainParameter], names: Sequence[str]) -> 
 
 
 def check(checkpoint: TensorSource, parameters: Sequence[PlainParameter], unused: Callable[[str], bool]) -> None:
-    """Hold the checkpoint's list of tensors against the model's, reading none of them.
+    """Compare the checkpoint's list of tensors with the model's, reading none of them.
 
     Raises InputError, or MultiError with the first `MOST_ERRORS` of them, for a missing tensor, an unexpected one, a shape
-    that does not fit, or a dtype that holds no floating-point numbers.
+    mismatch, or a dtype that is not floating-point.
     """
     tensors = checkpoint.tensors
     errors: list[LlmbuildError] = []
     expected = {source for parameter in parameters for source in parameter.sources}
     for name in sorted(expected - tensors.keys()):
-        # Each look for a near name takes a moment, and a checkpoint of another architecture lacks thousands.
+        # Each search for a near name takes time, and a checkpoint of another architecture lacks thousands of tensors.
         near = did_you_mean(name, tensors.keys()) if len(errors) < MOST_SUGGESTIONS else None
         why = near or "the architecture needs it"
         errors.append(InputError(f"tensor '{name}' is missing", why=why, fix=_FIX_TYPE))
@@ -162,11 +162,11 @@ def convert(
 ) -> Totals:
     """Write shards and tensor index of all `parameters` to the directory `out`.
 
-    `float32` says how float32 tensors are stored: rounded to bfloat16 as MLC does, or exactly.  `progress` is called with bytes
-    of source tensors done and in all.  With `resume`, a directory on the file system of `out` that outlives this process, the
-    shards that an earlier call with the same arguments completed there are not made again, nor their tensors read.  Raises
-    InputError (MultiError for several) when the checkpoint does not fit or holds NaN, infinities or values that overflow the
-    scheme's dtype, StoreError when `out` cannot be written.
+    `float32` selects how float32 tensors are stored: rounded to bfloat16 as MLC does, or exactly.  `progress` is called with
+    bytes of source tensors done and in all.  With `resume`, a directory on the file system of `out` that outlives this process,
+    the shards that an earlier call with the same arguments completed there are not made again, nor their tensors read.  Raises
+    InputError (MultiError for several) when the checkpoint does not match or contains NaN, infinities or values that overflow
+    the scheme's dtype, StoreError when `out` cannot be written.
     """
     check(checkpoint, parameters, unused)
     tensors = checkpoint.tensors
@@ -219,7 +219,7 @@ def convert(
 
 
 def _results(parameter: PlainParameter, scheme: Scheme) -> list[_Result]:
-    """What a parameter becomes, without making it."""
+    """The tensors that a parameter becomes, without computing them."""
     if not is_quantized(scheme, parameter.role):
         return [(parameter.name, parameter.shape, numpy_dtype(parameter.dtype or scheme.dtype))]
     rows, columns = parameter.shape
@@ -231,7 +231,7 @@ def _results(parameter: PlainParameter, scheme: Scheme) -> list[_Result]:
 def _resumable(
     journal: Journal, order: Sequence[PlainParameter], scheme: Scheme, float32: Float32, cap: int
 ) -> tuple[dict[str, str], frozenset[str]]:
-    """The MD5 of each shard that is there already, and the parameters of which nothing is left to do."""
+    """The MD5 of each shard that exists already, and the parameters that are complete."""
     assignment = Assignment(float32=float32, cap=cap)
     results = {parameter.name: _results(parameter, scheme) for parameter in order}
     for parameter in order:
@@ -257,8 +257,8 @@ def _move(source: Path, dest: Path, names: Sequence[str]) -> None:
 
 @dataclass(slots=True)
 class _Work:
-    """A parameter whose tensors are being packed or cast: `results` are complete when all the futures are.  `present` are
-    the tensors of a parameter whose shards are all there."""
+    """A parameter whose tensors are being packed or cast: `results` are complete when all the futures are.  `present` are the
+    tensors of a parameter whose shards all exist."""
 
     results: list[tuple[str, Array]]
     nbytes: int
@@ -335,7 +335,7 @@ def _cast_part(values: Array, into: Array, dtype: ComputeDtype) -> None:
 
 
 def _check_tensors(checkpoint: TensorSource, parameter: PlainParameter) -> list[LlmbuildError]:
-    """What is wrong with the shapes and dtypes of one parameter's sources."""
+    """Errors in the shapes and dtypes of one parameter's sources."""
     errors: list[LlmbuildError] = []
     tensors, axis = checkpoint.tensors, parameter.axis
     for source in parameter.sources:

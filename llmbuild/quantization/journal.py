@@ -1,8 +1,8 @@
 """Which shards of an interrupted conversion are complete.
 
 A conversion that may be killed writes its shards to a directory that outlives it, and a line to the journal there when
-one is complete.  Neither is flushed: a shard counts only when its bytes have the size and the MD5 of its line.  What was
-cut off, changed or lost is written again.
+one is complete.  Neither is flushed: a shard counts only when its bytes match the size and the MD5 of its line.  A truncated,
+changed or lost one is written again.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Journal:
         self.complete = {name: line for (name, line), right in zip(lines.items(), found, strict=True) if right}
 
     def add(self, shard: Shard) -> None:
-        """Note that a shard is complete.  A line that cannot be written costs only that the shard is not found again."""
+        """Record that a shard is complete.  A line that cannot be written only means that the shard is made again."""
         line = json.dumps({"path": shard.path, "nbytes": shard.nbytes, "md5": shard.md5})
         with contextlib.suppress(OSError):
             fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)

@@ -170,7 +170,7 @@ class Embedding(nn.Module):  # type: ignore[misc]
             self.weight = nn.Parameter((n, k), scheme.dtype)
 
     def forward(self, ids: nn.Tensor) -> nn.Tensor:
-        """int32 ids [s] to [s, k]; of a packed table only the rows that are asked for are dequantized."""
+        """int32 ids [s] to [s, k]; of a packed table only the requested rows are dequantized."""
         if not self.packed:
             return take(self.weight, ids, axis=0)
 

@@ -35,7 +35,7 @@ class Scheme:
 
     @property
     def comes_packed(self) -> bool:
-        """Whether the checkpoint's own packed weights are taken over."""
+        """Whether the checkpoint's own packed weights are stored unchanged."""
         return self.layout == "AWQ"
 
     @property
@@ -50,7 +50,7 @@ class Scheme:
 
     @property
     def elements_per_word(self) -> int:
-        """How many quantized elements a uint32 word holds (10 of 3 bits, 8 of 4 bits)."""
+        """The number of quantized elements in a uint32 word (10 of 3 bits, 8 of 4 bits)."""
         return 32 // self.bits
 
     @property

@@ -23,7 +23,7 @@ from llmbuild.quantization.pack import round_to_bfloat16
 from llmbuild.quantization.tensor_index import Shard, TensorRecord
 
 SHARD_CAP = 32 << 20
-"""Bytes of a shard that are not exceeded by tensors smaller than it."""
+"""The cap of a shard in bytes; only a larger tensor exceeds it."""
 
 IN_FLIGHT = 3 * SHARD_CAP
 """Bytes of shards that may wait for the executor before `append` blocks."""
@@ -82,7 +82,7 @@ class ShardLayout(ABC):
             self._pending_bytes += size
 
     def end(self) -> None:
-        """Commit what is pending: there is no further tensor."""
+        """Commit the pending tensors: no further one follows."""
         self._commit_pending()
 
     @abstractmethod
@@ -117,7 +117,7 @@ class ShardWriter(ShardLayout):
 
     Which bytes go where depends on the tensors alone.  At most `IN_FLIGHT` bytes and one shard wait for the executor.
     Shards that `complete` names, with their MD5, lie in `out` already: their tensors may be placed without a value.
-    `written` is called on a thread of the executor with each shard that was not there.
+    `written` is called on a thread of the executor with each shard that is newly written.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class ShardWriter(ShardLayout):
         self.place(name, value.shape, value.dtype, value)
 
     def finish(self) -> list[Shard]:
-        """Write what is pending and wait for everything.  Raises StoreError."""
+        """Write the pending tensors and wait for all writes.  Raises StoreError."""
         self.end()
         return [future.result() for future in self._shards]
 

@@ -18,7 +18,7 @@ INDEX_NAMES = ("tensor-cache.json", "ndarray-cache.json")
 BF16_INDEX_NAME = "tensor-cache-b16.json"
 
 Encoding = Literal["f32-to-bf16", "raw"]
-"""What `format` says of every record; "f32-to-bf16" changes the bytes of float32 tensors only."""
+"""The `format` of every record; "f32-to-bf16" changes the bytes of float32 tensors only."""
 
 
 @dataclass(frozen=True, slots=True)
