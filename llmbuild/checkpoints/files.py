@@ -1,7 +1,7 @@
 """Reading weight files by position.
 
-Weights are read with `preadv` into fresh arrays and not through a memory map: mapped pages count as resident memory of
-the process until the kernel takes them back, so that converting a large checkpoint would appear to need all of it.
+Weights are read with `preadv` into fresh arrays and not through a memory map: mapped pages count as resident memory of the
+process until the kernel reclaims them, so that converting a large checkpoint would appear to need all of it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SENTENCEPIECE_BYTES = 8 << 20
 """The largest published tokenizer.model has 5 MB."""
 
 MAX_NAME_BYTES = 255
-"""What file systems take at most as the name of a file."""
+"""The longest name of a file that file systems accept."""
 
 _MAX_READ = 1 << 30
 
@@ -35,8 +35,8 @@ _MAX_READ = 1 << 30
 class WeightFile:
     """An open file of known size.  Raises InputError when it cannot be opened or a read comes back short.
 
-    A file that `checks` names belongs to somebody who may change it: what is read of it is hashed, and every read raises
-    ChangedError when that is not what it was.
+    A file that `checks` names belongs to a user who may change it: every read hashes its bytes, and raises ChangedError when
+    they differ from the recorded ones.
     """
 
     def __init__(self, path: Path, checks: Checks = NO_CHECKS) -> None:
@@ -135,7 +135,7 @@ class WeightFile:
 
 
 def is_file(path: Path) -> bool:
-    """Whether a file is there.  Raises InputError when the system does not say, for lack of rights or for a name too long."""
+    """Whether a file exists.  Raises InputError when the system reports an error, for lack of rights or for a name too long."""
     try:
         return path.is_file()
     except OSError as error:
@@ -163,7 +163,7 @@ def read_bounded(path: Path, what: str, most: int = jsontext.MOST_BYTES) -> byte
 def parse_json(data: bytes, what: str, path: Path | None = None, *, unique: bool = False) -> dict[str, Any]:
     """A JSON object from bytes; with `unique` no object in it may have a name twice.  Raises InputError.
 
-    NaN and the infinities pass, as they do in Python, which wrote most of these files: who reads a number checks it.
+    NaN and the infinities pass, as they do in Python, which wrote most of these files: the reader of a number checks it.
     """
     vocabulary = what in _VOCABULARIES
     where = None if path is None else str(path)
@@ -187,5 +187,5 @@ def parse_json(data: bytes, what: str, path: Path | None = None, *, unique: bool
 
 
 def reason(error: OSError | ValueError) -> str:
-    """Why the operating system refuses something, without the name of the file, which stands beside it."""
+    """The operating system's reason for a refusal, without the name of the file, which messages add."""
     return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -39,7 +39,7 @@ CHUNK_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class BlockType:
-    """A way to store numbers: `elements` of a row in `nbytes`.  `dtype` is what reading gives."""
+    """A way to store numbers: `elements` of a row in `nbytes`.  `dtype` is that of the array read."""
 
     name: str
     elements: int
@@ -253,7 +253,7 @@ class _Cursor:
         return self._start + self._at
 
     def require(self, count: int) -> None:
-        """Raise InputError unless `count` more bytes are in the file and within what a header may have."""
+        """Raise InputError unless `count` more bytes are in the file and within a header's limit."""
         if self.position + count > self._file.size:
             raise self._file.truncated(self.position + count)
         if self.position + count > MAX_HEADER_BYTES:

@@ -24,7 +24,7 @@ MAX_FACTORS_BYTES = 1 << 20
 
 
 class GgufCheckpoint(Checkpoint):
-    """An open GGUF file; the tensors are in the file's order.  Raises InputError when it cannot be understood."""
+    """An open GGUF file; the tensors are in the file's order.  Raises InputError when it is not valid."""
 
     format = "gguf"
 

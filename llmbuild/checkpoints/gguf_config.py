@@ -1,7 +1,7 @@
 """config.json as GGUF metadata implies it, in Hugging Face's spelling.
 
-Keys: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.  GGUF calls Mistral "llama"; such a file is taken for a
-Mistral model only if it says that it has a sliding window, because the two are the same network otherwise.
+Keys: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.  GGUF calls Mistral "llama"; such a file is read as a Mistral
+model only if its metadata has a sliding window, because the two are the same network otherwise.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def make_config(
 ) -> dict[str, Any]:
     """`rope_factors` is the content of the rope_freqs tensor, or None where there is none.
 
-    Raises InputError for an architecture that is not one of `ARCHITECTURES`, and for metadata that is missing or wrong.
+    Raises InputError for an architecture that is not one of `ARCHITECTURES`, and for metadata that is missing or not valid.
     """
     keys = _Keys(metadata, path)
     architecture = keys.architecture

@@ -47,7 +47,7 @@ _NAME = re.compile(r"(?:blk\.(\d+)\.)?(\w+)\.(weight|bias)")
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """Where a Hugging Face tensor comes from: a GGUF tensor and what undoes the converter's change, if any."""
+    """The origin of a Hugging Face tensor: a GGUF tensor and the inverse of the converter's change, if any."""
 
     source: str
     restore: Callable[[np.ndarray], np.ndarray] | None

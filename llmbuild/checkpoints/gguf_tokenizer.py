@@ -63,7 +63,7 @@ _TEKKEN = (
 )
 
 MAX_PIECE = 512
-"""Characters of a token that is put together from others; SentencePiece makes none of more than 16 unless it is told to."""
+"""Characters of a token that is put together from others; SentencePiece makes none of more than 16 by default."""
 MAX_LETTERS = 1 << 23
 """Of all tokens: each is cut everywhere.  A vocabulary of 262,000 tokens has under two million."""
 MAX_WAYS = 16
@@ -87,7 +87,7 @@ PRE_TOKENIZERS: Mapping[str, PreTokenizer] = {
 
 
 def make_tokenizer_files(metadata: Mapping[str, Any], path: Path) -> dict[str, bytes]:
-    """The two files' bytes.  Raises InputError for a tokenizer of a kind that is not known, or an inconsistent one."""
+    """The two files' bytes.  Raises InputError for a tokenizer of an unknown kind, or an inconsistent one."""
     vocabulary = _Vocabulary(metadata, path)
     match vocabulary.model:
         case "gpt2":
@@ -286,7 +286,7 @@ def _tokenizer(vocabulary: _Vocabulary, merges: list[list[str]], *, ignore_merge
 
 
 def _template(vocabulary: _Vocabulary, add_bos: bool, add_eos: bool) -> Piece | None:
-    """What puts the begin and end tokens around a text, or None where neither is added."""
+    """The post-processor that adds the begin and end tokens to a text, or None where neither is added."""
     ends = (vocabulary.token_of("bos") if add_bos else None, vocabulary.token_of("eos") if add_eos else None)
     if ends == (None, None):
         return None

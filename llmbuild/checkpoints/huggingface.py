@@ -1,4 +1,4 @@
-"""A checkpoint as the Hugging Face hub holds it: config.json beside safetensors or torch files, whole or in shards."""
+"""A checkpoint as the Hugging Face hub stores it: config.json beside safetensors or torch files, whole or in shards."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def read_generation_config(directory: Path) -> dict[str, Any] | None:
 
 
 def missing_tensor(name: str, known: Mapping[str, TensorInfo], where: Path) -> InputError:
-    """The error for a tensor that a consumer asks for and the checkpoint lacks."""
+    """The error for a tensor that a consumer requests and the checkpoint lacks."""
     return InputError(
         f"the checkpoint has no tensor {name!r}",
         where=str(where),

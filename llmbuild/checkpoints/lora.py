@@ -45,7 +45,7 @@ _UNSUPPORTED = {
     "monteclora_config": "this variant of LoRA is not known",
     "kasa_config": "this variant of LoRA is not known",
 }
-"""Keys of adapter_config.json that, when set, make the adapter something else than W + scale * (B @ A)."""
+"""Keys of adapter_config.json that, when set, make the adapter differ from W + scale * (B @ A)."""
 
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Ways to begin training that alter the base's weights, so that the adapter does not fit the published ones."""
@@ -61,7 +61,7 @@ class _Update:
 
 
 class LoraAdapter:
-    """An opened adapter.  Raises InputError when it is not valid, or is something else than plain LoRA."""
+    """An opened adapter.  Raises InputError when it is not valid, or not plain LoRA."""
 
     def __init__(self, directory: Path, checks: Checks = NO_CHECKS) -> None:
         self.directory = directory

@@ -11,7 +11,7 @@ TOKENIZER_FILES = (
 """The tokenizer files that a runtime may read, in the order in which `CHAT_CONFIG` lists them."""
 
 SPECIAL_TOKENS_FILE = "special_tokens_map.json"
-"""Read to count tokens, but no runtime wants it beside the weights."""
+"""Read to count tokens, but no runtime requires it beside the weights."""
 
 CHAT_CONFIG = "mlc-chat-config.json"
-"""MLC's configuration of a model: what a compiler and a runtime read."""
+"""MLC's configuration of a model, which compilers and runtimes read."""

@@ -50,9 +50,9 @@ class CheckpointMetadata:
 def open_checkpoint(directory: Path, source_format: str | None = None, checks: Checks = NO_CHECKS) -> Checkpoint:
     """Open the checkpoint in `directory` (or a single GGUF file) for lazy reading; close it after use.
 
-    `source_format` forces one of `SOURCE_FORMATS`; None and "auto" take what is there, safetensors before torch
-    before GGUF.  Files that `checks` names are read as `WeightFile` says.  Raises InputError when nothing fits or what is
-    there is not valid, UsageError for an unknown format, ChangedError.
+    `source_format` forces one of `SOURCE_FORMATS`; None and "auto" detect the format, safetensors before torch before GGUF.
+    Files that `checks` names are read as `WeightFile` describes.  Raises InputError when no format matches or a file is not
+    valid, UsageError for an unknown format, ChangedError.
     """
     format = infer_format(directory, source_format)
     if format == GGUF:
@@ -70,9 +70,9 @@ def open_checkpoint(directory: Path, source_format: str | None = None, checks: C
 
 
 def read_metadata(directory: Path, source_format: str | None = None, checks: Checks = NO_CHECKS) -> CheckpointMetadata:
-    """Configuration and tokenizer.  The weights need not be there, except for GGUF, whose one file holds everything.
+    """Configuration and tokenizer.  The weights may be absent, except for GGUF, whose one file contains everything.
 
-    Raises InputError when config.json is missing or not valid, or a GGUF file's metadata cannot be understood.
+    Raises InputError when config.json is missing or not valid, or a GGUF file's metadata is not valid.
     """
     if infer_format(directory, source_format) == GGUF:
         from llmbuild.checkpoints.gguf_checkpoint import read_gguf_metadata

@@ -51,7 +51,7 @@ for patterns in task["patterns"]:
 
 
 class PatternError(Exception):
-    """Expressions that cannot be used: `key` is theirs, the text says why."""
+    """Expressions that cannot be used: `key` is theirs, the text is the reason."""
 
     def __init__(self, key: str, why: str) -> None:
         super().__init__(why)
@@ -61,7 +61,7 @@ class PatternError(Exception):
 def match_ends(patterns: Mapping[str, Sequence[str]], names: Sequence[str]) -> dict[str, list[int | None]]:
     """By each key and for each name the index of the key's first pattern that matches the name or its end after a point.
 
-    Raises PatternError when an expression is none, or when all of them take longer than `SECONDS` together, and
+    Raises PatternError when an expression is not valid, or when all of them take longer than `SECONDS` together, and
     ToolchainError when no process can be started.
     """
     for key, given in patterns.items():

@@ -1,8 +1,8 @@
-"""A file that stays where its owner has it: read in pieces, each of which is held against the digest that it had.
+"""A file that stays where its owner has it: read in pieces, each of which is verified against its recorded digest.
 
-Who looks at the whole file once, from start to end, has its SHA-256 and those of its pieces from the same bytes.  Whoever
-reads a part of it later hashes the bytes that were read, piece by piece, before anything is made of them.  So what is
-used is what was hashed, whatever happens to the file meanwhile, and nothing is read twice for that.
+The first reader hashes the whole file once, from start to end: its SHA-256 and those of its pieces come from the same bytes.  A
+later reader of a part hashes the bytes that it read, piece by piece, before they are used.  So the bytes used are the bytes
+hashed, whatever happens to the file meanwhile, and nothing is read twice for that.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DIGEST_BYTES = 32
 
 @dataclass(frozen=True, slots=True)
 class Pieces:
-    """What a file's content was: `path` is where its owner has it, `digests` the SHA-256 of its pieces one after the other."""
+    """A file's recorded content: `path` is where its owner has it, `digests` the SHA-256 of its pieces one after the other."""
 
     path: Path
     digest: Digest
@@ -49,9 +49,9 @@ class Pieces:
 
 
 class PiecesReader(io.RawIOBase):
-    """The whole file from start to end.  Reading raises ChangedError when it is not what it was, else OSError.
+    """The whole file from start to end.  Reading raises ChangedError when the content has changed, else OSError.
 
-    Its own digest is held against what was read too: a record may have another file's pieces.
+    Its own digest is verified too: a record may have another file's pieces.
     """
 
     def __init__(self, pieces: Pieces) -> None:
@@ -72,7 +72,7 @@ class PiecesReader(io.RawIOBase):
             self._pieces.check(self._index, data)
             self._index += 1
             self._whole.update(data)
-            # The last piece is given only when all of them are what they should be together.
+            # The last piece is yielded only when the digest of all of them matches.
             if (
                 not self._pieces.length(self._index) > 0
                 and (found := finish_digest(self._whole)) != self._pieces.digest
@@ -96,7 +96,7 @@ NO_CHECKS: Checks = MappingProxyType({})
 
 
 class ChangedError(FetchError):
-    """A file of the user is not what it was when the build looked at it.  `digest` is what it should have had."""
+    """A file of the user has changed since the build hashed it.  `digest` is the recorded one."""
 
     def __init__(self, path: Path, digest: Digest, why: str) -> None:
         super().__init__("changed while the build was running", where=str(path), why=why, fix="run the build again")

@@ -1,4 +1,4 @@
-"""What every checkpoint offers: named tensors with known shapes, read one at a time."""
+"""The interface of every checkpoint: named tensors with known shapes, read one at a time."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class TensorFile(Protocol):
         ...
 
     def read(self, name: str) -> np.ndarray:
-        """One tensor, as a fresh array that nothing else holds.  Raises InputError when the file cannot be read."""
+        """One tensor, as a fresh array that is not shared.  Raises InputError when the file cannot be read."""
         ...
 
     def close(self) -> None: ...
@@ -71,7 +71,7 @@ class Checkpoint(ABC):
     format: str
     """ "huggingface-safetensor", "huggingface-torch" or "gguf"."""
     config: dict[str, Any]
-    """The content of config.json, or what a GGUF file's metadata says in the spelling of config.json."""
+    """The content of config.json, or a GGUF file's metadata in the spelling of config.json."""
     generation_config: dict[str, Any] | None
 
     @property
@@ -110,5 +110,5 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
 
 
 def is_plausible(shape: tuple[int, ...], item_size: int) -> bool:
-    """Whether NumPy can hold an array of this shape at all, whatever the memory."""
+    """Whether NumPy supports an array of this shape at all, whatever the memory."""
     return len(shape) <= MAX_DIMENSIONS and math.prod(max(size, 1) for size in shape) * item_size < MAX_BYTES

@@ -1,8 +1,8 @@
 """A pickle machine that can build a dictionary of tensors and nothing else.
 
 It interprets the operations itself instead of restricting Python's unpickler, because that one can be made to hang or to
-exhaust memory (deep tuples as dictionary keys, memo indices of two thousand million) without any forbidden global.  No
-global is ever imported: the few known names stand for builders of inert values, all others are refused.
+exhaust memory (deep tuples as dictionary keys, memo indices of two thousand million) without any forbidden global.  No global
+is ever imported: the few known names map to builders of inert values, all others are rejected.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ class PickledTensor:
 
 
 class RefusedError(Exception):
-    """The pickle is wrong or does what no state dict needs."""
+    """The pickle is malformed or uses an operation that no state dict needs."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Builder:
-    """What a known callable global became."""
+    """The value of a known callable global."""
 
     name: str
     build: Callable[[tuple[Any, ...]], Any]
@@ -70,7 +70,7 @@ class _Builder:
 
 @dataclass(frozen=True, slots=True)
 class _Dtype:
-    """What a storage class or a torch.dtype global became; None is an untyped storage."""
+    """The value of a storage class or a torch.dtype global; None is an untyped storage."""
 
     name: str | None
 
@@ -180,7 +180,7 @@ class _Machine:
         self.push(builder.build(arguments))
 
     def build(self) -> None:
-        """State of an object: state dicts carry version numbers of modules so, which say nothing about weights."""
+        """State of an object: state dicts carry version numbers of modules so, which do not affect weights."""
         self.pop()
         if type(self._stack[-1]) is not dict:
             raise RefusedError("it sets the state of something that is not a dictionary")
@@ -188,14 +188,14 @@ class _Machine:
     def load_persistent(self) -> None:
         match self.pop():
             case ("storage", _Dtype(dtype), str(key), _, int(elements)):
-                # An untyped storage counts bytes, which the file itself says too.
+                # An untyped storage counts bytes, which the file itself records too.
                 self.push(Storage(key, dtype, elements if dtype is not None else None))
             case other:
                 raise RefusedError(f"it refers to something that is not a storage: {type(other).__name__}")
 
 
 def _key(value: Any) -> str | int | float | bool | None:
-    """A dictionary key; containers are refused, because hashing a deep tuple can take for ever."""
+    """A dictionary key; containers are rejected, because hashing a deep tuple can take for ever."""
     if value is not None and not isinstance(value, str | int | float | bool):
         raise RefusedError(f"it uses a {type(value).__name__} as the key of a dictionary")
     return value
@@ -309,7 +309,7 @@ _HANDLERS: Mapping[str, _Handler] = {
     "SETITEMS": lambda machine, _: machine.set_items(machine.pop_to_mark()),
     **dict.fromkeys(("BINPUT", "LONG_BINPUT", "MEMOIZE"), lambda machine, argument: machine.put(argument)),
     **dict.fromkeys(("BINGET", "LONG_BINGET"), lambda machine, argument: machine.get(argument)),
-    # The argument is "module name" with one space, because neither may hold one in a pickle that Python wrote.
+    # The argument is "module name" with one space, because neither may contain one in a pickle that Python wrote.
     "GLOBAL": lambda machine, argument: machine.find(*argument.split(" ", 1)),
     "STACK_GLOBAL": lambda machine, _: machine.find(*machine.take(2)),
     "REDUCE": lambda machine, _: machine.call(),
