@@ -1,1 +1,1 @@
-"""Conversation templates and tokenizer facts: what a runtime needs to talk to a model."""
+"""Conversation templates and tokenizer facts, which a runtime requires for a conversation with a model."""

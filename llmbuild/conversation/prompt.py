@@ -23,7 +23,7 @@ Message = tuple[str, str | None]
 def render_prompt(template: Mapping[str, Any], messages: Sequence[Message], system_message: str | None = None) -> str:
     """The prompt of a conversation.
 
-    `template` is what `resolve_template` returns.  The template's own `messages` come first.  `system_message` replaces
+    `template` is the result of `resolve_template`.  The template's own `messages` come first.  `system_message` replaces
     the template's.  `system_prefix_token_ids` are ids, not text: see `prefix_token_ids`.  Raises InputError for a role
     that the template does not have.
     """
@@ -45,7 +45,7 @@ def render_prompt(template: Mapping[str, Any], messages: Sequence[Message], syst
         if text is None:
             parts.append(name + template["role_empty_sep"])
             continue
-        # In the [INST] style the system message already stands inside the first turn, whose role it then takes.
+        # In the [INST] style the system message is already inside the first turn, whose role it then has.
         merged = index == 0 and system != "" and not template["add_role_after_system_message"]
         if not merged:
             parts.append(name + template["role_content_sep"])
@@ -55,7 +55,7 @@ def render_prompt(template: Mapping[str, Any], messages: Sequence[Message], syst
 
 
 def prefix_token_ids(template: Mapping[str, Any]) -> list[int]:
-    """The token ids that precede the encoded prompt of a new conversation (a "beginning of text" token, or nothing)."""
+    """The token ids that precede the encoded prompt of a new conversation (a "beginning of text" token, or none)."""
     return list(template["system_prefix_token_ids"] or [])
 
 
@@ -68,7 +68,7 @@ def _insert_functions(prompt: str, functions: str) -> str:
 
 
 def _strip_reasoning(turns: Sequence[Message]) -> list[Message]:
-    """Drop what an assistant thought (up to `</think>`) in the turns before the last message of the user."""
+    """Remove an assistant's reasoning (up to `</think>`) in the turns before the last message of the user."""
     last_user = max((index for index, (role, _) in enumerate(turns) if role == "user"), default=-1)
     return [
         (role, text.rpartition("</think>")[2].lstrip("\n"))

@@ -1,8 +1,8 @@
 """Conversation templates: how a list of messages becomes a prompt, as data.
 
 The registered templates are TOML tables in `data/`, one file a model family, with defaults left out.  A user's own
-template is a TOML or JSON file with the same fields.  Either resolves to the JSON object that `conv_template` of
-mlc-chat-config.json holds, with all its fields in MLC's order.
+template is a TOML or JSON file with the same fields.  Either resolves to the JSON object of `conv_template` in
+mlc-chat-config.json, with all its fields in MLC's order.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ PLACEHOLDERS: Mapping[str, str] = {
     "tool": "{tool_message}",
     "function": "{function_string}",
 }
-"""What stands for a message's text in the template of each role."""
+"""The placeholder of a message's text in the template of each role."""
 
 _DATA = Path(__file__).parent / "data"
 
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """One field of a template: its default (None with `required` means there is none) and what its value must be."""
+    """One field of a template: its default (None with `required` means that it has none) and the type of its value."""
 
     name: str
     default: Any
@@ -96,7 +96,7 @@ _FIELDS = (
 def resolve_template(name: str, base: Path) -> Mapping[str, Json]:
     """The JSON object of a registered template, or of a user's file when `name` is a path (relative to `base`).
 
-    A path is what contains a slash or ends with .json or .toml.  Raises InputError (or a MultiError of them) for an
+    A path contains a slash or ends with .json or .toml.  Raises InputError (or a MultiError of them) for an
     unknown name, an unreadable file, or fields that are missing, unknown or of the wrong type.
     """
     if "/" in name or "\\" in name or name.endswith((".json", ".toml")):

@@ -1,6 +1,6 @@
-"""What a runtime has to know about a tokenizer, read from its files without loading it.
+"""The properties of a tokenizer that a runtime requires, read from its files without loading it.
 
-`tokenizer_info` of mlc-chat-config.json says how a token's text becomes bytes and where a space comes and goes.  The
+`tokenizer_info` of mlc-chat-config.json defines how a token's text becomes bytes and where a space is added or removed.  The
 active vocabulary is the tokenizer's length with its added tokens; a model's own vocabulary is often padded beyond it.
 """
 
@@ -26,9 +26,9 @@ _SENTENCEPIECE_PIECES = 1  # The field of `repeated SentencePiece pieces` in Sen
 def detect_tokenizer_info(tokenizer: Mapping[str, Any] | None) -> Mapping[str, Json]:
     """`tokenizer_info` from the content of tokenizer.json, or the defaults when there is none.
 
-    A decoder ByteLevel or ByteFallback, alone or in a Sequence (where the last one counts), gives the method; a
-    normalizer that prepends the space character asks for a space before what is encoded; a decoder that strips one
-    leading space asks for that when decoding.
+    A decoder ByteLevel or ByteFallback, alone or in a Sequence (where the last one counts), gives the method; a normalizer that
+    prepends the space character sets that a space is added before encoding; a decoder that strips one leading space sets that
+    for decoding.
     """
     info: dict[str, Json] = {
         "token_postproc_method": "byte_fallback",
@@ -60,12 +60,12 @@ def _steps(value: Any, members: str) -> Iterator[Mapping[str, Any]]:
 
 
 def active_vocab_size(files: Mapping[str, bytes]) -> int:
-    """The number of distinct tokens of a tokenizer: what `len(AutoTokenizer.from_pretrained(...))` returns.
+    """The number of distinct tokens of a tokenizer, as `len(AutoTokenizer.from_pretrained(...))` returns it.
 
     `files` are the tokenizer's files by name (special_tokens_map.json among them where there is one).  tokenizer.json is
     preferred; without it the pieces of tokenizer.model or the entries of vocab.json are counted, with those of
-    added_tokens.json.  Raises InputError when no tokenizer is
-    there, when a file cannot be understood, or when tokenizer.json lists an added token twice.
+    added_tokens.json.  Raises InputError when no tokenizer is found, when a file is not valid, or when tokenizer.json lists an
+    added token twice.
     """
     if "tokenizer.json" in files:
 
@@ -75,7 +75,7 @@ def active_vocab_size(files: Mapping[str, bytes]) -> int:
         config = content("tokenizer_config.json")
         tokens = _tokens_of_json(content("tokenizer.json")) | _tokens_of_config(config)
         if "added_tokens_decoder" not in config:
-            # The older files say what tokenizer_config.json would otherwise; where it does, transformers ignores them.
+            # The older files are read where tokenizer_config.json lacks the entry; where it has it, transformers ignores them.
             tokens |= _tokens_of_config(content("special_tokens_map.json")) | set(content("added_tokens.json"))
         return len(tokens)
     if "tokenizer.model" in files:
