@@ -1,7 +1,7 @@
-"""Tools that are not on this machine: what they would be in a key, and what is said of the tasks that need them.
+"""Tools that this machine lacks: their entries in a key, and the errors of the tasks that need them.
 
-The lock file names tools as they name themselves; a key has their content too.  What a locked tool was by content stands in
-the keys of what it built: those of this project before those of others, and the latest ones first.
+The lock file pins tools by the names that they report; a key has their content too.  The content of a locked tool is looked up
+in the keys of what it built: those of this project before those of others, and the latest ones first.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from llmbuild.plan.reasons import spoken
 
 
 class LockedTools:
-    """The tools of a lock file, with the content that a store knows of them; `project` is the store's name for the project."""
+    """The tools of a lock file, with the content that a store recorded; `project` is the store's name for the project."""
 
     def __init__(self, lock: Lock, store: Store, project: str) -> None:
         self._lock = lock
@@ -26,7 +26,7 @@ class LockedTools:
         self._project = project
 
     def name(self, tool: str, platform: str) -> str | None:
-        """What the lock file has for a tool of a platform."""
+        """The lock file's entry for a tool of a platform."""
         return self._lock.toolchain.get(f"{tool} {platform}")
 
     def tools(self, kind: str, tool: str, platform: str) -> Mapping[str, str]:
@@ -42,7 +42,7 @@ class LockedTools:
         return {}
 
     def _candidates(self, kind: str, platform: str) -> Iterator[Digest]:
-        """The actions of a kind that the store knows, those that come first whose tool most likely is the locked one."""
+        """The actions of a kind in the store, first those whose tool most likely is the locked one."""
 
         def of_platform(label: str) -> bool:
             return label.startswith(f"{kind}[") and label.endswith(f", {platform}]")
@@ -58,7 +58,7 @@ class LockedTools:
 
 
 def missing_for(tasks: Iterable[Task]) -> list[LlmbuildError]:
-    """What these tasks lack, each said once with the platforms that need it."""
+    """What these tasks lack, each reported once with the platforms that need it."""
     found: dict[str, tuple[LlmbuildError, dict[str, None]]] = {}
     for task in tasks:
         for error in task.missing:
@@ -67,15 +67,15 @@ def missing_for(tasks: Iterable[Task]) -> list[LlmbuildError]:
 
 
 def require_tools(plan: Plan, *, blocked_only: bool = False) -> None:
-    """Raise what tasks lack that have to run, or may have to, and cannot run here (only those in the state `blocked` when asked):
-    a ToolchainError, or a MultiError."""
+    """Raise a ToolchainError, or a MultiError, for what tasks lack that must or may run and cannot run here; with `blocked_only`
+    just for those in the state `blocked`."""
     stopped = [one.task for one in plan.verdicts if one.impossible and (one.state == "blocked" or not blocked_only)]
     errors = missing_for(stopped)
     raise_all(errors)
 
 
 def _for_platforms(error: LlmbuildError, names: list[str]) -> LlmbuildError:
-    """The same error with the platforms that it stops."""
+    """The same error with the platforms that it blocks."""
     if error.where is not None or not names:
         return error
     where = f"platform{'s' if len(names) > 1 else ''} {', '.join(names)}"

@@ -39,13 +39,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """How to build: `jobs` tasks at a time (None for the number of CPUs) that take so many bytes of `memory` together (None
-    for no bound), with `keep_going` all that does not need a failed task.
+    """How to build: `jobs` tasks at a time (None for the number of CPUs) that take at most `memory` bytes together (None
+    for no bound); `keep_going` also builds, after a failure, all that does not need the failed task.
 
-    `check` runs the tasks that were asked for by name (else all but downloads) again and compares their bytes; `provenance`
-    installs statements beside the results; `events` is a file for what happens as JSON lines; `executor` runs the tasks,
-    None for the one that the user's environment and settings name; `remote` names the other cache that is asked and
-    given to, None for the one that the environment names, if it does.
+    `check` runs the tasks that were selected by name (else all but downloads) again and compares their bytes; `provenance`
+    installs statements beside the results; `events` is a file that records events as JSON lines; `executor` runs the tasks,
+    None for the one that the user's environment and settings name; `remote` names the other cache to read and
+    write, None for the one that the environment names, if any.
     """
 
     jobs: int | None = None
@@ -59,10 +59,10 @@ class Manner:
 
 
 def build(snapshot: Snapshot, manner: Manner, on_event: OnEvent, on_note: OnNote) -> BuildOutcome:
-    """Build; the failures of tasks are in the outcome.
+    """Build; the outcome has the failures of tasks.
 
-    Raises ToolchainError (or a MultiError) where what tasks need is not here, unless it keeps going; UsageError where another
-    manifest of the directory has results in the same places, or nothing is the other cache of that name; StoreError when the
+    Raises ToolchainError (or a MultiError) where this machine lacks what tasks need, unless it keeps going; UsageError where
+    another manifest of the directory has results in the same places, or no other cache has that name; StoreError when the
     store, the project or the file of events fails; and Interrupted after a signal, when all is recorded.
     """
     sharing = _sharing(manner.remote, snapshot)
@@ -84,7 +84,7 @@ def build(snapshot: Snapshot, manner: Manner, on_event: OnEvent, on_note: OnNote
     if interrupted is not None:
         raise interrupted
     if not outcome.result.ok:
-        # What workers found out about the user's files is known to the next look of this process too.
+        # The next look of this process reuses the stats and digests that workers recorded of the user's files.
         snapshot.store.stat_cache.save()
     return outcome
 
@@ -124,7 +124,7 @@ def _build(
     try:
         result, items, installed = build(snapshot.force)
     except MissingBlobError:
-        # A collection in another process took a result between our look at it and its installation.
+        # A collection in another process evicted a result between its look-up and its installation.
         result, items, installed = build(frozenset())
     if manner.check and result.ok and (lost := _lost_inputs(snapshot, result)):
         # A check reads what a build that has nothing to run does not.
@@ -135,9 +135,9 @@ def _build(
 
 
 def _sharing(remote: str | None, snapshot: Snapshot) -> Sharing | None:
-    """The other cache of this name, else the one that the environment names; what is locked holds for what it gives too.
+    """The other cache of this name, else the one that the environment names; the lock's pins bind its results too.
 
-    Raises UsageError where it is none.
+    Raises UsageError for what is no cache.
     """
     if not (remote or os.environ.get("LLMBUILD_REMOTE")):
         return None
@@ -154,9 +154,9 @@ def _check(
     reporter: Reporter,
     on_note: OnNote,
 ) -> Mapping[str, Checked | TaskFailure]:
-    """Run the tasks that were asked for by name again, or all of them, and compare.
+    """Run the tasks that were selected by name again, or all of them, and compare.
 
-    What comes from elsewhere is downloaded again only when it was asked for by name: other checks take the stored files.
+    Remote sources are downloaded again only when they were selected by name: other checks take the stored files.
     """
     from llmbuild.workspace.check import check
 
@@ -178,7 +178,7 @@ def _checked(snapshot: Snapshot) -> tuple[Task, ...]:
 
 
 def _lost_inputs(snapshot: Snapshot, result: BuildResult) -> frozenset[str]:
-    """The tasks with files of their output that a check reads, and that are not any more where they were left."""
+    """The tasks whose output has files that a check reads and that are no longer where they were left."""
     from llmbuild.engine.tree import Tree
     from llmbuild.plan.planner import reads
 
@@ -212,7 +212,7 @@ def _require_unclaimed(snapshot: Snapshot) -> None:
 
 
 def _install(snapshot: Snapshot, result: BuildResult, provenance: bool) -> tuple[list[Installation], Installed]:
-    """Put outputs into the project, and take away those of tasks that are gone.
+    """Install outputs into the project, and remove those of tasks that are gone.
 
     A result that several tasks fill (a model's weights and its configuration, a library and its record) is touched only
     when all of them succeeded: after a failure it stays as the last good build left it.

@@ -1,4 +1,4 @@
-"""`llmbuild build --check`: run tasks again and compare their bytes with what their traces say."""
+"""`llmbuild build --check`: run tasks again and compare their bytes with their traces."""
 
 from __future__ import annotations
 
@@ -27,8 +27,7 @@ def check(
 ) -> Mapping[str, Checked | TaskFailure]:
     """Run the action of each built task again, beside its trace, and report what differs, or how it failed this time.
 
-    The answer is in the order of the outcomes.  Nothing is taken from a resumable task's earlier run, and no trace is
-    written.
+    The result is in the order of the outcomes.  A resumable task starts from nothing, and no trace is written.
     """
     found: dict[str, Checked | TaskFailure] = {}
 
@@ -51,7 +50,7 @@ def check(
 
     pool = ThreadPoolExecutor(jobs)
     try:
-        # In the order of their ends: who waits for a slow task sees meanwhile what the others gave.
+        # In the order of their ends: who waits for a slow task sees the results of the others meanwhile.
         futures = {pool.submit(rerun, label, outcome): label for label, outcome in outcomes}
         for future in as_completed(futures):
             event = future.result()

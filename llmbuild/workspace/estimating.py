@@ -1,4 +1,4 @@
-"""The estimate for a plan, from the runs that the store has seen."""
+"""The estimate for a plan, from the runs that the store recorded."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def estimate_plan(
 ) -> PlanEstimate | None:
     """What the plan will take in the project of this root directory; None when nothing has to run.
 
-    `tree` is as `plan.estimates.estimate` wants it; `jobs` and `memory` are those of the build, None for what a build has
-    that is told nothing.  The index of the store is read only where something has to run.  Raises UsageError when
+    `tree` is as `plan.estimates.estimate` requires it; `jobs` and `memory` are those of the build, None for a build's
+    defaults.  The index of the store is read only where something has to run.  Raises UsageError when
     $LLMBUILD_MEMORY is no size.
     """
     if not any(verdict.state in ("run", "maybe") for verdict in plan.verdicts):
@@ -39,7 +39,7 @@ def estimate_plan(
     from llmbuild.sources import size
 
     def runs(kind: str) -> Sequence[RunSummary]:
-        # A plan makes nothing in a store that has nothing yet.
+        # A plan creates no files in an empty store.
         return store.index.recent(kind) if store.traces.root.is_dir() else ()
 
     return estimate(

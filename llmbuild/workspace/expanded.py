@@ -1,6 +1,6 @@
-"""The project of a manifest, as it was expanded before where nothing that it was made from has changed.
+"""The project of a manifest, from the cache where nothing that it was expanded from has changed.
 
-The expanded manifest is kept in `.llmbuild/`, so that a plan of an unchanged one imports neither pydantic nor tomllib.
+The expanded manifest is cached in `.llmbuild/`, so that a plan of an unchanged one imports neither pydantic nor tomllib.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _FORMAT = 2
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A loaded manifest; `notes` are worth saying in each plan and build."""
+    """A loaded manifest; each plan and build prints its `notes`."""
 
     project: Project
     notes: tuple[str, ...] = ()
@@ -66,14 +66,14 @@ def load_manifest(path: Path, toolchain: Toolchain) -> Manifest:
         "notes": list(notes),
     }
     _write_quietly(place, value, toolchain.seal)
-    # What a first run reads and what a later run takes from the cache has to be the same down to tuples and lists.
+    # A first run and a later one that reads the cache must get the same value, down to tuples and lists.
     return Manifest(Project.from_json(json.loads(canonical_json(loaded.project.to_json()))), notes)
 
 
 def _cached_manifest(place: Path, key: Digest, seal: Seal | None) -> Manifest | None:
     try:
         data = place.read_bytes()
-        # A project's directory may hold a stranger's file in this place.
+        # A project's directory may have a stranger's file in this place.
         if seal is None or not seal.holds(data):
             return None
         value = parse_json(data)
@@ -85,7 +85,7 @@ def _cached_manifest(place: Path, key: Digest, seal: Seal | None) -> Manifest | 
 
 
 def _write_quietly(place: Path, value: dict[str, Json], seal: Seal | None) -> None:
-    """A project directory that cannot be written costs the cache and nothing else; a build will say what is wrong."""
+    """Cache the value.  A project directory that cannot be written costs the cache alone; a build reports the error."""
     with contextlib.suppress(StoreError, OSError):
         data = canonical_json(value) if seal is None else seal.put(value)
         place.parent.mkdir(parents=True, exist_ok=True)

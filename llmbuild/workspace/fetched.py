@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def complete(project: Project, observed: Observed, lock: Lock, trees: Mapping[str, Tree | None]) -> None:
     """Pin what was fetched (the tree of each fetch task by label) and record tools that the lock does not have yet.
 
-    The file is written only when that adds something, and what another process changed in it meanwhile stays.
+    The file is written only when that adds something, and keeps what another process changed in it meanwhile.
     """
     pins: dict[str, Mapping[str, Json]] = {}
     for fetch in fetches(project):

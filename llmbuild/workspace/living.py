@@ -1,4 +1,4 @@
-"""What is left of a project, which is what a collection keeps of it."""
+"""The living labels of a project, whose results a collection keeps."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from llmbuild.workspace.place import MANIFEST
 
 
 def living(seal: Seal, project: str) -> Container[str] | None:
-    """What is left of a project: None when its manifest is gone, else the labels that count.
+    """The living labels of a project; None when its manifest is gone.
 
-    A project is known by its directory, or by the path of a manifest with another name than usual.  A directory stands for
-    all its manifests, since older builds of each are kept under it.  A command leaves the expanded manifest in the state
-    directory; where that cannot be read, all labels count.
+    A project is identified by its directory, or by the path of a manifest with another name than usual.  A directory stands
+    for all its manifests, since older builds of each are recorded under it.  A command leaves the expanded manifest in the
+    state directory; where that cannot be read, all labels live.
     """
     place = Path(project)
     if place.is_dir():

@@ -1,6 +1,6 @@
-"""What commands do with the lock file: read it fast, hold the world against it, complete it after a build.
+"""What commands do with the lock file: read it fast, verify the world against it, complete it after a build.
 
-A null build reads the lock file too.  TOML is slow to parse, so the parsed lock is kept in `.llmbuild/`, under the digest
+A null build reads the lock file too.  TOML is slow to parse, so the parsed lock is cached in `.llmbuild/`, under the digest
 of the file's bytes.
 """
 
@@ -55,11 +55,11 @@ class Fetch:
         return source_kind(self.source.kind)
 
     def observation(self, observed: Observed) -> Observation | None:
-        """What was observed of it, if it was."""
+        """Its observation, None where there is none."""
         return (observed.adapters if self.adapter else observed.sources).get(self.model)
 
     def pin(self, lock: Lock) -> Mapping[str, Any] | None:
-        """Its pin, if the lock has one that still applies."""
+        """Its pin, None where the lock has none that still applies."""
         pin = lock.get(self.key)
         return pin if pin is not None and self.kind.applies(self.source.spec, pin) else None
 
@@ -126,7 +126,7 @@ def toolchain_of(observed: Observed) -> dict[str, str]:
 
 
 def required_lock(project: Project, observed: Observed, lock: Lock) -> Lock:
-    """What a lock has to say for these models and platforms, known without fetching anything."""
+    """The lock that these models and platforms require, as far as it is known without fetching anything."""
     required = Lock()
     for fetch in fetches(project):
         observation = fetch.observation(observed)
@@ -140,14 +140,14 @@ def required_lock(project: Project, observed: Observed, lock: Lock) -> Lock:
 
 
 def _with_sizes(pin: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
-    """A local source's pin with the sizes of its files, which planning does not ask for."""
+    """A local source's pin with the sizes of its files, which planning does not look up."""
     sized = {}
     for name, entry in pin["files"].items():
         file = path / name if path.is_dir() else path
         sized[name] = entry
         with contextlib.suppress(OSError):
             status = file.stat()
-            # What stands in the place of a file that is gone has no size that a lock could tell.
+            # A directory or a device in the place of a file that is gone has no size to pin.
             if stat.S_ISREG(status.st_mode):
                 sized[name] = {**entry, "size": status.st_size}
     return {"files": sized}
@@ -162,7 +162,7 @@ def models_by_key(project: Project) -> dict[str, list[str]]:
 
 
 def require_locked(project: Project, observed: Observed, lock: Lock) -> None:
-    """Raise UsageError with the differences when the lock does not say exactly what this build needs."""
+    """Raise UsageError with the differences when the lock does not match exactly what this build needs."""
     from llmbuild.manifest.lockdiff import differences
     from llmbuild.report.lock_text import difference_line
 
@@ -188,7 +188,7 @@ def tree_files(tree: Tree) -> dict[str, tuple[Digest, int]]:
 
 @dataclass(frozen=True, slots=True)
 class RemoteFetch:
-    """A remote fetch task and what the cache has for it: `broken` says how its result differs from what is locked."""
+    """A remote fetch task and what the cache has for it: `broken` reports how its result differs from its pin."""
 
     fetch: Fetch
     action: Digest
@@ -198,7 +198,7 @@ class RemoteFetch:
     held: bool
     """Whether all its bytes are in the store, so that it can run without a network."""
     changed: InputChanged | None = None
-    """Where `broken`: the first file of the result that is not what is locked, with both digests."""
+    """Where `broken`: the first file of the result that does not match its pin, with both digests."""
 
 
 def remote_fetches(project: Project, lock: Lock, store: Store, tasks: Sequence[Task]) -> list[RemoteFetch]:
@@ -216,7 +216,7 @@ def remote_fetches(project: Project, lock: Lock, store: Store, tasks: Sequence[T
         source: Any = task.params["source"]
         action = bind(task, {}, store.cas.get_bytes).action.digest
         result = lookup(store, action)
-        # Bytes that are where somebody else has them are none that this source gave.
+        # A file that was left where its owner has it was not fetched from this source.
         cached = isinstance(result, Cached) and not result.away
         files_there = tree_files(result.tree) if isinstance(result, Cached) else {}
         broken = promise_broken(pin, files_there) if cached else None
@@ -231,7 +231,7 @@ def remote_fetches(project: Project, lock: Lock, store: Store, tasks: Sequence[T
 
 
 def require_offline(remotes: Sequence[RemoteFetch]) -> None:
-    """Raise FetchError (or a MultiError) naming all that a build would have to download."""
+    """Raise FetchError (or a MultiError) that names all that a build would have to download."""
     from llmbuild.sources.remote import broken_promise
 
     errors: list[LlmbuildError] = []

@@ -1,6 +1,6 @@
 """The manifests of one directory: each has results, a history, a last build and pins of its own.
 
-A command that loads a manifest leaves the expanded project in `.llmbuild/`, which is how others know of it.
+A command that loads a manifest caches the expanded project in `.llmbuild/`, where other commands find it.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from llmbuild.workspace.place import MANIFEST, STATE_DIR
 
 
 def project_file(root: Path, name: str) -> Path:
-    """Where the expanded project of a manifest is kept, which is named by a digest of the manifest's name."""
+    """The file that caches the expanded project of a manifest, named by a digest of the manifest's name."""
     return root / STATE_DIR / f"project-{digest_json(name)[:16]}.json"
 
 
 def manifest_name(project: Project) -> str:
-    """The file name of a project's manifest, which tells the manifests of a directory apart."""
+    """The file name of a project's manifest, unique among the manifests of its directory."""
     return Path(project.file).name
 
 
 def identity(project: Project) -> str:
-    """What a store knows a project by: its directory, or where the manifest has another name than usual, its path."""
+    """A store's name for a project: its directory, or where the manifest has another name than usual, its path."""
     name = manifest_name(project)
     return project.root if name == MANIFEST else f"{project.root}/{name}"
 
@@ -34,8 +34,8 @@ def identity(project: Project) -> str:
 def known_manifests(root: Path, seal: Seal | None) -> Mapping[str, Project | None]:
     """The manifests of a directory that some command has loaded and that are still there, by file name.
 
-    The value is the project as it was then, or None where that cannot be read any more, or has not the store's seal: a
-    repository may bring such files along.  The name is "" where it is not known either.
+    The value is the project as it was then, or None where that can no longer be read, or lacks the store's seal: a
+    repository may bring such files along.  The name is "" where it is unknown too.
     """
     return _known(root, seal, ())
 
@@ -71,5 +71,5 @@ def _read(path: Path, seal: Seal | None) -> Project | None:
             return None
         return Project.from_json(parse_json(data)["project"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        # It is of another llmbuild.
+        # Another llmbuild wrote it.
         return None

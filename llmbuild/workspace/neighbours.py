@@ -17,7 +17,7 @@ _TABLE = re.compile(rb"^\s*\[\s*models\b", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """The projects of the other manifests; `all_read` says that there is none of which nothing is known."""
+    """The projects of the other manifests; `all_read` is true where each of them could be read, now or earlier."""
 
     projects: tuple[Project, ...]
     all_read: bool
@@ -25,7 +25,7 @@ class Neighbours:
 
 def neighbours(project: Project, toolchain: Toolchain) -> Neighbours:
     """The other manifests beside a project's own one: those that a command has loaded before, and every TOML file that has
-    models.  One that is wrong now counts as it was when it was last right."""
+    models.  One that is wrong now counts as it was when it was last valid."""
     root = Path(project.root)
     known = dict(other_manifests(project, toolchain.seal))
     all_read = True

@@ -1,6 +1,6 @@
-"""Looking at the world for a plan: sources, tools and linkers; then the tasks.
+"""Observing the world for a plan: sources, tools and linkers; then the tasks.
 
-This is the part of planning that reads the disk.  Where nothing changed it costs a stat for each file that matters.
+This part of planning reads the disk.  Where nothing changed it costs a stat for each file that matters.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from llmbuild.workspace.trust import Trust
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What was observed for a project, the tasks that follow from it, and the lock file that it was held against."""
+    """What was observed for a project, the tasks that follow from it, and the lock file that it was compared with."""
 
     project: Project
     observed: Observed
@@ -51,7 +51,7 @@ def look(
     """Observe what the cells of the project's matrix need and expand them.
 
     Raises a MultiError with all sources that are missing and were never pinned; when `locked`, UsageError where the lock
-    file does not say what was observed.  Otherwise the commits of new revisions are written to the lock file.
+    file does not match what was observed.  Otherwise the commits of new revisions are pinned in the lock file.
     """
     from llmbuild.workspace import locking
 
@@ -78,11 +78,11 @@ def observe_world(
     resolve: bool = True,
     anew: bool = False,
 ) -> Observed:
-    """Observe sources, tools and linkers.  Without `resolve` no hub is asked, and sources that the lock does not pin are
-    left out; with `anew` local files are hashed, whatever is remembered of them.  Raises a MultiError with all that is
-    missing and that tasks of every platform need; commits of new revisions go into `lock`.
+    """Observe sources, tools and linkers.  Without `resolve` no revision is resolved at a hub, and sources that the lock does
+    not pin are skipped; with `anew` local files are hashed even where their digests are cached.  Raises a MultiError with all
+    that is missing and that tasks of every platform need; commits of new revisions are pinned in `lock`.
     """
-    # The runtime of browsers is made for them alone, and what it is made from is much to look at.
+    # The runtime of browsers is built for them alone, and its sources are many files to observe.
     browsers = any(project.platforms[cell.platform].artifact in WITH_RUNTIME for cell in project.matrix)
     kinds = {name: load_kind(name) for name in KIND_NAMES if browsers or name != "runtime"}
     errors: list[LlmbuildError] = []
@@ -150,7 +150,7 @@ def _sources(
                 manifest=Path(project.root) / Path(project.file).name,
             )
         except GoneError as error:
-            # What was made of it is still as good as it was.
+            # What was built from it remains valid.
             remembered = source_kind(source.kind).remembered(source.spec, Path(project.root), pin)
             if remembered is None:
                 raise

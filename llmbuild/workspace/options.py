@@ -1,4 +1,4 @@
-"""What a workspace is opened with: which cells of the build matrix, and how the world may be used."""
+"""The options of a workspace: the cells of the build matrix, and how the world may be used."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 OnNote: TypeAlias = Callable[[str], None]
-"""Is told what is found that is worth knowing and stops nothing, a sentence at a time."""
+"""Receives what is worth reporting and stops nothing, a sentence at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +22,8 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`cache` is the directory of the store, None for the user's own.  `offline` forbids the network; `locked` demands that
-    the lock file is up to date, and never writes it; with `trust` whatever the project's targets name may run."""
+    """`cache` is the directory of the store, None for the user's own.  `offline` forbids the network; `locked` requires an
+    up-to-date lock file, and never writes it; with `trust` whatever the project's targets name may run."""
 
     cache: Path | None = None
     offline: bool = False

@@ -1,4 +1,4 @@
-"""What a build left: how each task ended, and what lies in the project now."""
+"""The outcome of a build: the end of each task, and the outputs in the project."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Output:
     """A library or a model directory in the project, by its absolute path.
 
     `files` are the SHA-256 of its files by their paths in it; a library has its own name there.  `digest` is the SHA-256 of
-    a library, of a directory that of the list of its files.  `tasks` are the labels of the tasks that made it.
+    a library, or of the list of a directory's files.  `tasks` are the labels of the tasks that made it.
     """
 
     path: Path
@@ -33,8 +33,8 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class BuildOutcome:
-    """A build that ended.  `result` has the end of each task by label, `checks` what became of those that `check` ran again,
-    and `installed` what was put into the project below `root`."""
+    """A build that ended.  `result` has the end of each task by label, `checks` the results of those that `check` ran again,
+    and `installed` what was installed into the project below `root`."""
 
     result: BuildResult
     root: Path
@@ -47,8 +47,8 @@ class BuildOutcome:
 
     @property
     def outputs(self) -> tuple[Output, ...]:
-        """What the build left in the project, in plan order: new, put back, or there already.  A directory that only some
-        tasks of this build fill (its configuration alone, say) has only their files here."""
+        """What the build left in the project, in plan order: new, restored, or there already.  A directory that only some
+        tasks of this build fill (such as its configuration alone) has only their files here."""
         by_dest: dict[str, list[Installation]] = {}
         for one in self.installed:
             by_dest.setdefault(one.install.dest, []).append(one)
@@ -73,7 +73,7 @@ class BuildError(LlmbuildError):
     """Tasks failed, or gave other bytes when a check ran them again.
 
     `what`, `where`, `why`, `fix` and the exit code are those of the first one; `outcome` has the others in `errors`, and what
-    was built all the same.
+    was built nevertheless.
     """
 
     def __init__(self, outcome: BuildOutcome) -> None:

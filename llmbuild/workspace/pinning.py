@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LockOutcome:
-    """What changed in the lock file at `path`, or would: `differences` between what it had and the `lock` that is needed.
-    `existed` says whether it was there before, `users` has the models by the keys of their sources."""
+    """What changed in the lock file at `path`, or would: `differences` between its content and the `lock` that is needed.
+    `existed` is true where the file was there before; `users` has the models by the keys of their sources."""
 
     path: Path
     lock: Lock
@@ -44,7 +44,7 @@ class LockOutcome:
 
     @property
     def stale(self) -> bool:
-        """Whether the file was not there, or not what it had to be."""
+        """Whether the file was missing or out of date."""
         return bool(self.differences) or not self.existed
 
 
@@ -60,7 +60,7 @@ def pin(
     on_event: OnEvent,
     on_note: OnNote,
 ) -> LockOutcome:
-    """Pin in the lock file what is not pinned yet, and look the sources of the models to `upgrade` up again (True for all);
+    """Pin in the lock file what is not pinned yet, and resolve the sources of the models to `upgrade` again (True for all);
     with `check` nothing is written.
 
     Raises UsageError for a model that is in no build or a file that is no lock; LlmbuildError where a source is missing or
@@ -77,7 +77,7 @@ def pin(
     kept = _kept_keys(project, others)
     _prune(new, kept)
     resolve = not check or bool(models)
-    # One machine rarely has the tools of every platform, and a lock is for all of them: what is not here is no error.
+    # One machine rarely has the tools of every platform, and a lock is for all of them: a missing tool is no error.
     observed = observe_world(project, store, toolchain, new, trust, offline=offline, resolve=resolve)
     raise_all(list(observed.gone.values()))
     if check:
@@ -114,7 +114,7 @@ def _models(asked: bool | Sequence[str], project: Project) -> set[str]:
 
 def _kept_keys(project: Project, others: Neighbours) -> Collection[str] | None:
     """The keys whose pins are kept: of all models of this manifest and of the others in its directory, those in no build
-    included.  None where a manifest cannot be read, so that every pin may be one of its own."""
+    included.  None where a manifest cannot be read, because any pin may be one of its own."""
     from llmbuild.sources import lock_key
 
     if not others.all_read:
@@ -129,7 +129,7 @@ def _kept_keys(project: Project, others: Neighbours) -> Collection[str] | None:
 
 
 def _prune(lock: Lock, kept: Collection[str] | None) -> None:
-    """Drop the pins of sources that no manifest has any more."""
+    """Drop the pins of sources that are in no manifest any more."""
     for key in [key for key in lock.sources if kept is not None and key not in kept]:
         lock.forget(key)
 
@@ -141,7 +141,7 @@ def _keep_others(new: Lock, old: Lock, kept: Collection[str] | None) -> None:
 
 
 def _keep_tools_of(others: Neighbours, new: Lock, old: Lock, project: Project) -> None:
-    """Keep what the lock has of tools of platforms that only other manifests build for."""
+    """Keep the lock's tools of platforms that only other manifests build for."""
     from llmbuild.plan.observed import DEVICE_TOOL
 
     own = {cell.platform for cell in project.matrix}
@@ -154,7 +154,7 @@ def _keep_tools_of(others: Neighbours, new: Lock, old: Lock, project: Project) -
 
 
 def _keep_tools(new: Lock, old: Lock, project: Project, machine: Machine, on_note: OnNote) -> None:
-    """Keep what the lock has of tools of platforms that are not on this machine or not trusted, and say so."""
+    """Keep the lock's tools of platforms that are not on this machine or not trusted, and note each."""
     absent: dict[tuple[str, str], list[str]] = {}
     for name in dict.fromkeys(cell.platform for cell in project.matrix):
         for tool, error in machine.absent(project.platforms[name]):
@@ -178,10 +178,10 @@ def _pin_all(
     offline: bool,
     on_event: OnEvent,
 ) -> None:
-    """Put into the lock the SHA-256 and size of every file.
+    """Pin the SHA-256 and size of every file in the lock.
 
-    Local files are hashed where they are.  Weights of a hub are known by what the hub says of them; its small files are
-    downloaded, and so are packages and archives, which show their files only then.  All that goes into the store.
+    Local files are hashed in place.  Weights of a hub are pinned by the digests that the hub announces; its small files are
+    downloaded, and so are packages and archives, which show their files only then.  The store keeps all downloads.
     """
     from llmbuild.sources.pins import complete
 
@@ -201,7 +201,7 @@ def _pin_all(
     remotes = locking.remote_fetches(project, lock, store, [tasks[fetch.label] for fetch in needed])
     if offline:
         locking.require_offline(remotes)
-    # What an index has under a version can be replaced: an upgrade looks again.  A URL's SHA-256 is in the manifest.
+    # An index can replace the files of a version: an upgrade resolves it again.  A URL's SHA-256 is in the manifest.
     force = {fetch.label for fetch in needed if fetch.label in upgraded and not fetch.kind.fixed}
     found = _fetch(project, store, [tasks[fetch.label] for fetch in needed], set() if offline else force, on_event)
     for fetch in needed:
@@ -214,8 +214,8 @@ def _pin_all(
 def _announced_pin(
     fetch: Fetch, kind: AnnouncedKind, task: Task, pin: Mapping[str, Any], store: Store, *, offline: bool
 ) -> Mapping[str, Any]:
-    """The pin with the SHA-256 of all files of a source whose origin announces them: from what was fetched before, else
-    of the files that are announced without it, which are downloaded."""
+    """The pin with the SHA-256 of all files of a source whose origin announces them.  It is taken from what was fetched
+    before; files that are announced without it are downloaded."""
     from llmbuild.engine.bind import bind
     from llmbuild.engine.lookup import Cached, lookup
     from llmbuild.sources.pins import complete

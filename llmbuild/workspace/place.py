@@ -1,4 +1,4 @@
-"""The place of a manifest: where it is found, and the directory beside it with what llmbuild keeps of it."""
+"""The place of a manifest: how it is found, and its state directory beside it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STATE_DIR = ".llmbuild"
 
 
 def state_of(root: Path, manifest: str) -> Path:
-    """The directory of what belongs to one manifest of a project only: its last build, and its logs."""
+    """The state directory of one manifest of a project: its last build, and its logs."""
     state = root / STATE_DIR
     return state if manifest == MANIFEST else state / "manifests" / manifest
 
@@ -57,7 +57,7 @@ def find_manifest(file: Path | str | None) -> Path:
 
 
 def _require_own_state(root: Path) -> None:
-    """A repository may bring a link along; what llmbuild writes through it would be somebody else's."""
+    """Raise UsageError for a link, which a repository may bring along: llmbuild would write to files outside the project."""
     if os.path.islink(root / STATE_DIR):  # noqa: PTH114
         raise UsageError(
             "the directory of llmbuild's own files is a symbolic link",
@@ -77,7 +77,7 @@ def _here() -> Path:
 
 
 def require_text_path(path: os.PathLike[str], what: str) -> None:
-    """Raise UsageError for a path that is no text."""
+    """Raise UsageError for a path that is not text."""
     if not is_text(os.fspath(path)):
         raise UsageError(
             f"{what} has a name that is not UTF-8",

@@ -1,7 +1,7 @@
 """What this machine has for a target, and what it lacks: commands, TVM's code generator, the device's compiler, the linker.
 
-`llmbuild targets` shows it for every target.  A plan asks it for the platforms that it builds, so that nothing runs for
-minutes before a missing tool is named.
+`llmbuild targets` shows it for every target.  A plan looks it up for the platforms that it builds, so that a missing tool
+is reported before anything runs for minutes.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from llmbuild.workspace.trust import Trust, UntrustedError
 
 
 class Machine:
-    """Asks each question once.  The errors are ToolchainErrors that say what to install."""
+    """Probes each tool once.  The errors are ToolchainErrors that name what to install."""
 
     def __init__(self, toolchain: Toolchain, trust: Trust, *, bytes_count: bool = True) -> None:
         """Only what is trusted runs.
 
-        Without `bytes_count` tools have their name and version alone, which costs no reading of files."""
+        Without `bytes_count` tools are identified by name and version alone, and no files are read."""
         self._toolchain = toolchain
         self.trust = trust
         self._bytes_count = bytes_count
         self._answers: dict[Digest, str | LlmbuildError | None] = {}
 
     def missing_tools(self, tools: Sequence[Mapping[str, str]]) -> Iterator[LlmbuildError]:
-        """One error for each command that is not on PATH; `install` is the command that brings it, "" if nobody said."""
+        """One error for each command that is not on PATH; `install` is the command that brings it, "" where none is given."""
         for tool in tools:
             command, install = tool["command"], tool["install"]
             if shutil.which(command) is None:
@@ -63,7 +63,7 @@ class Machine:
         )
 
     def missing_for_device(self, compile_part: Mapping[str, Json]) -> list[LlmbuildError]:
-        """Everything that code for the device needs and that is not here."""
+        """One error for each thing that code for the device needs and this machine lacks."""
         generator = self.missing_generator(compile_part)
         if generator is not None:
             return [generator]
@@ -74,10 +74,10 @@ class Machine:
         return []
 
     def device_compiler(self, compile_part: Mapping[str, Json]) -> str | None:
-        """The identity of what compiles the device's code, with the digest of its parts; None where TVM does it alone or
+        """The identity of the device's compiler, with the digest of its parts; None where TVM compiles the code alone or
         leaves it to the driver.
 
-        Raises a LlmbuildError when there is none.
+        Raises a LlmbuildError when it is missing.
         """
         from llmbuild.compiler import devices
 
@@ -88,14 +88,14 @@ class Machine:
         return self._once(["device", compile_part], ask)
 
     def linker(self, link: Mapping[str, Json], artifact: str) -> str:
-        """The identity of the tool that links, with the digest of its parts; raises a LlmbuildError when there is none, and
+        """The linker's identity, with the digest of its parts; raises a LlmbuildError when it is missing, and
         UntrustedError where the project names one that is not trusted."""
         from llmbuild import linkers
 
         if artifact not in OWN:
             self.trust.require_compiler(link)
             if self.trust.flags_error(link) is not None:
-                # A compiler that is only asked something does all the same what its flags say: compile, or run another program.
+                # A compiler that is queried for its identity still obeys its flags: it may compile, or run another program.
                 link = {**link, "flags": []}
 
         def ask() -> str | None:
@@ -114,17 +114,17 @@ class Machine:
         return {VARIABLE + name: identity(name) for name in variables_of(link)}
 
     def _identity(self, question: list[Json], parts: Parts | None, ask: Callable[[], str | None]) -> str | None:
-        """What a tool says of itself, with the digest of its parts."""
+        """The identity that a tool reports, with the digest of its parts."""
         if parts is None:
             return ask()
-        # The answer can change only with the parts, and to ask Emscripten takes a tenth of a second.
+        # The answer can change only with the parts, and a query of Emscripten takes a tenth of a second.
         programs = self._toolchain.programs
         digest = programs.digest(parts)
         said = programs.remembered([*question, digest], ask) if parts.complete else ask()
         return f"{said}+sha256.{digest}"
 
     def _once(self, question: Json, ask: Callable[[], str | None]) -> str | None:
-        """The answer to a question, or its error, as it was the first time."""
+        """The first answer to a question, or its error."""
         key = digest_json(question)
         if key not in self._answers:
             try:
@@ -137,11 +137,11 @@ class Machine:
         return found
 
     def save(self) -> None:
-        """Write what was learnt of programs for the next time."""
+        """Write the memo of programs for the next command."""
         self._toolchain.programs.save()
 
     def absent(self, platform: Platform) -> Iterator[tuple[str, LlmbuildError]]:
-        """The tools of a platform that are not here, as a lock file calls them, with what brings them."""
+        """The missing tools of a platform, under their names in a lock file, each with the error that names what to install."""
         try:
             self.linker(platform.link, platform.artifact)
         except LlmbuildError as error:
@@ -154,10 +154,10 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class PlatformTools:
-    """By platform: what links, what compiles the device's code where that is a tool of its own, the variables that the linker
-    sees because the target names them, and what is not here, by the kind of task that needs it ("lower", "link").
+    """By platform: the linker, the device's compiler where that is a tool of its own, the variables that the linker
+    sees because the target names them, and what is missing, by the kind of task that needs it ("lower", "link").
 
-    A tool that is not here is what the lock file says; where that says nothing, the platform has none.
+    A missing tool is taken from the lock file; where that does not pin it, the platform has none.
     """
 
     linkers: dict[str, str] = field(default_factory=dict)
@@ -187,7 +187,7 @@ def _find_compiler(
     try:
         compiler = machine.device_compiler(platform.compile)
     except LlmbuildError as error:
-        # Without a generator there is nothing to compile, and one thing to install first is enough.
+        # Without a generator there is nothing to compile, and one missing tool is enough to report.
         errors = (*missing, error) if generator is None else missing
         compiler = locked.name(DEVICE_TOOL, name)
         _add(found, name, "lower", Lack(errors, DEVICE_TOOL, compiler))
@@ -210,7 +210,7 @@ def _find_linker(
     try:
         linker = machine.linker(platform.link, platform.artifact)
     except UntrustedError as error:
-        # What the lock says of it came with the project too.
+        # The lock's pin of it came with the project too.
         _add(found, name, "link", Lack((*commands, error), "linker"))
         return
     except LlmbuildError as error:
@@ -221,7 +221,7 @@ def _find_linker(
         tools = locked.tools("link", "linker", name)
         found.linkers[name] = tools.get("linker", promised)
         variables = machine.variables(platform.link)
-        # What a variable says on this machine says nothing of the one that has the tool.
+        # The variable's value here need not be that of the machine that has the tool.
         found.variables[name] = {variable: tools.get(variable, here) for variable, here in variables.items()}
         return
     if commands:

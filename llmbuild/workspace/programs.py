@@ -1,8 +1,8 @@
-"""What programs are, by content: the digest of a tool's parts, remembered so that a plan that changes nothing stays quick.
+"""The identity of programs by content: the digest of a tool's parts, cached so that a plan that changes nothing stays quick.
 
-Files are hashed through the store's memo of stats.  Whole directories, the shared libraries of a program and a tool's answer
-about its version are remembered in one file of the store, each under what it follows from: the stats of the files of the
-directory, the program's content, the digest of the tool's parts.  Nothing is remembered by a path or a time alone.
+Files are hashed through the store's memo of stats.  Whole directories, the shared libraries of a program and the version that
+a tool reports are cached in one file of the store, each under what it follows from: the stats of the files of the
+directory, the program's content, the digest of the tool's parts.  Nothing is cached by a path or a time alone.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _MOST = 512
 
 
 class Digests(Protocol):
-    """Gives the SHA-256 of a file, from memory where the file is unchanged."""
+    """Returns the SHA-256 of a file, from the cache where the file is unchanged."""
 
     def digest(self, path: Path) -> Digest: ...
 
 
 class Programs:
-    """Digests of tools; `memo` is the file that remembers, None for no memory beyond this object."""
+    """Digests of tools; `memo` is the file that caches them, None for no cache beyond this object."""
 
     def __init__(self, digests: Digests, memo: Path | None = None) -> None:
         self._digests = digests
@@ -73,11 +73,11 @@ class Programs:
 
         if newest >= time.time_ns() - RACY_NS:
             return digest_json(hashed())
-        # The text of a list is made without a step of Python for each of thousands of files.
+        # The list is encoded without a step of Python for each of thousands of files.
         return digest_json(self.remembered(["tree", digest_bytes(repr(found).encode())], hashed))
 
     def remembered(self, question: Json, ask: Callable[[], Json]) -> Json:
-        """The answer to a question that holds everything the answer follows from."""
+        """The cached answer to a question, which must have everything that the answer follows from."""
         if self._known is None:
             self._known = self._load()
         key = digest_json(question)
@@ -87,7 +87,7 @@ class Programs:
         return self._known[key]
 
     def save(self) -> None:
-        """Write what was learnt; a failure costs only asking again."""
+        """Write the memo; a failure costs only the cache."""
         if not self._fresh or self._memo is None or self._known is None:
             return
         kept = dict(list({**self._load(), **self._known}.items())[-_MOST:])
@@ -99,7 +99,7 @@ class Programs:
         def ask() -> Json:
             return [str(path) for path in loaded_libraries(program)]
 
-        # Where the loader looks is the machine's affair, so a library that is not where it was is looked for again.
+        # The loader's search path depends on the machine, so a library that was moved is looked up again.
         question: list[Json] = ["libraries", self._digests.digest(program)]
         answer = self.remembered(question, ask)
         paths = [Path(str(path)) for path in answer] if isinstance(answer, list) else []

@@ -1,4 +1,4 @@
-"""Results against their statements of where they came from, and the statements against the cache."""
+"""Verifying results against their provenance statements, and the statements against the cache."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Claim(NamedTuple):
-    """A statement, and the result that it is asked about (None where the statement itself was named)."""
+    """A statement, and the result to verify (None where the statement itself was named)."""
 
     statement: Path
     result: Path | None = None
@@ -25,7 +25,7 @@ class Claim(NamedTuple):
 def check_claims(
     store: Store, claims: Iterable[Claim], errors: list[LlmbuildError]
 ) -> Iterator[tuple[Claim, CheckedStatement]]:
-    """Look at all claims, and give those that hold; what is wrong with the others is added to the `errors`."""
+    """Verify all claims and return those that are right; the errors of the others are added to `errors`."""
     from llmbuild.report.provenance_check import check
 
     for claim in claims:
@@ -42,7 +42,7 @@ def check_claims(
 def all_results(
     manifest: Path, model: str | None, quantization: str | None, platform: str | None, errors: list[LlmbuildError]
 ) -> list[Claim]:
-    """What a manifest builds, as far as it is selected, and that is there; what has no statement is added to the `errors`.
+    """The selected results of a manifest that are built; those without a statement are added to `errors`.
 
     Raises UsageError where the manifest is wrong, does not have what is selected, or nothing of it is built.
     """
@@ -73,7 +73,7 @@ def all_results(
 
 
 def named_result(path: Path) -> Claim:
-    """The statement that is named, or the named library or model directory with its statement.  Raises UsageError."""
+    """The named statement, or the named library or model directory with its statement.  Raises UsageError."""
     from llmbuild.report.provenance import DIRECTORY, SUFFIX
 
     if path.name.endswith(SUFFIX):

@@ -1,4 +1,4 @@
-"""Recorded actions: finding one by its digest, running it again, and putting its output somewhere."""
+"""Recorded actions: looking one up by its digest, running it again, and writing its output to a directory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SHORTEST = 6
 
 
 def find_action(store: Store, prefix: str) -> Digest:
-    """The one recorded action whose digest begins so; raises UsageError when there is none or there are several."""
+    """The one recorded action whose digest has this prefix; raises UsageError when none or several match."""
     if len(prefix) < _SHORTEST or any(mark not in "0123456789abcdef" for mark in prefix):
         raise UsageError(f"'{prefix}' is not an action's digest", why=f"that is {_SHORTEST} to 64 hexadecimal digits")
     folder = store.root / "actions" / prefix[:2]
@@ -44,14 +44,14 @@ def run_again(
 ) -> Trace:
     """Run a recorded action in a worker, whether it has a trace or not, with its output on the terminal.
 
-    `wait` is called again and again while another process has the action.  Raises LlmbuildError where it fails, and
-    StoreError where its result was removed meanwhile.
+    `wait` is called repeatedly while another process has the action.  Raises LlmbuildError where the action fails, and
+    StoreError where its result was evicted meanwhile.
     """
     from llmbuild.executors.local import LocalExecutor
 
-    # What a resumable task keeps belongs to whoever holds the lock.
+    # The working files of a resumable task belong to the process that holds the lock.
     with store.hold(digest, label, poll=wait):
-        # In a worker, since what is made goes into the cache: its environment is that of a build's.
+        # In a worker, because the result goes into the cache: the environment must be that of a build.
         failure = LocalExecutor(store, terminal=True).run(digest, progress)
     if failure is not None:
         raise failure.to_error()
@@ -62,8 +62,8 @@ def run_again(
 
 
 def require_free_for(store: Store, digest: Digest, out: Path) -> None:
-    """As `require_free`, for what an action is known to give: nobody should wait for a result that cannot be put where it
-    is asked for."""
+    """As `require_free`, for the recorded result of an action: nobody should wait for a result that cannot be written to
+    the requested place."""
     from llmbuild.engine.cas import MissingBlobError
     from llmbuild.engine.tree import Tree
 
@@ -85,7 +85,7 @@ def require_free(out: Path, tree: Tree) -> None:
 
 
 def _free(file: Path, digest: Digest) -> bool:
-    """Whether nothing is lost when the content with this digest is put there."""
+    """Whether writing the content with this digest to the file loses nothing."""
     if not os.path.lexists(file):
         return True
     return file.is_file() and not file.is_symlink() and digest_file(file) == digest

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 LAST_BUILD = "last-build.ndjson"
 _RUNNING = "last-build-{pid}.partial.ndjson"
 _QUIET = frozenset({"PlanMade", "CachedTask"})
-"""Events of a build that has nothing to do, as far as it got."""
+"""Events of a build that had nothing to run so far."""
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 

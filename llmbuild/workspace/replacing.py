@@ -1,4 +1,4 @@
-"""What a command writes because its command line says so replaces only a file that such a command wrote before."""
+"""A file that a command line names as output replaces only a file that such a command wrote before."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _START = 1024
 
 
 def require_file(path: Path) -> None:
-    """Raise UsageError for a device, a pipe or a socket: a file that is written whole and then given its name would take
-    its place, `/dev/null` included."""
+    """Raise UsageError for a device, a pipe or a socket: a file that is written whole and then renamed would replace
+    it, `/dev/null` included."""
     try:
         mode = path.stat().st_mode
     except OSError:
-        # What is wrong with it, writing it will say.
+        # The write reports what is wrong with it.
         return
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise UsageError("this is no file, and would be replaced by one", where=str(path), fix="name a file")

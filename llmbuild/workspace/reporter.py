@@ -1,4 +1,4 @@
-"""What happens during a build on its way from the scheduler to the record and to whoever listens."""
+"""The events of a build, passed from the scheduler to the record and to the listener."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OnEvent: TypeAlias = Callable[[events.Event], None]
 
 
 class Reporter:
-    """Takes the scheduler's events: keeps the logs, and passes all on, the summary last."""
+    """Receives the scheduler's events, copies the logs, and passes all events on, the summary last."""
 
     def __init__(self, snapshot: Snapshot, recording: Recording, on_event: OnEvent) -> None:
         self.ran = False
@@ -30,12 +30,12 @@ class Reporter:
         self._on_event = on_event
         self._summary: events.Summary | None = None
         self._done: dict[str, bool] = {}
-        """The tasks that were told to have a result, and whether they ran."""
+        """The tasks that were reported to have a result, and whether they ran."""
 
     def __call__(self, event: events.Event) -> None:
         match event:
             case events.PlanMade() if self._summary is not None:
-                # The build goes once more over tasks whose results vanished before they were installed.
+                # The build runs once more over tasks whose results were evicted before they were installed.
                 return
             case events.CachedTask() if self._summary is not None and event.label in self._done:
                 return
@@ -59,7 +59,7 @@ class Reporter:
                     wall = round(self._summary.wall_s + event.wall_s, 6)
                     event = dataclasses.replace(event, ran=ran, cached=event.ran + event.cached - ran, wall_s=wall)
                 self._summary = event
-                # The outputs are not in place yet; the last word comes after them.
+                # The outputs are not installed yet; the summary comes after them.
                 return
         self.emit(event)
 
@@ -69,12 +69,12 @@ class Reporter:
         self._on_event(event)
 
     def finish(self) -> None:
-        """The summary, last."""
+        """Pass the summary on, last."""
         if self._summary is not None:
             self.emit(self._summary)
 
     def _failed(self, event: events.Failed, log: str) -> None:
-        """The record keeps the path of the log in the store; who listens gets that of the project's copy, where there is one."""
+        """Record the path of the log in the store; the listener gets that of the project's copy, where there is one."""
         self._recording.write(event)
         path = self._keep_log(event.label, Path(log))
         if path is not None:
@@ -93,7 +93,7 @@ class Reporter:
         try:
             write_atomic(path, source.read_bytes())
         except (OSError, StoreError):
-            # The log is still in the store, and a full disk must not hide the failure that it tells of.
+            # The log is still in the store, and a full disk must not hide the failure that it reports.
             return None
         with contextlib.suppress(ValueError):
             return str(path.relative_to(Path.cwd()))

@@ -1,4 +1,4 @@
-"""The report on a build, from the events that were recorded of it."""
+"""The report on a build, from its recorded events."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from llmbuild.workspace.recording import last_build, read_events
 
 
 def last_report(root: Path, manifest: str) -> BuildReport:
-    """What the last build of a manifest did, by its directory and file name.  Raises UsageError where there was none, and
-    StoreError where its events cannot be read."""
+    """The report on the last build of a manifest, by its directory and file name.  Raises UsageError where there was none,
+    and StoreError where its events cannot be read."""
     path = last_build(root, manifest)
     if path is None:
         raise UsageError("there is no build to report on yet", fix="run `llmbuild build`, which records its events")
@@ -19,7 +19,7 @@ def last_report(root: Path, manifest: str) -> BuildReport:
 
 
 def report_of(events: Path) -> BuildReport:
-    """What a build did whose events are in this file.  Raises UsageError where there is none, and StoreError."""
+    """The report on the build whose events are in this file.  Raises UsageError where there is none, and StoreError."""
     if not events.is_file():
         raise UsageError(f"there is no file {events}", fix="`llmbuild build --events FILE` writes one")
     return build_report(read_events(events))

@@ -1,4 +1,4 @@
-"""A workspace at one moment: what was observed, the tasks that were asked for, and what is known of their past."""
+"""A workspace at one moment: what was observed, the selected tasks, and the records of their past."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The open store, the whole project, the selected tasks, what is known, and the selected fetch tasks whose bytes come
-    from elsewhere.  `because` says why a label of `force` runs again, where that is not the user's wish; `names` are those
-    by which tasks were asked for, none for all of them."""
+    """The open store, the whole project, the selected tasks, the knowledge of their past, and the selected fetch tasks whose
+    bytes come from elsewhere.  `because` has the reasons why labels of `force` run again, where that is not the user's wish;
+    `names` are those by which tasks were selected, none for all of them."""
 
     store: Store
     whole: Project
@@ -57,7 +57,7 @@ class Snapshot:
         return task, make_plan(self.whole.name, closure(self.tasks, [task.label]), self.knowledge)
 
     def explain(self, task: Task, bound: Bound) -> Explained:
-        """Why a task runs, asked when that is decided: what is known of the past changes as soon as it runs."""
+        """Why a task runs.  The scheduler calls this before the run, which changes the records of the past."""
         from llmbuild.plan.reasons import Forced
         from llmbuild.report.events import Explained
 
@@ -66,12 +66,12 @@ class Snapshot:
         return Explained(time=time.time(), label=task.label, reasons=reasons)
 
     def broken_promise(self, action: Digest, tree: Tree) -> str | None:
-        """How a result that another machine made differs from what is locked; None where it does not."""
+        """How a result that another machine made differs from its pin; None where it does not."""
         fetch = next((one.fetch for one in self.remotes if one.action == action), None)
         return None if fetch is None else promise_broken(fetch.pin(self.world.lock), tree_files(tree))
 
     def estimate(self, plan: Plan, jobs: int | None = None, memory: int | None = None) -> PlanEstimate | None:
-        """What the plan will take with so many tasks at a time in so many bytes; None when nothing has to run."""
+        """What the plan will take with `jobs` tasks at a time in `memory` bytes; None when nothing has to run."""
         from llmbuild.workspace.estimating import estimate_plan
 
         return estimate_plan(plan, self.store, identity(self.whole), self.knowledge.tree, jobs=jobs, memory=memory)
@@ -88,8 +88,8 @@ def take(
     force: bool,
     on_note: OnNote,
 ) -> Snapshot:
-    """Look at what `project`, the selected part of the `whole` one, needs, and choose the tasks of these names with all that
-    they need; with `force` those that are named run again, or all.  Raises what `look` and `select` do."""
+    """Observe what `project`, the selected part of the `whole` one, needs, and select the tasks of these names with all that
+    they need; with `force` the named tasks run again, or all.  Raises what `look` and `select` do."""
     trust = Trust(Path(whole.root), options.trust)
     world = look(project, store, toolchain, trust, offline=options.offline, locked=options.locked)
     chosen = select(world.tasks, tasks)

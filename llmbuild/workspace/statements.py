@@ -1,4 +1,4 @@
-"""The statements of where results came from, which a build installs beside them."""
+"""The provenance statements of results, which a build installs beside them."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def owners(project: Project) -> frozenset[str]:
 def statement_installations(
     store: Store, project: Project, tasks: Sequence[Task], result: BuildResult, installed: Collection[str]
 ) -> list[Installation]:
-    """The statements of all that a build made or found and installed (by where it lies in the project), put into the store
-    and ready to be installed."""
+    """The statements of all that a build made or found and installed (by its path in the project), stored and ready to be
+    installed."""
     done = {
         label: TaskResult(outcome.action, outcome.tree)
         for label, outcome in result.outcomes.items()

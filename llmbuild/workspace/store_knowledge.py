@@ -1,4 +1,4 @@
-"""What the planner asks about the past, answered by the store.  Reads only."""
+"""The planner's knowledge of the past, looked up in the store.  Reads only."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class StoreKnowledge:
         return bound.action
 
     def reasons(self, task: Task, bound: Bound) -> tuple[Reason, ...]:
-        """Why a task runs that is bound; never empty."""
+        """Why a bound task runs; never empty."""
         self._keep(bound)
         return why(task, bound.action, self.recall(bound.action.digest), self)
 
@@ -65,7 +65,7 @@ class StoreKnowledge:
         if trace.output in self._store.cas.corrupt:
             return Lost(OutputCorrupt("the list of its files", cached=True))
         tree = self.tree(trace.output)
-        # A damaged blob that another task has made again since is not what this one lacks.
+        # A damaged blob that another task has made again since is not missing.
         lacking = () if tree is None else tree.files
         cas = self._store.cas
         damaged = [one.path for one in lacking if one.digest in cas.corrupt and not cas.has(one.digest)]
@@ -84,8 +84,8 @@ class StoreKnowledge:
             return {}
 
     def _before(self) -> Mapping[str, Digest]:
-        """What a llmbuild that kept one history for a directory built of a manifest that is not buildfile.toml: the labels
-        that buildfile.toml does not have."""
+        """The actions of a manifest other than buildfile.toml that a llmbuild with one history for a directory recorded: those
+        of the labels that buildfile.toml does not have."""
         root = str(self._root)
         if self._project == root or self._history.last():
             return {}
@@ -96,7 +96,7 @@ class StoreKnowledge:
         return {} if usual is None else {label: last[label] for label in last.keys() - labels(usual)}
 
     def _indexed(self) -> Mapping[str, Digest]:
-        """The last actions as the traces have them, for what the history does not know: it may have been lost."""
+        """The last actions by the traces, for labels that the history lacks: it may have been lost."""
         if self._latest is None:
             traced = self._store.traces.root.is_dir()
             self._latest = self._store.index.latest(self._project) if traced else {}
@@ -114,7 +114,7 @@ class StoreKnowledge:
         try:
             return self._store.cas.get_tree(digest) if data is None else Tree.from_bytes(data)
         except (StoreError, ValueError, TypeError):
-            # It is gone, or it is no tree: the task read a projected value before, or does so now.
+            # It was evicted, or it is no tree: the task read a projected value before, or does so now.
             return None
 
     def json_value(self, digest: Digest) -> Json:
@@ -138,7 +138,7 @@ class StoreKnowledge:
 
 
 def remember_sources(store: Store, observed: Observed) -> None:
-    """Keep the lists of llmbuild's source files, so that a later plan can name the file that changed."""
+    """Store the lists of llmbuild's source files, so that a later plan can name the file that changed."""
     from llmbuild.canonical import canonical_json
 
     for digest, files in observed.source_files.items():

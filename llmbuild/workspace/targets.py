@@ -1,4 +1,4 @@
-"""What this machine has for each target: the tool of each artifact, or what brings it."""
+"""What this machine has for each target: the tool of each artifact, or how to install it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ from llmbuild.workspace.trust import Trust
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """A target with what this machine offers: the tool for each artifact, or the error that says how to get it.
+    """A target with what this machine offers: the tool for each artifact, or the error that names what to install.
 
-    `compiler` is what compiles the device's code, where that is a tool of its own; `general` are the errors that stand in the
-    way of every artifact.
+    `compiler` is the device's compiler, where that is a tool of its own; `general` are the errors that block every artifact.
     """
 
     target: Target
@@ -63,9 +62,9 @@ class Examined:
 def examine_targets(names: Sequence[str] = (), manifest: Path | None = None, *, trust: bool = False) -> list[Examined]:
     """The targets of these names, or all, with what this machine has for each; those of a manifest's directory come first.
 
-    No store is opened and nothing is built; what the project itself names is asked where it is trusted, or with `trust`.
+    No store is opened and nothing is built; a program that the project itself names runs where it is trusted, or with `trust`.
 
-    Raises UsageError for a target that is not there or wrong.
+    Raises UsageError for a target that is missing or wrong.
     """
     user = _user_directory(manifest)
     machine = Machine(Toolchain(_Unremembered()), Trust(user.parent, trust), bytes_count=False)
@@ -73,7 +72,7 @@ def examine_targets(names: Sequence[str] = (), manifest: Path | None = None, *, 
 
 
 def examine(target: Target, machine: Machine) -> Examined:
-    """Look for what a target needs, without building anything."""
+    """Look up what a target needs, without building anything."""
     general = list(machine.missing_tools([{"command": tool.command, "install": tool.install} for tool in target.tools]))
     compile_part, compiler = None, None
     try:

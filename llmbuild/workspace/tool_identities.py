@@ -1,6 +1,6 @@
 """The identity of every tool in a key: llmbuild's own source files by content, Python packages, TVM's libraries.
 
-Nothing is imported to learn it.  Versions come from the names of the `*.dist-info` directories on sys.path (what
+No module is imported for it.  Versions come from the names of the `*.dist-info` directories on sys.path (what
 importlib.metadata reads, without its 15 ms), bytes from the store's memo of file digests.
 """
 
@@ -24,13 +24,13 @@ from llmbuild.programs.parts import FileTree, Listed
 from llmbuild.workspace.programs import PROGRAMS_MEMO, Digests, Programs
 
 LIBRARIES: Mapping[str, str] = {"apache-tvm": "tvm", "apache-tvm-ffi": "tvm_ffi"}
-"""Distributions whose native libraries are part of their identity, with the package that holds them."""
+"""Distributions whose native libraries are part of their identity, with the package that contains them."""
 
 CONTENTS: Mapping[str, tuple[str, ...]] = {
     "python": (".py",),
     "headers": (".h", ".hpp", ".cc", ".c", ".inc"),
 }
-"""What else of such a package counts by content, as a tool of its own: "apache-tvm python".  By the suffixes of its files."""
+"""Other files of such a package that count by content, by their suffixes, as a tool of its own: "apache-tvm python"."""
 
 _NO_PROGRAMS = ("3rdparty", "include", "src", "cmake", "share", "licenses")
 """The directories of such a package that have neither Python nor libraries, but half of its files."""
@@ -39,17 +39,17 @@ PER_TASK_TOOLS = frozenset({"linker"})
 """Tools whose identity depends on the platform and not only on the kind."""
 
 TVM_MEMO = "code-generators.json"
-"""The file in a store that remembers what TVM can generate code for."""
+"""The file in a store that caches the device kinds that TVM can generate code for."""
 
 _PACKAGE = Path(__file__).parent.parent
 _LIBRARY_SUFFIXES = (".so", ".dylib", ".dll", ".pyd")
 
 
 class Toolchain:
-    """Looks tools up, each once.  Raises ToolchainError for one that is not installed."""
+    """Looks up each tool once.  Raises ToolchainError for one that is not installed."""
 
     def __init__(self, digests: Digests, path: Iterable[str] | None = None, memo: Path | None = None) -> None:
-        """`memo` is a file in a store that remembers TVM's code generators; without one its libraries are searched each
+        """`memo` is a file in a store that caches TVM's code generators; without one its libraries are searched each
         time, and nothing is sealed."""
         self._digests = digests
         self._memo = memo
@@ -77,7 +77,7 @@ class Toolchain:
         return found
 
     def tools_of(self, kind: TaskKind) -> tuple[dict[str, str], dict[str, Digest]]:
-        """The tools of a kind's key, those of a single task left out; and the source files behind its sources digest."""
+        """The tools of a kind's key, without those of a single task; and the source files behind its sources digest."""
         files = self.source_files(kind.sources)
         tools = {name: self.identity(name) for name in kind.tools if name not in PER_TASK_TOOLS}
         return {**tools, SOURCES_TOOL: digest_json(files)}, files
@@ -114,7 +114,7 @@ class Toolchain:
         return version
 
     def code_generators(self) -> frozenset[str]:
-        """The device kinds that the installed TVM can make code for: the names that its libraries register.
+        """The device kinds that the installed TVM can generate code for: the names that its libraries register.
 
         The libraries are not loaded: a registered function `target.build.<kind>` has its name in them.
         """
@@ -140,7 +140,7 @@ class Toolchain:
         if self._memo is not None:
             from llmbuild.engine import files
 
-            # A cache that cannot be written costs the memory and nothing else; a build will say what is wrong with it.
+            # A cache that cannot be written costs the memo and nothing else; a build reports what is wrong with it.
             with contextlib.suppress(StoreError, OSError):
                 files.write_atomic(self._memo, canonical_json({"tvm": key, "kinds": sorted(found)}))
         return frozenset(found)
@@ -197,7 +197,7 @@ class Toolchain:
 def _by_directory(root: str) -> dict[str, list[str]]:
     """The files below a package's directory and those of each directory in it, "" being itself: sorted relative paths.
 
-    A package's data files count as its source; what Python and editors leave does not.
+    A package's data files count as its source; files that Python and editors leave do not.
     """
     found: dict[str, list[str]] = {}
 

@@ -1,8 +1,8 @@
-"""What of a project's own words runs on this machine, and whether the user trusts it.
+"""Which words of a project run on this machine, and whether the user trusts them.
 
-A target of a project may name the program that links (`[link] compiler`) and what is added to its command (`[link] flags`).
-Neither is used before the user has said so: `llmbuild trust` remembers the project's directory and the SHA-256 of exactly these
-values, in the user's own files.  Targets that come with llmbuild have neither, so that most projects are never asked.
+A target of a project may name the linker (`[link] compiler`) and what is added to its command (`[link] flags`).
+Neither is used before the user trusts it: `llmbuild trust` records the project's directory and the SHA-256 of exactly these
+values, in the user's own files.  Targets that come with llmbuild have neither, so that most projects need no trust.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _FORMAT = 1
 
 
 class UntrustedError(UsageError):
-    """A project wants to run what the user has not read yet."""
+    """A project names a program or flags that the user does not trust yet."""
 
 
 class Trust:
@@ -39,7 +39,7 @@ class Trust:
         self._known: frozenset[Digest] | None = None
 
     def holds(self, words: Mapping[str, Json]) -> bool:
-        """Whether these words (`words_of`) may be used.  Raises UsageError where the record or the variable is wrong."""
+        """Whether these words (`words_of`) are trusted.  Raises UsageError where the record or the variable is wrong."""
         if not words or self._everything or _variable():
             return True
         if self._known is None:
@@ -52,13 +52,14 @@ class Trust:
             raise _refusal(words)
 
     def flags_error(self, link: Mapping[str, Json]) -> UntrustedError | None:
-        """The error where a link part has flags of its own, and no program, that are not trusted: nothing is linked with them."""
+        """The error where a link part has untrusted flags of its own, and no program; None where it does not: nothing is linked
+        with them."""
         words = words_of(link)
         return None if "compiler" in words or self.holds(words) else _refusal(words)
 
 
 def words_of(link: Mapping[str, Json]) -> dict[str, Json]:
-    """What of a link part decides which code runs: `compiler` and `flags`, as lists of words, where it has them."""
+    """The words of a link part that decide which code runs: `compiler` and `flags`, as lists, where it has them."""
     found: dict[str, Json] = {}
     compiler, flags = compiler_of(link), link.get("flags")
     if compiler is not None:
@@ -69,7 +70,8 @@ def words_of(link: Mapping[str, Json]) -> dict[str, Json]:
 
 
 def own_words(root: Path) -> list[tuple[dict[str, Json], list[str]]]:
-    """What the targets of a project would run, with the names of these targets.  Raises UsageError for a wrong target file."""
+    """The words that the targets of a project name, with the names of these targets.  Raises UsageError for a wrong target
+    file."""
     from llmbuild.manifest.load import USER_TARGETS
     from llmbuild.targets.files import load_target, target_names
 
@@ -91,8 +93,8 @@ def spoken_words(words: Mapping[str, Json]) -> str:
 
 
 def require_asked(record: ActionRecord, everything: bool) -> None:
-    """Raise UsageError for an action that no project on this machine asked for, and UntrustedError for one with words of a
-    project that are not trusted; with `everything` neither."""
+    """Raise UsageError for an action that no project on this machine requested, and UntrustedError for one with untrusted
+    words of a project; with `everything` neither."""
     if everything or _variable():
         return
     project = Path(record.project)
@@ -105,14 +107,14 @@ def require_asked(record: ActionRecord, everything: bool) -> None:
             fix=f"run it by its task, `llmbuild build --force '{record.label}'`, or give --trust",
         )
     trust = Trust(project if project.is_dir() else project.parent)
-    # A link task has them in its link part, a runtime task beside one that nobody reads.
+    # A link task has the words in its link part, a runtime task beside a link part that is not used.
     for part in (record.action.params, record.action.params.get("link")):
         if isinstance(part, Mapping) and not trust.holds(words := words_of(part)):
             raise _refusal(words)
 
 
 def remember(root: Path, words: Collection[Mapping[str, Json]]) -> None:
-    """Trust exactly these words of the project in a directory, and none that were trusted of it before; none at all forget it.
+    """Trust exactly these words of the project in a directory instead of those before; without words, forget the project.
 
     Raises UsageError where the record is wrong or there is no home, StoreError where it cannot be written.
     """
@@ -130,8 +132,8 @@ def remember(root: Path, words: Collection[Mapping[str, Json]]) -> None:
 
 
 def trust_file() -> Path:
-    """Where it is remembered: `$XDG_CONFIG_HOME/llmbuild/trusted.json`, else below `~/.config`.  Raises UsageError without a
-    home."""
+    """The file that records trust: `$XDG_CONFIG_HOME/llmbuild/trusted.json`, else below `~/.config`.  Raises UsageError
+    without a home."""
     from llmbuild.engine.settings import settings_path
 
     return settings_path().with_name("trusted.json")
@@ -141,7 +143,7 @@ def _has_home() -> bool:
     try:
         trust_file()
     except UsageError:
-        # Who has no home has trusted nothing.
+        # A user without a home has trusted nothing.
         return False
     return True
 

@@ -1,6 +1,6 @@
 """The product as a library: a manifest with its store, opened once, and what can be done with it.
 
-Each method looks at the world anew, as the command of its name does: at sources, tools, the lock file and the store.
+Each method observes the world anew, as the command of its name does: sources, tools, the lock file and the store.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What is to happen to one task, and the plan of it and all that it needs, which has the reasons of what it follows."""
+    """The verdict on one task, and the plan of it and all that it needs, which has the reasons of the tasks that it follows."""
 
     verdict: Verdict
     plan: Plan
@@ -60,7 +60,7 @@ class Workspace:
         self.store = store
         self.whole = manifest.project
         self.notes = manifest.notes
-        """What is worth knowing of the manifest and stops nothing."""
+        """Notes on the manifest that stop nothing."""
         self._project = narrow(
             manifest.project,
             models=selection.models,
@@ -79,14 +79,14 @@ class Workspace:
         *,
         on_note: OnNote = lambda _note: None,
     ) -> Workspace:
-        """Read a manifest and open its store.  `on_note` is told what is found later that is worth knowing.
+        """Read a manifest and open its store.  `on_note` receives what is found later and worth reporting.
 
         Raises UsageError where the manifest is wrong or does not have what the selection names, and StoreError.
         """
         store = Store(options.cache)
         toolchain = _toolchain(store)
         opened = Workspace(load_manifest(manifest, toolchain), store, selection, options, on_note)
-        # Whoever looks right away need not look up llmbuild's own files again.
+        # A look right away need not look up llmbuild's own files again.
         opened._toolchain = toolchain
         return opened
 
@@ -99,22 +99,22 @@ class Workspace:
         self.close()
 
     def close(self) -> None:
-        """Write what the store remembers and remove this process's temporary files; it can still be used afterwards."""
+        """Write the store's memos and remove this process's temporary files; the workspace stays usable."""
         self.store.close()
 
     @property
     def last_build(self) -> Path:
-        """The file of the events of the last build that ended; it may not be there."""
+        """The file of the events of the last build that ended; it may be missing."""
         from llmbuild.workspace.recording import LAST_BUILD
 
         return state_of(Path(self.whole.root), manifest_name(self.whole)) / LAST_BUILD
 
     def look(self, *tasks: str, force: bool = False, partial: bool = False) -> Snapshot:
         """The workspace as it is now, with the tasks of these names (labels, patterns, kinds; none for all) and all they
-        need; with `force` those that are named count as out of date.
+        need; with `force` the named tasks count as out of date.
 
-        Raises LlmbuildError where a source, a tool or a linker is missing, or the lock file is not up to date although it
-        has to be; and, unless the look may be `partial`, where offline forbids a download that the tasks need.
+        Raises LlmbuildError where a source, a tool or a linker is missing, or the lock file is not up to date although
+        `locked` requires it; and, unless the look may be `partial`, where offline forbids a download that the tasks need.
         """
         snapshot = take(
             self.whole,
@@ -131,8 +131,8 @@ class Workspace:
         return snapshot
 
     def plan(self, *tasks: str, force: bool = False) -> Plan:
-        """What a build of these tasks would do, and why.  Raises what `look` does: a plan that cannot be carried out is
-        none."""
+        """What a build of these tasks would do, and why.  Raises what `look` does: a plan that cannot be carried out is no
+        plan."""
         return self.look(*tasks, force=force).plan()
 
     def build(
@@ -149,12 +149,13 @@ class Workspace:
         remote: str | None = None,
         on_event: OnEvent = lambda _event: None,
     ) -> BuildOutcome:
-        """Bring these tasks and all they need up to date, and their outputs into the project; the rest is as `Manner` has it,
-        but that no `memory` stands for the usual share of what is free.  `on_event` is told what happens, the summary last.
+        """Bring these tasks and all they need up to date, and install their outputs into the project.  The other parameters
+        are those of `Manner`, but no `memory` stands for the usual share of what is free.  `on_event` receives the events, the
+        summary last.
 
-        Raises what `look` does; BuildError when a task failed or a check found other bytes, which has what was built all the
-        same; UsageError where another manifest of the directory has results in the same places; StoreError when the store,
-        the project or the file of events fails; and Interrupted after a signal.
+        Raises what `look` does; BuildError when a task failed or a check found other bytes, which has what was built
+        nevertheless; UsageError where another manifest of the directory has results in the same places; StoreError when the
+        store, the project or the file of events fails; and Interrupted after a signal.
         """
         from llmbuild.workspace.building import Manner, build
         from llmbuild.workspace.outcome import BuildError
@@ -191,7 +192,7 @@ class Workspace:
         on_event: OnEvent = lambda _event: None,
     ) -> LockOutcome:
         """Pin every source of the manifest and the toolchain in llmbuild.lock, whatever the workspace was narrowed to, and
-        look the sources of the models to `upgrade` up again (True for all); with `check` nothing is written.
+        resolve the sources of the models to `upgrade` again (True for all); with `check` nothing is written.
 
         Raises UsageError for a model that is in no build, and LlmbuildError where a source is missing or cannot be fetched.
         """
@@ -210,13 +211,13 @@ class Workspace:
         )
 
     def report(self) -> BuildReport:
-        """What the last build did.  Raises UsageError where there was none, and StoreError where its events cannot be read."""
+        """The report on the last build.  Raises UsageError where there was none, StoreError where its events cannot be read."""
         from llmbuild.workspace.reporting import last_report
 
         return last_report(Path(self.whole.root), manifest_name(self.whole))
 
     def _tools(self) -> Toolchain:
-        """A toolchain that has looked nothing up, or only what opening the workspace needed."""
+        """A toolchain that has looked up nothing, or only what opening the workspace needed."""
         toolchain, self._toolchain = self._toolchain or _toolchain(self.store), None
         return toolchain
 
