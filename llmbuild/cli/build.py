@@ -98,7 +98,7 @@ def _build(args: argparse.Namespace, workspace: Workspace, memory: int | None) -
             remote=args.remote,
         )
     except BuildError as error:
-        # What went wrong was printed when it happened.
+        # Each failure was printed when it happened.
         code = error.exit_code
     except Interrupted:
         code = ExitCode.INTERRUPTED

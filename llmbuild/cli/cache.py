@@ -1,4 +1,4 @@
-"""`llmbuild cache`: look after the store: how much is in it, what can go, whether it is right, and taking parts along."""
+"""`llmbuild cache`: manage the store: show its size, evict, verify, export and import."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def _export(args: argparse.Namespace) -> int:
             packed = export(store, actions, args.archive, progress=progress)
     finally:
         store.close()
-    # What is built and left out nevertheless lacks the bytes of a file that was left where its owner has it.
+    # A built task that is left out lacks the bytes of a file that was left where its owner has it.
     away = [label for action in packed.missing if (label := labels.get(action)) is not None and label not in unbuilt]
     text = packed_text(packed, str(args.archive), imported=False, unbuilt=unbuilt, away=away)
     _print(args, packed_json(packed, [*unbuilt, *away]), text)

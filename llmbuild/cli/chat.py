@@ -107,13 +107,13 @@ def _converse(start: Callable[[], Chat], sampling: Sampling, args: argparse.Name
 
 def _answer(chat: Chat, text: str, sampling: Sampling, args: argparse.Namespace) -> None:
     for piece in chat.say(text, sampling, seed=args.seed, max_tokens=args.max_tokens):
-        # A model may have learnt sequences that steer a terminal.
+        # A model may have learnt sequences that control a terminal.
         print(printable(piece), end="", flush=True)
     print()
 
 
 def _statistics(chat: Chat) -> None:
-    """Speeds go to standard error, so that a script reads nothing but the answer from standard output."""
+    """Print speeds to standard error, so that a script reads nothing but the answer from standard output."""
     statistics = chat.statistics
     print(
         f"prefill {statistics.prefilled_tokens} tokens at {statistics.prefill_rate:.1f} tok/s, "

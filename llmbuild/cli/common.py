@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 
 
 def print_json(value: Json, *, indent: int | None = 2) -> None:
-    """Print a value for machines; nothing in it steers the terminal of a person who looks at it."""
+    """Print a value for machines; nothing in it controls the terminal of a person who looks at it."""
     print(printable_json(json.dumps(value, indent=indent, ensure_ascii=False)))
 
 
 def path_argument(text: str) -> Path:
-    """A path of the command line; an empty one is a variable that was not set, and does not mean this directory."""
+    """A path of the command line; an empty one comes from an unset variable, and does not mean this directory."""
     if not text:
         raise argparse.ArgumentTypeError("the path is empty")
     return Path(text)
 
 
 def add_selection(parser: argparse.ArgumentParser) -> None:
-    """The options of build and plan that choose tasks."""
+    """The options of build and plan that select tasks."""
     parser.add_argument(
         "tasks",
         nargs="*",
@@ -73,7 +73,7 @@ def open_workspace(args: argparse.Namespace, *, notes: bool = True) -> Workspace
 
 
 def print_note(note: str) -> None:
-    """Say on standard error what is not wrong but worth knowing."""
+    """Print to standard error what is not wrong but worth reporting."""
     from llmbuild.report.style import style_for, wrapped
 
     style = style_for(sys.stderr)
@@ -95,7 +95,7 @@ def write_crash_log(error: BaseException) -> str | None:
     logs = state / "logs"
     own = state.is_dir() and not state.is_symlink() and not logs.is_symlink()
     for directory in (logs, None) if own else (None,):
-        # A name that nobody can know before, and a file that was not there: a link in its place is not followed.
+        # The name cannot be predicted and the file must not exist: a link in its place is not followed.
         with contextlib.suppress(OSError):
             if directory is not None:
                 directory.mkdir(exist_ok=True)

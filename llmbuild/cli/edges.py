@@ -1,6 +1,6 @@
-"""Where the process meets the system: its streams, its limits, and the words that it is given.
+"""Where the process meets the system: its streams, its limits, and its arguments.
 
-A command's own code catches nothing that it does not expect.  What the system refuses and no barrier nearer to it has
+A command's own code catches nothing that it does not expect.  An error of the system that no nearer code has
 named ends here: with the operation's own words, the file, and an exit code that is not that of a bug.
 """
 
@@ -31,15 +31,15 @@ _FIXES: Mapping[int, str] = {
     errno.EIO: "look after the disk: the system could not read or write it",
 }
 _OF_STREAMS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EBADF})
-"""Without a file's name these come from a stream that is open already, and what commands print to is the one of them."""
+"""Without a file's name these errors come from an open stream, in a command the one that it prints to."""
 
 _NO_THREAD = "can't start new thread"
 _NO_MEMORY = "std::bad_alloc"
-"""What TVM says of memory that it did not get; its error has no type of its own."""
+"""TVM's message for memory that it did not get; its error has no type of its own."""
 
 
 def open_streams() -> None:
-    """Give every standard stream that is closed a place where nothing is, and make all of them take any text.
+    """Open every closed standard stream on the null device, and make all of them accept any text.
 
     Otherwise the next file that is opened would be standard output to whatever prints.
     """
@@ -58,16 +58,16 @@ def open_streams() -> None:
 
 
 def give_up(stream: TextIO) -> None:
-    """Let a standard stream lead nowhere from now on: Python would try once more to write there at its exit."""
+    """Redirect a standard stream to the null device: Python would try once more to write to it at its exit."""
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     except (OSError, ValueError):
-        # A stream without a descriptor has nothing that is written at the exit.
+        # A stream without a descriptor writes nothing at the exit.
         return
 
 
 def say(text: str) -> None:
-    """Print to standard error; where that cannot be written, the exit code says the rest."""
+    """Print to standard error; where that cannot be written, the exit code alone reports the error."""
     try:
         print(text, file=sys.stderr, flush=True)
     except OSError:
@@ -75,7 +75,7 @@ def say(text: str) -> None:
 
 
 def require_text(arguments: Sequence[str]) -> None:
-    """Raise UsageError for an argument whose bytes are no text: what is made of it could not be written down."""
+    """Raise UsageError for an argument whose bytes are not text: no file could record what is made of it."""
     for argument in arguments:
         if is_text(argument):
             continue
@@ -89,7 +89,7 @@ def require_text(arguments: Sequence[str]) -> None:
 
 
 def expected(error: Exception) -> LlmbuildError | None:
-    """What the system refused, as an error for the user; None for what can only be a bug of llmbuild."""
+    """An error of the system as one for the user; None for what can only be a bug of llmbuild."""
     from llmbuild.errors import LlmbuildError, StoreError, ToolchainError
 
     match error:

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the lock file and print what changed in it; with --check only print, and exit with 1 if anything would."""
+    """Write the lock file and print its changes; with --check only print, and exit with 1 if anything would change."""
     from llmbuild.engine import events
     from llmbuild.report.terminal import view_for
 
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _report(outcome: LockOutcome, *, check: bool) -> None:
-    """Say what changed, or would."""
+    """Print what changed, or would."""
     from llmbuild.report.lock_text import difference_line, difference_lines
     from llmbuild.report.style import style_for
 

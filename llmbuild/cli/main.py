@@ -37,7 +37,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
 """Each command's module, which has HELP, EXAMPLE, add_arguments(parser) and run(args), and its line in the help."""
 
 _GARBAGE_CHECK = 100_000
-"""How many objects are made between two looks for garbage in cycles."""
+"""How many objects are created between two collections of cyclic garbage."""
 
 USAGE = "llmbuild [--help] [--version] COMMAND ..."
 
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         edges.say("interrupted")
         return 130
     except BrokenPipeError:
-        # The reader of our output has left (`llmbuild plan | head`).
+        # The reader of our output has closed the pipe (`llmbuild plan | head`).
         edges.give_up(sys.stdout)
         return 1
     except SystemExit as end:
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             return _report(error)
         except (MemoryError, OSError, ImportError) as further:
-            # What the words of an error are made with cannot be loaded either.
+            # The modules that render an error cannot be loaded either.
             edges.say(f"error: the system gives llmbuild no more memory or files: {error}; {further}")
             return 6
 
@@ -133,7 +133,7 @@ def _parser(name: str, module: ModuleType) -> argparse.ArgumentParser:
         _asked = False
 
         def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-            # argparse takes all names at the first one unless it is asked for this, which it cannot do with subcommands or --.
+            # argparse takes all names at the first one; parse_intermixed_args does not, but fails with subcommands or --.
             if self._asked or self._subparsers is not None or "--" in args:
                 return super().parse_known_args(args, namespace)
             self._asked = True
@@ -185,7 +185,7 @@ def _report(error: Exception) -> int:
 
 
 def _annotate(error: LlmbuildError) -> None:
-    """Let a GitHub Actions workflow show the error beside the file that it is about."""
+    """Print an annotation that shows the error beside its file in a GitHub Actions workflow."""
     from llmbuild.cli import edges
     from llmbuild.workflow import in_workflow
 

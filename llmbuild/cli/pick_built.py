@@ -23,7 +23,7 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
 
 
 def select_built(args: argparse.Namespace) -> list[BuiltModel]:
-    """The built libraries that the options name; raises UsageError when there are none."""
+    """The built libraries that the options name; raises UsageError when none match."""
     from llmbuild.manifest.locate import BuiltModel, built, choose
 
     if args.threads is not None and args.threads < 1:

@@ -50,7 +50,7 @@ def print_plan(
     memory: int | None = None,
 ) -> None:
     """Print a plan to standard output in one of FORMATS; those for people and programs have an estimate, for a build with
-    these `jobs` and so many bytes of `memory`.  With `stale`, what is up to date is left out."""
+    these `jobs` and `memory` bytes.  With `stale`, what is up to date is left out."""
     whole = plan
     plan = plan.only_stale() if stale else plan
     match form:

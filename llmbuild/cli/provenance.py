@@ -1,4 +1,4 @@
-"""`llmbuild verify --provenance`: results against their statements, and the statements against the cache."""
+"""`llmbuild verify --provenance`: verify results against their statements, and the statements against the cache."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ALL = "all"
 
 
 def verify_provenance(args: argparse.Namespace) -> int:
-    """Check the named results, or all of the manifest; raises what is wrong after all were looked at."""
+    """Verify the named results, or all of the manifest; raises the errors after all were verified."""
     from llmbuild.engine.store import Store
     from llmbuild.workspace.place import find_manifest
     from llmbuild.workspace.provenance import all_results, check_claims, named_result

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the report, or write the page; exit code 0 whatever became of the build."""
+    """Print the report, or write the page; exit code 0 whether the build succeeded or not."""
     from llmbuild.workspace.reporting import last_report, report_of
 
     if args.html is not None:

@@ -1,4 +1,4 @@
-"""`llmbuild targets`: the targets there are, and what this machine can do for each."""
+"""`llmbuild targets`: list the targets, and what this machine can build for each."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def status(item: Examined) -> list[str]:
-    """Whether it can be built here, and what to do where it cannot."""
+    """Whether the target can be built here, and what to do where it cannot."""
     if not item.missing:
         return ["ready"]
     first = item.missing[0]

@@ -1,4 +1,4 @@
-"""`llmbuild trust`: show what of a project's own words would run on this machine, and remember that it may."""
+"""`llmbuild trust`: show which words of a project would run on this machine, and record that they may."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Show the commands and remember them; exit code 0."""
+    """Show the commands and record them; exit code 0."""
     from llmbuild.workspace.trust import own_words, remember, spoken_words
 
     root = find_manifest(args.file).absolute().parent
