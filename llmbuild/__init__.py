@@ -1,6 +1,6 @@
 """llmbuild: a declarative, cached, exact build system for LLM libraries.
 
-docs/python.md lists what this module offers.  Importing it loads nothing else of weight.
+docs/python.md lists what this module offers.  Its import loads no heavy module.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ def open(
     """Open a manifest, or the one in a directory, to plan and build what it describes.
 
     `models`, `quantizations` and `platforms` are names of the manifest (one, or several) that everything is narrowed to.
-    `cache` is the store (default: $LLMBUILD_CACHE or the user's cache).  `offline` forbids the network; `locked` demands that
-    llmbuild.lock is up to date, and never writes it.  With `trust` the programs and flags that the project's targets name run
-    without asking (`llmbuild trust` remembers them).  `on_note` is told, a sentence at a time, what is found later that is
-    worth knowing and stops nothing.
+    `cache` is the store (default: $LLMBUILD_CACHE or the user's cache).  `offline` forbids the network; `locked` requires an
+    up-to-date llmbuild.lock, and never writes it.  With `trust` the programs and flags that the project's targets name run
+    without a record of trust (`llmbuild trust` writes one).  `on_note` receives, a sentence at a time, what is found later that
+    is worth reporting and stops nothing.
 
     Raises LlmbuildError where the manifest is wrong or does not have such names, and where the store cannot be read.
     """

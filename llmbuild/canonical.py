@@ -17,8 +17,8 @@ Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json
 Digest = NewType("Digest", str)
 """A SHA-256 in lower-case hexadecimal, 64 characters.
 
-The functions here make it, from bytes that they hash themselves, and `parse_digest` from what comes from outside: nothing
-else does.  A digest is therefore safe as a part of a path.
+Only the functions here make it, from bytes that they hash themselves, and `parse_digest` from values from outside.
+A digest is therefore safe as a part of a path.
 """
 
 CHUNK = 1 << 20
@@ -41,7 +41,7 @@ def parse_digest(value: object) -> Digest:
 
 
 def known_digest(value: object) -> Digest | None:
-    """As `parse_digest`, but None for whatever is no digest: for borders where that counts as not known."""
+    """As `parse_digest`, but None for whatever is no digest: for borders where that counts as unknown."""
     try:
         return parse_digest(value)
     except ValueError:

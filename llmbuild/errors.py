@@ -14,10 +14,10 @@ from enum import IntEnum
 from llmbuild.printable import printable
 
 MOST_LETTERS, MOST_WORDS = 200, 2000
-"""How long the words are that `did_you_mean` compares, and how many."""
+"""The longest word that `did_you_mean` compares, and the most words."""
 
 MOST_TEXT = 10_000
-"""How long a part of a message is."""
+"""The longest part of a message, in characters."""
 
 
 class ExitCode(IntEnum):
@@ -52,7 +52,7 @@ class LlmbuildError(Exception):
     """An expected failure with one clear message.
 
     `what` is a sentence without a final dot, `why` a reason or None, `fix` what the user can do or None.  All are text that
-    any file can hold and any terminal can show: control characters and bytes that are not UTF-8 stand in them as escapes.
+    any file can store and any terminal can show: control characters and bytes that are not UTF-8 are escaped.
     """
 
     exit_code = ExitCode.FAILED
@@ -107,7 +107,7 @@ class StoreError(LlmbuildError):
 
 
 class VerifyError(LlmbuildError):
-    """A built artifact does not do what its metadata or its reference says."""
+    """A built artifact does not match its metadata or its reference."""
 
     exit_code = ExitCode.VERIFY
 
@@ -124,7 +124,7 @@ class MultiError(LlmbuildError):
     def __init__(self, errors: Iterable[LlmbuildError]) -> None:
         self.errors = tuple(errors)
         super().__init__("")
-        # Each of them is text of ordinary length already.
+        # The parts of each error are escaped and cut already.
         self.what = "\n".join(str(error) for error in self.errors)
         self.exit_code = self.errors[0].exit_code
 
@@ -138,7 +138,7 @@ def as_one(errors: Sequence[LlmbuildError]) -> LlmbuildError:
 
 
 def raise_all(errors: Sequence[LlmbuildError]) -> None:
-    """Raise what was found in one pass, several as a MultiError; where that is nothing, do nothing."""
+    """Raise the errors found in one pass, several as a MultiError; do nothing where there are none."""
     if errors:
         raise as_one(errors)
 
@@ -146,7 +146,7 @@ def raise_all(errors: Sequence[LlmbuildError]) -> None:
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """A sentence that proposes the nearest known words, or None when nothing is near.
 
-    Finding them takes as long as the words' lengths multiplied, so that long ones (no person wrote them) are left out, and
+    The time grows with the product of the words' lengths, so long words (no person wrote them) are skipped, and
     so are all but the first few thousand.
     """
     import difflib
@@ -161,5 +161,5 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
 
 
 def _shown(text: str) -> str:
-    """The text as a message has it; a value that a file says may have megabytes."""
+    """The text as a message shows it; a value from a file may have megabytes."""
     return printable(text if len(text) <= MOST_TEXT else f"{text[:MOST_TEXT]}…")

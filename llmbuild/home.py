@@ -1,4 +1,4 @@
-"""The user's directories, and the error where nobody knows them: containers run with a bare user number and no HOME."""
+"""The user's directories, and the error where there are none: containers run with a bare user number and no HOME."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from llmbuild.errors import UsageError
 def user_directory(variable: str, otherwise: str, environ: Mapping[str, str]) -> Path:
     """A directory of the user: the variable of the XDG specification, or the usual one.  Raises UsageError without a home."""
     base = environ.get(variable)
-    # The specification says that relative paths in its variables are to be ignored.
+    # The specification requires that relative paths in its variables are ignored.
     return Path(base) if base and Path(base).is_absolute() else at_home(otherwise, variable)
 
 

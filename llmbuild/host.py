@@ -1,4 +1,4 @@
-"""The systems that llmbuild runs on; docs/platforms.md says what was tried of them."""
+"""The systems that llmbuild runs on; docs/platforms.md reports what was tested on them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""JSON from outside: bounded in size and depth, and always one sentence when it is not what it should be.
+"""JSON from outside: bounded in size and depth, with a one-sentence error when it is malformed.
 
-Python's parser takes any depth until its stack ends, lone surrogates that no file can hold, NaN, and a name twice.  What a
-cache, a server, a checkpoint or a repository hands over goes through here instead.
+Python's parser accepts any depth until its stack ends, lone surrogates that no file can store, NaN, and a name twice.  JSON
+from a cache, a server, a checkpoint or a repository is parsed here instead.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MOST_VALUES = 600_000
 that this limit and not the text's size keeps memory below ten times `MOST_BYTES`."""
 
 MOST_DIGITS = 300
-"""A longer integer is larger than any float, and the conversion of very long ones takes for ever."""
+"""A longer integer is larger than any float, and the conversion of very long ones takes too long."""
 
 _OPENS = (b"[", b"{")
 _BORDERS = (b"[", b"{", b",")
@@ -78,7 +78,7 @@ def _decode(numbers: bool, unique: bool, long: bool) -> Callable[[str], Any]:
 
 
 def require_text(value: Any) -> None:
-    """Raise ValueError when a string in a JSON value (a name included) is none that UTF-8 can hold."""
+    """Raise ValueError when a string in a JSON value (a name included) cannot be encoded as UTF-8."""
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:

@@ -1,7 +1,7 @@
 """Text from outside as a terminal may show it: control characters become visible escapes.
 
-A server's words, a checkpoint's names, an answer of a model may hold sequences that set a terminal's title, clear it, or
-turn the order of what follows.  Line breaks and tabs stay.
+A server's words, a checkpoint's names, an answer of a model may contain sequences that set a terminal's title, clear it, or
+reverse the order of what follows.  Line breaks and tabs stay.
 """
 
 from __future__ import annotations

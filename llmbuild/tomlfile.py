@@ -1,6 +1,6 @@
 """TOML with places: the parsed value of a file, and the line of every key in it.
 
-`tomllib` decides what the text means and whether it is valid; it does not say where a value was written.  The scanner here
+`tomllib` parses the text and decides whether it is valid; it does not report where a value was written.  The scanner here
 walks text that `tomllib` has accepted and records the line of every key path, through tables, arrays of tables, dotted and
 quoted keys, inline tables and arrays.  Because the text is known to be valid, the scanner only has to find borders.
 """
@@ -22,10 +22,10 @@ KeyPath: TypeAlias = tuple[str | int, ...]
 MOST_BYTES = 4 << 20
 """tomllib takes a second for each megabyte or two."""
 MOST_VALUES = 200_000
-"""Counted before they are parsed, and too high: the places of values take more memory than they do, and each part of a
+"""Counted before parsing, and too high: the places of values take more memory than the values, and each part of a
 dotted key is a table."""
 MOST_DEPTH = 64
-"""Levels of a document, and parts of a key: tomllib keeps every beginning of a dotted key."""
+"""Levels of a document, and parts of a key: tomllib stores every prefix of a dotted key."""
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _PART = r"""(?:[A-Za-z0-9_-]++|"[^"\n]*+"|'[^'\n]*+')"""
@@ -37,14 +37,14 @@ _AT_END = " (at end of document)"
 
 @dataclass(frozen=True, slots=True)
 class TomlFile:
-    """`file` is the name that errors show; `data` what tomllib makes of the text; `lines` the line (from 1) of each key."""
+    """`file` is the name that errors show; `data` the value that tomllib parsed; `lines` the line (from 1) of each key."""
 
     file: str
     data: Mapping[str, Any]
     lines: Mapping[KeyPath, int]
 
     def line(self, path: Sequence[str | int]) -> int | None:
-        """The line of a key, or of the nearest table around it that was written down; None for the document itself."""
+        """The line of a key, or of the nearest written table around it; None for the document itself."""
         key = tuple(path)
         while key and key not in self.lines:
             key = key[:-1]
@@ -77,7 +77,7 @@ def read_toml(path: Path, file: str | None = None) -> TomlFile:
     except OSError as error:
         raise UsageError("cannot be read", where=file, why=error.strerror) from None
     except ValueError as error:
-        # The name cannot be one.
+        # The path is invalid.
         raise UsageError("cannot be read", where=file, why=str(error)) from None
     return parse_toml_bytes(data, file)
 
@@ -104,7 +104,7 @@ def parse_toml(text: str, file: str) -> TomlFile:
 
 
 class TomlError(ValueError):
-    """Text that is no TOML, or more than llmbuild takes; the text says why, `line` (from 1) where, if that is known."""
+    """Text that is no TOML, or exceeds llmbuild's limits; the message has the reason, `line` (from 1) the place, if known."""
 
     def __init__(self, why: str, line: int | None = None) -> None:
         super().__init__(why)
@@ -112,7 +112,7 @@ class TomlError(ValueError):
 
 
 def load_toml(text: str) -> dict[str, Any]:
-    """What tomllib makes of a text, with an end to sizes: of the text, of keys, of levels and of numbers.
+    """The value that tomllib parses, with limits on the text, on keys, on levels and on numbers.
 
     Raises TomlError, for integers of more than 64 bits as well, which TOML does not have.
     """
@@ -145,7 +145,7 @@ def load_toml(text: str) -> dict[str, Any]:
 
 
 def _check_values(data: Mapping[str, Any], text: str) -> None:
-    """Raise TomlError for a document of too many levels and for integers that 64 bits do not hold."""
+    """Raise TomlError for a document of too many levels and for integers that do not fit into 64 bits."""
     level: list[Any] = [data]
     for _ in range(MOST_DEPTH):
         inner: list[Any] = []

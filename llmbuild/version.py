@@ -1,3 +1,3 @@
-"""Which llmbuild this is."""
+"""The version of llmbuild."""
 
 __version__ = "0.1.0"

@@ -1,6 +1,6 @@
 """Commands that GitHub Actions reads in what a job prints: annotations of errors and warnings, and lines that are folded.
 
-They are printed beside the messages for people where GITHUB_ACTIONS is "true".  How they are written and escaped is in
+They are printed beside the messages for people where GITHUB_ACTIONS is "true".  Their syntax and escapes are defined in
 https://docs.github.com/actions/reference/workflow-commands-for-github-actions.
 """
 
@@ -30,7 +30,7 @@ def annotation(
     fix: str | None = None,
     before: str = "",
 ) -> str:
-    """A message that is shown in the list of the run, and beside the line of the file where it names one that is here.
+    """A message that is shown in the list of the run, and beside the line of the file where it names an existing one.
     `before` goes before the place."""
     properties = _properties(where)
     place = "" if where is None else f"{where}: "
@@ -55,7 +55,7 @@ def _properties(where: str | None) -> str:
 
 
 def _from_checkout(file: str) -> str:
-    """The path from the root of the checkout, as GitHub wants it; a file outside keeps its whole path."""
+    """The path from the root of the checkout, as GitHub requires it; a file outside keeps its whole path."""
     path, root = Path(file).absolute(), os.environ.get("GITHUB_WORKSPACE")
     return path.relative_to(root).as_posix() if root and path.is_relative_to(root) else str(path)
 
