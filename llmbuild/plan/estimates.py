@@ -1,8 +1,8 @@
 """What a plan will take: time, memory, bytes to download and new disk, from earlier runs of tasks like its own.  Pure.
 
-Sizes of sources are what the lock or the source itself says, and unknown where neither does: what other models weigh tells
-nothing of this one.  Where no task of a kind ever ran, time and memory are what the kind declares, and `runs` is 0; whoever
-shows them says so.
+Sizes of sources come from the lock or the source itself, and are unknown where neither has them: the sizes of other models
+do not predict them.  Where no task of a kind ever ran, time and memory are what the kind declares, and `runs` is 0; whoever
+shows them marks them so.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _SMALL = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class TaskEstimate:
-    """What one task will take: seconds, peak of memory, bytes of output and bytes to download (None when nobody knows
-    them before), how many earlier runs say so, and what those were runs of."""
+    """What one task will take: seconds, peak of memory, bytes of output and bytes to download (None when they are unknown
+    before), the number of earlier runs behind the estimate, and what those were runs of."""
 
     wall_s: float
     peak_rss: int
@@ -40,7 +40,7 @@ class TaskEstimate:
 @dataclass(frozen=True, slots=True)
 class Total:
     """What a set of tasks will take: seconds with the given number of jobs, the memory of those that run at the same
-    time, new bytes on the disk and bytes to download as far as they are known, and of how many tasks they are not."""
+    time, new bytes on the disk and bytes to download as far as they are known, and for how many tasks they are unknown."""
 
     wall_s: float = 0.0
     peak_rss: int = 0
@@ -88,9 +88,9 @@ def estimate(
 ) -> PlanEstimate | None:
     """The estimate for a plan, None when nothing has to run.
 
-    `predict` gives the numbers of earlier runs, `tree` an output of a cached task, `have` says whether a file with this
-    SHA-256 is in the store, so that it need not be downloaded, and `ask` asks a source for its size where the lock does
-    not have it.  `jobs` and `memory` (bytes) are what the scheduler would have.
+    `predict` returns the numbers of earlier runs, `tree` an output of a cached task, `have` whether a file with this
+    SHA-256 is in the store, so that it need not be downloaded, and `ask` the size that a source reports where the lock does
+    not have it.  `jobs` and `memory` (bytes) are the limits of the scheduler.
     """
     busy = [verdict for verdict in plan.verdicts if verdict.state in ("run", "maybe")]
     if not busy:
@@ -145,11 +145,11 @@ def _input_size(
     known: Mapping[str, TaskEstimate],
     tree: Callable[[Digest], Tree | None],
 ) -> int | None:
-    """The bytes that a task will read, None while that cannot be told."""
+    """The bytes that a task will read, None while they are unknown."""
     size = 0
     for ref in task.inputs.values():
         if not isinstance(ref.select, AllFiles | Files):
-            # A handful of fields weighs nothing beside what else a task reads.
+            # The size of a few fields is negligible beside the task's other inputs.
             continue
         output = verdicts[ref.task].output
         found = None if output is None else tree(output)
@@ -171,7 +171,7 @@ def _is_source(task: Task) -> bool:
 def _source_sizes(
     task: Task, have: Callable[[Digest], bool], ask: Callable[[Task], int | None]
 ) -> tuple[int | None, int | None]:
-    """The bytes that a source puts out, and those that have to be downloaded for it; None where nobody knows them."""
+    """The bytes of a source's output, and those that must be downloaded for it; None where they are unknown."""
     source = task.params["source"]
     assert isinstance(source, Mapping)
     kind = known_kind(source.get("kind"))
@@ -186,7 +186,7 @@ def _source_sizes(
     if (files and not missing) or (single and all(map(have, single.values()))):
         return output, 0
     if kind.archived(source):
-        # The lock knows the files in an archive, and not how large it is itself.
+        # The lock pins the files in an archive, and not the size of the archive.
         return output, ask(task)
     if output is not None:
         return output, sum(size for one in missing if isinstance(size := one.get("size"), int))

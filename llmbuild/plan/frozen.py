@@ -1,4 +1,4 @@
-"""JSON values that cannot change and have a hash: what a reason holds as old and new value."""
+"""JSON values that are immutable and have a hash: the old and new values of reasons."""
 
 from __future__ import annotations
 

@@ -51,10 +51,10 @@ SYSTEM_LIBRARIES = frozenset({"tar", "wasm"})
 """Artifact kinds whose module registers itself when it is linked into a program, under the system-library prefix."""
 
 SIDECAR = "metadata.json"
-"""The library's own record beside it: a library for a device can be loaded, and asked, where such a device is only."""
+"""The library's own record beside it: a library for a device can be loaded, and queried, only where such a device is."""
 
 WITH_RUNTIME = frozenset({"wasm"})
-"""Artifact kinds that hold TVM's runtime: a browser has none of its own."""
+"""Artifact kinds that contain TVM's runtime: a browser has none of its own."""
 
 
 def expand(
@@ -63,8 +63,8 @@ def expand(
     """Every task of the project, each after the tasks it depends on.
 
     `compile_fields` are the fields of mlc-chat-config.json that a compiler reads.  Raises ValueError when two cells of
-    the matrix are the same one, and KeyError when a kind declares other parameters than the graph knows: both are
-    bugs, the manifest refuses such input before.
+    the matrix are the same one, and KeyError when a kind declares other parameters than the graph has: both are
+    bugs, because the manifest rejects such input before.
     """
     maker = _Maker(project, observed, kinds, compile_fields)
     for cell in project.matrix:
@@ -222,7 +222,7 @@ class _Maker:
         )
 
     def _linker(self, platform: Platform) -> dict[str, str]:
-        """The linker of a platform as a tool of a key; none where nobody knows what it would be."""
+        """The linker of a platform as a tool of a key; none where it is unknown."""
         linker = self.observed.linkers.get(platform.name)
         return {} if linker is None else {"linker": linker}
 
@@ -270,7 +270,7 @@ def results(project: Project, cell: Combination) -> list[str]:
 
 
 def labels(project: Project) -> frozenset[str]:
-    """The labels of all tasks of a project, known without looking at the world (`expand` makes the same)."""
+    """The labels of all tasks of a project, computed without observing the world (`expand` makes the same)."""
     found: set[str] = set()
     for cell in project.matrix:
         model, platform = project.models[cell.model], project.platforms[cell.platform]
@@ -286,7 +286,7 @@ def labels(project: Project) -> frozenset[str]:
 
 
 def _compiler(platform: Platform) -> str:
-    """What a runtime task is called by: a target may name another Emscripten, and then has a runtime of its own."""
+    """The name in a runtime task's label: a target may name another Emscripten, and then has a runtime of its own."""
     return " ".join(compiler_of(platform.link) or ("emcc",))
 
 

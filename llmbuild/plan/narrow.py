@@ -1,4 +1,4 @@
-"""The part of a project that is asked for: by model, platform and scheme."""
+"""The selected part of a project: by model, platform and scheme."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def narrow(
 ) -> Project:
     """The project with only the cells of the matrix that match; an empty list matches all.
 
-    This comes before anything is looked up, so that a source or a tool of another cell need not be there.  Raises
+    This precedes every look-up, so that a source or a tool of another cell need not be there.  Raises
     UsageError with the nearest known names.
     """
     _refuse_unknown("model", models, project.models)

@@ -1,4 +1,4 @@
-"""What was observed of the world before planning: plain values, so that deciding needs no disk, clock or network."""
+"""Observations of the world before planning: plain values, so that the planner needs no disk, clock or network."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Observed:
     name, `tools` by task kind (tool name to identity, llmbuild's own sources among them), `linkers` the linker's
     identity by platform name, `source_files` the files behind each "llmbuild sources" digest, `devices` what compiles the
     device's code by platform name, where that is a tool of its own; `variables` those of the environment that a target names,
-    by platform name, each with its identity; `lacks` what is not here, by platform name and task kind ("lower", "link");
+    by platform name, each with its identity; `lacks` what is missing, by platform name and task kind ("lower", "link");
     `gone` the errors of sources that are taken as the lock file has them, by the label of their fetch task."""
 
     sources: Mapping[str, Observation]

@@ -32,8 +32,8 @@ from llmbuild.plan.reasons import (
 )
 
 State: TypeAlias = Literal["cached", "restore", "run", "maybe", "blocked"]
-"""`restore`: built, and only its files in the output directory have to be put back.  `blocked`: what it needs is not here, and
-nobody knows what it would be built with."""
+"""`restore`: built, and only its files in the output directory must be restored.  `blocked`: what it needs is missing, and
+what it would be built with is unknown."""
 
 
 _NOTHING = Tree(())
@@ -41,8 +41,8 @@ _NOTHING = Tree(())
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A trace whose output is in the store; `output` is the digest of its tree, `away` has the files of which only a promise is
-    there that is not kept any more."""
+    """A trace whose output is in the store; `output` is the digest of its tree, `away` has the files of which the store has
+    only a promise that no longer holds."""
 
     output: Digest
     away: Tree = _NOTHING
@@ -56,14 +56,14 @@ class Lost:
 
 
 class Knowledge(Contents, Protocol):
-    """What the planner asks about the past.  The engine's store answers in a build, a dictionary in a test."""
+    """The planner's queries about the past.  The engine's store implements them in a build, a dictionary in a test."""
 
     def bind(self, task: Task, outputs: Mapping[str, Digest]) -> Action | None:
         """The task with its inputs bound to the outputs (by label) of its upstream tasks; None when a part is lost."""
         ...
 
     def recall(self, action: Digest) -> Built | Lost | None:
-        """What became of this action; None when it never ran."""
+        """The recorded result of this action; None when it never ran."""
         ...
 
     def previous(self, label: str) -> Mapping[str, Json] | None:
@@ -80,7 +80,7 @@ class Knowledge(Contents, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is to happen to one task.  `action` is None where the inputs are not known yet, `output` unless it is cached."""
+    """The decision on one task.  `action` is None where the inputs are not known yet, `output` unless it is cached."""
 
     task: Task
     state: State
@@ -91,13 +91,13 @@ class Verdict:
 
     @property
     def as_locked(self) -> Mapping[str, str]:
-        """The tools of its key that are not here, by the names that the lock file has for them."""
+        """The tools of its key that are missing here, by their names in the lock file."""
         lack = self.task.lack
         return {} if lack is None or lack.locked is None else {lack.tool: lack.locked}
 
     @property
     def impossible(self) -> bool:
-        """Whether it has to run, or may have to, and cannot run here."""
+        """Whether it must or may run, and cannot run here."""
         return self.task.lack is not None and self.state in ("run", "maybe", "blocked")
 
     @property
@@ -111,7 +111,7 @@ class Verdict:
 class Cause:
     """A root cause: reasons that some tasks share, the labels of those tasks, and of the tasks that may follow them.
 
-    `new` says that the tasks were never built, or are blocked: nothing changed.
+    `new` is true where the tasks were never built, or are blocked: nothing changed.
     """
 
     reasons: tuple[Reason, ...]
@@ -169,9 +169,9 @@ def make_plan(
     force: frozenset[str] = frozenset(),
     because: Mapping[str, tuple[Reason, ...]] = MappingProxyType({}),
 ) -> Plan:
-    """The plan for these tasks, which must be closed upstream and in graph order; `force` holds labels to run again.
+    """The plan for these tasks, which must be closed upstream and in graph order; `force` has the labels to run again.
 
-    `because` has the reasons of those that do not run again for the user's wish: what is cached of them is not usable.
+    `because` has the reasons of those that the user did not force: their cached results are unusable.
     """
     verdicts: dict[str, Verdict] = {}
     for task in tasks:
@@ -185,8 +185,8 @@ def make_plan(
 
 
 def _with_sources(verdicts: Mapping[str, Verdict]) -> Iterator[Verdict]:
-    """The verdicts, with those that have to run again because another task needs bytes of theirs which are not there, and with
-    those blocked that cannot run because their source is gone."""
+    """The verdicts, where tasks run again whose missing bytes another task needs, and tasks are blocked that cannot run
+    because their source is gone."""
     needed: set[str] = set()
     for verdict in verdicts.values():
         if verdict.state == "run":
@@ -202,7 +202,7 @@ def _with_sources(verdicts: Mapping[str, Verdict]) -> Iterator[Verdict]:
 
 
 def reads(ref: InputRef, away: Tree) -> bool:
-    """Whether an input has any of these files of the output that it refers to."""
+    """Whether an input reads any of these files of the output that it refers to."""
     match ref.select:
         case AllFiles():
             return bool(away.files)
@@ -230,11 +230,11 @@ def _judge(task: Task, verdicts: Mapping[str, Verdict], knowledge: Knowledge, ag
 
 
 def why(task: Task, action: Action, known: Built | Lost | None, knowledge: Knowledge) -> tuple[Reason, ...]:
-    """Why an action runs of which this is `known`, without a trace the difference to the task's last run; never empty."""
+    """Why an action with this recorded result runs; without a trace, the difference to the task's last run; never empty."""
     if isinstance(known, Lost):
         return (known.reason,)
     if known is not None:
-        # It was whole when it was looked up; what needs it found a part missing since.
+        # It was whole when it was looked up; a task that reads it found a part missing since.
         return (Evicted(),)
     previous = knowledge.previous(task.label)
     if previous is None:
@@ -242,7 +242,7 @@ def why(task: Task, action: Action, known: Built | Lost | None, knowledge: Knowl
     if not previous:
         return (Evicted(),)
     labels = {name: ref.task for name, ref in task.inputs.items()}
-    # The key is that of the last run and still there is no trace: the trace itself was lost with the store's index.
+    # The key is that of the last run, but there is no trace: the trace itself was lost with the store's index.
     return compare(previous, action, labels, knowledge) or (Evicted(),)
 
 

@@ -23,7 +23,7 @@ Change: TypeAlias = tuple[str, Json, Json]
 MISSING = "\0missing"
 SOURCES_TOOL = "llmbuild sources"
 _BYTES = "+sha256."
-"""What stands before the digest in the identity of a tool whose bytes count."""
+"""The text before the digest in the identity of a tool whose bytes count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +92,12 @@ class Evicted:
 
 @dataclass(frozen=True, slots=True)
 class Forced:
-    """The user asked for it (--force)."""
+    """The user forced it (--force)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Blocked:
-    """The task cannot run here, and nobody knows what it would be built with: what is missing, and what brings it."""
+    """The task cannot run here, and what it would be built with is unknown: what is missing, and how to install it."""
 
     what: str
     fix: str | None
@@ -111,7 +111,7 @@ class Cascade:
 
 
 def _freeze_values(reason: ParameterChanged | InputChanged) -> None:
-    # A plan groups tasks by their reasons, so that a list or a table in one has to have a hash.
+    # A plan groups tasks by their reasons, so a list or a table in one must have a hash.
     object.__setattr__(reason, "old", freeze(reason.old))
     object.__setattr__(reason, "new", freeze(reason.new))
 
@@ -195,7 +195,7 @@ def _sources(file: str) -> str:
 
 
 def sentences(reasons: Iterable[Reason], files: int | None = None) -> list[str]:
-    """The sentences of all reasons, each said once.
+    """The sentences of all reasons, each once.
 
     Changed source files of one part of llmbuild share a sentence, which names the first `files` of them.
     """
@@ -228,7 +228,7 @@ def _input_sentence(task: str, file: str, old: Json, new: Json, field: str) -> s
         return f"{_change(words(field), old, new)} (from {task})"
     verb = "added" if old in (None, MISSING) else "removed" if new in (None, MISSING) else "changed"
     if task == "source" and verb == "changed":
-        # Nothing in the project shows what the file was; its digest is what can be looked up.
+        # The project no longer has the old file, but its digest can be looked up.
         verb = f"changed {_head(str(old))} -> {_head(str(new))}"
     return f"{file or 'the output'} {verb} (from {task})"
 
@@ -251,7 +251,7 @@ def _tool_sentence(name: str, old: str | None, new: str | None) -> str:
 
 
 def spoken(identity: str) -> str:
-    """The identity of a tool without its digest; of one that is nothing but a digest its beginning."""
+    """The identity of a tool without its digest; for one that is only a digest, the beginning."""
     head = identity.partition(_BYTES)[0]
     return _head(head) if len(head) == 64 else head
 
@@ -261,7 +261,7 @@ def _head(identity: str) -> str:
 
 
 class Contents(Protocol):
-    """What the comparison may look up to name what changed; each answers None for what is no longer known."""
+    """What the comparison may look up to name what changed; each method returns None for what is no longer recorded."""
 
     def tree(self, digest: Digest) -> Tree | None: ...
 
@@ -293,7 +293,7 @@ def compare(
 
 
 def parameter_reasons(old: Mapping[str, Json], new: Mapping[str, Json]) -> tuple[Reason, ...]:
-    """One reason for each leaf that differs.  The digests of source files are told as changed inputs."""
+    """One reason for each leaf that differs.  The digests of source files are reported as changed inputs."""
     reasons: list[Reason] = []
     for path, before, after in changes(old, new):
         if path.startswith("files/"):

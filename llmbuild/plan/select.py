@@ -1,4 +1,4 @@
-"""Which tasks are asked for: by label, pattern or kind, with all they need."""
+"""Selecting tasks: by label, pattern or kind, with all they need."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _LIST = "`llmbuild plan` lists every task"
 
 
 def select(tasks: Sequence[Task], names: Iterable[str] = ()) -> tuple[Task, ...]:
-    """The asked tasks and everything upstream of them, in the order of `tasks`; all of them when nothing is asked.
+    """The named tasks and everything upstream of them, in the order of `tasks`; all of them without names.
 
-    What is installed beside a result is left out where the task of the result is: a library's record alone would speak of
-    a library that is not there, or of another one.
+    What is installed beside a result is left out where the task of the result is: a library's record alone would describe
+    a library that is missing, or another one.
     """
     names = tuple(names)
     if not names:
@@ -32,7 +32,7 @@ def select(tasks: Sequence[Task], names: Iterable[str] = ()) -> tuple[Task, ...]
 
 
 def asked(tasks: Sequence[Task], names: Iterable[str]) -> tuple[Task, ...]:
-    """The tasks that are named: by label ("quantize[smollm2, q4f16_1]"), label with the wildcards * and ?, or kind.
+    """The named tasks: by label ("quantize[smollm2, q4f16_1]"), label with the wildcards * and ?, or kind.
 
     Raises UsageError with the nearest labels and kinds for a name that matches nothing.
     """
@@ -54,7 +54,7 @@ def closure(tasks: Sequence[Task], labels: Iterable[str]) -> tuple[Task, ...]:
 
 
 def find(tasks: Sequence[Task], name: str) -> Task:
-    """The one task of this name; raises UsageError when there is none or there are several."""
+    """The one task of this name; raises UsageError when none or several match."""
     found = asked(tasks, (name,))
     if len(found) > 1:
         raise UsageError(

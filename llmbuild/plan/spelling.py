@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from llmbuild.canonical import Json
 
 _SILENT = ("overrides/", "metadata/", "generation/", "scheme/", "files/")
-"""Tables whose members are known by their own name."""
+"""Tables whose members are shown by their own name."""
 
 _SPACED = {"group_size", "quantize_embedding", "quantize_head"}
 """Parts of a scheme, which people write as words; everything else is a manifest key in kebab-case."""
