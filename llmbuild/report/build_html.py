@@ -1,7 +1,7 @@
 """The report on a build as one HTML page that needs nothing else: no script, no font, no image from elsewhere.
 
 The timeline and the graph are inline SVG.  Colours follow the reader's choice of a dark or light page, and nothing is
-told by colour alone: states are words, and what both drawings show stands in the table too.
+marked by colour alone: states are words, and the table has what both drawings show.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def _codes(labels: tuple[str, ...]) -> str:
 
 
 def markdown_text(text: str) -> str:
-    """Text on one line in which nothing is taken for a mark of Markdown or a border of a table."""
+    """Text on one line, escaped so that nothing is parsed as Markdown or a border of a table."""
     for mark in "\\`*_[]<>|":
         text = text.replace(mark, f"\\{mark}")
     return " ".join(text.split())

@@ -1,7 +1,7 @@
-"""What a build did, worked out from its events and nothing else: causes and what followed, the critical path, the cache.
+"""The report on a build, computed from its events alone: causes and what followed, the critical path, the cache.
 
-The events are those of `.llmbuild/last-build.ndjson` or of `--events` (docs/events.md) as JSON objects; types and fields
-that are not known are passed over.  Pure.
+The events are those of `.llmbuild/last-build.ndjson` or of `--events` (docs/events.md) as JSON objects; unknown types and
+fields are skipped.  Pure.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class TaskReport:
 class ReportedCause:
     """A root cause: reasons that some tasks share, those tasks, and the tasks that ran because one of them had.
 
-    `new` says that the tasks were never built, which is no change of anything.
+    `new` is true where the tasks were never built, so that nothing changed.
     """
 
     reasons: tuple[str, ...]
@@ -185,7 +185,7 @@ def build_report(events: Iterable[Mapping[str, Any]]) -> BuildReport:
 
 
 class _Reader:
-    """Collects what events say of each task."""
+    """Collects the events of each task."""
 
     def __init__(self) -> None:
         self.project = ""
@@ -251,7 +251,7 @@ class _Reader:
 
 
 def _told(reasons: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """The sentences of reasons; of a reason that a newer llmbuild wrote the one that came with it."""
+    """The sentences of reasons; for a reason that a newer llmbuild wrote, the recorded one."""
     try:
         return tuple(sentences(map(reason_from_json, reasons)))
     except (KeyError, TypeError):
@@ -306,7 +306,7 @@ def _critical_path(tasks: Sequence[TaskReport]) -> tuple[tuple[str, ...], float]
     work = {task.label: (task.wall_s or 0.0) if task.status in ("ran", "failed") else 0.0 for task in tasks}
     graph: nx.DiGraph[str] = nx.DiGraph()
     for task in tasks:
-        # The work is on the edges that lead to a task; the empty label is before the first of each chain.
+        # The edges that lead to a task carry its work; the empty label precedes the first task of each chain.
         for need in ("", *(need for need in task.needs if need in work)):
             graph.add_edge(need, task.label, work=work[task.label])
     chain = nx.dag_longest_path(graph, weight="work") if tasks else []

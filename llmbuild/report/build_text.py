@@ -100,6 +100,6 @@ def _timed(task: TaskReport) -> str:
 
 
 def _told(task: TaskReport, style: Style) -> list[str]:
-    """A task with its time, memory and output; in two lines where one is too long."""
+    """A task with its time, memory and output; on two lines where one is too long."""
     line, facts = _timed(task), f"{size(task.peak_rss or 0)} of memory, {size(task.output_size or 0)}"
     return [f"{line}  {facts}"] if len(line) + 2 + len(facts) <= style.width else [line, f"{'':16}{facts}"]

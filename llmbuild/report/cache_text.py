@@ -1,4 +1,4 @@
-"""What the `cache` commands print."""
+"""The output of the `cache` commands."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FAULTS = {
 
 
 def age(seconds: float) -> str:
-    """`now`, `5 min`, `3 h`, `12 d`: the time since something, in its largest unit."""
+    """`now`, `5 min`, `3 h`, `12 d`: an age in its largest unit."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= length:
             return f"{int(seconds // length)} {unit}"
@@ -192,7 +192,7 @@ def audit_json(result: Audit) -> dict[str, Json]:
 def packed_text(
     packed: Packed, file: str, *, imported: bool, unbuilt: Sequence[str] = (), away: Sequence[str] = ()
 ) -> str:
-    """What an export wrote or an import took.  `away` are tasks whose output is not any more where it was left."""
+    """What an export wrote or an import read.  `away` are tasks whose output is no longer where it was left."""
     parts = f"{count(packed.traces, 'trace')}, {count(packed.blobs, 'blob')}, {size(packed.size)}"
     if imported:
         return f"imported {file}: {parts}; {packed.new_traces} and {packed.new_blobs} of them new"

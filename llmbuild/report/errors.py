@@ -1,4 +1,4 @@
-"""Errors as a person reads them: what and where, why, and what to do; and what to say of a bug."""
+"""Errors as a person reads them: what and where, why, and what to do; and the report of a bug."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def render_error(error: LlmbuildError, style: Style | None = None) -> str:
 
 
 def render_internal_error(error: BaseException, log: str | None, style: Style | None = None) -> str:
-    """What is said of an exception that nobody expected: one line, and where the traceback is (None: above it)."""
+    """The message for an unexpected exception: one line, and where the traceback is (None: above it)."""
     style = style or style_for(sys.stderr)
     first = printable(str(error).partition("\n")[0])
     summary = f"{type(error).__name__}: {first}" if first else type(error).__name__

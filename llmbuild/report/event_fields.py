@@ -1,6 +1,6 @@
 """The fields of events that a reader relies on: a file of events may come from anywhere (docs/events.md).
 
-Types and fields that are not listed here are ignored by every reader, and so they may hold anything.
+Every reader ignores types and fields that are not listed here, so they may have any value.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Events that deciding adds to those of the engine, for the same stream and the same readers."""
+"""Events that the planner adds to those of the engine, for the same stream and the same readers."""
 
 from __future__ import annotations
 

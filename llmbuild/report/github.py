@@ -1,4 +1,4 @@
-"""What a step of a GitHub Actions workflow prints beside the messages for people (workflow.py has the commands)."""
+"""Output of a step of a GitHub Actions workflow beside the messages for people (workflow.py has the commands)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from llmbuild.printable import printable
 from llmbuild.workflow import annotation, group
 
 _MOST_LOG = 256 << 10
-"""Bytes of a log that a group has: its end."""
+"""How many bytes at the end of a log a group has."""
 
 
 def error_commands(error: LlmbuildError) -> list[str]:
@@ -20,7 +20,7 @@ def error_commands(error: LlmbuildError) -> list[str]:
 
 
 def failure_commands(event: events.Failed) -> list[str]:
-    """The annotation of a failed task, and its log in a group: its file goes away with the machine of the job."""
+    """The annotation of a failed task, and its log in a group: the log's file is lost with the machine of the job."""
     error = event.failure.to_error()
     before = f"{event.label} failed: "
     command = annotation("error", error.what, where=error.where, why=error.why, fix=error.fix, before=before)
@@ -36,6 +36,6 @@ def _log(path: str | None, tail: str) -> list[str]:
                 file.seek(max(0, file.seek(0, 2) - _MOST_LOG))
                 text = file.read().decode("utf-8", "replace")
         except OSError:
-            # What the event has of it is better than nothing.
+            # The event still has the end of the log.
             text = tail
     return printable(text).rstrip().splitlines()

@@ -16,7 +16,7 @@ _WORDS = {"ran": "built", "cached": "cached", "failed": "failed", "skipped": "no
 
 
 def graph_svg(tasks: Sequence[TaskReport], critical: Collection[str] = ()) -> str:
-    """The drawing.  Tasks come in plan order; what they need that is not among them is left out."""
+    """The drawing.  Tasks come in plan order; dependencies that are not among them are left out."""
     columns = _columns(tasks)
     places: dict[str, tuple[int, int]] = {}
     for number, column in enumerate(columns):
@@ -41,7 +41,7 @@ def graph_svg(tasks: Sequence[TaskReport], critical: Collection[str] = ()) -> st
 
 
 def _columns(tasks: Sequence[TaskReport]) -> list[list[TaskReport]]:
-    """Each task one column after the last of those it needs; in a column near what it needs, so that arcs cross little."""
+    """Each task is one column after the last task it needs, and within the column near what it needs, so that few arcs cross."""
     import networkx as nx
 
     by_label = {task.label: task for task in tasks}

@@ -13,10 +13,10 @@ EVERY = 60.0
 
 
 class Heartbeat:
-    """Says what still runs and since when.
+    """Reports which tasks still run and since when.
 
-    The thread that says it starts with the first task.  `now` gives seconds since the epoch, and `wait` waits as long as it
-    is told and returns whether the end has come meanwhile.
+    The reporting thread starts with the first task.  `now` returns seconds since the epoch, and `wait` waits as many seconds
+    as it is given and returns whether the build ended meanwhile.
     """
 
     def __init__(
@@ -35,27 +35,27 @@ class Heartbeat:
         self._thread: threading.Thread | None = None
 
     def started(self, label: str, since: float) -> None:
-        """A task runs since then."""
+        """Record that a task runs since then."""
         self._since[label] = since
         if self._thread is None:
             self._thread = threading.Thread(target=self.beat, name="heartbeat", daemon=True)
             self._thread.start()
 
     def progress(self, label: str, amount: str) -> None:
-        """How far a task is."""
+        """Record how far a task is."""
         self._amounts[label] = amount
 
     def ended(self, label: str) -> None:
-        """A task ended, whatever way."""
+        """Record that a task ended, failed or not."""
         self._since.pop(label, None)
         self._amounts.pop(label, None)
 
     def stop(self) -> None:
-        """Say nothing any more."""
+        """Stop reporting."""
         self._stop.set()
 
     def beat(self) -> None:
-        """Say what runs, once a minute until the end."""
+        """Report what runs, once a minute until the end."""
         while not self._wait(EVERY):
             line = self.line()
             if not line:
@@ -63,7 +63,7 @@ class Heartbeat:
             try:
                 self._say(line)
             except (OSError, ValueError):
-                # A stream that is gone is what the build itself reports.
+                # The build itself reports a stream that is gone.
                 return
 
     def line(self) -> str:

@@ -1,4 +1,4 @@
-"""Differences of a lock file as lines: `+` is needed and not in it, `-` is in it alone, `~` is another one now."""
+"""Differences of a lock file as lines: `+` is needed and missing in it, `-` is only in it, `~` changed."""
 
 from __future__ import annotations
 

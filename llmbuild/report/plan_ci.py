@@ -19,15 +19,15 @@ def github_matrix(plan: Plan, platforms: Mapping[str, Platform], *, stale_only: 
     """`{"include": [{"model", "quantization", "platform", "label", "library", "install", "stale"}]}`, an entry for each
     library that the plan links, or for each stale one.
 
-    `label` is the library's task and `library` its file; `install` is what `targets.needs` says.  `stale` says whether a
-    build of the entry (its library and, where it has some, its weights and configuration) would or might run anything;
-    files that have only to be put into the output directory do not count, because a fresh checkout has none.
+    `label` is the library's task and `library` its file; `install` is the result of `targets.needs`.  `stale` is true where
+    a build of the entry (its library and, where it has some, its weights and configuration) would or might run anything;
+    files that only need to be installed into the output directory do not count, because a fresh checkout has none.
     """
     include: list[Json] = []
     for verdict in plan.verdicts:
         task = verdict.task
         if task.kind != "link":
-            # A library's record is another task's, and no library.
+            # A library's record belongs to another task, and is no library.
             continue
         stale = any(one.state in ("run", "maybe", "blocked") for one in plan.verdicts if _serves(one, verdict))
         if stale or not stale_only:
@@ -48,7 +48,7 @@ def github_matrix(plan: Plan, platforms: Mapping[str, Platform], *, stale_only: 
 
 
 def _serves(one: Verdict, library: Verdict) -> bool:
-    """Whether a task is of the library's cell of the matrix, or shared by it."""
+    """Whether a task belongs to the library's cell of the matrix, or is shared by it."""
     task, of = one.task, library.task
     return task.model == of.model and task.scheme in ("", of.scheme) and task.platform in ("", of.platform)
 

@@ -62,12 +62,12 @@ def _estimate_json(estimate: PlanEstimate) -> dict[str, Json]:
 
 
 def verdict_json(verdict: Verdict, estimate: TaskEstimate | None = None) -> dict[str, Json]:
-    """One task; `action` is null where its inputs are not known before others have run, `estimate` where it will not run.
+    """One task; `action` is null where its inputs are unknown before others have run, `estimate` where it will not run.
 
-    `missing` is what the task needs and this machine does not have, `as-locked` the tools among it that stand in the key as the
-    lock file names them.
+    `missing` is what the task needs and this machine lacks, `as-locked` the tools among it whose entries in the key are the
+    lock file's.
 
-    An estimate has seconds (`wall-s`), bytes (`peak-rss`, `output-size`, `download`: the last two null where nobody knows),
+    An estimate has seconds (`wall-s`), bytes (`peak-rss`, `output-size`, `download`: the last two null where unknown),
     the number of earlier `runs` that it is made from (0: a guess), and what they were runs `of`: the "task", other tasks of
     its "model", or "others".
     """

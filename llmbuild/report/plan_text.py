@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 _ORDER: Sequence[State] = ("run", "restore", "maybe", "blocked", "cached")
 _SHOWN = 3
-"""How many reasons of a task stand in its line; `why` has all of them."""
+"""How many reasons of a task its line shows; `why` shows all of them."""
 
 
 def plan_text(plan: Plan, style: Style, estimate: PlanEstimate | None = None) -> str:
-    """The whole plan.  A reason that does not fit beside its label goes below it, never past the width."""
+    """The whole plan.  A reason that does not fit beside its label is printed below it, never past the width."""
     impact = plan.impact()
     ordered = [verdict for state in _ORDER for verdict in plan.verdicts if verdict.state == state]
     labels = max((len(verdict.task.label) for verdict in ordered), default=0)
@@ -51,7 +51,7 @@ def causes_line(plan: Plan) -> str:
 
 
 def _causes(plan: Plan, style: Style) -> list[str]:
-    """The number of root causes, and those that more than one task has in common: their tasks' lines repeat them."""
+    """The number of root causes, and those that several tasks share: their tasks' lines repeat them."""
     line = causes_line(plan)
     lines = [line] if line else []
     for cause in plan.causes():
@@ -62,7 +62,7 @@ def _causes(plan: Plan, style: Style) -> list[str]:
 
 
 def missing_lines(plan: Plan) -> list[str]:
-    """What tasks need and this machine does not have, but for those that are blocked, whose own lines say so."""
+    """What tasks need and this machine lacks, except for blocked tasks, whose own lines report it."""
     found: dict[str, dict[str, None]] = {}
     for verdict in plan.verdicts:
         if verdict.state == "blocked":
@@ -75,7 +75,7 @@ def missing_lines(plan: Plan) -> list[str]:
 
 
 def estimate_lines(estimate: PlanEstimate) -> list[str]:
-    """What the plan will take, in lines; what nobody can know yet is said to be so."""
+    """The estimate of the plan, as lines; what is not known yet is marked so."""
     known = [label for label in estimate.tasks if estimate.tasks[label].runs]
     certain, most = estimate.certain, estimate.most
     download = _download(certain)
@@ -114,7 +114,7 @@ def _total(total: Total) -> str:
 
 
 def _download(total: Total) -> str:
-    """`900.0 MB to download`, `nothing to download`, and how many downloads nobody knows the size of."""
+    """`900.0 MB to download`, `nothing to download`, and how many downloads have an unknown size."""
     unknown = total.unknown_downloads
     if not unknown:
         return f"{size(total.download) if total.download else 'nothing'} to download"
@@ -157,7 +157,7 @@ def _entry(verdict: Verdict, follow: int, labels: int, style: Style) -> list[str
 
 
 def why_text(plan: Plan, verdict: Verdict, style: Style) -> str:
-    """One task: what is to happen to it, every reason in full, and, for a cascade, the reasons of its root."""
+    """One task: its verdict, every reason in full, and, for a cascade, the reasons of its root."""
     said = {
         "run": "has to run",
         "restore": "is built, its files have to be put back",

@@ -1,4 +1,4 @@
-"""Where each result came from, as in-toto statements with SLSA build provenance.
+"""The provenance of each result, as in-toto statements with SLSA build provenance.
 
 Formats: https://in-toto.io/Statement/v1 and https://slsa.dev/provenance/v1.  A statement is a function of the plan and
 the results: no times, no paths of this machine, no names of it.  Two clones of a project write the same bytes.
@@ -59,7 +59,7 @@ def owner_of(artifact: str) -> str:
 
 
 def statement_path(output: str, artifact: str) -> str:
-    """Where the statement of a result lies in the project."""
+    """The path of a result's statement in the project."""
     return f"{output}/{DIRECTORY}/{PurePosixPath(artifact).name}{SUFFIX}"
 
 
@@ -118,7 +118,7 @@ def _statement(
 
 
 def _closure(tasks: Iterable[Task], by_label: Mapping[str, Task]) -> list[Task]:
-    """The tasks and all upstream of them, each after what it depends on, in an order that depends on nothing else."""
+    """The tasks and all upstream of them, each after its dependencies, in an order that depends on nothing else."""
     ordered: dict[str, Task] = {}
 
     def visit(task: Task) -> None:
@@ -143,7 +143,7 @@ def _installed(tree: Tree, install: Install) -> list[tuple[str, Digest]]:
 
 
 def _sources(steps: Sequence[Task], done: Mapping[str, TaskResult]) -> list[Json]:
-    """The files of sources that a step could see."""
+    """The files of sources that a step could read."""
     # The configuration of a preset has no input either, but it comes from llmbuild itself.
     fetched = {task.label: task for task in steps if not task.inputs and "source" in task.params}
     seen: dict[tuple[str, str], Digest] = {}
@@ -174,7 +174,7 @@ def _selected(tree: Tree, select: Selection) -> Tree:
 
 
 def _uri(task: Task) -> str | None:
-    """What a source is called everywhere, where it has such a name."""
+    """The URI of a source, None where it has none."""
     source = task.params.get("source")
     if not isinstance(source, Mapping):
         return None

@@ -1,7 +1,7 @@
-"""Results held against their statements, and statements against the cache (report.provenance writes them).
+"""Verifying results against their statements, and statements against the cache (report.provenance writes them).
 
-A statement is not signed, and whoever can change the result can change it too.  What this says "ok" of is therefore
-narrow: that the statement is about the result that was asked for, lists it whole, and has the digests of what is there.
+A statement is not signed, and whoever can change the result can change it too.  An "ok" is therefore
+narrow: the statement is about the named result, lists it whole, and has the digests of what is there.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from llmbuild.report.provenance import ACTION, BUILD_TYPE, PREDICATE_TYPE, STATE
 
 @dataclass(frozen=True, slots=True)
 class CheckedStatement:
-    """What was compared: `files` of the result, files of `sources`, `steps`, and how many of those two the cache knows."""
+    """What was compared: `files` of the result, files of `sources`, `steps`, and how many of those two the cache has."""
 
     artifact: Path
     files: int
@@ -31,7 +31,7 @@ class CheckedStatement:
 
 
 Recorded = Callable[[Digest], Tree | None]
-"""The output of an action as its trace has it; None where there is none."""
+"""The output of an action by its trace; None where there is no trace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class _Dependency:
 
 @dataclass(frozen=True, slots=True)
 class _Statement:
-    """What a statement says; names are relative to the output directory."""
+    """The content of a statement; names are relative to the output directory."""
 
     artifact: str
     subjects: Mapping[str, Digest]
@@ -54,10 +54,10 @@ class _Statement:
 
 
 def check(statement: Path, recorded: Recorded, asked: Path | None = None) -> CheckedStatement:
-    """Compare a result with its statement, and the statement's dependencies with what the cache knows of them.
+    """Compare a result with its statement, and the statement's dependencies with their records in the cache.
 
     `asked` is the result that the user named, when it was not the statement.  Raises VerifyError, or a MultiError, that
-    names each file and both digests; InputError when the statement is none.
+    names each file and both digests; InputError when the file is no statement.
     """
     said = _parsed(statement)
     output = statement.parent.parent
@@ -84,7 +84,7 @@ def check(statement: Path, recorded: Recorded, asked: Path | None = None) -> Che
 
 
 def _uncovered(output: Path, artifact: Path, subjects: Mapping[str, Digest]) -> list[Path]:
-    """What lies in the directory of a result and is no subject; a link to a directory counts, whatever is behind it."""
+    """The files in the directory of a result that are no subjects; a link to a directory counts, whatever it points to."""
     found: list[Path] = []
     for place, directories, names in os.walk(artifact):
         links = [name for name in directories if Path(place, name).is_symlink()]
@@ -115,7 +115,7 @@ def _compare_file(path: Path, expected: Digest, statement: Path, errors: list[Ll
 
 
 def _compare(one: _Dependency, recorded: Recorded, statement: Path, errors: list[LlmbuildError]) -> bool:
-    """Compare one dependency with the cache; whether the cache knows it."""
+    """Compare one dependency with the cache; return whether the cache has it."""
     tree = recorded(one.action)
     if tree is None:
         return False

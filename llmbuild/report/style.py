@@ -1,4 +1,4 @@
-"""Colour and width: what a terminal can show.  Nothing is coloured when the output is not a terminal or NO_COLOR is set."""
+"""Colour and width of a terminal.  Nothing is coloured when the output is not a terminal or NO_COLOR is set."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Style:
     color: bool = False
 
     def paint(self, text: str, name: str) -> str:
-        """The text in a named style, or as it is."""
+        """The text in a named style, or unchanged where colour is off."""
         return f"\x1b[{_CODES[name]}m{text}\x1b[0m" if self.color and name in _CODES else text
 
 
@@ -40,7 +40,7 @@ def style_for(stream: IO[str]) -> Style:
 
 
 def _asked_columns() -> int:
-    """What COLUMNS asks for, 80 where it is no number."""
+    """The width that COLUMNS requests, 80 where it is no number."""
     text = os.environ.get("COLUMNS", "")
     return int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(_WIDEST)) and int(text) else 80
 

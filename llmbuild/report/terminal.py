@@ -1,7 +1,7 @@
-"""The build in the terminal, made from events and nothing else.
+"""The build in the terminal, rendered from events alone.
 
-Where the output is a terminal, running tasks have a live line each; elsewhere each start and end is a plain line.  What
-is cached stays silent: only its number is told.
+Where the output is a terminal, each running task has a live line; elsewhere each start and end is a plain line.
+Cached tasks print nothing: only their number is reported.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _BAR_FROM = 100
 class View:
     """Prints a build's events as lines.  `quiet` leaves only failures and the summary.
 
-    Where lines cannot be redrawn, a line a minute tells what still runs.  `workflow` adds what GitHub Actions reads.
+    Where lines cannot be redrawn, a line a minute reports what still runs.  `workflow` adds what GitHub Actions reads.
     """
 
     def __init__(self, stream: IO[str], style: Style, *, quiet: bool = False, workflow: bool = False) -> None:
@@ -100,26 +100,26 @@ class View:
             self.line(f"{self._word('keep', 'yellow')} {path}: nothing makes it any more, but it was edited")
 
     def started(self, event: events.Started) -> None:
-        """A task starts: one line with the reason."""
+        """Print one line with the reason why a task starts."""
         reason = self.reason(event.label)
         self.line(f"{self._word('run', 'yellow')} {event.label}{': ' if reason else ''}{reason}")
         self.follow(event)
 
     def follow(self, event: events.Started) -> None:
-        """Show that a task goes on until it ends."""
+        """Show that a task runs until it ends."""
         if not self._quiet:
             self._heartbeat.started(event.label, event.time)
 
     def progress(self, event: events.TaskProgress) -> None:
-        """Progress of a task."""
+        """Show the progress of a task."""
         self._heartbeat.progress(event.label, amount(event.done, event.total, event.unit))
 
     def ended(self, label: str) -> None:
-        """A task ended, whatever way."""
+        """Stop showing a task that ended, failed or not."""
         self._heartbeat.ended(label)
 
     def close(self) -> None:
-        """Take the live part away; further lines may follow."""
+        """Remove the live part; further lines may follow."""
         self._heartbeat.stop()
 
     def reason(self, label: str) -> str:
@@ -136,7 +136,7 @@ class View:
             print(text, file=self._stream, flush=True)
 
     def summary(self, summary: events.Summary) -> None:
-        """The last lines: what was done, how long it took, where the outputs are."""
+        """Print the last lines: what was done, how long it took, where the outputs are."""
         self.close()
         self.line(summary_text(summary, self._restored, self.style), always=True)
         if summary.ran and not summary.failed and not summary.interrupted:
@@ -238,7 +238,7 @@ def wrapped(text: str, width: int) -> str:
 
 
 def summary_text(summary: events.Summary, restored: int, style: Style) -> str:
-    """`built 5 tasks in 12.3 s (0 cached)`, and what there is instead when nothing ran or something failed."""
+    """`built 5 tasks in 12.3 s (0 cached)`, and the lines in its place when nothing ran or something failed."""
     took = seconds(summary.wall_s)
     if summary.failed or summary.interrupted:
         parts = [f"{summary.failed} failed"] if summary.failed else []
@@ -284,7 +284,7 @@ def failure_text(event: events.Failed, style: Style) -> str:
 
 
 def checked_text(event: Checked, style: Style) -> str:
-    """A task that ran again: that its bytes are the same, or what is not."""
+    """A task that ran again: that its bytes are the same, or which files differ."""
     files = "1 file" if event.files == 1 else f"{event.files} files"
     if not event.differences:
         return f"{style.paint('same  ', 'green')} {event.label}: {files}, byte for byte ({seconds(event.wall_s)})"
