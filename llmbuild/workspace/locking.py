@@ -117,7 +117,7 @@ def toolchain_of(observed: Observed) -> dict[str, str]:
     from llmbuild.version import __version__
 
     python = ".".join(map(str, sys.version_info[:3]))
-    # The lock names versions, which colleagues with other builds of them share; keys also hold what the bytes are.
+    # The lock names versions, which colleagues with other builds of them share; keys also hash the bytes.
     every = {name: value for tools in observed.tools.values() for name, value in tools.items() if name != SOURCES_TOOL}
     tools = {name: value for name, value in every.items() if " " not in name}
     linkers = {f"linker {platform}": spoken(identity) for platform, identity in observed.linkers.items()}

@@ -76,7 +76,7 @@ class Recording:
             try:
                 self._stream.close()
             except OSError as error:
-                # What is under way already says more than that its events are lost.
+                # The exception under way matters more than the loss of its events.
                 if _error is None:
                     raise _unwritable(self._also, error) from error
 
