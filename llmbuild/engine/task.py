@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from llmbuild.canonical import Json
-from llmbuild.errors import LlmbuildError, as_one
+
+if TYPE_CHECKING:
+    from llmbuild.engine.lack import Lack
+    from llmbuild.errors import LlmbuildError
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,31 +59,6 @@ class Install:
     def result(self) -> str:
         """The `dest` of the result that this is, or belongs to."""
         return self.beside or self.dest
-
-
-@dataclass(frozen=True, slots=True)
-class Lack:
-    """Something that a task needs and this machine lacks: the `errors` name it, and how to get it.
-
-    `tool` is the missing tool of the task's key, "" where none of the key is missing.  The key then has `locked`, the tool's
-    name in the lock file; where that is None too, the key is unknown.  `source` is True where the missing thing is what the
-    task fetches.
-    """
-
-    errors: tuple[LlmbuildError, ...]
-    tool: str = ""
-    locked: str | None = None
-    source: bool = False
-
-    @property
-    def keyed(self) -> bool:
-        """Whether the task's key is known all the same."""
-        return not self.tool or self.locked is not None
-
-    @property
-    def error(self) -> LlmbuildError:
-        """All errors as one."""
-        return as_one(self.errors)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 
 from llmbuild.canonical import Json
 from llmbuild.checkpoints.names import CHAT_CONFIG
 from llmbuild.engine.kind import TaskKind
 from llmbuild.engine.labels import make_label
-from llmbuild.engine.task import AllFiles, Files, InputRef, Install, JsonFields, Lack, Task
+from llmbuild.engine.task import AllFiles, Files, InputRef, Install, JsonFields, Task
 from llmbuild.linkers import carries_name
 from llmbuild.manifest.project import Combination, Model, Platform, Project
 from llmbuild.plan.observed import DEVICE_TOOL, Observed
@@ -28,6 +29,9 @@ from llmbuild.sources.kind import Observation
 from llmbuild.targets.compile_part import is_cpu
 from llmbuild.tasks.config import CHECKPOINT_PATTERNS
 from llmbuild.tasks.prefix import MODEL_TYPE, fill
+
+if TYPE_CHECKING:
+    from llmbuild.engine.lack import Lack
 
 WEIGHT_FILES = Files(
     (
@@ -140,7 +144,11 @@ class _Maker:
             return label
         params = dict.fromkeys(self.kinds["fetch"].params) | dict(source.params)
         gone = self.observed.gone.get(label)
-        lack = None if gone is None else Lack((gone,), source=True)
+        lack = None
+        if gone is not None:
+            from llmbuild.engine.lack import Lack
+
+            lack = Lack((gone,), source=True)
         return self._task("fetch", of, params, {}, hints=source.hints, cell=(model.name, "", ""), lack=lack)
 
     def _quantize(self, model: Model, scheme: Scheme, checkpoint: str, weights: str) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from llmbuild.canonical import Digest, Json
-from llmbuild.engine.task import Lack
 from llmbuild.errors import LlmbuildError
 from llmbuild.sources.kind import Observation
+
+if TYPE_CHECKING:
+    from llmbuild.engine.lack import Lack
 
 DEVICE_TOOL = "device compiler"
 """The tool in a lower task's key that compiles the device's code, where TVM does not do it alone."""

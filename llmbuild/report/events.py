@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from llmbuild.canonical import Digest
-from llmbuild.engine.compare import FileDifference
 from llmbuild.engine.events import Event, TaskEvent
 from llmbuild.plan.reasons import Reason, reason_to_json
+
+if TYPE_CHECKING:
+    from llmbuild.engine.compare import FileDifference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

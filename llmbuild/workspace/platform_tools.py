@@ -9,9 +9,9 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from llmbuild.canonical import Digest, Json, digest_json
-from llmbuild.engine.task import Lack
 from llmbuild.errors import LlmbuildError, ToolchainError
 from llmbuild.linkers import OWN
 from llmbuild.manifest.project import Platform, Project
@@ -21,6 +21,9 @@ from llmbuild.targets.compile_part import device_kind
 from llmbuild.workspace.absent import LockedTools
 from llmbuild.workspace.tool_identities import Toolchain
 from llmbuild.workspace.trust import Trust, UntrustedError
+
+if TYPE_CHECKING:
+    from llmbuild.engine.lack import Lack
 
 
 class Machine:
@@ -190,12 +193,12 @@ def _find_compiler(
         # Without a generator there is nothing to compile, and one missing tool is enough to report.
         errors = (*missing, error) if generator is None else missing
         compiler = locked.name(DEVICE_TOOL, name)
-        _add(found, name, "lower", Lack(errors, DEVICE_TOOL, compiler))
+        _add(found, name, "lower", errors, DEVICE_TOOL, compiler)
         if compiler is not None:
             compiler = locked.tools("lower", DEVICE_TOOL, name).get(DEVICE_TOOL, compiler)
     else:
         if missing:
-            _add(found, name, "lower", Lack(missing))
+            _add(found, name, "lower", missing)
     if compiler is not None:
         found.devices[name] = compiler
 
@@ -211,11 +214,11 @@ def _find_linker(
         linker = machine.linker(platform.link, platform.artifact)
     except UntrustedError as error:
         # The lock's pin of it came with the project too.
-        _add(found, name, "link", Lack((*commands, error), "linker"))
+        _add(found, name, "link", (*commands, error), "linker")
         return
     except LlmbuildError as error:
         promised = locked.name("linker", name)
-        _add(found, name, "link", Lack((*commands, error), "linker", promised))
+        _add(found, name, "link", (*commands, error), "linker", promised)
         if promised is None:
             return
         tools = locked.tools("link", "linker", name)
@@ -225,10 +228,20 @@ def _find_linker(
         found.variables[name] = {variable: tools.get(variable, here) for variable, here in variables.items()}
         return
     if commands:
-        _add(found, name, "link", Lack(commands))
+        _add(found, name, "link", commands)
     found.linkers[name] = linker
     found.variables[name] = machine.variables(platform.link)
 
 
-def _add(found: PlatformTools, platform: str, kind: str, lack: Lack) -> None:
-    found.lacks.setdefault(platform, {})[kind] = lack
+def _add(
+    found: PlatformTools,
+    platform: str,
+    kind: str,
+    errors: tuple[LlmbuildError, ...],
+    tool: str = "",
+    locked: str | None = None,
+) -> None:
+    # A machine that has every tool need not load it.
+    from llmbuild.engine.lack import Lack
+
+    found.lacks.setdefault(platform, {})[kind] = Lack(errors, tool, locked)
