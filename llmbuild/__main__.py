@@ -1,8 +1,6 @@
 """`python -m llmbuild`."""
 
-import sys
-
-from llmbuild.cli.main import main
+from llmbuild.cli.main import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

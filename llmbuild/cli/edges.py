@@ -6,11 +6,12 @@ named ends here: with the operation's own words, the file, and an exit code that
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from llmbuild.printable import is_text
 
@@ -64,6 +65,24 @@ def give_up(stream: TextIO) -> None:
     except (OSError, ValueError):
         # A stream without a descriptor writes nothing at the exit.
         return
+
+
+def leave(code: int) -> NoReturn:
+    """End the process with an exit code.
+
+    Python would free every object first, which takes an eighth of a build that has nothing to do.  A process with further
+    threads ends in Python's way.
+    """
+    threading = sys.modules.get("threading")
+    if threading is not None and threading.active_count() > 1:
+        sys.exit(code)
+    import atexit
+
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def say(text: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     import argparse
@@ -40,6 +40,14 @@ _GARBAGE_CHECK = 100_000
 """How many objects are created between two collections of cyclic garbage."""
 
 USAGE = "llmbuild [--help] [--version] COMMAND ..."
+
+
+def run() -> NoReturn:
+    """The command as a process of its own."""
+    code = main()
+    from llmbuild.cli import edges
+
+    edges.leave(code)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -125,7 +133,7 @@ def _help() -> str:
 
 def _parser(name: str, module: ModuleType) -> argparse.ArgumentParser:
     import argparse
-    from typing import Any, NoReturn
+    from typing import Any
 
     class Parser(argparse.ArgumentParser):
         """Takes options between names too, and reports a wrong command line as llmbuild reports every other error."""

@@ -221,3 +221,14 @@ def test_arguments_are_text() -> None:
     edges.require_text(["plan", "-f", "é"])
     with pytest.raises(UsageError, match="not text"):
         edges.require_text(["plan", "\udce9"])
+
+
+@pytest.mark.parametrize("thread", ["", "import threading; threading.Timer(0.2, print, ['late']).start(); "])
+def test_a_process_that_leaves_writes_all_and_runs_what_was_registered(thread: str) -> None:
+    code = (
+        f"import atexit, sys; {thread}atexit.register(print, 'bye'); sys.stdout.write('text '); "
+        "from llmbuild.cli.edges import leave; leave(3)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (3, "")
+    assert result.stdout == ("text late\nbye\n" if thread else "text bye\n")
