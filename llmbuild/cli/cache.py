@@ -154,7 +154,7 @@ def _export(args: argparse.Namespace) -> int:
         verdicts = workspace.look(*args.tasks, partial=True).plan().verdicts
         actions = [verdict.action.digest for verdict in verdicts if verdict.action is not None]
         labels = {verdict.action.digest: verdict.task.label for verdict in verdicts if verdict.action is not None}
-        unbuilt = [verdict.task.label for verdict in verdicts if verdict.state in ("run", "maybe", "blocked")]
+        unbuilt = [verdict.task.label for verdict in verdicts if verdict.unbuilt]
     try:
         with _progress("export") as progress:
             packed = export(store, actions, args.archive, progress=progress)

@@ -96,9 +96,14 @@ class Verdict:
         return {} if lack is None or lack.locked is None else {lack.tool: lack.locked}
 
     @property
+    def unbuilt(self) -> bool:
+        """Whether its result is not there, or may not be the right one: it has to run, or may have to, here or elsewhere."""
+        return self.state in ("run", "maybe", "blocked")
+
+    @property
     def impossible(self) -> bool:
         """Whether it must or may run, and cannot run here."""
-        return self.task.lack is not None and self.state in ("run", "maybe", "blocked")
+        return self.task.lack is not None and self.unbuilt
 
     @property
     def root(self) -> str:

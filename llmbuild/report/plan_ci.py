@@ -29,7 +29,7 @@ def github_matrix(plan: Plan, platforms: Mapping[str, Platform], *, stale_only: 
         if task.kind != "link":
             # A library's record belongs to another task, and is no library.
             continue
-        stale = any(one.state in ("run", "maybe", "blocked") for one in plan.verdicts if _serves(one, verdict))
+        stale = any(one.unbuilt for one in plan.verdicts if _serves(one, verdict))
         if stale or not stale_only:
             platform = platforms[task.platform]
             install = needs(platform.compile, platform.link, platform.artifact, platform.tools)

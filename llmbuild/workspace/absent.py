@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from llmbuild.canonical import Digest
+from llmbuild.engine.labels import split_label
 from llmbuild.engine.store import Store
 from llmbuild.engine.task import Task
 from llmbuild.errors import LlmbuildError, ToolchainError, raise_all
@@ -45,7 +46,8 @@ class LockedTools:
         """The actions of a kind in the store, first those whose tool most likely is the locked one."""
 
         def of_platform(label: str) -> bool:
-            return label.startswith(f"{kind}[") and label.endswith(f", {platform}]")
+            of, names = split_label(label)
+            return of == kind and names[-1:] == (platform,)
 
         last = self._store.history(self._project).last()
         yield from (action for label, action in last.items() if of_platform(label))
@@ -70,8 +72,7 @@ def require_tools(plan: Plan, *, blocked_only: bool = False) -> None:
     """Raise a ToolchainError, or a MultiError, for what tasks lack that must or may run and cannot run here; with `blocked_only`
     just for those in the state `blocked`."""
     stopped = [one.task for one in plan.verdicts if one.impossible and (one.state == "blocked" or not blocked_only)]
-    errors = missing_for(stopped)
-    raise_all(errors)
+    raise_all(missing_for(stopped))
 
 
 def _for_platforms(error: LlmbuildError, names: list[str]) -> LlmbuildError:
