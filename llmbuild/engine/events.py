@@ -122,7 +122,7 @@ class WaitingForMemory(TaskEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished(TaskEvent):
-    """The task ran here.  Units as in Trace."""
+    """The task ran here.  Units and notes as in Trace."""
 
     action: Digest
     output: Digest
@@ -130,13 +130,14 @@ class Finished(TaskEvent):
     wall_s: float
     cpu_s: float
     peak_rss: int
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CachedTask(TaskEvent):
     """The result was there.  `source` is `store`, `build` (an equal task of this build ran), `process` (another
     process ran it while this one waited) or `remote` (it came from the other cache, whose name is `remote` then).
-    `output_size` are its bytes, `wall_s` the seconds that it once took."""
+    `output_size` are its bytes, `wall_s` the seconds that it once took, `notes` those of its trace."""
 
     action: Digest
     output: Digest
@@ -144,6 +145,7 @@ class CachedTask(TaskEvent):
     remote: str | None = None
     output_size: int = 0
     wall_s: float = 0.0
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

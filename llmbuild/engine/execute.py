@@ -20,9 +20,10 @@ from llmbuild.engine.lookup import Cached
 from llmbuild.engine.places import Keeper
 from llmbuild.engine.registry import load_kind, wrong_part
 from llmbuild.engine.store import ActionRecord, Store
-from llmbuild.engine.trace import Trace
+from llmbuild.engine.trace import MOST_NOTE, MOST_NOTES, Trace
 from llmbuild.engine.tree import Tree
 from llmbuild.errors import InputError, LlmbuildError, UsageError
+from llmbuild.printable import printable
 
 if TYPE_CHECKING:
     from llmbuild.checkpoints.pieces import Pieces
@@ -47,7 +48,8 @@ def execute(
     input_size = _input_size(store, record.action)
     resume = store.resume_path(action)
     with store.work_dir() as work:
-        output, wall, cpu, peak = run_in(store, record, work, progress, resume)
+        notes: list[str] = []
+        output, wall, cpu, peak = run_in(store, record, work, progress, resume, notes)
         log_file = log()
         with fs.translate_errors("store a log", work):
             log_digest = store.cas.put_file(log_file)[0] if log_file is not None and log_file.stat().st_size else None
@@ -65,6 +67,7 @@ def execute(
             log=log_digest,
             finished=time.time(),
             input_size=input_size,
+            notes=tuple(notes[:MOST_NOTES]),
         )
         store.traces.put(trace)
         if load_kind(trace.kind).resumable:
@@ -83,12 +86,18 @@ def rerun(store: Store, action: Digest, *, progress: Progress = no_progress) -> 
 
 
 def run_in(
-    store: Store, record: ActionRecord, work: Path, progress: Progress, resume: Path | None = None
+    store: Store,
+    record: ActionRecord,
+    work: Path,
+    progress: Progress,
+    resume: Path | None = None,
+    notes: list[str] | None = None,
 ) -> tuple[Tree, float, float, int]:
     """Run an action inside the directory `work` and take its output into the store, without a trace.
 
     Returns the output tree, wall and CPU seconds, and the peak resident set in bytes.  A check that runs an action again to
-    compare uses this.  A resumable task keeps in `resume` what a later run can go on with.
+    compare uses this.  A resumable task keeps in `resume` what a later run can go on with.  Its notes are added to `notes`,
+    each once.
     """
     action = record.action
     kind = load_kind(action.kind)
@@ -115,6 +124,12 @@ def run_in(
         with fs.translate_errors("make the directories of a task", resume):
             _take_over(resume, store.root)
     keeper = Keeper(work / "out")
+
+    def note(text: str) -> None:
+        line = " ".join(printable(_shorten(text, work / "inputs")).split())[:MOST_NOTE]
+        if notes is not None and line not in notes:
+            notes.append(line)
+
     job = Job(
         action.params,
         inputs,
@@ -125,6 +140,7 @@ def run_in(
         resume,
         checks=checks,
         keep=keeper,
+        note=note,
     )
     started, cpu_before = time.perf_counter(), _cpu_seconds()
     try:
@@ -164,13 +180,14 @@ def _take_over(resume: Path, root: Path) -> None:
 def _name_inputs(error: LlmbuildError, inputs: Path) -> None:
     """Write `checkpoint/config.json` in place of the path of the directory that the inputs were laid out in."""
 
-    def shorten(text: str) -> str:
-        return text.replace(f"{inputs}/", "")
-
-    error.what = shorten(error.what)
+    error.what = _shorten(error.what, inputs)
     error.where, error.why, error.fix = (
-        shorten(text) if text is not None else None for text in (error.where, error.why, error.fix)
+        _shorten(text, inputs) if text is not None else None for text in (error.where, error.why, error.fix)
     )
+
+
+def _shorten(text: str, inputs: Path) -> str:
+    return text.replace(f"{inputs}/", "")
 
 
 def _input_size(store: Store, action: Action) -> int:

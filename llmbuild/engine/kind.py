@@ -26,6 +26,10 @@ def no_progress(done: int, total: int, unit: str = "") -> None:
     """For callers that show no progress."""
 
 
+def no_note(text: str) -> None:
+    """For callers that show no notes."""
+
+
 class Keep(Protocol):
     """Takes a large file of the user into the output under a name, without copying it where that is possible.
 
@@ -44,7 +48,8 @@ class Job:
     goes to its log.  `hints` locate bytes; they never change the result.  `resume` is a directory that outlives this process
     when the task is killed: the next run of the same action finds what is in it.  Only a resumable kind has one, and none when
     the run is there to be compared with an earlier one.  `checks` has the files below `inputs` that are the user's own and may
-    change; `keep` puts such files out.
+    change; `keep` puts such files out.  `note` takes one sentence that the user should know of a result that is right: it is
+    stored with the result, and a build shows it when the result is made or comes from elsewhere.
     """
 
     params: Mapping[str, Json]
@@ -56,6 +61,7 @@ class Job:
     resume: Path | None = None
     checks: Checks = field(default_factory=dict)
     keep: Keep | None = None
+    note: Callable[[str], None] = no_note
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,13 @@ def text(value: object, what: str) -> str:
     return value
 
 
+def texts(value: object, what: str, most: int) -> tuple[str, ...]:
+    """At most `most` texts, each as `text` takes it."""
+    if not isinstance(value, list) or len(value) > most:
+        raise ValueError(f"{what} are no list of at most {most} texts")
+    return tuple(text(one, what) for one in value)
+
+
 def count(value: object, what: str) -> int:
     """A number of bytes or of things."""
     if type(value) is not int or not 0 <= value < _MOST_NUMBER:

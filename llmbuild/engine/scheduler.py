@@ -275,6 +275,7 @@ class Scheduler:
                     wall_s=trace.wall_s,
                     cpu_s=trace.cpu_s,
                     peak_rss=trace.peak_rss,
+                    notes=trace.notes,
                 )
             )
         else:
@@ -288,6 +289,7 @@ class Scheduler:
                     remote=self._sharing.name if self._sharing is not None and source == "remote" else None,
                     output_size=trace.output_size,
                     wall_s=trace.wall_s,
+                    notes=trace.notes,
                 )
             )
         build.release(label)

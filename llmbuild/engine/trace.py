@@ -18,6 +18,9 @@ from llmbuild.canonical import Digest, Json, canonical_json, digest_bytes, diges
 from llmbuild.engine import files, fs, records
 
 TRACE_FORMAT = 1
+MOST_NOTES, MOST_NOTE = 50, 4000
+"""How many notes a trace has at most, and the characters of one."""
+
 _USE_GRAIN_S = 60.0
 _BEFORE_KEY, _AFTER_KEY = b',"key":', b',"kind":'
 
@@ -29,7 +32,7 @@ class Trace:
     `key` is the action's key (kind, version, params, inputs, tools) as it was; `output` the digest of the output tree;
     `log` the digest of what the task printed, or None when it was not kept.  Times are in seconds, `peak_rss` in bytes,
     `finished` in seconds since the epoch.  `project` and `label` are those of the build that ran it.  `input_size` counts
-    the bytes of the inputs.
+    the bytes of the inputs.  `notes` are sentences for the user about the result.
     """
 
     action: Digest
@@ -45,9 +48,13 @@ class Trace:
     log: Digest | None
     finished: float
     input_size: int = 0
+    notes: tuple[str, ...] = ()
 
     def to_bytes(self) -> bytes:
-        body = canonical_json({"format": TRACE_FORMAT, **{name: getattr(self, name) for name in self.__slots__}})
+        values = {name: getattr(self, name) for name in self.__slots__ if name != "notes"}
+        if self.notes:
+            values["notes"] = list(self.notes)
+        body = canonical_json({"format": TRACE_FORMAT, **values})
         return body + b"\n" + digest_bytes(body).encode() + b"\n"
 
     @staticmethod
@@ -60,6 +67,7 @@ class Trace:
         if fields.pop("format", None) != TRACE_FORMAT:
             raise ValueError("the trace has another format")
         fields.setdefault("input_size", 0)
+        fields.setdefault("notes", ())
         if fields.keys() != _FIELDS:
             raise ValueError("the trace has other fields")
         trace = Trace(
@@ -76,6 +84,7 @@ class Trace:
             log=records.optional_digest(fields["log"]),
             finished=records.seconds(fields["finished"], "the time of its end"),
             input_size=records.count(fields["input_size"], "the size of the inputs"),
+            notes=records.texts(fields["notes"], "the notes", MOST_NOTES) if fields["notes"] else (),
         )
         if trace.key["kind"] != trace.kind or (
             trace.action != _written_key(body) and trace.action != digest_json(trace.key)

@@ -50,6 +50,7 @@ class View:
         self._reasons: dict[str, Explained] = {}
         self._outputs: tuple[str, ...] = ()
         self._restored = 0
+        self._noted: set[str] = set()
 
     def __call__(self, event: events.Event) -> None:
         match event:
@@ -62,10 +63,12 @@ class View:
             case events.Finished():
                 self.ended(event.label)
                 self.line(self._finished(event))
+                self._notes(event)
             case events.CachedTask() if event.source in ("process", "remote"):
                 self.ended(event.label)
                 whence = "another process built it" if event.remote is None else f"from {event.remote}"
                 self.line(f"{self._word('taken', 'green')} {event.label}: {whence}")
+                self._notes(event)
             case events.WaitingForLock():
                 who = f"process {event.owner_pid}" if event.owner_pid else "another process"
                 self.line(f"{self._word('wait', 'cyan')} {event.label}: {who} is building it")
@@ -85,6 +88,13 @@ class View:
                 self._installed(event)
             case events.Summary():
                 self.summary(event)
+
+    def _notes(self, event: events.Finished | events.CachedTask) -> None:
+        """Print a task's notes; what another task said already is not said again."""
+        for text in event.notes:
+            if text not in self._noted:
+                self._noted.add(text)
+                self.line(f"{self._word('note', 'yellow')} {event.label}: {text}")
 
     def _failed(self, event: events.Failed) -> None:
         self.ended(event.label)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -21,6 +22,19 @@ def test_round_trip(store: Store) -> None:
     assert list(store.traces.all()) == [trace]
     store.traces.remove(trace.action)
     assert store.traces.get(trace.action) is None
+
+
+def test_a_trace_without_notes_is_read_by_older_versions() -> None:
+    bare = dataclasses.replace(make_trace(), notes=())
+    assert b'"notes"' not in bare.to_bytes()
+    assert Trace.from_bytes(bare.to_bytes()) == bare
+
+
+def test_notes_are_read_as_any_record() -> None:
+    for notes in (("a\x1bb",), ("x" * 5000,), ("x",) * 51):
+        data = dataclasses.replace(make_trace(), notes=notes).to_bytes()
+        with pytest.raises(ValueError, match="notes"):
+            Trace.from_bytes(data)
 
 
 def test_a_trace_cut_at_any_byte_is_a_miss(store: Store) -> None:

@@ -50,9 +50,11 @@ def test_one_import_serves_all_tasks(store: Store, executor: LocalExecutor, tmp_
     for n in range(5):
         trace = result.outcomes[f"tell[{n}]"].trace
         assert trace is not None
+        assert trace.notes == ("a note of x", "y" * 4000)
         assert trace.log is not None
         assert store.cas.get_bytes(trace.log) == b"telling\n"
         assert 5 << 20 < trace.peak_rss < 200 << 20
+    assert next(event.notes for event in recorder.events if isinstance(event, events.Finished))[0] == "a note of x"
     progress = [event for event in recorder.events if isinstance(event, events.TaskProgress)]
     assert {event.unit for event in progress} == {"facts"}
     assert list((store.root / "logs").iterdir()) == []

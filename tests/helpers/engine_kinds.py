@@ -86,6 +86,8 @@ def _tell(job: Job) -> None:
     import sys
 
     print("telling")
+    for text in ("a note of\n {}/x", "a note of\n {}/x", "y" * 5000):
+        job.note(text.format(job.scratch.parent / "inputs"))
     facts = {
         "hash": hash("a text"),
         "preloaded": "tests.helpers.slow_module" in sys.modules,

@@ -22,4 +22,5 @@ def make_trace(name: str = "a", *, label: str = "t", kind: str = "write", finish
         peak_rss=1 << 20,
         log=None,
         finished=finished,
+        notes=("é, a note",),
     )

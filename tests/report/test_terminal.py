@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 from collections.abc import Sequence
@@ -54,6 +55,22 @@ def show(view_type: type[View], stream: io.StringIO, sequence: Sequence[events.E
         view(event)
     view.summary(end)
     return stream.getvalue()
+
+
+def test_notes_are_said_once() -> None:
+    def noted(label: str, *notes: str) -> events.Event:
+        return dataclasses.replace(finished(label, 1, 1), notes=notes)
+
+    taken = events.CachedTask(
+        time=0, label="c", action=KEY, output=KEY, source="remote", remote="r", notes=("one", "three")
+    )
+    stored = events.CachedTask(time=0, label="d", action=KEY, output=KEY, source="store", notes=("four",))
+    said = show(View, io.StringIO(), (noted("a", "one", "two"), noted("b", "two"), taken, stored), summary(2, 3))
+    assert [line for line in said.splitlines() if line.startswith("note")] == [
+        "note   a: one",
+        "note   a: two",
+        "note   c: three",
+    ]
 
 
 def test_a_build_in_plain_lines() -> None:
