@@ -75,14 +75,20 @@ class WeightFile:
         """A fresh C-contiguous array of little-endian elements that start at `offset`."""
         import numpy as np
 
+        array = self.new_array(shape, dtype)
+        self._fill(array.reshape(-1).view(np.uint8).data, offset)
+        return array
+
+    def new_array(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+        """An array to fill.  Raises InputError where there is not enough memory."""
+        import numpy as np
+
         try:
-            array = np.empty(shape, numpy_dtype(dtype))
+            return np.empty(shape, numpy_dtype(dtype))
         except MemoryError as error:
             raise InputError(
                 f"there is not enough memory for a tensor of shape {list(shape)}", where=str(self.path)
             ) from error
-        self._fill(array.reshape(-1).view(np.uint8).data, offset)
-        return array
 
     def truncated(self, wanted: int) -> InputError:
         return InputError(

@@ -17,7 +17,10 @@ ITEM_SIZES: Mapping[str, int] = {
     "uint8": 1,
     "int8": 1,
     "float8_e4m3fn": 1,
+    "float8_e4m3fnuz": 1,
     "float8_e5m2": 1,
+    "float8_e5m2fnuz": 1,
+    "float8_e8m0fnu": 1,
     "uint16": 2,
     "int16": 2,
     "float16": 2,
@@ -29,6 +32,7 @@ ITEM_SIZES: Mapping[str, int] = {
     "int64": 8,
     "float64": 8,
     "complex64": 8,
+    "complex128": 16,
 }
 """Every dtype that a tensor may have, with the bytes of one element."""
 

@@ -31,13 +31,18 @@ class Storage:
 
 @dataclass(frozen=True, slots=True)
 class PickledTensor:
-    """A view of a storage.  `offset` and `strides` are in elements."""
+    """A view of a storage.  `offset` and `strides` are in elements.
+
+    The numbers are those of the storage, negated or conjugated where torch put that off when it saved the tensor.
+    """
 
     storage: Storage
     dtype: str
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
+    negative: bool = False
+    conjugate: bool = False
 
     @property
     def extent(self) -> int:
@@ -73,6 +78,10 @@ class _Dtype:
     """The value of a storage class or a torch.dtype global; None is an untyped storage."""
 
     name: str | None
+
+
+class _Class:
+    """The value of a tensor class's global."""
 
 
 class _Mark:
@@ -209,35 +218,54 @@ def _make_dict(arguments: tuple[Any, ...]) -> dict[Any, Any]:
 
 
 def _make_tensor(arguments: tuple[Any, ...]) -> PickledTensor:
-    """`_rebuild_tensor` and `_rebuild_tensor_v2`: (storage, offset, size, stride, requires_grad, hooks, …)."""
+    """`_rebuild_tensor` and `_rebuild_tensor_v2`: (storage, offset, size, stride, requires_grad, hooks, metadata)."""
     storage = arguments[0]
     if not isinstance(storage, Storage) or storage.dtype is None:
         raise RefusedError("it builds a tensor from something that is not a typed storage")
-    return _view(storage, storage.dtype, *arguments[1:4])
+    return _view(storage, storage.dtype, *arguments[1:4], *arguments[6:7])
 
 
 def _make_tensor_v3(arguments: tuple[Any, ...]) -> PickledTensor:
-    """`_rebuild_tensor_v3`: (storage, offset, size, stride, requires_grad, hooks, dtype, …)."""
+    """`_rebuild_tensor_v3`: (storage, offset, size, stride, requires_grad, hooks, dtype, metadata)."""
     storage, dtype = arguments[0], arguments[6]
     if not isinstance(storage, Storage) or not isinstance(dtype, _Dtype) or dtype.name is None:
         raise RefusedError("it builds a tensor from something that is not a storage")
-    return _view(storage, dtype.name, *arguments[1:4])
+    return _view(storage, dtype.name, *arguments[1:4], *arguments[7:8])
 
 
-def _view(storage: Storage, dtype: str, offset: Any, shape: Any, strides: Any) -> PickledTensor:
+def _view(storage: Storage, dtype: str, offset: Any, shape: Any, strides: Any, metadata: Any = None) -> PickledTensor:
     sizes = (*shape, *strides, offset)
     if any(type(size) is not int or not 0 <= size < 1 << 62 for size in sizes):
         raise RefusedError("it builds a tensor with impossible sizes")
     if len(shape) != len(strides) or len(shape) > MAX_DIMENSIONS:
         raise RefusedError("it builds a tensor with an impossible number of dimensions")
-    return PickledTensor(storage, dtype, offset, tuple(shape), tuple(strides))
+    if metadata is not None and not (type(metadata) is dict and metadata.items() <= _BITS):
+        raise RefusedError("it builds a tensor with a property that is not known")
+    bits = metadata or {}
+    return PickledTensor(
+        storage, dtype, offset, tuple(shape), tuple(strides), bits.get("neg", False), bits.get("conj", False)
+    )
+
+
+_BITS = {(name, value) for name in ("neg", "conj") for value in (False, True)}
 
 
 def _make_parameter(arguments: tuple[Any, ...]) -> PickledTensor:
-    """`_rebuild_parameter`: (tensor, requires_grad, hooks)."""
+    """`_rebuild_parameter`: (tensor, requires_grad, hooks), and with state the attributes that a program hung on it."""
     if not arguments or not isinstance(arguments[0], PickledTensor):
         raise RefusedError("it builds a parameter from something that is not a tensor")
     return arguments[0]
+
+
+def _make_subclass(arguments: tuple[Any, ...]) -> PickledTensor:
+    """`_rebuild_from_type_v2`: (builder, class, its arguments, attributes); only torch's own classes add nothing."""
+    builder, kind, given, _ = arguments
+    if not isinstance(builder, _Builder) or not isinstance(kind, _Class) or type(given) is not tuple:
+        raise RefusedError("it builds a tensor of a class that is not torch's")
+    tensor = builder.build(given)
+    if not isinstance(tensor, PickledTensor):
+        raise RefusedError("it builds a tensor from something that is not one")
+    return tensor
 
 
 def _make_size(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -258,15 +286,30 @@ _STORAGES = {
     "Char": "int8",
     "Byte": "uint8",
     "Bool": "bool",
+    "ComplexFloat": "complex64",
+    "ComplexDouble": "complex128",
 }
-_DTYPES = ("uint16", "uint32", "uint64", "float8_e4m3fn", "float8_e5m2")
+_DTYPES = (
+    "uint16",
+    "uint32",
+    "uint64",
+    "float8_e4m3fn",
+    "float8_e4m3fnuz",
+    "float8_e5m2",
+    "float8_e5m2fnuz",
+    "float8_e8m0fnu",
+)
 
-_GLOBALS: Mapping[str, _Builder | _Dtype] = {
+_GLOBALS: Mapping[str, _Builder | _Dtype | _Class] = {
     "collections.OrderedDict": _Builder("OrderedDict", _make_dict),
     "torch._utils._rebuild_tensor": _Builder("_rebuild_tensor", _make_tensor),
     "torch._utils._rebuild_tensor_v2": _Builder("_rebuild_tensor_v2", _make_tensor),
     "torch._utils._rebuild_tensor_v3": _Builder("_rebuild_tensor_v3", _make_tensor_v3),
     "torch._utils._rebuild_parameter": _Builder("_rebuild_parameter", _make_parameter),
+    "torch._utils._rebuild_parameter_with_state": _Builder("_rebuild_parameter_with_state", _make_parameter),
+    "torch._tensor._rebuild_from_type_v2": _Builder("_rebuild_from_type_v2", _make_subclass),
+    "torch.Tensor": _Class(),
+    "torch.nn.parameter.Parameter": _Class(),
     "torch.Size": _Builder("Size", _make_size),
     "torch.storage.UntypedStorage": _Dtype(None),
     **{f"torch.{name}Storage": _Dtype(dtype) for name, dtype in _STORAGES.items()},

@@ -31,6 +31,10 @@ MAX_PICKLE_BYTES = 8 << 20
 MAX_DIRECTORY_BYTES = 4 << 20
 """Of the archive: room for 40,000 entries."""
 
+MAX_EXPANDED_BYTES = 1 << 36
+"""Of a tensor that repeats its storage's elements; the largest embeddings have some 17 GB."""
+
+_SIGNED = ("float32", "float16", "bfloat16", "float64", "int64", "int32", "int16", "int8", "complex64", "complex128")
 _LOCAL_HEADER = struct.Struct("<4sHHHHHIIIHH")
 
 
@@ -82,10 +86,15 @@ class TorchFile:
         tensor, info = self._pickled[name], self._tensors[name]
         start = self._data_offset(tensor.storage.key) + tensor.offset * ITEM_SIZES[info.dtype]
         if 0 in info.shape or tensor.is_contiguous:
-            return self._file.read_array(start, info.shape, info.dtype)
-        span = self._file.read_array(start, (tensor.extent,), info.dtype)
-        strides = tuple(step * span.itemsize for step in tensor.strides)
-        return np.array(np.lib.stride_tricks.as_strided(span, info.shape, strides, writeable=False), order="C")
+            value = self._file.read_array(start, info.shape, info.dtype)
+        else:
+            span = self._file.read_array(start, (tensor.extent,), info.dtype)
+            strides = tuple(step * span.itemsize for step in tensor.strides)
+            value = self._file.new_array(info.shape, info.dtype)
+            value[...] = np.lib.stride_tricks.as_strided(span, info.shape, strides, writeable=False)
+        if tensor.conjugate and np.iscomplexobj(value):
+            np.conjugate(value, out=value)
+        return np.negative(value, out=value) if tensor.negative else value
 
     def close(self) -> None:
         self._file.close()
@@ -204,8 +213,12 @@ class TorchFile:
         elements = entry.file_size // size
         if storage.elements is not None and storage.elements > elements:
             raise self._bad(name, f"its storage should have {storage.elements} elements and has {elements}")
-        if not is_plausible(tensor.shape, size) or math.prod(tensor.shape) > elements:
+        # A tensor with a stride of 0 has more elements than its storage, and the file's size is no bound of its own.
+        expanded = math.prod(tensor.shape) > elements
+        if not is_plausible(tensor.shape, size) or (expanded and math.prod(tensor.shape) * size > MAX_EXPANDED_BYTES):
             raise self._bad(name, f"its shape {list(tensor.shape)} has more elements than its storage")
+        if tensor.negative and tensor.dtype not in _SIGNED:
+            raise self._bad(name, f"it is said to be the negative of {tensor.dtype}, which has no sign")
         if tensor.offset + tensor.extent > elements:
             raise self._bad(name, "it reaches past the end of its storage")
         self._position(entry)

@@ -28,6 +28,10 @@ def read_all(path):
         file.close()
 
 
+def load(path):
+    return torch.load(path, weights_only=True)
+
+
 def as_bytes(tensor):
     return tensor.reshape(-1).contiguous().view(torch.uint8).numpy().tobytes() if tensor.numel() else b""
 
@@ -44,7 +48,10 @@ def check(path, state):
 
 @pytest.mark.parametrize("protocol", [2, 4, 5])
 def test_dtypes(tmp_path, protocol):
-    names = "float32 float16 bfloat16 float64 int64 int32 int16 int8 uint8 bool uint16 uint32 uint64 float8_e4m3fn float8_e5m2"
+    names = (
+        "float32 float16 bfloat16 float64 int64 int32 int16 int8 uint8 bool uint16 uint32 uint64 complex64 complex128"
+    )
+    names += " float8_e4m3fn float8_e4m3fnuz float8_e5m2 float8_e5m2fnuz float8_e8m0fnu"
     state = {name: torch.arange(12).reshape(3, 4).to(getattr(torch, name)) for name in names.split()}
     path = tmp_path / "pytorch_model.bin"
     torch.save(state, path, pickle_protocol=protocol)
@@ -66,6 +73,60 @@ def test_views_of_shared_storages(tmp_path):
     path = tmp_path / "pytorch_model.bin"
     torch.save(state, path)
     check(path, state)
+
+
+def test_signs_and_conjugates_that_torch_put_off(tmp_path):
+    base = torch.arange(-5.5, 6.5).reshape(3, 4)
+    pairs = torch.complex(base, base + 1)
+    hung = torch.nn.Parameter(base.clone())
+    hung.scale, hung.shape_before = 2.0, (4, 3)
+    state = {
+        "negative": torch._neg_view(base),
+        "negative half": torch._neg_view(base.half()),
+        "negative whole numbers": torch._neg_view(base.long()),
+        "negative columns": torch._neg_view(base)[:, ::2],
+        "imaginary part": pairs.clone().conj().imag,
+        "conjugate": pairs.conj(),
+        "negative conjugate": torch._neg_view(pairs.conj()),
+        "twice": torch._neg_view(torch._neg_view(base)),
+        "expanded": torch.tensor([3.0]).expand(1024),
+        "expanded rows": torch.arange(4.0).expand(256, 4),
+        "expanded columns": torch._neg_view(torch.arange(4.0)[:, None].expand(4, 64)),
+        "parameter": torch.nn.Parameter(base),
+        "parameter with attributes": hung,
+        "tensor with attributes": base.clone(),
+    }
+    state["tensor with attributes"].note = "anything"
+    path = tmp_path / "pytorch_model.bin"
+    torch.save(state, path)
+    check(path, {name: value.resolve_neg().resolve_conj() for name, value in load(path).items()})
+    written = path.read_bytes()
+    assert all(
+        word in written for word in (b"neg", b"conj", b"_rebuild_parameter_with_state", b"_rebuild_from_type_v2")
+    )
+
+
+class Scaled(torch.Tensor):
+    """A class of somebody's program, which may mean anything by its numbers."""
+
+
+def test_what_changes_a_tensor_in_ways_that_are_not_known_is_refused(tmp_path):
+    path = tmp_path / "pytorch_model.bin"
+    torch.save({"w": torch.ones(2).as_subclass(Scaled)}, path)
+    with pytest.raises(InputError, match=r"asks for the global [\w.]*Scaled"):
+        TorchFile(path)
+    rebuild = Reduce(torch._tensor._rebuild_from_type_v2, OrderedDict, torch.Tensor, (), {})
+    with pytest.raises(InputError, match="a tensor from something that is not one"):
+        TorchFile(archive(path, pickle.dumps({"w": rebuild}, 2)))
+    rebuild = Reduce(torch._tensor._rebuild_from_type_v2, torch._utils._rebuild_tensor_v2, OrderedDict, (), {})
+    with pytest.raises(InputError, match="of a class that is not torch's"):
+        TorchFile(archive(path, pickle.dumps({"w": rebuild}, 2)))
+    with pytest.raises(InputError, match="a property that is not known"):
+        TorchFile(archive(path, tensor_pickle(metadata={"zero": True}), {"0": bytes(24)}))
+    with pytest.raises(InputError, match=r"the negative of bool, which has no sign"):
+        TorchFile(
+            archive(path, tensor_pickle(storage="BoolStorage", metadata={"neg": True}, elements=24), {"0": bytes(24)})
+        )
 
 
 def test_a_module_s_state_dict_with_its_metadata(tmp_path):
@@ -136,7 +197,7 @@ def test_pickles_that_would_hang_or_fill_memory_are_refused_quickly(tmp_path):
     assert time.monotonic() - begin < 2
 
 
-def tensor_pickle(shape=(2, 3), strides=(3, 1), offset=0, key="0", elements=6, storage="FloatStorage"):
+def tensor_pickle(shape=(2, 3), strides=(3, 1), offset=0, key="0", elements=6, storage="FloatStorage", metadata=None):
     """A state dict of one tensor, written by Python's own pickler with torch's conventions."""
 
     class Pickler(pickle.Pickler):
@@ -144,7 +205,7 @@ def tensor_pickle(shape=(2, 3), strides=(3, 1), offset=0, key="0", elements=6, s
             return ("storage", getattr(torch, storage), key, "cpu", elements) if value == "STORAGE" else None
 
     buffer = io.BytesIO()
-    rebuild = Reduce(torch._utils._rebuild_tensor_v2, "STORAGE", offset, shape, strides, False, OrderedDict())
+    rebuild = Reduce(torch._utils._rebuild_tensor_v2, "STORAGE", offset, shape, strides, False, OrderedDict(), metadata)
     Pickler(buffer, 2).dump({"w": rebuild})
     return buffer.getvalue()
 
