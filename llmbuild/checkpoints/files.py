@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,10 @@ VOCABULARY_BYTES = 64 << 20
 VOCABULARY_VALUES = 2_500_000
 SENTENCEPIECE_BYTES = 8 << 20
 """The largest published tokenizer.model has 5 MB."""
+
+_POINTER = b"version https://git-lfs.github.com/spec/"
+POINTER_BYTES = 1024
+"""The specification of git-lfs allows fewer."""
 
 MAX_NAME_BYTES = 255
 """The longest name of a file that file systems accept."""
@@ -54,6 +59,12 @@ class WeightFile:
         if self._pieces is not None and self._pieces.size != self.size:
             self.close()
             raise self._pieces.changed(f"it had {self._pieces.size} bytes, now it has {self.size}")
+        if self.size < POINTER_BYTES:
+            try:
+                refuse_pointer(self.read_bytes(0, self.size), str(path))
+            except BaseException:
+                self.close()
+                raise
 
     def close(self) -> None:
         if self._descriptor >= 0:
@@ -163,7 +174,20 @@ def read_bounded(path: Path, what: str, most: int = jsontext.MOST_BYTES) -> byte
         raise InputError(f"{what} cannot be read", where=str(path), why=reason(error)) from error
     if len(data) > most:
         raise InputError(f"{what} is too large to be one", where=str(path), why=f"it has over {most} bytes")
+    refuse_pointer(data, str(path))
     return data
+
+
+def refuse_pointer(data: bytes, where: str) -> None:
+    """Raise InputError when a file's content is that of a git-lfs pointer, which a clone without git-lfs has in its place."""
+    if len(data) < POINTER_BYTES and data.startswith(_POINTER):
+        size = re.search(rb"^size (\d{1,20})$", data, re.MULTILINE)
+        raise InputError(
+            "is a git-lfs pointer",
+            where=where,
+            why=f"the file itself, of {int(size[1])} bytes, is not there" if size else "the file itself is not there",
+            fix="run `git lfs pull` in the repository that it is from",
+        )
 
 
 def parse_json(data: bytes, what: str, path: Path | None = None, *, unique: bool = False) -> dict[str, Any]:
