@@ -15,3 +15,6 @@ SPECIAL_TOKENS_FILE = "special_tokens_map.json"
 
 CHAT_CONFIG = "mlc-chat-config.json"
 """MLC's configuration of a model, which compilers and runtimes read."""
+
+QUANTIZATION_FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
+"""What GPTQ's, AWQ's and NVIDIA's packers write beside config.json; it counts where config.json names no method."""

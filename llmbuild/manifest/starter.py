@@ -88,7 +88,7 @@ def propose(checkpoint: str, directory: Path, *, revision: str | None = None, sh
     """Proposals for the user's argument: a directory, a .gguf file, hf:, https:, pypi:, or a preset.
 
     `directory` is where the manifest will be.  Raises UsageError when it is none of these, and InputError when a local
-    checkpoint cannot be read or has an architecture that is not supported.
+    checkpoint cannot be read, or has an architecture or quantized weights that are not supported.
     """
     here = _existing(checkpoint)
     if here is not None:
@@ -116,13 +116,14 @@ def _existing(text: str) -> Path | None:
 
 def _of_files(checkpoint: str, path: Path, directory: Path) -> Starter:
     from llmbuild.checkpoints.open import read_metadata
+    from llmbuild.checkpoints.packed.quantization import check_quantization, read_quantization_files
     from llmbuild.models.registry import infer_model_type
-    from llmbuild.quantization.awq import quant_method
 
     if path.name == "config.json":
         path = path.parent
     metadata = read_metadata(path)
     model_type = infer_model_type(metadata.config)
+    quantization = check_quantization(metadata.config, read_quantization_files(path))
     chat_template = _chat_template(metadata.tokenizer_file("tokenizer_config.json"), path)
     template, because = _template(chat_template, model_type, path.absolute().name)
     window, window_note = _window(metadata.config)
@@ -135,7 +136,7 @@ def _of_files(checkpoint: str, path: Path, directory: Path) -> Starter:
         model_type=model_type,
         window=window,
         window_note=window_note,
-        awq=quant_method(metadata.config) == "awq",
+        awq=quantization is not None and quantization.method == "awq",
     )
 
 

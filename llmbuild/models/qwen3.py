@@ -58,9 +58,6 @@ class Qwen3Config(FullAttention, OneStage, DecoderConfig):
         heads, kv_heads, head_dim = read_heads(source, hidden, HEAD_DIM)
         layers = source.integer("num_hidden_layers", maximum=LARGEST_LAYERS)
         reject_partial_windows(source, layers)
-        packed = source.values.get("quantization_config")
-        if packed is not None and not (isinstance(packed, dict) and packed.get("quant_method") == "awq"):
-            raise source.error("quantization_config", "an already quantized checkpoint is not supported for qwen3")
         window = read_context_window(source)
         return cls(
             hidden_act=source.activation(default="silu", allowed=("silu", "swish", "gelu", "gelu_new", "relu")),

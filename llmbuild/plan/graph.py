@@ -42,6 +42,7 @@ WEIGHT_FILES = Files(
         "*.gguf",
         "config.json",
         "quant*_config.json",
+        "hf_quant_config.json",
     )
 )
 """What quantize reads of a checkpoint: a changed tokenizer does not quantize again."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection
 from pathlib import PurePosixPath
 
-from llmbuild.checkpoints.names import SPECIAL_TOKENS_FILE, TOKENIZER_FILES
+from llmbuild.checkpoints.names import QUANTIZATION_FILES, SPECIAL_TOKENS_FILE, TOKENIZER_FILES
 from llmbuild.errors import FetchError, InputError
 
 CONFIG_NAMES = ("config.json", "adapter_config.json")
@@ -26,6 +26,7 @@ SMALL_FILES = (
     "generation_config.json",
     *TOKENIZER_FILES,
     SPECIAL_TOKENS_FILE,
+    *QUANTIZATION_FILES,
     "adapter_config.json",
 )
 

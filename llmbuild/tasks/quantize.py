@@ -23,6 +23,7 @@ def run(job: Job) -> None:
     An input "adapter" (a PEFT LoRA adapter) is merged first.  The hint "threads" bounds the threads; it changes no byte.
     """
     from llmbuild.checkpoints.open import open_checkpoint
+    from llmbuild.checkpoints.packed.quantization import check_quantization, read_quantization_files
     from llmbuild.models.family import Overrides
     from llmbuild.models.registry import family, infer_model_type
     from llmbuild.quantization.awq import awq_tensors, refuse_packed
@@ -34,6 +35,7 @@ def run(job: Job) -> None:
     threads = job.hints.get("threads")
     with ExitStack() as stack:
         checkpoint = stack.enter_context(open_checkpoint(job.inputs["checkpoint"], params["source-format"], job.checks))
+        check_quantization(checkpoint.config, read_quantization_files(job.inputs["checkpoint"]))
         if "adapter" in job.inputs:
             from llmbuild.checkpoints.lora import MergedCheckpoint
 

@@ -185,7 +185,6 @@ def test_llama_biases_are_written_only_where_present() -> None:
         ("qwen2", {"use_sliding_window": True, "max_window_layers": 1}, "use_sliding_window"),
         ("qwen2", {"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
         ("qwen2", {"head_dim": 32}, "head_dim"),
-        ("qwen3", {"quantization_config": {"quant_method": "fp8"}}, "quantization_config"),
     ],
 )
 def test_a_wrong_configuration_names_its_key(model_type: str, change: dict[str, Any], key: str) -> None:

@@ -1,0 +1,140 @@
+"""What config.json and the files beside it say of quantized weights: every method has its name, and most are refused."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmbuild.checkpoints.packed.quantization import NOT_READ, READ, check_quantization, read_quantization_files
+from llmbuild.errors import InputError, LlmbuildError
+from llmbuild.manifest.starter import propose
+from llmbuild.tasks.quantize import KIND
+from tests.helpers.checkpoints import CONFIGS, cached_checkpoint
+from tests.helpers.replaced_parts import mutations
+
+
+def refused(config: dict[str, Any], files: dict[str, dict[str, Any]] | None = None) -> InputError:
+    with pytest.raises(InputError) as caught:
+        check_quantization(config, files)
+    assert len(str(caught.value).splitlines()) <= 3
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, "bitsandbytes"),
+        ({"load_in_8bit": True}, "bitsandbytes"),
+        ({"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "online"}, "BitNet"),
+        ({"quant_method": "hqq", "quant_config": {}}, "HQQ"),
+        ({"quant_method": "eetq", "weights": "int8"}, "EETQ"),
+        ({"quant_method": "quanto", "weights": "int4"}, "Quanto"),
+        ({"quant_method": "aqlm"}, "AQLM"),
+        ({"quant_method": "torchao", "quant_type": {"default": {}}}, "torchao"),
+        ({"quant_method": "mxfp4"}, "MXFP4"),
+        ({"quant_method": "nvfp4"}, "NVFP4"),
+        ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, "ModelOpt (NVFP4)"),
+        ({"quant_method": "intel/auto-round", "bits": 4, "group_size": 128}, "AutoRound"),
+        # MLX's own converter writes no method.
+        ({"group_size": 64, "bits": 4}, "MLX"),
+        ({"quant_method": "Quark"}, "Quark"),
+        ({"quant_method": "tomorrow's"}, 'an unknown method "tomorrow\'s"'),
+    ],
+)
+def test_a_method_that_is_not_read_is_named(values: dict[str, Any], name: str) -> None:
+    error = refused({"quantization_config": values})
+    assert error.what == f"the weights are quantized by {name}, which is not read"
+    key = "quantization_config.quant_method" if "quant_method" in values else "quantization_config"
+    assert error.where == f"config.json: {key}"
+
+
+def test_other_places_where_a_method_is_named() -> None:
+    assert "MLX" in refused({"quantization": {"group_size": 64, "bits": 4}}).what
+    modelopt = {"producer": {"name": "modelopt"}, "quantization": {"quant_algo": "FP8"}}
+    error = refused({}, {"hf_quant_config.json": modelopt})
+    assert (error.what, error.where) == (
+        "the weights are quantized by ModelOpt (FP8), which is not read",
+        "hf_quant_config.json: quantization",
+    )
+    assert "bitsandbytes" in refused({"compression_config": {"quant_method": "bitsandbytes"}}).what
+    packed = check_quantization({}, {"quant_config.json": {"w_bit": 4, "q_group_size": 64, "version": "GEMM"}})
+    assert packed is not None
+    assert (packed.method, packed.values["bits"], packed.values["group_size"]) == ("awq", 4, 64)
+    # config.json counts before the files beside it.
+    assert "HQQ" in refused({"quantization_config": {"quant_method": "hqq"}}, {"quant_config.json": {}}).what
+
+
+@pytest.mark.parametrize("values", [{}, {"bits": 4}, {"quant_method": 7}, {"quant_method": ""}])
+def test_a_configuration_without_a_method(values: dict[str, Any]) -> None:
+    error = refused({"quantization_config": values})
+    assert error.what == "the weights are quantized, and no method is named"
+    assert error.where == "config.json: quantization_config.quant_method"
+
+
+def test_plain_weights_and_what_is_no_object() -> None:
+    assert check_quantization({}) is None
+    assert check_quantization({"quantization_config": None}) is None
+    assert refused({"quantization_config": "awq"}).where == "config.json: quantization_config"
+
+
+def test_every_method_of_transformers_has_a_name() -> None:
+    from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
+
+    methods = {name.removesuffix("_4bit").removesuffix("_8bit") for name in AUTO_QUANTIZATION_CONFIG_MAPPING}
+    assert methods <= READ.keys() | NOT_READ.keys()
+    assert not READ.keys() & NOT_READ.keys()
+
+
+def test_any_value_in_any_place_is_taken_or_refused() -> None:
+    config = {"quantization_config": {"quant_method": "awq", "load_in_4bit": False, "bits": 4, "quant_algo": "x"}}
+    for value in mutations(config):
+        if isinstance(value, dict):
+            with contextlib.suppress(LlmbuildError):
+                check_quantization(value)
+    for content in mutations({"quantization": {"quant_algo": "FP8"}, "quant_method": "gptq"}):
+        if isinstance(content, dict):
+            for file in ("hf_quant_config.json", "quantize_config.json"):
+                with contextlib.suppress(LlmbuildError):
+                    check_quantization({}, {file: content})
+
+
+@pytest.mark.parametrize("variant", ["llama", "mistral", "gpt_neox", "qwen2", "qwen3"])
+def test_plain_weights_that_are_used_rounded_are_refused_for_every_family(variant: str, tmp_path: Path) -> None:
+    """BitNet's online mode stores plain weights and rounds them as it computes."""
+    checkpoint = online(tmp_path / "source", variant)
+    with pytest.raises(InputError, match="quantized by BitNet"):
+        propose(str(checkpoint), tmp_path)
+    with pytest.raises(InputError, match="quantized by BitNet"):
+        quantize(checkpoint, tmp_path)
+
+
+def test_a_file_beside_a_silent_config_counts(tmp_path: Path) -> None:
+    checkpoint = online(tmp_path / "source", "llama")
+    (checkpoint / "config.json").write_text(json.dumps(CONFIGS["llama"]))
+    (checkpoint / "hf_quant_config.json").write_text(json.dumps({"quantization": {"quant_algo": "NVFP4"}}))
+    assert list(read_quantization_files(checkpoint)) == ["hf_quant_config.json"]
+    with pytest.raises(InputError, match=r"quantized by ModelOpt \(NVFP4\)"):
+        quantize(checkpoint, tmp_path)
+
+
+def online(directory: Path, variant: str) -> Path:
+    directory.mkdir()
+    packed = {"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "online"}
+    (directory / "config.json").write_text(json.dumps({**CONFIGS[variant], "quantization_config": packed}))
+    shutil.copy(cached_checkpoint(variant) / "model.safetensors", directory)
+    return directory
+
+
+def quantize(checkpoint: Path, scratch: Path) -> None:
+    from llmbuild.engine.kind import Job
+    from llmbuild.quantization.scheme import SCHEMES
+
+    params = {"scheme": SCHEMES["q4f16_1"].to_json(), "model-type": None, "source-format": None, "float32": "bf16"}
+    out = scratch / "out"
+    out.mkdir()
+    KIND.run(Job(params, {"checkpoint": checkpoint}, {}, out, out, lambda done, total, unit="": None))
