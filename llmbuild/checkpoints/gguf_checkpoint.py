@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from llmbuild.checkpoints.gguf import GgufFile
 from llmbuild.checkpoints.gguf_config import make_config, make_generation_config
 from llmbuild.checkpoints.gguf_names import restored_tensors
-from llmbuild.checkpoints.gguf_tokenizer import make_tokenizer_files
+from llmbuild.checkpoints.gguf_tokenizer import Note, make_tokenizer_files
 from llmbuild.checkpoints.huggingface import missing_tensor
 from llmbuild.checkpoints.pieces import NO_CHECKS, Checks
 from llmbuild.checkpoints.tensor import Checkpoint, TensorInfo
@@ -76,12 +76,12 @@ class GgufCheckpoint(Checkpoint):
 
 
 def read_gguf_metadata(
-    path: Path, checks: Checks = NO_CHECKS
+    path: Path, checks: Checks = NO_CHECKS, note: Note | None = None
 ) -> tuple[dict[str, Any], dict[str, Any] | None, dict[str, bytes]]:
     """Configuration, generation configuration and tokenizer files of a GGUF file.  Raises InputError."""
     file = GgufFile(path, checks)
     try:
-        return _config(file), make_generation_config(file.metadata), make_tokenizer_files(file.metadata, path)
+        return _config(file), make_generation_config(file.metadata), make_tokenizer_files(file.metadata, path, note)
     finally:
         file.close()
 

@@ -11,7 +11,7 @@ import math
 import re
 import reprlib
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -85,13 +85,27 @@ PRE_TOKENIZERS: Mapping[str, PreTokenizer] = {
 }
 """By tokenizer.ggml.pre."""
 
+PRE_OF_ARCHITECTURE: Mapping[str, str] = {
+    "gptneox": "olmo",
+    "llama": "llama-bpe",
+    "qwen2": "qwen2",
+    "qwen3": "qwen2",
+}
+"""What tokenizer.ggml.pre would be, by general.architecture: converters before spring 2024 did not write it.  OLMo has
+GPT-NeoX's tokenizer, and llama.cpp knows its name only."""
 
-def make_tokenizer_files(metadata: Mapping[str, Any], path: Path) -> dict[str, bytes]:
-    """The two files' bytes.  Raises InputError for a tokenizer of an unknown kind, or an inconsistent one."""
+Note = Callable[[str], None]
+
+
+def make_tokenizer_files(metadata: Mapping[str, Any], path: Path, note: Note | None = None) -> dict[str, bytes]:
+    """The two files' bytes.  `note` takes a sentence about what the file does not say.
+
+    Raises InputError for a tokenizer of an unknown kind, or an inconsistent one.
+    """
     vocabulary = _Vocabulary(metadata, path)
     match vocabulary.model:
         case "gpt2":
-            tokenizer, add_bos = _byte_level(vocabulary)
+            tokenizer, add_bos = _byte_level(vocabulary, _pre_tokenizer(vocabulary, note))
         case "llama":
             tokenizer, add_bos = _sentencepiece(vocabulary)
         case other:
@@ -124,6 +138,7 @@ class _Vocabulary:
     def __init__(self, metadata: Mapping[str, Any], path: Path) -> None:
         self._metadata = metadata
         self._path = path
+        self.architecture = str(metadata.get("general.architecture"))
         self.model = metadata.get("tokenizer.ggml.model")
         if self.model is None:
             raise self.wrong("model", "the file has no tokenizer")
@@ -185,14 +200,25 @@ class _Vocabulary:
         )
 
 
-def _byte_level(vocabulary: _Vocabulary) -> tuple[Piece, bool]:
-    name = vocabulary.get("pre") or "gpt-2"
+def _pre_tokenizer(vocabulary: _Vocabulary, note: Note | None) -> PreTokenizer:
+    name = vocabulary.get("pre")
+    if name is None or name == "":
+        name = PRE_OF_ARCHITECTURE.get(vocabulary.architecture, "gpt-2")
+        if note is not None:
+            note(
+                "the GGUF file does not say how its tokenizer cuts text (tokenizer.ggml.pre); "
+                f"it is cut as models of architecture {vocabulary.architecture} do it ({name!r})"
+            )
     pre = PRE_TOKENIZERS.get(name) if isinstance(name, str) else None
     if pre is None:
         near = did_you_mean(name, PRE_TOKENIZERS) if isinstance(name, str) else None
         raise vocabulary.wrong(
             "pre", f"{reprlib.repr(name)} is not known{'; ' + near if near else ''}; known: {', '.join(PRE_TOKENIZERS)}"
         )
+    return pre
+
+
+def _byte_level(vocabulary: _Vocabulary, pre: PreTokenizer) -> tuple[Piece, bool]:
     merges = [merge.split(" ") for merge in vocabulary.strings("merges")]
     for pair in merges:
         if len(pair) != 2 or any(part not in vocabulary.vocab for part in (*pair, "".join(pair))):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,15 +69,21 @@ def open_checkpoint(directory: Path, source_format: str | None = None, checks: C
     return HuggingFaceCheckpoint(directory, format, checks)
 
 
-def read_metadata(directory: Path, source_format: str | None = None, checks: Checks = NO_CHECKS) -> CheckpointMetadata:
+def read_metadata(
+    directory: Path,
+    source_format: str | None = None,
+    checks: Checks = NO_CHECKS,
+    note: Callable[[str], None] | None = None,
+) -> CheckpointMetadata:
     """Configuration and tokenizer.  The weights may be absent, except for GGUF, whose one file contains everything.
 
+    `note` takes a sentence about what a GGUF file does not say.
     Raises InputError when config.json is missing or not valid, or a GGUF file's metadata is not valid.
     """
     if infer_format(directory, source_format) == GGUF:
         from llmbuild.checkpoints.gguf_checkpoint import read_gguf_metadata
 
-        config, generation, tokenizer = read_gguf_metadata(_gguf_file(directory), checks)
+        config, generation, tokenizer = read_gguf_metadata(_gguf_file(directory), checks, note)
         return CheckpointMetadata(config, generation, tokenizer)
     config = read_config(directory)
     files = {name: directory / name for name in TOKENIZER_FILES if is_file(directory / name)}

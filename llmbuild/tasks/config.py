@@ -59,7 +59,7 @@ def run(job: Job) -> None:
     else:
         from llmbuild.checkpoints.open import read_metadata
 
-        metadata = read_metadata(job.inputs["checkpoint"], checks=job.checks)
+        metadata = read_metadata(job.inputs["checkpoint"], checks=job.checks, note=job.note)
         source, generation_config = metadata.config, metadata.generation_config
         files = {name: content for name in TOKENIZER_FILES if (content := metadata.tokenizer_file(name)) is not None}
         special_tokens = job.inputs["checkpoint"] / SPECIAL_TOKENS_FILE

@@ -158,6 +158,45 @@ def test_the_tokenizer_is_that_of_the_original(tmp_path, variant):
     assert "<|im_start|>" in config["chat_template"]
 
 
+CUT = "Sam's 12345 cafe\u0301 \n\n\n  x don'T 日本語 ½²"
+
+
+@pytest.mark.parametrize(
+    ("variant", "oracle"),
+    [("qwen2", "Qwen2Tokenizer"), ("qwen3", "Qwen2Tokenizer"), ("gpt_neox", "GPTNeoXTokenizer"), ("llama3", None)],
+)
+@pytest.mark.parametrize("change", ["absent", "empty"])
+def test_without_a_pre_tokenizer_text_is_cut_as_the_architecture_does_it(tmp_path, variant, oracle, change):
+    """The oracle is the class of transformers, or for Llama 3, which has none, the file that names the pre-tokenizer."""
+    import transformers
+
+    def without(values, tensors):
+        if change == "absent":
+            values.pop("tokenizer.ggml.pre")
+        else:
+            values["tokenizer.ggml.pre"] = ("", [TEXT])
+
+    notes = []
+    made = read_metadata(rebuilt(tmp_path, without, variant), note=notes.append).tokenizer_file("tokenizer.json")
+    assert notes == [
+        "the GGUF file does not say how its tokenizer cuts text (tokenizer.ggml.pre); "
+        f"it is cut as models of architecture {variant.removesuffix('3') if oracle is None else variant.replace('_', '')} "
+        f"do it ({ {'qwen2': 'qwen2', 'qwen3': 'qwen2', 'gpt_neox': 'olmo', 'llama3': 'llama-bpe'}[variant]!r})"
+    ]
+    if oracle is None:
+        named = rebuilt(tmp_path / "named", put("tokenizer.ggml.pre", "llama-bpe", TEXT), variant)
+        assert made == read_metadata(named, note=notes.append).tokenizer_file("tokenizer.json")
+        assert len(notes) == 1
+        return
+    model = json.loads(made)["model"]
+    wanted = getattr(transformers, oracle)(vocab=model["vocab"], merges=[tuple(pair) for pair in model["merges"]])
+    ours = Tokenizer.from_str(made.decode())
+    cut = [piece for piece, _ in ours.pre_tokenizer.pre_tokenize_str(ours.normalizer.normalize_str(CUT))]
+    backend = wanted.backend_tokenizer
+    assert cut == [piece for piece, _ in backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(CUT))]
+    assert ours.encode(CUT).ids == wanted.encode(CUT, add_special_tokens=False)
+
+
 @pytest.mark.parametrize(
     ("factor", "high", "original", "theta", "head"),
     [
