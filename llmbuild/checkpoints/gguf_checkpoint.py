@@ -86,6 +86,15 @@ def read_gguf_metadata(
         file.close()
 
 
+def read_gguf_config(path: Path) -> dict[str, Any]:
+    """The configuration of a GGUF file alone.  Raises InputError."""
+    file = GgufFile(path)
+    try:
+        return _config(file)
+    finally:
+        file.close()
+
+
 def _config(file: GgufFile) -> dict[str, Any]:
     factors = None
     if _ROPE_FACTORS in file.tensors:

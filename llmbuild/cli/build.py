@@ -69,9 +69,12 @@ def run(args: argparse.Namespace) -> int:
     with open_workspace(args) as workspace:
         if args.dry_run:
             from llmbuild.cli.plan import print_plan
+            from llmbuild.workspace.absent import require_accepted
 
             snapshot = workspace.look(*args.tasks, force=args.force, partial=args.keep_going)
-            print_plan(snapshot, snapshot.plan(), "text", jobs=args.jobs, memory=memory)
+            plan = snapshot.plan()
+            print_plan(snapshot, plan, "text", jobs=args.jobs, memory=memory)
+            require_accepted(plan)
             return ExitCode.OK
         return _build(args, workspace, memory)
 

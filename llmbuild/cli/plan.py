@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from llmbuild.cli.common import add_selection, open_workspace, print_json
 from llmbuild.errors import ExitCode
-from llmbuild.workspace.absent import require_tools
+from llmbuild.workspace.absent import require_accepted, require_tools
 
 if TYPE_CHECKING:
     from llmbuild.plan.planner import Plan
@@ -30,13 +30,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the plan; exit code 0, with --check 1 when something is stale.  With --strict, raises what blocked tasks lack."""
+    """Print the plan; exit code 0, with --check 1 when something is stale.
+
+    Raises InputError where a checkpoint is refused, which no machine can build; with --strict, what blocked tasks lack."""
     with open_workspace(args) as workspace:
         snapshot = workspace.look(*args.tasks, force=args.force)
         plan = snapshot.plan()
         print_plan(snapshot, plan, args.format, stale=args.stale)
         if args.strict:
             require_tools(plan, blocked_only=True)
+        require_accepted(plan)
     return ExitCode.FAILED if args.check and plan.stale else ExitCode.OK
 
 

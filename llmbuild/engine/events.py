@@ -150,7 +150,7 @@ class CachedTask(TaskEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed(TaskEvent):
-    """The task failed; `action` is null where not even its inputs could be read."""
+    """The task failed; `action` is null where it could not even start: its inputs cannot be read, or it lacks something."""
 
     action: Digest | None
     failure: TaskFailure

@@ -1,4 +1,4 @@
-"""What a task needs and a machine does not have."""
+"""Why a task cannot run: what it needs and a machine does not have, or what it would refuse."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ class Lack:
 
     `tool` is the missing tool of the task's key, "" where none of the key is missing.  The key then has `locked`, the tool's
     name in the lock file; where that is None too, the key is unknown.  `source` is True where the missing thing is what the
-    task fetches.
+    task fetches.  `refused` is True where nothing is missing: the task would refuse its input, on every machine.
     """
 
     errors: tuple[LlmbuildError, ...]
     tool: str = ""
     locked: str | None = None
     source: bool = False
+    refused: bool = False
 
     @property
     def keyed(self) -> bool:

@@ -185,7 +185,7 @@ class Scheduler:
         node = build.nodes[label]
         lack = node.task.lack
         if lack is not None and not lack.keyed:
-            self._fail(build, label, TaskFailure.of(lack.error))
+            self._fail(build, label, TaskFailure.of(lack.error), recorded=False)
             return
         try:
             node.bound = bind(node.task, build.trees, self._store.cas.get_bytes)
@@ -204,7 +204,7 @@ class Scheduler:
             self._succeed(build, label, found, "store")
             return
         if lack is not None:
-            self._fail(build, label, TaskFailure.of(lack.error))
+            self._fail(build, label, TaskFailure.of(lack.error), recorded=False)
             return
         node.explained = self._explain(node.task, node.bound) if self._explain is not None else None
         self._emit(events.Queued(time=time.time(), label=label, action=digest))
@@ -304,11 +304,14 @@ class Scheduler:
         elif not build.send_back(label, failure.missing_blob):
             build.make_ready(label)
 
-    def _fail(self, build: Build, label: str, failure: TaskFailure) -> None:
+    def _fail(self, build: Build, label: str, failure: TaskFailure, *, recorded: bool = True) -> None:
+        """End a task without a result; one that could not run has no record by which it could be run alone."""
         node = build.nodes[label]
         node.active = False
         build.outcomes[label] = Outcome(Status.FAILED, node.digest, failure=failure)
-        self._emit(events.Failed(time=time.time(), label=label, action=node.digest, failure=failure))
+        self._emit(
+            events.Failed(time=time.time(), label=label, action=node.digest if recorded else None, failure=failure)
+        )
         build.stopped = build.stopped or not self._keep_going
         doomed = list(build.dependents.get(label, ()))
         while doomed:

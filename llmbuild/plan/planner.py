@@ -17,6 +17,7 @@ from llmbuild.canonical import Digest, Json
 from llmbuild.engine.action import Action
 from llmbuild.engine.task import AllFiles, Files, InputRef, JsonFields, Task
 from llmbuild.engine.tree import Tree
+from llmbuild.errors import LlmbuildError
 from llmbuild.plan.reasons import (
     Blocked,
     Cascade,
@@ -32,8 +33,8 @@ from llmbuild.plan.reasons import (
 )
 
 State: TypeAlias = Literal["cached", "restore", "run", "maybe", "blocked"]
-"""`restore`: built, and only its files in the output directory must be restored.  `blocked`: what it needs is missing, and
-what it would be built with is unknown."""
+"""`restore`: built, and only its files in the output directory must be restored.  `blocked`: it must or may run and cannot,
+because what it needs is missing and what it would be built with is unknown, or because a checkpoint is refused."""
 
 
 _NOTHING = Tree(())
@@ -191,19 +192,31 @@ def make_plan(
 
 def _with_sources(verdicts: Mapping[str, Verdict]) -> Iterator[Verdict]:
     """The verdicts, where tasks run again whose missing bytes another task needs, and tasks are blocked that cannot run
-    because their source is gone."""
+    because their source is gone or refused, with all that needs what is refused."""
     needed: set[str] = set()
     for verdict in verdicts.values():
         if verdict.state == "run":
             needed.update(ref.task for ref in verdict.task.inputs.values() if reads(ref, verdicts[ref.task].away))
+    refused: dict[str, tuple[Reason, ...]] = {}
     for label, verdict in verdicts.items():
         lack = verdict.task.lack
         runs = verdict.state == "run" or label in needed
-        if runs and lack is not None and lack.source:
+        of_input = next((refused[ref.task] for ref in verdict.task.inputs.values() if ref.task in refused), ())
+        if verdict.unbuilt and lack is not None and lack.refused:
+            refused[label] = tuple(Blocked(_placed(error), error.fix) for error in lack.errors)
+        elif verdict.unbuilt and of_input:
+            refused[label] = of_input
+        if label in refused:
+            yield replace(verdict, state="blocked", reasons=refused[label])
+        elif runs and lack is not None and lack.source:
             reasons = tuple(Blocked(error.what, error.fix) for error in lack.errors)
             yield replace(verdict, state="blocked", reasons=reasons)
         else:
             yield replace(verdict, state="run", reasons=(Evicted(),)) if label in needed else verdict
+
+
+def _placed(error: LlmbuildError) -> str:
+    return error.what if error.where is None else f"{error.where}: {error.what}"
 
 
 def reads(ref: InputRef, away: Tree) -> bool:

@@ -76,7 +76,7 @@ def awq_tensors(
     `config` is the content of config.json.  Raises InputError when the checkpoint is not one of AWQ that the scheme
     describes.
     """
-    _check(config, scheme)
+    require_described(config, scheme)
     result: list[PlainParameter] = []
     for parameter in parameters:
         if parameter.role == "linear":
@@ -110,7 +110,8 @@ def _tensors(layer: PlainParameter, scheme: Scheme) -> list[AwqTensor]:
     ]
 
 
-def _check(config: Mapping[str, Any], scheme: Scheme) -> None:
+def require_described(config: Mapping[str, Any], scheme: Scheme) -> None:
+    """Raise InputError where config.json does not describe a checkpoint of AWQ that fits the scheme."""
     method = quant_method(config)
     if method != "awq":
         raise InputError(

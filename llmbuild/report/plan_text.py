@@ -29,8 +29,15 @@ def plan_text(plan: Plan, style: Style, estimate: PlanEstimate | None = None) ->
     lines = [summary(plan), *_causes(plan, style)]
     if ordered:
         lines.append("")
+    blocked: dict[tuple[Reason, ...], str] = {}
     for verdict in ordered:
-        lines += _entry(verdict, impact.get(verdict.task.label, 0), labels, style)
+        text = reasons_line(verdict.reasons, impact.get(verdict.task.label, 0))
+        if (
+            verdict.state == "blocked"
+            and (first := blocked.setdefault(verdict.reasons, verdict.task.label)) != verdict.task.label
+        ):
+            text = f"as {first}"
+        lines += _entry(verdict, text, labels, style)
     absent = missing_lines(plan)
     if absent:
         lines.append("")
@@ -144,10 +151,9 @@ def reasons_line(reasons: Sequence[Reason], follow: int = 0) -> str:
     return f"{line} ({follow} may follow)" if follow and not isinstance(reasons[0], NeverBuilt) else line
 
 
-def _entry(verdict: Verdict, follow: int, labels: int, style: Style) -> list[str]:
+def _entry(verdict: Verdict, text: str, labels: int, style: Style) -> list[str]:
     state = style.paint(f"{verdict.state:<7}", STATE_STYLES[verdict.state])
     label = verdict.task.label
-    text = reasons_line(verdict.reasons, follow)
     if not text:
         return [f"  {state}  {label}"]
     if 11 + labels + 2 + len(text) <= style.width:

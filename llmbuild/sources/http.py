@@ -14,12 +14,12 @@ import re
 import shutil
 import stat
 import urllib.error
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from llmbuild.canonical import CHUNK, Digest
+from llmbuild.canonical import CHUNK, Digest, digest_bytes
 from llmbuild.errors import FetchError
 from llmbuild.sources import request
 from llmbuild.sources.copying import free_space, unwritable
@@ -42,6 +42,20 @@ class Promise:
     def name(self) -> str:
         """A file name for the bytes that are promised."""
         return f"sha256-{self.sha256}" if self.sha256 else f"git-{self.git_sha1}"
+
+    def difference(self, size: int, sha256: Callable[[], str], git_sha1: Callable[[], str]) -> str | None:
+        """How a file of this size and with these digests differs from the promise, or None when it is right."""
+        if self.size is not None and size != self.size:
+            return f"{self.size} bytes were promised, there are {size if size < self.size else 'more'}"
+        if self.sha256 is not None and (found := sha256()) != self.sha256:
+            return f"the promised SHA-256 is {self.sha256}, the found one {found}"
+        if self.git_sha1 is not None and (found := git_sha1()) != self.git_sha1:
+            return f"the promised git object id is {self.git_sha1}, the found one {found}"
+        return None
+
+    def holds(self, data: bytes) -> bool:
+        """Whether a file with this content is the promised one."""
+        return self.difference(len(data), lambda: digest_bytes(data), lambda: _git_sha1(len(data), [data])) is None
 
 
 def download(
@@ -148,21 +162,20 @@ class _Arrived:
 
     def difference(self, promise: Promise) -> str | None:
         """How the whole file differs from its promise, or None when it is right."""
-        if promise.size is not None and self.size != promise.size:
-            return f"{promise.size} bytes were promised, there are {self.size if self.size < promise.size else 'more'}"
-        if promise.sha256 is not None and self.sha256.hexdigest() != promise.sha256:
-            return f"the promised SHA-256 is {promise.sha256}, the found one {self.sha256.hexdigest()}"
-        if promise.git_sha1 is not None and (found := self._git_sha1()) != promise.git_sha1:
-            return f"the promised git object id is {promise.git_sha1}, the found one {found}"
-        return None
+        return promise.difference(self.size, self.sha256.hexdigest, lambda: _git_sha1(self.size, self._chunks()))
 
-    def _git_sha1(self) -> str:
-        """Git's object id of the content, which starts with the size; only small files are named by it."""
-        sha1 = hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False)
+    def _chunks(self) -> Iterator[bytes]:
         self.file.seek(0)
         while chunk := self.file.read(CHUNK):
-            sha1.update(chunk)
-        return sha1.hexdigest()
+            yield chunk
+
+
+def _git_sha1(size: int, chunks: Iterable[bytes]) -> str:
+    """Git's object id of a content, which starts with the size; only small files are named by it."""
+    sha1 = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    for chunk in chunks:
+        sha1.update(chunk)
+    return sha1.hexdigest()
 
 
 def _attempt_all(url: str, arrived: _Arrived, promise: Promise, credentials: Mapping[str, str]) -> str | None:

@@ -19,18 +19,27 @@ from pathlib import Path
 from typing import Any
 
 from llmbuild.canonical import Json, parse_digest
-from llmbuild.errors import FetchError, UsageError, did_you_mean
+from llmbuild.errors import FetchError, LlmbuildError, UsageError, did_you_mean
 from llmbuild.jsontext import MOST_BYTES
 from llmbuild.sources.copying import Meter, Progress
 from llmbuild.sources.http import Promise, download
 from llmbuild.sources.hub_answer import Revision, is_commit, parse_revision
 from llmbuild.sources.local_blobs import take
 from llmbuild.sources.request import TransientError, attempts, content_length, open_url, retry_after
-from llmbuild.sources.select import check_relative, needed_files, output_name
+from llmbuild.sources.select import (
+    MOST_DESCRIPTION,
+    check_relative,
+    is_description,
+    needed_files,
+    output_name,
+    transfer_order,
+)
 from llmbuild.urls import shown
 
 _GONE = 404
 _BUSY = (408, 425, 429)
+_SOON_S = 5.0
+"""How long a plan waits for a file that it can do without."""
 _TOKEN = re.compile(r"[!-~]+")
 
 
@@ -87,7 +96,7 @@ def fetch(repo: str, pin: Pin, out: Path, partial: Path, progress: Progress, *, 
     total = sum(promise.size or 0 for promise in pin.files.values())
     meter = Meter(progress, total)
     hub, credentials = endpoint(), _credentials()
-    for name, promise in pin.files.items():
+    for name, promise in sorted(pin.files.items(), key=lambda item: transfer_order(item[0])):
         dest = out / output_name(name)
         if take(have, promise.sha256, dest, meter.add):
             continue
@@ -99,6 +108,24 @@ def fetch(repo: str, pin: Pin, out: Path, partial: Path, progress: Progress, *, 
             add=meter.add,
             credentials=credentials,
         )
+
+
+def description(repo: str, pin: Pin) -> Mapping[str, bytes] | None:
+    """The files of a pinned revision that `is_description` names, checked against their promises; None when the hub does not
+    send one of them at once, or sends something else."""
+    found: dict[str, bytes] = {}
+    try:
+        hub, credentials = endpoint(), _credentials()
+        for name, promise in pin.files.items():
+            if is_description(name):
+                url = f"{hub}/{urllib.parse.quote(repo)}/resolve/{pin.commit}/{urllib.parse.quote(name)}"
+                with open_url(url, {}, credentials, timeout=_SOON_S) as response:
+                    found[name] = _whole(response, MOST_DESCRIPTION)
+                if not promise.holds(found[name]):
+                    return None
+    except (LlmbuildError, TransientError, ValueError):
+        return None
+    return found or None
 
 
 def endpoint() -> str:
@@ -206,12 +233,20 @@ def _ask(repo: str, revision: str, where: str) -> Revision:
 
 def _body(response: Any, where: str) -> bytes:
     """The whole body of an answer, which is refused when it has more bytes than a list of files can have."""
+    try:
+        return _whole(response, MOST_BYTES)
+    except ValueError as error:
+        raise _not_understood(where, str(error)) from None
+
+
+def _whole(response: Any, most: int) -> bytes:
+    """The whole body of a response.  Raises ValueError when it has more than `most` bytes, and TransientError."""
     length = content_length(response)
     body = bytearray()
-    while piece := response.take(MOST_BYTES + 1 - len(body)):
+    while piece := response.take(most + 1 - len(body)):
         body += piece
-    if len(body) > MOST_BYTES:
-        raise _not_understood(where, f"it has more than {MOST_BYTES} bytes")
+    if len(body) > most:
+        raise ValueError(f"it has more than {most} bytes")
     if length is not None and len(body) < length:
         raise TransientError(f"the connection was closed after {len(body)} of {length} bytes")
     return bytes(body)

@@ -200,6 +200,15 @@ class SourceKind(ABC):
         """
         return None
 
+    def description(self, params: Mapping[str, Any], hints: Mapping[str, Any]) -> Mapping[str, bytes] | None:
+        """The files of an observed source that `is_description` names, got without its weights; None where only a fetch gets
+        them, or where they cannot be had just now: what is wrong then is for the fetch to report."""
+        return None
+
+    def written(self, spec: Mapping[str, str], file: str = "") -> str:
+        """The source, or a file of its output, as a person would name it by what the manifest says."""
+        return f"{self.key(spec)}: {file}" if file else self.key(spec)
+
     def configuration(self, spec: Mapping[str, str], root: Path) -> Path | None:
         """The config.json of the checkpoint where it can be read without fetching anything; it may be missing."""
         return None

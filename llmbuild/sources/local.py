@@ -14,11 +14,19 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from llmbuild.canonical import Digest, known_digest
+from llmbuild.canonical import Digest, digest_bytes, known_digest
 from llmbuild.errors import FetchError, InputError, did_you_mean
 from llmbuild.sources.copying import Meter, Progress, copy_stream
 from llmbuild.sources.kind import GoneError, Keep, Observation, SourceKind, StatCache
-from llmbuild.sources.select import GGUF_NAME, check_relative, is_weights, needed_files, output_name
+from llmbuild.sources.select import (
+    GGUF_NAME,
+    MOST_DESCRIPTION,
+    check_relative,
+    is_description,
+    is_weights,
+    needed_files,
+    output_name,
+)
 from llmbuild.sources.shape import ShapeError
 
 KEPT_FROM = 4 << 20
@@ -65,6 +73,20 @@ class LocalKind(SourceKind):
         kind = "gguf" if set(files) == {GGUF_NAME} else self.name
         return Observation({"source": {"kind": kind}, "files": files}, {"path": str((root / spec["path"]).absolute())})
 
+    def description(self, params: Mapping[str, Any], hints: Mapping[str, Any]) -> Mapping[str, bytes] | None:
+        """The files as they were observed; None where one has changed since."""
+        found: dict[str, bytes] = {}
+        for name, digest in params["files"].items():
+            if is_description(name):
+                data = _read(Path(hints["path"]) / name)
+                if data is None or digest_bytes(data) != digest:
+                    return None
+                found[name] = data
+        return found or None
+
+    def written(self, spec: Mapping[str, str], file: str = "") -> str:
+        return f"{spec['path'].rstrip('/') or '/'}/{file}" if file else spec["path"]
+
     def check(self, params: Mapping[str, Any], hints: Mapping[str, Any]) -> None:
         if not params["files"]:
             raise ShapeError("is empty", ("files",))
@@ -102,6 +124,16 @@ def observe_directory(
                 fix="rename the file",
             ) from error
     return {name: statcache.digest(path / name) for name in needed}
+
+
+def _read(path: Path) -> bytes | None:
+    """The content of a small file; None where it is large, or cannot be read."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MOST_DESCRIPTION + 1)
+    except OSError:
+        return None
+    return data if len(data) <= MOST_DESCRIPTION else None
 
 
 def observe_gguf(path: Path, statcache: StatCache) -> dict[str, Digest]:

@@ -21,6 +21,9 @@ MOST_NAME = 255
 MOST_SIZE = (1 << 63) - 1
 """Bytes of the largest file that they have."""
 
+MOST_DESCRIPTION = 1 << 20
+"""Bytes of the largest file that is read before a fetch; a config.json has a few thousand."""
+
 SMALL_FILES = (
     "config.json",
     "generation_config.json",
@@ -29,6 +32,9 @@ SMALL_FILES = (
     *QUANTIZATION_FILES,
     "adapter_config.json",
 )
+
+QUANTIZATION_FILE = re.compile(r"quant\w*_config\.json")
+"""What some tools write beside config.json about weights that they quantized."""
 
 # Each form of weights, best first: the files of the form, for a model and for an adapter.  Names that match none of the
 # exact forms (`consolidated.safetensors`, `model.fp16.safetensors`) repeat the same weights in most repositories.
@@ -71,7 +77,7 @@ def needed_files(names: Collection[str], source_format: str | None, where: str) 
             else "it holds neither config.json nor a .gguf file",
             fix="give the directory that holds the model's files",
         )
-    wanted = {name for name in top if name in SMALL_FILES}
+    wanted = {name for name in top if name in SMALL_FILES or QUANTIZATION_FILE.fullmatch(name)}
     asked = {form for form, _ in _FORMS}
     for form, pattern in _FORMS:
         weights = {name for name in top if pattern.fullmatch(name)}
@@ -84,6 +90,20 @@ def needed_files(names: Collection[str], source_format: str | None, where: str) 
 def is_weights(name: str) -> bool:
     """Whether a needed file is one of weights, which tasks read a tensor at a time, and not small or an index."""
     return name not in SMALL_FILES and name.lower().endswith((".safetensors", ".bin", ".gguf"))
+
+
+def is_description(name: str) -> bool:
+    """Whether a file says by itself what a checkpoint is: its architecture, and how its weights were quantized."""
+    return name == "config.json" or QUANTIZATION_FILE.fullmatch(name) is not None
+
+
+def transfer_order(name: str) -> tuple[int, str]:
+    """The place of a needed file in a transfer: descriptions first, then indexes, the other small files, and weights."""
+    if is_description(name) or name in CONFIG_NAMES:
+        return 0, name
+    if name.endswith(".index.json"):
+        return 1, name
+    return (3 if is_weights(name) else 2), name
 
 
 def check_relative(name: str) -> None:

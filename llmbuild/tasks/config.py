@@ -66,7 +66,7 @@ def run(job: Job) -> None:
         if is_file(special_tokens):
             special[SPECIAL_TOKENS_FILE] = read_bounded(special_tokens, SPECIAL_TOKENS_FILE)
     model_type = params["model-type"] or infer_model_type(dict(source))
-    config = family(model_type).configure(source, _overrides(params["metadata"]))
+    config = family(model_type).configure(source, overrides(params["metadata"]))
     model_config = config.to_json()
     tokenizer = parse_json(files["tokenizer.json"], "tokenizer.json") if "tokenizer.json" in files else None
     generation = _generation(
@@ -105,7 +105,7 @@ def _snake(name: str) -> str:
     return name.replace("-", "_")
 
 
-def _overrides(metadata: Mapping[str, Any]) -> Any:
+def overrides(metadata: Mapping[str, Any]) -> Any:
     """The manifest's metadata (kebab-case keys, only what is set) as a family's overrides."""
     from llmbuild.models.configuration import DEFAULT_BATCH
     from llmbuild.models.family import Overrides

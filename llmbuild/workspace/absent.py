@@ -75,6 +75,14 @@ def require_tools(plan: Plan, *, blocked_only: bool = False) -> None:
     raise_all(missing_for(stopped))
 
 
+def require_accepted(plan: Plan) -> None:
+    """Raise InputError, or a MultiError, for the checkpoints that tasks must or may read and would refuse."""
+    refused = [
+        one.task for one in plan.verdicts if one.impossible and one.task.lack is not None and one.task.lack.refused
+    ]
+    raise_all(missing_for(refused))
+
+
 def _for_platforms(error: LlmbuildError, names: list[str]) -> LlmbuildError:
     """The same error with the platforms that it blocks."""
     if error.where is not None or not names:

@@ -18,6 +18,7 @@ from llmbuild.workspace.locking import RemoteFetch, remote_fetches, tree_files
 from llmbuild.workspace.manifests import identity
 from llmbuild.workspace.observe import World, look
 from llmbuild.workspace.options import OnNote, Options
+from llmbuild.workspace.refusals import with_refusals
 from llmbuild.workspace.store_knowledge import StoreKnowledge
 from llmbuild.workspace.tool_identities import Toolchain
 from llmbuild.workspace.trust import Trust
@@ -92,9 +93,11 @@ def take(
     they need; with `force` the named tasks run again, or all.  Raises what `look` and `select` do."""
     trust = Trust(Path(whole.root), options.trust)
     world = look(project, store, toolchain, trust, offline=options.offline, locked=options.locked)
-    chosen = select(world.tasks, tasks)
+    chosen = with_refusals(select(world.tasks, tasks), project, world.observed, store, toolchain)
     forced = {task.label for task in (asked(chosen, tasks) if tasks else chosen)} if force else set()
-    remotes = remote_fetches(project, world.lock, store, chosen)
+    # Of a checkpoint that is refused nothing is fetched.
+    wanted = [task for task in chosen if task.lack is None or not task.lack.refused]
+    remotes = remote_fetches(project, world.lock, store, wanted)
     for remote in remotes:
         if remote.broken:
             label = remote.fetch.label

@@ -59,6 +59,19 @@ def test_needed_files_of_a_commit(the_hub: Hub, repo: Repo, tmp_path: Path) -> N
     assert not any((tmp_path / "partial").iterdir())
 
 
+def test_the_order_of_a_transfer(the_hub: Hub, repo: Repo, tmp_path: Path) -> None:
+    shards = {f"model-0000{number}-of-00002.safetensors": WEIGHTS for number in (1, 2)}
+    del repo.files["model.safetensors"]
+    repo.files |= shards | {"quantize_config.json": b"{}", "model.safetensors.index.json": b"{}"}
+    repo.files |= {"generation_config.json": b"{}", "added_tokens.json": b"{}"}
+    fetch_source(SOURCE, tmp_path)
+    assert [seen.path.rpartition("/")[2] for seen in the_hub.seen if "/resolve/" in seen.path] == [
+        *("config.json", "quantize_config.json", "model.safetensors.index.json"),
+        *("added_tokens.json", "generation_config.json", "tokenizer.json"),
+        *shards,
+    ]
+
+
 def test_a_pinned_revision_asks_the_hub_nothing(the_hub: Hub, repo: Repo, tmp_path: Path) -> None:
     lock = Lock()
     first = fetch_source(SOURCE, tmp_path, lock=lock)
@@ -111,12 +124,12 @@ def test_a_dropped_connection_is_resumed(the_hub: Hub, repo: Repo, tmp_path: Pat
 
 
 def test_many_drops_with_progress_are_no_failure(the_hub: Hub, repo: Repo, tmp_path: Path) -> None:
-    the_hub.failures += [("", None)] + [("drop", 100_000)] * 8
+    the_hub.failures += [("", None)] * 2 + [("drop", 100_000)] * 8
     assert fetch_source(SOURCE, tmp_path).files["model.safetensors"] == WEIGHTS
 
 
 def test_a_later_run_goes_on_where_this_one_stopped(the_hub: Hub, repo: Repo, tmp_path: Path) -> None:
-    the_hub.failures += [("", None), ("drop", 500_000), ("status", 503), ("status", 503), ("status", 503)]
+    the_hub.failures += [("", None), ("", None), ("drop", 500_000), ("status", 503), ("status", 503), ("status", 503)]
     with pytest.raises(FetchError, match="503"):
         fetch_source(SOURCE, tmp_path)
     assert "model.safetensors" not in {path.name for path in (tmp_path / "out").iterdir()}
@@ -133,14 +146,14 @@ def test_a_damaged_partial_file_is_thrown_away(the_hub: Hub, repo: Repo, tmp_pat
 
 
 def test_a_server_without_ranges(the_hub: Hub, repo: Repo, tmp_path: Path) -> None:
-    the_hub.failures += [("", None), ("drop", 1000), ("no-range", None)]
+    the_hub.failures += [("", None), ("", None), ("drop", 1000), ("no-range", None)]
     fetched = fetch_source(SOURCE, tmp_path)
     assert fetched.files["model.safetensors"] == WEIGHTS
     assert fetched.reported[-1][0] == fetched.reported[-1][1]
 
 
 def test_a_server_that_sends_another_range(the_hub: Hub, repo: Repo, tmp_path: Path) -> None:
-    the_hub.failures += [("", None), ("drop", 1000), ("wrong-range", None)]
+    the_hub.failures += [("", None), ("", None), ("drop", 1000), ("wrong-range", None)]
     assert fetch_source(SOURCE, tmp_path).files["model.safetensors"] == WEIGHTS
 
 
@@ -209,7 +222,7 @@ def test_the_token_goes_to_the_hub_only(
     the_hub: Hub, repo: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    the_hub.failures += [("", None), ("drop", 1000)]
+    the_hub.failures += [("", None), ("", None), ("drop", 1000)]
     fetched = fetch_source(SOURCE, tmp_path)
     to_hub = [seen.token for seen in the_hub.seen if seen.server == "hub"]
     to_other = [seen.token for seen in the_hub.seen if seen.server == "other"]

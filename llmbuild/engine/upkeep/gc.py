@@ -172,9 +172,10 @@ def collect(
 
 
 def leftovers(store: Store, now: float, age: float = 14 * DAY) -> list[Path]:
-    """Logs of failures, unfinished downloads and unfinished work that nobody has touched for `age` seconds."""
+    """Logs of failures, unfinished downloads and unfinished work that nobody has touched for `age` seconds, and verdicts on
+    checkpoints that are as old."""
     found: list[Path] = []
-    for name in ("logs", "partial", "resume"):
+    for name in ("logs", "partial", "resume", "verdicts"):
         for path in sorted((store.root / name).glob("*")):
             with contextlib.suppress(OSError):
                 newest = max((one.lstat().st_mtime for one in (path, *path.rglob("*"))), default=now)

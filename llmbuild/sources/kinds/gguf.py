@@ -32,6 +32,9 @@ class GgufFile(local.LocalKind):
     def size(self, params: Mapping[str, Any], hints: Mapping[str, Any]) -> int:
         return Path(hints["path"]).stat().st_size
 
+    def written(self, spec: Mapping[str, str], file: str = "") -> str:
+        return spec["path"]
+
     def copy(
         self, path: Path, files: Mapping[str, Digest], out: Path, progress: Progress, keep: Keep | None = None
     ) -> None:

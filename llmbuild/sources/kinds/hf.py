@@ -53,6 +53,20 @@ class Hub(AnnouncedKind):
     def key(self, spec: Mapping[str, str]) -> str:
         return f"hf:{spec['repo']}@{spec['revision']}" + (f"/{spec['path']}" if "path" in spec else "")
 
+    def written(self, spec: Mapping[str, str], file: str = "") -> str:
+        revision = "" if spec["revision"] == "main" else f"@{spec['revision']}"
+        source = f"hf:{spec['repo']}{revision}" + (f"/{spec['path']}" if "path" in spec else "")
+        return f"{source}: {file}" if file and "path" not in spec else source
+
+    def description(self, params: Mapping[str, Any], hints: Mapping[str, Any]) -> Mapping[str, bytes] | None:
+        from llmbuild.sources import hub
+
+        source = params["source"]
+        if hints.get("offline") or "path" in source:
+            return None
+        pin = {"commit": source["commit"], "files": hints.get("files") or {}}
+        return hub.description(source["repo"], hub.Pin.from_json(pin))
+
     def pinned(
         self, spec: Mapping[str, str], pin: Mapping[str, Any] | None, context: Context
     ) -> Mapping[str, Any] | None:

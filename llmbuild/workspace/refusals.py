@@ -1,0 +1,196 @@
+"""Checkpoints that are refused before they are fetched, by the small files that describe them.
+
+The verdict on a model is recorded in the store under the content of these files and the keys of the tasks that would read
+them, so that a plan of what is known reads nothing but the record.  What a hub sent is kept in the store under its commit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmbuild.canonical import Digest, Json, canonical_json, digest_json, known_digest, parse_digest
+from llmbuild.engine import files
+from llmbuild.engine.task import Task
+from llmbuild.errors import InputError, LlmbuildError, StoreError
+from llmbuild.jsontext import parse_json
+from llmbuild.manifest.project import Model, Project
+from llmbuild.sources.kinds import source_kind
+from llmbuild.sources.select import GGUF_NAME, is_description, output_name
+
+if TYPE_CHECKING:
+    from llmbuild.engine.store import Store
+    from llmbuild.plan.observed import Observed
+    from llmbuild.sources.kind import Observation, SourceKind
+    from llmbuild.workspace.tool_identities import Toolchain
+
+VERDICTS = "verdicts"
+"""The directory of a store that has what was kept under a commit, and an empty file for each model that is not refused."""
+
+_JUDGES = ("llmbuild.tasks.refusal", "llmbuild.workspace.refusals")
+
+
+def with_refusals(
+    tasks: Sequence[Task], project: Project, observed: Observed, store: Store, toolchain: Toolchain
+) -> tuple[Task, ...]:
+    """The tasks, with a lack where the description of a checkpoint shows that the task would refuse it, and where nothing
+    else needs what a task would fetch."""
+    judges: Json = digest_json(toolchain.source_files(_JUDGES))
+    errors: dict[str, LlmbuildError] = {}
+    for name in dict.fromkeys(task.model for task in tasks if task.model):
+        readers = [task for task in tasks if task.model == name and task.kind in ("config", "quantize")]
+        errors |= _of_model(project.models[name], readers, observed.sources.get(name), store, judges, project.file)
+    return tuple(_with_lacks(tasks, errors)) if errors else tuple(tasks)
+
+
+def _with_lacks(tasks: Sequence[Task], errors: Mapping[str, LlmbuildError]) -> Iterable[Task]:
+    from llmbuild.engine.lack import Lack
+
+    for task in tasks:
+        found = [errors.get(task.label)]
+        if task.kind == "fetch":
+            readers = [one for one in tasks if any(ref.task == task.label for ref in one.inputs.values())]
+            found = [errors.get(one.label) for one in readers]
+        if task.lack is None and found and None not in found:
+            once = {str(error): error for error in found if error is not None}
+            task = dataclasses.replace(task, lack=Lack(tuple(once.values()), refused=True))  # noqa: PLW2901
+        yield task
+
+
+def _of_model(
+    model: Model, readers: Sequence[Task], observation: Observation | None, store: Store, judges: Json, manifest: str
+) -> dict[str, LlmbuildError]:
+    """The refusals of a model's tasks, by their labels."""
+    from llmbuild.tasks.refusal import refusal
+
+    if model.source is None or observation is None:
+        return {}
+    kind = source_kind(model.source.kind)
+    content = _content(kind, observation)
+    if content is None or not readers:
+        return {}
+    asked: Json = [[task.kind, task.version, dict(task.params), dict(task.tools)] for task in readers]
+    fine = store.root / VERDICTS / digest_json({"content": content, "tasks": asked, "judges": judges})
+    if fine.exists():
+        return {}
+    try:
+        config = _config(kind, observation, content, store)
+    except InputError as error:
+        found: dict[str, LlmbuildError | None] = dict.fromkeys((task.label for task in readers), error)
+    else:
+        if config is None:
+            return {}
+        found = {task.label: refusal(task.kind, task.params, config) for task in readers}
+    file = kind.written(model.source.spec, _file(kind, observation))
+    errors = {label: _placed(error, file, manifest, model.name) for label, error in found.items() if error is not None}
+    if not errors:
+        # A verdict that cannot be recorded is found again.
+        with contextlib.suppress(StoreError):
+            files.write_atomic(fine, b"")
+    return errors
+
+
+def _content(kind: SourceKind, observation: Observation) -> Json:
+    """What identifies the description of a source; None where nothing is known of it before a fetch."""
+    source: Any = observation.params["source"]
+    if kind.remote and kind.fixed:
+        return dict(source)
+    known = {name: digest for name, digest in _digests(observation).items() if _describes(name)}
+    return {"source": dict(source), "files": dict(known)} if known else None
+
+
+def _digests(observation: Observation) -> dict[str, Digest]:
+    """The SHA-256 of the files of a source, as far as they are known, by their names in the output."""
+    listed: Any = observation.params["files"] or observation.hints.get("files") or {}
+    found = {}
+    for name, entry in listed.items():
+        digest = known_digest(entry.get("sha256") if isinstance(entry, Mapping) else entry)
+        if digest is not None:
+            found[output_name(name)] = digest
+    return found
+
+
+def _describes(name: str) -> bool:
+    return is_description(name) or name == GGUF_NAME
+
+
+def _config(kind: SourceKind, observation: Observation, content: Json, store: Store) -> Mapping[str, Any] | None:
+    """The content of the source's config.json, or what a GGUF file has in its place; None where it is not known.
+
+    Raises InputError where it is none."""
+    digests = _digests(observation)
+    if GGUF_NAME in digests:
+        place = Path(str(observation.hints["path"])) if not kind.remote else _held(store, digests[GGUF_NAME])
+        return None if place is None or not place.is_file() else _of_gguf(place)
+    kept = None if kind.remote is False else _kept(store, content) or _from_store(store, digests)
+    description = kept if kept is not None else kind.description(observation.params, observation.hints)
+    if description is None or "config.json" not in description:
+        return None
+    if kind.remote and kept is None:
+        _keep(store, content, description)
+    from llmbuild.checkpoints.files import parse_json as parse_config
+
+    return parse_config(description["config.json"], "config.json")
+
+
+def _of_gguf(path: Path) -> Mapping[str, Any]:
+    from llmbuild.checkpoints.gguf_checkpoint import read_gguf_config
+
+    try:
+        return read_gguf_config(path)
+    except InputError as error:
+        # The path may be one in the store.
+        raise InputError(error.what, why=error.why, fix=error.fix) from error
+
+
+def _held(store: Store, digest: Digest) -> Path | None:
+    path = store.cas.blob_path(digest)
+    return path if path.is_file() else None
+
+
+def _from_store(store: Store, digests: Mapping[str, Digest]) -> dict[str, bytes] | None:
+    """The description out of the store's blobs; None where one is not there."""
+    try:
+        return {name: store.cas.get_bytes(digest) for name, digest in digests.items() if is_description(name)} or None
+    except StoreError:
+        return None
+
+
+def _kept(store: Store, content: Json) -> dict[str, bytes] | None:
+    """The description that an earlier plan got from where the content is."""
+    try:
+        record = parse_json(files.read_bytes(str(_record(store, content))))
+        return _from_store(store, {str(name): parse_digest(digest) for name, digest in record.items()})
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _keep(store: Store, content: Json, description: Mapping[str, bytes]) -> None:
+    with contextlib.suppress(StoreError):
+        record: dict[str, Json] = {name: store.cas.put_bytes(data) for name, data in description.items()}
+        files.write_atomic(_record(store, content), canonical_json(record))
+
+
+def _record(store: Store, content: Json) -> Path:
+    return store.root / VERDICTS / f"{digest_json(content)}.json"
+
+
+def _file(kind: SourceKind, observation: Observation) -> str:
+    """The name of the file that describes a source, for a message; "" where the source is that file."""
+    if GGUF_NAME not in _digests(observation):
+        return "config.json"
+    return "" if kind.remote else Path(str(observation.hints["path"])).name
+
+
+def _placed(error: LlmbuildError, file: str, manifest: str, model: str) -> LlmbuildError:
+    """The error with the user's name of the file in the place of config.json; or of the manifest, where its metadata is at
+    fault."""
+    place, _, key = ("" if error.where is None else error.where).partition(": ")
+    if place == "overrides":
+        file = f"{manifest}: models.{model}: metadata"
+    placed = InputError(error.what, where=f"{file}: {key}" if key else file, why=error.why, fix=error.fix)
+    placed.exit_code = error.exit_code
+    return placed

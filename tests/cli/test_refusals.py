@@ -1,0 +1,265 @@
+"""Checkpoints that are refused: by plan and build, before anything is fetched, in one message."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import llmbuild
+from llmbuild.errors import InputError
+from llmbuild.workspace import refusals
+from llmbuild.workspace.workspace import Workspace
+from tests.helpers.checkpoints import cached_checkpoint
+from tests.helpers.cli import ProjectDir, make_project
+from tests.helpers.hub_server import COMMIT, Hub, Repo, git_sha1, running_hub
+
+MANIFEST = """\
+[project]
+name = "tiny"
+
+[models.tiny]
+source = "SOURCE"
+conv-template = "chatml"
+
+[metadata]
+context-window-size = 64
+
+[[build]]
+models = ["tiny"]
+quantizations = ["q0f32", "q4f32_1"]
+platforms = ["x86_64-linux-cpu"]
+"""
+LARGE_TOKENIZER = b" " * (20 << 20)
+UNKNOWN = {"architectures": ["MixtralForCausalLM"]}
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    with running_hub() as hub:
+        for name, value in {"HF_ENDPOINT": hub.url, "HF_TOKEN": "", "HF_HUB_OFFLINE": "", "NO_PROXY": "*"}.items():
+            monkeypatch.setenv(name, value)
+        yield hub
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> ProjectDir:
+    return make_project(tmp_path, MANIFEST.replace("SOURCE", "hf:org/tiny"))
+
+
+def repository(changes: Mapping[str, object] = UNKNOWN, **files: bytes) -> Repo:
+    """A tiny Llama with a large tokenizer, and some keys of its config.json changed."""
+    found = {path.name: path.read_bytes() for path in cached_checkpoint("llama").iterdir()}
+    config = {**json.loads(found["config.json"]), **changes}
+    found |= {"config.json": json.dumps(config).encode(), "tokenizer.json": LARGE_TOKENIZER, **files}
+    return Repo(found, large={"model.safetensors", "tokenizer.json"})
+
+
+def moved(hub: Hub) -> dict[str, int]:
+    """The files that were sent, each with its bytes."""
+    sent = [seen.path.rpartition("/")[2] for seen in hub.seen if "/resolve/" in seen.path]
+    return {name: sent.count(name) * len(hub.repos["org/tiny"].files[name]) for name in sent}
+
+
+def opened(project: ProjectDir, **options: bool) -> Workspace:
+    return llmbuild.open(str(project.root), cache=str(project.store), **options)
+
+
+def states(workspace: Workspace) -> dict[str, str]:
+    """The state of each task that is blocked or runs, by its label without the platform."""
+    return {one.task.label.replace(", x86_64-linux-cpu", ""): one.state for one in workspace.plan().verdicts}
+
+
+def refused_by(workspace: Workspace) -> str:
+    """The one message with which a build of nothing but refused tasks ends."""
+    with pytest.raises(InputError) as caught:
+        workspace.build()
+    return str(caught.value)
+
+
+def local(tmp_path: Path, changes: Mapping[str, object]) -> ProjectDir:
+    project = make_project(tmp_path, MANIFEST.replace("SOURCE", "checkpoint"), cached_checkpoint("llama"))
+    change(project.root / "checkpoint", changes)
+    return project
+
+
+def change(checkpoint: Path, changes: Mapping[str, object]) -> None:
+    path = checkpoint / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_a_refused_repository_moves_nothing(hub: Hub, project: ProjectDir) -> None:
+    hub.repos["org/tiny"] = repository()
+    message = (
+        "error: hf:org/tiny: config.json: architectures: architecture 'MixtralForCausalLM' is not supported\n"
+        "  why: supported architectures: "
+    )
+    plan = project.run("plan", env={"COLUMNS": "200"})
+    assert plan.code == 3 and plan.err.startswith(message)
+    assert plan.out.startswith("tiny: 9 tasks: 9 blocked\n\n  blocked  fetch[tiny] ")
+    assert (plan.out.count("Mixtral"), plan.out.count("as fetch[tiny]")) == (1, 8)
+    assert sum(moved(hub).values()) < 64 << 10 and list(moved(hub)) == ["config.json"]
+
+    hub.seen.clear()
+    build = project.run("build", env={"COLUMNS": "200"})
+    assert (build.code, build.out) == (3, "") and build.err == plan.err
+    keeping_on = project.run("build", "--keep-going")
+    assert keeping_on.code == 3 and keeping_on.err.count("Mixtral") == 1
+    assert "llmbuild exec" not in keeping_on.err  # There is no record of what never started.
+    offline = project.run("build", "--offline", env={"COLUMNS": "200"})
+    assert offline.code == 3 and offline.err == plan.err
+    assert project.run("build", "-n").code == 3 and hub.seen == []
+
+
+def test_a_build_alone_moves_as_little(hub: Hub, project: ProjectDir) -> None:
+    hub.repos["org/tiny"] = repository()
+    assert project.run("build").code == 3
+    assert list(moved(hub)) == ["config.json"]
+    assert project.run("plan", "--json").out.count('"state": "blocked"') == 9
+
+
+def test_what_is_supported_is_planned_as_ever(hub: Hub, project: ProjectDir) -> None:
+    hub.repos["org/tiny"] = repository({}, **{"quantize_config.json": b"{}"})
+    with opened(project) as workspace:
+        assert set(states(workspace).values()) == {"run"}
+        assert set(moved(hub)) == {"config.json", "quantize_config.json"}
+        hub.seen.clear()
+        assert set(states(workspace).values()) == {"run"}
+        assert hub.seen == []
+
+
+def test_a_recorded_verdict_reads_nothing(
+    hub: Hub, project: ProjectDir, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    hub.repos["org/tiny"] = repository({})
+    here = local(tmp_path / "local", {})
+    for each in (project, here):
+        with opened(each) as workspace:
+            workspace.plan()
+
+    def read(*_: object) -> Any:
+        raise AssertionError("a verdict is recorded")
+
+    monkeypatch.setattr(refusals, "_config", read)
+    for each in (project, here):
+        with opened(each) as workspace:
+            assert set(states(workspace).values()) == {"run"}
+    # Another content is another question, and so are other tasks.
+    change(here.root / "checkpoint", {"max_position_embeddings": 128})
+    with opened(here) as workspace, pytest.raises(AssertionError):
+        workspace.plan()
+    project.write(MANIFEST.replace("SOURCE", "hf:org/tiny").replace("= 64", "= 32"))
+    with opened(project) as workspace, pytest.raises(AssertionError):
+        workspace.plan()
+
+
+def test_a_commit_without_a_lock_is_known_offline(hub: Hub, project: ProjectDir) -> None:
+    hub.repos["org/tiny"] = repository()
+    project.write(MANIFEST.replace("SOURCE", f"hf:org/tiny@{COMMIT}"))
+    with opened(project) as workspace:
+        workspace.plan()
+    (project.root / "llmbuild.lock").unlink()
+    with opened(project, offline=True) as workspace:
+        assert set(states(workspace).values()) == {"blocked"}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param(b'{"architectures": ["MixtralForCausalLM"], "x": "' + b"y" * (1 << 20) + b'"}', id="large"),
+        pytest.param(b"other", id="announced-otherwise"),
+        pytest.param(None, id="none"),
+    ],
+)
+def test_what_cannot_be_read_early_is_left_to_the_fetch(hub: Hub, project: ProjectDir, config: bytes | None) -> None:
+    hub.repos["org/tiny"] = repo = repository()
+    if config == b"other":
+        repo.announced["config.json"] = git_sha1(config)
+    elif config is None:
+        hub.failures += [("status", 503)]
+    else:
+        repo.files["config.json"] = config
+    with opened(project) as workspace:
+        assert set(states(workspace).values()) == {"run"}
+
+
+@pytest.mark.parametrize(
+    "config", [b"[" * 100_000, b"\xff\xfe", b"null", b"version https://git-lfs.github.com/spec/v1\n"]
+)
+def test_a_config_that_is_none_is_refused(hub: Hub, project: ProjectDir, config: bytes) -> None:
+    hub.repos["org/tiny"] = repository(**{"config.json": config})
+    with opened(project) as workspace:
+        assert set(states(workspace).values()) == {"blocked"}
+        assert refused_by(workspace).startswith("hf:org/tiny: config.json: ")
+
+
+def test_a_directory(tmp_path: Path) -> None:
+    project = local(tmp_path, UNKNOWN)
+    with opened(project) as workspace:
+        assert set(states(workspace).values()) == {"blocked"}
+        assert refused_by(workspace).startswith(
+            "checkpoint/config.json: architectures: architecture 'MixtralForCausalLM'"
+        )
+    change(project.root / "checkpoint", {"architectures": ["LlamaForCausalLM"], "rope_scaling": {"type": "unheard-of"}})
+    with opened(project) as workspace:
+        assert refused_by(workspace).startswith("checkpoint/config.json: rope_scaling.rope_type: ")
+
+
+def test_a_gguf_file(tmp_path: Path) -> None:
+    import gguf
+
+    project = make_project(tmp_path, MANIFEST.replace("SOURCE", "./weights/strange.gguf"))
+    (project.root / "weights").mkdir()
+    writer = gguf.GGUFWriter(project.root / "weights/strange.gguf", "strange")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with opened(project) as workspace:
+        assert set(states(workspace).values()) == {"blocked"}
+        message = refused_by(workspace)
+    assert message.startswith("./weights/strange.gguf: ") and "strange" in message and str(tmp_path) not in message
+
+
+def test_metadata_that_does_not_fit(tmp_path: Path) -> None:
+    project = local(tmp_path, {})
+    project.write(
+        MANIFEST.replace("SOURCE", "checkpoint").replace("context-window-size = 64", "attention-sink-size = 4")
+    )
+    with opened(project) as workspace:
+        assert states(workspace)["quantize[tiny, q0f32]"] == "run"
+        assert [label for label, state in states(workspace).items() if state == "blocked"] == [
+            *("config[tiny, q0f32]", "lower[tiny, q0f32]", "link[tiny, q0f32]"),
+            *("config[tiny, q4f32_1]", "lower[tiny, q4f32_1]", "link[tiny, q4f32_1]"),
+        ]
+        assert refused_by(workspace) == (
+            f"{project.root}/buildfile.toml: models.tiny: metadata: attention-sink-size: "
+            "a llama model has no attention-sink-size\n  fix: remove the key"
+        )
+
+
+def test_one_scheme_of_two(tmp_path: Path) -> None:
+    project = local(tmp_path, {})
+    project.write(MANIFEST.replace("SOURCE", "checkpoint").replace('"q0f32"', '"q4f16_awq"'))
+    with opened(project) as workspace:
+        assert [label for label, state in states(workspace).items() if state == "blocked"] == [
+            "quantize[tiny, q4f16_awq]"
+        ]
+        assert refused_by(workspace).startswith("checkpoint/config.json: quantization_config: q4f16_awq needs ")
+
+
+def test_what_the_store_has_is_judged_without_the_source(hub: Hub, project: ProjectDir) -> None:
+    hub.repos["org/tiny"] = repository({}, **{"tokenizer.json": b"{}"})
+    project.write(MANIFEST.replace("SOURCE", "hf:org/tiny"))
+    with opened(project) as workspace:
+        assert workspace.build("fetch").ok
+    hub.seen.clear()
+    project.write(
+        MANIFEST.replace("SOURCE", "hf:org/tiny").replace("context-window-size = 64", "attention-sink-size = 4")
+    )
+    with opened(project) as workspace:
+        assert "blocked" in states(workspace).values() and states(workspace)["fetch[tiny]"] == "cached"
+    assert hub.seen == []
