@@ -21,6 +21,8 @@ from llmbuild.sources.kinds import source_kind
 from llmbuild.tomlfile import dotted
 
 BASE_TEMPLATE = "LM"
+SCHEME = "q4f32_1"
+"""The quantization that is proposed for weights that are not quantized."""
 MAX_WINDOW = 8192
 """The largest window that is proposed: a larger one costs memory that not every machine has."""
 
@@ -118,12 +120,19 @@ def _of_files(checkpoint: str, path: Path, directory: Path) -> Starter:
     from llmbuild.checkpoints.open import read_metadata
     from llmbuild.checkpoints.packed.quantization import check_quantization, read_quantization_files
     from llmbuild.models.registry import infer_model_type
+    from llmbuild.quantization.scheme import SCHEMES
+    from llmbuild.tasks.refusal import placed, refusal
 
     if path.name == "config.json":
         path = path.parent
     metadata = read_metadata(path)
+    packed = read_quantization_files(path)
+    params = {"model-type": None, "scheme": SCHEMES[SCHEME].to_json()}
+    refused = refusal("quantize", params, metadata.config, packed)
+    if refused is not None:
+        raise placed(refused, lambda name: str(path) if path.is_file() else str(path / name))
     model_type = infer_model_type(metadata.config)
-    quantization = check_quantization(metadata.config, read_quantization_files(path))
+    quantization = check_quantization(metadata.config, packed)
     chat_template = _chat_template(metadata.tokenizer_file("tokenizer_config.json"), path)
     template, because = _template(chat_template, model_type, path.absolute().name)
     window, window_note = _window(metadata.config)
@@ -297,7 +306,7 @@ def _quantizations(starter: Starter) -> list[str]:
         ]
     return [
         "# q4f32_1: 4-bit weights computed in float32, good on CPUs. On GPUs q4f16_1 is usual; q0f16 does not quantize.",
-        'quantizations = ["q4f32_1"]',
+        f'quantizations = ["{SCHEME}"]',
     ]
 
 

@@ -33,9 +33,6 @@ SMALL_FILES = (
     "adapter_config.json",
 )
 
-QUANTIZATION_FILE = re.compile(r"quant\w*_config\.json")
-"""What some tools write beside config.json about weights that they quantized."""
-
 # Each form of weights, best first: the files of the form, for a model and for an adapter.  Names that match none of the
 # exact forms (`consolidated.safetensors`, `model.fp16.safetensors`) repeat the same weights in most repositories.
 _FORMS: tuple[tuple[str, re.Pattern[str]], ...] = (
@@ -77,7 +74,7 @@ def needed_files(names: Collection[str], source_format: str | None, where: str) 
             else "it holds neither config.json nor a .gguf file",
             fix="give the directory that holds the model's files",
         )
-    wanted = {name for name in top if name in SMALL_FILES or QUANTIZATION_FILE.fullmatch(name)}
+    wanted = {name for name in top if name in SMALL_FILES}
     asked = {form for form, _ in _FORMS}
     for form, pattern in _FORMS:
         weights = {name for name in top if pattern.fullmatch(name)}
@@ -94,7 +91,7 @@ def is_weights(name: str) -> bool:
 
 def is_description(name: str) -> bool:
     """Whether a file says by itself what a checkpoint is: its architecture, and how its weights were quantized."""
-    return name == "config.json" or QUANTIZATION_FILE.fullmatch(name) is not None
+    return name == "config.json" or name in QUANTIZATION_FILES
 
 
 def transfer_order(name: str) -> tuple[int, str]:

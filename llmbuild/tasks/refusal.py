@@ -6,23 +6,29 @@ the tasks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from llmbuild.errors import LlmbuildError
+from llmbuild.errors import LlmbuildError, MultiError
 
 
-def refusal(kind: str, params: Mapping[str, Any], config: Mapping[str, Any]) -> LlmbuildError | None:
+def refusal(
+    kind: str, params: Mapping[str, Any], config: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]]
+) -> LlmbuildError | None:
     """The error with which a config or a quantize task with these parameters would refuse a checkpoint, None where it would
-    not by `config`, the content of config.json."""
+    not by `config`, the content of config.json, and `files`, the contents of QUANTIZATION_FILES that the checkpoint has."""
+    from llmbuild.checkpoints.packed.quantization import check_quantization
     from llmbuild.models.family import Overrides
     from llmbuild.models.registry import family, infer_model_type
     from llmbuild.tasks.config import overrides
 
     try:
         architecture = family(params["model-type"] or infer_model_type(config))
-        architecture.configure(config, overrides(params["metadata"]) if kind == "config" else Overrides())
-        if kind == "quantize":
+        if kind == "config":
+            architecture.configure(config, overrides(params["metadata"]))
+        else:
+            check_quantization(config, files)
+            architecture.configure(config, Overrides())
             _require_fitting(params["scheme"], config)
     except LlmbuildError as error:
         return error
@@ -30,10 +36,18 @@ def refusal(kind: str, params: Mapping[str, Any], config: Mapping[str, Any]) -> 
 
 
 def _require_fitting(scheme_json: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    """Raise InputError where a scheme does not fit how the weights were quantized according to config.json."""
+    """Raise InputError where a scheme takes weights that come packed, and config.json describes others."""
     from llmbuild.quantization.awq import require_described
     from llmbuild.quantization.scheme import Scheme
 
     scheme = Scheme.from_json(scheme_json)
     if scheme.comes_packed:
         require_described(config, scheme)
+
+
+def placed(error: LlmbuildError, written: Callable[[str], str]) -> LlmbuildError:
+    """The same error with the user's name of the file that is at fault, which `written` gives for its name in the checkpoint."""
+    for one in error.errors if isinstance(error, MultiError) else (error,):
+        name, _, key = ("config.json" if one.where is None else one.where).partition(": ")
+        one.where = f"{written(name)}: {key}" if key else written(name)
+    return MultiError(error.errors) if isinstance(error, MultiError) else error

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +37,8 @@ _JUDGES = ("llmbuild.tasks.refusal", "llmbuild.workspace.refusals")
 def with_refusals(
     tasks: Sequence[Task], project: Project, observed: Observed, store: Store, toolchain: Toolchain
 ) -> tuple[Task, ...]:
-    """The tasks, with a lack where the description of a checkpoint shows that the task would refuse it, and where nothing
-    else needs what a task would fetch."""
+    """The tasks, with a lack where the description of a checkpoint shows that the task would refuse it, and where no other
+    task needs the weights that a task would fetch."""
     judges: Json = digest_json(toolchain.source_files(_JUDGES))
     errors: dict[str, LlmbuildError] = {}
     for name in dict.fromkeys(task.model for task in tasks if task.model):
@@ -52,7 +53,9 @@ def _with_lacks(tasks: Sequence[Task], errors: Mapping[str, LlmbuildError]) -> I
     for task in tasks:
         found = [errors.get(task.label)]
         if task.kind == "fetch":
+            # A library alone, without the weights that it is for, is not worth the download of them.
             readers = [one for one in tasks if any(ref.task == task.label for ref in one.inputs.values())]
+            readers = [one for one in readers if one.kind == "quantize"] or readers
             found = [errors.get(one.label) for one in readers]
         if task.lack is None and found and None not in found:
             once = {str(error): error for error in found if error is not None}
@@ -64,7 +67,7 @@ def _of_model(
     model: Model, readers: Sequence[Task], observation: Observation | None, store: Store, judges: Json, manifest: str
 ) -> dict[str, LlmbuildError]:
     """The refusals of a model's tasks, by their labels."""
-    from llmbuild.tasks.refusal import refusal
+    from llmbuild.tasks.refusal import placed, refusal
 
     if model.source is None or observation is None:
         return {}
@@ -76,16 +79,16 @@ def _of_model(
     fine = store.root / VERDICTS / digest_json({"content": content, "tasks": asked, "judges": judges})
     if fine.exists():
         return {}
+    written = partial(_written, model, observation, manifest)
     try:
-        config = _config(kind, observation, content, store)
+        description = _description(kind, observation, content, store)
     except InputError as error:
-        found: dict[str, LlmbuildError | None] = dict.fromkeys((task.label for task in readers), error)
-    else:
-        if config is None:
-            return {}
-        found = {task.label: refusal(task.kind, task.params, config) for task in readers}
-    file = kind.written(model.source.spec, _file(kind, observation))
-    errors = {label: _placed(error, file, manifest, model.name) for label, error in found.items() if error is not None}
+        return dict.fromkeys((task.label for task in readers), placed(error, written))
+    if description is None or "config.json" not in description:
+        return {}
+    config = description.pop("config.json")
+    found = {task.label: refusal(task.kind, task.params, config, description) for task in readers}
+    errors = {label: placed(error, written) for label, error in found.items() if error is not None}
     if not errors:
         # A verdict that cannot be recorded is found again.
         with contextlib.suppress(StoreError):
@@ -117,26 +120,28 @@ def _describes(name: str) -> bool:
     return is_description(name) or name == GGUF_NAME
 
 
-def _config(kind: SourceKind, observation: Observation, content: Json, store: Store) -> Mapping[str, Any] | None:
-    """The content of the source's config.json, or what a GGUF file has in its place; None where it is not known.
+def _description(
+    kind: SourceKind, observation: Observation, content: Json, store: Store
+) -> dict[str, dict[str, Any]] | None:
+    """The contents of the files that describe a source, by their names; None where they are not known.
 
-    Raises InputError where it is none."""
+    Raises InputError where one of them is not valid."""
     digests = _digests(observation)
     if GGUF_NAME in digests:
         place = Path(str(observation.hints["path"])) if not kind.remote else _held(store, digests[GGUF_NAME])
-        return None if place is None or not place.is_file() else _of_gguf(place)
-    kept = None if kind.remote is False else _kept(store, content) or _from_store(store, digests)
+        return None if place is None or not place.is_file() else {"config.json": _of_gguf(place)}
+    kept = None if not kind.remote else _kept(store, content) or _from_store(store, digests)
     description = kept if kept is not None else kind.description(observation.params, observation.hints)
-    if description is None or "config.json" not in description:
+    if description is None:
         return None
     if kind.remote and kept is None:
         _keep(store, content, description)
-    from llmbuild.checkpoints.files import parse_json as parse_config
+    from llmbuild.checkpoints.files import parse_json as parse_object
 
-    return parse_config(description["config.json"], "config.json")
+    return {name: parse_object(data, name) for name, data in description.items()}
 
 
-def _of_gguf(path: Path) -> Mapping[str, Any]:
+def _of_gguf(path: Path) -> dict[str, Any]:
     from llmbuild.checkpoints.gguf_checkpoint import read_gguf_config
 
     try:
@@ -178,19 +183,12 @@ def _record(store: Store, content: Json) -> Path:
     return store.root / VERDICTS / f"{digest_json(content)}.json"
 
 
-def _file(kind: SourceKind, observation: Observation) -> str:
-    """The name of the file that describes a source, for a message; "" where the source is that file."""
-    if GGUF_NAME not in _digests(observation):
-        return "config.json"
-    return "" if kind.remote else Path(str(observation.hints["path"])).name
-
-
-def _placed(error: LlmbuildError, file: str, manifest: str, model: str) -> LlmbuildError:
-    """The error with the user's name of the file in the place of config.json; or of the manifest, where its metadata is at
-    fault."""
-    place, _, key = ("" if error.where is None else error.where).partition(": ")
-    if place == "overrides":
-        file = f"{manifest}: models.{model}: metadata"
-    placed = InputError(error.what, where=f"{file}: {key}" if key else file, why=error.why, fix=error.fix)
-    placed.exit_code = error.exit_code
-    return placed
+def _written(model: Model, observation: Observation, manifest: str, name: str) -> str:
+    """The user's name of a file that describes the model's source, or of the manifest's table where `name` is "overrides"."""
+    if name == "overrides":
+        return f"{manifest}: models.{model.name}: metadata"
+    assert model.source is not None
+    kind = source_kind(model.source.kind)
+    if GGUF_NAME in _digests(observation):
+        name = "" if kind.remote else Path(str(observation.hints["path"])).name
+    return kind.written(model.source.spec, name)

@@ -122,10 +122,10 @@ def test_a_build_alone_moves_as_little(hub: Hub, project: ProjectDir) -> None:
 
 
 def test_what_is_supported_is_planned_as_ever(hub: Hub, project: ProjectDir) -> None:
-    hub.repos["org/tiny"] = repository({}, **{"quantize_config.json": b"{}"})
+    hub.repos["org/tiny"] = repository({})
     with opened(project) as workspace:
         assert set(states(workspace).values()) == {"run"}
-        assert set(moved(hub)) == {"config.json", "quantize_config.json"}
+        assert set(moved(hub)) == {"config.json"}
         hub.seen.clear()
         assert set(states(workspace).values()) == {"run"}
         assert hub.seen == []
@@ -143,7 +143,7 @@ def test_a_recorded_verdict_reads_nothing(
     def read(*_: object) -> Any:
         raise AssertionError("a verdict is recorded")
 
-    monkeypatch.setattr(refusals, "_config", read)
+    monkeypatch.setattr(refusals, "_description", read)
     for each in (project, here):
         with opened(each) as workspace:
             assert set(states(workspace).values()) == {"run"}
@@ -245,10 +245,28 @@ def test_one_scheme_of_two(tmp_path: Path) -> None:
     project = local(tmp_path, {})
     project.write(MANIFEST.replace("SOURCE", "checkpoint").replace('"q0f32"', '"q4f16_awq"'))
     with opened(project) as workspace:
-        assert [label for label, state in states(workspace).items() if state == "blocked"] == [
-            "quantize[tiny, q4f16_awq]"
-        ]
+        found = states(workspace)
+        assert [label for label, state in found.items() if state == "blocked"] == ["quantize[tiny, q4f16_awq]"]
+        assert found["fetch[tiny]"] == "run"
         assert refused_by(workspace).startswith("checkpoint/config.json: quantization_config: q4f16_awq needs ")
+
+
+@pytest.mark.parametrize(
+    ("changes", "files", "message"),
+    [
+        ({"quantization_config": {"quant_method": "hqq"}}, {}, "config.json: quantization_config.quant_method: "),
+        ({}, {"hf_quant_config.json": b'{"quantization": {"quant_algo": "NVFP4"}}'}, "hf_quant_config.json: "),
+    ],
+)
+def test_quantized_weights_that_are_not_read(
+    hub: Hub, project: ProjectDir, changes: Mapping[str, object], files: Mapping[str, bytes], message: str
+) -> None:
+    hub.repos["org/tiny"] = repository(changes, **files)
+    with opened(project) as workspace:
+        assert set(states(workspace).values()) == {"blocked"}
+        found = refused_by(workspace)
+    assert found.startswith(f"hf:org/tiny: {message}") and found.count("\n") == 2
+    assert sum(moved(hub).values()) < 64 << 10
 
 
 def test_what_the_store_has_is_judged_without_the_source(hub: Hub, project: ProjectDir) -> None:

@@ -21,6 +21,11 @@ LLAMA = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
     "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 2,
+    "vocab_size": 320,
+    "rms_norm_eps": 1e-5,
     "max_position_embeddings": 2048,
 }
 CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}{% endfor %}"
@@ -83,7 +88,6 @@ def test_a_manifest_elsewhere_has_paths_that_work_from_there(checkpoint: Path) -
         ({}, [{"name": "tool_use", "template": "x"}, {"name": "default", "template": CHATML}], "chatml", 2048),
         ({"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"}, CHATML, "qwen2", 2048),
         ({"architectures": ["MistralForCausalLM"], "sliding_window": 4096}, "[INST]", "mistral_default", None),
-        ({"max_position_embeddings": "many"}, None, "LM", None),
     ],
 )
 def test_proposals(
@@ -168,6 +172,33 @@ def test_what_cannot_be_proposed(
     (tmp_path / "foreign" / "config.json").write_text('{"architectures": ["BertModel"], "model_type": "bert"}')
     assert main(["init", *arguments]) == code
     assert said in " ".join(capsys.readouterr().err.split())
+    assert not Path("buildfile.toml").exists()
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"max_position_embeddings": "many"}, "max_position_embeddings: must be an integer"),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "rope_scaling.rope_type: "),
+        (
+            {
+                "architectures": ["Qwen2ForCausalLM"],
+                "use_sliding_window": True,
+                "max_window_layers": 1,
+                "sliding_window": 8,
+            },
+            "sliding window",
+        ),
+        ({"quantization_config": {"quant_method": "hqq"}}, "quantization_config.quant_method: "),
+    ],
+)
+def test_no_manifest_is_written_for_what_cannot_be_built(
+    config: dict[str, Any], said: str, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (checkpoint / "config.json").write_text(json.dumps(LLAMA | config))
+    assert main(["init", checkpoint.name]) == 3
+    message = " ".join(capsys.readouterr().err.split())
+    assert message.startswith("error: Tiny Model/config.json: ") and said in message
     assert not Path("buildfile.toml").exists()
 
 
