@@ -18,3 +18,6 @@ CHAT_CONFIG = "mlc-chat-config.json"
 
 QUANTIZATION_FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
 """What GPTQ's, AWQ's and NVIDIA's packers write beside config.json; it counts where config.json names no method."""
+
+SAMPLING_UNSET = "sampling_unset"
+"""The key there that says that its temperature and top_p are nobody's word, but MLC's defaults; absent elsewhere."""

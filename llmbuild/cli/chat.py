@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from llmbuild.cli.common import print_note
 from llmbuild.cli.pick_built import add_selection, select_built
 from llmbuild.errors import ExitCode, UsageError
 from llmbuild.printable import printable
@@ -53,17 +54,14 @@ def run(args: argparse.Namespace) -> int:
     from llmbuild.runtime.chat import Chat
     from llmbuild.runtime.chat_config import read_chat_config
     from llmbuild.runtime.model import Model
-    from llmbuild.runtime.sampling import Sampling
+    from llmbuild.runtime.sampling import SAMPLING_NAMES, UNSET_NOTE, Sampling, is_unset
 
     chosen = candidates[0]
-    sampling = Sampling.from_config(
-        read_chat_config(chosen.weights),
-        temperature=args.temperature,
-        top_p=args.top_p,
-        presence_penalty=args.presence_penalty,
-        frequency_penalty=args.frequency_penalty,
-        repetition_penalty=args.repetition_penalty,
-    )
+    config = read_chat_config(chosen.weights)
+    given = {name: getattr(args, name) for name in SAMPLING_NAMES}
+    sampling = Sampling.from_config(config, **given)
+    if is_unset(config, **given):
+        print_note(UNSET_NOTE)
     model = Model.open(chosen.weights, chosen.library, threads=args.threads, context=args.context)
 
     def start() -> Chat:

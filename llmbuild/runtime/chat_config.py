@@ -67,6 +67,6 @@ def _wrong_key(config: Any) -> str | None:
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
             return key
     eos = config.get("eos_token_id")
-    if not all(type(token) is int for token in (eos if isinstance(eos, list) else [eos])):
+    if eos is not None and not all(type(token) is int for token in (eos if isinstance(eos, list) else [eos])):
         return "eos_token_id"
     return None if isinstance(config.get("conv_template"), dict) else "conv_template"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,7 @@ from llmbuild.runtime.completer import Completer, TurnStatistics
 from llmbuild.runtime.libraries import find_library
 from llmbuild.runtime.library import Library, configure_threads, load_library
 from llmbuild.runtime.messages import Message, turns_of
-from llmbuild.runtime.sampling import Sampler, Sampling, checked_seed
+from llmbuild.runtime.sampling import UNSET_NOTE, Sampler, Sampling, checked_seed, is_unset
 from llmbuild.runtime.stream import TextStream
 from llmbuild.runtime.tokenizer import encode, load_tokenizer, special_ids
 from llmbuild.runtime.weights import check_parameters, check_sizes, load_parameters, read_tensor_index
@@ -36,6 +37,7 @@ Prompt = str | Sequence[int] | Sequence[Message]
 class Options(TypedDict):
     """How an answer is drawn: the keywords of `Model.stream`, with the defaults of the model's mlc-chat-config.json.
 
+    Where neither the model nor the call says how to sample, temperature 0.7 and top-p 0.95 are taken, with one warning.
     Temperature 0 takes the likeliest token each time, `stop` are texts that end the answer besides the model's own, and the
     same `seed` draws the same answer again.
     """
@@ -68,7 +70,8 @@ class Model:
         self.config: Mapping[str, Any] = read_chat_config(directory)
         eos = self.config["eos_token_id"]
         template = self.config["conv_template"]
-        self._stop = {*(eos if isinstance(eos, list) else [eos]), *template["stop_token_ids"]}
+        self._stop = {*(eos if isinstance(eos, list) else [eos]), *template["stop_token_ids"]} - {None}
+        self._told = False
         self._seeds = np.random.default_rng(seed)
         self._completer = Completer(library, parameters, self.config["active_vocab_size"], context)
 
@@ -159,14 +162,17 @@ class Model:
         another answer has begun.
         """
         self._completer.require_open()
-        sampling = Sampling.from_config(
-            self.config,
-            temperature=temperature,
-            top_p=top_p,
-            presence_penalty=presence_penalty,
-            frequency_penalty=frequency_penalty,
-            repetition_penalty=repetition_penalty,
-        )
+        given = {
+            "temperature": temperature,
+            "top_p": top_p,
+            "presence_penalty": presence_penalty,
+            "frequency_penalty": frequency_penalty,
+            "repetition_penalty": repetition_penalty,
+        }
+        sampling = Sampling.from_config(self.config, **given)
+        if not self._told and is_unset(self.config, **given):
+            self._told = True
+            warnings.warn(UNSET_NOTE, stacklevel=2)
         if max_tokens < 1:
             raise UsageError(f"max_tokens must be 1 or more, not {max_tokens}")
         if isinstance(prompt, str):
@@ -225,8 +231,9 @@ class Model:
         """The continuation of token ids, piece by piece; `exact` as in `Completer.complete`.  Raises what `generate` does."""
         prompt = self._checked_ids(ids)
         self._completer.require_room(prompt)
-        stream = TextStream(self._tokenizer, [*self.config["conv_template"]["stop_str"], *stop])
-        ends = self._stop | special_ids(self._tokenizer, stop)
+        texts = [*self.config["conv_template"]["stop_str"], *stop]
+        stream = TextStream(self._tokenizer, texts)
+        ends = self._stop | special_ids(self._tokenizer, texts)
         sampler = Sampler(sampling, seed)
         return self._completer.complete(prompt, stream, sampler, stop=ends, max_tokens=max_tokens, exact=exact)
 

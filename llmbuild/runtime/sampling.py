@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
+from llmbuild.checkpoints.names import SAMPLING_UNSET
 from llmbuild.errors import UsageError
 
 if TYPE_CHECKING:
@@ -44,9 +45,22 @@ class Sampling:
 
     @staticmethod
     def from_config(config: Mapping[str, Any], **given: float | None) -> Sampling:
-        """The values of mlc-chat-config.json with those that the user gave on top."""
-        sampling = Sampling(**{name: config[name] for name in SAMPLING_NAMES if config.get(name) is not None})
-        return replace(sampling, **{name: value for name, value in given.items() if value is not None})
+        """The values of mlc-chat-config.json with those that the user gave on top, or `UNSET` where nobody gave any."""
+        values = {name: config[name] for name in SAMPLING_NAMES if config.get(name) is not None}
+        if is_unset(config, **given):
+            values |= UNSET
+        return replace(Sampling(**values), **{name: value for name, value in given.items() if value is not None})
+
+
+UNSET: Mapping[str, float] = {"temperature": 0.7, "top_p": 0.95}
+"""For a model of which nobody says how to sample: MLC's defaults, both 1, draw unlikely words as often as the model thinks."""
+
+UNSET_NOTE = "neither the model nor its manifest says how to sample: temperature 0.7 and top-p 0.95 are taken"
+
+
+def is_unset(config: Mapping[str, Any], **given: float | None) -> bool:
+    """Whether neither the model nor the user says how to sample."""
+    return config.get(SAMPLING_UNSET) is True and all(given.get(name) is None for name in UNSET)
 
 
 def checked_seed(seed: int | None) -> int | None:

@@ -22,6 +22,7 @@ class Session:
     """Sequences of tokens in one KV cache.
 
     `max_sequences` sequences share room for `capacity` tokens (for a sliding-window model the window's size is enough).
+    `rows` are those of the embedding: every method that takes tokens raises UsageError for one without a row.
     """
 
     def __init__(self, library: Library, parameters: Sequence[Any], *, max_sequences: int = 1, capacity: int) -> None:
@@ -35,6 +36,7 @@ class Session:
         self.capacity = capacity
         self._library = library
         self._parameters = list(parameters)
+        self.rows = _rows(metadata["params"], parameters)
         self._shape = tvm_ffi.Shape
         self._global = get_global_func
         create = library.function("create_tir_paged_kv_cache")
@@ -124,6 +126,10 @@ class Session:
         import numpy as np
         import tvm
 
+        # The library itself would read its last row for a number beyond it, and its first for a negative one.
+        beyond = next((token for token in tokens if not 0 <= token < self.rows), None)
+        if beyond is not None:
+            raise UsageError(f"there is no token {beyond}: the model's embedding has {self.rows} rows")
         ids = tvm.runtime.tensor(np.asarray(tokens, dtype="int32"), self._library.device)
         embedded = self._library.function("embed")(ids, self._parameters)
         return self._global("vm.builtin.reshape")(embedded, self._shape([*lead, embedded.shape[-1]]))
@@ -142,3 +148,10 @@ class Session:
     def _numpy(tensor: Any) -> np.ndarray:
         array: np.ndarray = tensor.numpy()
         return array
+
+
+def _rows(records: Sequence[Mapping[str, Any]], parameters: Sequence[Any]) -> int:
+    """The rows of the embedding, which is never stored transposed; a library's record may leave their number open."""
+    index = next((index for index, record in enumerate(records) if "embed" in record["name"]), 0)
+    rows: int = parameters[index].shape[0]
+    return rows

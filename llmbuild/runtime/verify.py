@@ -1,16 +1,22 @@
 """Check a built library against its weights by loading and running both with TVM's runtime.
 
-The checks: shard digests; every parameter's name, shape and dtype against the library's metadata; a prefill and decode
-steps with finite logits of the right size; and that decoding token by token agrees with prefilling the same tokens at
-once, which exercises the KV cache on both paths.
+The checks: shard digests; a row of the embedding for every token that can be sent; every parameter's name, shape and dtype
+against the library's metadata; a prefill and decode steps with finite logits of the right size; and that decoding token by
+token agrees with prefilling the same tokens at once, which exercises the KV cache on both paths.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from llmbuild.errors import VerifyError
+from llmbuild.checkpoints.files import VOCABULARY_BYTES, is_file, parse_json, read_bounded
+from llmbuild.checkpoints.names import CHAT_CONFIG
+from llmbuild.conversation.numbers import check_numbers
+from llmbuild.conversation.vocabulary import read_vocabulary
+from llmbuild.errors import InputError, VerifyError
 from llmbuild.runtime.chat_config import read_chat_config
 from llmbuild.runtime.library import load_library
 from llmbuild.runtime.session import PAGE_SIZE, Session
@@ -42,13 +48,14 @@ def verify(library_path: Path, directory: Path) -> Verified:
     library = load_library(library_path)
     count = check_parameters(library, directory, index)
     config = read_chat_config(directory)
+    _check_tokens(directory, config)
     parameters = load_parameters(library, directory)
 
     total = PROMPT_TOKENS + DECODE_STEPS
     capacity = -(-max(total, library.metadata["prefill_chunk_size"]) // PAGE_SIZE) * PAGE_SIZE
     session = Session(library, parameters, max_sequences=2, capacity=2 * capacity)
     # Tokens are spread over the active vocabulary, so that padding rows of the embedding are never used.
-    active = config["active_vocab_size"]
+    active = min(config["active_vocab_size"], config["vocab_size"])
     tokens = [int(token) for token in np.linspace(0, active - 1, total).astype("int64")]
     session.add(0)
     stepwise = [session.prefill(tokens[:PROMPT_TOKENS], 0)]
@@ -79,6 +86,21 @@ def verify(library_path: Path, directory: Path) -> Verified:
         )
     shards = index["records"]
     return Verified(count, len(shards), sum(shard["nbytes"] for shard in shards), DECODE_STEPS, distance)
+
+
+def _check_tokens(directory: Path, config: Mapping[str, Any]) -> None:
+    """Raise VerifyError where a token that can be sent has no row in the embedding."""
+    path = directory / "tokenizer.json"
+    try:
+        tokenizer = parse_json(read_bounded(path, path.name, VOCABULARY_BYTES), path.name) if is_file(path) else None
+        vocabulary = read_vocabulary(tokenizer)
+        check_numbers(
+            config["vocab_size"], vocabulary, config["conv_template"], [(CHAT_CONFIG, config)], lambda _: None
+        )
+    except InputError as error:
+        raise VerifyError(
+            error.what, where=error.where or str(directory), why=error.why, fix="build the model again"
+        ) from error
 
 
 def _compute_dtype(parameters: list[dict[str, str]]) -> str:

@@ -7,29 +7,15 @@ template; never on weights or on a platform.
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from llmbuild.canonical import Json
-from llmbuild.checkpoints.names import CHAT_CONFIG, SPECIAL_TOKENS_FILE, TOKENIZER_FILES
+from llmbuild.checkpoints.names import CHAT_CONFIG, SAMPLING_UNSET, SPECIAL_TOKENS_FILE, TOKENIZER_FILES
 from llmbuild.engine.kind import Job, TaskKind
-from llmbuild.errors import InputError, Where
+from llmbuild.tasks import generation
 from llmbuild.tasks.architectures import ARCHITECTURES
 
 VERSION = "0.1.0"
-
-GENERATION_DEFAULTS: Mapping[str, Json] = {
-    "temperature": 1.0,
-    "presence_penalty": 0.0,
-    "frequency_penalty": 0.0,
-    "repetition_penalty": 1.0,
-    "top_p": 1.0,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
-"""Sampling values and token ids where neither the manifest nor the checkpoint sets them."""
 
 CHECKPOINT_PATTERNS = (
     "config.json",
@@ -44,10 +30,13 @@ CHECKPOINT_PATTERNS = (
 def run(job: Job) -> None:
     """Write mlc-chat-config.json and copy the tokenizer's files beside it."""
     from llmbuild.checkpoints.files import is_file, parse_json, read_bounded
+    from llmbuild.conversation.numbers import check_numbers
+    from llmbuild.conversation.stops import tokenizer_end, with_stops
     from llmbuild.conversation.tokenizer_info import (
         active_vocab_size,
         detect_tokenizer_info,
     )
+    from llmbuild.conversation.vocabulary import read_vocabulary
     from llmbuild.models.registry import family, infer_model_type
 
     params: Mapping[str, Any] = job.params
@@ -69,11 +58,23 @@ def run(job: Job) -> None:
     config = family(model_type).configure(source, overrides(params["metadata"]))
     model_config = config.to_json()
     tokenizer = parse_json(files["tokenizer.json"], "tokenizer.json") if "tokenizer.json" in files else None
-    generation = _generation(
-        (params["generation"], "manifest", _snake),
-        (generation_config or {}, "generation_config.json", None),
-        (source, "config.json", None),
+    conversation = params["conversation"]
+    configurations = (("generation_config.json", generation_config or {}), ("config.json", source))
+    chosen = generation.choose(
+        (params["generation"], "manifest", _snake), *((values, file, None) for file, values in configurations)
     )
+    unset = not chosen.keys() & {"temperature", "top_p"}
+    active = config.vocab_size
+    if params["preset"] is None:
+        vocabulary = read_vocabulary(tokenizer)
+        if "eos_token_id" not in chosen:
+            end = tokenizer_end(_naming(files | special), vocabulary)
+            chosen["eos_token_id"] = end if end is not None and end < config.vocab_size else None
+        if tokenizer is not None:
+            conversation = with_stops(conversation, chosen["eos_token_id"], vocabulary, job.note)
+        check_numbers(config.vocab_size, vocabulary, conversation, configurations, job.note)
+        active = min(max(active_vocab_size(files | special), vocabulary.end), active)
+    values = {**generation.DEFAULTS, **chosen}
     chat_config: dict[str, Any] = {
         "version": VERSION,
         "model_type": model_type,
@@ -86,19 +87,27 @@ def run(job: Job) -> None:
         "attention_sink_size": config.attention_sink_size,
         "tensor_parallel_shards": config.tensor_parallel_shards,
         "pipeline_parallel_stages": model_config.get("pipeline_parallel_stages", 1),
-        "active_vocab_size": config.vocab_size if params["preset"] is not None else active_vocab_size(files | special),
-        **{name: generation[name] for name in GENERATION_DEFAULTS if not name.endswith("_id")},
+        "active_vocab_size": active,
+        **{name: values[name] for name in generation.DEFAULTS if not name.endswith("_id")},
         "tokenizer_files": list(files),
         "tokenizer_info": detect_tokenizer_info(tokenizer),
-        "conv_template": params["conversation"],
-        **{name: generation[name] for name in GENERATION_DEFAULTS if name.endswith("_id")},
+        "conv_template": conversation,
+        **{name: values[name] for name in generation.DEFAULTS if name.endswith("_id")},
         "model_task": "chat",
         "embedding_metadata": None,
+        **({SAMPLING_UNSET: True} if unset and params["preset"] is None else {}),
     }
     for name, content in files.items():
         (job.out / name).write_bytes(content)
     (job.out / CHAT_CONFIG).write_text(json.dumps(chat_config, indent=2, allow_nan=False), encoding="utf-8")
     job.progress(len(files) + 1, len(files) + 1, "files")
+
+
+def _naming(files: Mapping[str, bytes]) -> list[Mapping[str, Any]]:
+    """The content of the files that may name the tokenizer's special tokens, in the order in which they count."""
+    from llmbuild.checkpoints.files import parse_json
+
+    return [parse_json(files[name], name) for name in ("tokenizer_config.json", SPECIAL_TOKENS_FILE) if name in files]
 
 
 def _snake(name: str) -> str:
@@ -112,47 +121,6 @@ def overrides(metadata: Mapping[str, Any]) -> Any:
 
     values = {_snake(name): value for name, value in metadata.items()}
     return Overrides(**{"max_batch_size": DEFAULT_BATCH, **values})
-
-
-def _generation(*places: tuple[Mapping[str, Any], str, Callable[[str], str] | None]) -> Mapping[str, Json]:
-    """Each sampling value and token id from the first place that has it, else its default.
-
-    A place is (values, file for messages, spelling of its keys or None).  A null counts as absent.  Raises InputError
-    for a value of the wrong type.
-    """
-    chosen: dict[str, Json] = dict(GENERATION_DEFAULTS)
-    for values, file, spelling in reversed(places):
-        for key, value in values.items():
-            name = spelling(key) if spelling else key
-            if name not in GENERATION_DEFAULTS or value is None:
-                continue
-            if not _valid(name, value):
-                raise InputError(
-                    f"must be {_expected(name)}, not {json.dumps(value, default=str):.80}", where=Where(file, key=key)
-                )
-            chosen[name] = value
-    return chosen
-
-
-def _valid(name: str, value: Any) -> bool:
-    if isinstance(value, bool):
-        return False
-    if not name.endswith("_id"):
-        return isinstance(value, int | float) and math.isfinite(value)
-    if isinstance(value, list) and name == "eos_token_id":
-        return bool(value) and all(map(_is_id, value))
-    return _is_id(value)
-
-
-def _is_id(value: Any) -> bool:
-    """A token's number as runtimes store it; some files have -1 for none."""
-    return isinstance(value, int) and not isinstance(value, bool) and -(1 << 31) <= value < 1 << 31
-
-
-def _expected(name: str) -> str:
-    if not name.endswith("_id"):
-        return "a number"
-    return "a token id or a list of token ids" if name == "eos_token_id" else "a token id"
 
 
 _CHECKPOINTS = (
@@ -181,7 +149,11 @@ KIND = TaskKind(
         "llmbuild.tasks.config",
         "llmbuild.tasks.architectures",
         "llmbuild.engine.kind",
+        "llmbuild.conversation.numbers",
+        "llmbuild.conversation.stops",
         "llmbuild.conversation.tokenizer_info",
+        "llmbuild.conversation.vocabulary",
+        "llmbuild.tasks.generation",
         *ARCHITECTURES,
         *(f"llmbuild.checkpoints.{module}" for module in _CHECKPOINTS),
         "llmbuild.canonical",

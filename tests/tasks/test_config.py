@@ -17,6 +17,7 @@ from llmbuild.models.registry import family, infer_model_type
 from llmbuild.quantization.awq import quant_method
 from llmbuild.tasks.config import KIND
 from tests.helpers.checkpoints import make_checkpoint
+from tests.helpers.gguf_files import make_gguf
 from tests.helpers.replaced_parts import mutations
 
 FIELDS = [
@@ -48,8 +49,13 @@ FIELDS = [
 ]
 
 
+NOTES: list[str] = []
+"""The notes of the latest run."""
+
+
 def run(out: Path, checkpoint: Path | None, **params: Any) -> dict[str, Any]:
     """Run the task into `out` and return mlc-chat-config.json."""
+    NOTES.clear()
     out.mkdir(exist_ok=True)
     scratch = out.parent / "scratch"
     scratch.mkdir(exist_ok=True)
@@ -63,7 +69,9 @@ def run(out: Path, checkpoint: Path | None, **params: Any) -> dict[str, Any]:
     }
     assert set(defaults) == set(KIND.params)
     inputs = {} if checkpoint is None else {"checkpoint": checkpoint}
-    KIND.run(Job({**defaults, **params}, inputs, {}, out, scratch, lambda done, total, unit="": None))
+    KIND.run(
+        Job({**defaults, **params}, inputs, {}, out, scratch, lambda done, total, unit="": None, note=NOTES.append)
+    )
     result: dict[str, Any] = json.loads((out / "mlc-chat-config.json").read_text())
     return result
 
@@ -146,6 +154,140 @@ def test_defaults_without_generation_config(tmp_path: Path, checkpoint: Path) ->
     assert (config["pad_token_id"], config["bos_token_id"], config["eos_token_id"]) == (0, 1, 2)
 
 
+def remove_ids(checkpoint: Path, *names: str) -> None:
+    """Take token ids out of both configurations."""
+    for file in ("config.json", "generation_config.json"):
+        values = json.loads((checkpoint / file).read_text())
+        (checkpoint / file).write_text(json.dumps({key: values[key] for key in values if key not in names}))
+
+
+@pytest.mark.parametrize(
+    ("token", "number"),
+    [("</s>", 2), ("<|im_end|>", 4), ({"__type": "AddedToken", "content": "<|im_end|>"}, 4), ("<s>", 1)],
+)
+def test_an_end_token_that_only_the_tokenizer_names(tmp_path: Path, checkpoint: Path, token: Any, number: int) -> None:
+    from transformers import AutoTokenizer
+
+    remove_ids(checkpoint, "eos_token_id")
+    change(checkpoint / "tokenizer_config.json", eos_token=token)
+    config = run(tmp_path / "out", checkpoint)
+    assert config["eos_token_id"] == number == AutoTokenizer.from_pretrained(checkpoint).eos_token_id
+    # Both the checkpoint's end token and what chatml writes after an answer; its fixed 2 only where it is one of these.
+    assert sorted(config["conv_template"]["stop_token_ids"]) == sorted({number, 4})
+    assert len(NOTES) == (number != 2)
+
+
+def test_the_older_file_of_special_tokens_counts_where_the_newer_says_nothing(tmp_path: Path, checkpoint: Path) -> None:
+    remove_ids(checkpoint, "eos_token_id")
+    change(checkpoint / "tokenizer_config.json", eos_token=None)
+    (checkpoint / "special_tokens_map.json").write_text(json.dumps({"eos_token": "<|im_end|>"}))
+    assert run(tmp_path / "out", checkpoint)["eos_token_id"] == 4
+
+
+def test_an_end_token_is_never_invented(tmp_path: Path, checkpoint: Path) -> None:
+    remove_ids(checkpoint, "eos_token_id")
+    change(checkpoint / "tokenizer_config.json", eos_token=None)
+    config = run(tmp_path / "out", checkpoint, conversation=resolve_template("LM", Path()))
+    assert (config["eos_token_id"], config["conv_template"]["stop_token_ids"]) == (None, [])
+    assert any("no file of the checkpoint names an end token" in note for note in NOTES)
+
+
+@pytest.mark.parametrize(
+    "values", [{"eos_token_id": 4}, {"eos_token_id": [2, 4]}, {"eos_token_id": None}, {"eos_token_id": 0}, {}]
+)
+def test_end_tokens_are_those_of_transformers(tmp_path: Path, checkpoint: Path, values: dict[str, Any]) -> None:
+    from transformers import GenerationConfig
+
+    remove_ids(checkpoint, "eos_token_id")
+    change(checkpoint / "generation_config.json", **values)
+    read = GenerationConfig.from_pretrained(checkpoint).eos_token_id
+    # Where transformers names none, its text generation takes the tokenizer's own.
+    assert run(tmp_path / "out", checkpoint)["eos_token_id"] == (2 if read is None else read)
+
+
+def test_no_token_below_zero_is_one(tmp_path: Path, checkpoint: Path) -> None:
+    change(checkpoint / "generation_config.json", eos_token_id=[-1, 4], bos_token_id=-1, pad_token_id=-1)
+    config = run(tmp_path / "out", checkpoint)
+    assert (config["eos_token_id"], config["bos_token_id"], config["pad_token_id"]) == ([4], 1, 0)
+    change(checkpoint / "generation_config.json", eos_token_id=-1)
+    assert run(tmp_path / "again", checkpoint)["eos_token_id"] == 2
+
+
+def test_nobody_says_how_to_sample(tmp_path: Path, checkpoint: Path) -> None:
+    assert "sampling_unset" not in run(tmp_path / "said", checkpoint)
+    change(checkpoint / "generation_config.json", temperature=None, top_p=None)
+    config = run(tmp_path / "unsaid", checkpoint)
+    assert (config["temperature"], config["top_p"], config["sampling_unset"]) == (1.0, 1.0, True)
+    assert "sampling_unset" not in run(tmp_path / "manifest", checkpoint, generation={"top-p": 1.0})
+
+
+def add_tokens(checkpoint: Path, *tokens: tuple[str, int]) -> None:
+    """Add special tokens at the end of tokenizer.json's list."""
+    content = json.loads((checkpoint / "tokenizer.json").read_text())
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    content["added_tokens"] += [{"id": number, "content": text, **flags} for text, number in tokens]
+    (checkpoint / "tokenizer.json").write_text(json.dumps(content))
+
+
+def test_added_tokens_beyond_the_rows_are_a_note(tmp_path: Path, checkpoint: Path) -> None:
+    add_tokens(checkpoint, ("<|extra|>", 320), ("<|extra2|>", 400))
+    config = run(tmp_path / "out", checkpoint)
+    (note,) = NOTES
+    assert '"<|extra|>" (number 320) and 1 more are beyond the embedding\'s 320 rows' in note
+    assert config["active_vocab_size"] <= config["vocab_size"]
+
+
+def test_a_tokenizer_that_is_longer_than_the_embedding(tmp_path: Path, checkpoint: Path) -> None:
+    add_tokens(checkpoint, *((f"<|x{number}|>", number) for number in range(269, 469)))
+    config = run(tmp_path / "out", checkpoint)
+    assert "320 rows" in NOTES[0]
+    assert config["active_vocab_size"] == 320
+    with pytest.raises(InputError, match=r"'own' sends the token \"<\|x419\|>\", number 4"):
+        own = {**resolve_template("chatml", Path()), "name": "own", "seps": ["<|x419|>"]}
+        run(tmp_path / "out", checkpoint, conversation=own)
+
+
+def test_a_vocabulary_that_is_longer_than_the_embedding(tmp_path: Path, checkpoint: Path) -> None:
+    change(checkpoint / "config.json", vocab_size=200)
+    with pytest.raises(InputError) as caught:
+        run(tmp_path / "out", checkpoint)
+    assert "has the number 200" in caught.value.what
+    assert "the embedding has 200 rows" in (caught.value.why or "")
+
+
+def test_a_template_of_a_larger_vocabulary(tmp_path: Path, checkpoint: Path) -> None:
+    with pytest.raises(InputError, match="'llama-3' begins with the token 128000"):
+        run(tmp_path / "out", checkpoint, conversation=resolve_template("llama-3", Path()))
+    # Numbers that are only compared with what the model says give way instead.
+    config = run(tmp_path / "out", checkpoint, conversation=resolve_template("qwen2", Path()))
+    assert config["conv_template"]["stop_token_ids"] == [4, 2]
+
+
+@pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
+@pytest.mark.parametrize("key", ["bos_token_id", "eos_token_id", "pad_token_id"])
+def test_token_ids_beyond_the_rows(tmp_path: Path, checkpoint: Path, file: str, key: str) -> None:
+    change(checkpoint / file, **{key: 99999})
+    with pytest.raises(InputError) as caught:
+        run(tmp_path / "out", checkpoint)
+    assert (str(caught.value.where), caught.value.what) == (f"{file}: {key}", "there is no token 99999")
+
+
+def test_tokens_of_a_gguf_file_beyond_its_rows(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint").mkdir()
+    make_gguf(tmp_path / "checkpoint/model.gguf", "llama", config={"vocab_size": 260})
+    with pytest.raises(InputError) as caught:
+        run(tmp_path / "out", tmp_path / "checkpoint")
+    assert "has the number 260" in caught.value.what
+    assert "the embedding has 260 rows" in (caught.value.why or "")
+
+
+def test_numbers_with_gaps_can_all_be_drawn(tmp_path: Path, checkpoint: Path) -> None:
+    content = json.loads((checkpoint / "tokenizer.json").read_text())
+    content["model"]["vocab"]["far"] = 300
+    (checkpoint / "tokenizer.json").write_text(json.dumps(content))
+    assert run(tmp_path / "out", checkpoint)["active_vocab_size"] == 301
+
+
 def test_weights_are_not_needed(tmp_path: Path, checkpoint: Path) -> None:
     whole = run(tmp_path / "whole", checkpoint)
     for weights in checkpoint.glob("*.safetensors"):
@@ -167,6 +309,8 @@ def test_a_preset_needs_no_checkpoint(tmp_path: Path) -> None:
     [
         ("generation_config.json", {"temperature": "hot"}, "generation_config.json: temperature: must be a number"),
         ("generation_config.json", {"top_p": float("nan")}, "top_p: must be a number"),
+        ("generation_config.json", {"top_p": 1.5}, "top_p: must be a number, more than 0 and at most 1"),
+        ("config.json", {"repetition_penalty": -1}, "config.json: repetition_penalty: must be a number, more than 0"),
         ("generation_config.json", {"eos_token_id": []}, "eos_token_id: must be a token id or a list"),
         ("generation_config.json", {"pad_token_id": True}, "pad_token_id: must be a token id"),
         ("config.json", {"model_type": "bert", "architectures": ["BertModel"]}, "BertModel"),

@@ -1,0 +1,90 @@
+"""Whether every token that can be sent to a model has a row in its embedding.
+
+A kernel that is given a number beyond the rows reads another row, or memory that is none of the embedding's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from llmbuild.conversation.vocabulary import Vocabulary
+from llmbuild.errors import InputError, Where
+
+TOKEN_KEYS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+
+def check_numbers(
+    rows: int,
+    vocabulary: Vocabulary,
+    conversation: Mapping[str, Any],
+    files: Iterable[tuple[str, Mapping[str, Any]]],
+    note: Callable[[str], None],
+) -> None:
+    """Raise InputError for a token beyond the embedding's rows that a text, the template or a configuration gives.
+
+    `files` are the configurations that name tokens by number, each with its file's name.  An added token that the template
+    does not send is a note: only a user who writes it out would send it.
+    """
+    have = f"the embedding has {rows} rows"
+    for file, values in files:
+        for key in TOKEN_KEYS:
+            given = values.get(key)
+            for number in given if isinstance(given, list) else [given]:
+                if type(number) is int and number >= rows:
+                    raise InputError(
+                        f"there is no token {number}",
+                        where=Where(file, key=key),
+                        why=have,
+                        fix="give the number of a token of this model",
+                    )
+    fix = "use the tokenizer that belongs to these weights"
+    beyond = {text: number for text, number in vocabulary.pieces.items() if number >= rows}
+    if beyond:
+        text, number = min(beyond.items(), key=lambda item: item[1])
+        many = f", and {len(beyond)} tokens have numbers from there on" if len(beyond) > 1 else ""
+        raise InputError(
+            f"the token {_spoken(text)} has the number {number}", where="tokenizer.json", why=f"{have}{many}", fix=fix
+        )
+    for number in conversation["system_prefix_token_ids"] or ():
+        if number >= rows:
+            raise InputError(
+                f"the conversation template '{conversation['name']}' begins with the token {number}",
+                why=have,
+                fix="name the template that the checkpoint was tuned with, or a file of your own",
+            )
+    added = {
+        text: max(token.number, token.written)
+        for text, token in vocabulary.added.items()
+        if max(token.number, token.written) >= rows
+    }
+    sent = list(_texts(conversation))
+    for text, number in added.items():
+        if any(text in part for part in sent):
+            raise InputError(
+                f"the conversation template '{conversation['name']}' sends the token {_spoken(text)}, number {number}",
+                why=have,
+                fix=fix,
+            )
+    if added:
+        text, number = min(added.items(), key=lambda item: item[1])
+        more = f" and {len(added) - 1} more are" if len(added) > 1 else " is"
+        note(
+            f"the added token {_spoken(text)} (number {number}){more} beyond the embedding's {rows} rows; nothing sends "
+            "such a token but a user who writes it out, and then it is refused"
+        )
+
+
+def _texts(conversation: Mapping[str, Any]) -> Iterator[str]:
+    """Every text that a template puts into a prompt."""
+    for name in ("system_template", "system_message", "role_content_sep", "role_empty_sep"):
+        yield conversation[name]
+    yield from conversation["roles"].values()
+    yield from conversation["role_templates"].values()
+    yield from conversation["seps"]
+    yield from (text for _, text in conversation["messages"] if text is not None)
+
+
+def _spoken(text: str) -> str:
+    return f"{json.dumps(text, ensure_ascii=False):.80}"
