@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 from llmbuild.canonical import Json
 from llmbuild.errors import InputError, Where
-from llmbuild.models.configuration import ConfigValues, DecoderConfig
+from llmbuild.models.config_json import is_model_config, read_config_json
+from llmbuild.models.configuration import DecoderConfig
 from llmbuild.models.family import ModelConfig, Overrides
 from llmbuild.models.parameter import Parameter
 from llmbuild.models.parameters import parameters
 from llmbuild.models.spec import DecoderSpec
+from llmbuild.models.values import ConfigValues, no_note
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +25,17 @@ class DecoderFamily:
     config_class: type[DecoderConfig]
     ignored: tuple[str, ...] = ("rotary_emb.inv_freq", "lm_head.weight")
 
-    def configure(self, source: Mapping[str, Json], overrides: Overrides) -> ModelConfig:
+    def configure(
+        self,
+        source: Mapping[str, Json],
+        overrides: Overrides,
+        *,
+        ignore: Sequence[str] = (),
+        note: Callable[[str], None] = no_note,
+    ) -> ModelConfig:
         """See `Family.configure`.  As in MLC, an override replaces the field and every derived field is checked again."""
-        config = self.config_class.parse(ConfigValues(self.model_type, source))
+        values = ConfigValues(self.model_type, source, note)
+        config = self.config_class.parse(values if is_model_config(source) else read_config_json(values, ignore))
         changes: dict[str, Json] = {}
         known = config.to_json()
         for item in fields(overrides):
@@ -39,8 +49,14 @@ class DecoderFamily:
                 )
             changes[item.name] = value
         if changes:
-            config = self.config_class.parse(ConfigValues(self.model_type, known | changes))
+            config = self.config_class.parse(values.but(known | changes))
         result: ModelConfig = config
+        if result.sliding_window_size > 0 and not is_model_config(source):
+            note(
+                f"answers may differ from transformers' once a text is longer than the sliding window of "
+                f"{result.sliding_window_size} tokens, as the cache keeps {result.attention_sink_size} first tokens and "
+                "drops others only between steps"
+            )
         return result
 
     def decoder(self, config: ModelConfig) -> DecoderSpec:

@@ -6,7 +6,7 @@ their origin in the checkpoint, and describes its decoder as data for `llmbuild.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -59,8 +59,18 @@ class Family(Protocol):
         """MLC's name: "llama", "mistral", "gpt_neox", "qwen2", "qwen3"."""
         ...
 
-    def configure(self, source: Mapping[str, Json], overrides: Overrides) -> ModelConfig:
-        """From config.json's content, or from a `model_config` that `to_json` wrote.  Raises InputError."""
+    def configure(
+        self,
+        source: Mapping[str, Json],
+        overrides: Overrides,
+        *,
+        ignore: Sequence[str] = (),
+        note: Callable[[str], None] = ...,
+    ) -> ModelConfig:
+        """From config.json's content, or from a `model_config` that `to_json` wrote.  Raises InputError.
+
+        The keys in `ignore` count as absent of a config.json.  Each value of one that does not count goes to `note`.
+        """
         ...
 
     def parameters(self, config: ModelConfig) -> tuple[Parameter, ...]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from llmbuild.canonical import Json
 from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.configuration import (
-    ACTIVATIONS,
     DEFAULT_BATCH,
     LARGEST_LAYERS,
-    ConfigValues,
     DecoderConfig,
     FullAttention,
     OneStage,
@@ -21,6 +21,7 @@ from llmbuild.models.configuration import (
     read_shards,
 )
 from llmbuild.models.spec import AttentionSpec, DecoderSpec, MlpSpec, Names, NormSpec, RopeSpec
+from llmbuild.models.values import ACTIVATIONS, ConfigValues
 
 NAMES = Names(
     backbone="gpt_neox", embedding="embed_in", final_norm="final_layer_norm", head="embed_out", norms_first=True
@@ -49,8 +50,9 @@ class GptNeoxConfig(FullAttention, OneStage, DecoderConfig):
     hidden_act: str = "gelu"
     attention_bias: bool = True
     tie_word_embeddings: bool = False
+    rope_scaling: Mapping[str, Json] | None = None
 
-    extras: ClassVar[tuple[str, ...]] = ("hidden_act", "attention_bias", "tie_word_embeddings")
+    extras: ClassVar[tuple[str, ...]] = ("hidden_act", "attention_bias", "tie_word_embeddings", "rope_scaling")
 
     @classmethod
     def parse(cls, source: ConfigValues) -> GptNeoxConfig:
@@ -60,8 +62,8 @@ class GptNeoxConfig(FullAttention, OneStage, DecoderConfig):
             raise source.error(
                 "num_attention_heads", f"{heads} heads of {head_dim} do not make the hidden size {hidden}"
             )
-        rope = read_rope(source)
-        rotary = source.number("rotary_pct", default=0.25 if rope.partial is None else rope.partial)
+        theta, scaling = read_rope(source)
+        rotary = source.number("rotary_pct", default=0.25)
         if rotary > 1 or int(head_dim * rotary) % 2 or int(head_dim * rotary) == 0:
             raise source.error(
                 "rotary_pct", f"is {rotary}, which does not make an even part of the head size {head_dim}"
@@ -78,18 +80,17 @@ class GptNeoxConfig(FullAttention, OneStage, DecoderConfig):
             layer_norm_eps=source.number("layer_norm_eps", default=1e-5),
             vocab_size=source.integer("vocab_size"),
             rotary_pct=rotary,
-            position_embedding_base=rope.theta,
+            position_embedding_base=theta,
             context_window_size=window,
             head_dim=head_dim,
             prefill_chunk_size=read_chunk(source, window),
             tensor_parallel_shards=read_shards(source, heads=heads, kv_heads=heads, intermediate=intermediate),
             ffn_out_dtype="float32",
             max_batch_size=source.integer("max_batch_size", default=DEFAULT_BATCH),
-            hidden_act=source.activation(
-                default="gelu", allowed=("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh")
-            ),
+            hidden_act=source.activation(default="gelu"),
             attention_bias=source.flag("attention_bias", default=True),
             tie_word_embeddings=source.flag("tie_word_embeddings", default=False),
+            rope_scaling=scaling,
         )
 
     def decoder(self) -> DecoderSpec:
@@ -110,7 +111,7 @@ class GptNeoxConfig(FullAttention, OneStage, DecoderConfig):
                 out="dense",
                 out_bias=self.attention_bias,
             ),
-            rope=RopeSpec(self.position_embedding_base, int(self.head_dim * self.rotary_pct)),
+            rope=RopeSpec(self.position_embedding_base, int(self.head_dim * self.rotary_pct), self.rope_scaling),
             mlp=MlpSpec(
                 self.intermediate_size,
                 activation=ACTIVATIONS[self.hidden_act],

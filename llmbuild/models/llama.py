@@ -11,7 +11,6 @@ from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.configuration import (
     DEFAULT_BATCH,
     LARGEST_LAYERS,
-    ConfigValues,
     DecoderConfig,
     FullAttention,
     read_chunk,
@@ -21,11 +20,12 @@ from llmbuild.models.configuration import (
     read_shards,
 )
 from llmbuild.models.spec import AttentionSpec, DecoderSpec, MlpSpec, NormSpec, RopeSpec
+from llmbuild.models.values import ACTIVATIONS, ConfigValues
 
 
 @dataclass(frozen=True)
 class LlamaConfig(FullAttention, DecoderConfig):
-    """MLC's fields in MLC's order, then biases, which MLC cannot express."""
+    """MLC's fields in MLC's order, then biases and the activation, which MLC cannot express."""
 
     hidden_size: int
     intermediate_size: int
@@ -46,16 +46,16 @@ class LlamaConfig(FullAttention, DecoderConfig):
     disaggregation: bool
     attention_bias: bool = False
     mlp_bias: bool = False
+    hidden_act: str = "silu"
 
-    extras: ClassVar[tuple[str, ...]] = ("attention_bias", "mlp_bias")
+    extras: ClassVar[tuple[str, ...]] = ("attention_bias", "mlp_bias", "hidden_act")
 
     @classmethod
     def parse(cls, source: ConfigValues) -> LlamaConfig:
         hidden, intermediate = source.integer("hidden_size"), source.integer("intermediate_size")
         layers = source.integer("num_hidden_layers", maximum=LARGEST_LAYERS)
         heads, kv_heads, head_dim = read_heads(source, hidden)
-        rope = read_rope(source, scalings=("llama3",))
-        source.activation(default="silu", allowed=("silu", "swish"))
+        theta, scaling = read_rope(source)
         window = read_context_window(source)
         return cls(
             hidden_size=hidden,
@@ -65,8 +65,8 @@ class LlamaConfig(FullAttention, DecoderConfig):
             rms_norm_eps=source.number("rms_norm_eps"),
             vocab_size=source.integer("vocab_size"),
             tie_word_embeddings=source.flag("tie_word_embeddings", default=False),
-            position_embedding_base=rope.theta,
-            rope_scaling=rope.scaling,
+            position_embedding_base=theta,
+            rope_scaling=scaling,
             context_window_size=window,
             prefill_chunk_size=read_chunk(source, window),
             num_key_value_heads=kv_heads,
@@ -77,6 +77,7 @@ class LlamaConfig(FullAttention, DecoderConfig):
             disaggregation=source.flag("disaggregation", default=False),
             attention_bias=source.flag("attention_bias", default=False),
             mlp_bias=source.flag("mlp_bias", default=False),
+            hidden_act=source.activation(default="silu"),
         )
 
     def decoder(self) -> DecoderSpec:
@@ -93,7 +94,7 @@ class LlamaConfig(FullAttention, DecoderConfig):
                 out_bias=self.attention_bias,
             ),
             rope=RopeSpec(self.position_embedding_base, self.head_dim, self.rope_scaling),
-            mlp=MlpSpec(self.intermediate_size, bias=self.mlp_bias),
+            mlp=MlpSpec(self.intermediate_size, ACTIVATIONS[self.hidden_act], bias=self.mlp_bias),
             tied_head=self.tie_word_embeddings,
             disaggregation=self.disaggregation,
         )

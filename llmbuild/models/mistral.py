@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from llmbuild.canonical import Json
 from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.configuration import (
     DEFAULT_BATCH,
     LARGEST_LAYERS,
-    ConfigValues,
     DecoderConfig,
     OneStage,
     read_chunk,
@@ -19,11 +20,12 @@ from llmbuild.models.configuration import (
     read_shards,
 )
 from llmbuild.models.spec import AttentionSpec, DecoderSpec, MlpSpec, NormSpec, RopeSpec
+from llmbuild.models.values import ACTIVATIONS, ConfigValues
 
 
 @dataclass(frozen=True)
 class MistralConfig(OneStage, DecoderConfig):
-    """MLC's fields in MLC's order, then tied embeddings, which MLC cannot express."""
+    """MLC's fields in MLC's order, then values that MLC cannot express."""
 
     hidden_size: int
     intermediate_size: int
@@ -41,14 +43,16 @@ class MistralConfig(OneStage, DecoderConfig):
     tensor_parallel_shards: int
     max_batch_size: int
     tie_word_embeddings: bool = False
+    rope_scaling: Mapping[str, Json] | None = None
+    hidden_act: str = "silu"
 
-    extras: ClassVar[tuple[str, ...]] = ("tie_word_embeddings",)
+    extras: ClassVar[tuple[str, ...]] = ("tie_word_embeddings", "rope_scaling", "hidden_act")
 
     @classmethod
     def parse(cls, source: ConfigValues) -> MistralConfig:
         hidden, intermediate = source.integer("hidden_size"), source.integer("intermediate_size")
         heads, kv_heads, head_dim = read_heads(source, hidden)
-        source.activation(default="silu", allowed=("silu", "swish"))
+        theta, scaling = read_rope(source)
         sliding, context, sinks = _windows(source)
         window = min(size for size in (sliding, context) if size != -1)
         return cls(
@@ -58,7 +62,7 @@ class MistralConfig(OneStage, DecoderConfig):
             num_hidden_layers=source.integer("num_hidden_layers", maximum=LARGEST_LAYERS),
             rms_norm_eps=source.number("rms_norm_eps"),
             vocab_size=source.integer("vocab_size"),
-            position_embedding_base=read_rope(source).theta,
+            position_embedding_base=theta,
             num_key_value_heads=kv_heads,
             head_dim=head_dim,
             context_window_size=context,
@@ -68,6 +72,8 @@ class MistralConfig(OneStage, DecoderConfig):
             tensor_parallel_shards=read_shards(source, heads=heads, kv_heads=kv_heads, intermediate=intermediate),
             max_batch_size=source.integer("max_batch_size", default=DEFAULT_BATCH),
             tie_word_embeddings=source.flag("tie_word_embeddings", default=False),
+            rope_scaling=scaling,
+            hidden_act=source.activation(default="silu"),
         )
 
     def decoder(self) -> DecoderSpec:
@@ -77,14 +83,17 @@ class MistralConfig(OneStage, DecoderConfig):
             num_layers=self.num_hidden_layers,
             norm=NormSpec("rms", self.rms_norm_eps),
             attention=AttentionSpec(self.num_attention_heads, self.num_key_value_heads, self.head_dim),
-            rope=RopeSpec(self.position_embedding_base, self.head_dim),
-            mlp=MlpSpec(self.intermediate_size),
+            rope=RopeSpec(self.position_embedding_base, self.head_dim, self.rope_scaling),
+            mlp=MlpSpec(self.intermediate_size, ACTIVATIONS[self.hidden_act]),
             tied_head=self.tie_word_embeddings,
         )
 
 
 def _windows(source: ConfigValues) -> tuple[int, int, int]:
-    """(sliding window, context window, sinks): with a sliding window, the context window is -1 unless it is set."""
+    """(sliding window, context window, sinks), of which WebLLM takes one window and not both: the other is -1.
+
+    A context within the sliding window never slides; a longer one means nothing, as a rolling cache has no end.
+    """
     name, value = source.get("sliding_window_size", "sliding_window")
     if value == 0 and name == "sliding_window_size":
         name, value = source.get("sliding_window")
@@ -99,7 +108,14 @@ def _windows(source: ConfigValues) -> tuple[int, int, int]:
         raise source.error("context_window_size", "is -1, but the model has no sliding window either")
     if sliding != -1 and set_context in (None, 0, -1):
         return sliding, -1, sinks
-    return sliding, read_context_window(source), sinks
+    context = read_context_window(source)
+    if sliding == -1 or context <= sliding:
+        return -1, context, sinks
+    source.note(
+        f"a context window of {context} tokens is not kept, as the sliding window of {sliding} rolls on without an end; "
+        f"set sliding-window-size = -1, or a context-window-size of at most {sliding}"
+    )
+    return sliding, -1, sinks
 
 
 FAMILY = DecoderFamily("mistral", ("MistralForCausalLM",), MistralConfig)

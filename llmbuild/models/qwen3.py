@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
+from llmbuild.canonical import Json
 from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.configuration import (
-    ACTIVATIONS,
     DEFAULT_BATCH,
     LARGEST_LAYERS,
-    ConfigValues,
     DecoderConfig,
     FullAttention,
     OneStage,
@@ -18,9 +19,9 @@ from llmbuild.models.configuration import (
     read_heads,
     read_rope,
     read_shards,
-    reject_partial_windows,
 )
 from llmbuild.models.spec import AttentionSpec, DecoderSpec, MlpSpec, NormSpec, RopeSpec
+from llmbuild.models.values import ACTIVATIONS, ConfigValues
 
 HEAD_DIM = 128
 """transformers' default of this family, which does not depend on the hidden size."""
@@ -31,7 +32,10 @@ CHUNK = 2048
 
 @dataclass(frozen=True)
 class Qwen3Config(FullAttention, OneStage, DecoderConfig):
-    """MLC's fields in MLC's order; `weight_block_size` (fp8 checkpoints) is always null."""
+    """MLC's fields in MLC's order; `weight_block_size` (fp8 checkpoints) is always null.
+
+    MLC cannot express `rope_scaling`.
+    """
 
     hidden_act: str
     hidden_size: int
@@ -51,16 +55,19 @@ class Qwen3Config(FullAttention, OneStage, DecoderConfig):
     dtype: str
     max_batch_size: int
     weight_block_size: None = None
+    rope_scaling: Mapping[str, Json] | None = None
+
+    extras: ClassVar[tuple[str, ...]] = ("rope_scaling",)
 
     @classmethod
     def parse(cls, source: ConfigValues) -> Qwen3Config:
         hidden, intermediate = source.integer("hidden_size"), source.integer("intermediate_size")
         heads, kv_heads, head_dim = read_heads(source, hidden, HEAD_DIM)
         layers = source.integer("num_hidden_layers", maximum=LARGEST_LAYERS)
-        reject_partial_windows(source, layers)
+        theta, scaling = read_rope(source)
         window = read_context_window(source)
         return cls(
-            hidden_act=source.activation(default="silu", allowed=("silu", "swish", "gelu", "gelu_new", "relu")),
+            hidden_act=source.activation(default="silu"),
             hidden_size=hidden,
             intermediate_size=intermediate,
             attention_bias=source.flag("attention_bias", default=False),
@@ -68,7 +75,7 @@ class Qwen3Config(FullAttention, OneStage, DecoderConfig):
             num_hidden_layers=layers,
             num_key_value_heads=kv_heads,
             rms_norm_eps=source.number("rms_norm_eps"),
-            rope_theta=read_rope(source).theta,
+            rope_theta=theta,
             vocab_size=source.integer("vocab_size"),
             tie_word_embeddings=source.flag("tie_word_embeddings", default=False),
             context_window_size=window,
@@ -77,6 +84,7 @@ class Qwen3Config(FullAttention, OneStage, DecoderConfig):
             head_dim=head_dim,
             dtype="float32",
             max_batch_size=source.integer("max_batch_size", default=DEFAULT_BATCH),
+            rope_scaling=scaling,
         )
 
     def decoder(self) -> DecoderSpec:
@@ -95,7 +103,7 @@ class Qwen3Config(FullAttention, OneStage, DecoderConfig):
                 out_bias=self.attention_bias,
                 qk_norm=norm,
             ),
-            rope=RopeSpec(self.rope_theta, self.head_dim),
+            rope=RopeSpec(self.rope_theta, self.head_dim, self.rope_scaling),
             mlp=MlpSpec(self.intermediate_size, ACTIVATIONS[self.hidden_act]),
             tied_head=self.tie_word_embeddings,
         )

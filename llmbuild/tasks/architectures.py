@@ -6,6 +6,9 @@ How a family builds a TVM module is not among them: new kernels neither quantize
 from __future__ import annotations
 
 _FAMILIES = ("gpt_neox", "llama", "mistral", "qwen2", "qwen3")
-_DESCRIPTION = ("architecture", "configuration", "family", "parameter", "parameters", "registry", "spec")
+_DESCRIPTION = (
+    *("architecture", "config_classes", "config_json", "configuration", "family", "layer_types", "maths_keys"),
+    *("parameter", "parameters", "registry", "rope", "spec", "values"),
+)
 
 ARCHITECTURES = tuple(f"llmbuild.models.{module}" for module in (*_DESCRIPTION, *_FAMILIES))

@@ -371,7 +371,10 @@ CASES: dict[str, Case] = {
     "nothing to lock with": lock_offline,
     "unknown metadata of a target": target_with_unknown_metadata,
     "a revision of a directory": revision_of_a_directory,
-    "a large rotation": model(partial_rotary_factor=2),
+    "a share of the rotation": model(
+        partial_rotary_factor=0.5,
+        rope_scaling={"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0},
+    ),
     "two rotations": model(rope_parameters={"a": {"rope_type": "default"}, "b": {"rope_type": "llama3"}}),
     "one frequency": model(
         rope_scaling={

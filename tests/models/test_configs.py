@@ -99,10 +99,10 @@ def test_llama_derivations() -> None:
         ({"rope_theta": 5e5, "rope_scaling": {**LLAMA3, "type": "llama3"}}, 5e5, LLAMA3),
         ({"rope_parameters": {"rope_theta": 5e5, **LLAMA3}}, 5e5, LLAMA3),
         ({"rope_parameters": {"rope_theta": 100.0, "rope_type": "default"}}, 100.0, None),
-        ({"rope_parameters": {"full_attention": {"rope_theta": 100.0}}}, 100.0, None),
         ({"rope_scaling": {"rope_type": "default"}, "rope_theta": 7.0}, 7.0, None),
         ({"rope_scaling": None, "rope_theta": 7}, 7, None),
-        ({"position_embedding_base": 9, "rope_theta": 7}, 9, None),
+        ({"position_embedding_base": 7, "rope_theta": 7}, 7, None),
+        ({"rope_scaling": {"type": "linear", "factor": 1.0}}, 10000, None),
     ],
 )
 def test_rope_in_both_spellings(spelling: dict[str, Any], theta: float, scaling: Any) -> None:
@@ -119,13 +119,19 @@ def test_gpt_neox_rope_spellings() -> None:
 
 
 def test_mistral_windows() -> None:
-    sliding = configure("mistral", LLAMA | {"sliding_window": 64})
+    sliding = configure("mistral", minimal("mistral") | {"sliding_window": 64})
     assert (sliding.sliding_window_size, sliding.context_window_size) == (64, -1)
     assert (sliding.prefill_chunk_size, sliding.attention_sink_size) == (64, 4)
-    full = configure("mistral", LLAMA | {"sliding_window": None})
+    full = configure("mistral", minimal("mistral") | {"sliding_window": None})
     assert (full.sliding_window_size, full.context_window_size, full.prefill_chunk_size) == (-1, 256, 256)
-    assert configure("mistral", LLAMA | {"sliding_window": 64}, attention_sink_size=0).attention_sink_size == 0
-    assert configure("mistral", LLAMA | {"sliding_window": 64}, sliding_window_size=32).prefill_chunk_size == 32
+    assert (
+        configure("mistral", minimal("mistral") | {"sliding_window": 64}, attention_sink_size=0).attention_sink_size
+        == 0
+    )
+    assert (
+        configure("mistral", minimal("mistral") | {"sliding_window": 64}, sliding_window_size=32).prefill_chunk_size
+        == 32
+    )
 
 
 def test_overrides_replace_and_derive_again() -> None:
@@ -134,13 +140,13 @@ def test_overrides_replace_and_derive_again() -> None:
     assert config.disaggregation is True
     assert configure("llama", LLAMA, prefill_chunk_size=32).prefill_chunk_size == 32
     assert configure("llama", LLAMA, prefill_chunk_size=999).prefill_chunk_size == 256
-    assert configure("qwen3", LLAMA | {"max_position_embeddings": 9999}).prefill_chunk_size == 2048
+    assert configure("qwen3", minimal("qwen3") | {"max_position_embeddings": 9999}).prefill_chunk_size == 2048
 
 
 def test_an_override_that_a_family_lacks_is_an_error_unless_it_says_what_is_already_so() -> None:
-    configure("qwen2", LLAMA, sliding_window_size=-1, pipeline_parallel_stages=1, disaggregation=False)
+    configure("qwen2", minimal("qwen2"), sliding_window_size=-1, pipeline_parallel_stages=1, disaggregation=False)
     with pytest.raises(InputError, match="no sliding-window-size"):
-        configure("qwen2", LLAMA, sliding_window_size=64)
+        configure("qwen2", minimal("qwen2"), sliding_window_size=64)
 
 
 def test_llama_biases_are_written_only_where_present() -> None:
@@ -161,10 +167,10 @@ def test_llama_biases_are_written_only_where_present() -> None:
         ("llama", {"num_hidden_layers": 1 << 20}, "num_hidden_layers"),
         ("llama", {"num_key_value_heads": 3}, "num_key_value_heads"),
         ("llama", {"head_dim": 15}, "head_dim"),
-        ("llama", {"hidden_act": "gelu"}, "hidden_act"),
+        ("llama", {"hidden_act": "quick_gelu"}, "hidden_act"),
         ("llama", {"rms_norm_eps": None}, "rms_norm_eps"),
         ("llama", {"rms_norm_eps": float("nan")}, "rms_norm_eps"),
-        ("llama", {"max_position_embeddings": None}, "context_window_size"),
+        ("llama", {"max_position_embeddings": None}, "max_position_embeddings"),
         ("llama", {"rope_theta": "big"}, "rope_theta"),
         ("llama", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling.rope_type"),
         ("llama", {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "rope_scaling.rope_type"),
@@ -175,16 +181,15 @@ def test_llama_biases_are_written_only_where_present() -> None:
         ("llama", {"pipeline_parallel_stages": 3}, "pipeline_parallel_stages"),
         ("llama", {"prefill_chunk_size": -4}, "prefill_chunk_size"),
         ("llama", {"tie_word_embeddings": "yes"}, "tie_word_embeddings"),
-        ("mistral", {"rope_scaling": {"rope_type": "llama3"}}, "rope_scaling.rope_type"),
+        ("mistral", {"rope_scaling": {"rope_type": "llama3"}}, "rope_scaling.factor"),
         ("mistral", {"sliding_window": 4}, "attention_sink_size"),
-        ("mistral", {"context_window_size": -1}, "context_window_size"),
-        ("gpt_neox", {"hidden_act": "relu"}, "hidden_act"),
+        ("mistral", {"context_window_size": -1, "sliding_window": None}, "context_window_size"),
+        ("gpt_neox", {"hidden_act": "relu2"}, "hidden_act"),
         ("gpt_neox", {"rotary_pct": 0.01}, "rotary_pct"),
         ("gpt_neox", {"rotary_pct": 2}, "rotary_pct"),
         ("gpt_neox", {"ffn_out_dtype": "float16"}, "ffn_out_dtype"),
         ("qwen2", {"use_sliding_window": True, "max_window_layers": 1}, "use_sliding_window"),
         ("qwen2", {"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
-        ("qwen2", {"head_dim": 32}, "head_dim"),
     ],
 )
 def test_a_wrong_configuration_names_its_key(model_type: str, change: dict[str, Any], key: str) -> None:

@@ -406,7 +406,7 @@ def test_any_value_in_any_place_is_taken_or_refused(tmp_path: Path, file: str) -
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_any_configuration_of_a_family_is_taken_or_refused(name: str) -> None:
-    base = SMALL["config.json"] | FAMILIES[name]
+    base = SMALL["config.json"] | {"model_type": name} | FAMILIES[name]
     base = {key: value for key, value in base.items() if key != "rope_scaling" or name == "llama"}
     assert family(name).parameters(family(name).configure(base, Overrides()))
     for value in mutations(base):

@@ -1,0 +1,188 @@
+"""config.json read as transformers reads it: every value explicit, and no key that bears on the result passed over in silence.
+
+The outcome is in one spelling, which the families' `parse` reads beside that of MLC's `model_config`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from llmbuild.canonical import Json
+from llmbuild.models.config_classes import CONFIG_CLASSES, ConfigClass
+from llmbuild.models.layer_types import check_layer_types, resolve_layer_types
+from llmbuild.models.maths_keys import MATHS_KEYS, MODEL_TYPES
+from llmbuild.models.rope import resolve_rope
+from llmbuild.models.values import ACTIVATIONS, ConfigValues, shown
+
+OTHER_SPELLINGS: Mapping[str, tuple[str, ...]] = {
+    "hidden_size": ("n_embd", "d_model"),
+    "intermediate_size": ("n_inner", "ffn_dim", "ffn_hidden_size"),
+    "num_hidden_layers": ("n_layer", "n_layers", "num_layers"),
+    "num_attention_heads": ("n_head", "n_heads", "num_heads"),
+    "num_key_value_heads": ("n_kv_heads", "num_kv_heads"),
+    "vocab_size": ("padded_vocab_size",),
+    "max_position_embeddings": ("n_positions", "n_ctx", "max_sequence_length", "max_seq_len", "seq_length"),
+    "rms_norm_eps": ("layer_norm_eps", "layer_norm_epsilon", "norm_eps", "norm_epsilon"),
+    "layer_norm_eps": ("rms_norm_eps", "layer_norm_epsilon", "norm_eps", "norm_epsilon"),
+    "hidden_act": ("hidden_activation", "activation_function"),
+}
+"""Names that other families have for the same value, which no class of `CONFIG_CLASSES` reads."""
+
+
+def is_model_config(source: Mapping[str, Json]) -> bool:
+    """Whether a configuration is MLC's `model_config` rather than a config.json."""
+    return "context_window_size" in source and "tensor_parallel_shards" in source
+
+
+def read_config_json(source: ConfigValues, ignore: Sequence[str] = ()) -> ConfigValues:
+    """The content of a config.json for a model of the family `source.model_type`, with every key that the family reads.
+
+    `ignore` are keys that count as absent.  Each value that is there and does not count is noted.  Raises InputError for a
+    model of another family, for a key that would change the result and that the family does not read, and for values that
+    transformers does not take or that contradict each other.
+    """
+    own = source.values.get("model_type")
+    _check_model_type(source, own, ignore)
+    like = CONFIG_CLASSES[source.model_type]
+    if isinstance(own, str) and own in CONFIG_CLASSES and CONFIG_CLASSES[own].family == source.model_type:
+        like = CONFIG_CLASSES[own]
+    _note_ignored(source, ignore)
+    given = source.but({key: value for key, value in source.values.items() if key not in ignore})
+    given = given.but(_renamed(given, like))
+    unread = _unread_keys(given, like, own if isinstance(own, str) else source.model_type)
+    values = {key: value for key, value in given.values.items() if key not in unread}
+    for key, default in like.defaults.items():
+        values[key] = _explicit(given, key, like) if key in given.values else default
+    found = source.but(values)
+    _check_other_spellings(found, own, like)
+    layers = found.integer("num_hidden_layers")
+    check_layer_types(given, layers)
+    rope = resolve_rope(given, like, found.integer("max_position_embeddings"))
+    values |= resolve_layer_types(found, layers)
+    values |= {"rope_theta": rope.theta, "rope_scaling": rope.scaling}
+    if like.partial is not None:
+        values[like.partial] = rope.partial
+    for key in ("rope_parameters", "position_embedding_base"):
+        values.pop(key, None)
+    return source.but(values)
+
+
+def _check_model_type(source: ConfigValues, own: Json, ignore: Sequence[str]) -> None:
+    """A config.json of another family that is known would be read with the wrong defaults, and its model is another."""
+    if own is None or "model_type" in ignore:
+        return
+    if not isinstance(own, str):
+        raise source.error("model_type", f"must be a string, not {shown(own)}")
+    same = own in CONFIG_CLASSES and CONFIG_CLASSES[own].family == source.model_type
+    if same or (own not in CONFIG_CLASSES and own not in MODEL_TYPES):
+        return
+    names = source.values.get("architectures")
+    says = f"; architectures says {shown(names)}" if names else ""
+    raise source.error(
+        "model_type",
+        f"is '{own}', which is another family than '{source.model_type}'",
+        why=f"transformers goes by model_type and computes a {own} model{says}",
+        fix=f"remove a model-type of the manifest that is not {own}, or, if the checkpoint is a {source.model_type} model, "
+        'set ignore-keys = ["model_type"] in the model\'s table',
+    )
+
+
+def _note_ignored(source: ConfigValues, ignore: Sequence[str]) -> None:
+    for key in ignore:
+        if key in source.values:
+            source.note(f"config.json: {key} = {shown(source.values[key])} counts as absent, as ignore-keys says")
+        else:
+            source.note(f"ignore-keys names {key}, which config.json does not have")
+
+
+def _renamed(source: ConfigValues, like: ConfigClass) -> Mapping[str, Json]:
+    """Names that the class takes for others win over them, as transformers sets them last."""
+    values = dict(source.values)
+    for name, meant in like.renamed.items():
+        if name not in values:
+            continue
+        value = values.pop(name)
+        if values.get(meant, value) != value:
+            source.note(
+                f"config.json: {name} = {shown(value)} counts, and {meant} = {shown(values[meant])} does not, "
+                "as in transformers"
+            )
+        values[meant] = value
+    return values
+
+
+def _unread_keys(source: ConfigValues, like: ConfigClass, own: str) -> set[str]:
+    """The keys of `MATHS_KEYS` that are there and not read; raises InputError for one that transformers reads."""
+    read = {*like.defaults, like.partial, "original_max_position_embeddings"}
+    if own == like.family or own in CONFIG_CLASSES:
+        read.add("partial_rotary_factor")
+    unread = {key for key in MATHS_KEYS if key in source.values and key not in read}
+    for key in sorted(unread):
+        value = source.values[key]
+        if MATHS_KEYS[key].is_neutral(value):
+            continue
+        if not MATHS_KEYS[key].is_read_by(own):
+            source.note(
+                f"config.json: {key} = {shown(value)} is not read, as transformers does not read it of a {own} model"
+            )
+            continue
+        raise source.error(
+            key,
+            f"is {shown(value)}, which is not supported for {source.model_type}",
+            why=f"transformers reads it of a {own} model"
+            if own in MODEL_TYPES
+            else f"what it means for model_type '{own}' is not known",
+            fix=f'choose another checkpoint, or set ignore-keys = ["{key}"] in the model\'s table if it changes nothing',
+        )
+    return unread
+
+
+def _explicit(source: ConfigValues, key: str, like: ConfigClass) -> Json:
+    """A value that is there: null only where transformers takes null, and 0 only where it is a number of layers."""
+    value = source.values[key]
+    if value is None:
+        if key not in like.nullable:
+            raise source.error(
+                key,
+                "is null",
+                why=f"{like.name} of transformers takes no null there",
+                fix=f"remove the key, which means {shown(like.defaults[key])}, or write a value",
+            )
+        return None
+    if value == 0 and not isinstance(value, bool) and key != "max_window_layers":
+        raise source.error(key, f"is {shown(value)}, with which no model computes")
+    return value
+
+
+def _check_other_spellings(source: ConfigValues, own: Json, like: ConfigClass) -> None:
+    """A value under another family's name does not count; where the right name is missing, the error says so."""
+    for key, names in OTHER_SPELLINGS.items():
+        for name in names:
+            other = source.values.get(name)
+            if other is None or (key not in like.defaults and key not in _SIZES):
+                continue
+            value = source.values.get(key)
+            if value is None and key in _SIZES:
+                raise source.error(
+                    key, f"is missing: {name} = {shown(other)} is another family's name", fix=f"rename {name} to {key}"
+                )
+            if value is None or other == value or (key == "hidden_act" and _same_function(other, value)):
+                continue
+            if isinstance(own, str) and own not in CONFIG_CLASSES:
+                raise source.error(
+                    key,
+                    f"is {shown(value)}, and {name} is {shown(other)}",
+                    why=f"which of the two counts for model_type '{own}' is not known",
+                    fix=f'set ignore-keys = ["{name}"] in the model\'s table, or correct {key}',
+                )
+            source.note(
+                f"config.json: {name} = {shown(other)} is not read, and {key} = {shown(value)} counts, as in transformers"
+            )
+
+
+_SIZES = frozenset({"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size"})
+
+
+def _same_function(one: Json, other: Json) -> bool:
+    known = [ACTIVATIONS.get(name) for name in (one, other) if isinstance(name, str)]
+    return len(known) == 2 and known[0] is not None and known[0] == known[1]

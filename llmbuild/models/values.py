@@ -1,0 +1,119 @@
+"""Typed access to the values of a configuration, with errors that name the key."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from llmbuild.canonical import Json
+from llmbuild.errors import InputError, Where
+from llmbuild.models.spec import Activation
+
+N = TypeVar("N", int, float)
+
+LARGEST = (1 << 31) - 1
+
+ACTIVATIONS: Mapping[str, Activation] = {
+    "silu": "silu",
+    "swish": "silu",
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_accurate": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_python_tanh": "gelu_tanh",
+    "relu": "relu",
+}
+"""transformers' names of activation functions; those of one meaning are the same function, written differently."""
+
+
+def no_note(text: str) -> None:
+    """For callers that show no notes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigValues:
+    """The content of a configuration of one model type.  Every accessor raises InputError naming the key.
+
+    `note` takes a sentence about a value that is there and does not count.
+    """
+
+    model_type: str
+    values: Mapping[str, Json]
+    note: Callable[[str], None] = no_note
+
+    def but(self, values: Mapping[str, Json]) -> ConfigValues:
+        """Other values of the same configuration."""
+        return replace(self, values=values)
+
+    def error(self, key: str, what: str, *, why: str | None = None, fix: str | None = None) -> InputError:
+        return InputError(what, where=Where("config.json", key=key), why=why, fix=fix)
+
+    def get(self, *names: str) -> tuple[str, Json]:
+        """The first of `names` that is present and not null, with its value; (names[0], None) when none is."""
+        for name in names:
+            if (value := self.values.get(name)) is not None:
+                return name, value
+        return names[0], None
+
+    def integer(self, *names: str, default: int | None = None, minimum: int = 1, maximum: int = LARGEST) -> int:
+        """An integer in [minimum, maximum]; 0 counts as not set where `default` is given."""
+        name, value = self.get(*names)
+        if value is None or (value == 0 and default is not None and minimum > 0):
+            return self._default(names, default)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise self.error(name, f"must be an integer, not {value!r}")
+        if not minimum <= value <= maximum:
+            raise self.error(name, f"is {value}, which is not between {minimum} and {maximum}")
+        return value
+
+    def number(self, *names: str, default: float | None = None) -> float:
+        """A finite number above 0, with its own type kept (10000 stays an int, as MLC's configurations have it)."""
+        name, value = self.get(*names)
+        if value is None or (value == 0 and default is not None):
+            return self._default(names, default)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
+            raise self.error(name, f"must be a number above 0, not {value!r}")
+        return value
+
+    def flag(self, name: str, *, default: bool) -> bool:
+        _, value = self.get(name)
+        if value is None:
+            return default
+        if not isinstance(value, bool):
+            raise self.error(name, f"must be true or false, not {value!r}")
+        return value
+
+    def text(self, name: str, *, default: str) -> str:
+        _, value = self.get(name)
+        if value is None:
+            return default
+        if not isinstance(value, str):
+            raise self.error(name, f"must be a string, not {value!r}")
+        return value
+
+    def activation(self, *, default: str) -> str:
+        """`hidden_act` as spelled, if the function is supported."""
+        name = self.text("hidden_act", default=default)
+        if name not in ACTIVATIONS:
+            known = ", ".join(ACTIVATIONS)
+            raise self.error("hidden_act", f"activation '{name}' is not supported", fix=f"one of: {known}")
+        return name
+
+    def _default(self, names: tuple[str, ...], default: N | None) -> N:
+        if default is None:
+            spelled = " or ".join(f"'{name}'" for name in names)
+            raise self.error(names[0], f"is missing: a {self.model_type} configuration needs {spelled}")
+        return default
+
+
+def shown(value: Json) -> str:
+    """A value for a message: as JSON has it, cut where it is long."""
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 80 else f"{text[:77]}..."
