@@ -68,10 +68,9 @@ class Job:
 class TaskKind:
     """A declared kind.
 
-    `params` are the names of its parameters (the projection that enters the key).  `sources` are the llmbuild modules and
-    packages whose bytes are part of the key, as dotted names ("llmbuild.linkers"); a test compares them with the real import
-    graph.  `tools` are the names of other tools in the key ("apache-tvm", "linker", "numpy").  `version` changes when the
-    meaning of the parameters does.
+    `params` are the names of its parameters (the projection that enters the key).  `sources` are llmbuild modules, as dotted
+    names ("llmbuild.tasks.link"): their bytes are part of the key, and those of all that they import.  `tools` are the names of
+    other tools in the key ("apache-tvm", "linker", "numpy").  `version` changes when the meaning of the parameters does.
 
     `whole_environment` tasks see all variables of the build and not only those of `programs.environment`: only for work whose
     result is checked by digest.

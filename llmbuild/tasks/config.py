@@ -13,7 +13,6 @@ from typing import Any
 from llmbuild.checkpoints.names import CHAT_CONFIG, SAMPLING_UNSET, SPECIAL_TOKENS_FILE, TOKENIZER_FILES
 from llmbuild.engine.kind import Job, TaskKind
 from llmbuild.tasks import generation
-from llmbuild.tasks.architectures import ARCHITECTURES
 
 VERSION = "0.1.0"
 
@@ -123,44 +122,11 @@ def overrides(metadata: Mapping[str, Any]) -> Any:
     return Overrides(**{"max_batch_size": DEFAULT_BATCH, **values})
 
 
-_CHECKPOINTS = (
-    "files",
-    "gguf",
-    "gguf_checkpoint",
-    "gguf_config",
-    "gguf_names",
-    "gguf_tokenizer",
-    "huggingface",
-    "names",
-    "open",
-    "pieces",
-    "safetensors",
-    "tensor",
-    "torch_machine",
-    "torch_pickle",
-)
-"""All but the adapters."""
-
 KIND = TaskKind(
     name="config",
     version=1,
     params=("quantization", "model-type", "conversation", "metadata", "generation", "preset"),
-    sources=(
-        "llmbuild.tasks.config",
-        "llmbuild.tasks.architectures",
-        "llmbuild.engine.kind",
-        "llmbuild.conversation.numbers",
-        "llmbuild.conversation.stops",
-        "llmbuild.conversation.tokenizer_info",
-        "llmbuild.conversation.vocabulary",
-        "llmbuild.tasks.generation",
-        *ARCHITECTURES,
-        *(f"llmbuild.checkpoints.{module}" for module in _CHECKPOINTS),
-        "llmbuild.canonical",
-        "llmbuild.errors",
-        "llmbuild.printable",
-        "llmbuild.jsontext",
-    ),
+    sources=("llmbuild.tasks.config",),
     tools=("numpy", "ml_dtypes", "gguf"),
     run=run,
     in_place=True,

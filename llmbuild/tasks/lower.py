@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from llmbuild.engine.kind import Job, TaskKind
-from llmbuild.tasks.architectures import ARCHITECTURES
 from llmbuild.tasks.fields import read_fields
 from llmbuild.tasks.prefix import fill
 
@@ -70,29 +69,7 @@ KIND = TaskKind(
     name="lower",
     version=1,
     params=("scheme", "overrides", "target", "opt", "system-lib-prefix", "system-lib", "requires"),
-    sources=(
-        "llmbuild.canonical",
-        "llmbuild.checkpoints.names",
-        "llmbuild.compiler",
-        "llmbuild.errors",
-        "llmbuild.printable",
-        "llmbuild.jsontext",
-        *ARCHITECTURES,
-        "llmbuild.models.build",
-        "llmbuild.models.decoder",
-        "llmbuild.models.kv_cache",
-        "llmbuild.models.parts",
-        "llmbuild.programs",
-        "llmbuild.quantization.awq",
-        "llmbuild.quantization.layers",
-        "llmbuild.quantization.scheme",
-        "llmbuild.targets.compile_part",
-        "llmbuild.tasks.architectures",
-        "llmbuild.tasks.fields",
-        "llmbuild.engine.kind",
-        "llmbuild.tasks.lower",
-        "llmbuild.tasks.prefix",
-    ),
+    sources=("llmbuild.tasks.lower",),
     tools=("apache-tvm", "apache-tvm python", "apache-tvm-ffi", "apache-tvm-ffi python", "numpy"),
     run=run,
     preload=("tvm", "llmbuild.compiler.lower"),

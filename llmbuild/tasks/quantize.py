@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from llmbuild.engine.kind import Job, TaskKind
-from llmbuild.tasks.architectures import ARCHITECTURES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -68,24 +67,7 @@ KIND = TaskKind(
     name="quantize",
     version=1,
     params=("scheme", "model-type", "source-format", "float32"),
-    sources=(
-        "llmbuild.tasks.quantize",
-        "llmbuild.tasks.architectures",
-        "llmbuild.engine.kind",
-        "llmbuild.quantization.awq",
-        "llmbuild.quantization.convert",
-        "llmbuild.quantization.journal",
-        "llmbuild.quantization.pack",
-        "llmbuild.quantization.scheme",
-        "llmbuild.quantization.shards",
-        "llmbuild.quantization.tensor_index",
-        *ARCHITECTURES,
-        "llmbuild.checkpoints",
-        "llmbuild.canonical",
-        "llmbuild.errors",
-        "llmbuild.printable",
-        "llmbuild.jsontext",
-    ),
+    sources=("llmbuild.tasks.quantize",),
     tools=("numpy", "ml_dtypes", "gguf"),
     run=run,
     resumable=True,

@@ -1,7 +1,8 @@
 """The identity of every tool in a key: llmbuild's own source files by content, Python packages, TVM's libraries.
 
-No module is imported for it.  Versions come from the names of the `*.dist-info` directories on sys.path (what
-importlib.metadata reads, without its 15 ms), bytes from the store's memo of file digests.
+No module is imported for it; which files a kind of task may load follows from the imports in them (`imports.py`).  Versions come
+from the names of the `*.dist-info` directories on sys.path (what importlib.metadata reads, without its 15 ms), bytes from the
+store's memo of file digests.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from llmbuild.canonical import Digest, canonical_json, digest_json
 from llmbuild.engine.kind import TaskKind
@@ -22,6 +24,9 @@ from llmbuild.jsontext import parse_json
 from llmbuild.plan.reasons import SOURCES_TOOL
 from llmbuild.programs.parts import FileTree, Listed
 from llmbuild.workspace.programs import PROGRAMS_MEMO, Digests, Programs
+
+if TYPE_CHECKING:
+    from llmbuild.workspace.imports import Imports
 
 LIBRARIES: Mapping[str, str] = {"apache-tvm": "tvm", "apache-tvm-ffi": "tvm_ffi"}
 """Distributions whose native libraries are part of their identity, with the package that contains them."""
@@ -57,6 +62,8 @@ class Toolchain:
         self.programs = Programs(digests, None if memo is None else memo.with_name(PROGRAMS_MEMO))
         self._generators: frozenset[str] | None = None
         self._path = tuple(sys.path if path is None else path)
+        self._all: Digest | None = None
+        self._imports: Imports | None = None
         self._own: dict[str, list[str]] | None = None
         self._files: dict[str, Digest] = {}
         self._identities: dict[str, str] = {}
@@ -76,9 +83,26 @@ class Toolchain:
                 found[relative] = self._files[relative]
         return found
 
+    def _files_behind(self, kind: TaskKind) -> dict[str, Digest]:
+        """The files that a kind's modules may load, with their digests."""
+        from_all = self.source_files(["llmbuild"])
+        if self._all is None:
+            self._all = digest_json(from_all)
+
+        def find() -> list[str]:
+            from llmbuild.workspace.imports import Imports
+
+            self._imports = self._imports or Imports(_PACKAGE, list(from_all))
+            return self._imports.closure(kind.sources)
+
+        # Imports follow from the content of all files, so they are looked at once for each.
+        found = self.programs.remembered(["imports", list(kind.sources), self._all], lambda: list(find()))
+        names: list[Any] = found if isinstance(found, list) and all(name in from_all for name in found) else find()
+        return {name: from_all[name] for name in names}
+
     def tools_of(self, kind: TaskKind) -> tuple[dict[str, str], dict[str, Digest]]:
         """The tools of a kind's key, without those of a single task; and the source files behind its sources digest."""
-        files = self.source_files(kind.sources)
+        files = self._files_behind(kind)
         tools = {name: self.identity(name) for name in kind.tools if name not in PER_TASK_TOOLS}
         return {**tools, SOURCES_TOOL: digest_json(files)}, files
 

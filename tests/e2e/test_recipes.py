@@ -33,9 +33,7 @@ def env(tmp_path: Path) -> Mapping[str, str]:
     assert set(follow("A quantization scheme", place)) == {
         "llmbuild/quantization/scheme.py", "llmbuild/tasks/shapes.py",
     }  # fmt: skip
-    assert set(follow("An architecture", place)) == {
-        "llmbuild/models/seed_oss.py", "llmbuild/models/registry.py", "llmbuild/tasks/architectures.py",
-    }  # fmt: skip
+    assert set(follow("An architecture", place)) == {"llmbuild/models/seed_oss.py", "llmbuild/models/registry.py"}
     return {"PYTHONPATH": str(place)}
 
 

@@ -28,9 +28,10 @@ from llmbuild.plan.observed import Observed
 from llmbuild.sources.kind import Observation, Source
 from llmbuild.tasks.lower import COMPILE_FIELDS
 from llmbuild.workspace import tool_identities
+from llmbuild.workspace.imports import Imports
 from llmbuild.workspace.tool_identities import Toolchain
 from tests.helpers import plans
-from tests.helpers.imports import PACKAGE, closure, inits_on_the_way, module_name
+from tests.helpers.imports import PACKAGE
 from tests.helpers.plans import edit_model, edit_platform
 
 KINDS: Mapping[str, TaskKind] = {name: load_kind(name) for name in KIND_NAMES}
@@ -375,8 +376,18 @@ class Bytes:
 VERSIONS = dict.fromkeys((*TOOL_NAMES, "apache-tvm", "apache-tvm-ffi"), "1.0")
 
 
+@cache
+def imports() -> Imports:
+    chain = Toolchain(Bytes())
+    chain.tools_of(KINDS["link"])
+    assert chain._imports is not None
+    return chain._imports
+
+
 def tools(changed: Path | None = None, versions: Mapping[str, str] = VERSIONS) -> dict[str, Mapping[str, str]]:
     chain = Toolchain(Bytes(changed))
+    # The bytes that these tests change are not on the disk: the imports are the same.
+    chain._imports = imports()
     chain._versions = {tool_identities._normal(name): version for name, version in versions.items()}
     return {name: chain.tools_of(kind)[0] for name, kind in KINDS.items()}
 
@@ -443,7 +454,7 @@ def test_the_linker_flips_link_and_the_runtime_that_it_compiles() -> None:
 
 
 def declared_files(kind: TaskKind) -> set[Path]:
-    return {PACKAGE / name for name in Toolchain(Bytes(None)).source_files(kind.sources)}
+    return {PACKAGE / name for name in Toolchain(Bytes(None)).tools_of(kind)[1]}
 
 
 def test_the_bytes_of_each_source_file_flip_the_kinds_that_declare_it(native: Path) -> None:
@@ -461,38 +472,6 @@ def test_the_bytes_of_each_source_file_flip_the_kinds_that_declare_it(native: Pa
 # Declarations against the code.
 
 
-FOUND_BY_NAME = {
-    "llmbuild.sources.kinds": {module_name(path) for path in (PACKAGE / "sources/kinds").glob("[a-z]*.py")}
-}
-"""Modules that others import by the name of their file."""
-
-
-def only_says_what_it_is(path: Path) -> bool:
-    """Whether a module has nothing but its docstring."""
-    return all(
-        isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) for node in ast.parse(path.read_text()).body
-    )
-
-
-@pytest.mark.parametrize("name", KIND_NAMES)
-def test_the_declared_sources_are_what_the_code_imports(name: str) -> None:
-    declared = declared_files(KINDS[name])
-    used = closure(f"llmbuild.tasks.{name}", FOUND_BY_NAME)
-    missing = {
-        path for path in used | inits_on_the_way(used) if path not in declared and not only_says_what_it_is(path)
-    }
-    assert sorted(map(module_name, missing)) == [], "used and not declared"
-    places = {path.parent for path in used} - {PACKAGE}
-    more = {
-        path
-        for path in declared - used
-        # The data of a package counts with the modules that read it.
-        if (path.suffix == ".py" or places.isdisjoint(path.parents))
-        and (path.name != "__init__.py" or not only_says_what_it_is(path))
-    }
-    assert sorted(str(path.relative_to(PACKAGE)) for path in more) == [], "declared and not used"
-
-
 PACKAGES = {"tvm": "apache-tvm", "tvm_ffi": "apache-tvm-ffi"}
 """Distributions whose import name is another."""
 
@@ -503,7 +482,9 @@ COMPILED: Mapping[str, set[str]] = {"runtime": {"apache-tvm", "apache-tvm-ffi"}}
 @pytest.mark.parametrize("name", KIND_NAMES)
 def test_the_declared_tools_are_the_packages_that_the_code_imports(name: str) -> None:
     imported: set[str] = set()
-    for path in closure(f"llmbuild.tasks.{name}", FOUND_BY_NAME):
+    for path in declared_files(KINDS[name]):
+        if path.suffix != ".py":
+            continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 imported |= {alias.name.split(".")[0] for alias in node.names}

@@ -35,9 +35,9 @@ def source_kinds() -> Sequence[SourceKind]:
 
 @cache
 def _load(name: str) -> SourceKind | None:
-    module_name = f"{__name__}.{name}"
+    module_name = f"llmbuild.sources.kinds.{name}"
     try:
-        module = import_module(module_name)
+        module = import_module(f"llmbuild.sources.kinds.{name}")
     except ModuleNotFoundError as error:
         if error.name == module_name:
             return None

@@ -1,0 +1,124 @@
+"""The files in a kind's key: what its modules import by the source, and what they really load."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from llmbuild.engine.registry import KIND_NAMES, load_kind
+from llmbuild.engine.store import Store
+from llmbuild.workspace.imports import Imports
+from llmbuild.workspace.tool_identities import Toolchain
+from tests.helpers.checkpoints import cached_checkpoint
+from tests.helpers.cli import make_project
+from tests.helpers.imports import PACKAGE, module_name
+
+FILES = {
+    "__init__.py": "import llmbuild.never",
+    "a.py": """
+        import json
+        from typing import TYPE_CHECKING
+        import llmbuild.b
+        from llmbuild.pack.inner import Name
+        if TYPE_CHECKING:
+            from llmbuild.typed import T
+        else:
+            import llmbuild.other
+
+        def late():
+            from llmbuild import c
+            from importlib import import_module
+            import_module(f"llmbuild.found.{late}")
+            import_module(f"{late}.found")
+            import_module("llmbuild.named")
+            return Path(__file__).parent / "data", Path(__file__).with_name("table.json"), "mentioned.json"
+    """,
+    "b.py": "import llmbuild.a",
+    "c.py": "",
+    "named.py": "",
+    "other.py": "",
+    "typed.py": "",
+    "never.py": "",
+    "mentioned.json": "",
+    "table.json": "",
+    "data/one.txt": "",
+    "data/deep/two.txt": "",
+    "database.txt": "",
+    "found/__init__.py": "",
+    "found/x.py": "import llmbuild.pack.more",
+    "found/y.py": "",
+    "pack/__init__.py": "import llmbuild.by_package",
+    "pack/inner.py": "",
+    "pack/more.py": "",
+    "pack/unused.py": "",
+    "by_package.py": "",
+}
+
+
+def test_a_closure_has_all_that_may_be_loaded_and_the_named_data(tmp_path: Path) -> None:
+    for name, text in FILES.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(dedent(text))
+    imports = Imports(tmp_path, sorted(FILES))
+    unseen = {"__init__.py", "typed.py", "never.py", "mentioned.json", "database.txt", "pack/unused.py"}
+    assert imports.closure(["llmbuild.a"]) == sorted(FILES.keys() - unseen)
+    assert imports.closure(["llmbuild.b"]) == imports.closure(["llmbuild.a"])
+    assert imports.closure(["llmbuild.c", "llmbuild.typed"]) == ["c.py", "typed.py"]
+    with pytest.raises(KeyError, match=r"llmbuild\.nothing"):
+        imports.closure(["llmbuild.nothing"])
+
+
+def test_fetching_depends_on_no_description_of_a_model() -> None:
+    chain = Toolchain(Bytes())
+    behind = {name: chain.tools_of(load_kind(name))[1] for name in KIND_NAMES}
+    assert not any(name.startswith(("models/", "quantization/")) for name in behind["fetch"])
+    # The kernels of a family are in no key but lower's.
+    assert [name for name, found in behind.items() if "models/decoder.py" in found] == ["lower"]
+    assert [name for name, found in behind.items() if "models/llama.py" in found][-2:] == ["config", "lower"]
+    assert any(name.startswith("emscripten/headers/src/") for name in behind["runtime"])
+    assert not any("headers/" in name for name in behind["link"])
+
+
+class Bytes:
+    def digest(self, path: Path) -> str:
+        return "0" * 64
+
+
+LOADED = """
+import json, sys
+from pathlib import Path
+import llmbuild.engine.execute
+from llmbuild.engine.store import Store
+before = set(sys.modules)
+store = Store(Path(sys.argv[1]))
+llmbuild.engine.execute.execute(store, sys.argv[2])
+print("LOADED", json.dumps([name for name in sys.modules if name.startswith("llmbuild") and name not in before]))
+"""
+
+
+def test_what_a_task_loads_is_in_its_key(tmp_path: Path) -> None:
+    project = make_project(tmp_path, checkpoint=cached_checkpoint("llama"))
+    project.build()
+    store = Store(project.store)
+    chain = Toolchain(Bytes())
+    seen = {}
+    for trace in store.traces.all():
+        done = subprocess.run(
+            [sys.executable, "-c", LOADED, str(project.store), trace.action], capture_output=True, text=True, check=True
+        )
+        loaded = json.loads(done.stdout.rpartition("LOADED ")[2])
+        behind = {
+            module_name(PACKAGE / name) for name in chain.tools_of(load_kind(trace.kind))[1] if name.endswith(".py")
+        }
+        seen[trace.kind] = set(loaded) - behind
+        assert f"llmbuild.tasks.{trace.kind}" in loaded
+    store.close()
+    # The engine looks at the record of any action with these.
+    engine = {"llmbuild.tasks.shapes", "llmbuild.quantization", "llmbuild.quantization.scheme"}
+    assert {kind: names - engine for kind, names in seen.items() if names - engine} == {}
+    assert len(seen) >= 5
