@@ -55,6 +55,7 @@ def passes(plan: PassInputs) -> list[Any]:
         *([AnnotateForCudaGraph()] if plan.cuda_graph else []),
         tvm.tirx.transform.BindTarget(plan.target),
         # From operators to TIR functions.
+        *plan.device.operators(),
         transform.LegalizeOps(),
         transform.AnnotateTIROpPattern(),
         transform.FoldConstant(),

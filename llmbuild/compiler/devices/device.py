@@ -46,6 +46,10 @@ class Device(ABC):
     def target(self, device: Mapping[str, Any], host: Mapping[str, Any]) -> Mapping[str, Any]:
         """The attributes of TVM's target."""
 
+    def operators(self) -> list[Any]:
+        """The passes over operators, before they become TIR functions."""
+        return []
+
     @abstractmethod
     def kernels(self) -> KernelSet:
         """Our kernels that a library uses."""

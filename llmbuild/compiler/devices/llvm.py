@@ -23,6 +23,11 @@ class Cpu(Device):
     def target(self, device: Mapping[str, Any], host: Mapping[str, Any]) -> Mapping[str, Any]:  # noqa: ARG002
         return host
 
+    def operators(self) -> list[Any]:
+        from llmbuild.compiler.passes.activations import WidenActivations
+
+        return [WidenActivations()]
+
     def kernels(self) -> KernelSet:
         from llmbuild.compiler.kernels.cpu.kernel_set import KERNELS
 

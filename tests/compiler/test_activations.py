@@ -1,0 +1,46 @@
+"""Activations of float16 on a CPU, for every finite value."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+VALUES = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+VALUES = np.sort(VALUES[np.isfinite(VALUES)])
+
+
+def evaluate(name: str, device: Any, dtype: str = "float16") -> np.ndarray:
+    import tvm
+    from tvm import relax
+
+    builder = relax.BlockBuilder()
+    x = relax.Var("x", relax.TensorType([len(VALUES)], dtype))
+    with builder.function("main", [x]):
+        with builder.dataflow():
+            result = builder.emit_output(getattr(relax.op.nn, name)(x))
+        builder.emit_func_output(result)
+    transform = relax.transform
+    steps = [transform.LegalizeOps(), transform.AnnotateTIROpPattern(), transform.FuseOps(), transform.FuseTIR()]
+    module = tvm.transform.Sequential([*device.operators(), *steps])(builder.finalize())
+    # The casts are part of the function that computes.
+    assert len([one for _, one in module.functions_items() if isinstance(one, tvm.tirx.PrimFunc)]) == 1
+    machine = relax.VirtualMachine(relax.build(module, "llvm"), tvm.cpu())
+    return np.asarray(machine["main"](tvm.runtime.tensor(VALUES.astype(dtype))).numpy())
+
+
+@pytest.mark.parametrize("name", ["silu", "gelu", "gelu_tanh"])
+def test_activations_are_those_of_float32(name: str) -> None:
+    from llmbuild.compiler.devices.llvm import DEVICE
+
+    assert np.array_equal(evaluate(name, DEVICE), evaluate(name, DEVICE, "float32").astype(np.float16))
+
+
+def test_silu_is_right_where_the_sigmoid_is_no_float16() -> None:
+    from llmbuild.compiler.devices.llvm import DEVICE
+
+    exact = VALUES.astype(np.float64) / (1 + np.exp(-np.maximum(VALUES.astype(np.float64), -700)))
+    assert np.abs(evaluate("silu", DEVICE).astype(np.float64) - exact).max() <= 2**-11 * np.abs(VALUES).max()
+    found = evaluate("silu", DEVICE)[np.searchsorted(VALUES, [-12, -14])]
+    assert np.allclose(found, [-12 / (1 + np.exp(12)), -14 / (1 + np.exp(14))], rtol=1e-2)
