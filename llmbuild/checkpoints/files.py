@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmbuild import jsontext
 from llmbuild.checkpoints.pieces import NO_CHECKS, PIECE, Checks
+from llmbuild.checkpoints.pointer import POINTER_BYTES, refuse_pointer
 from llmbuild.checkpoints.tensor import numpy_dtype
 from llmbuild.errors import InputError
 
@@ -26,13 +26,6 @@ VOCABULARY_BYTES = 64 << 20
 VOCABULARY_VALUES = 2_500_000
 SENTENCEPIECE_BYTES = 8 << 20
 """The largest published tokenizer.model has 5 MB."""
-
-_POINTER = b"version https://git-lfs.github.com/spec/"
-POINTER_BYTES = 1024
-"""The specification of git-lfs allows fewer."""
-
-MAX_NAME_BYTES = 255
-"""The longest name of a file that file systems accept."""
 
 _MAX_READ = 1 << 30
 
@@ -176,18 +169,6 @@ def read_bounded(path: Path, what: str, most: int = jsontext.MOST_BYTES) -> byte
         raise InputError(f"{what} is too large to be one", where=str(path), why=f"it has over {most} bytes")
     refuse_pointer(data, str(path))
     return data
-
-
-def refuse_pointer(data: bytes, where: str) -> None:
-    """Raise InputError when a file's content is that of a git-lfs pointer, which a clone without git-lfs has in its place."""
-    if len(data) < POINTER_BYTES and data.startswith(_POINTER):
-        size = re.search(rb"^size (\d{1,20})$", data, re.MULTILINE)
-        raise InputError(
-            "is a git-lfs pointer",
-            where=where,
-            why=f"the file itself, of {int(size[1])} bytes, is not there" if size else "the file itself is not there",
-            fix="run `git lfs pull` in the repository that it is from",
-        )
 
 
 def parse_json(data: bytes, what: str, path: Path | None = None, *, unique: bool = False) -> dict[str, Any]:

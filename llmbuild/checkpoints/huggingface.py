@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmbuild.checkpoints.files import MAX_NAME_BYTES, is_file, read_json
+from llmbuild.checkpoints.files import is_file, read_bounded, read_json, reason
 from llmbuild.checkpoints.pieces import NO_CHECKS, Checks
 from llmbuild.checkpoints.tensor import Checkpoint, TensorFile, TensorInfo
-from llmbuild.errors import InputError, Where, did_you_mean
+from llmbuild.checkpoints.weight_files import SAFETENSORS, WHOLE, choose
+from llmbuild.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     import numpy as np
-
-SAFETENSORS = "huggingface-safetensor"
-TORCH = "huggingface-torch"
-
-WEIGHT_FILES: Mapping[str, str] = {SAFETENSORS: "model.safetensors", TORCH: "pytorch_model.bin"}
-"""The whole file of each format; its index has `.index.json` appended."""
 
 
 class HuggingFaceCheckpoint(Checkpoint):
@@ -58,22 +53,40 @@ class HuggingFaceCheckpoint(Checkpoint):
             file.close()
 
     def _list_tensors(self) -> tuple[dict[str, TensorInfo], dict[str, str]]:
-        whole = WEIGHT_FILES[self.format]
-        index = self._directory / f"{whole}.index.json"
-        # A whole file wins over an index, as it does for transformers.
-        if is_file(self._directory / whole):
-            tensors = dict(self._open(whole).tensors)
-            return tensors, dict.fromkeys(tensors, whole)
-        if not is_file(index):
+        directory = self._directory
+        chosen = choose(
+            file_names(directory),
+            self.format,
+            str(directory),
+            lambda name: read_bounded(directory / name, "the weight index"),
+        )
+        if chosen is None:
+            whole = WHOLE[self.format]
             raise InputError(
-                f"there is neither {whole} nor {index.name}",
-                where=str(self._directory),
-                why=f"the directory has {listing(self._directory)}",
+                f"there is neither {whole} nor {whole}.index.json",
+                where=str(directory),
+                why=f"the directory has {listing(directory)}",
                 fix="name another source-format, or fetch the checkpoint again",
             )
-        weight_map = _read_weight_map(index)
+        if chosen.file_of is not None:
+            return self._by_index(chosen.file_of, directory / str(chosen.index))
+        tensors: dict[str, TensorInfo] = {}
+        file_of: dict[str, str] = {}
+        for file in chosen.files:
+            for name, info in self._open(file).tensors.items():
+                if name in tensors:
+                    raise InputError(
+                        f"tensor {name[:200]!r} is in {file_of[name]} and in {file}",
+                        where=str(directory),
+                        why="no index says which of the files count",
+                        fix=f"leave those that belong together, with {WHOLE[self.format]}.index.json beside them",
+                    )
+                tensors[name], file_of[name] = info, file
+        return tensors, file_of
+
+    def _by_index(self, file_of: Mapping[str, str], index: Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
         names_of: dict[str, list[str]] = {}
-        for name, file in weight_map.items():
+        for name, file in file_of.items():
             names_of.setdefault(file, []).append(name)
         tensors = {}
         for file, names in names_of.items():
@@ -87,7 +100,7 @@ class HuggingFaceCheckpoint(Checkpoint):
                         fix="fetch the checkpoint again",
                     )
                 tensors[name] = shard[name]
-        return tensors, weight_map
+        return tensors, dict(file_of)
 
     def _open(self, file: str, index: Path | None = None) -> TensorFile:
         if file not in self._files:
@@ -112,6 +125,15 @@ def open_weight_file(path: Path, format: str, checks: Checks = NO_CHECKS) -> Ten
     from llmbuild.checkpoints.torch_pickle import TorchFile
 
     return TorchFile(path, checks)
+
+
+def file_names(directory: Path) -> list[str]:
+    """The names of the files in a directory.  Raises InputError when it cannot be read."""
+    try:
+        entries = list(directory.iterdir())
+    except OSError as error:
+        raise InputError("the checkpoint cannot be read", where=str(directory), why=reason(error)) from error
+    return [entry.name for entry in entries if is_file(entry)]
 
 
 def read_config(directory: Path) -> dict[str, Any]:
@@ -153,24 +175,3 @@ def listing(directory: Path, limit: int = 12) -> str:
         return "no files"
     more = len(names) - limit
     return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")
-
-
-def _read_weight_map(index: Path) -> dict[str, str]:
-    weight_map = read_json(index, "the weight index").get("weight_map")
-    where = Where(str(index), key="weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise InputError("the weight index has no weight_map", where=where, fix="fetch the checkpoint again")
-    for name, file in weight_map.items():
-        if not isinstance(file, str) or not _is_plain_name(file):
-            raise InputError(
-                f"tensor {name[:200]!r} is said to be in {str(file)[:200]!r}",
-                where=where,
-                why="a shard is a file in the same directory",
-            )
-    return weight_map
-
-
-def _is_plain_name(file: str) -> bool:
-    """Whether a file can have this name and no path, no link upward and no control character is in it."""
-    plain = file == PurePosixPath(file).name and file != ".." and "\\" not in file
-    return plain and file.isprintable() and 0 < len(file.encode("utf-8", "surrogateescape")) <= MAX_NAME_BYTES

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmbuild.checkpoints.files import is_file, read_json
-from llmbuild.checkpoints.huggingface import SAFETENSORS, TORCH, listing, open_weight_file
+from llmbuild.checkpoints.huggingface import listing, open_weight_file
 from llmbuild.checkpoints.patterns import PatternError, match_ends
 from llmbuild.checkpoints.pieces import NO_CHECKS, Checks
 from llmbuild.checkpoints.tensor import Checkpoint, TensorFile, TensorInfo, numpy_dtype
+from llmbuild.checkpoints.weight_files import ADAPTER_WEIGHTS
 from llmbuild.errors import InputError, Where, did_you_mean
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ class LoraAdapter:
                 raise self._refused(key, "it is not an object")
 
     def _open_weights(self) -> TensorFile:
-        for file, format in (("adapter_model.safetensors", SAFETENSORS), ("adapter_model.bin", TORCH)):
+        for format, file in ADAPTER_WEIGHTS.items():
             if is_file(self.directory / file):
                 return open_weight_file(self.directory / file, format, self._checks)
         raise InputError(

@@ -7,18 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmbuild.checkpoints.files import SENTENCEPIECE_BYTES, VOCABULARY_BYTES, is_file, read_bounded, reason
+from llmbuild.checkpoints.files import SENTENCEPIECE_BYTES, VOCABULARY_BYTES, is_file, read_bounded
 from llmbuild.checkpoints.huggingface import (
-    SAFETENSORS,
-    TORCH,
-    WEIGHT_FILES,
     HuggingFaceCheckpoint,
+    file_names,
     listing,
     read_config,
     read_generation_config,
 )
 from llmbuild.checkpoints.names import TOKENIZER_FILES
 from llmbuild.checkpoints.pieces import NO_CHECKS, Checks
+from llmbuild.checkpoints.weight_files import SAFETENSORS, TORCH, format_of, gguf_models
 from llmbuild.errors import InputError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -104,29 +103,21 @@ def infer_format(directory: Path, source_format: str | None = None) -> str | Non
         return GGUF
     if not directory.is_dir():
         raise InputError("the checkpoint is not there", where=str(directory), fix="check the path")
-    for format, whole in WEIGHT_FILES.items():
-        if is_file(directory / whole) or is_file(directory / f"{whole}.index.json"):
-            return format
-    return GGUF if _ggufs(directory) else None
+    names = file_names(directory)
+    return format_of(names) or (GGUF if gguf_models(names) else None)
 
 
 def _gguf_file(directory: Path) -> Path:
+    """The GGUF file, or the first part of a split one."""
     if is_file(directory):
         return directory
-    files = _ggufs(directory)
-    if len(files) != 1:
-        found = ", ".join(file.name for file in files) or listing(directory)
+    models = gguf_models(file_names(directory))
+    if len(models) != 1:
+        found = ", ".join(parts[0] for parts in models) or listing(directory)
         raise InputError(
-            "there is no GGUF file" if not files else f"there are {len(files)} GGUF files and one is needed",
+            "there is no GGUF file" if not models else f"there are {len(models)} GGUF files and one is needed",
             where=str(directory),
             why=f"found {found}",
             fix="name the file itself as the source",
         )
-    return files[0]
-
-
-def _ggufs(directory: Path) -> list[Path]:
-    try:
-        return sorted(directory.glob("*.gguf"))
-    except OSError as error:
-        raise InputError("the checkpoint cannot be read", where=str(directory), why=reason(error)) from error
+    return directory / models[0][0]

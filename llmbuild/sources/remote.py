@@ -88,6 +88,8 @@ class RemoteKind(SourceKind):
         hints |= self.hints(spec, context)
         if pin is not None and pin.get("files"):
             hints["files"] = pin["files"]
+        if pin is not None and "unread" in pin:
+            hints["unread"] = pin["unread"]
         return Observation({"source": identity, "files": {}}, hints)
 
     def fetch(

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import PurePosixPath
 
 from llmbuild.checkpoints.names import QUANTIZATION_FILES, SPECIAL_TOKENS_FILE, TOKENIZER_FILES
+from llmbuild.checkpoints.weight_files import (
+    ADAPTER_WEIGHTS,
+    WeightFiles,
+    choose,
+    format_of,
+    gguf_models,
+    gguf_parts,
+    unread,
+)
 from llmbuild.errors import FetchError, InputError
 
 CONFIG_NAMES = ("config.json", "adapter_config.json")
 """What makes a directory a checkpoint or an adapter."""
+
+GGUF = "gguf"
+"""The form of weights that a GGUF file is."""
 
 GGUF_NAME = "model.gguf"
 """The name of a fetched GGUF file, so that renaming one changes nothing downstream."""
@@ -33,55 +44,68 @@ SMALL_FILES = (
     "adapter_config.json",
 )
 
-# Each form of weights, best first: the files of the form, for a model and for an adapter.  Names that match none of the
-# exact forms (`consolidated.safetensors`, `model.fp16.safetensors`) repeat the same weights in most repositories.
-_FORMS: tuple[tuple[str, re.Pattern[str]], ...] = (
-    (
-        "huggingface-safetensor",
-        re.compile(r"(model|adapter_model)(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json"),
-    ),
-    ("huggingface-safetensor", re.compile(r"[^/]+\.safetensors|[^/]+\.safetensors\.index\.json")),
-    (
-        "huggingface-torch",
-        re.compile(r"(pytorch_model|adapter_model)(-\d+-of-\d+)?\.bin|pytorch_model\.bin\.index\.json"),
-    ),
-    ("huggingface-torch", re.compile(r"[^/]+\.bin|[^/]+\.bin\.index\.json")),
-)
 
+def needed_files(
+    names: Collection[str], source_format: str | None, where: str, read: Callable[[str], bytes]
+) -> list[str]:
+    """The needed ones of a directory's files, sorted; `source_format` selects one form of weights, `read` returns an index.
 
-def needed_files(names: Collection[str], source_format: str | None, where: str) -> list[str]:
-    """The needed ones of a directory's files, sorted; `source_format` selects one form of weights.
-
-    Without a configuration the directory must contain exactly one GGUF file, which is then all that is needed.  Raises
-    FetchError (about `where`) when there is neither, or when there are several GGUF files to choose from.
+    The files of one GGUF model are all that is needed where there is no configuration, or no other weights beside it.  Raises
+    FetchError (about `where`) when there are several GGUF models to choose from, InputError when it is no checkpoint, or lacks
+    some of its shards.
     """
-    top = [name for name in names if "/" not in name]
-    ggufs = sorted(name for name in top if name.lower().endswith(".gguf"))
+    top = {name for name in names if "/" not in name}
     configured = any(name in CONFIG_NAMES for name in top)
-    if source_format == "gguf" or (source_format is None and not configured):
-        if len(ggufs) == 1:
-            return ggufs
-        if ggufs:
+    weights: WeightFiles | None = None
+    if "config.json" in top and source_format != GGUF:
+        weights = choose(top, source_format, where, read)
+    models = gguf_models(top)
+    if source_format == GGUF or (source_format is None and weights is None and "adapter_config.json" not in top):
+        if len(models) == 1:
+            return _all_parts(models[0], top, where)
+        if models:
             raise FetchError(
-                "holds several GGUF files", where=where, why=", ".join(ggufs), fix="name one of them in the source"
+                "holds several GGUF files",
+                where=where,
+                why=", ".join(parts[0] for parts in models),
+                fix="name one of them in the source",
             )
-    if not configured or source_format == "gguf":
+    if not configured or source_format == GGUF:
         raise InputError(
             "is not a checkpoint",
             where=where,
-            why="it holds no .gguf file"
-            if source_format == "gguf"
-            else "it holds neither config.json nor a .gguf file",
+            why="it holds no .gguf file" if source_format == GGUF else "it holds neither config.json nor a .gguf file",
             fix="give the directory that holds the model's files",
         )
-    wanted = {name for name in top if name in SMALL_FILES}
-    asked = {form for form, _ in _FORMS}
-    for form, pattern in _FORMS:
-        weights = {name for name in top if pattern.fullmatch(name)}
-        if weights and (source_format == form or source_format not in asked):
-            wanted |= weights
-            break
+    wanted = top.intersection(SMALL_FILES)
+    if weights is not None:
+        wanted.update(top.intersection(weights.files), () if weights.index is None else (weights.index,))
+    if "adapter_config.json" in top:
+        wanted.update([name for name in ADAPTER_WEIGHTS.values() if name in top][:1])
     return sorted(wanted)
+
+
+def unread_weights(names: Collection[str], needed: Collection[str], source_format: str | None) -> str | None:
+    """A file of weights of another format than that of the needed files, where none was asked for."""
+    chosen = format_of(needed) if source_format is None else None
+    return None if chosen is None else unread(names, chosen)
+
+
+def gguf_of(path: str, names: Collection[str], where: str) -> list[str]:
+    """The files of the GGUF model of which `path` is the file, or one part.  Raises InputError when a part is missing."""
+    return _all_parts(gguf_parts(path), names, where)
+
+
+def _all_parts(parts: list[str], names: Collection[str], where: str) -> list[str]:
+    missing = [name for name in parts if name not in names]
+    if missing:
+        raise InputError(
+            f"part {missing[0]} of the GGUF file is missing",
+            where=where,
+            why=f"{len(parts) - len(missing)} of {len(parts)} parts are there, and each holds other tensors",
+            fix="put all parts into one directory",
+        )
+    return parts
 
 
 def is_weights(name: str) -> bool:
@@ -119,9 +143,13 @@ def check_relative(name: str) -> None:
 
 
 def output_name(name: str) -> str:
-    """The name under which a needed file is put out."""
+    """The name under which a needed file is put out: a GGUF file's is one for all, with the number where it is a part."""
     base = PurePosixPath(name).name
-    return GGUF_NAME if base.lower().endswith(".gguf") else base
+    if not base.lower().endswith(".gguf"):
+        return base
+    parts = gguf_parts(base)
+    number = f"-{parts.index(base) + 1:05d}-of-{len(parts):05d}" if len(parts) > 1 else ""
+    return GGUF_NAME.replace(".gguf", number + ".gguf")
 
 
 def checkpoint_root(names: Collection[str], where: str) -> str:

@@ -113,7 +113,7 @@ def check_fetch(params: Mapping[str, Any], hints: Mapping[str, Any]) -> None:
         place = name_at(name, ("files",))
         if not _matches(_SHA256, digest):
             raise ShapeError("is not a digest", place)
-    for name in dict.fromkeys(("path", "url", "partial", "have", "manifest", *kind.hint_keys)):
+    for name in dict.fromkeys(("path", "url", "partial", "have", "manifest", "unread", *kind.hint_keys)):
         if name in hints or name in kind.hint_keys:
             text_at(hints.get(name), ("hints", name))
     check_files(hints.get("files", {}), ("hints", "files"))

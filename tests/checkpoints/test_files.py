@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from llmbuild.checkpoints.files import POINTER_BYTES, WeightFile, read_bounded, read_json
+from llmbuild.checkpoints.files import WeightFile, read_bounded, read_json
 from llmbuild.checkpoints.huggingface import read_generation_config
 from llmbuild.checkpoints.lora import MergedCheckpoint
 from llmbuild.checkpoints.open import open_checkpoint, read_metadata
+from llmbuild.checkpoints.pointer import POINTER_BYTES
 from llmbuild.errors import InputError
 from tests.helpers.checkpoints import cached_checkpoint
 

