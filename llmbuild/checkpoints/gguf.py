@@ -112,6 +112,11 @@ class GgufFile:
         """The tensors by GGUF's names, in the file's order."""
         return self._tensors
 
+    @property
+    def block_types(self) -> tuple[str, ...]:
+        """The types of tensors that are stored in blocks of numbers with a scale, by their names, sorted."""
+        return tuple(sorted({tensor.type.name for tensor in self._places.values() if tensor.type.elements > 1}))
+
     def read(self, name: str) -> np.ndarray:
         """One tensor: float32, float16 or bfloat16 as stored, block types dequantized to float32."""
         import numpy as np

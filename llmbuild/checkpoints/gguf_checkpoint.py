@@ -42,6 +42,8 @@ class GgufCheckpoint(Checkpoint):
                 where=path,
             )
             self._tensors = {name: self._info(name) for name in self._restored}
+            types = self._file.block_types
+            self.packed_by = f"GGUF, {' and '.join(types)}" if types else None
         except BaseException:
             self._file.close()
             raise

@@ -1,5 +1,9 @@
 """Names of the files of a model."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+
 TOKENIZER_FILES = (
     "tokenizer.model",
     "tokenizer.json",
@@ -16,8 +20,12 @@ SPECIAL_TOKENS_FILE = "special_tokens_map.json"
 CHAT_CONFIG = "mlc-chat-config.json"
 """MLC's configuration of a model, which compilers and runtimes read."""
 
-QUANTIZATION_FILES = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
-"""What GPTQ's, AWQ's and NVIDIA's packers write beside config.json; it counts where config.json names no method."""
-
 SAMPLING_UNSET = "sampling_unset"
 """The key there that says that its temperature and top_p are nobody's word, but MLC's defaults; absent elsewhere."""
+
+QUANTIZATION_FILES: Mapping[str, str] = {
+    "quantize_config.json": "gptq",
+    "quant_config.json": "awq",
+    "hf_quant_config.json": "modelopt",
+}
+"""What packers of weights write beside config.json, with the method whose packer it is; it counts where config.json is silent."""

@@ -77,6 +77,8 @@ class Checkpoint(ABC):
     config: dict[str, Any]
     """The content of config.json, or a GGUF file's metadata in the spelling of config.json."""
     generation_config: dict[str, Any] | None
+    packed_by: str | None = None
+    """How the weights are quantized in the files, in words; None where they are plain.  Reading gives plain ones all the same."""
 
     @property
     @abstractmethod

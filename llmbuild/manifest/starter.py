@@ -22,7 +22,8 @@ from llmbuild.tomlfile import dotted
 
 BASE_TEMPLATE = "LM"
 SCHEME = "q4f32_1"
-"""The quantization that is proposed for weights that are not quantized."""
+"""The quantization that is proposed for weights that are not packed as `PACKED` takes them over."""
+PACKED = "q4f16_awq"
 MAX_WINDOW = 8192
 """The largest window that is proposed: a larger one costs memory that not every machine has."""
 
@@ -118,7 +119,7 @@ def _existing(text: str) -> Path | None:
 
 def _of_files(checkpoint: str, path: Path, directory: Path) -> Starter:
     from llmbuild.checkpoints.open import read_metadata
-    from llmbuild.checkpoints.packed.quantization import check_quantization, read_quantization_files
+    from llmbuild.checkpoints.packed.quantization import read_quantization_files
     from llmbuild.models.registry import infer_model_type
     from llmbuild.quantization.scheme import SCHEMES
     from llmbuild.tasks.refusal import placed, refusal
@@ -132,7 +133,6 @@ def _of_files(checkpoint: str, path: Path, directory: Path) -> Starter:
     if refused is not None:
         raise placed(refused, lambda name: str(path) if path.is_file() else str(path / name))
     model_type = infer_model_type(metadata.config)
-    quantization = check_quantization(metadata.config, packed)
     chat_template = _chat_template(metadata.tokenizer_file("tokenizer_config.json"), path)
     template, because = _template(chat_template, model_type, path.absolute().name)
     window, window_note = _window(metadata.config)
@@ -145,7 +145,7 @@ def _of_files(checkpoint: str, path: Path, directory: Path) -> Starter:
         model_type=model_type,
         window=window,
         window_note=window_note,
-        awq=quantization is not None and quantization.method == "awq",
+        awq=refusal("quantize", params | {"scheme": SCHEMES[PACKED].to_json()}, metadata.config, packed) is None,
     )
 
 
@@ -302,7 +302,7 @@ def _quantizations(starter: Starter) -> list[str]:
     if starter.awq:
         return [
             "# The weights come packed by AWQ, and this scheme takes them over as they are.",
-            'quantizations = ["q4f16_awq"]',
+            f'quantizations = ["{PACKED}"]',
         ]
     return [
         "# q4f32_1: 4-bit weights computed in float32, good on CPUs. On GPUs q4f16_1 is usual; q0f16 does not quantize.",

@@ -17,6 +17,7 @@ from llmbuild.quantization.scheme import Scheme
 if TYPE_CHECKING:
     import numpy as np
 
+    from llmbuild.checkpoints.packed.stated import Quantization
     from llmbuild.quantization.convert import PlainParameter
 
 NAMES = ("qweight", "qzeros", "scales")
@@ -49,13 +50,6 @@ class AwqTensor:
         return value if self.dtype is None else value.view(np.uint32)
 
 
-def quant_method(config: Mapping[str, Any]) -> str | None:
-    """The method by which the weights were packed according to config.json; None where it names none."""
-    found = config.get("quantization_config")
-    method = found.get("quant_method") if isinstance(found, Mapping) else None
-    return None if method is None else str(method)
-
-
 def packed_shapes(scheme: Scheme, n: int, k: int) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
     """Shapes of qweight, qzeros and scales of a weight [n, k]."""
     words, groups = n // scheme.elements_per_word, k // scheme.group_size
@@ -69,14 +63,14 @@ def shift(column: Any) -> Any:
 
 
 def awq_tensors(
-    parameters: Sequence[PlainParameter], config: Mapping[str, Any], scheme: Scheme
+    parameters: Sequence[PlainParameter], quantization: Quantization | None, scheme: Scheme
 ) -> list[PlainParameter]:
     """The model's parameters with the three tensors of each linear layer in place of its weight.
 
-    `config` is the content of config.json.  Raises InputError when the checkpoint is not one of AWQ that the scheme
-    describes.
+    `quantization` is what the configuration says of the weights.  Raises InputError when the checkpoint is not one of AWQ that
+    the scheme describes.
     """
-    require_described(config, scheme)
+    require_described(quantization, scheme)
     result: list[PlainParameter] = []
     for parameter in parameters:
         if parameter.role == "linear":
@@ -110,20 +104,18 @@ def _tensors(layer: PlainParameter, scheme: Scheme) -> list[AwqTensor]:
     ]
 
 
-def require_described(config: Mapping[str, Any], scheme: Scheme) -> None:
-    """Raise InputError where config.json does not describe a checkpoint of AWQ that fits the scheme."""
-    method = quant_method(config)
-    if method != "awq":
+def require_described(quantization: Quantization | None, scheme: Scheme) -> None:
+    """Raise InputError where a configuration does not describe a checkpoint of AWQ that fits the scheme."""
+    if quantization is None or quantization.method != "awq":
         raise InputError(
             f"{scheme.name} needs a checkpoint that was quantized by AWQ",
-            where=Where("config.json", key="quantization_config"),
-            why=f"its quant_method is {method}" if method else "this one is not quantized",
+            where=Where("config.json", key="quantization_config") if quantization is None else quantization.where(),
+            why="this one is not quantized" if quantization is None else f"its method is {quantization.label}",
             fix="name a checkpoint that AutoAWQ packed, or choose a scheme that quantizes it here, such as q4f16_1",
         )
-    found = config["quantization_config"]
     wanted = {**_DEFAULTS, "group_size": scheme.group_size}
     for key, value in wanted.items():
-        given = found.get(key, _DEFAULTS[key])
+        given = quantization.values.get(key, _DEFAULTS[key])
         # AutoAWQ writes "GEMM", transformers "gemm".
         if (given.lower() if isinstance(given, str) else given) == value:
             continue
@@ -132,21 +124,7 @@ def require_described(config: Mapping[str, Any], scheme: Scheme) -> None:
             fix = f'define a scheme: [quantizations.NAME] base = "{scheme.name}", group-size = {given}'
         raise InputError(
             f"{scheme.name} does not describe this checkpoint",
-            where=Where("config.json", key=f"quantization_config.{key}"),
+            where=quantization.where(key),
             why=f"{key} is {given}, and the scheme has {value}",
             fix=fix,
         )
-
-
-def refuse_packed(tensors: Mapping[str, Any], config: Mapping[str, Any], scheme: Scheme) -> None:
-    """Raise InputError for a checkpoint whose layers are packed already and a scheme that would quantize them."""
-    packed = next((name for name in tensors if name.endswith(".qweight")), None)
-    if packed is None:
-        return
-    method = quant_method(config)
-    raise InputError(
-        f"{scheme.name} quantizes, and this checkpoint is quantized already",
-        where=Where("config.json", key="quantization_config"),
-        why=f"it has '{packed}', and its quant_method is {method or 'not said'}",
-        fix="use q4f16_awq" if method == "awq" else "name the checkpoint that it was made from",
-    )

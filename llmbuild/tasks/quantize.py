@@ -22,10 +22,11 @@ def run(job: Job) -> None:
     An input "adapter" (a PEFT LoRA adapter) is merged first.  The hint "threads" bounds the threads; it changes no byte.
     """
     from llmbuild.checkpoints.open import open_checkpoint
+    from llmbuild.checkpoints.packed.checkpoint import unpacked
     from llmbuild.checkpoints.packed.quantization import check_quantization, read_quantization_files
     from llmbuild.models.family import Overrides
     from llmbuild.models.registry import family, infer_model_type
-    from llmbuild.quantization.awq import awq_tensors, refuse_packed
+    from llmbuild.quantization.awq import awq_tensors
     from llmbuild.quantization.convert import convert
     from llmbuild.quantization.scheme import Scheme
 
@@ -34,7 +35,13 @@ def run(job: Job) -> None:
     threads = job.hints.get("threads")
     with ExitStack() as stack:
         checkpoint = stack.enter_context(open_checkpoint(job.inputs["checkpoint"], params["source-format"], job.checks))
-        check_quantization(checkpoint.config, read_quantization_files(job.inputs["checkpoint"]))
+        quantization = check_quantization(checkpoint.config, read_quantization_files(job.inputs["checkpoint"]))
+        if not scheme.comes_packed:
+            checkpoint = unpacked(checkpoint, quantization, job.note)
+            if scheme.quantized and checkpoint.packed_by is not None:
+                job.note(
+                    f"the weights were quantized before ({checkpoint.packed_by}); {scheme.name} quantizes them once more"
+                )
         if "adapter" in job.inputs:
             from llmbuild.checkpoints.lora import MergedCheckpoint
 
@@ -43,9 +50,7 @@ def run(job: Job) -> None:
         config = architecture.configure(checkpoint.config, Overrides())
         parameters: Sequence[PlainParameter] = architecture.parameters(config)
         if scheme.comes_packed:
-            parameters = awq_tensors(parameters, checkpoint.config, scheme)
-        else:
-            refuse_packed(checkpoint.tensors, checkpoint.config, scheme)
+            parameters = awq_tensors(parameters, quantization, scheme)
         totals = convert(
             checkpoint,
             parameters,

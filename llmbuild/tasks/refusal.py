@@ -7,9 +7,12 @@ the tasks.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmbuild.errors import LlmbuildError, MultiError
+
+if TYPE_CHECKING:
+    from llmbuild.checkpoints.packed.stated import Quantization
 
 
 def refusal(
@@ -27,22 +30,22 @@ def refusal(
         if kind == "config":
             architecture.configure(config, overrides(params["metadata"]))
         else:
-            check_quantization(config, files)
+            quantization = check_quantization(config, files)
             architecture.configure(config, Overrides())
-            _require_fitting(params["scheme"], config)
+            _require_fitting(params["scheme"], quantization)
     except LlmbuildError as error:
         return error
     return None
 
 
-def _require_fitting(scheme_json: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    """Raise InputError where a scheme takes weights that come packed, and config.json describes others."""
+def _require_fitting(scheme_json: Mapping[str, Any], quantization: Quantization | None) -> None:
+    """Raise InputError where a scheme takes weights that come packed, and the configuration describes others."""
     from llmbuild.quantization.awq import require_described
     from llmbuild.quantization.scheme import Scheme
 
     scheme = Scheme.from_json(scheme_json)
     if scheme.comes_packed:
-        require_described(config, scheme)
+        require_described(quantization, scheme)
 
 
 def placed(error: LlmbuildError, written: Callable[[str], str]) -> LlmbuildError:

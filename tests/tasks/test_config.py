@@ -14,7 +14,6 @@ from llmbuild.engine.kind import Job
 from llmbuild.errors import InputError, LlmbuildError
 from llmbuild.models.family import Overrides
 from llmbuild.models.registry import family, infer_model_type
-from llmbuild.quantization.awq import quant_method
 from llmbuild.tasks.config import KIND
 from tests.helpers.checkpoints import make_checkpoint
 from tests.helpers.gguf_files import make_gguf
@@ -414,4 +413,3 @@ def test_any_configuration_of_a_family_is_taken_or_refused(name: str) -> None:
             with contextlib.suppress(LlmbuildError):
                 config = family(infer_model_type(value)).configure(value, Overrides())
                 assert json.dumps(config.to_json(), allow_nan=False)
-                quant_method(value)

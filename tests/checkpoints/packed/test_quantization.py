@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from llmbuild.checkpoints.packed.quantization import NOT_READ, READ, check_quantization, read_quantization_files
+from llmbuild.checkpoints.packed.quantization import check_quantization, read_quantization_files
+from llmbuild.checkpoints.packed.stated import NOT_READ, READ
 from llmbuild.errors import InputError, LlmbuildError
 from llmbuild.manifest.starter import propose
 from llmbuild.tasks.quantize import KIND
@@ -65,6 +66,8 @@ def test_other_places_where_a_method_is_named() -> None:
     packed = check_quantization({}, {"quant_config.json": {"w_bit": 4, "q_group_size": 64, "version": "GEMM"}})
     assert packed is not None
     assert (packed.method, packed.values["bits"], packed.values["group_size"]) == ("awq", 4, 64)
+    for silent in ({"hf_quant_config.json": {"quantization": {"quant_algo": None}}}, {"quantize_config.json": {}}):
+        assert check_quantization({}, silent) is None  # type: ignore[arg-type]
     # config.json counts before the files beside it.
     assert "HQQ" in refused({"quantization_config": {"quant_method": "hqq"}}, {"quant_config.json": {}}).what
 
