@@ -110,6 +110,10 @@ def test_weights_that_come_packed(checkpoint: Path) -> None:
     packed = {"quantization_config": {"quant_method": "awq", "bits": 4}}
     (checkpoint / "config.json").write_text(json.dumps(LLAMA | packed))
     assert scheme_of(str(checkpoint)) == "q4f16_awq"
+    # The preset takes groups of 128.
+    packed["quantization_config"]["group_size"] = 64
+    (checkpoint / "config.json").write_text(json.dumps(LLAMA | packed))
+    assert scheme_of(str(checkpoint)) == "q4f32_1"
     assert scheme_of("hf:TheBloke/Llama-2-7B-Chat-AWQ") == "q4f16_awq"
     assert scheme_of("hf:someone/hawqeye") == "q4f32_1"
 
