@@ -92,6 +92,11 @@ class Checkpoint(ABC):
     def read(self, name: str) -> np.ndarray:
         """One tensor; bfloat16 is `ml_dtypes.bfloat16`.  Raises InputError when it is missing or cannot be read."""
 
+    def says_nothing(self, name: str) -> bool:
+        """Whether the values of a tensor that no parameter is made from show that it has no effect."""
+        del name
+        return False
+
     def location(self, name: str) -> str | None:
         """Where a tensor lies, for messages: its file, or the format when there is no file to name."""
         return self.format if name in self.tensors else None
