@@ -31,7 +31,11 @@ KINDS: Mapping[str, TaskKind] = {
     for name, params, tools in (
         ("fetch", ("source", "files"), ()),
         ("quantize", ("scheme", "model-type", "source-format", "float32"), ("numpy",)),
-        ("config", ("quantization", "model-type", "conversation", "metadata", "generation", "preset"), ()),
+        (
+            "config",
+            ("quantization", "model-type", "conversation", "system-prompt", "metadata", "generation", "preset"),
+            (),
+        ),
         (
             "lower",
             ("scheme", "overrides", "target", "opt", "system-lib-prefix", "system-lib", "requires"),
@@ -67,6 +71,7 @@ def project(
                 source_format=None,
                 float32="bf16",
                 conversation={"name": "chatml", "seps": ["\n"], "stop_str": ["<|im_end|>"]},
+                system_prompt=None,
                 metadata={"context-window-size": 2048},
                 generation={"temperature": 1.0},
             )

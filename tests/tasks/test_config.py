@@ -62,6 +62,7 @@ def run(out: Path, checkpoint: Path | None, **params: Any) -> dict[str, Any]:
         "quantization": "q4f32_1",
         "model-type": None,
         "conversation": resolve_template("chatml", Path()),
+        "system-prompt": None,
         "metadata": {},
         "generation": {},
         "preset": None,
