@@ -12,7 +12,7 @@ from llmbuild.canonical import Json
 from llmbuild.conversation.chat_template import ChatTemplate, read_chat_template
 from llmbuild.conversation.derive import DERIVING_CHATS, derive
 from llmbuild.conversation.jinja import JinjaError, Rendered, render_chats
-from llmbuild.conversation.probes import PROBES, Difference, Probe, Encoder, differences, text_of
+from llmbuild.conversation.probes import PROBES, Difference, Encoder, Probe, differences, text_of
 from llmbuild.conversation.templates import (
     CHECKPOINT,
     CHECKPOINT_ANYWAY,

@@ -49,6 +49,12 @@ def test_a_value_that_is_no_template(tmp_path: Path, value: Any) -> None:
         text_of(tmp_path)
 
 
+def test_a_file_that_is_not_text(tmp_path: Path) -> None:
+    (tmp_path / "chat_template.jinja").write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match="the chat template is not UTF-8 text"):
+        text_of(tmp_path)
+
+
 @pytest.mark.parametrize(
     "config",
     [

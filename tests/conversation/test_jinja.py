@@ -6,6 +6,7 @@ import pytest
 
 from llmbuild.conversation import jinja
 from llmbuild.conversation.jinja import Chat, JinjaError, render_chats
+from llmbuild.errors import ToolchainError
 
 TALK = (("system", " Be kind. "), ("user", "<b>Hi</b>\n"), ("assistant", "Hello"), ("user", "Bye"))
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
@@ -81,3 +82,9 @@ def test_a_template_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
     endless = "{% for a in range(90000) %}{% for b in range(90000) %}{% endfor %}{% endfor %}"
     with pytest.raises(JinjaError, match=r"more than 0\.2 seconds"):
         render_chats(endless, {}, [Chat(TALK)])
+
+
+def test_a_process_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jinja.sys, "executable", "/nowhere/python")
+    with pytest.raises(ToolchainError, match="no process can be started for a chat template"):
+        render_chats("x", {}, [Chat(TALK)])
