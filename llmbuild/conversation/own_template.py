@@ -23,6 +23,8 @@ from llmbuild.conversation.templates import (
 from llmbuild.errors import InputError
 
 _LONGEST_SHOWN = 600
+_COMPARED = 200
+"""Letters at the end of a prompt in which it is compared with others: a chat template may put pages before them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,7 @@ def _nearest(rendered: Mapping[Probe, Rendered], encoder: Encoder) -> tuple[str,
         template = resolve_template(name, Path())
         wrong = len(list(differences(template, rendered, encoder)))
         likeness = sum(
-            SequenceMatcher(None, answer.text, text_of(template, probe, encoder), autojunk=False).ratio()
+            SequenceMatcher(None, answer.text[-_COMPARED:], text_of(template, probe, encoder)[-_COMPARED:]).ratio()
             for probe, answer in rendered.items()
             if answer.text is not None
         )

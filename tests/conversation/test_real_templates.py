@@ -17,7 +17,7 @@ import pytest
 from llmbuild.checkpoints.open import read_metadata
 from llmbuild.conversation.chat_template import read_chat_template
 from llmbuild.conversation.own_template import derive_template
-from llmbuild.conversation.probes import PROBES, Vocabulary
+from llmbuild.conversation.probes import PROBES, Encoder
 from llmbuild.errors import InputError
 from tests.conversation.test_own_template import TALKS, same_ids
 from tests.helpers.chat_templates import Checkpoint
@@ -38,7 +38,7 @@ REFUSED = {
     "llama4": "with blanks at the ends of a system message",
     "gemma": "with blanks at the ends of a question",
     "gemma3": "with blanks at the ends of a question",
-    "command_a": "with a question",
+    "command_a": "with a system message",
     "deepseek_v3": "with a thinking turn",
     "mistral_v2v3": "with several turns and a system message",
     "mistral_v7_tekken": "today's date",
@@ -68,7 +68,7 @@ def of(templates: zipfile.ZipFile, name: str, directory: Path) -> Checkpoint:
 @pytest.mark.parametrize("name", EQUAL)
 def test_a_published_template_has_the_same_ids(name: str, templates: zipfile.ZipFile, tmp_path: Path) -> None:
     checkpoint = of(templates, name, tmp_path)
-    derived = derive_template(checkpoint.found, checkpoint.vocabulary)
+    derived = derive_template(checkpoint.found, checkpoint.encoder)
     assert derived.wrong == ()
     for talk in (*(probe.messages for probe in PROBES), *TALKS):
         same_ids(derived.fields, checkpoint, talk)
@@ -80,7 +80,7 @@ def test_a_published_template_is_refused_with_the_difference(
 ) -> None:
     checkpoint = of(templates, name, tmp_path)
     with pytest.raises(InputError, match="cannot express the checkpoint's chat template") as caught:
-        derive_template(checkpoint.found, checkpoint.vocabulary)
+        derive_template(checkpoint.found, checkpoint.encoder)
     assert REFUSED[name] in str(caught.value.why)
     assert "give a file of your own" in str(caught.value.fix)
 
@@ -89,7 +89,7 @@ def test_the_quick_starts_model(tmp_path: Path) -> None:
     files = dict(read_metadata(smollm2_gguf()).tokenizer_files)
     found = read_chat_template(smollm2_gguf(), files["tokenizer_config.json"])
     assert found is not None
-    derived = derive_template(found, Vocabulary(files["tokenizer.json"]))
+    derived = derive_template(found, Encoder(files["tokenizer.json"]))
     assert derived.wrong == ()
     assert derived.fields["system_message"] == "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
     assert (derived.fields["stop_str"], derived.fields["stop_token_ids"]) == (["<|im_end|>"], [2])

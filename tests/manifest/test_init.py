@@ -30,6 +30,12 @@ LLAMA = {
     "rms_norm_eps": 1e-5,
     "max_position_embeddings": 2048,
 }
+MISTRAL = {
+    "architectures": ["MistralForCausalLM"],
+    "model_type": "mistral",
+    "num_key_value_heads": 2,
+    "sliding_window": 4096,
+}
 CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}{% endfor %}"
 SHA = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
@@ -85,7 +91,12 @@ def test_a_manifest_elsewhere_has_paths_that_work_from_there(checkpoint: Path) -
         ({"max_position_embeddings": 131072}, CHATML, "checkpoint", 8192),
         ({}, [{"name": "tool_use", "template": "x"}, {"name": "default", "template": CHATML}], "checkpoint", 2048),
         ({}, [{"name": "tool_use", "template": "x"}], "LM", 2048),
-        ({"architectures": ["MistralForCausalLM"], "sliding_window": 4096}, CHATML, "checkpoint", None),
+        (
+            {"architectures": ["MistralForCausalLM"], "model_type": "mistral", "sliding_window": 4096},
+            CHATML,
+            "checkpoint",
+            None,
+        ),
     ],
 )
 def test_proposals(
@@ -204,6 +215,7 @@ def test_what_cannot_be_proposed(
         (
             {
                 "architectures": ["Qwen2ForCausalLM"],
+                "model_type": "qwen2",
                 "use_sliding_window": True,
                 "max_window_layers": 1,
                 "sliding_window": 8,
