@@ -248,13 +248,11 @@ class MergedCheckpoint(Checkpoint):
         self.format = base.format
         self.config: dict[str, Any] = base.config
         self.generation_config = base.generation_config
+        self.packed_by = base.packed_by
 
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:
         return self._base.tensors
-
-    def says_nothing(self, name: str) -> bool:
-        return self._base.says_nothing(name)
 
     def read(self, name: str) -> np.ndarray:
         return self._adapter.merge(name, self._base)

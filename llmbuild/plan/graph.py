@@ -1,12 +1,13 @@
 """The graph: a project and what was observed of the world become tasks, with exactly the sharing that the work allows.
 
-    fetch[model] --+-- quantize[model, scheme] ------------------------------> dist/<model>-<scheme>-MLC/
-                   +-- config[model, scheme] --------------------------------> dist/<model>-<scheme>-MLC/
-                             +-- lower[model, scheme, platform] -- link[…] --> dist/libs/…
+    fetch[model] -- inspect[model] --+-- quantize[model, scheme] ------------> dist/<model>-<scheme>-MLC/
+                                     +-- config[model, scheme] --------------> dist/<model>-<scheme>-MLC/
+                                           +-- lower[model, scheme, platform] -- link[…] --> dist/libs/…
 
-One model, one scheme and six platforms make one fetch, one quantize, one config, six lower and six link.  The key of a
-lower task names no model: two models of one architecture have equal lower actions, and the second finds the first's result.
-Every library for browsers is linked with the objects of one `runtime[emcc]`, which depends on nothing of a project.
+quantize and config take from inspect what the tensors decide, and from fetch itself the files that they need.
+One model, one scheme and six platforms make one fetch, one inspect, one quantize, one config, six lower and six link.  The
+key of a lower task names no model: two models of one architecture have equal lower actions, and the second finds the first's
+result.  Every library for browsers is linked with the objects of one `runtime[emcc]`, which depends on nothing of a project.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from llmbuild.quantization.scheme import Scheme
 from llmbuild.sources.kind import Observation
 from llmbuild.targets.compile_part import is_cpu
 from llmbuild.tasks.config import CHECKPOINT_PATTERNS
+from llmbuild.tasks.facts import FACTS, FACTS_FIELDS
 from llmbuild.tasks.prefix import MODEL_TYPE, fill
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ WEIGHT_FILES = Files(
         "hf_quant_config.json",
     )
 )
-"""What quantize reads of a checkpoint: a changed tokenizer does not quantize again."""
+"""What inspect and quantize read of a checkpoint: a changed tokenizer does not quantize again."""
 
 CONFIG_FILES = Files(CHECKPOINT_PATTERNS)
 """What config reads of a checkpoint: changed weights do not change the chat configuration (a GGUF file holds both)."""
@@ -93,10 +95,13 @@ class _Maker:
         """One library, and what it shares with others."""
         model, platform = self.project.models[cell.model], self.project.platforms[cell.platform]
         scheme = self.project.schemes[cell.scheme]
-        checkpoint = None if model.source is None else self._fetch(model)
-        if checkpoint is not None:
-            self._quantize(model, scheme, checkpoint, cell.weights)
-        config = self._config(model, scheme, checkpoint, cell.weights)
+        of_checkpoint: dict[str, InputRef] = {}
+        if model.source is not None:
+            weights = self._weights(model)
+            facts = InputRef(self._inspect(model, weights), JsonFields(FACTS, FACTS_FIELDS))
+            self._quantize(model, scheme, {**weights, "facts": facts}, cell.weights)
+            of_checkpoint = {"checkpoint": InputRef(weights["checkpoint"].task, CONFIG_FILES), "facts": facts}
+        config = self._config(model, scheme, of_checkpoint, cell.weights)
         objects = self._lower(cell, scheme, platform, config)
         self._link(cell, platform, objects)
 
@@ -152,13 +157,24 @@ class _Maker:
             lack = Lack((gone,), source=True)
         return self._task("fetch", of, params, {}, hints=source.hints, cell=(model.name, "", ""), lack=lack)
 
-    def _quantize(self, model: Model, scheme: Scheme, checkpoint: str, weights: str) -> None:
-        if make_label("quantize", model.name, scheme.name) in self.tasks:
-            return
-        inputs = {"checkpoint": InputRef(checkpoint, WEIGHT_FILES)}
+    def _weights(self, model: Model) -> dict[str, InputRef]:
+        """The weights of a model and its adapter, as inputs of the tasks that look at tensors."""
+        inputs = {"checkpoint": InputRef(self._fetch(model), WEIGHT_FILES)}
         if model.adapter is not None:
             adapter = self._fetch_one((model.name, "adapter"), self.observed.adapters[model.name], model)
             inputs["adapter"] = InputRef(adapter, AllFiles())
+        return inputs
+
+    def _inspect(self, model: Model, weights: Mapping[str, InputRef]) -> str:
+        label = make_label("inspect", model.name)
+        if label in self.tasks:
+            return label
+        params = {"model-type": model.model_type, "source-format": model.source_format}
+        return self._task("inspect", (model.name,), params, weights, cell=(model.name, "", ""))
+
+    def _quantize(self, model: Model, scheme: Scheme, inputs: Mapping[str, InputRef], weights: str) -> None:
+        if make_label("quantize", model.name, scheme.name) in self.tasks:
+            return
         self._task(
             "quantize",
             (model.name, scheme.name),
@@ -173,7 +189,7 @@ class _Maker:
             cell=(model.name, scheme.name, ""),
         )
 
-    def _config(self, model: Model, scheme: Scheme, checkpoint: str | None, weights: str) -> str:
+    def _config(self, model: Model, scheme: Scheme, inputs: Mapping[str, InputRef], weights: str) -> str:
         label = make_label("config", model.name, scheme.name)
         if label in self.tasks:
             return label
@@ -184,13 +200,12 @@ class _Maker:
                 "quantization": scheme.name,
                 "model-type": model.model_type,
                 "conversation": model.conversation,
-                "system-prompt": model.system_prompt,
                 "metadata": dict(model.metadata),
                 "generation": dict(model.generation),
-                "preset": None if checkpoint is not None else self.observed.presets[model.name],
+                "preset": None if inputs else self.observed.presets[model.name],
             },
-            {} if checkpoint is None else {"checkpoint": InputRef(checkpoint, CONFIG_FILES)},
-            installs=() if checkpoint is None else (Install("", weights),),
+            inputs,
+            installs=(Install("", weights),) if inputs else (),
             cell=(model.name, scheme.name, ""),
         )
 
@@ -290,7 +305,7 @@ def labels(project: Project) -> frozenset[str]:
         if platform.artifact in WITH_RUNTIME:
             found.add(make_label("runtime", _compiler(platform)))
         if model.source is not None:
-            found |= {make_label("fetch", cell.model), make_label("quantize", *pair)}
+            found |= {make_label(kind, cell.model) for kind in ("fetch", "inspect")} | {make_label("quantize", *pair)}
             found |= set() if model.adapter is None else {make_label("fetch", cell.model, "adapter")}
     return frozenset(found)
 

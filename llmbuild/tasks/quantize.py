@@ -1,14 +1,15 @@
 """The quantize task: a checkpoint's weights, quantized and cut into shards, with their tensor index.
 
-Depends on weights, config.json and the scheme; never on a tokenizer, a template or a platform.
+Depends on weights, config.json, what inspect found and the scheme; never on a tokenizer, a template or a platform.
 """
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from llmbuild.engine.kind import Job, TaskKind
+from llmbuild.tasks.facts import with_facts
+from llmbuild.tasks.weights import open_weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,8 +22,6 @@ def run(job: Job) -> None:
 
     An input "adapter" (a PEFT LoRA adapter) is merged first.  The hint "threads" bounds the threads; it changes no byte.
     """
-    from llmbuild.checkpoints.open import open_checkpoint
-    from llmbuild.checkpoints.packed.checkpoint import unpacked
     from llmbuild.checkpoints.packed.quantization import check_quantization, read_quantization_files
     from llmbuild.models.family import Overrides
     from llmbuild.models.registry import family, infer_model_type
@@ -33,28 +32,21 @@ def run(job: Job) -> None:
     params: Mapping[str, Any] = job.params
     scheme = Scheme.from_json(params["scheme"])
     threads = job.hints.get("threads")
-    with ExitStack() as stack:
-        checkpoint = stack.enter_context(open_checkpoint(job.inputs["checkpoint"], params["source-format"], job.checks))
-        quantization = check_quantization(checkpoint.config, read_quantization_files(job.inputs["checkpoint"]))
-        if not scheme.comes_packed:
-            checkpoint = unpacked(checkpoint, quantization, job.note)
-            if scheme.quantized and checkpoint.packed_by is not None:
-                job.note(
-                    f"the weights were quantized before ({checkpoint.packed_by}); {scheme.name} quantizes them once more"
-                )
-        if "adapter" in job.inputs:
-            from llmbuild.checkpoints.lora import MergedCheckpoint
-
-            checkpoint = stack.enter_context(MergedCheckpoint(checkpoint, job.inputs["adapter"], job.checks))
+    with open_weights(job, packed=scheme.comes_packed, note=job.note) as checkpoint:
+        if scheme.quantized and checkpoint.packed_by is not None:
+            job.note(
+                f"the weights were quantized before ({checkpoint.packed_by}); {scheme.name} quantizes them once more"
+            )
         architecture = family(params["model-type"] or infer_model_type(checkpoint.config))
-        config = architecture.configure(checkpoint.config, Overrides())
+        config = architecture.configure(with_facts(job, checkpoint.config), Overrides())
         parameters: Sequence[PlainParameter] = architecture.parameters(config)
         if scheme.comes_packed:
+            quantization = check_quantization(checkpoint.config, read_quantization_files(job.inputs["checkpoint"]))
             parameters = awq_tensors(parameters, quantization, scheme)
         totals = convert(
             checkpoint,
             parameters,
-            lambda name: architecture.unused(name) or checkpoint.says_nothing(name),
+            architecture.unused,
             scheme,
             job.out,
             float32=params["float32"],

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from llmbuild.canonical import Json
-from llmbuild.conversation.templates import CHECKPOINT, CHECKPOINT_ANYWAY
 
 Shape: TypeAlias = "Callable[[Any], bool]"
 
@@ -98,10 +97,6 @@ def _tvm_target(value: Any) -> bool:
     return isinstance(value, Mapping) and _text(value.get("kind"))
 
 
-def _conversation(value: Any) -> bool:
-    return value in (CHECKPOINT, CHECKPOINT_ANYWAY) if isinstance(value, str) else _mapping(value)
-
-
 def _device(value: Any) -> bool:
     return _text(value) or _tvm_target(value)
 
@@ -112,6 +107,7 @@ _link = _table(
     | {"triple": _text, "linker": _text, "minimum-os": _text},
 )
 _PARAMS: Mapping[str, Mapping[str, Shape]] = {
+    "inspect": {"model-type": _optional(_text), "source-format": _optional(_text)},
     "quantize": {
         "scheme": _scheme,
         "model-type": _optional(_text),
@@ -121,8 +117,7 @@ _PARAMS: Mapping[str, Mapping[str, Shape]] = {
     "config": {
         "quantization": _text,
         "model-type": _optional(_text),
-        "conversation": _conversation,
-        "system-prompt": _optional(_text),
+        "conversation": _mapping,
         "metadata": _settings(_METADATA),
         "generation": _mapping,
         "preset": _optional(_mapping),
@@ -145,8 +140,9 @@ _PARAMS: Mapping[str, Mapping[str, Shape]] = {
     "runtime": {"compiler": _optional(_command)},
 }
 _INPUTS: Mapping[str, tuple[Mapping[str, bool], Mapping[str, bool]]] = {
-    "quantize": ({"checkpoint": True}, {"adapter": True}),
-    "config": ({}, {"checkpoint": True}),
+    "inspect": ({"checkpoint": True}, {"adapter": True}),
+    "quantize": ({"checkpoint": True, "facts": False}, {"adapter": True}),
+    "config": ({}, {"checkpoint": True, "facts": False}),
     "lower": ({"config": False}, {}),
     "link": ({"objects": True}, {"runtime": True, "library": False}),
     "runtime": ({}, {}),
@@ -165,6 +161,6 @@ def wrong_part(kind: str, params: Mapping[str, Json], inputs: Mapping[str, bool]
     needed, others = _INPUTS.get(kind, (inputs, {}))
     if not needed.items() <= inputs.items() <= {**needed, **others}.items():
         return f"its inputs are none of a {kind} task"
-    if kind == "config" and (params.get("preset") is None) != ("checkpoint" in inputs):
-        return "it has neither a checkpoint nor a preset, or both"
+    if kind == "config" and any((params.get("preset") is None) != (name in inputs) for name in ("checkpoint", "facts")):
+        return "it has neither a checkpoint with its facts nor a preset, or both"
     return None

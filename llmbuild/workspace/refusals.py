@@ -52,9 +52,10 @@ def _with_lacks(tasks: Sequence[Task], errors: Mapping[str, LlmbuildError]) -> I
 
     for task in tasks:
         found = [errors.get(task.label)]
-        if task.kind == "fetch":
+        if task.kind in ("fetch", "inspect"):
             # A library alone, without the weights that it is for, is not worth the download of them.
             readers = [one for one in tasks if any(ref.task == task.label for ref in one.inputs.values())]
+            readers = [one for one in readers if one.kind != "inspect"]
             readers = [one for one in readers if one.kind == "quantize"] or readers
             found = [errors.get(one.label) for one in readers]
         if task.lack is None and found and None not in found:

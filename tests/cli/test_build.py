@@ -86,7 +86,7 @@ def test_build_then_nothing_then_one_changed_value(place: Place) -> None:
     events = place.root / "events.ndjson"
     first = place.run("build", *ASKED, "--events", str(events))
     assert first.code == 0, first.err
-    assert "built 3 tasks in" in first.err and first.err.endswith("  dist/tiny-q4f32_1-MLC\n")
+    assert "built 4 tasks in" in first.err and first.err.endswith("  dist/tiny-q4f32_1-MLC\n")
     types = [json.loads(line)["type"] for line in events.read_text().splitlines()]
     assert types[0] == "plan-made" and types[-2:] == ["installed", "summary"]
     assert types.count("started") == types.count("explained") == types.count("finished") == 3
@@ -94,24 +94,24 @@ def test_build_then_nothing_then_one_changed_value(place: Place) -> None:
     assert (place.root / ".llmbuild/logs/quantize[tiny,q4f32_1].log").is_file()
 
     second = place.run("build", *ASKED)
-    assert second.code == 0 and second.err.startswith("up to date: 3 tasks cached (")
+    assert second.code == 0 and second.err.startswith("up to date: 4 tasks cached (")
     assert place.run("plan", *ASKED, "--check").code == 0
 
     place.edit("context-window-size = 64", "context-window-size = 128")
-    assert states(place) == {"fetch": "cached", "quantize": "cached", "config": "run"}
+    assert states(place) == {"fetch": "cached", "inspect": "cached", "quantize": "cached", "config": "run"}
     check = place.run("plan", *ASKED, "--check")
     assert check.code == 1 and "context-window-size 64 -> 128" in check.out
     why = place.run("why", "config*")
     assert why.code == 1 and "has to run\n  context-window-size 64 -> 128\n" in why.out
     third = place.run("build", *ASKED)
     assert "run    config[tiny, q4f32_1]: context-window-size 64 -> 128\n" in third.err
-    assert "built 1 task in" in third.err and "(2 cached)" in third.err
+    assert "built 1 task in" in third.err and "(3 cached)" in third.err
     assert place.run("why", "config*").code == 0
 
 
 def test_dry_run_builds_nothing(place: Place) -> None:
     done = place.run("build", "--dry-run", *ASKED)
-    assert done.code == 0 and "tiny: 3 tasks: 3 to run" in done.out
+    assert done.code == 0 and "tiny: 4 tasks: 4 to run" in done.out
     assert not (place.root / "dist").exists() and not (place.store / "traces").exists()
 
 
@@ -155,7 +155,7 @@ def test_deleted_and_edited_outputs_are_put_back(place: Place) -> None:
     (output / "params_shard_0.bin").unlink()
     (output / "mlc-chat-config.json").unlink()
     (output / "mlc-chat-config.json").write_text("edited")
-    assert states(place) == {"fetch": "cached", "quantize": "restore", "config": "restore"}
+    assert states(place) == {"fetch": "cached", "inspect": "cached", "quantize": "restore", "config": "restore"}
     done = place.run("build", *ASKED)
     assert done.code == 0 and "2 files put back" in done.err
     assert {path.name: path.read_bytes() for path in output.iterdir()} == before

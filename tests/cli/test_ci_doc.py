@@ -26,7 +26,7 @@ from tests.helpers.wheel import build_wheel, unpack
 
 TEXT = (Path(__file__).parent.parent.parent / "docs/ci.md").read_text()
 PIPELINE = re.findall(r"^```yaml\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)[0]
-PARTS = ("fetch", "quantize", "config", "lower", "link")
+PARTS = ("fetch", "inspect", "quantize", "config", "lower", "link")
 
 ANYWHERE = "bash sh env cat cp mv rm mkdir ls sort head tail grep sed tr uname dirname basename readlink"
 """The programs of any machine that the pipeline, its shell or a launcher may call."""
@@ -182,7 +182,7 @@ def test_the_pipeline_runs(tmp_path: Path) -> None:
     plan.run(jobs["plan"], {})
     include = json.loads(plan.outputs()["matrix"])["include"]
     assert {one["platform"]: f"{one['install']['pip']} + {one['install']['apt']}" for one in include} == INSTALLS
-    assert "### tiny: 12 tasks: 12 to run" in (plan.root / "summary.md").read_text()
+    assert "### tiny: 13 tasks: 13 to run" in (plan.root / "summary.md").read_text()
 
     weights = machine("weights")
     weights.run(jobs["weights"], {})
@@ -196,14 +196,14 @@ def test_the_pipeline_runs(tmp_path: Path) -> None:
         shutil.copy(weights.checkout / "shared.tar", library.checkout)
         library.run(jobs["library"], entry)
         # Of a browser's the sixth is the runtime.
-        assert re.search("built 2 of [56] tasks", (library.checkout / "report.html").read_text())
+        assert re.search("built 2 of [67] tasks", (library.checkout / "report.html").read_text())
         artifacts[f"library-{index}"] = library.checkout / "library.tar"
     for name, archive in artifacts.items():
         (collect.checkout / "parts" / name).mkdir(parents=True)
         shutil.copy(archive, collect.checkout / "parts" / name)
     collect.run(jobs["collect"], {})
     summary = (collect.root / "summary.md").read_text()
-    assert "### tiny: up to date: 12 tasks cached" in summary, summary
+    assert "### tiny: up to date: 13 tasks cached" in summary, summary
     assert all((collect.checkout / entry["library"]).is_file() for entry in include)
 
     again = machine("again")

@@ -120,7 +120,7 @@ def test_lock_pins_every_file_without_the_weights(place: Place, hub: Hub, files:
     assert hub.seen == [] and place.lock.read_text() == text
 
     # The build asks for the weights alone: the small files are in the store since they were locked.
-    assert place.build("config", env=place.env) == {"fetch": 1, "config": 1}
+    assert place.build("config", env=place.env) == {"fetch": 1, "inspect": 1, "config": 1}
     assert names(hub) == ["model.safetensors"]
     assert place.lock.read_text() == text
 
@@ -175,7 +175,7 @@ def test_a_revision_that_moved(place: Place, hub: Hub) -> None:
     assert "  ~ hf:org/tiny@main: tokenizer.json: sha256 " in upgrade.out
     assert read_lock(place.lock).sources[KEY]["commit"] == MOVED
     hub.seen.clear()
-    assert place.build("config", "--locked", env=place.env) == {"fetch": 1, "config": 1}
+    assert place.build("config", "--locked", env=place.env) == {"fetch": 1, "inspect": 1, "config": 1}
     assert names(hub) == []  # Only the tokenizer is new, and it came with the lock.
 
 
@@ -274,12 +274,12 @@ def test_offline_asks_nobody(place: Place, hub: Hub) -> None:
     assert hub.seen == []
     place.ok("build", "fetch")
     hub.seen.clear()
-    assert place.build("--offline", "config", env=place.env) == {"config": 1}
+    assert place.build("--offline", "config", env=place.env) == {"inspect": 1, "config": 1}
     place.ok("build", "--offline", "--locked", "config")
     assert place.llmbuild("lock", "--offline").code == 0
     # A fetch whose trace is lost runs again from the blobs.
     shutil.rmtree(place.store / "traces")
-    assert place.build("--offline", "config", env=place.env) == {"fetch": 1, "config": 1}
+    assert place.build("--offline", "config", env=place.env) == {"fetch": 1, "inspect": 1, "config": 1}
     assert hub.seen == []
 
 

@@ -54,7 +54,7 @@ def test_report_after_a_changed_value(project: ProjectDir) -> None:
     assert done.code == 0 and done.err == ""
     assert re.sub(r" +", " ", timeless(done.out)) == dedent(
         """\
-        tiny: built 1 of 2 tasks in N s, 1 cached
+        tiny: built 1 of 3 tasks in N s, 2 cached
 
         1 root cause, 0 followed
          context-window-size 64 -> 128
@@ -66,13 +66,13 @@ def test_report_after_a_changed_value(project: ProjectDir) -> None:
         slowest tasks
          N s config[tiny, q4f32_1] N MB of memory, N kB
 
-        cache 1 of 2 tasks from the cache, which once took N s (N MB)
+        cache 2 of 3 tasks from the cache, which once took N s (N MB)
         memory N MB at most, by config[tiny, q4f32_1]
         """
     )
     value = json.loads(project.run("report", "--json").out)
     assert value["project"] == "tiny" and value["causes"][0]["tasks"] == ["config[tiny, q4f32_1]"]
-    assert project.run("report", "--markdown").out.startswith("### tiny: built 1 of 2 tasks in ")
+    assert project.run("report", "--markdown").out.startswith("### tiny: built 1 of 3 tasks in ")
     page = project.run("report", "--html", "page.html")
     assert (page.code, page.out) == (0, "wrote page.html\n")
     assert (project.root / "page.html").read_text().startswith("<!DOCTYPE html>")
@@ -83,14 +83,14 @@ def test_report_after_a_changed_value(project: ProjectDir) -> None:
 def test_a_null_build_is_the_last_build(project: ProjectDir) -> None:
     project.build(*ASKED)
     project.build(*ASKED)
-    assert project.run("report").out.startswith("tiny: up to date: 2 tasks cached (")
+    assert project.run("report").out.startswith("tiny: up to date: 3 tasks cached (")
 
 
 def test_events_are_what_report_reads(project: ProjectDir) -> None:
     project.run("build", *ASKED, "--events", "e.ndjson")
     assert (project.root / "e.ndjson").read_bytes() == (project.root / ".llmbuild/last-build.ndjson").read_bytes()
     shutil.rmtree(project.root / ".llmbuild")
-    assert project.run("report", "--events", "e.ndjson").out.startswith("tiny: built 2 of 2 tasks")
+    assert project.run("report", "--events", "e.ndjson").out.startswith("tiny: built 3 of 3 tasks")
 
 
 def test_a_failed_build_is_reported(project: ProjectDir) -> None:
@@ -105,7 +105,7 @@ def test_the_summary_of_a_ci_job(project: ProjectDir, tmp_path: Path) -> None:
     page.write_text("before\n")
     project.build(*ASKED, env={"GITHUB_STEP_SUMMARY": str(page)})
     text = page.read_text()
-    assert text.startswith("before\n### tiny: built 2 of 2 tasks in ")
+    assert text.startswith("before\n### tiny: built 3 of 3 tasks in ")
     assert "| `config[tiny, q4f32_1]` | built | " in text
     # A page that cannot be written does not fail the build.
     project.build(*ASKED, env={"GITHUB_STEP_SUMMARY": str(tmp_path / "no/summary.md")})
@@ -131,11 +131,12 @@ def test_plan_for_ci(project: ProjectDir) -> None:
         project.run("plan", "config", "--format", "markdown").out
         == dedent(
             """\
-        ### tiny: 2 tasks: 2 to run
+        ### tiny: 3 tasks: 3 to run
 
         | task | state | why |
         |---|---|---|
         | `fetch[tiny]` | run | never built |
+        | `inspect[tiny]` | run | never built |
         | `config[tiny, q4f32_1]` | run | never built |
 
         estimate: no earlier runs, so time and memory are unknown; nothing to download
@@ -150,11 +151,12 @@ def test_plan_estimates_from_earlier_runs(project: ProjectDir) -> None:
     edit(project, "context-window-size = 64", "context-window-size = 128")
     assert timeless(project.run("plan", *ASKED).out) == dedent(
         """\
-        tiny: 2 tasks: 1 to run, 1 cached
+        tiny: 3 tasks: 1 to run, 2 cached
         1 root cause, 0 follow
 
           run      config[tiny, q4f32_1]  context-window-size 64 -> 128
           cached   fetch[tiny]
+          cached   inspect[tiny]
 
         estimate: N s, N MB of memory, N kB of new disk, nothing to download
           from 1 earlier run of each task
@@ -162,7 +164,7 @@ def test_plan_estimates_from_earlier_runs(project: ProjectDir) -> None:
     )
     value = json.loads(project.run("plan", "--json", *ASKED).out)
     assert value["estimate"]["run"]["wall-s"] > 0 and value["estimate"]["runs"] == [1, 1]
-    assert value["tasks"][1]["estimate"]["runs"] == 1 and value["tasks"][0]["estimate"] is None
+    assert value["tasks"][2]["estimate"]["runs"] == 1 and value["tasks"][0]["estimate"] is None
 
 
 def test_a_plan_makes_nothing_in_an_empty_store(project: ProjectDir) -> None:

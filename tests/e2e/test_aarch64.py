@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(aarch64.missing() is not None
 def test_the_model_answers_on_aarch64(tmp_path: Path) -> None:
     manifest = (ROOT / "buildfile.example.toml").read_text().replace("x86_64-linux-cpu", TARGET)
     project = make_project(tmp_path, manifest)
-    assert project.build() == {"fetch": 1, "quantize": 1, "config": 1, "lower": 1, "link": 1}
+    assert project.build() == {"fetch": 1, "inspect": 1, "quantize": 1, "config": 1, "lower": 1, "link": 1}
 
     files = ["--library", f"dist/libs/smollm2-q4f32_1-{TARGET}.so", "--weights", "dist/smollm2-q4f32_1-MLC"]
     question = ["--prompt", "What is the capital of France?", "--temperature", "0", "--max-tokens", "12"]

@@ -58,7 +58,7 @@ def ask(project: ProjectDir, model: str, *, timeout: float, **request: Any) -> A
 def test_a_tiny_model_answers_in_the_browser_as_on_the_cpu(tmp_path: Path) -> None:
     project = make_project(tmp_path, tiny_manifest("q4f32_1"), cached_checkpoint("llama"))
     seed(project.store)
-    ran = {"fetch": 1, "quantize": 1, "config": 1, "lower": 2, "link": 2}
+    ran = {"fetch": 1, "inspect": 1, "quantize": 1, "config": 1, "lower": 2, "link": 2}
     assert project.build() == ran
     assert project.build() == {}
     found = told(ask(project, "tiny-q4f32_1", timeout=280, **likeliest("hi", 4, top=1)), 1)

@@ -49,7 +49,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> ProjectDir:
     """Two models in two quantizations; of their eight libraries one is built."""
     project = make_project(tmp_path_factory.mktemp("here"), MANIFEST, cached_checkpoint("llama-gqa"))
     make_checkpoint(project.root / "other", "llama-gqa", seed=3)
-    assert project.build("quantize", "config") == {"fetch": 2, "quantize": 4, "config": 4}
+    assert project.build("quantize", "config") == {"fetch": 2, "inspect": 2, "quantize": 4, "config": 4}
     assert project.build(*CELL) == {"lower": 1, "link": 1}
     return project
 
@@ -97,9 +97,9 @@ def test_one_cell_of_the_matrix_goes_along_and_no_more(built: ProjectDir, tmp_pa
 @pytest.mark.parametrize(
     ("selection", "tasks"),
     [
-        (("-m", "other"), {"fetch": 1, "quantize": 2, "config": 2}),
-        (("-q", "q0f32"), {"fetch": 2, "quantize": 2, "config": 2}),
-        (("-m", "tiny", "-m", "other", "-q", "q0f32"), {"fetch": 2, "quantize": 2, "config": 2}),
+        (("-m", "other"), {"fetch": 1, "inspect": 1, "quantize": 2, "config": 2}),
+        (("-q", "q0f32"), {"fetch": 2, "inspect": 2, "quantize": 2, "config": 2}),
+        (("-m", "tiny", "-m", "other", "-q", "q0f32"), {"fetch": 2, "inspect": 2, "quantize": 2, "config": 2}),
     ],
 )
 def test_models_and_quantizations_are_selected(

@@ -67,7 +67,7 @@ def test_the_disk_takes_the_weights_and_under_50_mb_more(tmp_path: Path) -> None
     assert weights.stat().st_size > 1.9e9
     os.utime(weights, (1e9, 1e9))
     before = disk(tmp_path)
-    assert project.build("quantize", "config") == {"fetch": 1, "quantize": 1, "config": 1}
+    assert project.build("quantize", "config") == {"fetch": 1, "inspect": 1, "quantize": 1, "config": 1}
     made = sum(path.stat().st_size for path in (project.root / "dist").rglob("params_shard_*.bin"))
     more = disk(tmp_path) - before - made
     if not (project.store / "in-place").exists():

@@ -85,7 +85,7 @@ def built(
     targets = ready(project, every=request.param == "every-target")
     project.write(MANIFEST.format(scheme=SCHEME, platforms=json.dumps(sorted(targets))))
     ran = project.build()
-    assert ran == {"fetch": 1, "quantize": 1, "config": 1, "lower": len(targets), "link": len(targets)}
+    assert ran == {"fetch": 1, "inspect": 1, "quantize": 1, "config": 1, "lower": len(targets), "link": len(targets)}
     return project, targets
 
 

@@ -23,7 +23,7 @@ QUESTION = "What is the capital of France?"
 def project(tmp_path_factory: pytest.TempPathFactory) -> ProjectDir:
     """The example manifest, built once."""
     project = make_project(tmp_path_factory.mktemp("quick-start"), (ROOT / "buildfile.example.toml").read_text())
-    assert project.build() == {"fetch": 1, "quantize": 1, "config": 1, "lower": 1, "link": 1}
+    assert project.build() == {"fetch": 1, "inspect": 1, "quantize": 1, "config": 1, "lower": 1, "link": 1}
     return project
 
 

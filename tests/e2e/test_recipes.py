@@ -42,7 +42,7 @@ def test_a_model_of_a_new_architecture_in_a_new_scheme_with_a_new_template(
 ) -> None:
     checkpoint = cached_checkpoint("llama-gqa", config={**SEED_OSS, **BIASES})
     project = make_project(tmp_path, MANIFEST, checkpoint)
-    assert project.build(env=env) == {"fetch": 1, "quantize": 1, "config": 1, "lower": 1, "link": 1}
+    assert project.build(env=env) == {"fetch": 1, "inspect": 1, "quantize": 1, "config": 1, "lower": 1, "link": 1}
 
     config = json.loads((project.root / "dist/tiny-q8f32_1-MLC/mlc-chat-config.json").read_text())
     assert (config["model_type"], config["conv_template"]["name"]) == ("seed_oss", "parrot")

@@ -28,6 +28,7 @@ def test_every_scheme_that_quantizes_builds_and_runs(tmp_path: Path) -> None:
     ran = project.build()
     assert ran == {
         "fetch": 1,
+        "inspect": 1,
         "quantize": len(QUANTIZING),
         "config": len(QUANTIZING),
         "lower": len(QUANTIZING),

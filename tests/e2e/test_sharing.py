@@ -37,7 +37,7 @@ def edit(project: ProjectDir, old: str, new: str) -> None:
 
 
 def test_each_edit_runs_what_depends_on_it_and_nothing_else(project: ProjectDir) -> None:
-    assert project.build() == {"fetch": 1, "quantize": 1, "config": 1, "lower": 2, "link": 2}
+    assert project.build() == {"fetch": 1, "inspect": 1, "quantize": 1, "config": 1, "lower": 2, "link": 2}
     first = project.snapshot()
     assert sorted(name for name in first if name.startswith("libs/")) == [
         "libs/tiny-q4f32_1-archive.tar",
@@ -73,7 +73,7 @@ def test_each_edit_runs_what_depends_on_it_and_nothing_else(project: ProjectDir)
     before = project.snapshot()
     shutil.rmtree(project.root / "checkpoint")
     make_checkpoint(project.root / "checkpoint", "llama-gqa", seed=1)
-    assert project.build() == {"fetch": 1, "quantize": 1}
+    assert project.build() == {"fetch": 1, "inspect": 1, "quantize": 1}
     after = project.snapshot()
     changed = {name for name in before if before[name] != after[name]}
     assert {name.split("/")[1] for name in changed} <= {
@@ -98,7 +98,7 @@ def test_a_fine_tune_of_the_same_architecture_compiles_nothing(project: ProjectD
         text.replace('models = ["tiny"]', 'models = ["tiny", "tuned"]').replace('["generic", "archive"]', '["generic"]')
         + '\n[models.tuned]\nsource = "tuned"\nconv-template = "chatml"\n'
     )
-    assert project.build() == {"fetch": 1, "quantize": 1, "config": 1}
+    assert project.build() == {"fetch": 1, "inspect": 1, "quantize": 1, "config": 1}
     files = project.snapshot()
     assert files["libs/tuned-q4f32_1-generic.so"] == files["libs/tiny-q4f32_1-generic.so"]
 
@@ -130,5 +130,12 @@ def test_editing_the_linkers_relinks_and_nothing_else(project: ProjectDir, tmp_p
 
 
 def test_selection_builds_the_named_platform_only(project: ProjectDir) -> None:
-    assert project.build("--platform", "archive") == {"fetch": 1, "quantize": 1, "config": 1, "lower": 1, "link": 1}
+    assert project.build("--platform", "archive") == {
+        "fetch": 1,
+        "inspect": 1,
+        "quantize": 1,
+        "config": 1,
+        "lower": 1,
+        "link": 1,
+    }
     assert project.build("link[tiny, q4f32_1, generic]") == {"lower": 1, "link": 1}

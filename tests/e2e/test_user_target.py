@@ -22,7 +22,7 @@ def test_an_edit_of_a_target_file_runs_what_reads_it(tmp_path: Path, monkeypatch
     (targets / "_base.toml").write_text(BASE)
     mine = targets / "mine.toml"
     mine.write_text('[target]\nextends = "_base"\n')
-    assert project.build() == {"fetch": 1, "quantize": 1, "config": 1, "lower": 1, "link": 1}
+    assert project.build() == {"fetch": 1, "inspect": 1, "quantize": 1, "config": 1, "lower": 1, "link": 1}
     assert project.build() == {}
 
     # What only people read.

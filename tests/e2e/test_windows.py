@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(wine.missing() is not None, r
 def test_the_model_answers_on_windows(tmp_path: Path) -> None:
     manifest = (ROOT / "buildfile.example.toml").read_text().replace("x86_64-linux-cpu", TARGET)
     project = make_project(tmp_path, manifest)
-    assert project.build() == {"fetch": 1, "quantize": 1, "config": 1, "lower": 1, "link": 1}
+    assert project.build() == {"fetch": 1, "inspect": 1, "quantize": 1, "config": 1, "lower": 1, "link": 1}
 
     weights = project.root / "dist/smollm2-q4f32_1-MLC"
     tokenizer = Tokenizer.from_file(str(weights / "tokenizer.json"))

@@ -30,12 +30,9 @@ KINDS: Mapping[str, TaskKind] = {
     name: TaskKind(name, 1, params, (), tools, _no_run)
     for name, params, tools in (
         ("fetch", ("source", "files"), ()),
+        ("inspect", ("model-type", "source-format"), ("numpy",)),
         ("quantize", ("scheme", "model-type", "source-format", "float32"), ("numpy",)),
-        (
-            "config",
-            ("quantization", "model-type", "conversation", "system-prompt", "metadata", "generation", "preset"),
-            (),
-        ),
+        ("config", ("quantization", "model-type", "conversation", "metadata", "generation", "preset"), ()),
         (
             "lower",
             ("scheme", "overrides", "target", "opt", "system-lib-prefix", "system-lib", "requires"),
@@ -71,7 +68,6 @@ def project(
                 source_format=None,
                 float32="bf16",
                 conversation={"name": "chatml", "seps": ["\n"], "stop_str": ["<|im_end|>"]},
-                system_prompt=None,
                 metadata={"context-window-size": 2048},
                 generation={"temperature": 1.0},
             )
@@ -112,6 +108,7 @@ def observed(of: Project) -> Observed:
     sources_digest = digest_json(dict(SOURCES))
     tools = {
         "fetch": {},
+        "inspect": {"numpy": "2.4.0"},
         "quantize": {"numpy": "2.4.0"},
         "config": {},
         "lower": {"apache-tvm": f"0.27.0.post1+sha256.{'a' * 64}"},
@@ -225,6 +222,8 @@ class Memory:
             listed = task.params["files"]
             assert isinstance(listed, Mapping)
             files = {path: str(digest).encode() for path, digest in listed.items()}
+        elif task.kind == "inspect":
+            files = {"facts.json": canonical_json({"config": {}})}
         elif task.kind == "config":
             metadata = task.params["metadata"]
             assert isinstance(metadata, Mapping)

@@ -19,7 +19,7 @@ from llmbuild.sources.kind import Observation
 from tests.helpers.plans import KINDS, Memory, edit_model, observed, project, tasks_of
 
 BASE = project()
-SECONDS = {"fetch": 12.0, "quantize": 50.0, "config": 0.05, "lower": 30.0, "link": 0.1}
+SECONDS = {"fetch": 12.0, "inspect": 0.5, "quantize": 50.0, "config": 0.05, "lower": 30.0, "link": 0.1}
 
 
 def known(task: Task, _input_size: int | None) -> Estimate:
@@ -61,13 +61,13 @@ def test_nothing_to_run_needs_no_estimate() -> None:
 def test_the_totals_of_a_first_build() -> None:
     memory = Memory()
     found = of(memory.plan(tasks_of(BASE)), memory, ask=lambda _: 2_000_000)
-    # fetch, and then quantize beside config, lower and link.
-    assert found.certain.wall_s == pytest.approx(12 + 50)
+    # fetch, inspect, and then quantize beside config, lower and link.
+    assert found.certain.wall_s == pytest.approx(12 + 0.5 + 50)
     assert found.certain.peak_rss == 200_000_000
-    assert found.certain.disk == 5 * 2_000_000
+    assert found.certain.disk == 6 * 2_000_000
     assert found.certain == found.most
     assert estimate_lines(found) == [
-        "estimate: 1 min 2 s, 200.0 MB of memory, 10.0 MB of new disk, nothing to download",
+        "estimate: 1 min 2 s, 200.0 MB of memory, 12.0 MB of new disk, nothing to download",
         "from 3 earlier runs of each task",
     ]
 
@@ -96,7 +96,7 @@ def test_without_earlier_runs_it_says_so() -> None:
     memory = Memory()
     found = of(memory.plan(tasks_of(BASE)), memory, unknown)
     assert (found.fewest, found.most_runs) == (0, 0)
-    assert found.guessed == ("fetch", "quantize", "config", "lower", "link")
+    assert found.guessed == ("fetch", "inspect", "quantize", "config", "lower", "link")
     assert estimate_lines(found) == ["estimate: no earlier runs, so time and memory are unknown; nothing to download"]
     assert {one.runs for one in found.tasks.values()} == {0}
     assert {one.output_size for one in found.tasks.values()} == {None}
@@ -153,7 +153,7 @@ def test_what_other_models_weigh_says_nothing_of_a_source() -> None:
         found = of(memory.plan(tasks), memory, known)
         assert (found.tasks["fetch[smollm2]"].output_size, found.tasks["fetch[smollm2]"].download) == (None, None)
         assert estimate_lines(found)[0] == (
-            "estimate: 1 min 2 s, 200.0 MB of memory, at least 8.0 MB of new disk, 1 download of unknown size"
+            "estimate: 1 min 2 s, 200.0 MB of memory, at least 10.0 MB of new disk, 1 download of unknown size"
         )
         value = json.loads(json.dumps(plan_json(memory.plan(tasks), found)))
         assert value["estimate"]["run"]["download"] is None and value["estimate"]["run"]["disk"] is None
@@ -196,19 +196,19 @@ def test_figures_from_other_models_say_so() -> None:
     plan = memory.plan(tasks_of(BASE))
     found = of(plan, memory, others, ask=lambda _: 2_000_000)
     assert estimate_lines(found) == [
-        "estimate: about 1 min 2 s, 200.0 MB of memory, 10.0 MB of new disk, nothing to download",
-        "about, from 5 runs of other models: fetch, quantize, config, lower, link",
+        "estimate: about 1 min 2 s, 200.0 MB of memory, 12.0 MB of new disk, nothing to download",
+        "about, from 5 runs of other models: fetch, inspect, quantize, config, lower, link",
     ]
     mixed = of(
         plan, memory, lambda task, size: (others if task.kind == "lower" else known)(task, size), ask=lambda _: 1
     )
     assert estimate_lines(mixed)[1:] == [
-        "from 3 earlier runs of each task: fetch, quantize, config, link",
+        "from 3 earlier runs of each task: fetch, inspect, quantize, config, link",
         "about, from 5 runs of other models: lower",
     ]
     value = json.loads(json.dumps(plan_json(plan, mixed)))
     assert value["estimate"]["runs-of-others"] == {"lower": {"runs": 5, "of": "others"}}
-    assert [task["estimate"]["of"] for task in value["tasks"]] == ["task", "task", "task", "others", "task"]
+    assert [task["estimate"]["of"] for task in value["tasks"]] == ["task", "task", "task", "task", "others", "task"]
     near = of(plan, memory, lambda task, size: dataclasses.replace(others(task, size), runs=1, of="model"))
     assert "about, from 1 run of other tasks of the model: fetch" in estimate_lines(near)[1]
 
@@ -224,7 +224,7 @@ def test_sizes_of_inputs_reach_the_prediction() -> None:
     memory.build(tasks_of(BASE)[:1])
     of(memory.plan(tasks_of(BASE)), memory, predict)
     # fetch is cached with one weight file of 64 bytes, config reads none of it; lower reads fields only.
-    assert seen == {"quantize": 64, "config": 0, "lower": 0, "link": 2_000_000}
+    assert seen == {"inspect": 64, "quantize": 64, "config": 0, "lower": 0, "link": 2_000_000}
 
 
 def test_the_input_of_an_unknown_task_is_unknown() -> None:
@@ -236,7 +236,7 @@ def test_the_input_of_an_unknown_task_is_unknown() -> None:
 
     memory = Memory()
     of(memory.plan(tasks_of(BASE)), memory, predict)
-    assert seen == {"fetch": 0, "quantize": None, "config": None, "lower": 0, "link": None}
+    assert seen == {"fetch": 0, "inspect": None, "quantize": None, "config": None, "lower": 0, "link": None}
 
 
 def test_with_the_real_predictor() -> None:

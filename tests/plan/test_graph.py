@@ -22,21 +22,27 @@ def counts(of: Project) -> Counter[str]:
 
 def test_one_model_one_scheme_six_platforms() -> None:
     of = project(platforms=PLATFORMS)
-    assert counts(of) == {"fetch": 1, "quantize": 1, "config": 1, "lower": 6, "link": 6}
+    assert counts(of) == {"fetch": 1, "inspect": 1, "quantize": 1, "config": 1, "lower": 6, "link": 6}
 
 
 def test_two_models_three_schemes_two_platforms() -> None:
     of = project(("a", "b"), ("q4f16_1", "q4f32_1", "q0f16"), ("native", "web"))
-    assert counts(of) == {"fetch": 2, "quantize": 6, "config": 6, "lower": 12, "link": 12}
+    assert counts(of) == {"fetch": 2, "inspect": 2, "quantize": 6, "config": 6, "lower": 12, "link": 12}
 
 
-def test_an_adapter_is_one_more_fetch_and_an_input_of_quantize() -> None:
+def test_an_adapter_is_one_more_fetch_and_an_input_of_what_looks_at_tensors() -> None:
     of = project(("a",), ("q4f16_1", "q0f16"), adapter=("a",))
     assert counts(of)["fetch"] == 2
-    quantize = next(task for task in tasks_of(of) if task.kind == "quantize")
-    assert {name: ref.task for name, ref in quantize.inputs.items()} == {
-        "checkpoint": "fetch[a]",
-        "adapter": "fetch[a, adapter]",
+    inputs = {
+        task.kind: {name: ref.task for name, ref in task.inputs.items()}
+        for task in tasks_of(of)
+        if task.kind in ("inspect", "quantize", "config")
+    }
+    weights = {"checkpoint": "fetch[a]", "adapter": "fetch[a, adapter]"}
+    assert inputs == {
+        "inspect": weights,
+        "quantize": weights | {"facts": "inspect[a]"},
+        "config": {"checkpoint": "fetch[a]", "facts": "inspect[a]"},
     }
 
 
@@ -53,7 +59,7 @@ def test_a_preset_has_no_weights_and_installs_only_libraries() -> None:
 def test_libraries_for_browsers_share_one_runtime() -> None:
     of = project(("a", "b"), ("q4f16_1", "q0f16"), ("web", "web2", "native"))
     of = edit_platform(edit_platform(of, "web", artifact="wasm"), "web2", artifact="wasm")
-    assert counts(of) == {"fetch": 2, "quantize": 4, "config": 4, "lower": 12, "link": 12, "runtime": 1}
+    assert counts(of) == {"fetch": 2, "inspect": 2, "quantize": 4, "config": 4, "lower": 12, "link": 12, "runtime": 1}
     assert labels(of) == {task.label for task in tasks_of(of)}
     links = [task for task in tasks_of(of) if task.kind == "link"]
     assert {task.platform: task.inputs.get("runtime") for task in links} == {
@@ -73,6 +79,7 @@ def test_labels_order_and_installs() -> None:
     tasks = tasks_of(project())
     assert [task.label for task in tasks] == [
         "fetch[smollm2]",
+        "inspect[smollm2]",
         "quantize[smollm2, q4f32_1]",
         "config[smollm2, q4f32_1]",
         "lower[smollm2, q4f32_1, native]",
@@ -111,11 +118,13 @@ def test_a_model_name_is_in_no_key_so_fine_tunes_share_libraries() -> None:
     memory = Memory()
     assert memory.build(tasks_of(of)) == [
         "fetch[base]",
+        "inspect[base]",
         "quantize[base, q4f32_1]",
         "config[base, q4f32_1]",
         "lower[base, q4f32_1, native]",
         "link[base, q4f32_1, native]",
         "fetch[tuned]",
+        "inspect[tuned]",
         "quantize[tuned, q4f32_1]",
     ]
 
@@ -130,8 +139,8 @@ CHANGED: dict[str, tuple[Project, set[str]]] = {
     "temperature": (edit_model(project(), generation={"temperature": 0.7}), {"config"}),
     "template": (edit_model(project(), conversation={"name": "llama-2"}), {"config"}),
     "metadata": (edit_model(project(), metadata={"context-window-size": 4096}), {"config"}),
-    "model-type": (edit_model(project(), model_type="mistral"), {"config", "quantize"}),
-    "source-format": (edit_model(project(), source_format="gguf"), {"quantize"}),
+    "model-type": (edit_model(project(), model_type="mistral"), {"inspect", "config", "quantize"}),
+    "source-format": (edit_model(project(), source_format="gguf"), {"inspect", "quantize"}),
     "float32": (edit_model(project(), float32="exact"), {"quantize"}),
     "platform metadata": (edit_platform(project(), metadata={"max-batch-size": 4}), {"lower"}),
     "opt": (edit_platform(project(), opt={"cudagraph": True}), {"lower"}),

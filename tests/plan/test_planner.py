@@ -30,7 +30,8 @@ from tests.helpers.plans import Memory, edit_model, edit_platform, edit_tool, ob
 
 BASE = project()
 LOWER, LINK = "lower[smollm2, q4f32_1, native]", "link[smollm2, q4f32_1, native]"
-CONFIG, QUANTIZE, FETCH = "config[smollm2, q4f32_1]", "quantize[smollm2, q4f32_1]", "fetch[smollm2]"
+CONFIG, QUANTIZE = "config[smollm2, q4f32_1]", "quantize[smollm2, q4f32_1]"
+FETCH, INSPECT = "fetch[smollm2]", "inspect[smollm2]"
 
 
 def built() -> Memory:
@@ -70,7 +71,7 @@ def test_temperature_runs_config_only() -> None:
     changed = edit_model(BASE, generation={"temperature": 0.7})
     memory, plan = after(changed)
     assert states(plan) == {
-        "fetch": "cached", "quantize": "cached", "config": "run", "lower": "maybe", "link": "maybe",
+        "fetch": "cached", "inspect": "cached", "quantize": "cached", "config": "run", "lower": "maybe", "link": "maybe",
     }  # fmt: skip
     assert reasons(plan, CONFIG) == (ParameterChanged("generation/temperature", 1.0, 0.7),)
     assert reasons(plan, LINK) == (Cascade(CONFIG),)
@@ -88,7 +89,7 @@ def test_context_window_of_the_model_runs_config_lower_and_link() -> None:
 def test_what_follows_tells_the_changed_field_once_it_is_known() -> None:
     changed = edit_model(BASE, metadata={"context-window-size": 4096})
     memory = built()
-    memory.build([task for task in tasks_of(changed) if task.kind in ("fetch", "quantize", "config")])
+    memory.build([task for task in tasks_of(changed) if task.kind in ("fetch", "inspect", "quantize", "config")])
     plan = memory.plan(tasks_of(changed))
     assert states(plan)["lower"] == "run"
     assert [sentence(reason) for reason in reasons(plan, LOWER)] == [
@@ -111,7 +112,7 @@ def test_platform_metadata_runs_that_lower_and_its_link() -> None:
     ]
 
 
-def test_changed_weights_run_fetch_quantize_and_no_lower() -> None:
+def test_changed_weights_run_fetch_inspect_quantize_and_neither_config_nor_lower() -> None:
     world = observed(BASE)
     new = Observation(
         {"source": {"kind": "path"}, "files": {"model.safetensors": "f" * 64}}, world.sources["smollm2"].hints
@@ -121,7 +122,7 @@ def test_changed_weights_run_fetch_quantize_and_no_lower() -> None:
     assert [sentence(reason) for reason in reasons(plan, FETCH)] == [
         "model.safetensors changed 2d6e5b4efedb -> ffffffffffff (from source)"
     ]
-    assert memory.build(tasks_of(BASE, world)) == [FETCH, QUANTIZE]
+    assert memory.build(tasks_of(BASE, world)) == [FETCH, INSPECT, QUANTIZE]
 
 
 def test_group_size_is_told_in_the_fields_words() -> None:
@@ -135,7 +136,7 @@ def test_a_new_tvm_runs_lower_and_not_quantize() -> None:
     world = edit_tool(observed(BASE), "lower", "apache-tvm", f"0.28.0+sha256.{'b' * 64}")
     _, plan = after(BASE, world)
     assert states(plan) == {
-        "fetch": "cached", "quantize": "cached", "config": "cached", "lower": "run", "link": "maybe",
+        "fetch": "cached", "inspect": "cached", "quantize": "cached", "config": "cached", "lower": "run", "link": "maybe",
     }  # fmt: skip
     assert [sentence(reason) for reason in reasons(plan, LOWER)] == ["apache-tvm 0.27.0.post1 -> 0.28.0"]
 
@@ -182,7 +183,7 @@ def test_a_deleted_file_of_dist_is_restored_without_a_run() -> None:
     plan = memory.plan(tasks_of(BASE))
     assert plan.stale
     assert states(plan)["quantize"] == "restore"
-    assert plan.count("cached") == 4
+    assert plan.count("cached") == 5
 
 
 def test_force_runs_the_named_task() -> None:

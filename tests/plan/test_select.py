@@ -31,6 +31,7 @@ def test_nothing_asked_is_everything() -> None:
 def test_a_label_brings_what_it_depends_on() -> None:
     assert labels("link[smollm2, q4f32_1, native]") == [
         "fetch[smollm2]",
+        "inspect[smollm2]",
         "config[smollm2, q4f32_1]",
         "lower[smollm2, q4f32_1, native]",
         "link[smollm2, q4f32_1, native]",
@@ -38,23 +39,26 @@ def test_a_label_brings_what_it_depends_on() -> None:
 
 
 def test_spaces_in_a_label_do_not_matter() -> None:
-    assert labels("quantize[qwen,q0f16]") == ["fetch[qwen]", "quantize[qwen, q0f16]"]
+    assert labels("quantize[qwen,q0f16]") == ["fetch[qwen]", "inspect[qwen]", "quantize[qwen, q0f16]"]
 
 
 def test_a_pattern_and_a_kind() -> None:
     assert labels("quantize[*q0f16]") == [
         "fetch[smollm2]",
+        "inspect[smollm2]",
         "quantize[smollm2, q0f16]",
         "fetch[qwen]",
+        "inspect[qwen]",
         "quantize[qwen, q0f16]",
     ]
-    assert {label.split("[")[0] for label in labels("quantize")} == {"fetch", "quantize"}
+    assert {label.split("[")[0] for label in labels("quantize")} == {"fetch", "inspect", "quantize"}
     assert [task.label for task in asked(TASKS, ["fetch[qw?n]"])] == ["fetch[qwen]"]
 
 
 def test_a_platform_brings_its_libraries_and_their_weights() -> None:
     assert narrowed(platforms=["web"], models=["qwen"]) == [
         "fetch[qwen]",
+        "inspect[qwen]",
         "quantize[qwen, q4f32_1]",
         "config[qwen, q4f32_1]",
         "lower[qwen, q4f32_1, web]",

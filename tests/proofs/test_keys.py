@@ -88,7 +88,6 @@ def chat_config() -> Mapping[str, Any]:
             "quantization": "q4f32_1",
             "model-type": None,
             "conversation": resolve_template("chatml", out),
-            "system-prompt": None,
             "metadata": {},
             "generation": {},
             "preset": next(iter(presets().values())),
@@ -112,6 +111,7 @@ def scene() -> Scene:
     )
     outputs = {
         "fetch": {path: path.encode() for path in CHECKPOINT_FILES},
+        "inspect": {"facts.json": b'{"config": {}}'},
         "config": {"mlc-chat-config.json": json.dumps(chat_config()).encode(), "tokenizer.json": b"{}"},
         "lower": {"lib0.o": b"lib0", "devc.o": b"devc", "metadata.json": b"{}"},
         "runtime": {"wasm_runtime.o": b"runtime"},
@@ -174,7 +174,6 @@ EDITS: dict[str, tuple[Callable[[Scene], Scene], tuple[str, ...]]] = {
     "model.source_format": (edit_project(lambda of: edit_model(of, source_format="gguf")), ("source-format",)),
     "model.float32": (edit_project(lambda of: edit_model(of, float32="exact")), ("float32",)),
     "model.conversation": (edit_project(lambda of: edit_model(of, conversation={"name": "x"})), ("conversation",)),
-    "model.system_prompt": (edit_project(lambda of: edit_model(of, system_prompt="Hi")), ("system-prompt",)),
     "model.metadata": (edit_project(lambda of: edit_model(of, metadata={"context-window-size": 9})), ("metadata",)),
     "model.generation": (edit_project(lambda of: edit_model(of, generation={"temperature": 0.5})), ("generation",)),
     "model.source": (edit_project(lambda of: edit_model(of, source=Source("path", {"path": "elsewhere"}))), ()),
@@ -271,14 +270,14 @@ def test_the_name_of_a_library_that_holds_it_flips_link_alone() -> None:
     assert before.flipped(moved) == set()
 
 
-def test_an_adapter_is_an_input_of_quantize_alone() -> None:
+def test_an_adapter_is_an_input_of_inspect_and_quantize_alone() -> None:
     before = scene()
     of = edit_platform(plans.project(adapter=("smollm2",)), artifact="wasm")
     world = dataclasses.replace(before.observed, adapters=plans.observed(of).adapters)
     tasks = {task.label: task for task in expand(of, world, KINDS, COMPILE_FIELDS)}
     plain = {task.label: task for task in expand(before.project, before.observed, KINDS, COMPILE_FIELDS)}
     changed = {label for label in plain if plain[label] != tasks[label]}
-    assert {plain[label].kind for label in changed} == {"quantize"}
+    assert {plain[label].kind for label in changed} == {"inspect", "quantize"}
     assert tasks.keys() - plain.keys() == {"fetch[smollm2, adapter]"}
 
 
@@ -327,7 +326,7 @@ def leaf_edits(value: Mapping[str, Any]) -> list[dict[str, Any]]:
 def test_a_file_of_the_checkpoint_flips_the_kinds_that_select_it(path: str) -> None:
     before = scene()
     outputs = {**before.outputs, "fetch": {**before.outputs["fetch"], path: b"changed"}}
-    selecting = {"quantize": WEIGHT_FILES, "config": CONFIG_FILES}
+    selecting = {"inspect": WEIGHT_FILES, "quantize": WEIGHT_FILES, "config": CONFIG_FILES}
     wanted = {kind for kind, of in selecting.items() if any(fnmatch.fnmatchcase(path, p) for p in of.patterns)}
     assert before.flipped(dataclasses.replace(before, outputs=outputs)) == wanted
 
@@ -338,6 +337,16 @@ def test_an_object_of_lower_flips_link(path: str) -> None:
     outputs = {**before.outputs, "lower": {**before.outputs["lower"], path: b"changed"}}
     wanted = {"link"} if any(fnmatch.fnmatchcase(path, p) for p in OBJECT_FILES.patterns) else set()
     assert before.flipped(dataclasses.replace(before, outputs=outputs)) == wanted
+
+
+def test_facts_flip_quantize_and_config_and_other_fields_of_their_file_nothing() -> None:
+    before = scene()
+    for content, wanted in (
+        ({"config": {"tie_word_embeddings": False}}, {"quantize", "config"}),
+        ({"config": {}, "more": 1}, set[str]()),
+    ):
+        outputs = {**before.outputs, "inspect": {"facts.json": json.dumps(content).encode()}}
+        assert before.flipped(dataclasses.replace(before, outputs=outputs)) == wanted
 
 
 def test_an_object_of_the_runtime_flips_link() -> None:

@@ -132,10 +132,10 @@ def test_eight_builds_of_one_project_run_each_action_once(tmp_path: Path) -> Non
     started = Counter(event["label"] for event in found if event["type"] == "started")
     assert set(started.values()) == {1}, started
     assert Counter(label.split("[")[0] for label in started) == dict.fromkeys(
-        ("fetch", "quantize", "config", "lower", "link"), 1
+        ("fetch", "inspect", "quantize", "config", "lower", "link"), 1
     )
     assert not [event for event in found if event["type"] in ("failed", "skipped", "corrupt-blob")]
-    assert len(list((project.store / "traces").glob("??/*.json"))) == 5
+    assert len(list((project.store / "traces").glob("??/*.json"))) == 6
     first = project.snapshot()
     assert project.build() == {}
     assert project.snapshot() == first

@@ -15,6 +15,7 @@ from llmbuild.models.parameter import Parameter
 from llmbuild.quantization.convert import convert
 from llmbuild.quantization.journal import JOURNAL
 from llmbuild.quantization.scheme import SCHEMES
+from tests.helpers.inspected import facts_of
 
 ROOT = Path(__file__).parent.parent.parent
 CAP = 4096
@@ -164,14 +165,15 @@ from pathlib import Path
 from llmbuild.engine.kind import Job
 from llmbuild.tasks.quantize import KIND
 
-params, checkpoint, out, resume, kill_at = json.loads(sys.argv[1])
+params, checkpoint, facts, out, resume, kill_at = json.loads(sys.argv[1])
 seen = set()
 def progress(done, total, unit=""):
     if kill_at is not None and done >= total * kill_at:
         while not (Path(resume) / "journal").exists():
             time.sleep(0.01)
         os.kill(os.getpid(), 9)
-KIND.run(Job(params, {"checkpoint": Path(checkpoint)}, {}, Path(out), Path(out), progress, Path(resume)))
+inputs = {"checkpoint": Path(checkpoint), "facts": Path(facts)}
+KIND.run(Job(params, inputs, {}, Path(out), Path(out), progress, Path(resume)))
 """
 
 
@@ -194,12 +196,13 @@ def test_the_task_killed_for_good_in_the_middle(tmp_path: Path) -> None:
     (checkpoint / "config.json").write_text(json.dumps(config))
     values = {name: rng.random(shape, np.float32).astype(np.float16) for name, shape in shapes.items()}
     write_safetensors(checkpoint / "model.safetensors", values)
+    facts = facts_of(checkpoint)
     params = {"scheme": SCHEMES["q0f16"].to_json(), "model-type": None, "source-format": None, "float32": "bf16"}
 
     def start(name: str, resume: Path, kill_at: float | None) -> int:
         (tmp_path / name).mkdir()
         resume.mkdir(exist_ok=True)
-        argument = json.dumps([params, str(checkpoint), str(tmp_path / name), str(resume), kill_at])
+        argument = json.dumps([params, str(checkpoint), str(facts), str(tmp_path / name), str(resume), kill_at])
         return subprocess.run([sys.executable, "-c", KILLED, argument], cwd=ROOT, check=False).returncode
 
     assert start("whole", tmp_path / "other", None) == 0

@@ -40,9 +40,10 @@ def show(plan: Plan, width: int) -> str:
 def test_first_plan() -> None:
     assert show(Memory().plan(tasks_of(BASE)), 80) == dedent(
         """\
-        assistants: 5 tasks: 5 to run
+        assistants: 6 tasks: 6 to run
 
           run      fetch[smollm2]                   never built
+          run      inspect[smollm2]                 never built
           run      quantize[smollm2, q4f32_1]       never built
           run      config[smollm2, q4f32_1]         never built
           run      lower[smollm2, q4f32_1, native]  never built
@@ -56,9 +57,10 @@ def test_nothing_to_do() -> None:
     memory.build(tasks_of(BASE))
     assert show(memory.plan(tasks_of(BASE)), 80) == dedent(
         """\
-        assistants: 5 tasks, everything is up to date
+        assistants: 6 tasks, everything is up to date
 
           cached   fetch[smollm2]
+          cached   inspect[smollm2]
           cached   quantize[smollm2, q4f32_1]
           cached   config[smollm2, q4f32_1]
           cached   lower[smollm2, q4f32_1, native]
@@ -70,7 +72,7 @@ def test_nothing_to_do() -> None:
 def test_a_changed_value_at_80_columns() -> None:
     assert show(edited(), 80) == dedent(
         """\
-        assistants: 5 tasks: 1 to run, 2 may follow, 2 cached
+        assistants: 6 tasks: 1 to run, 2 may follow, 3 cached
         1 root cause, 2 follow
 
           run      config[smollm2, q4f32_1]
@@ -80,6 +82,7 @@ def test_a_changed_value_at_80_columns() -> None:
           maybe    link[smollm2, q4f32_1, native]
                      if config[smollm2, q4f32_1] changes what it reads
           cached   fetch[smollm2]
+          cached   inspect[smollm2]
           cached   quantize[smollm2, q4f32_1]
         """
     )
@@ -88,13 +91,14 @@ def test_a_changed_value_at_80_columns() -> None:
 def test_a_changed_value_at_120_columns() -> None:
     assert show(edited(), 120) == dedent(
         """\
-        assistants: 5 tasks: 1 to run, 2 may follow, 2 cached
+        assistants: 6 tasks: 1 to run, 2 may follow, 3 cached
         1 root cause, 2 follow
 
           run      config[smollm2, q4f32_1]         temperature 1.0 -> 0.7 (2 may follow)
           maybe    lower[smollm2, q4f32_1, native]  if config[smollm2, q4f32_1] changes what it reads
           maybe    link[smollm2, q4f32_1, native]   if config[smollm2, q4f32_1] changes what it reads
           cached   fetch[smollm2]
+          cached   inspect[smollm2]
           cached   quantize[smollm2, q4f32_1]
         """
     )
@@ -103,7 +107,7 @@ def test_a_changed_value_at_120_columns() -> None:
 def test_many_reasons_are_cut_in_a_plan() -> None:
     assert show(many_reasons(), 80) == dedent(
         """\
-        assistants: 5 tasks: 1 to run, 1 may follow, 3 cached
+        assistants: 6 tasks: 1 to run, 1 may follow, 4 cached
         1 root cause, 1 follow
 
           run      lower[smollm2, q4f32_1, native]
@@ -112,6 +116,7 @@ def test_many_reasons_are_cut_in_a_plan() -> None:
           maybe    link[smollm2, q4f32_1, native]
                      if lower[smollm2, q4f32_1, native] changes what it reads
           cached   fetch[smollm2]
+          cached   inspect[smollm2]
           cached   quantize[smollm2, q4f32_1]
           cached   config[smollm2, q4f32_1]
         """
@@ -124,11 +129,12 @@ def test_a_file_to_put_back() -> None:
     memory.wrong["link[smollm2, q4f32_1, native]"] = (OutputMissing("dist/libs/smollm2-q4f32_1-native.so"),)
     assert show(memory.plan(tasks_of(BASE)), 120) == dedent(
         """\
-        assistants: 5 tasks: 1 to restore, 4 cached
+        assistants: 6 tasks: 1 to restore, 5 cached
         1 root cause, 0 follow
 
           restore  link[smollm2, q4f32_1, native]   dist/libs/smollm2-q4f32_1-native.so is missing
           cached   fetch[smollm2]
+          cached   inspect[smollm2]
           cached   quantize[smollm2, q4f32_1]
           cached   config[smollm2, q4f32_1]
           cached   lower[smollm2, q4f32_1, native]
@@ -189,10 +195,10 @@ def test_json() -> None:
     value = json.loads(json.dumps(plan_json(edited())))
     assert value["format"] == 1
     assert value["stale"] is True
-    assert value["counts"] == {"run": 1, "maybe": 2, "restore": 0, "blocked": 0, "cached": 2}
+    assert value["counts"] == {"run": 1, "maybe": 2, "restore": 0, "blocked": 0, "cached": 3}
     config = next(task for task in value["tasks"] if task["kind"] == "config")
     assert config["state"] == "run"
-    assert config["needs"] == ["fetch[smollm2]"]
+    assert config["needs"] == ["fetch[smollm2]", "inspect[smollm2]"]
     assert config["outputs"] == ["dist/smollm2-q4f32_1-MLC"]
     assert config["reasons"] == [
         {
@@ -219,6 +225,6 @@ def test_what_is_up_to_date_can_be_left_out() -> None:
 
 def test_dot_and_mermaid_have_every_edge() -> None:
     dot, mermaid = plan_dot(edited()), plan_mermaid(edited())
-    assert dot.count("->") - dot.count("1.0 -> 0.7") == mermaid.count("-->") == 4
+    assert dot.count("->") - dot.count("1.0 -> 0.7") == mermaid.count("-->") == 7
     assert '"fetch[smollm2]" -> "config[smollm2, q4f32_1]";' in dot
     assert mermaid.startswith('flowchart LR\n  t0["fetch[smollm2]"]:::cached\n')

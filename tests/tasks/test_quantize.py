@@ -16,6 +16,7 @@ from llmbuild.engine.kind import Job
 from llmbuild.errors import InputError, MultiError
 from llmbuild.quantization.scheme import SCHEMES
 from llmbuild.tasks.quantize import KIND
+from tests.helpers.inspected import facts_of
 from tests.helpers.reference_quant import quantize, read_weights
 from tests.helpers.schemes import QUANTIZING
 
@@ -89,7 +90,8 @@ def run(
         "source-format": None,
         "float32": "bf16",
     }
-    inputs = {"checkpoint": checkpoint} | ({} if adapter is None else {"adapter": adapter})
+    inputs = {"checkpoint": checkpoint, "facts": facts_of(checkpoint, adapter)}
+    inputs |= {} if adapter is None else {"adapter": adapter}
     KIND.run(Job(params, inputs, hints, out, out, lambda done, total, unit="": progress.append((done, total, unit))))
     return progress
 

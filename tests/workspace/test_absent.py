@@ -108,6 +108,7 @@ def test_what_other_projects_built_with_the_locked_tool_counts(
     with llmbuild.open(str(copy), cache=str(project.store)) as workspace:
         assert states(workspace) == {
             "fetch": "cached",
+            "inspect": "cached",
             "quantize": "restore",
             "config": "restore",
             "lower": "cached",
@@ -139,7 +140,7 @@ def test_a_tool_that_nobody_locked_blocks_its_task(
     monkeypatch.setenv("COLUMNS", "200")
     assert main(["plan"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("tiny: 5 tasks: 1 blocked, 4 cached\n\n  blocked  link")
+    assert out.startswith("tiny: 6 tasks: 1 blocked, 5 cached\n\n  blocked  link")
     assert "there is no linker (`apt-get install lld`)" in out
     assert main(["plan", "--json"]) == 0
     value = json.loads(capsys.readouterr().out)
@@ -171,7 +172,9 @@ def test_keep_going_builds_all_the_rest(project: ProjectDir, hidden: Callable[[]
             workspace.build(keep_going=True)
         assert caught.value.exit_code == ExitCode.TOOLCHAIN
         assert f"link{LABEL} failed: there is no linker" in caught.value.what
-        assert states(workspace) == dict.fromkeys(("fetch", "quantize", "config", "lower"), "cached") | {"link": "run"}
+        assert states(workspace) == dict.fromkeys(("fetch", "inspect", "quantize", "config", "lower"), "cached") | {
+            "link": "run"
+        }
 
 
 PLATFORMS = (

@@ -120,7 +120,7 @@ def during_the_build(
 
 
 def test_the_store_has_no_copy_and_the_result_is_the_same(root: Path, tmp_path: Path) -> None:
-    assert build(root) == {"fetch", "quantize", "config"}
+    assert build(root) == {"fetch", "inspect", "quantize", "config"}
     largest = max(path.stat().st_size for path in (tmp_path / "store" / "blobs").rglob("*") if path.is_file())
     assert largest < weights(root).stat().st_size
     assert weights(root).stat().st_nlink == 1
@@ -287,7 +287,7 @@ def test_a_gguf_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     local.KEPT_FROM = 1 << 10
     (root / "buildfile.toml").write_text(TINY_MANIFEST.replace('"checkpoint"', '"some.gguf"'))
     old(root / "some.gguf")
-    assert build(root) == {"fetch", "quantize", "config"}
+    assert build(root) == {"fetch", "inspect", "quantize", "config"}
     assert build(root) == set()
     during_the_build(monkeypatch, lambda: edit_mapped(root / "some.gguf"), open_, "read_metadata")
     with pytest.raises(BuildError, match="changed while the build was running"):
@@ -333,7 +333,7 @@ def test_a_collection_forgets_a_place_with_the_last_result_that_has_it(root: Pat
     assert list(store.cas.places.all()) == []
     store.close()
     assert weights(root).is_file()
-    assert build(root) == {"fetch", "quantize", "config"}
+    assert build(root) == {"fetch", "inspect", "quantize", "config"}
 
 
 def test_an_archive_has_the_bytes_or_leaves_the_result_out(root: Path, tmp_path: Path) -> None:

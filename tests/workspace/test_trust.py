@@ -92,7 +92,7 @@ def test_nothing_of_a_project_runs_before_it_is_trusted(project: ProjectDir, hom
 def test_flags_count_when_something_is_linked(project: ProjectDir, monkeypatch: pytest.MonkeyPatch) -> None:
     (project.root / "targets/mine.toml").write_text(f'{TARGET}flags = ["-Wl,--gc-sections"]\n')
     plan = json.loads(project.run("plan", "--json").out)
-    assert plan["counts"] == {"run": 5, "maybe": 0, "restore": 0, "blocked": 0, "cached": 0}
+    assert plan["counts"] == {"run": 6, "maybe": 0, "restore": 0, "blocked": 0, "cached": 0}
     assert project.run("plan", "--strict").code == 0
     build = project.run("build")
     assert build.code == ExitCode.USAGE and "not trusted: the flags -Wl,--gc-sections" in build.err

@@ -1,0 +1,22 @@
+"""What the inspect task says of a checkpoint, for tests that run a task after it."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from llmbuild.canonical import Json
+from llmbuild.engine.kind import Job, no_progress
+from llmbuild.tasks.facts import FACTS
+from llmbuild.tasks.inspect import KIND
+
+
+def facts_of(
+    checkpoint: Path, adapter: Path | None = None, *, model_type: str | None = None, source_format: str | None = None
+) -> Path:
+    """The file of facts, in a directory that is left to the system."""
+    out = Path(tempfile.mkdtemp(prefix="facts-"))
+    params: dict[str, Json] = {"model-type": model_type, "source-format": source_format}
+    inputs = {"checkpoint": checkpoint} | ({} if adapter is None else {"adapter": adapter})
+    KIND.run(Job(params, inputs, {}, out, out, no_progress))
+    return out / FACTS
