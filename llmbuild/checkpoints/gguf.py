@@ -60,9 +60,23 @@ BLOCK_TYPES: Mapping[int, BlockType] = {
     12: BlockType("Q4_K", 256, 144),
     13: BlockType("Q5_K", 256, 176),
     14: BlockType("Q6_K", 256, 210),
+    16: BlockType("IQ2_XXS", 256, 66),
+    17: BlockType("IQ2_XS", 256, 74),
+    18: BlockType("IQ3_XXS", 256, 98),
+    19: BlockType("IQ1_S", 256, 50),
+    20: BlockType("IQ4_NL", 32, 18),
+    21: BlockType("IQ3_S", 256, 110),
+    22: BlockType("IQ2_S", 256, 82),
+    23: BlockType("IQ4_XS", 256, 136),
+    28: BlockType("F64", 1, 8, "float64"),
+    29: BlockType("IQ1_M", 256, 56),
     30: BlockType("BF16", 1, 2, "bfloat16"),
+    34: BlockType("TQ1_0", 256, 54),
+    35: BlockType("TQ2_0", 256, 66),
+    39: BlockType("MXFP4", 32, 17),
+    40: BlockType("NVFP4", 64, 36),
 }
-"""By the number that ggml gives each type."""
+"""By the number that ggml gives each type: those that the `gguf` package dequantizes."""
 
 _SCALARS: Mapping[int, str] = {
     0: "B",
@@ -118,7 +132,7 @@ class GgufFile:
         return tuple(sorted({tensor.type.name for tensor in self._places.values() if tensor.type.elements > 1}))
 
     def read(self, name: str) -> np.ndarray:
-        """One tensor: float32, float16 or bfloat16 as stored, block types dequantized to float32."""
+        """One tensor: float64, float32, float16 or bfloat16 as stored, block types dequantized to float32."""
         import numpy as np
 
         tensor = self._places[name]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from llmbuild.checkpoints.gguf import GgufFile
 from llmbuild.checkpoints.gguf_config import make_config, make_generation_config
 from llmbuild.checkpoints.gguf_names import restored_tensors
+from llmbuild.checkpoints.gguf_split import SplitGguf, open_gguf
 from llmbuild.checkpoints.gguf_tokenizer import Note, make_tokenizer_files
 from llmbuild.checkpoints.huggingface import missing_tensor
 from llmbuild.checkpoints.pieces import NO_CHECKS, Checks
@@ -24,12 +25,12 @@ MAX_FACTORS_BYTES = 1 << 20
 
 
 class GgufCheckpoint(Checkpoint):
-    """An open GGUF file; the tensors are in the file's order.  Raises InputError when it is not valid."""
+    """An open GGUF file, or its parts; the tensors are in the file's order.  Raises InputError when it is not valid."""
 
     format = "gguf"
 
     def __init__(self, path: Path, checks: Checks = NO_CHECKS) -> None:
-        self._file = GgufFile(path, checks)
+        self._file = open_gguf(path, checks)
         try:
             self.config = _config(self._file)
             self.generation_config = make_generation_config(self._file.metadata)
@@ -81,7 +82,7 @@ def read_gguf_metadata(
     path: Path, checks: Checks = NO_CHECKS, note: Note | None = None
 ) -> tuple[dict[str, Any], dict[str, Any] | None, dict[str, bytes]]:
     """Configuration, generation configuration and tokenizer files of a GGUF file.  Raises InputError."""
-    file = GgufFile(path, checks)
+    file = open_gguf(path, checks)
     try:
         return _config(file), make_generation_config(file.metadata), make_tokenizer_files(file.metadata, path, note)
     finally:
@@ -90,14 +91,14 @@ def read_gguf_metadata(
 
 def read_gguf_config(path: Path) -> dict[str, Any]:
     """The configuration of a GGUF file alone.  Raises InputError."""
-    file = GgufFile(path)
+    file = open_gguf(path)
     try:
         return _config(file)
     finally:
         file.close()
 
 
-def _config(file: GgufFile) -> dict[str, Any]:
+def _config(file: GgufFile | SplitGguf) -> dict[str, Any]:
     factors = None
     if _ROPE_FACTORS in file.tensors:
         if file.tensors[_ROPE_FACTORS].nbytes > MAX_FACTORS_BYTES:

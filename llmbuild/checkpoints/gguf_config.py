@@ -43,14 +43,6 @@ def make_config(
     architecture = keys.architecture
     if keys.integer("expert_count", 0):
         raise keys.wrong("expert_count", "the model is a mixture of experts, which is not supported")
-    split = metadata.get("split.count", 0)
-    if isinstance(split, int) and split > 1:
-        raise InputError(
-            f"the GGUF file is one of {split} parts",
-            where=str(path),
-            why="a split file has only a part of the weights",
-            fix=f"join them: llama-gguf-split --merge {path.name} joined.gguf",
-        )
     config = _neox(keys, tensors) if architecture == "gptneox" else _llama_like(keys, tensors)
     scaling = _rope_scaling(keys, config, rope_factors)
     if scaling is not None:

@@ -254,6 +254,9 @@ class MergedCheckpoint(Checkpoint):
     def tensors(self) -> Mapping[str, TensorInfo]:
         return self._base.tensors
 
+    def says_nothing(self, name: str) -> bool:
+        return self._base.says_nothing(name)
+
     def read(self, name: str) -> np.ndarray:
         return self._adapter.merge(name, self._base)
 

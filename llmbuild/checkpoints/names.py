@@ -17,6 +17,12 @@ TOKENIZER_FILES = (
 SPECIAL_TOKENS_FILE = "special_tokens_map.json"
 """Read to count tokens, but no runtime requires it beside the weights."""
 
+CHAT_TEMPLATE_FILE = "chat_template.jinja"
+"""The chat template as a file of its own; it comes before the one in tokenizer_config.json."""
+
+CHAT_TEMPLATE_JSON = "chat_template.json"
+"""The same in repositories of processors."""
+
 CHAT_CONFIG = "mlc-chat-config.json"
 """MLC's configuration of a model, which compilers and runtimes read."""
 

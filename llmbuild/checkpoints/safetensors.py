@@ -6,6 +6,7 @@ tensors must cover the data without holes, overlaps or a tail.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,10 @@ DTYPES: Mapping[str, str] = {
     "U8": "uint8",
     "I8": "int8",
     "F8_E4M3": "float8_e4m3fn",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz",
     "F8_E5M2": "float8_e5m2",
+    "F8_E5M2FNUZ": "float8_e5m2fnuz",
+    "F8_E8M0": "float8_e8m0fnu",
     "U16": "uint16",
     "I16": "int16",
     "F16": "float16",
@@ -40,6 +44,13 @@ DTYPES: Mapping[str, str] = {
     "F64": "float64",
     "C64": "complex64",
 }
+
+BITS: Mapping[str, tuple[str, int]] = {
+    "F4": ("float4_e2m1fn", 4),
+    "F6_E2M3": ("float6_e2m3fn", 6),
+    "F6_E3M2": ("float6_e3m2fn", 6),
+}
+"""Types of less than a byte, whose elements lie one after the other: name and bits.  No weight of a plain model has one."""
 
 
 class SafetensorsFile:
@@ -60,6 +71,13 @@ class SafetensorsFile:
 
     def read(self, name: str) -> np.ndarray:
         info = self._tensors[name]
+        if info.dtype not in ITEM_SIZES:
+            raise InputError(
+                f"tensor {name[:200]!r} cannot be read",
+                where=str(self._file.path),
+                why=f"it is {info.dtype}, of which several elements share a byte: its weights are quantized",
+                fix="name the checkpoint that it was made from",
+            )
         return self._file.read_array(self._offsets[name], info.shape, info.dtype)
 
     def close(self) -> None:
@@ -96,16 +114,27 @@ class SafetensorsFile:
         if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
             raise self._bad(name, "its entry needs dtype, shape and data_offsets")
         code, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-        if not isinstance(code, str) or code not in DTYPES:
-            raise self._bad(name, f"dtype {code!r} is unknown; known are {', '.join(DTYPES)}")
-        dtype = DTYPES[code]
+        if not isinstance(code, str) or (code not in DTYPES and code not in BITS):
+            raise InputError(
+                f"tensor {name[:200]!r} has a type that is not known",
+                where=str(self._file.path),
+                why=f"dtype is {code!r:.100}; known are {', '.join([*DTYPES, *BITS])}",
+                fix="name a checkpoint whose tensors have one of these types",
+            )
         if not _are_sizes(shape):
             raise self._bad(name, f"shape {shape!r} is not a list of sizes")
         if not _are_sizes(offsets) or len(offsets) != 2:
             raise self._bad(name, f"data_offsets {offsets!r} are not two positions")
-        if not is_plausible(tuple(shape), ITEM_SIZES[dtype]):
+        if not is_plausible(tuple(shape), ITEM_SIZES[DTYPES[code]] if code in DTYPES else 1):
             raise self._bad(name, f"shape {shape} is absurd")
-        info = TensorInfo.of(name, tuple(shape), dtype)
+        if code in DTYPES:
+            info = TensorInfo.of(name, tuple(shape), DTYPES[code])
+        else:
+            dtype, bits = BITS[code]
+            nbytes, rest = divmod(math.prod(shape) * bits, 8)
+            if rest:
+                raise self._bad(name, f"shape {shape} of {code} is not a whole number of bytes")
+            info = TensorInfo(name, tuple(shape), dtype, nbytes)
         begin, end = offsets
         if end - begin != info.nbytes:
             raise self._bad(name, f"shape {shape} of {code} needs {info.nbytes} bytes, data_offsets give {end - begin}")

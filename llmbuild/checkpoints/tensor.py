@@ -34,7 +34,7 @@ ITEM_SIZES: Mapping[str, int] = {
     "complex64": 8,
     "complex128": 16,
 }
-"""Every dtype that a tensor may have, with the bytes of one element."""
+"""Every dtype that a tensor which can be read may have, with the bytes of one element."""
 
 MAX_DIMENSIONS = 32
 MAX_BYTES = 1 << 62
@@ -42,7 +42,10 @@ MAX_BYTES = 1 << 62
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """A tensor as `read` returns it: `dtype` is a name of `ITEM_SIZES`, `nbytes` the size of the array in memory."""
+    """A tensor as `read` returns it: `dtype` is a name of `ITEM_SIZES`, `nbytes` the size of the array in memory.
+
+    A tensor of another dtype is known by name and shape, and cannot be read.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -88,6 +91,11 @@ class Checkpoint(ABC):
     @abstractmethod
     def read(self, name: str) -> np.ndarray:
         """One tensor; bfloat16 is `ml_dtypes.bfloat16`.  Raises InputError when it is missing or cannot be read."""
+
+    def says_nothing(self, name: str) -> bool:
+        """Whether the values of a tensor that no parameter is made from show that it has no effect."""
+        del name
+        return False
 
     def location(self, name: str) -> str | None:
         """Where a tensor lies, for messages: its file, or the format when there is no file to name."""

@@ -27,14 +27,25 @@ def render_prompt(template: Mapping[str, Any], messages: Sequence[Message], syst
     the template's.  `system_prefix_token_ids` are ids, not text: see `prefix_token_ids`.  Raises InputError for a role
     that the template does not have.
     """
-    system = template["system_template"].replace(
-        PLACEHOLDERS["system"], template["system_message"] if system_message is None else system_message
-    )
+    return _insert_functions("".join(prompt_parts(template, messages, system_message)), template["function_string"])
+
+
+def prompt_parts(
+    template: Mapping[str, Any], messages: Sequence[Message], system_message: str | None = None
+) -> list[str]:
+    """The same as its parts: the system text where there is any, then each message.
+
+    WebLLM encodes each part by itself.  Raises InputError for a role that the template does not have.
+    """
+    said = template["system_message"] if system_message is None else system_message
+    system = ""
+    if said or template.get("render_empty_system_message", True):
+        system = template["system_template"].replace(PLACEHOLDERS["system"], said)
     after_other, after_assistant = template["seps"][0], template["seps"][-1]
     turns = [(role, text) for role, text in [*template["messages"], *messages]]
     if template["strip_reasoning_in_history"]:
         turns = _strip_reasoning(turns)
-    parts = [system]
+    parts = [system] if system else []
     for index, (role, text) in enumerate(turns):
         if role not in template["roles"]:
             raise InputError(
@@ -47,11 +58,11 @@ def render_prompt(template: Mapping[str, Any], messages: Sequence[Message], syst
             continue
         # In the [INST] style the system message is already inside the first turn, whose role it then has.
         merged = index == 0 and system != "" and not template["add_role_after_system_message"]
-        if not merged:
-            parts.append(name + template["role_content_sep"])
-        parts.append(template["role_templates"].get(role, PLACEHOLDERS[role]).replace(PLACEHOLDERS[role], text))
-        parts.append(after_assistant if role == "assistant" else after_other)
-    return _insert_functions("".join(parts), template["function_string"])
+        opening = "" if merged else name + template["role_content_sep"]
+        content = template["role_templates"].get(role, PLACEHOLDERS[role]).replace(PLACEHOLDERS[role], text)
+        after = after_assistant if role == "assistant" else after_other
+        parts.append(opening + content + after)
+    return parts
 
 
 def prefix_token_ids(template: Mapping[str, Any]) -> list[int]:

@@ -29,6 +29,9 @@ PLACEHOLDERS: Mapping[str, str] = {
 }
 """The placeholder of a message's text in the template of each role."""
 
+CHECKPOINT, CHECKPOINT_ANYWAY = "checkpoint", "checkpoint!"
+"""What stands for a name where the template is derived from the checkpoint's chat template; the second accepts differences."""
+
 _DATA = Path(__file__).parent / "data"
 
 
@@ -41,6 +44,8 @@ class _Field:
     expected: str
     accepts: Callable[[Any], bool]
     required: bool = False
+    written: bool = True
+    """Whether the JSON object has it also where it is the default."""
 
 
 def _is_text(value: Any) -> bool:
@@ -76,6 +81,7 @@ _FIELDS = (
     _Field("name", None, "a string", _is_text),
     _Field("system_template", "{system_message}", "a string", _is_text),
     _Field("system_message", "", "a string", _is_text),
+    _Field("render_empty_system_message", True, "true or false", _is_flag, written=False),
     _Field("system_prefix_token_ids", None, "a list of token ids", lambda value: value is None or _is_ids(value)),
     _Field("add_role_after_system_message", True, "true or false", _is_flag),
     _Field("roles", None, "a table of strings", _is_text_table, required=True),
@@ -90,7 +96,8 @@ _FIELDS = (
     _Field("function_string", "", "a string", _is_text),
     _Field("use_function_calling", False, "true or false", _is_flag),
 )
-"""In the order in which mlc-chat-config.json has them."""
+"""In the order in which mlc-chat-config.json has them.  Older runtimes do not know
+`render_empty_system_message`, so that only templates that set it have it."""
 
 
 def resolve_template(name: str, base: Path) -> Mapping[str, Json]:
@@ -132,7 +139,8 @@ def fill_template(fields: Mapping[str, Any], *, name: str, file: str) -> Mapping
                 problems.append(
                     InputError(f"a conversation template must have '{field.name}', {field.expected}", where=file)
                 )
-            filled[field.name] = field.default
+            if field.written:
+                filled[field.name] = field.default
         elif not field.accepts(fields[field.name]):
             value = json.dumps(fields[field.name], ensure_ascii=False, default=str)
             problems.append(InputError(f"must be {field.expected}, not {value:.80}", where=Where(file, key=field.name)))

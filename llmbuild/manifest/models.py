@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from llmbuild.canonical import Json
-from llmbuild.conversation.templates import resolve_template
+from llmbuild.conversation.templates import CHECKPOINT, CHECKPOINT_ANYWAY, PLACEHOLDERS, resolve_template
 from llmbuild.errors import InputError, MultiError, UsageError
 from llmbuild.manifest.problems import Problems
 from llmbuild.manifest.project import Model
@@ -44,6 +44,7 @@ def resolve_model(
         source_format=None if table.source_format == "auto" else table.source_format,
         float32=table.float32,
         conversation=conversation,
+        system_prompt=table.system_prompt,
         metadata={**defaults, **table.metadata.given()},
         generation=table.generation.model_dump(exclude_none=True, by_alias=True),
     )
@@ -120,7 +121,7 @@ def _check_model_type(name: str, model_type: str, problems: Problems) -> None:
         problems.add(("models", name, "model-type"), error.what, why=error.why, fix=error.fix)
 
 
-def _conversation(name: str, table: ModelTable, root: Path, problems: Problems) -> Mapping[str, Json] | None:
+def _conversation(name: str, table: ModelTable, root: Path, problems: Problems) -> Mapping[str, Json] | str | None:
     path = ("models", name, "conv-template")
     template = table.conv_template
     if problems.is_broken(path) or (template is None and problems.is_misspelt(path)):
@@ -137,8 +138,15 @@ def _conversation(name: str, table: ModelTable, root: Path, problems: Problems) 
                 fix=f'add conv-template = "…" ("LM" for a base model); `llmbuild init {shown_source(table.source)}` proposes one',
             )
             return None
+    if template in (CHECKPOINT, CHECKPOINT_ANYWAY):
+        if table.source is not None:
+            return template
+        problems.add(
+            path, "a preset has no chat template", fix=f'remove conv-template, or name one ("{PRESET_TEMPLATE}")'
+        )
+        return None
     try:
-        return resolve_template(template, root)
+        resolved = resolve_template(template, root)
     except InputError as error:
         if is_template_file(template) and (root / template).is_file():
             problems.add_error(path, error)
@@ -148,4 +156,12 @@ def _conversation(name: str, table: ModelTable, root: Path, problems: Problems) 
             problems.add(path, error.what, why=None if near else error.why, fix=error.why if near else error.fix)
     except (MultiError, UsageError) as error:
         problems.add_error(path, error)
+    else:
+        if table.system_prompt is None or PLACEHOLDERS["system"] in str(resolved["system_template"]):
+            return resolved
+        problems.add(
+            ("models", name, "system-prompt"),
+            f"the conversation template '{template}' takes no system message",
+            fix="remove system-prompt, or name another template",
+        )
     return None

@@ -18,7 +18,8 @@ from llmbuild.sources.kind import Source
 class Model:
     """One [models.NAME] table, with a source or the name of a preset.
 
-    `conversation` is the template's resolved JSON object; `metadata` has kebab-case keys: the [metadata] defaults with the
+    `conversation` is the template's resolved JSON object, or the word that stands for the
+    checkpoint's own; `metadata` has kebab-case keys: the [metadata] defaults with the
     model's own values on top; `generation` the sampling values that were set.
     """
 
@@ -29,7 +30,8 @@ class Model:
     model_type: str | None
     source_format: str | None
     float32: str
-    conversation: Mapping[str, Json]
+    conversation: Mapping[str, Json] | str
+    system_prompt: str | None
     metadata: Mapping[str, int]
     generation: Mapping[str, Json]
 

@@ -157,8 +157,13 @@ class ModelTable(Table):
     )
     conv_template: str | None = Field(
         default=None,
-        description="Conversation template: a registered name, or the path of a .json or .toml file of your own, relative to "
-        'the manifest. Required with a source; "LM" is the default of a preset.',
+        description='Conversation template: "checkpoint" for the checkpoint\'s own chat template ("checkpoint!" also where '
+        "MLC's fields cannot express all of it), a registered name, or the path of a .json or .toml file of your own, relative "
+        'to the manifest. Required with a source; "LM" is the default of a preset.',
+    )
+    system_prompt: str | None = Field(
+        default=None,
+        description="The system message of a conversation that brings none. Default: the template's.",
     )
     adapter: str | None = Field(
         default=None,

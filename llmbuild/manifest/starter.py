@@ -12,13 +12,17 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from llmbuild.conversation.templates import CHECKPOINT, CHECKPOINT_ANYWAY
 from llmbuild.errors import InputError, UsageError, did_you_mean
 from llmbuild.manifest.source import forms, parse_source, shown_source
 from llmbuild.sources.kind import Source, SourceError
 from llmbuild.sources.kinds import source_kind
 from llmbuild.tomlfile import dotted
+
+if TYPE_CHECKING:
+    from llmbuild.checkpoints.open import CheckpointMetadata
 
 BASE_TEMPLATE = "LM"
 SCHEME = "q4f32_1"
@@ -28,31 +32,7 @@ MAX_WINDOW = 8192
 """The largest window that is proposed: a larger one costs memory that not every machine has."""
 
 
-@dataclass(frozen=True, slots=True)
-class Marker:
-    """Texts that all occur in the chat templates of one convention; `model_type` narrows it to one architecture."""
-
-    texts: tuple[str, ...]
-    template: str
-    model_type: str | None = None
-
-
-# The first that fits wins.
-MARKERS = (
-    Marker(("<|start_header_id|>", "Cutting Knowledge"), "llama-3_1"),
-    Marker(("<|start_header_id|>",), "llama-3"),
-    Marker(("<|im_start|>",), "qwen3", "qwen3"),
-    Marker(("<|im_start|>",), "qwen2", "qwen2"),
-    Marker(("<|im_start|>",), "chatml"),
-    Marker(("<start_of_turn>",), "gemma_instruction"),
-    Marker(("<<SYS>>",), "llama-2"),
-    Marker(("[INST]",), "mistral_default"),
-    Marker(("<|user|>", "<|end|>"), "phi-3"),
-    Marker(("<|user|>", "<|assistant|>"), "tinyllama_v1_0"),
-    Marker(("<human>",), "redpajama_chat"),
-)
-
-# What a name implies, where only a name is known.  The first match wins.
+# What a name implies where a checkpoint has no chat template.  The first match wins.
 NAMES = (
     (r"redpajama.*chat", "redpajama_chat"),
     (r"code-?llama.*instruct", "codellama_instruct"),
@@ -133,8 +113,7 @@ def _of_files(checkpoint: str, path: Path, directory: Path) -> Starter:
     if refused is not None:
         raise placed(refused, lambda name: str(path) if path.is_file() else str(path / name))
     model_type = infer_model_type(metadata.config)
-    chat_template = _chat_template(metadata.tokenizer_file("tokenizer_config.json"), path)
-    template, because = _template(chat_template, model_type, path.absolute().name)
+    template, because = _template(metadata, path)
     window, window_note = _window(metadata.config)
     return Starter(
         name=_name(path.absolute().stem if path.is_file() else path.absolute().name),
@@ -186,18 +165,12 @@ def _of_remote(checkpoint: str, source: Source, revision: str | None, sha256: st
     spec, named = source.spec, shown_source(checkpoint)
     last = Path(spec.get("path") or spec.get("repo") or named).name
     last = re.sub(r"\.(gguf|zip|tar|tar\.gz|tgz)$", "", last, flags=re.IGNORECASE)
-    by_name = _template_by_name(last)
-    because = (
-        f"Taken from the name; compare it with the chat template in the tokenizer_config.json of {named}."
-        if by_name
-        else f"Not known before {named} is fetched: choose the one that the model was tuned with."
-    )
     return Starter(
         name=_name(last),
         source=checkpoint,
         preset=False,
-        template=by_name or BASE_TEMPLATE,
-        because=because,
+        template=CHECKPOINT,
+        because=f'The checkpoint\'s own chat template; "{BASE_TEMPLATE}" is for a base model, which has none.',
         revision=revision,
         sha256=sha256,
         awq=re.search(r"\bawq\b", last, re.IGNORECASE) is not None,
@@ -209,38 +182,30 @@ def _name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._+-]+", "-", text).strip("-._+") or "model"
 
 
-def _chat_template(tokenizer_config: bytes | None, path: Path) -> str | None:
-    """The chat template's text: in tokenizer_config.json (one, or the one called "default"), or a file of its own."""
-    from llmbuild.checkpoints.files import parse_json, read_bounded
+def _template(metadata: CheckpointMetadata, path: Path) -> tuple[str, str]:
+    """The conversation template to propose for a checkpoint on this machine, and why."""
+    from llmbuild.conversation.chat_template import read_chat_template
+    from llmbuild.conversation.own_template import derive_template
+    from llmbuild.conversation.probes import Encoder
 
-    own = path / "chat_template.jinja"
-    if own.is_file():
-        return read_bounded(own, own.name).decode("utf-8", "replace")
-    if tokenizer_config is None:
-        return None
-    config: Any = parse_json(tokenizer_config, "tokenizer_config.json", path / "tokenizer_config.json")
-    template = config.get("chat_template")
-    if isinstance(template, list):
-        named = {str(item.get("name")): item.get("template") for item in template if isinstance(item, dict)}
-        template = named.get("default") or next(iter(named.values()), None)
-    return template if isinstance(template, str) else None
-
-
-def _template(chat_template: str | None, model_type: str, name: str) -> tuple[str, str]:
-    """The conversation template to propose, and why."""
-    if chat_template is not None:
-        for marker in MARKERS:
-            if marker.model_type in (None, model_type) and all(text in chat_template for text in marker.texts):
-                return marker.template, f"The checkpoint's chat template has {' and '.join(marker.texts)}."
-    by_name = _template_by_name(name)
-    if by_name is not None:
-        return by_name, "Taken from the checkpoint's name: its files do not tell."
-    if chat_template is not None:
-        why = (
-            "The checkpoint's chat template is not like any registered one: give the path of a .toml file of your own."
+    try:
+        found = read_chat_template(path, metadata.tokenizer_file("tokenizer_config.json"))
+        if found is None:
+            by_name = _template_by_name(path.absolute().name)
+            if by_name is not None:
+                return by_name, "Taken from the checkpoint's name: its files do not tell."
+            return BASE_TEMPLATE, "The checkpoint has no chat template, so it is taken for a base model."
+        tokenizer = metadata.tokenizer_file("tokenizer.json")
+        derived = None if tokenizer is None else derive_template(found, Encoder(tokenizer), anyway=True)
+    except InputError as error:
+        why = " ".join(f"{error.what}: {error.why}".split())
+        return BASE_TEMPLATE, f"Choose the one that the model was tuned with; {why}."
+    if derived is not None and derived.wrong:
+        return (
+            CHECKPOINT_ANYWAY,
+            f"MLC's fields cannot express all of the checkpoint's chat template: {derived.wrong[0].sentence}.",
         )
-        return BASE_TEMPLATE, why
-    return BASE_TEMPLATE, "The checkpoint has no chat template, so it is taken for a base model."
+    return CHECKPOINT, "The checkpoint's own chat template."
 
 
 def _template_by_name(name: str) -> str | None:

@@ -200,6 +200,7 @@ class _Maker:
                 "quantization": scheme.name,
                 "model-type": model.model_type,
                 "conversation": model.conversation,
+                "system-prompt": model.system_prompt,
                 "metadata": dict(model.metadata),
                 "generation": dict(model.generation),
                 "preset": None if inputs else self.observed.presets[model.name],

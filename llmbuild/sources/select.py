@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from pathlib import PurePosixPath
 
-from llmbuild.checkpoints.names import QUANTIZATION_FILES, SPECIAL_TOKENS_FILE, TOKENIZER_FILES
+from llmbuild.checkpoints.names import (
+    CHAT_TEMPLATE_FILE,
+    CHAT_TEMPLATE_JSON,
+    QUANTIZATION_FILES,
+    SPECIAL_TOKENS_FILE,
+    TOKENIZER_FILES,
+)
 from llmbuild.checkpoints.weight_files import (
     ADAPTER_WEIGHTS,
     WeightFiles,
@@ -41,6 +47,8 @@ SMALL_FILES = (
     *TOKENIZER_FILES,
     SPECIAL_TOKENS_FILE,
     *QUANTIZATION_FILES,
+    CHAT_TEMPLATE_FILE,
+    CHAT_TEMPLATE_JSON,
     "adapter_config.json",
 )
 

@@ -10,7 +10,14 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from llmbuild.checkpoints.names import CHAT_CONFIG, SAMPLING_UNSET, SPECIAL_TOKENS_FILE, TOKENIZER_FILES
+from llmbuild.checkpoints.names import (
+    CHAT_CONFIG,
+    CHAT_TEMPLATE_FILE,
+    CHAT_TEMPLATE_JSON,
+    SAMPLING_UNSET,
+    SPECIAL_TOKENS_FILE,
+    TOKENIZER_FILES,
+)
 from llmbuild.engine.kind import Job, TaskKind
 from llmbuild.tasks import generation
 from llmbuild.tasks.facts import with_facts
@@ -22,6 +29,8 @@ CHECKPOINT_PATTERNS = (
     "generation_config.json",
     *TOKENIZER_FILES,
     SPECIAL_TOKENS_FILE,
+    CHAT_TEMPLATE_FILE,
+    CHAT_TEMPLATE_JSON,
     "*.gguf",
 )
 """The files of a checkpoint that this task reads (a GGUF file contains all of it itself)."""
@@ -31,6 +40,7 @@ def run(job: Job) -> None:
     """Write mlc-chat-config.json and copy the tokenizer's files beside it."""
     from llmbuild.checkpoints.files import is_file, parse_json, read_bounded
     from llmbuild.conversation.numbers import check_numbers
+    from llmbuild.conversation.own_template import settle_template, with_system_prompt
     from llmbuild.conversation.stops import tokenizer_end, with_stops
     from llmbuild.conversation.tokenizer_info import (
         active_vocab_size,
@@ -45,6 +55,7 @@ def run(job: Job) -> None:
     if params["preset"] is not None:
         source: Mapping[str, Any] = params["preset"]
         generation_config: Mapping[str, Any] | None = None
+        conversation = with_system_prompt(params["conversation"], params["system-prompt"])
     else:
         from llmbuild.checkpoints.open import read_metadata
 
@@ -54,11 +65,13 @@ def run(job: Job) -> None:
         special_tokens = job.inputs["checkpoint"] / SPECIAL_TOKENS_FILE
         if is_file(special_tokens):
             special[SPECIAL_TOKENS_FILE] = read_bounded(special_tokens, SPECIAL_TOKENS_FILE)
+        conversation = settle_template(
+            params["conversation"], params["system-prompt"], job.inputs["checkpoint"], files, job.note
+        )
     model_type = params["model-type"] or infer_model_type(dict(source))
     config = family(model_type).configure(source, overrides(params["metadata"]))
     model_config = config.to_json()
     tokenizer = parse_json(files["tokenizer.json"], "tokenizer.json") if "tokenizer.json" in files else None
-    conversation = params["conversation"]
     configurations = (("generation_config.json", generation_config or {}), ("config.json", source))
     chosen = generation.choose(
         (params["generation"], "manifest", _snake), *((values, file, None) for file, values in configurations)
@@ -126,9 +139,9 @@ def overrides(metadata: Mapping[str, Any]) -> Any:
 KIND = TaskKind(
     name="config",
     version=1,
-    params=("quantization", "model-type", "conversation", "metadata", "generation", "preset"),
+    params=("quantization", "model-type", "conversation", "system-prompt", "metadata", "generation", "preset"),
     sources=("llmbuild.tasks.config",),
-    tools=("numpy", "ml_dtypes", "gguf"),
+    tools=("numpy", "ml_dtypes", "gguf", "tokenizers", "jinja2"),
     run=run,
     in_place=True,
 )

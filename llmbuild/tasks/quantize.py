@@ -46,7 +46,7 @@ def run(job: Job) -> None:
         totals = convert(
             checkpoint,
             parameters,
-            architecture.unused,
+            lambda name: architecture.unused(name) or checkpoint.says_nothing(name),
             scheme,
             job.out,
             float32=params["float32"],

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from llmbuild.canonical import Json
+from llmbuild.conversation.templates import CHECKPOINT, CHECKPOINT_ANYWAY
 
 Shape: TypeAlias = "Callable[[Any], bool]"
 
@@ -97,6 +98,10 @@ def _tvm_target(value: Any) -> bool:
     return isinstance(value, Mapping) and _text(value.get("kind"))
 
 
+def _conversation(value: Any) -> bool:
+    return value in (CHECKPOINT, CHECKPOINT_ANYWAY) if isinstance(value, str) else _mapping(value)
+
+
 def _device(value: Any) -> bool:
     return _text(value) or _tvm_target(value)
 
@@ -117,7 +122,8 @@ _PARAMS: Mapping[str, Mapping[str, Shape]] = {
     "config": {
         "quantization": _text,
         "model-type": _optional(_text),
-        "conversation": _mapping,
+        "conversation": _conversation,
+        "system-prompt": _optional(_text),
         "metadata": _settings(_METADATA),
         "generation": _mapping,
         "preset": _optional(_mapping),

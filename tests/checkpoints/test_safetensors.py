@@ -1,16 +1,18 @@
 """The safetensors reader against the reference implementation, on valid, cut and altered files."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load, save
 
-from llmbuild.checkpoints.safetensors import SafetensorsFile
+from llmbuild.checkpoints.safetensors import BITS, SafetensorsFile
+from llmbuild.checkpoints.safetensors import DTYPES as DTYPES_BY_CODE
 from llmbuild.errors import InputError
 
 DTYPES = [
@@ -67,12 +69,55 @@ def test_bfloat16_and_float8_are_read_as_ml_dtypes(tmp_path):
 
     path = tmp_path / "x.safetensors"
     values = torch.linspace(-3, 3, 24).reshape(4, 6)
-    dtypes = [torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2]
+    dtypes = [torch.bfloat16, torch.float8_e4m3fn, torch.float8_e4m3fnuz, torch.float8_e5m2, torch.float8_e5m2fnuz]
+    dtypes.append(torch.float8_e8m0fnu)
+    values = values.abs() + 0.5
     save_file({str(dtype): values.to(dtype) for dtype in dtypes}, path)
     result = read_all(path)
     for dtype in dtypes:
         assert f"torch.{result[str(dtype)].dtype}" == str(dtype)
         assert np.array_equal(result[str(dtype)].astype(np.float32), values.to(dtype).float().numpy())
+
+
+def every_dtype():
+    """The names that the reference implementation lists when it refuses one."""
+    with pytest.raises(SafetensorError) as caught:
+        load(build({"w": entry(dtype="no such type")}, bytes(8)))
+    return re.findall(r"`([A-Z]\w+)`", str(caught.value))
+
+
+def test_every_type_of_the_reference_implementation_is_known(tmp_path):
+    assert sorted(every_dtype()) == sorted([*DTYPES_BY_CODE, *BITS])
+    path = tmp_path / "x.safetensors"
+    for code in every_dtype():
+        for shape, size in (
+            ((4, 8), 16),
+            ((4, 8), 24),
+            ((4, 8), 32),
+            ((4, 8), 64),
+            ((4, 8), 128),
+            ((4, 8), 256),
+            ((3,), 2),
+        ):
+            path.write_bytes(build({"w": entry(code, shape, (0, size))}, bytes(size)))
+            try:
+                with safe_open(path, "np") as reference:
+                    wanted = reference.get_slice("w").get_shape()
+            except SafetensorError:
+                with pytest.raises(InputError):
+                    SafetensorsFile(path)
+                continue
+            info = SafetensorsFile(path).tensors["w"]
+            assert (list(info.shape), info.nbytes) == (wanted, size), code
+
+
+@pytest.mark.parametrize("code", list(BITS))
+def test_a_tensor_of_less_than_bytes_is_known_and_not_read(tmp_path, code):
+    size = 8 * BITS[code][1] // 8
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(build({"w": entry(code, (2, 4), (0, size))}, bytes(size)))
+    with pytest.raises(InputError, match=r"several elements share a byte: its weights are quantized"):
+        read_all(path)
 
 
 def test_every_cut_is_an_input_error(tmp_path):
@@ -127,8 +172,8 @@ BROKEN = {
     ),
     "entry is text": (build({"a": "b"}), "needs dtype, shape and data_offsets"),
     "no shape": (build({"a": {"dtype": "F32", "data_offsets": [0, 8]}}, EIGHT), "needs dtype, shape"),
-    "unknown dtype": (build({"a": entry("F31")}, EIGHT), "dtype 'F31' is unknown"),
-    "dtype is a list": (build({"a": entry(["F32"])}, EIGHT), "is unknown"),
+    "unknown dtype": (build({"a": entry("F31")}, EIGHT), "dtype is 'F31'; known are"),
+    "dtype is a list": (build({"a": entry(["F32"])}, EIGHT), "has a type that is not known"),
     "negative size": (build({"a": entry(shape=(-2,))}, EIGHT), "not a list of sizes"),
     "fraction": (build({"a": entry(shape=(2.0,))}, EIGHT), "not a list of sizes"),
     "truth": (build({"a": entry("U8", (True,), (0, 1))}, b"1"), "not a list of sizes"),
@@ -190,7 +235,8 @@ def test_reading_keeps_memory_low(tmp_path):
 import resource, sys
 from pathlib import Path
 import ml_dtypes, numpy
-from llmbuild.checkpoints.safetensors import SafetensorsFile
+from llmbuild.checkpoints.safetensors import BITS, SafetensorsFile
+from llmbuild.checkpoints.safetensors import DTYPES as DTYPES_BY_CODE
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 file = SafetensorsFile(Path(sys.argv[1]))
 for name in file.tensors:

@@ -196,8 +196,7 @@ def reference_model(directory: Path) -> Any:
 def write_tokenizer(directory: Path, kind: str) -> None:
     """Write tokenizer.json and tokenizer_config.json; `kind` is byte-level (GPT-2 like) or sentencepiece (Llama 2 like)."""
     special = ["<pad>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"]
-    build = _byte_level if kind == "byte-level" else _sentencepiece
-    _write_json(directory / "tokenizer.json", build(special))
+    _write_json(directory / "tokenizer.json", tokenizer_of(special, kind))
     _write_json(
         directory / "tokenizer_config.json",
         {
@@ -209,6 +208,11 @@ def write_tokenizer(directory: Path, kind: str) -> None:
             "chat_template": CHATML_TEMPLATE,
         },
     )
+
+
+def tokenizer_of(special: list[str], kind: str) -> dict[str, Any]:
+    """The content of a tokenizer.json with these special tokens; `kind` as for `write_tokenizer`."""
+    return _byte_level(special) if kind == "byte-level" else _sentencepiece(special)
 
 
 def _byte_level(special: list[str]) -> dict[str, Any]:

@@ -32,7 +32,11 @@ KINDS: Mapping[str, TaskKind] = {
         ("fetch", ("source", "files"), ()),
         ("inspect", ("model-type", "source-format"), ("numpy",)),
         ("quantize", ("scheme", "model-type", "source-format", "float32"), ("numpy",)),
-        ("config", ("quantization", "model-type", "conversation", "metadata", "generation", "preset"), ()),
+        (
+            "config",
+            ("quantization", "model-type", "conversation", "system-prompt", "metadata", "generation", "preset"),
+            (),
+        ),
         (
             "lower",
             ("scheme", "overrides", "target", "opt", "system-lib-prefix", "system-lib", "requires"),
@@ -68,6 +72,7 @@ def project(
                 source_format=None,
                 float32="bf16",
                 conversation={"name": "chatml", "seps": ["\n"], "stop_str": ["<|im_end|>"]},
+                system_prompt=None,
                 metadata={"context-window-size": 2048},
                 generation={"temperature": 1.0},
             )

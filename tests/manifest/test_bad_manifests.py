@@ -272,6 +272,20 @@ CASES = [
         "cannot be read",
     ),
     Bad(
+        "the own template of a preset",
+        '[models.a]\npreset = "Qwen3-0.6B"\nconv-template = "checkpoint" #!\n' + BUILD,
+        "models.a.conv-template",
+        "a preset has no chat template",
+        '"LM"',
+    ),
+    Bad(
+        "a system prompt where there is no place for it",
+        MODEL.replace('"chatml"', '"llama-4"') + 'system-prompt = "Be kind." #!\n' + BUILD,
+        "models.a.system-prompt",
+        "'llama-4' takes no system message",
+        "remove system-prompt",
+    ),
+    Bad(
         "unknown architecture",
         MODEL + 'model-type = "lama" #!\n' + BUILD,
         "models.a.model-type",

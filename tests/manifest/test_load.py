@@ -125,6 +125,16 @@ def test_a_short_manifest_has_defaults(tmp_path: Path) -> None:
     assert loaded.notes == ()
 
 
+@pytest.mark.parametrize("word", ["checkpoint", "checkpoint!"])
+def test_the_checkpoints_own_template_is_a_word_until_its_files_are_read(tmp_path: Path, word: str) -> None:
+    path = tmp_path / "buildfile.toml"
+    path.write_text(SHORT.replace('"chatml"', f'"{word}"\nsystem-prompt = "Be kind."'))
+    project = load_project(path)
+    assert Project.from_json(json.loads(json.dumps(project.to_json()))) == project
+    model = project.models["a"]
+    assert (model.conversation, model.system_prompt) == (word, "Be kind.")
+
+
 def test_without_build_everything_that_has_a_table_is_built(tmp_path: Path) -> None:
     path = tmp_path / "buildfile.toml"
     path.write_text(

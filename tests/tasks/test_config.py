@@ -49,12 +49,19 @@ FIELDS = [
 
 
 NOTES: list[str] = []
-"""The notes of the latest run."""
+"""The notes of the latest run, without those that compare chatml with the checkpoint's chat template."""
+COMPARED: list[str] = []
+"""Those."""
+
+
+def take(note: str) -> None:
+    (COMPARED if "is not the checkpoint's chat template" in note else NOTES).append(note)
 
 
 def run(out: Path, checkpoint: Path | None, facts: dict[str, Any] | None = None, **params: Any) -> dict[str, Any]:
     """Run the task into `out` and return mlc-chat-config.json."""
     NOTES.clear()
+    COMPARED.clear()
     out.mkdir(exist_ok=True)
     scratch = out.parent / "scratch"
     scratch.mkdir(exist_ok=True)
@@ -62,6 +69,7 @@ def run(out: Path, checkpoint: Path | None, facts: dict[str, Any] | None = None,
         "quantization": "q4f32_1",
         "model-type": None,
         "conversation": resolve_template("chatml", Path()),
+        "system-prompt": None,
         "metadata": {},
         "generation": {},
         "preset": None,
@@ -69,9 +77,7 @@ def run(out: Path, checkpoint: Path | None, facts: dict[str, Any] | None = None,
     assert set(defaults) == set(KIND.params)
     (scratch / "facts.json").write_text(json.dumps({"config": facts or {}}))
     inputs = {} if checkpoint is None else {"checkpoint": checkpoint, "facts": scratch / "facts.json"}
-    KIND.run(
-        Job({**defaults, **params}, inputs, {}, out, scratch, lambda done, total, unit="": None, note=NOTES.append)
-    )
+    KIND.run(Job({**defaults, **params}, inputs, {}, out, scratch, lambda done, total, unit="": None, note=take))
     result: dict[str, Any] = json.loads((out / "mlc-chat-config.json").read_text())
     return result
 
@@ -113,6 +119,19 @@ def test_fields_in_order_and_their_values(tmp_path: Path, checkpoint: Path) -> N
         "tokenizer.json",
         "tokenizer_config.json",
     }
+
+
+def test_the_checkpoints_own_template_and_a_named_one_beside_it(tmp_path: Path, checkpoint: Path) -> None:
+    own = run(tmp_path / "own", checkpoint, conversation="checkpoint")["conv_template"]
+    assert (own["name"], own["stop_token_ids"], NOTES + COMPARED) == ("checkpoint", [4, 2], [])
+    named = run(tmp_path / "named", checkpoint, **{"system-prompt": "Be kind."})["conv_template"]
+    assert (named["name"], named["system_message"]) == ("chatml", "Be kind.")
+    assert [note.partition(":")[0] for note in COMPARED] == [
+        "conv-template 'chatml' is not the checkpoint's chat template"
+    ]
+    (checkpoint / "chat_template.jinja").write_text("{{ messages[0].content | trim }}")
+    with pytest.raises(InputError, match=r"chat_template\.jinja: MLC's fields cannot express"):
+        run(tmp_path / "own", checkpoint, conversation="checkpoint")
 
 
 def test_sliding_window(tmp_path: Path) -> None:

@@ -116,6 +116,11 @@ class UnpackedCheckpoint(Checkpoint):
         weight = self._weights.get(name)
         return self._base.read(name) if weight is None else weight.unpack()
 
+    def says_nothing(self, name: str) -> bool:
+        """AutoGPTQ gives each layer that it packs a bias, of zeros where the model has none."""
+        module, _, part = name.rpartition(".")
+        return part == "bias" and f"{module}.weight" in self._weights and not self.read(name).any()
+
     def location(self, name: str) -> str | None:
         weight = self._weights.get(name)
         return self._base.location(name if weight is None else weight.parts[0])

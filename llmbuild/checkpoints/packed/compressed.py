@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmbuild.checkpoints.packed.fp8 import as_float, scaled
-from llmbuild.checkpoints.packed.stated import Quantization, shown
+from llmbuild.checkpoints.packed.stated import Quantization, is_size, shown
 from llmbuild.checkpoints.packed.weight import (
     FLOATS,
     Array,
@@ -249,7 +249,7 @@ def _arguments(quantization: Quantization, name: str, group: Any) -> Arguments |
     if format not in FORMATS:
         raise quantization.refused(own, f"the format is {shown(format)}, and must be one of {', '.join(FORMATS)}")
     kind = part.choice(("type",), "int", ("int", "float"))
-    bits = part.integer("num_bits", 8, (8,) if kind == "float" or format != PACKED else range(1, 9))
+    bits = part.integer("num_bits", 8, (8,) if kind == "float" else range(1, 9))
     size = part.values.get("group_size")
     default = "tensor" if size is None else "channel" if size == -1 else "group"
     strategy = part.choice(("strategy",), default, STRATEGIES)
@@ -272,6 +272,6 @@ def _block(part: Quantization) -> tuple[int, int]:
     block = part.values.get("block_structure")
     if isinstance(block, str):
         block = [int(size) if size.isascii() and size.isdigit() else 0 for size in block[:40].split("x")]
-    if not isinstance(block, list) or len(block) != 2 or not all(type(size) is int and size > 0 for size in block):
+    if not isinstance(block, list) or len(block) != 2 or not all(is_size(size) for size in block):
         raise part.refused("block_structure", f"block_structure is {shown(block)}, and must be two numbers above 0")
     return block[0], block[1]

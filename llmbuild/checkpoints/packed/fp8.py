@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llmbuild.checkpoints.packed.stated import Quantization, shown
+from llmbuild.checkpoints.packed.stated import Quantization, is_size, shown
 from llmbuild.checkpoints.packed.weight import FLOAT8, FLOATS, Array, PackedWeight, Stored, by_rows
 from llmbuild.checkpoints.tensor import TensorInfo
 
@@ -25,19 +25,19 @@ class Fp8:
 
     quantization: Quantization
     block: tuple[int, int]
-    dtype: str
+    dtype: str | None
     endings: tuple[str, ...] = ("input_scale", "activation_scale", "input_scale_ub", "input_activation_scale")
 
     @classmethod
     def of(cls, quantization: Quantization, config: Mapping[str, Any]) -> Fp8:
         block = quantization.values.get("weight_block_size")
         block = [128, 128] if block is None else block
-        if not isinstance(block, list) or len(block) != 2 or not all(type(size) is int and size > 0 for size in block):
+        if not isinstance(block, list) or len(block) != 2 or not all(is_size(size) for size in block):
             raise quantization.refused(
                 "weight_block_size", f"weight_block_size is {shown(block)}, and must be two numbers above 0"
             )
         dtype = config.get("dtype") or config.get("torch_dtype")
-        return cls(quantization, (block[0], block[1]), str(dtype) if dtype in FLOATS else "bfloat16")
+        return cls(quantization, (block[0], block[1]), str(dtype) if dtype in FLOATS else None)
 
     @property
     def may_be_plain(self) -> bool:
@@ -48,6 +48,7 @@ class Fp8:
         return "FP8"
 
     def weights(self, stored: Stored) -> Iterator[PackedWeight]:
+        dtype = self.dtype or _first_dtype(stored)
         for module in stored.modules("weight"):
             name = f"{module}.weight"
             scale = next((f"{module}.{key}" for key in SCALES if f"{module}.{key}" in stored.tensors), None)
@@ -57,9 +58,9 @@ class Fp8:
                 continue
             if scale is None:
                 raise stored.bad(name, f"it is {stored.tensors[name].dtype}, and has no {' and no '.join(SCALES)}")
-            yield self._weight(stored, name, scale)
+            yield self._weight(stored, name, scale, dtype)
 
-    def _weight(self, stored: Stored, name: str, scale: str) -> PackedWeight:
+    def _weight(self, stored: Stored, name: str, scale: str, dtype: str) -> PackedWeight:
         n, k = stored.matrix(name, FLOAT8).shape
         shape = stored.info(scale, (*FLOATS, *EXPONENTS)).shape
         steps = scale_steps(shape, n, k, self.block)
@@ -67,12 +68,20 @@ class Fp8:
             blocks = [-(-n // self.block[0]), -(-k // self.block[1])]
             why = f"it has shape {list(shape)}; a weight {[n, k]} has one scale, {n}, or {blocks} of blocks"
             raise stored.bad(scale, f"{why} {list(self.block)}")
-        info = TensorInfo.of(name, (n, k), self.dtype)
+        info = TensorInfo.of(name, (n, k), dtype)
 
         def unpack() -> Array:
             return scaled(info, stored.read(name), as_float(stored.read(scale)), steps)
 
         return PackedWeight(info, (name, scale), unpack)
+
+
+def _first_dtype(stored: Stored) -> str:
+    """What transformers takes where the configuration has no number type: that of the first tensor by the name of its file, and
+    by its own, which has one that a model can have."""
+    names = (name for name, info in stored.tensors.items() if info.dtype in FLOATS)
+    first = min(names, key=lambda name: (stored.location(name) or "", name), default=None)
+    return "bfloat16" if first is None else stored.tensors[first].dtype
 
 
 def scale_steps(shape: tuple[int, ...], n: int, k: int, block: tuple[int, int]) -> tuple[int, int] | None:

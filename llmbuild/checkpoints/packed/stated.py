@@ -80,7 +80,7 @@ class Quantization:
     def integer(self, key: str, default: int | None, allowed: Sequence[int] | None = None) -> int:
         """A whole number, one of `allowed` if given, else one above 0 or the -1 that stands for a whole row."""
         value = self.values.get(key, default)
-        known = type(value) is int and (value in allowed if allowed else value > 0 or value == -1)
+        known = type(value) is int and (value in allowed if allowed else is_size(value) or value == -1)
         if not known:
             wanted = listed([str(number) for number in allowed]) if allowed else "a number above 0, or -1"
             raise self.refused(key, f"{key} is {shown(value)}, and must be {wanted}")
@@ -95,6 +95,11 @@ class Quantization:
         if value not in allowed:
             raise self.refused(key, f"{key} is {shown(value)}, and must be {listed(allowed)}")
         return str(value)
+
+
+def is_size(value: object) -> bool:
+    """Whether a value of a file can be the size of a dimension."""
+    return type(value) is int and 0 < value < 1 << 31
 
 
 def shown(value: object) -> str:

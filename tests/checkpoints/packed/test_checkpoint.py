@@ -81,6 +81,37 @@ def test_the_order_and_what_is_left_out(tmp_path: Path) -> None:
     assert notes == ["2 scales of a cache of 8-bit keys and values are not used: this one holds them unquantized"]
 
 
+def with_biases(module: str, value: float) -> Any:
+    """A packer into GPTQ's tensors as AutoGPTQ does it, with a bias for every layer; that of one module has a value."""
+    inner = gptq_packer(4, 64)
+
+    def pack(name: str, weight: Any) -> dict[str, Any]:
+        import torch
+
+        bias = torch.zeros(len(weight), dtype=torch.float16)
+        if name == module:
+            bias[3] = value
+        return {**inner(name, weight), "bias": bias}
+
+    return pack
+
+
+def test_biases_of_zeros_say_nothing(tmp_path: Path) -> None:
+    quiet = make_packed_checkpoint(tmp_path / "in", gptq_packer(4, 64), GPTQ)
+    quantize(quiet, tmp_path / "expected")
+    name = "model.layers.1.mlp.up_proj"
+    for value in (0.0, 0.5):
+        packed = make_packed_checkpoint(tmp_path / f"in-{value}", with_biases(name, value), GPTQ)
+        if value == 0:
+            quantize(packed, tmp_path / "out")
+            read, expected = read_weights(tmp_path / "out")[0], read_weights(tmp_path / "expected")[0]
+            assert read.keys() == expected.keys()
+            assert all((read[key] == expected[key]).all() for key in read)
+        else:
+            with pytest.raises(InputError, match=f"unexpected tensor '{name}.bias'"):
+                quantize(packed, tmp_path / "refused")
+
+
 @pytest.mark.parametrize("mark", MARKS)
 def test_packed_weights_that_no_file_names(mark: str, tmp_path: Path) -> None:
     import torch

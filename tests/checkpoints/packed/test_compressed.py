@@ -105,6 +105,7 @@ CASES = [
     (INT, arguments(8, "channel")),
     (INT, arguments(8, "channel", symmetric=False)),
     (INT, arguments(8, "tensor")),
+    (INT, arguments(4, "group", group=32)),
     (INT, arguments(8, "group", group=32)),
     (FLOAT, arguments(8, "channel", type="float")),
     (FLOAT, arguments(8, "tensor", type="float")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,14 @@ from llmbuild.errors import InputError
 from tests.helpers.packed import fp8_packer, make_packed_checkpoint, opened, stored_of
 
 FP8 = ml_dtypes.float8_e4m3fn
+CONFIG = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [64, 128]}
 
 
 @pytest.mark.parametrize(
     ("variant", "dtype"), [("llama-gqa", "bfloat16"), ("qwen3", "float16"), ("mistral", "float32")]
 )
 def test_blocks_are_multiplied_out_as_transformers_does(variant: str, dtype: str, tmp_path: Path) -> None:
-    config = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [64, 128]}
-    directory = make_packed_checkpoint(tmp_path, fp8_packer((64, 128)), config, variant, dtype=dtype)
+    directory = make_packed_checkpoint(tmp_path, fp8_packer((64, 128)), CONFIG, variant, dtype=dtype)
     assert_as_transformers(directory, dtype)
 
 
@@ -41,6 +42,15 @@ def test_one_scale_for_a_tensor_as_transformers_does(tmp_path: Path) -> None:
 
     config = {"quant_method": "fp8", "activation_scheme": "static", "weight_block_size": None}
     assert_as_transformers(make_packed_checkpoint(tmp_path, pack, config), "bfloat16")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_configuration_without_a_number_type(dtype: str, tmp_path: Path) -> None:
+    directory = make_packed_checkpoint(tmp_path, fp8_packer((64, 128)), CONFIG, dtype=dtype)
+    config = json.loads((directory / "config.json").read_text())
+    del config["torch_dtype"]
+    (directory / "config.json").write_text(json.dumps(config))
+    assert_as_transformers(directory, dtype)
 
 
 def assert_as_transformers(directory: Path, dtype: str) -> None:
@@ -64,7 +74,7 @@ def assert_as_transformers(directory: Path, dtype: str) -> None:
 
 def method(config: dict[str, Any] | None = None, **changes: Any) -> Fp8:
     values = {"quant_method": "fp8", "weight_block_size": [16, 32]} | changes
-    return Fp8.of(Quantization("fp8", values, "config.json", "quantization_config"), config or {})
+    return Fp8.of(Quantization("fp8", values, "config.json", "quantization_config"), config or {"dtype": "bfloat16"})
 
 
 def weight_of(weight: np.ndarray, scale: np.ndarray, name: str = "weight_scale_inv", **changes: Any) -> PackedWeight:

@@ -8,14 +8,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
+import numpy as np
 import pytest
 
-from llmbuild.checkpoints.packed.quantization import check_quantization, read_quantization_files
+from llmbuild.checkpoints.packed.quantization import check_quantization, method_of, read_quantization_files
 from llmbuild.checkpoints.packed.stated import NOT_READ, READ
 from llmbuild.errors import InputError, LlmbuildError
 from llmbuild.manifest.starter import propose
 from llmbuild.tasks.quantize import KIND
 from tests.helpers.checkpoints import CONFIGS, cached_checkpoint
+from tests.helpers.packed import stored_of
 from tests.helpers.replaced_parts import mutations
 
 
@@ -104,6 +107,44 @@ def test_any_value_in_any_place_is_taken_or_refused() -> None:
             for file in ("hf_quant_config.json", "quantize_config.json"):
                 with contextlib.suppress(LlmbuildError):
                     check_quantization({}, {file: content})
+
+
+WEIGHTS = {"num_bits": 4, "strategy": "block", "block_structure": [2, 2], "group_size": None, "symmetric": True}
+FORMS: tuple[dict[str, Any], ...] = (
+    {"quant_method": "fp8", "weight_block_size": [128, 128]},
+    {"quant_method": "gptq", "bits": 4, "group_size": 128, "checkpoint_format": "gptq", "dynamic": {"a": {}}},
+    {"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemm", "backend": "autoawq"},
+    {
+        "quant_method": "compressed-tensors",
+        "format": "pack-quantized",
+        "sparsity_config": {"format": "dense"},
+        "transform_config": {},
+        "config_groups": {"group_0": {"targets": ["Linear"], "weights": WEIGHTS, "format": "int-quantized"}},
+    },
+)
+TENSORS = {
+    "m.qweight": np.zeros((16, 128), np.int32),
+    "m.qzeros": np.zeros((1, 16), np.int32),
+    "m.scales": np.zeros((1, 128), np.float16),
+    "c.weight_packed": np.zeros((128, 16), np.int32),
+    "c.weight_scale": np.zeros((64, 64), np.float16),
+    "c.weight_shape": np.array([128, 128]),
+    "f.weight": np.zeros((2, 2), ml_dtypes.float8_e4m3fn),
+    "f.weight_scale_inv": np.zeros((1, 1), np.float32),
+}
+
+
+@pytest.mark.parametrize("number", range(len(FORMS)))
+def test_any_value_in_any_place_of_a_method_that_is_read(number: int) -> None:
+    found = check_quantization({"quantization_config": FORMS[number]})
+    assert found is not None
+    for values in mutations(FORMS[number]):
+        config = {"quantization_config": values, "dtype": values}
+        with contextlib.suppress(LlmbuildError):
+            changed = check_quantization(config)
+            if changed is not None:
+                for weight in method_of(changed, config).weights(stored_of(TENSORS)):
+                    weight.unpack()
 
 
 @pytest.mark.parametrize("variant", ["llama", "mistral", "gpt_neox", "qwen2", "qwen3"])

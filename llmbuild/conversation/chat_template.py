@@ -1,0 +1,115 @@
+"""A checkpoint's own chat template: where it is, and what transformers gives it beside the messages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llmbuild.checkpoints.files import is_file, parse_json, read_bounded
+from llmbuild.checkpoints.names import CHAT_TEMPLATE_FILE, CHAT_TEMPLATE_JSON, SPECIAL_TOKENS_FILE
+from llmbuild.errors import InputError, Where
+
+_CONFIG = "tokenizer_config.json"
+_MOST_BYTES = 1 << 20
+"""The longest published chat template has 30 kB."""
+
+_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+"""The special tokens that a template can use by their names."""
+
+_ENDOFTEXT = "<|endoftext|>"
+_CLASS_TOKENS: Mapping[str, Mapping[str, str]] = {
+    "LlamaTokenizer": {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"},
+    "CodeLlamaTokenizer": {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"},
+    "Qwen2Tokenizer": {"unk_token": _ENDOFTEXT, "eos_token": _ENDOFTEXT, "pad_token": _ENDOFTEXT},
+    "GPT2Tokenizer": {"unk_token": _ENDOFTEXT, "bos_token": _ENDOFTEXT, "eos_token": _ENDOFTEXT},
+    "GPTNeoXTokenizer": {
+        "unk_token": _ENDOFTEXT,
+        "bos_token": _ENDOFTEXT,
+        "eos_token": _ENDOFTEXT,
+        "pad_token": "<|padding|>",
+    },
+}
+"""What transformers' classes take where a tokenizer_config.json does not say; those of other classes have no defaults."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatTemplate:
+    """The Jinja text, the file (and key) that it is from, and the special tokens by their names."""
+
+    text: str
+    where: Where
+    tokens: Mapping[str, str]
+
+
+def read_chat_template(directory: Path, tokenizer_config: bytes | None) -> ChatTemplate | None:
+    """The template that `apply_chat_template` takes without tools, or None where the checkpoint has none.
+
+    chat_template.jinja comes before tokenizer_config.json (whose content is given, since a GGUF file's is made), and
+    chat_template.json, which processors have, is last.  Raises InputError when a file is not valid, or has only templates
+    with other names than "default".
+    """
+    config = parse_json(tokenizer_config, _CONFIG) if tokenizer_config is not None else {}
+    made = not is_file(directory / _CONFIG)
+    where = Where("the GGUF file", key="tokenizer.chat_template") if made else Where(_CONFIG, key="chat_template")
+    found = _own_file(directory) or _of_config(config, where) or _of_processor(directory)
+    if found is None:
+        return None
+    text, where = found
+    return ChatTemplate(text, where, _tokens(config, directory))
+
+
+def _own_file(directory: Path) -> tuple[str, Where] | None:
+    path = directory / CHAT_TEMPLATE_FILE
+    if not is_file(path):
+        return None
+    try:
+        return read_bounded(path, path.name, _MOST_BYTES).decode("utf-8"), Where(path.name)
+    except UnicodeDecodeError as error:
+        raise InputError("the chat template is not UTF-8 text", where=path.name, why=str(error)) from error
+
+
+def _of_config(config: Mapping[str, Any], where: Where) -> tuple[str, Where] | None:
+    value = config.get("chat_template")
+    if value is None or value == []:
+        return None
+    if isinstance(value, list):
+        named = {str(item.get("name")): item.get("template") for item in value if isinstance(item, dict)}
+        if "default" not in named:
+            raise InputError(
+                'none of the chat templates is called "default"',
+                where=where,
+                why="they are called " + ", ".join(name[:50] for name in named) if named else "the list has no names",
+                fix="give the right one the name default, or write it into chat_template.jinja",
+            )
+        value = named["default"]
+    if not isinstance(value, str):
+        raise InputError("the chat template is neither a text nor a list of named ones", where=where)
+    return value, where
+
+
+def _of_processor(directory: Path) -> tuple[str, Where] | None:
+    path = directory / CHAT_TEMPLATE_JSON
+    if not is_file(path):
+        return None
+    value = parse_json(read_bounded(path, path.name, _MOST_BYTES), path.name).get("chat_template")
+    return (value, Where(path.name, key="chat_template")) if isinstance(value, str) else None
+
+
+def _tokens(config: Mapping[str, Any], directory: Path) -> dict[str, str]:
+    said: dict[str, Any] = dict(config)
+    old = directory / SPECIAL_TOKENS_FILE
+    if "added_tokens_decoder" not in config and is_file(old):
+        # The older file is read where tokenizer_config.json lacks the entry, and then it counts.
+        said |= parse_json(read_bounded(old, old.name), old.name)
+    name = str(said.get("tokenizer_class") or "").removesuffix("Fast")
+    tokens = dict(_CLASS_TOKENS.get(name, {}))
+    for key in _NAMES:
+        if key in said:
+            value = said[key]
+            content = value.get("content") if isinstance(value, dict) else value
+            tokens.pop(key, None)
+            if isinstance(content, str):
+                tokens[key] = content
+    return tokens
