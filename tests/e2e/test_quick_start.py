@@ -41,6 +41,22 @@ def test_it_answers_paris(project: ProjectDir) -> None:
     assert all(float(speed) > 0 for speed in speeds.groups())
 
 
+def test_the_template_is_the_checkpoints_own(project: ProjectDir) -> None:
+    template = json.loads((project.root / WEIGHTS / "mlc-chat-config.json").read_text())["conv_template"]
+    assert template["system_message"] == "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
+    assert template["stop_token_ids"] == [2]
+
+
+@pytest.mark.parametrize("scheme", ["q0f32", "q4f16_1"])
+def test_it_answers_paris_in_other_schemes_too(scheme: str, project: ProjectDir, tmp_path: Path) -> None:
+    manifest = (ROOT / "buildfile.example.toml").read_text()
+    other = make_project(tmp_path, manifest.replace("q4f32_1", scheme))
+    store = {"LLMBUILD_CACHE": str(project.store)}
+    other.build(env=store)
+    result = other.run("chat", "--prompt", QUESTION, "--temperature", "0", env=store)
+    assert result.out.strip() == "The capital of France is Paris.", result.text
+
+
 def test_a_second_build_runs_nothing(project: ProjectDir) -> None:
     before = project.snapshot()
     assert project.build() == {}

@@ -91,12 +91,7 @@ def test_a_manifest_elsewhere_has_paths_that_work_from_there(checkpoint: Path) -
         ({"max_position_embeddings": 131072}, CHATML, "checkpoint", 8192),
         ({}, [{"name": "tool_use", "template": "x"}, {"name": "default", "template": CHATML}], "checkpoint", 2048),
         ({}, [{"name": "tool_use", "template": "x"}], "LM", 2048),
-        (
-            {"architectures": ["MistralForCausalLM"], "model_type": "mistral", "sliding_window": 4096},
-            CHATML,
-            "checkpoint",
-            None,
-        ),
+        (MISTRAL, CHATML, "checkpoint", None),
     ],
 )
 def test_proposals(
