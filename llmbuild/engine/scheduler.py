@@ -50,6 +50,7 @@ class _Stop:
 _Message: TypeAlias = "Done | _Stop | events.Event"
 EventCallback = Callable[[events.Event], None]
 Explain: TypeAlias = Callable[[Task, Bound], events.Event]
+Reword: TypeAlias = Callable[[Task, TaskFailure], TaskFailure]
 
 
 class Scheduler:
@@ -60,8 +61,8 @@ class Scheduler:
     go first, and a task whose memory does not fit into `memory` (bytes) beside the running ones waits; alone, every task may
     run.  `priority` gives labels another urgency (larger first).  A task whose result `sharing` has does not run, but for
     `force`, and the result of one that runs is given to it.  `explain` is called when it is decided that a task runs, and its
-    result is reported just before the task's start.  `emit` is called in the calling thread only, and so are `explain` and
-    `predict`, which a build that has nothing to run never calls.
+    result is reported just before the task's start.  `reword` puts the user's names into the failure of a task.  `emit` is
+    called in the calling thread only, and so are `explain` and `predict`, which a build that has nothing to run never calls.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Scheduler:
         memory: int | None = None,
         sharing: Sharing | None = None,
         explain: Explain | None = None,
+        reword: Reword = lambda _task, failure: failure,
         emit: EventCallback = lambda _event: None,
     ) -> None:
         self._store = store
@@ -91,6 +93,7 @@ class Scheduler:
         self._memory = memory
         self._sharing = sharing
         self._explain = explain
+        self._reword = reword
         self._emit = emit
         self._messages: queue.SimpleQueue[_Message] = queue.SimpleQueue()
         self._runner = Runner(store, executor, self._messages.put, sharing)
@@ -308,6 +311,8 @@ class Scheduler:
         """End a task without a result; one that could not run has no record by which it could be run alone."""
         node = build.nodes[label]
         node.active = False
+        if recorded:
+            failure = self._reword(node.task, failure)
         build.outcomes[label] = Outcome(Status.FAILED, node.digest, failure=failure)
         self._emit(
             events.Failed(time=time.time(), label=label, action=node.digest if recorded else None, failure=failure)

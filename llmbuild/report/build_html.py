@@ -82,10 +82,12 @@ def _facts(report: BuildReport) -> str:
 
 
 def _failures(report: BuildReport) -> str:
-    failed = report.of("failed")
-    if not failed:
+    items = "".join(
+        f"<li>{', '.join(f'<code>{escape(label)}</code>' for label in labels)}: {escape(failure)}</li>"
+        for failure, labels in report.failures.items()
+    )
+    if not items:
         return ""
-    items = "".join(f"<li><code>{escape(task.label)}</code>: {escape(task.failure)}</li>" for task in failed)
     return _section("failed", "Failed", f'<ul class="failures">{items}</ul>')
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from llmbuild.report.build_report import BuildReport, TaskReport
 from llmbuild.report.build_text import cache_line, causes_line, check_line, headline
 from llmbuild.report.units import seconds, size
@@ -18,7 +20,8 @@ def build_markdown(report: BuildReport) -> str:
     told = report.of("ran", "failed", "skipped", "unfinished")
     if told:
         lines += ["| task | | time | memory | output | why |", "|---|---|--:|--:|--:|---|"]
-        lines += [_row(task) for task in told[:_ROWS]]
+        failures = report.failures
+        lines += [_row(task, failures.get(task.failure, ())) for task in told[:_ROWS]]
         if len(told) > _ROWS:
             lines.append(f"| and {len(told) - _ROWS} more | | | | | |")
         lines.append("")
@@ -42,12 +45,15 @@ def build_markdown(report: BuildReport) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _row(task: TaskReport) -> str:
+def _row(task: TaskReport, failed: Sequence[str]) -> str:
+    """The task's line; `failed` are the labels of those that its failure is the failure of, in plan order."""
     took = "" if task.wall_s is None else seconds(task.wall_s)
     memory = "" if not task.peak_rss else size(task.peak_rss)
     output = "" if task.output_size is None else size(task.output_size)
-    why = task.failure if task.status == "failed" else "; ".join(task.reasons)
-    return f"| `{task.label}` | {_MARKS[task.status]} | {took} | {memory} | {output} | {markdown_text(why)} |"
+    why = markdown_text(task.failure if task.status == "failed" else "; ".join(task.reasons))
+    if task.status == "failed" and task.label not in failed[:1]:
+        why = f"as `{failed[0]}`"
+    return f"| `{task.label}` | {_MARKS[task.status]} | {took} | {memory} | {output} | {why} |"
 
 
 def _codes(labels: tuple[str, ...]) -> str:

@@ -93,6 +93,14 @@ class BuildReport:
         """The tasks that ended like this, in plan order."""
         return [task for task in self.tasks if task.status in statuses]
 
+    @property
+    def failures(self) -> dict[str, list[str]]:
+        """What failed, in plan order, with the labels of the tasks that it was the failure of."""
+        found: dict[str, list[str]] = {}
+        for task in self.of("failed"):
+            found.setdefault(task.failure, []).append(task.label)
+        return found
+
     def slowest(self, count: int = _SLOWEST) -> list[TaskReport]:
         """The tasks of this build that took longest, the longest first."""
         ran = [task for task in self.tasks if task.status == "ran" and task.wall_s is not None]

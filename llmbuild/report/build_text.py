@@ -67,10 +67,10 @@ def build_text(report: BuildReport, style: Style) -> str:
             lines += wrapped("; ".join(cause.reasons), 2, style)
             lines += _listed(cause.tasks, "")
             lines += _listed(cause.followed, "then ")
-    failed = report.of("failed")
-    if failed:
+    if failures := report.failures:
         lines += ["", style.paint("failed", "bold")]
-        lines += [line for task in failed for line in wrapped(f"{task.label}: {task.failure}", 2, style)]
+        for failure, labels in failures.items():
+            lines += wrapped(f"{', '.join(labels)}: {failure}", 2, style)
     if report.critical:
         lines += [
             "",

@@ -8,12 +8,16 @@ from llmbuild.errors import LlmbuildError, MultiError
 from llmbuild.printable import printable
 from llmbuild.report.style import Style, style_for
 
+_LONG = 80
+"""A reason or a fix of so many characters is shown once a command."""
+
 
 def render_error(error: LlmbuildError, style: Style | None = None) -> str:
     """The message that goes to the standard error stream; several errors follow one another with their number last."""
     style = style or style_for(sys.stderr)
     if isinstance(error, MultiError):
-        many = [render_error(each, style) for each in error.errors]
+        said: set[str] = set()
+        many = [render_error(without_repeats(each, said), style) for each in error.errors]
         return "\n".join(many + ([f"{len(many)} errors"] if len(many) > 1 else []))
     place = f"{error.where}: " if error.where else ""
     # A no-break space keeps a long path on the line of its "error:".
@@ -23,6 +27,21 @@ def render_error(error: LlmbuildError, style: Style | None = None) -> str:
         if text:
             lines += _wrap(f"  {name}: {text}", "       ", style.width)
     return "\n".join(lines)
+
+
+def without_repeats(error: LlmbuildError, said: set[str]) -> LlmbuildError:
+    """The error without a long reason or fix that `said` has, such as a list of known names; what is left is added to it."""
+
+    def fresh(text: str | None) -> str | None:
+        if text is None or len(text) < _LONG:
+            return text
+        known = text in said
+        said.add(text)
+        return None if known else text
+
+    shown = LlmbuildError(error.what, where=error.where, why=fresh(error.why), fix=fresh(error.fix))
+    shown.exit_code = error.exit_code
+    return shown
 
 
 def render_internal_error(error: BaseException, log: str | None, style: Style | None = None) -> str:

@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 from llmbuild.engine import events
 from llmbuild.engine.executor import TaskFailure
 from llmbuild.printable import printable
-from llmbuild.report.errors import render_error
+from llmbuild.report.errors import render_error, without_repeats
 from llmbuild.report.events import Checked, Explained, Installed
 from llmbuild.report.github import failure_commands
 from llmbuild.report.heartbeat import Heartbeat
@@ -48,6 +48,9 @@ class View:
         self._stream = stream
         self._quiet = quiet
         self._reasons: dict[str, Explained] = {}
+        self._failures: dict[TaskFailure, list[str]] = {}
+        """The labels of failed tasks by what failed; the first one's message was printed."""
+        self._said: set[str] = set()
         self._outputs: tuple[str, ...] = ()
         self._restored = 0
         self._noted: set[str] = set()
@@ -98,7 +101,11 @@ class View:
 
     def _failed(self, event: events.Failed) -> None:
         self.ended(event.label)
-        self.line(failure_text(event, self.style), always=True)
+        labels = self._failures.setdefault(message_of(event.failure), [])
+        labels.append(event.label)
+        if len(labels) > 1:
+            return
+        self.line(failure_text(event, self.style, self._said), always=True)
         if self._workflow:
             self._print("\n".join(failure_commands(event)))
 
@@ -148,6 +155,9 @@ class View:
     def summary(self, summary: events.Summary) -> None:
         """Print the last lines: what was done, how long it took, where the outputs are."""
         self.close()
+        for first, *others in self._failures.values():
+            if others:
+                self.line(f"{first} failed, and for the same reason {', '.join(others)}", always=True)
         self.line(summary_text(summary, self._restored, self.style), always=True)
         if summary.ran and not summary.failed and not summary.interrupted:
             for path in self._outputs:
@@ -275,10 +285,16 @@ def removed_texts(removed: Sequence[str]) -> list[str]:
     ]
 
 
-def failure_text(event: events.Failed, style: Style) -> str:
-    """A failed task: the error, the end of its log, where the whole log is, and how to run the task alone."""
+def message_of(failure: TaskFailure) -> TaskFailure:
+    """What failures of several tasks share when they have one cause."""
+    return TaskFailure(failure.what, failure.where, failure.why, failure.fix)
+
+
+def failure_text(event: events.Failed, style: Style, said: set[str] | None = None) -> str:
+    """A failed task: the error, the end of its log, where the whole log is, and how to run the task alone; without the long
+    reasons that were `said` before."""
     failure: TaskFailure = event.failure
-    error = failure.to_error()
+    error = without_repeats(failure.to_error(), set() if said is None else said)
     where = f"{error.where}: " if error.where else ""
     error.what, error.where = f"{event.label} failed: {where}{error.what}", None
     lines = [render_error(error, style)]

@@ -114,6 +114,7 @@ def _build(
             memory=manner.memory,
             sharing=sharing,
             explain=snapshot.explain,
+            reword=snapshot.reworded,
             emit=reporter,
         )
         result = scheduler.run(snapshot.tasks)

@@ -21,6 +21,7 @@ from llmbuild.jsontext import parse_json
 from llmbuild.manifest.project import Model, Project
 from llmbuild.sources.kinds import source_kind
 from llmbuild.sources.select import GGUF_NAME, is_description, output_name
+from llmbuild.workspace.spelling import written
 
 if TYPE_CHECKING:
     from llmbuild.engine.store import Store
@@ -80,16 +81,16 @@ def _of_model(
     fine = store.root / VERDICTS / digest_json({"content": content, "tasks": asked, "judges": judges})
     if fine.exists():
         return {}
-    written = partial(_written, model, observation, manifest)
+    name_of = partial(_written, model, observation, manifest)
     try:
         description = _description(kind, observation, content, store)
     except InputError as error:
-        return dict.fromkeys((task.label for task in readers), placed(error, written))
+        return dict.fromkeys((task.label for task in readers), placed(error, name_of))
     if description is None or "config.json" not in description:
         return {}
     config = description.pop("config.json")
     found = {task.label: refusal(task.kind, task.params, config, description) for task in readers}
-    errors = {label: placed(error, written) for label, error in found.items() if error is not None}
+    errors = {label: placed(error, name_of) for label, error in found.items() if error is not None}
     if not errors:
         # A verdict that cannot be recorded is found again.
         with contextlib.suppress(StoreError):
@@ -118,7 +119,7 @@ def _digests(observation: Observation) -> dict[str, Digest]:
 
 
 def _describes(name: str) -> bool:
-    return is_description(name) or name == GGUF_NAME
+    return is_description(name) or name.endswith(".gguf")
 
 
 def _description(
@@ -128,8 +129,9 @@ def _description(
 
     Raises InputError where one of them is not valid."""
     digests = _digests(observation)
-    if GGUF_NAME in digests:
-        place = Path(str(observation.hints["path"])) if not kind.remote else _held(store, digests[GGUF_NAME])
+    if any(name.endswith(".gguf") for name in digests):
+        # The parts of one in the store have other names than the first part tells.
+        place = _held(store, digests.get(GGUF_NAME)) if kind.remote else Path(str(observation.hints["path"]))
         return None if place is None or not place.is_file() else {"config.json": _of_gguf(place)}
     kept = None if not kind.remote else _kept(store, content) or _from_store(store, digests)
     description = kept if kept is not None else kind.description(observation.params, observation.hints)
@@ -152,9 +154,8 @@ def _of_gguf(path: Path) -> dict[str, Any]:
         raise InputError(error.what, why=error.why, fix=error.fix) from error
 
 
-def _held(store: Store, digest: Digest) -> Path | None:
-    path = store.cas.blob_path(digest)
-    return path if path.is_file() else None
+def _held(store: Store, digest: Digest | None) -> Path | None:
+    return None if digest is None else store.cas.blob_path(digest)
 
 
 def _from_store(store: Store, digests: Mapping[str, Digest]) -> dict[str, bytes] | None:
@@ -189,7 +190,5 @@ def _written(model: Model, observation: Observation, manifest: str, name: str) -
     if name == "overrides":
         return f"{manifest}: models.{model.name}: metadata"
     assert model.source is not None
-    kind = source_kind(model.source.kind)
-    if GGUF_NAME in _digests(observation):
-        name = "" if kind.remote else Path(str(observation.hints["path"])).name
-    return kind.written(model.source.spec, name)
+    gguf = next((file for file in _digests(observation) if file.endswith(".gguf")), None)
+    return written(model.source, observation, gguf or name)

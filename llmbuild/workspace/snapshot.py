@@ -26,6 +26,7 @@ from llmbuild.workspace.trust import Trust
 if TYPE_CHECKING:
     from llmbuild.canonical import Digest
     from llmbuild.engine.bind import Bound
+    from llmbuild.engine.executor import TaskFailure
     from llmbuild.engine.tree import Tree
     from llmbuild.plan.estimates import PlanEstimate
     from llmbuild.plan.reasons import Reason
@@ -65,6 +66,12 @@ class Snapshot:
         again = (self.because.get(task.label) or (Forced(),)) if task.label in self.force else ()
         reasons = again or self.knowledge.reasons(task, bound)
         return Explained(time=time.time(), label=task.label, reasons=reasons)
+
+    def reworded(self, task: Task, failure: TaskFailure) -> TaskFailure:
+        """The failure of a task with the user's names of the files that it read."""
+        from llmbuild.workspace.spelling import reworded
+
+        return reworded(self.whole, self.world.observed, task, failure)
 
     def broken_promise(self, action: Digest, tree: Tree) -> str | None:
         """How a result that another machine made differs from its pin; None where it does not."""

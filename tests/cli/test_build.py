@@ -162,7 +162,7 @@ def test_deleted_and_edited_outputs_are_put_back(place: Place) -> None:
 
 
 def test_a_failure_tells_the_log_and_how_to_run_it_alone(place: Place) -> None:
-    (place.root / "checkpoint/config.json").write_text("{ cut off")
+    (place.root / "checkpoint/tokenizer.json").write_text("{ cut off")
     done = place.run("build", "config")
     assert done.code == 3, done.err
     assert "error: config[tiny, q4f32_1] failed: " in done.err and "Traceback" not in done.err

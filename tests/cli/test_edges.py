@@ -16,6 +16,7 @@ import pytest
 from llmbuild.cli import edges
 from llmbuild.cli import main as cli
 from llmbuild.errors import ExitCode, UsageError
+from tests.helpers.checkpoints import CONFIGS
 from tests.helpers.cli import TINY_MANIFEST
 
 ROOT = Path(__file__).parent.parent.parent
@@ -26,8 +27,7 @@ def project(tmp_path: Path) -> Path:
     root = tmp_path / "project"
     (root / "checkpoint").mkdir(parents=True)
     (root / "buildfile.toml").write_text(TINY_MANIFEST)
-    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
-    (root / "checkpoint/config.json").write_text(json.dumps(config))
+    (root / "checkpoint/config.json").write_text(json.dumps(CONFIGS["llama"]))
     (root / "checkpoint/model.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
     return root
 

@@ -94,7 +94,7 @@ def test_events_are_what_report_reads(project: ProjectDir) -> None:
 
 
 def test_a_failed_build_is_reported(project: ProjectDir) -> None:
-    (project.root / "checkpoint/config.json").write_text("{ cut off")
+    (project.root / "checkpoint/tokenizer.json").write_text("{ cut off")
     assert project.run("build", *ASKED).code == 3
     done = project.run("report")
     assert done.code == 0 and "tiny: failed after " in done.out and "\nfailed\n  config[tiny, q4f32_1]: " in done.out
