@@ -18,7 +18,8 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 
-from llmbuild.errors import InputError, LlmbuildError, StoreError, did_you_mean, raise_all
+from llmbuild.errors import InputError, StoreError
+from llmbuild.quantization.fitting import check
 from llmbuild.quantization.journal import Journal
 from llmbuild.quantization.pack import Packer, UnfitValueError, cast, numpy_dtype, packed_shapes
 from llmbuild.quantization.scheme import ComputeDtype, Scheme
@@ -33,9 +34,6 @@ READ_AHEAD = 64 << 20
 """Bytes of source tensors that may be in process before the next one is read."""
 
 CAST_ELEMENTS = 1 << 18
-
-MOST_ERRORS, MOST_SUGGESTIONS = 50, 10
-"""How many mismatched tensors are listed, and for how many a near name is searched."""
 
 StoredDtype: TypeAlias = ComputeDtype | Literal["uint32"]
 """Numbers that are packed in the checkpoint already are stored unchanged."""
@@ -113,38 +111,6 @@ def record_order(parameters: Sequence[PlainParameter], names: Sequence[str]) -> 
         for parameter in users.get(name, ()):
             order.setdefault(parameter.name, parameter)
     return list(order.values())
-
-
-def check(checkpoint: TensorSource, parameters: Sequence[PlainParameter], unused: Callable[[str], bool]) -> None:
-    """Compare the checkpoint's list of tensors with the model's, reading none of them.
-
-    Raises InputError, or MultiError with the first `MOST_ERRORS` of them, for a missing tensor, an unexpected one, a shape
-    mismatch, or a dtype that is not floating-point.
-    """
-    tensors = checkpoint.tensors
-    errors: list[LlmbuildError] = []
-    expected = {source for parameter in parameters for source in parameter.sources}
-    for name in sorted(expected - tensors.keys()):
-        # Each search for a near name takes time, and a checkpoint of another architecture lacks thousands of tensors.
-        near = did_you_mean(name, tensors.keys()) if len(errors) < MOST_SUGGESTIONS else None
-        why = near or "the architecture needs it"
-        errors.append(InputError(f"tensor '{name}' is missing", why=why, fix=_FIX_TYPE))
-    for name in tensors:
-        if name not in expected and not unused(name):
-            why = "the architecture has no parameter that is made from it"
-            errors.append(
-                InputError(f"unexpected tensor '{name}'", where=checkpoint.location(name), why=why, fix=_FIX_TYPE)
-            )
-    for parameter in parameters:
-        if all(source in tensors for source in parameter.sources):
-            errors.extend(_check_tensors(checkpoint, parameter))
-    if len(errors) > MOST_ERRORS:
-        more = len(errors) - MOST_ERRORS
-        errors[MOST_ERRORS:] = [InputError(f"{more} more tensors are missing, unexpected or do not fit", fix=_FIX_TYPE)]
-    raise_all(errors)
-
-
-_FIX_TYPE = "check that model-type and config.json belong to this checkpoint"
 
 
 def convert(
@@ -332,41 +298,6 @@ def _cast_part(values: Array, into: Array, dtype: ComputeDtype) -> None:
     result = cast(values, dtype)
     if not np.shares_memory(result, into):
         into[...] = result
-
-
-def _check_tensors(checkpoint: TensorSource, parameter: PlainParameter) -> list[LlmbuildError]:
-    """Errors in the shapes and dtypes of one parameter's sources."""
-    errors: list[LlmbuildError] = []
-    tensors, axis = checkpoint.tensors, parameter.axis
-    for source in parameter.sources:
-        found_dtype = tensors[source].dtype
-        if found_dtype not in parameter.source_dtypes:
-            why = f"it is {found_dtype}; expected is one of {', '.join(parameter.source_dtypes)}"
-            what = f"tensor '{source}' holds no plain floating-point weights"
-            if parameter.dtype == "uint32":
-                what = f"tensor '{source}' holds no packed numbers"
-            errors.append(InputError(what, where=checkpoint.location(source), why=why))
-    shapes = [tensors[source].shape for source in parameter.sources]
-    if not _join_to(shapes, axis, parameter.shape):
-        found = " and ".join(f"'{source}' {list(tensors[source].shape)}" for source in parameter.sources)
-        joined = "stacked to" if len(shapes) > 1 else "of shape"
-        errors.append(
-            InputError(
-                f"shape mismatch: {found}",
-                where=checkpoint.location(parameter.sources[0]),
-                why=f"the configuration wants {parameter.name} {joined} {list(parameter.shape)}",
-                fix=_FIX_TYPE,
-            )
-        )
-    return errors
-
-
-def _join_to(shapes: Sequence[tuple[int, ...]], axis: int, whole: tuple[int, ...]) -> bool:
-    """Whether tensors of these shapes, joined on an axis, have the shape `whole`."""
-    if any(len(shape) != len(whole) for shape in shapes):
-        return False
-    joined = sum(shape[axis] for shape in shapes)
-    return all((*shape[:axis], joined, *shape[axis + 1 :]) == whole for shape in shapes)
 
 
 def _cores() -> int:

@@ -95,16 +95,17 @@ def tensors(drop: str = "", add: str = "") -> Case:
     def provoke(path: Path, patch: pytest.MonkeyPatch) -> None:
         from llmbuild.checkpoints.open import open_checkpoint
         from llmbuild.checkpoints.tensor import TensorInfo
-        from llmbuild.quantization.convert import check
+        from llmbuild.models.parameter import Parameter
+        from llmbuild.quantization.fitting import check
 
         with open_checkpoint(cached_checkpoint("llama")) as checkpoint:
             known = dict(checkpoint.tensors)
-            wanted = [SimpleNamespace(name=name, sources=(name,), shape=known[name].shape) for name in known]
+            wanted = [Parameter(name, known[name].shape, "plain", (name,)) for name in known]
             known.pop(drop, None)
             if add:
                 known[add] = TensorInfo.of(add, (4,), "float32")
             told = SimpleNamespace(tensors=known, location=lambda name: "model.safetensors")
-            check(told, [one for one in wanted if one.name == drop], lambda name: name != add)  # type: ignore[arg-type,misc]
+            check(told, wanted, lambda name: name != add)  # type: ignore[arg-type]
 
     return provoke
 

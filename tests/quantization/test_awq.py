@@ -15,7 +15,7 @@ from llmbuild.checkpoints.tensor import TensorInfo
 from llmbuild.errors import InputError, LlmbuildError, MultiError
 from llmbuild.models.parameter import Parameter
 from llmbuild.quantization import awq
-from llmbuild.quantization.convert import check
+from llmbuild.quantization.fitting import check
 from llmbuild.quantization.scheme import SCHEMES, Scheme
 from tests.helpers.awq import ORDER
 from tests.helpers.replaced_parts import mutations
@@ -103,8 +103,8 @@ def test_tensors_that_are_not_packed() -> None:
     with pytest.raises(MultiError) as caught:
         check(told, [words, scales], lambda name: False)  # type: ignore[arg-type]
     assert [error.what for error in caught.value.errors] == [
-        *(f"tensor '{name}' holds no packed numbers" for name in words.sources),
-        *(f"tensor '{name}' holds no plain floating-point weights" for name in scales.sources),
+        f"tensor '{words.sources[0]}' holds no packed numbers, and so do {len(words.sources) - 1} others",
+        f"tensor '{scales.sources[0]}' holds no plain floating-point weights, and so do {len(scales.sources) - 1} others",
     ]
 
 

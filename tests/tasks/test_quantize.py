@@ -13,7 +13,7 @@ import pytest
 
 from llmbuild.canonical import Json
 from llmbuild.engine.kind import Job
-from llmbuild.errors import InputError, MultiError
+from llmbuild.errors import InputError
 from llmbuild.quantization.scheme import SCHEMES
 from llmbuild.tasks.quantize import KIND
 from tests.helpers.inspected import facts_of
@@ -193,7 +193,7 @@ def test_nan_names_tensor_and_file(tmp_path: Path) -> None:
 def test_a_configuration_of_another_model(tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path / "in", tensors())
     (checkpoint / "config.json").write_text(json.dumps(CONFIG | {"vocab_size": VOCAB + 1}))
-    with pytest.raises(MultiError, match="shape mismatch"):
+    with pytest.raises(InputError, match="shape mismatch"):
         run(checkpoint, tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
 
