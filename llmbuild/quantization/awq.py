@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from llmbuild.checkpoints.packed.stated import Quantization
-    from llmbuild.quantization.convert import PlainParameter
+    from llmbuild.quantization.ports import PlainParameter
 
 NAMES = ("qweight", "qzeros", "scales")
 

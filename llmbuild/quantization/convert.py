@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from llmbuild.errors import InputError, StoreError
 from llmbuild.quantization.fitting import check
 from llmbuild.quantization.journal import Journal
 from llmbuild.quantization.pack import Packer, UnfitValueError, cast, numpy_dtype, packed_shapes
+from llmbuild.quantization.ports import PlainParameter, StoredDtype, TensorSource
 from llmbuild.quantization.scheme import ComputeDtype, Scheme
 from llmbuild.quantization.shards import SHARD_CAP, Assignment, Float32, ShardWriter
 from llmbuild.quantization.tensor_index import Totals, write_index
@@ -34,53 +35,6 @@ READ_AHEAD = 64 << 20
 """Bytes of source tensors that may be in process before the next one is read."""
 
 CAST_ELEMENTS = 1 << 18
-
-StoredDtype: TypeAlias = ComputeDtype | Literal["uint32"]
-"""Numbers that are packed in the checkpoint already are stored unchanged."""
-
-
-class TensorHeader(Protocol):
-    """The properties of a tensor before it is read."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    @property
-    def dtype(self) -> str: ...
-    @property
-    def nbytes(self) -> int: ...
-
-
-class TensorSource(Protocol):
-    """Named tensors in record order: a checkpoint, or a view of one with an adapter merged."""
-
-    @property
-    def tensors(self) -> Mapping[str, TensorHeader]: ...
-    def read(self, name: str) -> Array: ...
-    def location(self, name: str) -> str | None:
-        """Where a tensor lies, for messages; None when there is no file to name."""
-        ...
-
-
-class PlainParameter(Protocol):
-    """A parameter before quantization, as `llmbuild.models.parameter` describes it."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    @property
-    def role(self) -> str: ...
-    @property
-    def sources(self) -> tuple[str, ...]: ...
-    @property
-    def dtype(self) -> StoredDtype | None: ...
-    @property
-    def axis(self) -> int: ...
-    @property
-    def in_order(self) -> bool: ...
-    @property
-    def source_dtypes(self) -> tuple[str, ...]: ...
-    def assemble(self, tensors: Sequence[Array]) -> Array: ...
 
 
 def is_quantized(scheme: Scheme, role: str) -> bool:

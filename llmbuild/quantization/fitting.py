@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from llmbuild.errors import InputError, LlmbuildError, did_you_mean, raise_all
 
 if TYPE_CHECKING:
-    from llmbuild.quantization.convert import PlainParameter, TensorSource
+    from llmbuild.quantization.ports import PlainParameter, TensorSource
 
 MOST_NAMES = 5
 """How many names a message lists."""

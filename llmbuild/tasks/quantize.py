@@ -14,7 +14,7 @@ from llmbuild.tasks.weights import open_weights
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from llmbuild.quantization.convert import PlainParameter
+    from llmbuild.quantization.ports import PlainParameter
 
 
 def run(job: Job) -> None:

@@ -1,0 +1,58 @@
+"""What quantizing needs of a checkpoint and of a model's parameters, without knowing either."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+
+from llmbuild.quantization.scheme import ComputeDtype
+
+if TYPE_CHECKING:
+    import numpy as np
+
+StoredDtype: TypeAlias = ComputeDtype | Literal["uint32"]
+"""Numbers that are packed in the checkpoint already are stored unchanged."""
+
+
+class TensorHeader(Protocol):
+    """The properties of a tensor before it is read."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def nbytes(self) -> int: ...
+
+
+class TensorSource(Protocol):
+    """Named tensors in record order: a checkpoint, or a view of one with an adapter merged."""
+
+    @property
+    def tensors(self) -> Mapping[str, TensorHeader]: ...
+    def read(self, name: str) -> np.ndarray[Any, Any]: ...
+    def location(self, name: str) -> str | None:
+        """Where a tensor lies, for messages; None when there is no file to name."""
+        ...
+
+
+class PlainParameter(Protocol):
+    """A parameter before quantization, as `llmbuild.models.parameter` describes it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def role(self) -> str: ...
+    @property
+    def sources(self) -> tuple[str, ...]: ...
+    @property
+    def dtype(self) -> StoredDtype | None: ...
+    @property
+    def axis(self) -> int: ...
+    @property
+    def in_order(self) -> bool: ...
+    @property
+    def source_dtypes(self) -> tuple[str, ...]: ...
+    def assemble(self, tensors: Sequence[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]: ...
