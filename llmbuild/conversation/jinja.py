@@ -83,4 +83,10 @@ def render_chats(template: str, tokens: Mapping[str, str], chats: Sequence[Chat]
         if ended == -signal.SIGVTALRM:
             raise JinjaError(f"it computes for more than {SECONDS:g} seconds")
         raise JinjaError(f"its process ended with {ended}: {words[-200:].strip()}".removesuffix(": "))
-    return [Rendered(answer.get("text"), answer.get("refused", "")) for answer in answers]
+    return [_rendered(answer.get("text"), answer.get("refused", "")) for answer in answers]
+
+
+def _rendered(text: str | None, refusal: str) -> Rendered:
+    if text is not None and any("\ud800" <= letter <= "\udfff" for letter in text):
+        return Rendered(None, "it writes half of a surrogate pair, which no tokenizer encodes")
+    return Rendered(text, refusal)

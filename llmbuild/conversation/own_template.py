@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from itertools import islice
 from pathlib import Path
 
 from llmbuild.canonical import Json
@@ -23,6 +24,8 @@ from llmbuild.conversation.templates import (
 from llmbuild.errors import InputError
 
 _LONGEST_SHOWN = 600
+_FEWEST, _MOST_LETTERS = 8, 2_000_000
+"""How many proposals are tried in any case, and how many letters in all: published templates write some thousands."""
 _COMPARED = 200
 """Letters at the end of a prompt in which it is compared with others: a chat template may put pages before them."""
 
@@ -90,7 +93,9 @@ def derive_template(found: ChatTemplate, encoder: Encoder, *, anyway: bool = Fal
     rendered = dict(zip(PROBES, answers[len(DERIVING_CHATS) :], strict=True))
     refused = {probe: answer.refusal for probe, answer in rendered.items() if answer.text is None}
     best: tuple[Mapping[str, Json], list[Difference]] | None = None
-    for fields in derive(answers[: len(DERIVING_CHATS)], encoder.added, found.tokens.get("bos_token")):
+    letters = sum(len(answer.text or "") for answer in answers)
+    proposals = derive(answers[: len(DERIVING_CHATS)], encoder.added, found.tokens.get("bos_token"))
+    for fields in islice(proposals, _FEWEST + _MOST_LETTERS // max(letters, 1)):
         wrong = list(differences(fields, rendered, encoder))
         if best is None or len(wrong) < len(best[1]):
             best = fields, wrong

@@ -84,7 +84,12 @@ class Encoder:
         }
 
     def encode(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        """Raises InputError for a text that the tokenizer has no tokens for."""
+        try:
+            ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        except Exception as error:  # The library raises no narrower class.
+            why = f"{text[:40]!r}: {error}"[:200]
+            raise InputError("the tokenizer cannot encode a text", where="tokenizer.json", why=why) from error
         return ids
 
     def token(self, number: int) -> str:

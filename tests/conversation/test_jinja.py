@@ -50,6 +50,7 @@ def test_it_renders_what_transformers_renders(name: str) -> None:
         ("{{ range(1000000) | list }}", "Range too big"),
         ("{{ 1 // (messages | length - 4) }}", "zero"),
         ("{{ 'x' * (messages | length * 10 ** 10) }}", "MemoryError"),
+        ("{{ '\\ud800' }}", "surrogate"),
         ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "recursion"),
     ],
 )

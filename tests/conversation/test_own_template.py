@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,9 @@ from llmbuild.conversation.prompt import prefix_token_ids, prompt_parts, render_
 from llmbuild.conversation.templates import CHECKPOINT, CHECKPOINT_ANYWAY, resolve_template
 from llmbuild.errors import InputError
 from tests.helpers.chat_templates import CHATML, TRIMMED, Checkpoint
+from tests.helpers.node import REPOSITORY, node_modules
+
+WEB_LLM = "@mlc-ai/web-llm"
 
 NO_SYSTEM = (
     "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}" + CHATML
@@ -137,6 +143,19 @@ def test_a_tokenizer_that_puts_a_blank_before_each_piece_is_no_use_to_browsers(t
         derive_template(checkpoint.found, checkpoint.encoder)
 
 
+def test_a_tokenizer_that_has_no_token_for_a_text(tmp_path: Path) -> None:
+    """A unigram model without a token for unknown pieces."""
+    checkpoint = Checkpoint(tmp_path, CHATML)
+    tokenizer = json.loads(checkpoint.files["tokenizer.json"])
+    tokenizer |= {"model": {"type": "Unigram", "unk_id": None, "vocab": [["a", 0.0]]}, "added_tokens": []}
+    tokenizer["pre_tokenizer"] = tokenizer["decoder"] = None
+    (tmp_path / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(InputError, match="the tokenizer cannot encode a text"):
+        settle(checkpoint, CHECKPOINT)
+    _, (note,) = settle(checkpoint, resolve_template("chatml", Path()))
+    assert "cannot be held against" in note
+
+
 def settle(checkpoint: Checkpoint, conversation: Any, system_prompt: str | None = None) -> tuple[Any, list[str]]:
     notes: list[str] = []
     found = settle_template(conversation, system_prompt, checkpoint.directory, checkpoint.files, notes.append)
@@ -199,3 +218,21 @@ def test_a_system_prompt(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="takes no system message") as caught:
         settle(refusing, CHECKPOINT, "Be brief.")
     assert caught.value.fix == "remove system-prompt"
+
+
+@pytest.mark.skipif(shutil.which("node") is None or node_modules(WEB_LLM) is None, reason="needs Node.js and WebLLM")
+def test_the_parts_of_a_prompt_are_web_llms(tmp_path: Path) -> None:
+    cases, expected = [], []
+    for number, (template, _) in enumerate(CONVENTIONS.values()):
+        fields = dict(derived(tmp_path / str(number), template)[0].fields)
+        for talk in TALKS:
+            system = talk[0][1] if talk[0][0] == "system" else None
+            turns = [*talk[system is not None :], ("assistant", None)]
+            cases.append({"template": fields, "system": system, "turns": turns})
+            expected.append(prompt_parts(fields, turns, system))
+    place = node_modules(WEB_LLM)
+    assert place is not None
+    task = json.dumps({"package": str(place / WEB_LLM / "lib" / "index.js"), "cases": cases})
+    driver = REPOSITORY / "tests" / "drivers" / "web_llm_prompts.mjs"
+    done = subprocess.run(["node", str(driver)], input=task, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == expected

@@ -148,6 +148,11 @@ def needed(names: Collection[str], source_format: str | None = None, index: byte
         (["config.json", "model.safetensors"], "awq", ["config.json", "model.safetensors"]),
         (["config.json"], None, ["config.json"]),
         (
+            ["README.md", "chat_template.jinja", "chat_template.json", "config.json", "other.jinja"],
+            None,
+            ["chat_template.jinja", "chat_template.json", "config.json"],
+        ),
+        (
             ["adapter_config.json", "adapter_model.safetensors"],
             None,
             ["adapter_config.json", "adapter_model.safetensors"],
