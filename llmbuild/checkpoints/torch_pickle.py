@@ -31,8 +31,8 @@ MAX_PICKLE_BYTES = 8 << 20
 MAX_DIRECTORY_BYTES = 4 << 20
 """Of the archive: room for 40,000 entries."""
 
-MAX_EXPANDED_BYTES = 1 << 36
-"""Of a tensor that repeats its storage's elements; the largest embeddings have some 17 GB."""
+MAX_EXPANDED_BYTES = 1 << 30
+"""Of a tensor that repeats its storage's elements, as norms and biases of one value do."""
 
 _SIGNED = ("float32", "float16", "bfloat16", "float64", "int64", "int32", "int16", "int8", "complex64", "complex128")
 _LOCAL_HEADER = struct.Struct("<4sHHHHHIIIHH")

@@ -41,6 +41,9 @@ MOST_SIZE = (1 << 63) - 1
 MOST_DESCRIPTION = 1 << 20
 """Bytes of the largest file that is read before a fetch; a config.json has a few thousand."""
 
+_SHOWN = 5
+"""Names that a message lists."""
+
 SMALL_FILES = (
     "config.json",
     "generation_config.json",
@@ -75,7 +78,7 @@ def needed_files(
             raise FetchError(
                 "holds several GGUF files",
                 where=where,
-                why=", ".join(parts[0] for parts in models),
+                why=_listed([parts[0] for parts in models]),
                 fix="name one of them in the source",
             )
     if not configured or source_format == GGUF:
@@ -102,6 +105,11 @@ def unread_weights(names: Collection[str], needed: Collection[str], source_forma
 def gguf_of(path: str, names: Collection[str], where: str) -> list[str]:
     """The files of the GGUF model of which `path` is the file, or one part.  Raises InputError when a part is missing."""
     return _all_parts(gguf_parts(path), names, where)
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
 
 
 def _all_parts(parts: list[str], names: Collection[str], where: str) -> list[str]:

@@ -29,6 +29,7 @@ class Fetched:
         self.hints = hints
         self.out = out
         self.reported: list[tuple[int, int, str]] = []
+        self.notes: list[str] = []
 
     @property
     def files(self) -> dict[str, bytes]:
@@ -50,6 +51,14 @@ def fetch_observed(params: Mapping[str, Any], hints: Mapping[str, Any], root: Pa
     scratch.mkdir()
     fetched = Fetched(params, hints, out)
     KIND.run(
-        Job(params, {}, hints, out, scratch, lambda done, total, unit="": fetched.reported.append((done, total, unit)))
+        Job(
+            params,
+            {},
+            hints,
+            out,
+            scratch,
+            lambda done, total, unit="": fetched.reported.append((done, total, unit)),
+            note=fetched.notes.append,
+        )
     )
     return fetched

@@ -59,13 +59,54 @@ def test_needed_files_of_a_commit(the_hub: Hub, repo: Repo, tmp_path: Path) -> N
     assert not any((tmp_path / "partial").iterdir())
 
 
+def index_of(*files: str) -> bytes:
+    return json.dumps({"weight_map": {f"model.layers.{n}.weight": file for n, file in enumerate(files)}}).encode()
+
+
+def test_the_index_that_counts_names_the_files(the_hub: Hub, repo: Repo, tmp_path: Path) -> None:
+    shards = {"weights b.safetensors": b"b", "weights-a.safetensors": b"a"}
+    del repo.files["model.safetensors"], repo.files["pytorch_model.bin"]
+    index = {"model.safetensors.index.json": index_of(*shards)}
+    repo.files |= shards | index | {"consolidated.safetensors": b"all", "model-00001-of-00002.safetensors": b"other"}
+    repo.files["pytorch_model.bin.index.json"] = b"not read"
+    fetched = fetch_source(SOURCE, tmp_path)
+    wanted = ("config.json", "tokenizer.json", *shards, *index)
+    assert fetched.files == {name: repo.files[name] for name in wanted}
+    assert fetched.hints["unread"] == "pytorch_model.bin.index.json"
+    (note,) = fetched.notes
+    assert note.startswith("pytorch_model.bin.index.json is not read")
+    del repo.files["weights b.safetensors"]
+    assert "shard weights b.safetensors is missing" in error_of(tmp_path / "again")
+    repo.files["model.safetensors.index.json"] = b"{}"
+    assert "model.safetensors.index.json: weight_map: the weight index has no weight_map" in error_of(tmp_path / "none")
+    the_hub.failures += [("status", 404)]
+    assert "404" in error_of(tmp_path / "gone")
+
+
+@pytest.mark.parametrize("part", [1, 2])
+def test_the_parts_of_a_gguf_file(repo: Repo, tmp_path: Path, part: int) -> None:
+    parts = {f"Q4/tiny-0000{n}-of-00002.gguf": b"GGUF%d" % n for n in (1, 2)}
+    repo.files |= parts
+    source = Source("hf", {"repo": "org/model", "revision": "main", "path": f"Q4/tiny-0000{part}-of-00002.gguf"})
+    wanted = {f"model-0000{n}-of-00002.gguf": b"GGUF%d" % n for n in (1, 2)}
+    lock = Lock()
+    assert fetch_source(source, tmp_path, lock=lock).files == wanted
+    assert fetch_source(source, tmp_path, lock=lock, name="again").files == wanted
+    del repo.files["Q4/tiny-00001-of-00002.gguf"], repo.files["config.json"]
+    there = Source("hf", {"repo": "org/model", "revision": "main", "path": "Q4/tiny-00002-of-00002.gguf"})
+    with pytest.raises(LlmbuildError, match=r"part Q4/tiny-00001-of-00002.gguf of the GGUF file is missing"):
+        fetch_source(there, tmp_path, name="gone")
+
+
 def test_the_order_of_a_transfer(the_hub: Hub, repo: Repo, tmp_path: Path) -> None:
     shards = {f"model-0000{number}-of-00002.safetensors": WEIGHTS for number in (1, 2)}
     del repo.files["model.safetensors"]
-    repo.files |= shards | {"quantize_config.json": b"{}", "model.safetensors.index.json": b"{}"}
+    repo.files |= shards | {"quantize_config.json": b"{}", "model.safetensors.index.json": index_of(*shards)}
     repo.files |= {"generation_config.json": b"{}", "added_tokens.json": b"{}"}
     fetch_source(SOURCE, tmp_path)
+    # The index is read before, since it names the files.
     assert [seen.path.rpartition("/")[2] for seen in the_hub.seen if "/resolve/" in seen.path] == [
+        "model.safetensors.index.json",
         *("config.json", "quantize_config.json", "model.safetensors.index.json"),
         *("added_tokens.json", "generation_config.json", "tokenizer.json"),
         *shards,

@@ -198,6 +198,8 @@ def test_several_gguf_files() -> None:
     for names in (["a.gguf", "b.gguf"], ["config.json", "b.gguf", "a.gguf"]):
         with pytest.raises(FetchError, match=r"a.gguf, b.gguf"):
             needed(names)
+    with pytest.raises(FetchError, match=r"holds several GGUF files\n  why: 0.gguf, [^!]*4.gguf and 7 more\n"):
+        needed([f"{number:x}.gguf" for number in range(12)])
 
 
 @pytest.mark.parametrize("given", ["Tiny-00001-of-00003.gguf", "Tiny-00003-of-00003.gguf", ""])

@@ -38,7 +38,10 @@ MARKS: Mapping[str, str] = {
 }
 """Endings of names of tensors that no plain weight has, and the methods that write them."""
 
-WHOLE = ("int8", "uint8", "int32", "uint32", "float8_e4m3fn", "float8_e5m2")
+WHOLE = (
+    *("int8", "uint8", "int16", "uint16", "int32", "uint32", "float4_e2m1fn", "float6_e2m3fn", "float6_e3m2fn"),
+    *("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu"),
+)
 """Number types of a `weight` that is not plain."""
 
 
