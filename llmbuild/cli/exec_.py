@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from llmbuild.cli.common import path_argument
 from llmbuild.errors import ExitCode
-from llmbuild.workspace.recorded import find_action, require_free, require_free_for, run_again
+from llmbuild.workspace.recorded import find_action, require_dumps, require_free, require_free_for, run_again
 from llmbuild.workspace.trust import require_asked
 
 if TYPE_CHECKING:
@@ -27,6 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--cache-dir", type=path_argument, help="the store (default: $LLMBUILD_CACHE or the user's cache)"
     )
     parser.add_argument("--trust", action="store_true", help="also where no project here asked for it, or is trusted")
+    parser.add_argument(
+        "--dump",
+        type=path_argument,
+        metavar="DIR",
+        help="also write intermediate results there: the module at each stage of a lower task, as mlc_llm's --debug-dump does",
+    )
     parser.add_argument("-o", "--out", type=path_argument, help="also put the output's files into this directory")
 
 
@@ -39,6 +45,8 @@ def run(args: argparse.Namespace) -> int:
     digest = find_action(store, args.digest)
     record = store.get_action(digest)
     require_asked(record, args.trust)
+    if args.dump is not None:
+        require_dumps(record.action.kind, record.label)
     if args.out is not None:
         require_free_for(store, digest, args.out)
     print(f"run    {record.label}", file=sys.stderr)
@@ -60,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         time.sleep(0.1)
 
     try:
-        trace = run_again(store, digest, record.label, progress, wait)
+        trace = run_again(store, digest, record.label, progress, wait, args.dump and args.dump.absolute())
     finally:
         if shown:
             print("\r\x1b[K", end="", file=sys.stderr)

@@ -60,13 +60,15 @@ def lower(
     out: Path,
     stock: Collection[str] = (),
     cuda_graph: bool = False,
+    dump: Path | None = None,
 ) -> Mapping[str, Any]:
     """Compile and write the objects into `out`; returns the metadata record.
 
     `config` has the fields of mlc-chat-config.json that compilation reads.  With `system_lib` the objects register
     themselves under the prefix when the program starts (for archives); otherwise they are for a shared object.
     `stock` names the parts that a CPU library leaves to TVM ("linears", "attention"): benchmarks compare with it.  With
-    `cuda_graph` a CUDA library records its steps as CUDA graphs; on other devices it has no meaning.  Raises InputError for a
+    `cuda_graph` a CUDA library records its steps as CUDA graphs; on other devices it has no meaning.  The
+    module at each stage goes into the directory `dump`, if any.  Raises InputError for a
     configuration that no library can be made from, ToolchainError when the device's compiler is missing or fails.
     """
     device, target = resolve_target(compile_part)
@@ -89,6 +91,7 @@ def lower(
         metadata,
         frozenset(stock),
         cuda_graph and device.records_graphs,
+        dump,
     )
     if system_lib:
         # The attribute alone makes a system library.  relax.build's own flag would read it back, which fails in this

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import tvm
@@ -12,6 +13,7 @@ from tvm import relax
 from llmbuild.compiler.devices.device import Device
 from llmbuild.compiler.passes.annotate import AnnotateForMemoryPlanning
 from llmbuild.compiler.passes.cuda_graph import AnnotateForCudaGraph, RewriteForCudaGraph
+from llmbuild.compiler.passes.dump import Dump
 from llmbuild.compiler.passes.embedding_allocator import AttachEmbeddingAllocator
 from llmbuild.compiler.passes.kv_cache import AttachKVCache
 from llmbuild.compiler.passes.logits import AttachLogitProcessors
@@ -38,11 +40,17 @@ class PassInputs:
     """Parts of a CPU library left to TVM, for comparison: "linears", "attention"."""
     cuda_graph: bool = False
     """Whether steps are recorded as CUDA graphs (where the device records them)."""
+    dump: Path | None = None
+    """A directory for the module as it is after each part of the pipeline."""
 
 
 def passes(plan: PassInputs) -> list[Any]:
     """The passes in their order."""
     transform, kernels = relax.transform, plan.device.kernels()
+
+    def dump(phase: int) -> list[Any]:
+        return [] if plan.dump is None else [Dump(plan.dump / f"debug-phase{phase}.py")]
+
     return [
         # Functions of the library besides the model's own.
         AttachKVCache(plan.kv_cache, plan.target, None if "attention" in plan.stock else kernels.attention),
@@ -54,6 +62,7 @@ def passes(plan: PassInputs) -> list[Any]:
         AnnotateForMemoryPlanning(plan.bounds),
         *([AnnotateForCudaGraph()] if plan.cuda_graph else []),
         tvm.tirx.transform.BindTarget(plan.target),
+        *dump(0),
         # From operators to TIR functions.
         *plan.device.operators(),
         transform.LegalizeOps(),
@@ -61,10 +70,13 @@ def passes(plan: PassInputs) -> list[Any]:
         transform.FoldConstant(),
         transform.FuseOps(),
         transform.FuseTIR(),
+        *dump(2),
         transform.DeadCodeElimination(),
         drop_pattern_attributes(),
+        *dump(3),
         # From TIR functions to loops for the device.
         *plan.device.schedules(plan.target, stock="linears" in plan.stock),
+        *dump(4),
         # From Relax to calls of the VM, with planned memory.
         transform.RewriteDataflowReshape(),
         transform.DeadCodeElimination(),
@@ -73,6 +85,7 @@ def passes(plan: PassInputs) -> list[Any]:
         transform.CallTIRRewrite(),
         transform.StaticPlanBlockMemory(),
         AttachMetadata(plan.metadata),
+        *dump(5),
         *([RewriteForCudaGraph()] if plan.cuda_graph else []),
         transform.LowerAllocTensor(),
         transform.KillAfterLastUse(),

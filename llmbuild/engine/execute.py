@@ -37,6 +37,7 @@ def execute(
     *,
     progress: Progress = no_progress,
     log: Callable[[], Path | None] = lambda: None,
+    dump: Path | None = None,
 ) -> Cached:
     """Run a recorded action and return its result, which is in the store then.
 
@@ -49,7 +50,7 @@ def execute(
     resume = store.resume_path(action)
     with store.work_dir() as work:
         notes: list[str] = []
-        output, wall, cpu, peak = run_in(store, record, work, progress, resume, notes)
+        output, wall, cpu, peak = run_in(store, record, work, progress, resume, notes, dump)
         log_file = log()
         with fs.translate_errors("store a log", work):
             log_digest = store.cas.put_file(log_file)[0] if log_file is not None and log_file.stat().st_size else None
@@ -92,12 +93,13 @@ def run_in(
     progress: Progress,
     resume: Path | None = None,
     notes: list[str] | None = None,
+    dump: Path | None = None,
 ) -> tuple[Tree, float, float, int]:
     """Run an action inside the directory `work` and take its output into the store, without a trace.
 
     Returns the output tree, wall and CPU seconds, and the peak resident set in bytes.  A check that runs an action again to
     compare uses this.  A resumable task keeps in `resume` what a later run can go on with.  Its notes are added to `notes`,
-    each once.
+    each once.  `dump` is `Job.dump`.
     """
     action = record.action
     kind = load_kind(action.kind)
@@ -141,6 +143,7 @@ def run_in(
         checks=checks,
         keep=keeper,
         note=note,
+        dump=dump,
     )
     started, cpu_before = time.perf_counter(), _cpu_seconds()
     try:

@@ -49,7 +49,8 @@ class Job:
     when the task is killed: the next run of the same action finds what is in it.  Only a resumable kind has one, and none when
     the run is there to be compared with an earlier one.  `checks` has the files below `inputs` that are the user's own and may
     change; `keep` puts such files out.  `note` takes one sentence that the user should know of a result that is right: it is
-    stored with the result, and a build shows it when the result is made or comes from elsewhere.
+    stored with the result, and a build shows it when the result is made or comes from elsewhere.  `dump` is a directory in which
+    a person wants to see intermediate results, which are no output.
     """
 
     params: Mapping[str, Json]
@@ -62,6 +63,7 @@ class Job:
     checks: Checks = field(default_factory=dict)
     keep: Keep | None = None
     note: Callable[[str], None] = no_note
+    dump: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +77,11 @@ class TaskKind:
     `whole_environment` tasks see all variables of the build and not only those of `programs.environment`: only for work whose
     result is checked by digest.
 
-    The rest changes no result and is in no key.  `preload` are modules that are slow to import: when several tasks of the kind
-    wait, one process imports them and forks a worker for each.  Importing them must start no thread.  `resumable` tasks get a
-    `Job.resume`.  Those that read `in_place` verify what they read of a file in `Job.checks` against that; the others get
-    copies.  `typical_seconds` and `typical_memory` (bytes) stand in for a prediction until a task of the kind has run.
+    The rest changes no result and is in no key.  `preload` are modules that are slow to import: when several tasks of the
+    kind wait, one process imports them and forks a worker for each.  Importing them must start no thread.  `resumable`
+    tasks get a `Job.resume`.  Those that read `in_place` verify what they read of a file in `Job.checks` against that; the
+    others get copies.  Those with `dumps` write intermediate results into `Job.dump`.  `typical_seconds` and
+    `typical_memory` (bytes) stand in for a prediction until a task of the kind has run.
     """
 
     name: str
@@ -91,5 +94,6 @@ class TaskKind:
     preload: tuple[str, ...] = ()
     resumable: bool = False
     in_place: bool = False
+    dumps: bool = False
     typical_seconds: float = 1.0
     typical_memory: int = 128 << 20

@@ -46,10 +46,12 @@ class LocalExecutor:
     wait; on systems where a fork is not safe each worker imports them itself.
     """
 
-    def __init__(self, store: Store, *, terminal: bool = False) -> None:
-        """With `terminal`, what a worker prints goes where this process prints, and not into a log."""
+    def __init__(self, store: Store, *, terminal: bool = False, dump: Path | None = None) -> None:
+        """With `terminal`, what a worker prints goes where this process prints, and not into a log.  `dump` is the directory
+        for a task's intermediate results (`Job.dump`)."""
         self._store = store
         self._terminal = terminal
+        self._dump = dump
         self._guard = threading.Lock()
         self._workers: set[Worker] = set()
         self._servers: dict[tuple[str, ...], ForkServer] = {}
@@ -164,7 +166,9 @@ class LocalExecutor:
                 if worker is None:
                     scratch = self._store.scratch()
                     place = None if self._terminal else log
-                    worker = Alone(self._store.root, scratch, environment, action, place, streams, lock_fd, again)
+                    worker = Alone(
+                        self._store.root, scratch, environment, action, place, streams, lock_fd, again, self._dump
+                    )
                 self._workers.add(worker)
         except BaseException:
             streams.close()

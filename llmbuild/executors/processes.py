@@ -88,11 +88,13 @@ class Alone:
         streams: Streams,
         lock_fd: int | None,
         again: bool,
+        dump: Path | None = None,
     ) -> None:
         command = [sys.executable, "-P", "-m", "llmbuild.executors.worker", "--store", str(store), "--action", action]
         command += ["--events-fd", str(streams.events), "--parent", str(os.getpid())]
         command += [] if log is None else ["--log", str(log)]
         command += ["--again"] if again else []
+        command += [] if dump is None else ["--dump", str(dump)]
         self._guard = threading.Lock()
         self._reaped = False
         self._process = subprocess.Popen(

@@ -79,14 +79,24 @@ def main() -> int:
     parser.add_argument("--parent", type=int, required=True)
     parser.add_argument("--log", type=Path)
     parser.add_argument("--again", action="store_true")
+    parser.add_argument("--dump", type=Path)
     arguments = parser.parse_args()
 
     os.set_inheritable(arguments.events_fd, False)
     die_with_parent(arguments.parent)
-    return work(arguments.store, arguments.action, arguments.events_fd, arguments.log, again=arguments.again)
+    return work(
+        arguments.store,
+        arguments.action,
+        arguments.events_fd,
+        arguments.log,
+        again=arguments.again,
+        dump=arguments.dump,
+    )
 
 
-def work(root: Path, action: Digest, events_fd: int, log_file: Path | None, *, again: bool) -> int:
+def work(
+    root: Path, action: Digest, events_fd: int, log_file: Path | None, *, again: bool, dump: Path | None = None
+) -> int:
     """Run an action in this process, which is there for nothing else; see the module for the lines on `events_fd`.
 
     `log_file` is where standard output goes, None when that is no file of the build.  Returns the process's exit code: 0
@@ -109,7 +119,7 @@ def work(root: Path, action: Digest, events_fd: int, log_file: Path | None, *, a
                 if again:
                     result["output"] = rerun(store, action, progress=reporter.progress).digest
                 else:
-                    execute(store, action, progress=reporter.progress, log=log)
+                    execute(store, action, progress=reporter.progress, log=log, dump=dump)
         finally:
             store.close()
     except Exception as error:

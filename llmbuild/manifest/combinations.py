@@ -15,6 +15,7 @@ from llmbuild.manifest.project import Model
 from llmbuild.manifest.schema import ManifestTable
 from llmbuild.quantization.scheme import SCHEMES, Scheme
 from llmbuild.sources.kinds import source_kind
+from llmbuild.targets.compile_part import CPU
 from llmbuild.targets.target import STATIC
 from llmbuild.tasks.prefix import MODEL_TYPE, fill
 
@@ -67,11 +68,29 @@ def feature_notes(
                 names.append(cell.scheme)
     notes = []
     for (name, dtype), names in found.items():
-        features = platforms[name].target.features.get(dtype, ())
+        features = platforms[name].target.required_features(dtype)
         if features:
             need = f"the device that runs the library must have {' and '.join(features)}"
             notes.append((f"platforms.{name}", f"{' and '.join(names)} in {dtype}: {need}"))
     return told(notes)
+
+
+def kernel_notes(
+    cells: Sequence[Cell], schemes: Mapping[str, Scheme], platforms: Mapping[str, ResolvedPlatform]
+) -> tuple[str, ...]:
+    """Schemes that a CPU computes without kernels of llmbuild."""
+    found: dict[str, dict[str, None]] = {}
+    for cell in cells:
+        scheme, platform = schemes.get(cell.scheme), platforms.get(cell.platform)
+        if (
+            scheme is not None
+            and platform is not None
+            and platform.target.kind.name == CPU
+            and not scheme.has_cpu_kernels
+        ):
+            found.setdefault(cell.platform, {})[cell.scheme] = None
+    why = "no kernel of llmbuild for CPUs reads this layout, and TVM's own loops are slower"
+    return told((f"platforms.{name}", f"{' and '.join(names)}: {why}") for name, names in found.items())
 
 
 def check_prefixes(

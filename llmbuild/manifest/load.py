@@ -49,7 +49,7 @@ def load(path: Path, text: str | None = None) -> Loaded:
     Raises UsageError, or a MultiError with every error; an InputError for a broken template file, a ToolchainError for
     a native target on another machine.
     """
-    from llmbuild.manifest.combinations import check_prefixes, check_scheme, feature_notes
+    from llmbuild.manifest.combinations import check_prefixes, check_scheme, feature_notes, kernel_notes
     from llmbuild.manifest.matrix import Known, expand_matrix
     from llmbuild.manifest.models import is_template_file, resolve_model
     from llmbuild.manifest.platforms import implicit_platform, resolve_platform, uses_this_cpu
@@ -122,7 +122,7 @@ def load(path: Path, text: str | None = None) -> Loaded:
         platforms={name: platform.platform for name, platform in platforms.items()},
         matrix=tuple(matrix),
     )
-    notes = (*feature_notes(cells, schemes, platforms), *notes)
+    notes = (*feature_notes(cells, schemes, platforms), *kernel_notes(cells, schemes, platforms), *notes)
     return Loaded(project, tuple(dict.fromkeys(reads)), (*_notes(project, platforms), *notes))
 
 

@@ -19,6 +19,8 @@ STRATEGY = "ipc_allreduce_strategy"
 SWITCHES = ("flashinfer", "cublas_gemm", "faster_transformer", "cudagraph", "cutlass")
 FLAGS = (*SWITCHES, STRATEGY)
 DEFAULT_LEVEL = "O2"
+BUILT = frozenset({"cudagraph"})
+"""The flags that llmbuild acts on; the others select libraries that no TVM on PyPI is built with."""
 
 
 def _level(switches: str, strategy: str = "NONE") -> Mapping[str, Json]:
@@ -96,7 +98,7 @@ def make_opt(level: str | None, named: Mapping[str, Json]) -> Opt:
 
 
 def resolve_opt(opt: Opt, kind: str, scheme: str | None = None) -> tuple[Mapping[str, Json], tuple[str, ...]]:
-    """The flags that a device kind (and a scheme, when given) supports, and a sentence for each named one that it does not.
+    """The flags that a device kind (and a scheme, when given) supports, and a sentence for each named one that changes nothing.
 
     cuBLAS multiplies only unquantized and fp8 weights, as in `mlc_llm compile`.
     """
@@ -107,6 +109,8 @@ def resolve_opt(opt: Opt, kind: str, scheme: str | None = None) -> tuple[Mapping
         off: Json = "NONE" if flag == STRATEGY else False
         refused = flag == "cublas_gemm" and scheme is not None and not _cublas_can(scheme)
         if flags[flag] == off or (flag in possible and not refused):
+            if flags[flag] != off and flag in opt.named and flag not in BUILT:
+                notes.append(f"{flag} was asked for and has no effect: no TVM on PyPI has its library")
             continue
         if flag in opt.named:
             why = f"it multiplies unquantized and fp8 weights only, and the scheme is {scheme}"

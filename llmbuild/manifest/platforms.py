@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -62,6 +62,7 @@ def resolve_platform(
         return None
     flags, opt_notes = resolve_opt(opt, target.kind.name)
     notes += [f"opt: {note}" for note in opt_notes]
+    notes += _limit_notes(target)
     platform = Platform(
         name=name,
         target=target.name,
@@ -71,10 +72,18 @@ def resolve_platform(
         metadata=metadata,
         opt=flags,
         system_lib_prefix=prefix,
-        features={dtype: list(words) for dtype, words in target.features.items()},
+        features={dtype: list(words) for dtype in target.dtypes if (words := target.required_features(dtype))},
         tools=[{"command": tool.command, "install": tool.install} for tool in target.tools],
     )
     return ResolvedPlatform(platform, target, tuple(notes), paths)
+
+
+def _limit_notes(target: Target) -> Iterator[str]:
+    """Attributes that are larger than what any runtime of the device kind asks a device for."""
+    for name, most in target.kind.runtime_limits.items():
+        value = target.device.get(name)
+        if isinstance(value, int) and value > most:
+            yield f"the runtimes ask a {target.kind.name} device for {name} {most} at most, and refuse kernels that need {value}"
 
 
 def _file(target: Target) -> str:

@@ -59,7 +59,8 @@ class Metadata(Table):
     prefill_chunk_size: int | None = Field(
         default=None,
         ge=1,
-        description="Most tokens processed in one prefill step. Default: the smaller of the window and 8192.",
+        description="Most tokens processed in one prefill step. Default: the smaller of the window and 8192, or the target's "
+        "(1024 in browsers, 512 on phones), cut to the window.",
     )
     attention_sink_size: int | None = Field(
         default=None,
@@ -67,13 +68,15 @@ class Metadata(Table):
         description="First tokens that stay visible beside a sliding window. Default: 4 with a sliding window.",
     )
     max_batch_size: int | None = Field(
-        default=None, ge=1, description="Most sequences processed together. Default: 128."
+        default=None,
+        ge=1,
+        description="Most sequences processed together. Default: 128, or the target's (1 in browsers and on phones).",
     )
     tensor_parallel_shards: int | None = Field(
-        default=None, ge=1, description="GPUs that share each layer. Default: 1; a CPU library has 1."
+        default=None, ge=1, description="GPUs that share each layer. Default: 1; more are not built yet."
     )
     pipeline_parallel_stages: int | None = Field(
-        default=None, ge=1, description="GPUs that hold consecutive layers. Default: 1; a CPU library has 1."
+        default=None, ge=1, description="GPUs that hold consecutive layers. Default: 1; more are not built yet."
     )
     disaggregation: bool | None = Field(
         default=None, description="Whether prefill and decode may run on different machines. Default: false."

@@ -97,7 +97,8 @@ def check_sizes(layers: Sequence[PrecedenceLevel], kind: DeviceKind, complain: C
         return f"{key if same_table else dotted(layer.paths[key])} {values[key]}"
 
     def compare(key: str, other: str, *, strict: bool) -> None:
-        if key not in values or values.get(other, 0) <= 0:
+        # A target's own value is a default: it is cut to what the manifest sets.
+        if key not in values or values.get(other, 0) <= 0 or origin[key].from_target:
             return
         if values[key] > values[other] or (strict and values[key] == values[other]):
             relation = "must be less than" if strict else "is more than"
@@ -107,12 +108,15 @@ def check_sizes(layers: Sequence[PrecedenceLevel], kind: DeviceKind, complain: C
     if values.get("sliding-window-size", 0) <= 0:
         compare("prefill-chunk-size", "context-window-size", strict=False)
     compare("attention-sink-size", "sliding-window-size", strict=True)
-    if not several:
-        spoken_kind = kind.spoken or kind.name
-        for key in ("tensor-parallel-shards", "pipeline-parallel-stages"):
-            if values.get(key, 1) > 1:
-                complain(
-                    origin[key].paths[key],
-                    f"{key} {values[key]} needs several GPUs, and the build has a {spoken_kind} platform",
-                    f"set {key} = 1 in the metadata of the {spoken_kind} platform, or exclude that combination",
-                )
+    spoken_kind = kind.spoken or kind.name
+    for key in ("tensor-parallel-shards", "pipeline-parallel-stages"):
+        if values.get(key, 1) <= 1:
+            continue
+        what, fix = (
+            f"{key} {values[key]} is not built yet: a library computes on one device",
+            f"set {key} = 1, or remove it",
+        )
+        if not several:
+            what = f"{key} {values[key]} needs several GPUs, and the build has a {spoken_kind} platform"
+            fix = f"set {key} = 1 in the metadata of the {spoken_kind} platform, or exclude that combination"
+        complain(origin[key].paths[key], what, fix)

@@ -51,6 +51,7 @@ class DecoderFamily:
         if changes:
             config = self.config_class.parse(values.but(known | changes))
         result: ModelConfig = config
+        _require_one_device(source, overrides, result)
         if result.sliding_window_size > 0 and not is_model_config(source):
             note(
                 f"answers may differ from transformers' once a text is longer than the sliding window of "
@@ -71,3 +72,19 @@ class DecoderFamily:
     def unused(self, name: str) -> bool:
         """A tied model's stored copy of the head is ignored too: an untied head is looked up before this is called."""
         return name.endswith(self.ignored)
+
+
+def _require_one_device(source: Mapping[str, Json], overrides: Overrides, config: ModelConfig) -> None:
+    """Raise InputError for a configuration that splits the model: one library computes on one device."""
+    for name in ("tensor_parallel_shards", "pipeline_parallel_stages"):
+        # Not every family has a field for both.
+        stored = source.get(name) if getattr(overrides, name) is None else None
+        count = stored if isinstance(stored, int) and stored > 1 else getattr(config, name)
+        if count != 1:
+            key = name.replace("_", "-")
+            raise InputError(
+                f"is {count}, and a library computes on one device",
+                where=Where("config.json" if stored == count else "overrides", key=name if stored == count else key),
+                why="splitting a model between several devices is not built yet",
+                fix=f"set {key} = 1 in the model's metadata",
+            )

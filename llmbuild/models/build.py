@@ -7,7 +7,6 @@ from typing import Any
 
 from tvm import IRModule
 
-from llmbuild.errors import InputError, Where
 from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.decoder import Decoder
 from llmbuild.models.family import ModelConfig
@@ -28,19 +27,7 @@ class ExportedModel:
 def build_model(
     config: ModelConfig, family: DecoderFamily, scheme: Scheme, kernels: Kernels | None = None
 ) -> tuple[Decoder, Any]:
-    """The module of a model and its export specification, for `Decoder.export_tvm(spec)`.
-
-    Raises InputError for a configuration that needs several devices: one library computes on one device.
-    """
-    for name in ("tensor_parallel_shards", "pipeline_parallel_stages"):
-        if (count := getattr(config, name)) != 1:
-            key = name.replace("_", "-")
-            raise InputError(
-                f"{key} is {count}, but the target has one device",
-                where=Where("model_config", key=name),
-                why="a model is split between several devices of one machine only",
-                fix=f"set {key} to 1",
-            )
+    """The module of a model and its export specification, for `Decoder.export_tvm(spec)`."""
     module = Decoder(family.decoder(config), scheme, kernels or GenericKernels())
     return module, module.export_spec()
 

@@ -15,6 +15,8 @@ from llmbuild.canonical import Json
 
 ComputeDtype = Literal["float16", "bfloat16", "float32"]
 Layout = Literal["NK", "KN", "AWQ"]
+CPU_GROUP = 32
+"""The group size that the kernels for CPUs are made for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,11 @@ class Scheme:
     def comes_packed(self) -> bool:
         """Whether the checkpoint's own packed weights are stored unchanged."""
         return self.layout == "AWQ"
+
+    @property
+    def has_cpu_kernels(self) -> bool:
+        """Whether llmbuild has kernels of its own for the linear layers on a CPU."""
+        return not self.quantized or (self.bits == 4 and self.group_size == CPU_GROUP and self.layout == "NK")
 
     @property
     def inputs_first(self) -> bool:

@@ -121,6 +121,16 @@ class Target:
         told = self.device.get(attribute, dtype == "float32") if attribute in self.kind.attributes else True
         return dtype in self.dtypes and bool(told)
 
+    def required_features(self, dtype: str) -> tuple[str, ...]:
+        """What a library that computes in a number type requires of the device that runs it."""
+        own = (
+            word
+            for name, words in self.kind.attribute_features.items()
+            if self.device.get(name) is True
+            for word in words
+        )
+        return tuple(dict.fromkeys((*self.features.get(dtype, ()), *own)))
+
     def missing_tools(self) -> tuple[RequiredCommand, ...]:
         """The tools of [requires] that are not on this machine's PATH."""
         return tuple(tool for tool in self.tools if shutil.which(tool.command) is None)

@@ -35,7 +35,9 @@ def run(job: Job) -> None:
     import json
 
     from llmbuild.compiler.lower import lower
+    from llmbuild.compiler.webllm import refusals
     from llmbuild.quantization.scheme import Scheme
+    from llmbuild.targets.compile_part import device_kind
 
     params = job.params
     scheme, overrides, target = params["scheme"], params["overrides"], params["target"]
@@ -55,7 +57,11 @@ def run(job: Job) -> None:
         system_lib_prefix=prefix,
         out=job.out,
         cuda_graph=opt.get("cudagraph") is True,
+        dump=job.dump,
     )
+    if device_kind(target) == "webgpu":
+        for text in refusals(config, metadata):
+            job.note(text)
     beside = {"system_lib_prefix": prefix or None, "requires": params["requires"] or None}
     record = {**metadata, **{key: value for key, value in beside.items() if value is not None}}
     (job.out / "metadata.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
@@ -72,6 +78,7 @@ KIND = TaskKind(
     sources=("llmbuild.tasks.lower",),
     tools=("apache-tvm", "apache-tvm python", "apache-tvm-ffi", "apache-tvm-ffi python", "numpy"),
     run=run,
+    dumps=True,
     preload=("tvm", "llmbuild.compiler.lower"),
     typical_seconds=30.0,
     typical_memory=1 << 30,

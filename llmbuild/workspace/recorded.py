@@ -39,20 +39,37 @@ def find_action(store: Store, prefix: str) -> Digest:
     return found[0]
 
 
+def require_dumps(kind: str, label: str) -> None:
+    """Raise UsageError for a kind of task that has no intermediate results to write."""
+    from llmbuild.engine.registry import KIND_NAMES, load_kind
+
+    if not load_kind(kind).dumps:
+        able = " or ".join(name for name in KIND_NAMES if load_kind(name).dumps)
+        raise UsageError(f"{label} has nothing to dump", fix=f"name the action of a {able} task, or leave --dump out")
+
+
 def run_again(
-    store: Store, digest: Digest, label: str, progress: Progress, wait: Callable[[Owner | None], None]
+    store: Store,
+    digest: Digest,
+    label: str,
+    progress: Progress,
+    wait: Callable[[Owner | None], None],
+    dump: Path | None = None,
 ) -> Trace:
     """Run a recorded action in a worker, whether it has a trace or not, with its output on the terminal.
 
-    `wait` is called repeatedly while another process has the action.  Raises LlmbuildError where the action fails, and
-    StoreError where its result was evicted meanwhile.
+    Its intermediate results go into the directory `dump`, which is made.  `wait` is called repeatedly while another process has
+    the action.  Raises LlmbuildError where the action fails, and StoreError where its result was evicted meanwhile.
     """
     from llmbuild.executors.local import LocalExecutor
 
+    if dump is not None:
+        with fs.translate_errors("make the directory", dump, fs.OUTPUT):
+            fs.current.mkdir(dump)
     # The working files of a resumable task belong to the process that holds the lock.
     with store.hold(digest, label, poll=wait):
         # In a worker, because the result goes into the cache: the environment must be that of a build.
-        failure = LocalExecutor(store, terminal=True).run(digest, progress)
+        failure = LocalExecutor(store, terminal=True, dump=dump).run(digest, progress)
     if failure is not None:
         raise failure.to_error()
     trace = store.traces.get(digest)

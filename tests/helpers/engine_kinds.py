@@ -29,6 +29,8 @@ def _write(job: Job) -> None:
     """params: files {name: text}; hints: sleep seconds, fail text."""
     _note("write", job)
     print("writing", sorted(job.params["files"]))
+    if job.dump is not None:
+        (job.dump / "seen.txt").write_text(str(sorted(job.params["files"])))
     time.sleep(float(job.hints.get("sleep", 0)))
     if job.hints.get("fail"):
         raise InputError(str(job.hints["fail"]), fix="do not ask for it")
@@ -147,7 +149,7 @@ def _count(job: Job) -> None:
 
 
 KINDS = (
-    TaskKind("write", 1, ("files",), (), (), _write),
+    TaskKind("write", 1, ("files",), (), (), _write, dumps=True),
     TaskKind("join", 1, ("text",), (), (), _join),
     TaskKind("tell", 1, ("name",), (), (), _tell, preload=("tests.helpers.slow_module",)),
     TaskKind("vary", 1, ("way",), (), (), _vary),

@@ -108,11 +108,88 @@ def test_a_note_about_several_platforms_is_one_line(tmp_path: Path) -> None:
     )
 
 
-def test_gpus_that_can_share_a_model(tmp_path: Path) -> None:
-    shards = "[metadata]\ntensor-parallel-shards = 2\n"
-    for target in ("x86_64-linux-cuda", "aarch64-linux-cuda", "x86_64-linux-rocm"):
-        (tmp_path / target).mkdir()
-        project(tmp_path / target, {"a": LLAMA}, shards + build(target, "q4f16_1"))
+@pytest.mark.parametrize("key", ["tensor-parallel-shards", "pipeline-parallel-stages"])
+@pytest.mark.parametrize("target", ["x86_64-linux-cuda", "x86_64-linux-rocm", "x86_64-linux-cpu"])
+def test_a_model_is_not_split_between_devices(tmp_path: Path, target: str, key: str) -> None:
+    with pytest.raises(UsageError, match=rf"{key} 2 (is not built yet|needs several GPUs)") as caught:
+        project(tmp_path, {"a": LLAMA}, f"[metadata]\n{key} = 2\n" + build(target, "q4f16_1"))
+    assert str(caught.value.where).endswith(f"metadata.{key}")
+
+
+def test_schemes_that_a_cpu_has_no_kernels_for_are_noted(tmp_path: Path) -> None:
+    schemes = ("q0f32", "q4f32_1", "q4f16_1", "q4f16_0", "q3f16_1", "q4f16_awq")
+    matrix = build("x86_64-linux-cpu", *schemes) + build("x86_64-linux-cuda", "q4f16_0")
+    (note,) = (note for note in project(tmp_path, {"a": LLAMA}, matrix).notes if "kernel" in note)
+    assert note.startswith(
+        "platforms.x86_64-linux-cpu: q4f16_0 and q3f16_1 and q4f16_awq: no kernel of llmbuild for CPUs"
+    )
+
+
+def cell_metadata(loaded: Loaded) -> dict[str, object]:
+    (cell,) = loaded.project.matrix
+    model, platform = loaded.project.models[cell.model], loaded.project.platforms[cell.platform]
+    return {**model.metadata, **platform.metadata, **cell.metadata}
+
+
+@pytest.mark.parametrize(
+    ("target", "chunk"),
+    [
+        ("wasm32-webgpu", 1024),
+        ("aarch64-ios-metal", 512),
+        ("aarch64-android-opencl", 512),
+        ("aarch64-android-adreno", 512),
+        ("aarch64-android-adreno-so", 512),
+        ("aarch64-macabi-metal", None),
+        ("x86_64-linux-cuda", None),
+    ],
+)
+def test_browsers_and_phones_have_sizes_of_their_own(tmp_path: Path, target: str, chunk: int | None) -> None:
+    found = cell_metadata(project(tmp_path, {"a": LLAMA}, build(target, "q4f16_1")))
+    assert found == ({} if chunk is None else {"prefill-chunk-size": chunk, "max-batch-size": 1})
+
+
+def test_the_manifest_wins_over_the_sizes_of_a_target(tmp_path: Path) -> None:
+    own = "[metadata]\nprefill-chunk-size = 2048\n[platforms.web]\ntarget = 'wasm32-webgpu'\nmetadata = { max-batch-size = 4 }\n"
+    found = cell_metadata(project(tmp_path, {"a": LLAMA}, own + build("web", "q4f16_1")))
+    assert found == {"prefill-chunk-size": 2048, "max-batch-size": 4}
+
+
+def test_a_default_chunk_is_no_larger_than_the_window(tmp_path: Path) -> None:
+    from llmbuild.models.family import Overrides
+    from llmbuild.models.registry import family
+    from tests.helpers.checkpoints import CONFIGS
+
+    small = "[metadata]\ncontext-window-size = 256\n"
+    found = cell_metadata(project(tmp_path, {"a": LLAMA}, small + build("wasm32-webgpu", "q4f16_1")))
+    values = {key.replace("-", "_"): value for key, value in found.items()}
+    config = family("llama").configure({**CONFIGS["llama"], "max_position_embeddings": 4096}, Overrides(**values))  # type: ignore[arg-type]
+    assert (config.context_window_size, config.prefill_chunk_size, config.max_batch_size) == (256, 256, 1)
+
+
+def test_subgroups_are_required_where_kernels_use_them(tmp_path: Path) -> None:
+    own = '[platforms.web]\ntarget = "wasm32-webgpu"\ndevice = { supports_subgroups = true }\n'
+    loaded = project(tmp_path, {"a": LLAMA}, own + build("web", "q4f16_1", "q4f32_1"))
+    features = loaded.project.platforms["web"].features
+    assert features == {"float16": ["shader-f16", "subgroups"], "float32": ["subgroups"]}
+    need = "the device that runs the library must have"
+    assert loaded.notes == (
+        f"platforms.web: q4f16_1 in float16: {need} shader-f16 and subgroups",
+        f"platforms.web: q4f32_1 in float32: {need} subgroups",
+    )
+
+
+def test_a_limit_that_no_runtime_asks_a_device_for_is_noted(tmp_path: Path) -> None:
+    own = '[platforms.web]\ntarget = "wasm32-webgpu"\ndevice = { max_shared_memory_per_block = 65536, max_num_threads = 512 }\n'
+    (note,) = project(tmp_path, {"a": LLAMA}, own + build("web", "q4f32_1")).notes
+    assert note.startswith(
+        "platforms.web: the runtimes ask a webgpu device for max_shared_memory_per_block 32768 at most"
+    )
+
+
+def test_a_named_flag_without_effect_is_noted(tmp_path: Path) -> None:
+    own = '[platforms.gpu]\ntarget = "x86_64-linux-cuda"\nopt = "O2;cutlass=1;cudagraph=1"\n'
+    (note,) = project(tmp_path, {"a": LLAMA}, own + build("gpu", "q4f16_1")).notes
+    assert note == "platforms.gpu: opt: cutlass was asked for and has no effect: no TVM on PyPI has its library"
 
 
 def test_a_platform_chooses_architectures(tmp_path: Path) -> None:

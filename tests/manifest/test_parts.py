@@ -93,8 +93,14 @@ def test_flags() -> None:
 def test_cublas_depends_on_the_scheme(scheme: str, can: bool) -> None:
     flags, notes = resolve_opt(parse_opt("cublas_gemm=1"), "cuda", scheme)
     assert flags["cublas_gemm"] is can
-    assert len(notes) == (0 if can else 1)
+    (note,) = notes
+    assert ("no TVM on PyPI has its library" in note) is can
     assert tuple(flags) == FLAGS
+
+
+def test_a_flag_that_changes_nothing_is_said_where_it_was_named() -> None:
+    _, notes = resolve_opt(parse_opt("O3;cudagraph=1;flashinfer=1;faster_transformer=0"), "cuda")
+    assert notes == ("flashinfer was asked for and has no effect: no TVM on PyPI has its library",)
 
 
 @pytest.mark.parametrize("text", ["", ";", "O9", "O2;O3", "cutlass", "cutlass=2", "ipc_allreduce_strategy=x", "x=1"])
@@ -153,7 +159,10 @@ def test_sizes_are_compared_as_they_take_effect() -> None:
     assert _complaints({window: 8, "sliding-window-size": 4}, {chunk: 16}) == []
     assert _complaints({"sliding-window-size": 4, "attention-sink-size": 4})[0][0] == ("0", "attention-sink-size")
     assert _complaints({"sliding-window-size": -1, "attention-sink-size": 4}) == []
-    assert _complaints({"tensor-parallel-shards": 2}) == []
+    assert [what for _, what in _complaints({"tensor-parallel-shards": 2})] == [
+        "tensor-parallel-shards 2 is not built yet: a library computes on one device"
+    ]
+    assert _complaints({"tensor-parallel-shards": 2}, {"tensor-parallel-shards": 1}) == []
     assert len(_complaints({"tensor-parallel-shards": 2}, device="llvm")) == 1
     assert _complaints({"tensor-parallel-shards": 2}, {"tensor-parallel-shards": 1}, device="llvm") == []
 

@@ -134,7 +134,7 @@ def execute(path: Path, patch: pytest.MonkeyPatch) -> None:
     action = result.outcomes["a"].action
     store.close()
     patch.setattr("llmbuild.report.units.seconds", lambda value: "0.1 s")
-    exec_.run(SimpleNamespace(cache_dir=path / "store", digest=action, trust=True, out=None))  # type: ignore[arg-type]
+    exec_.run(SimpleNamespace(cache_dir=path / "store", digest=action, trust=True, out=None, dump=None))  # type: ignore[arg-type]
 
 
 def caches(path: Path, patch: pytest.MonkeyPatch) -> None:

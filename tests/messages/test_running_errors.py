@@ -108,7 +108,7 @@ def a_result_that_is_gone(path: Path, patch: pytest.MonkeyPatch) -> None:
     store.traces.remove(action)
     store.close()
     patch.setattr(LocalExecutor, "run", lambda *_, **__: None)
-    exec_.run(SimpleNamespace(cache_dir=path / "store", digest=action, trust=True, out=None))  # type: ignore[arg-type]
+    exec_.run(SimpleNamespace(cache_dir=path / "store", digest=action, trust=True, out=None, dump=None))  # type: ignore[arg-type]
 
 
 def unreadable_events(path: Path, patch: pytest.MonkeyPatch) -> None:

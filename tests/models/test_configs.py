@@ -149,6 +149,19 @@ def test_an_override_that_a_family_lacks_is_an_error_unless_it_says_what_is_alre
         configure("qwen2", minimal("qwen2"), sliding_window_size=64)
 
 
+@pytest.mark.parametrize("model_type", ["llama", "qwen2"])
+@pytest.mark.parametrize("key", ["tensor_parallel_shards", "pipeline_parallel_stages"])
+def test_a_model_that_is_split_between_devices_is_refused(model_type: str, key: str) -> None:
+    name = key.replace("_", "-")
+    with pytest.raises(InputError, match="is 2, and a library computes on one device") as caught:
+        configure(model_type, minimal(model_type) | {key: 2})
+    assert (str(caught.value.where), caught.value.fix) == (
+        f"config.json: {key}",
+        f"set {name} = 1 in the model's metadata",
+    )
+    assert getattr(configure(model_type, minimal(model_type) | {key: 2}, **{key: 1}), key) == 1
+
+
 def test_llama_biases_are_written_only_where_present() -> None:
     written = configure("llama", LLAMA | {"attention_bias": True}).to_json()
     assert written["attention_bias"] is True

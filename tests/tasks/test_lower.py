@@ -27,7 +27,22 @@ def test_writes_objects_and_metadata(tmp_path: Path) -> None:
         "requires": ["shader-f16"],
     }
     assert set(params) == set(lower.KIND.params)
-    lower.run(Job(params, {"config": tmp_path / "config.json"}, {}, tmp_path / "out", tmp_path, lambda *_: None))
+    (tmp_path / "dump").mkdir()
+    job = Job(
+        params,
+        {"config": tmp_path / "config.json"},
+        {},
+        tmp_path / "out",
+        tmp_path,
+        lambda *_: None,
+        dump=tmp_path / "dump",
+    )
+    lower.run(job)
+    # The names of mlc_llm's --debug-dump; memory is planned in the last one.
+    dumped = {path.name: path.read_text() for path in (tmp_path / "dump").iterdir()}
+    assert sorted(dumped) == [f"debug-phase{phase}.py" for phase in (0, 2, 3, 4, 5)]
+    assert ["alloc_storage" in dumped[name] for name in sorted(dumped)] == [False, False, False, False, True]
+    assert "def create_tir_paged_kv_cache" in dumped["debug-phase0.py"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["devc.o", "lib0.o", "metadata.json"]
     record = json.loads((tmp_path / "out/metadata.json").read_text())
     assert record["context_window_size"] == 64
@@ -35,3 +50,19 @@ def test_writes_objects_and_metadata(tmp_path: Path) -> None:
     prefix = f"{config['model_type']}_q4f32_1_"
     assert (record["system_lib_prefix"], record["requires"]) == (prefix, ["shader-f16"])
     assert f"__tvm_ffi_{prefix}".encode() in (tmp_path / "out/lib0.o").read_bytes()
+
+
+def test_what_webllm_refuses_is_a_note_of_a_library_for_browsers(tmp_path: Path) -> None:
+    from llmbuild.compiler.webllm import refusals
+
+    config = {"context_window_size": 64, "sliding_window_size": -1, "vocab_size": 300_000}
+    small = {"params": [{"name": "w", "shape": [4, 4], "dtype": "float32"}]}
+    large = {"params": [{"name": "w", "shape": ["vocab_size", 1024], "dtype": "float32"}]}
+    assert list(refusals(config, small)) == []
+    assert list(refusals({**config, "context_window_size": -1, "sliding_window_size": 32}, small)) == []
+    (both,) = refusals({**config, "sliding_window_size": 32}, small)
+    assert "both a context window (64) and a sliding window (32)" in both
+    (wide,) = refusals(config, large)
+    assert "binds at most 1073741824 bytes of one tensor, and w has 1228800000" in wide
+    half = {"params": [{**large["params"][0], "dtype": "float16"}]}
+    assert list(refusals(config, half)) == []

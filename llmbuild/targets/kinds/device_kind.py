@@ -45,6 +45,10 @@ class DeviceKind:
     """The number types that its kernels can compute in."""
     features: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """What a library in such a type requires of the device that runs it, in the terms of the device's own interface."""
+    attribute_features: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What a library requires of the device besides, where an attribute is true."""
+    runtime_limits: Mapping[str, int] = field(default_factory=dict)
+    """The largest values of attributes that the runtimes of the kind ask a device for."""
     archs: tuple[str, ...] = ()
     """The architectures that `[device] archs` may name; empty where code is generated for the kind as a whole."""
     one_arch: bool = False

@@ -29,8 +29,9 @@ from llmbuild.compiler.kernels.cpu.tile import (
     multiply_panel,
     row_shape,
 )
+from llmbuild.quantization.scheme import CPU_GROUP
 
-GROUP = 32
+GROUP = CPU_GROUP
 ZERO = 7
 GEMV_LIMIT = 2
 """Up to this many rows, one matrix-vector product a row is faster than dequantizing panels."""

@@ -58,10 +58,7 @@ class CpuKernels:
     ) -> nn.Tensor:
         """x [..., K] times the transpose of the packed weight of N outputs."""
         rows = _rows(x.shape)
-        ours = (
-            scheme.bits == 4 and scheme.group_size == group4.GROUP and scheme.layout == "NK" and k % group4.GROUP == 0
-        )
-        if not ours or not _wide(n) or rows is None:
+        if not scheme.has_cpu_kernels or k % group4.GROUP or not _wide(n) or rows is None:
             return self.fallback.packed_linear(x, weights, scheme, n, k, out_dtype)
         q_weight, q_scale = weights
         before, single, after = rows
