@@ -51,13 +51,16 @@ def unpacked(base: Checkpoint, quantization: Quantization | None, note: Callable
     `quantization` is what `check_quantization` says of it.  Raises InputError when tensors do not fit that or each other.
     """
     if quantization is None:
-        refuse_packed(base)
+        refuse_packed(base, "the weights are quantized, and no file says how")
         return base
     method = method_of(quantization, base.config)
     stored = Stored(base.tensors, base.read, base.location)
     weights = list(method.weights(stored))
+    for weight in weights:
+        if weight.info.name in base.tensors and weight.info.name not in weight.parts:
+            raise stored.bad(weight.info.name, f"it is plain, and {weight.parts[0]!r} is the same weight packed")
     if not weights:
-        refuse_packed(base)
+        refuse_packed(base, f"the weights are not quantized by {quantization.label}, as {quantization.where()} has it")
         if quantization.file != "config.json":
             # A file that a packer left beside weights which are plain again.
             return base
@@ -71,19 +74,14 @@ def unpacked(base: Checkpoint, quantization: Quantization | None, note: Callable
     return UnpackedCheckpoint(base, method, weights, note)
 
 
-def refuse_packed(base: Checkpoint) -> None:
-    """Raise InputError when a tensor shows that weights are packed by a method that no file names."""
+def refuse_packed(base: Checkpoint, what: str) -> None:
+    """Raise InputError, saying `what`, when a tensor shows that weights are packed."""
     for name, info in base.tensors.items():
         mark = next((mark for mark in MARKS if name.endswith(mark)), None)
         if mark is None and not (name.endswith(".weight") and info.dtype in WHOLE):
             continue
         why = f"'{name}' is what {MARKS[mark]} writes" if mark else f"'{name}' is {info.dtype}"
-        raise InputError(
-            "the weights are quantized, and no file says how",
-            where=base.location(name),
-            why=why,
-            fix=FIX,
-        )
+        raise InputError(what, where=base.location(name), why=why, fix=FIX)
 
 
 class UnpackedCheckpoint(Checkpoint):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -157,6 +158,24 @@ def test_a_configuration_of_packed_weights_over_plain_ones(tmp_path: Path) -> No
         assert quantize(plain, tmp_path / name) == []
 
 
+def test_packed_weights_of_another_method(tmp_path: Path) -> None:
+    packed = make_packed_checkpoint(tmp_path / "in", fp8_packer((64, 64)), GPTQ)
+    with pytest.raises(InputError) as caught:
+        quantize(packed, tmp_path / "out")
+    assert caught.value.what == ("the weights are not quantized by GPTQ, as config.json: quantization_config has it")
+    assert str(caught.value.why).endswith("weight_scale_inv' is what FP8 writes")
+
+
+def test_a_weight_that_is_stored_twice(tmp_path: Path) -> None:
+    import torch
+
+    name = "model.layers.0.mlp.up_proj.weight"
+    packed = make_packed_checkpoint(tmp_path / "in", gptq_packer(4, 64), GPTQ, extra={name: torch.zeros(384, 128)})
+    with pytest.raises(InputError, match=re.escape(f"tensor '{name}' does not fit")) as caught:
+        quantize(packed, tmp_path / "out")
+    assert caught.value.why == "it is plain, and 'model.layers.0.mlp.up_proj.qweight' is the same weight packed"
+
+
 def test_a_file_of_the_packer_names_the_method(tmp_path: Path) -> None:
     packed = make_packed_checkpoint(tmp_path / "in", gptq_packer(4, 64), {})
     config = json.loads((packed / "config.json").read_text())
@@ -253,4 +272,4 @@ print(memory() - before)
 def test_what_is_not_said_is_not_checked() -> None:
     assert check_quantization({"quantization": "int8"}) is None
     with opened(cached_checkpoint("llama"), lambda note: None) as checkpoint:
-        refuse_packed(checkpoint)
+        refuse_packed(checkpoint, "never said")
