@@ -80,6 +80,9 @@ class RenamedCheckpoint(Checkpoint):
     def read(self, name: str) -> np.ndarray:
         return self._base.read(self._names.get(name, name))
 
+    def says_nothing(self, name: str) -> bool:
+        return self._base.says_nothing(self._names.get(name, name))
+
     def location(self, name: str) -> str | None:
         return self._base.location(self._names.get(name, name))
 

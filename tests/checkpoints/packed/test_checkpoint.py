@@ -19,6 +19,7 @@ from llmbuild.errors import InputError
 from llmbuild.quantization.scheme import SCHEMES
 from llmbuild.tasks.quantize import KIND
 from tests.helpers.checkpoints import cached_checkpoint
+from tests.helpers.inspected import facts_of
 from tests.helpers.packed import awq_packer, fp8_packer, gptq_packer, make_packed_checkpoint, opened, plain_copy
 from tests.helpers.reference_quant import read_weights
 
@@ -33,7 +34,8 @@ def quantize(checkpoint: Path, out: Path, scheme: str = "q4f16_1", **options: An
     out.mkdir()
     params = {"scheme": SCHEMES[scheme].to_json(), "model-type": None, "source-format": None, "float32": "exact"}
     progress = options.pop("progress", lambda done, total, unit="": None)
-    KIND.run(Job(params, {"checkpoint": checkpoint}, {}, out, out, progress, note=notes.append, **options))
+    inputs = {"checkpoint": checkpoint, "facts": facts_of(checkpoint)}
+    KIND.run(Job(params, inputs, {}, out, out, progress, note=notes.append, **options))
     return notes
 
 
@@ -242,7 +244,9 @@ def test_memory_is_that_of_a_plain_checkpoint(
     del resource
 
     def peak(directory: Path) -> int:
-        code = MEASURE.format(source=str(directory), out=str(tmp_path / f"{directory.name}-out"))
+        code = MEASURE.format(
+            source=str(directory), facts=str(facts_of(directory)), out=str(tmp_path / f"{directory.name}-out")
+        )
         result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         return int(result.stdout.split()[-1])
 
@@ -264,7 +268,8 @@ before = memory()
 out = Path({out!r})
 out.mkdir()
 params = {{"scheme": SCHEMES["q4f16_1"].to_json(), "model-type": None, "source-format": None, "float32": "bf16"}}
-KIND.run(Job(params, {{"checkpoint": Path({source!r})}}, {{"threads": 2}}, out, out, lambda done, total, unit="": None))
+inputs = {{"checkpoint": Path({source!r}), "facts": Path({facts!r})}}
+KIND.run(Job(params, inputs, {{"threads": 2}}, out, out, lambda done, total, unit="": None))
 print(memory() - before)
 """
 

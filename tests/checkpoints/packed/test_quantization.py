@@ -18,6 +18,7 @@ from llmbuild.errors import InputError, LlmbuildError
 from llmbuild.manifest.starter import propose
 from llmbuild.tasks.quantize import KIND
 from tests.helpers.checkpoints import CONFIGS, cached_checkpoint
+from tests.helpers.inspected import facts_of
 from tests.helpers.packed import stored_of
 from tests.helpers.replaced_parts import mutations
 
@@ -181,4 +182,13 @@ def quantize(checkpoint: Path, scratch: Path) -> None:
     params = {"scheme": SCHEMES["q4f16_1"].to_json(), "model-type": None, "source-format": None, "float32": "bf16"}
     out = scratch / "out"
     out.mkdir()
-    KIND.run(Job(params, {"checkpoint": checkpoint}, {}, out, out, lambda done, total, unit="": None))
+    KIND.run(
+        Job(
+            params,
+            {"checkpoint": checkpoint, "facts": facts_of(checkpoint)},
+            {},
+            out,
+            out,
+            lambda done, total, unit="": None,
+        )
+    )
