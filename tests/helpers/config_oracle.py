@@ -1,0 +1,170 @@
+"""What transformers makes of a config.json: the oracle of tests of configurations.  No weights are made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llmbuild.models.architecture import DecoderFamily
+from llmbuild.models.family import ModelConfig
+
+POINTS = np.linspace(-6, 6, 49, dtype=np.float32)
+_NAMES = {"silu": "silu", "gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu"}
+
+
+class NotLoaded(Exception):
+    """transformers does not load the configuration, or cannot make a model of it."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a model computes with, as far as a configuration decides it."""
+
+    tensors: Mapping[str, tuple[int, ...]]
+    frequencies: tuple[float, ...]
+    epsilons: frozenset[float]
+    activation: tuple[float, ...]
+    windows: tuple[int | None, ...]
+    scale: float
+    parallel: bool
+    causal: bool
+
+
+@cache
+def _quiet() -> Any:
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    return transformers
+
+
+def read_by_transformers(config: Mapping[str, Any], directory: Path) -> Reading:
+    """The model that AutoModelForCausalLM makes of a config.json; `directory` may hold earlier ones."""
+    import torch
+
+    transformers = _quiet()
+    (directory / "config.json").write_text(json.dumps(config))
+    try:
+        loaded = transformers.AutoConfig.from_pretrained(directory)
+        with torch.device("meta"):
+            model = transformers.AutoModelForCausalLM.from_config(loaded)
+        base = model.base_model
+        rotary = type(base.rotary_emb)(loaded)
+        frequencies = rotary.inv_freq.double().tolist()
+    except (ValueError, TypeError, KeyError, ZeroDivisionError, RuntimeError, AttributeError) as error:
+        raise NotLoaded(f"{type(error).__name__}: {error}") from error
+    except Exception as error:
+        # The errors of strict dataclasses are of huggingface_hub.
+        if "Strict" not in type(error).__name__:
+            raise
+        raise NotLoaded(str(error)) from error
+    if rotary.attention_scaling != 1 or not all(np.isfinite(frequencies)):
+        raise NotLoaded("the rotation is not a rotation")
+    layers = list(base.layers)
+    attentions = [getattr(layer, "self_attn", None) or layer.attention for layer in layers]
+    head_dim = getattr(attentions[0], "head_dim", None) or attentions[0].head_size
+    if len(frequencies) * 2 > head_dim or (loaded.model_type != "gpt_neox" and len(frequencies) * 2 != head_dim):
+        raise NotLoaded("the frequencies do not fit the heads")
+    tensors = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    if loaded.tie_word_embeddings:
+        tensors = {name: shape for name, shape in tensors.items() if name not in ("lm_head.weight", "embed_out.weight")}
+    sliding = loaded.sliding_window if loaded.model_type == "mistral" else None
+    with torch.no_grad():
+        activation = layers[0].mlp.__dict__["_modules"].get("act_fn") or layers[0].mlp.act
+        values = activation(torch.from_numpy(POINTS)).tolist()
+    return Reading(
+        tensors,
+        tuple(frequencies),
+        frozenset(
+            float(getattr(module, "variance_epsilon", getattr(module, "eps", 0)))
+            for module in model.modules()
+            if "Norm" in type(module).__name__
+        ),
+        tuple(values),
+        tuple(getattr(attention, "sliding_window", None) or sliding for attention in attentions),
+        float(attentions[0].scaling),
+        loaded.model_type == "gpt_neox" and loaded.use_parallel_residual,
+        bool(getattr(loaded, "is_causal", True)),
+    )
+
+
+def read_by_llmbuild(family: DecoderFamily, config: ModelConfig) -> Reading:
+    """The same of a family's configuration.
+
+    Frequencies are those of transformers for the base, the part and the scaling that llmbuild has settled on, in the one
+    spelling that leaves nothing open; that a library rotates by them is for tests of libraries.
+    """
+    import torch
+    from transformers.activations import ACT2FN
+
+    spec = family.decoder(config)
+    tensors: dict[str, tuple[int, ...]] = {}
+    for parameter in family.parameters(config):
+        share = parameter.shape[0]
+        for source in parameter.sources:
+            tensors[source.replace("embed_out.", "lm_head.") if family.model_type == "gpt_neox" else source] = (
+                share,
+                *parameter.shape[1:],
+            )
+        if len(parameter.sources) > 1:
+            sizes = _shares(parameter.sources, spec)
+            assert sum(sizes) == share
+            for source, size in zip(parameter.sources, sizes, strict=True):
+                tensors[source] = (size, *parameter.shape[1:])
+    window = config.sliding_window_size if config.sliding_window_size > 0 else None
+    with torch.no_grad():
+        activation = ACT2FN[_NAMES[spec.mlp.activation]](torch.from_numpy(POINTS)).tolist()
+    epsilons = {spec.norm.eps} | ({spec.attention.qk_norm.eps} if spec.attention.qk_norm else set())
+    return Reading(
+        tensors,
+        _frequencies(spec.rope.theta, spec.rope.rotary_dim, json.dumps(spec.rope.scaling)),
+        frozenset(map(float, epsilons)),
+        tuple(activation),
+        (window,) * spec.num_layers,
+        spec.attention.head_dim**-0.5,
+        spec.residual == "parallel",
+        True,
+    )
+
+
+def _shares(sources: tuple[str, ...], spec: Any) -> list[int]:
+    """The rows of each source of a parameter that several make."""
+    if len(sources) == 3:
+        return [count * spec.attention.head_dim for count in (spec.attention.heads, *[spec.attention.kv_heads] * 2)]
+    return [spec.mlp.intermediate] * len(sources)
+
+
+@cache
+def _frequencies(theta: float, dim: int, scaling: str) -> tuple[float, ...]:
+    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+    _quiet()
+    from transformers import LlamaConfig
+
+    parameters = {"rope_type": "default", **(json.loads(scaling) or {}), "rope_theta": theta}
+    config = LlamaConfig(hidden_size=dim, num_attention_heads=1, head_dim=dim, rope_parameters=parameters)
+    return tuple(LlamaRotaryEmbedding(config).inv_freq.double().tolist())
+
+
+def differences(product: Reading, oracle: Reading) -> list[str]:
+    """What differs, in words; frequencies and activations by a relative 1e-6."""
+    found = []
+    for name in ("tensors", "windows", "parallel", "causal"):
+        ours, theirs = getattr(product, name), getattr(oracle, name)
+        if ours != theirs:
+            found.append(f"{name}: {ours} and {theirs}")
+    for name in ("frequencies", "activation"):
+        ours, theirs = np.array(getattr(product, name)), np.array(getattr(oracle, name))
+        if ours.shape != theirs.shape or not np.allclose(ours, theirs, rtol=1e-6, atol=1e-6 if name == "activation" else 0):
+            found.append(f"{name}: {ours} and {theirs}")
+    if any(not np.isclose(a, b, rtol=1e-7) for a, b in zip(sorted(product.epsilons), sorted(oracle.epsilons), strict=True)):
+        found.append(f"epsilons: {product.epsilons} and {oracle.epsilons}")
+    if not np.isclose(product.scale, oracle.scale):
+        found.append(f"scale: {product.scale} and {oracle.scale}")
+    return found

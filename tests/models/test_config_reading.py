@@ -1,0 +1,165 @@
+"""Any configuration of a family is read as transformers reads it, or refused with the key that is at fault."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from llmbuild.errors import InputError
+from llmbuild.models.config_json import OTHER_SPELLINGS
+from llmbuild.models.family import Overrides
+from llmbuild.models.maths_keys import MATHS_KEYS
+from llmbuild.models.registry import FAMILIES, family
+from tests.helpers.config_oracle import NotLoaded, differences, read_by_llmbuild, read_by_transformers
+
+ABSENT = object()
+LAYERS = 2
+
+
+def maybe(*values: Any, null: bool = True) -> st.SearchStrategy[Any]:
+    """Absent (as most keys are in most files), null, or one of some values."""
+    return st.sampled_from([ABSENT, ABSENT, *values, *values, *([None] if null else [])])
+
+
+ROPE = st.fixed_dictionaries(
+    {},
+    optional={
+        "rope_theta": st.sampled_from([10000.0, 500000, 5e5, 100.0]),
+        "rope_type": st.sampled_from(["default", "default", "llama3", "llama3", "linear", "yarn", "dynamic"]),
+        "type": st.sampled_from(["default", "llama3", "linear"]),
+        "factor": st.sampled_from([1.0, 1, 8.0]),
+        "low_freq_factor": st.sampled_from([1.0, 2]),
+        "high_freq_factor": st.sampled_from([4.0, 2.0]),
+        "original_max_position_embeddings": st.sampled_from([16, 64]),
+        "partial_rotary_factor": st.sampled_from([1.0, 0.5]),
+    },
+)
+LLAMA3 = ROPE.map(
+    lambda values: {
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        **values,
+        "rope_type": "llama3",
+    }
+)
+ROPES = st.one_of(st.just(ABSENT), st.just(ABSENT), st.none(), st.just({}), ROPE, LLAMA3)
+OTHER = sorted({name for names in OTHER_SPELLINGS.values() for name in names})
+KINDS = st.lists(st.sampled_from(["full_attention", "full_attention", "sliding_attention"]), min_size=1, max_size=3)
+
+
+@st.composite
+def configs(draw: st.DrawFn, model_type: str) -> dict[str, Any]:
+    heads = draw(st.sampled_from([1, 2, 3, 4]))
+    size = draw(st.sampled_from([4, 8, 10]))
+    config: dict[str, Any] = {
+        "model_type": model_type,
+        "architectures": draw(st.sampled_from([None, list(FAMILIES[model_type].architectures[:1])])),
+        "hidden_size": heads * size,
+        "intermediate_size": draw(st.sampled_from([12, 24])),
+        "num_attention_heads": heads,
+        "num_hidden_layers": LAYERS,
+        "vocab_size": draw(st.sampled_from([50, 64])),
+    }
+    eps = "layer_norm_eps" if model_type == "gpt_neox" else "rms_norm_eps"
+    optional = {
+        "num_key_value_heads": st.one_of(
+            st.sampled_from([one for one in (1, 2, 3, 4) if heads % one == 0]), maybe(heads)
+        ),
+        "head_dim": maybe(4, 6, 16),
+        "hidden_act": maybe("silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "quick_gelu", "swish", "gelu_fast"),
+        "max_position_embeddings": maybe(64, 256),
+        eps: maybe(1e-5, 1e-6, 1e-2),
+        "tie_word_embeddings": maybe(True, False),
+        "attention_bias": maybe(True, False),
+        "mlp_bias": maybe(True, False),
+        "use_parallel_residual": maybe(True, False),
+        "rope_theta": maybe(10000.0, 500000, 1e6),
+        "rotary_emb_base": maybe(10000, 300),
+        "rotary_pct": maybe(0.25, 0.5, 1.0),
+        "partial_rotary_factor": maybe(0.5, 1.0),
+        "original_max_position_embeddings": maybe(32, 64),
+        "rope_scaling": ROPES,
+        "rope_parameters": ROPES,
+        "sliding_window": maybe(8, 4096),
+        "use_sliding_window": maybe(True, False),
+        "max_window_layers": maybe(0, 1, 2, 28),
+        "layer_types": st.one_of(st.just(ABSENT), st.just(ABSENT), st.none(), KINDS),
+        "is_causal": st.sampled_from([ABSENT] * 8 + [True, False]),
+    }
+    # A few keys at a time, so that not every example is refused for one of them.
+    chosen = draw(st.lists(st.sampled_from(sorted(optional)), max_size=8, unique=True))
+    for key in chosen:
+        value = draw(optional[key])
+        if value is not ABSENT:
+            config[key] = value
+    if "num_key_value_heads" not in config and model_type != "gpt_neox" and draw(st.integers(0, 3)):
+        config["num_key_value_heads"] = heads
+    if model_type == "mistral" and "layer_types" in config:
+        # transformers' Ministral, which such a file is read as, cannot do without.
+        config["head_dim"] = 8
+    if draw(st.integers(0, 5)) == 0:
+        key = draw(st.sampled_from(sorted(set(MATHS_KEYS) - set(optional))))
+        config[key] = draw(st.sampled_from([None, 0, 1, True, False, 2, 0.5]))
+    if draw(st.integers(0, 5)) == 0:
+        config[draw(st.sampled_from([name for name in OTHER if name != eps]))] = draw(st.sampled_from([1, 16, 1e-5, "gelu"]))
+    return config
+
+
+def named(error: InputError, config: dict[str, Any]) -> bool:
+    """Whether an error of a configuration names one of its keys."""
+    file, _, key = str(error.where).partition(": ")
+    return file == "config.json" and bool(key) and any(key.split(".")[0] == name for name in (*config, *FIELDS))
+
+
+FIELDS = ("num_key_value_heads", "head_dim", "rotary_pct")
+"""Keys whose default may be at fault."""
+
+
+def check(model_type: str, directory: Path, config: dict[str, Any]) -> str:
+    """Raise AssertionError unless the configuration is read right or refused well; says which of the two it was."""
+    try:
+        product = family(model_type).configure(config, Overrides())
+    except InputError as error:
+        assert named(error, config), error
+        return "refused"
+    try:
+        oracle = read_by_transformers(config, directory)
+    except NotLoaded as error:
+        raise AssertionError(f"taken, but transformers says: {error}") from error
+    found = differences(read_by_llmbuild(FAMILIES[model_type], product), oracle)
+    assert not found, found
+    return "taken"
+
+
+def search(model_type: str, directory: Path, examples: int) -> None:
+    outcomes = {"taken": 0, "refused": 0}
+
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(configs(model_type))
+    def one(config: dict[str, Any]) -> None:
+        outcomes[check(model_type, directory, config)] += 1
+
+    one()
+    assert outcomes["taken"] > examples / 5, outcomes
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_any_configuration_is_read_as_transformers_reads_it(model_type: str, tmp_path: Path) -> None:
+    search(model_type, tmp_path, 300)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_many_configurations_are_read_as_transformers_reads_them(model_type: str, tmp_path: Path) -> None:
+    search(model_type, tmp_path, 2000)
