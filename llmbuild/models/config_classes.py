@@ -14,7 +14,8 @@ from llmbuild.canonical import Json
 
 @dataclass(frozen=True, slots=True)
 class ConfigClass:
-    """`defaults` are the optional keys that the family reads; those in `nullable` may be null, and null means the default None.
+    """`defaults` are the optional keys that the family reads; those in `nullable` may be null.  A default of None
+    is a value that follows from others.
 
     `renamed` are names that the class takes for others.  `theta` and `partial` are the keys of the RoPE base and of the rotated
     share beside `rope_parameters`; a class without `partial` rotates whole heads.
@@ -43,6 +44,7 @@ _LLAMA: Mapping[str, Json] = {
 }
 _QWEN2: Mapping[str, Json] = {
     "num_key_value_heads": 32,
+    "head_dim": None,
     "hidden_act": "silu",
     "max_position_embeddings": 32768,
     "rms_norm_eps": 1e-6,

@@ -142,11 +142,13 @@ def _explicit(source: ConfigValues, key: str, like: ConfigClass) -> Json:
     value = source.values[key]
     if value is None:
         if key not in like.nullable:
+            default = like.defaults[key]
+            meant = "" if default is None else f", which means {shown(default)},"
             raise source.error(
                 key,
                 "is null",
-                why=f"{like.name} of transformers takes no null there",
-                fix=f"remove the key, which means {shown(like.defaults[key])}, or write a value",
+                why=f"transformers takes no null there for {like.name}",
+                fix=f"remove the key{meant} or write a value",
             )
         return None
     if value == 0 and not isinstance(value, bool) and key != "max_window_layers":

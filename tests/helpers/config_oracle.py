@@ -161,9 +161,13 @@ def differences(product: Reading, oracle: Reading) -> list[str]:
             found.append(f"{name}: {ours} and {theirs}")
     for name in ("frequencies", "activation"):
         ours, theirs = np.array(getattr(product, name)), np.array(getattr(oracle, name))
-        if ours.shape != theirs.shape or not np.allclose(ours, theirs, rtol=1e-6, atol=1e-6 if name == "activation" else 0):
+        if ours.shape != theirs.shape or not np.allclose(
+            ours, theirs, rtol=1e-6, atol=1e-6 if name == "activation" else 0
+        ):
             found.append(f"{name}: {ours} and {theirs}")
-    if any(not np.isclose(a, b, rtol=1e-7) for a, b in zip(sorted(product.epsilons), sorted(oracle.epsilons), strict=True)):
+    if any(
+        not np.isclose(a, b, rtol=1e-7) for a, b in zip(sorted(product.epsilons), sorted(oracle.epsilons), strict=True)
+    ):
         found.append(f"epsilons: {product.epsilons} and {oracle.epsilons}")
     if not np.isclose(product.scale, oracle.scale):
         found.append(f"scale: {product.scale} and {oracle.scale}")

@@ -71,7 +71,9 @@ def configs(draw: st.DrawFn, model_type: str) -> dict[str, Any]:
             st.sampled_from([one for one in (1, 2, 3, 4) if heads % one == 0]), maybe(heads)
         ),
         "head_dim": maybe(4, 6, 16),
-        "hidden_act": maybe("silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "quick_gelu", "swish", "gelu_fast"),
+        "hidden_act": maybe(
+            "silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "quick_gelu", "swish", "gelu_fast"
+        ),
         "max_position_embeddings": maybe(64, 256),
         eps: maybe(1e-5, 1e-6, 1e-2),
         "tie_word_embeddings": maybe(True, False),
@@ -106,7 +108,9 @@ def configs(draw: st.DrawFn, model_type: str) -> dict[str, Any]:
         key = draw(st.sampled_from(sorted(set(MATHS_KEYS) - set(optional))))
         config[key] = draw(st.sampled_from([None, 0, 1, True, False, 2, 0.5]))
     if draw(st.integers(0, 5)) == 0:
-        config[draw(st.sampled_from([name for name in OTHER if name != eps]))] = draw(st.sampled_from([1, 16, 1e-5, "gelu"]))
+        config[draw(st.sampled_from([name for name in OTHER if name != eps]))] = draw(
+            st.sampled_from([1, 16, 1e-5, "gelu"])
+        )
     return config
 
 
