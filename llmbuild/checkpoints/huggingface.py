@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from llmbuild.checkpoints.files import is_file, read_bounded, read_json, reason
 from llmbuild.checkpoints.pieces import NO_CHECKS, Checks
 from llmbuild.checkpoints.tensor import Checkpoint, TensorFile, TensorInfo
-from llmbuild.checkpoints.weight_files import SAFETENSORS, WHOLE, choose
+from llmbuild.checkpoints.weight_files import SAFETENSORS, WHOLE, choose, refuse_named_weights
 from llmbuild.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ class HuggingFaceCheckpoint(Checkpoint):
                 why=f"the directory has {listing(directory)}",
                 fix="name another source-format, or fetch the checkpoint again",
             )
+        refuse_named_weights(self.config, [chosen.index or chosen.files[0]])
         if chosen.file_of is not None:
             return self._by_index(chosen.file_of, directory / str(chosen.index))
         tensors: dict[str, TensorInfo] = {}

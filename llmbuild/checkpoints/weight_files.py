@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Any
 
 from llmbuild.checkpoints.pointer import refuse_pointer
 from llmbuild.errors import InputError, Where
@@ -20,6 +21,9 @@ TORCH = "huggingface-torch"
 
 WHOLE: Mapping[str, str] = {SAFETENSORS: "model.safetensors", TORCH: "pytorch_model.bin"}
 """The whole file of each format, best first; its index has `.index.json` appended."""
+
+NAMES = tuple(name + index for name in WHOLE.values() for index in ("", ".index.json"))
+"""The files that decide by being there."""
 
 ADAPTER_WEIGHTS: Mapping[str, str] = {SAFETENSORS: "adapter_model.safetensors", TORCH: "adapter_model.bin"}
 """The file of an adapter in each format, best first."""
@@ -69,6 +73,21 @@ def choose(
             _require([name for file in files for name in _siblings(_NUMBERED, file)], names, where)
             return WeightFiles(format, files)
     return None
+
+
+def refuse_named_weights(config: Mapping[str, Any], read: Collection[str]) -> None:
+    """Raise InputError when config.json has transformers read other weights than one of these files.
+
+    `read` are the names of the files that may be chosen: one of the whole files and indexes.
+    """
+    named = config.get("transformers_weights")
+    if named is not None and named not in read:
+        raise InputError(
+            "the configuration names its file of weights",
+            where=Where("config.json", key="transformers_weights"),
+            why=f"transformers reads {str(named)[:200]!r}, which is not what is read here",
+            fix="put these weights into a directory of their own, as model.safetensors, and remove the key",
+        )
 
 
 def format_of(names: Collection[str]) -> str | None:

@@ -21,6 +21,7 @@ def refusal(
     """The error with which a config or a quantize task with these parameters would refuse a checkpoint, None where it would
     not by `config`, the content of config.json, and `files`, the contents of QUANTIZATION_FILES that the checkpoint has."""
     from llmbuild.checkpoints.packed.quantization import check_quantization
+    from llmbuild.checkpoints.weight_files import NAMES, refuse_named_weights
     from llmbuild.models.family import Overrides
     from llmbuild.models.registry import family, infer_model_type
     from llmbuild.tasks.config import overrides
@@ -30,6 +31,7 @@ def refusal(
         if kind == "config":
             architecture.configure(config, overrides(params["metadata"]))
         else:
+            refuse_named_weights(config, NAMES)
             quantization = check_quantization(config, files)
             architecture.configure(config, Overrides())
             _require_fitting(params["scheme"], quantization)

@@ -10,7 +10,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from llmbuild.checkpoints.open import infer_format, open_checkpoint
-from llmbuild.checkpoints.weight_files import choose, format_of, gguf_models, gguf_parts, unread
+from llmbuild.checkpoints.weight_files import (
+    NAMES,
+    choose,
+    format_of,
+    gguf_models,
+    gguf_parts,
+    refuse_named_weights,
+    unread,
+)
 from llmbuild.errors import InputError
 from tests.helpers.checkpoints import cached_checkpoint
 
@@ -162,3 +170,21 @@ def test_the_parts_of_gguf_files():
     ]
     for name in ("a-00004-of-00003.gguf", "a-00000-of-00003.gguf", "a-1-of-3.gguf", "a-99999-of-99999.gguf"):
         assert gguf_parts(name) == [name]
+
+
+def test_weights_that_the_configuration_names(directory, weights):
+    """transformers reads the named file; it is refused here unless it is the one that is read."""
+    config = json.loads((directory / "config.json").read_text())
+    save(directory / "model.safetensors", weights)
+    save(directory / "other.safetensors", weights | {PROBE: torch.full_like(weights[PROBE], 3.0)})
+    for named, value in (("model.safetensors", weights[PROBE][0].item()), ("other.safetensors", 3.0), (None, ...)):
+        (directory / "config.json").write_text(json.dumps(config | {"transformers_weights": named}))
+        if named is not None:
+            assert loaded(directory)[PROBE][0] == value
+        if named == "other.safetensors":
+            with pytest.raises(InputError, match=r"config.json: transformers_weights: [^!]*transformers reads 'other"):
+                read(directory)
+            with pytest.raises(InputError, match="transformers_weights"):
+                refuse_named_weights({"transformers_weights": named}, NAMES)
+        else:
+            assert equal(read(directory), {name: tensor.numpy() for name, tensor in weights.items()})
