@@ -104,7 +104,7 @@ def is_size(value: object) -> bool:
 
 def shown(value: object) -> str:
     """A value of a file, for a message."""
-    return f"{value!r:.80}"
+    return "missing" if value is None else f"{value!r:.80}"
 
 
 def listed(names: Iterable[str]) -> str:

@@ -202,7 +202,7 @@ def test_compressed_weights_without_groups_are_one_sentence(tmp_path: Path) -> N
     assert str(caught.value).splitlines() == [
         "config.json: quantization_config.config_groups: the weights are quantized by compressed-tensors in a form that is"
         " not read",
-        "  why: config_groups is None, and must be an object",
+        "  why: config_groups is missing, and must be an object",
         "  fix: name the checkpoint that it was made from as the source",
     ]
 

@@ -78,7 +78,7 @@ def test_blocks_of_a_large_weight(monkeypatch: pytest.MonkeyPatch) -> None:
     ("change", "key", "why"),
     [
         ({"bits": 5}, "bits", "bits is 5, and must be 2, 3, 4 or 8"),
-        ({"bits": None}, "bits", "bits is None"),
+        ({"bits": None}, "bits", "bits is missing"),
         ({"bits": True}, "bits", "bits is True"),
         ({"group_size": 0}, "group_size", "group_size is 0, and must be a number above 0, or -1"),
         (
