@@ -17,6 +17,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
+from llmbuild.checkpoints.bpe_merges import merges_of_scores
 from llmbuild.errors import InputError, Where, did_you_mean
 
 Piece = dict[str, Any]
@@ -61,13 +62,6 @@ _TEKKEN = (
     rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*|"
     r"\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-
-MAX_PIECE = 512
-"""Characters of a token that is put together from others; SentencePiece makes none of more than 16 by default."""
-MAX_LETTERS = 1 << 23
-"""Of all tokens: each is cut everywhere.  A vocabulary of 262,000 tokens has under two million."""
-MAX_WAYS = 16
-"""In how many ways the tokens of a vocabulary can be cut in two, by token; published ones have two or three."""
 
 PRE_TOKENIZERS: Mapping[str, PreTokenizer] = {
     **dict.fromkeys(("gpt-2", "phi-2", "roberta-bpe", "gigachat", "mpt"), PreTokenizer()),
@@ -268,22 +262,10 @@ def _merges_of_scores(vocabulary: _Vocabulary) -> list[list[str]]:
         raise vocabulary.wrong("scores", "they are not all numbers")
     kinds = (TokenType.NORMAL, TokenType.USER_DEFINED, TokenType.UNUSED)
     pieces = {vocabulary.tokens[index]: index for index in vocabulary.kept if vocabulary.types[index] in kinds}
-    ranked: list[tuple[float, int, int, str, str]] = []
-    longest = max(map(len, pieces), default=0)
-    if longest > MAX_PIECE:
-        raise vocabulary.wrong("tokens", f"one has {longest} characters, and {MAX_PIECE} are the most")
-    if (letters := sum(map(len, pieces))) > MAX_LETTERS:
-        raise vocabulary.wrong("tokens", f"they have {letters} characters, and {MAX_LETTERS} are the most")
-    most = MAX_WAYS * len(pieces) + MAX_PIECE
-    for token, index in pieces.items():
-        if len(ranked) > most:
-            raise vocabulary.wrong("tokens", f"they can be put together from others in more than {most} ways")
-        for cut in range(1, len(token)):
-            left, right = token[:cut], token[cut:]
-            if left in pieces and right in pieces:
-                ranked.append((-scores[index], pieces[left], pieces[right], left, right))
-    ranked.sort()
-    return [[left, right] for _, _, _, left, right in ranked]
+    try:
+        return merges_of_scores({token: (scores[index], index) for token, index in pieces.items()})
+    except ValueError as error:
+        raise vocabulary.wrong("tokens", str(error)) from error
 
 
 def _tokenizer(vocabulary: _Vocabulary, merges: list[list[str]], *, ignore_merges: bool, byte_fallback: bool) -> Piece:

@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from itertools import islice
 from typing import Any
 
 from llmbuild.canonical import Json
 from llmbuild.checkpoints.files import parse_json
+from llmbuild.conversation.sentencepiece_model import read_sentencepiece
 from llmbuild.errors import InputError, Where
 
 _SPACE = "\u2581"  # The character that SentencePiece writes for a space.
 _SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _SPECIAL_LISTS = ("additional_special_tokens", "extra_special_tokens")
-MOST_PIECES = 1_000_000
-"""The largest published vocabularies have a quarter of them."""
-_SENTENCEPIECE_PIECES = 1  # The field of `repeated SentencePiece pieces` in SentencePiece's ModelProto.
 
 
 def detect_tokenizer_info(tokenizer: Mapping[str, Any] | None) -> Mapping[str, Json]:
@@ -79,7 +76,7 @@ def active_vocab_size(files: Mapping[str, bytes]) -> int:
             tokens |= _tokens_of_config(content("special_tokens_map.json")) | set(content("added_tokens.json"))
         return len(tokens)
     if "tokenizer.model" in files:
-        tokens = set(sentencepiece_pieces(files["tokenizer.model"]))
+        tokens = set(read_sentencepiece(files["tokenizer.model"]).texts)
     elif "vocab.json" in files and "merges.txt" in files:
         tokens = set(parse_json(files["vocab.json"], "vocab.json"))
     else:
@@ -142,62 +139,3 @@ def _content(entry: Any) -> str | None:
     """A token's text: it is written as a string or as an object with its properties."""
     content = entry.get("content") if isinstance(entry, dict) else entry
     return content if isinstance(content, str) else None
-
-
-def sentencepiece_pieces(data: bytes) -> list[str]:
-    """The pieces of a SentencePiece model in order, read from its protobuf form; raises InputError when it is damaged.
-
-    Only two fields are followed: `ModelProto.pieces` (1) and `SentencePiece.piece` (1).
-    """
-    try:
-        messages = (
-            message
-            for number, message in _fields(data)
-            if number == _SENTENCEPIECE_PIECES and isinstance(message, bytes)
-        )
-        pieces = [
-            next((text.decode() for field, text in _fields(message) if field == 1 and isinstance(text, bytes)), "")
-            for message in islice(messages, MOST_PIECES + 1)
-        ]
-        if len(pieces) > MOST_PIECES:
-            raise ValueError(f"it has more than {MOST_PIECES} pieces")
-    except (IndexError, ValueError) as error:
-        raise InputError("not a SentencePiece model", where="tokenizer.model", why=str(error)) from error
-    if not pieces:
-        raise InputError("not a SentencePiece model", where="tokenizer.model", why="it has no pieces")
-    return pieces
-
-
-def _fields(data: bytes) -> Iterator[tuple[int, bytes | int]]:
-    """The fields of a protobuf message: number and value (bytes where length-delimited, an integer otherwise)."""
-    at = 0
-    while at < len(data):
-        key, at = _varint(data, at)
-        wire = key & 7
-        if wire == 0:
-            value, at = _varint(data, at)
-            yield key >> 3, value
-            continue
-        if wire == 2:
-            size, at = _varint(data, at)
-        elif wire in (1, 5):
-            size = 8 if wire == 1 else 4
-        else:
-            raise ValueError(f"unknown wire type {wire} at byte {at}")
-        if at + size > len(data):
-            raise ValueError(f"a field at byte {at} is larger than the file")
-        yield key >> 3, data[at : at + size]
-        at += size
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        if at >= len(data) or shift > 63:
-            raise ValueError(f"a number at byte {at} does not end")
-        byte = data[at]
-        value |= (byte & 0x7F) << shift
-        at += 1
-        shift += 7
-        if byte < 0x80:
-            return value, at

@@ -39,6 +39,7 @@ CHECKPOINT_PATTERNS = (
 def run(job: Job) -> None:
     """Write mlc-chat-config.json and copy the tokenizer's files beside it."""
     from llmbuild.checkpoints.files import is_file, parse_json, read_bounded
+    from llmbuild.conversation.make_tokenizer import TOKENIZER, make_tokenizer
     from llmbuild.conversation.numbers import check_numbers
     from llmbuild.conversation.own_template import settle_template, with_system_prompt
     from llmbuild.conversation.stops import tokenizer_end, with_stops
@@ -52,6 +53,7 @@ def run(job: Job) -> None:
     params: Mapping[str, Any] = job.params
     files: dict[str, bytes] = {}
     special: dict[str, bytes] = {}
+    made = None
     if params["preset"] is not None:
         source: Mapping[str, Any] = params["preset"]
         generation_config: Mapping[str, Any] | None = None
@@ -65,13 +67,15 @@ def run(job: Job) -> None:
         special_tokens = job.inputs["checkpoint"] / SPECIAL_TOKENS_FILE
         if is_file(special_tokens):
             special[SPECIAL_TOKENS_FILE] = read_bounded(special_tokens, SPECIAL_TOKENS_FILE)
+        made = make_tokenizer(files | special, source, job.note)
+        files = files if made is None else _in_order(files | {TOKENIZER: made.content})
         conversation = settle_template(
             params["conversation"], params["system-prompt"], job.inputs["checkpoint"], files, job.note
         )
     model_type = params["model-type"] or infer_model_type(dict(source))
     config = family(model_type).configure(source, overrides(params["metadata"]))
     model_config = config.to_json()
-    tokenizer = parse_json(files["tokenizer.json"], "tokenizer.json") if "tokenizer.json" in files else None
+    tokenizer = parse_json(files[TOKENIZER], TOKENIZER) if TOKENIZER in files else None
     configurations = (("generation_config.json", generation_config or {}), ("config.json", source))
     chosen = generation.choose(
         (params["generation"], "manifest", _snake), *((values, file, None) for file, values in configurations)
@@ -103,7 +107,7 @@ def run(job: Job) -> None:
         "active_vocab_size": active,
         **{name: values[name] for name in generation.DEFAULTS if not name.endswith("_id")},
         "tokenizer_files": list(files),
-        "tokenizer_info": detect_tokenizer_info(tokenizer),
+        "tokenizer_info": detect_tokenizer_info(tokenizer) if made is None else made.info,
         "conv_template": conversation,
         **{name: values[name] for name in generation.DEFAULTS if name.endswith("_id")},
         "model_task": "chat",
@@ -114,6 +118,10 @@ def run(job: Job) -> None:
         (job.out / name).write_bytes(content)
     (job.out / CHAT_CONFIG).write_text(json.dumps(chat_config, indent=2, allow_nan=False), encoding="utf-8")
     job.progress(len(files) + 1, len(files) + 1, "files")
+
+
+def _in_order(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    return {name: files[name] for name in TOKENIZER_FILES if name in files}
 
 
 def _naming(files: Mapping[str, bytes]) -> list[Mapping[str, Any]]:

@@ -42,8 +42,8 @@ TOKENIZER = (
     "active_vocab_size({'tokenizer.json': path.read_bytes()})",
 )
 PIECES = (
-    "from llmbuild.conversation.tokenizer_info import sentencepiece_pieces",
-    "sentencepiece_pieces(path.read_bytes())",
+    "from llmbuild.conversation.sentencepiece_model import read_sentencepiece",
+    "read_sentencepiece(path.read_bytes())",
 )
 SAFETENSORS = (
     "from llmbuild.checkpoints.safetensors import SafetensorsFile",

@@ -11,11 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbuild.conversation.tokenizer_info import (
-    active_vocab_size,
-    detect_tokenizer_info,
-    sentencepiece_pieces,
-)
+from llmbuild.conversation.sentencepiece_model import read_sentencepiece
+from llmbuild.conversation.tokenizer_info import active_vocab_size, detect_tokenizer_info
 from llmbuild.errors import InputError, LlmbuildError
 from tests.helpers.checkpoints import write_tokenizer
 
@@ -176,7 +173,7 @@ def test_sentencepiece_pieces_equal_the_librarys() -> None:
 
     model = sentencepiece_model()
     processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-    assert sentencepiece_pieces(model) == [processor.id_to_piece(i) for i in range(processor.get_piece_size())]
+    assert read_sentencepiece(model).texts == [processor.id_to_piece(i) for i in range(processor.get_piece_size())]
     assert active_vocab_size({"tokenizer.model": model}) == 60
     assert active_vocab_size({"tokenizer.model": model, "added_tokens.json": b'{"<new>": 60}'}) == 61
 
@@ -184,6 +181,6 @@ def test_sentencepiece_pieces_equal_the_librarys() -> None:
 @given(st.binary(max_size=200))
 def test_any_bytes_as_a_sentencepiece_model_give_pieces_or_one_clear_error(data: bytes) -> None:
     try:
-        assert sentencepiece_pieces(data)
+        assert read_sentencepiece(data).texts
     except LlmbuildError as error:
         assert "tokenizer.model" in str(error)

@@ -18,6 +18,7 @@ from llmbuild.tasks.config import KIND
 from tests.helpers.checkpoints import make_checkpoint
 from tests.helpers.gguf_files import make_gguf
 from tests.helpers.replaced_parts import mutations
+from tests.helpers.tokenizer_files import sentencepiece_model
 
 FIELDS = [
     "version",
@@ -351,6 +352,49 @@ def test_a_missing_tokenizer_is_refused(tmp_path: Path) -> None:
     checkpoint = make_checkpoint(tmp_path / "checkpoint", "llama", tokenizer=False)
     with pytest.raises(InputError, match="no tokenizer"):
         run(tmp_path / "out", checkpoint)
+
+
+@pytest.mark.parametrize("merges", ["all", "none"])
+def test_vocabulary_and_merges_alone_become_a_tokenizer_json(tmp_path: Path, merges: str) -> None:
+    from tokenizers import Tokenizer
+
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", "qwen3")
+    model = json.loads((checkpoint / "tokenizer.json").read_text())["model"]
+    (checkpoint / "vocab.json").write_text(json.dumps(model["vocab"]))
+    lines = ["#version: 0.2", *(" ".join(pair) for pair in model["merges"] if merges == "all")]
+    (checkpoint / "merges.txt").write_text("\n".join(lines) + "\n")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (checkpoint / name).unlink()
+    config = run(tmp_path / "out", checkpoint)
+    assert config["tokenizer_files"] == ["tokenizer.json", "vocab.json", "merges.txt"]
+    assert config["tokenizer_info"] == {
+        "token_postproc_method": "byte_level",
+        "prepend_space_in_encode": False,
+        "strip_space_in_decode": False,
+    }
+    tokenizer = Tokenizer.from_file(str(tmp_path / "out/tokenizer.json"))
+    assert config["active_vocab_size"] == tokenizer.get_vocab_size()
+    assert tokenizer.encode(" the").tokens == (["Ġthe"] if merges == "all" else [*"Ġthe"])
+
+
+def test_a_sentencepiece_model_alone_becomes_a_tokenizer_json(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer
+    from transformers import AutoTokenizer
+
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", "llama", tokenizer=False)
+    (checkpoint / "tokenizer.model").write_bytes(sentencepiece_model(vocab_size=318))
+    (checkpoint / "tokenizer_config.json").write_text('{"tokenizer_class": "LlamaTokenizer", "pad_token": "<pad>"}')
+    config = run(tmp_path / "out", checkpoint)
+    assert config["tokenizer_files"] == ["tokenizer.model", "tokenizer.json", "tokenizer_config.json"]
+    assert config["tokenizer_info"] == {
+        "token_postproc_method": "byte_fallback",
+        "prepend_space_in_encode": True,
+        "strip_space_in_decode": True,
+    }
+    theirs = AutoTokenizer.from_pretrained(checkpoint)
+    assert config["active_vocab_size"] == len(theirs) == 319
+    tokenizer = Tokenizer.from_file(str(tmp_path / "out/tokenizer.json"))
+    assert tokenizer.encode("naïve 日本").ids == theirs.encode("naïve 日本")
 
 
 SMALL: dict[str, Any] = {
