@@ -8,6 +8,10 @@ from llmbuild.errors import LlmbuildError, MultiError
 from llmbuild.printable import printable
 from llmbuild.report.style import Style, style_for
 
+MOST_LINES = 25
+"""The lines of one error; a compiler's words or a list may be longer."""
+_LEAST_LINES = 5
+"""The lines that a reason and a fix have at least, however long the rest is."""
 _LONG = 80
 """A reason or a fix of so many characters is shown once a command."""
 
@@ -23,10 +27,15 @@ def render_error(error: LlmbuildError, style: Style | None = None) -> str:
     # A no-break space keeps a long path on the line of its "error:".
     lines = _wrap(f"error:\u00a0{place}{error.what}", "  ", style.width)
     lines[0] = lines[0].replace("error:\u00a0", f"{style.paint('error:', 'red')} ", 1)
-    for name, text in (("why", error.why), ("fix", error.fix)):
-        if text:
-            lines += _wrap(f"  {name}: {text}", "       ", style.width)
-    return "\n".join(lines)
+    why = _wrap(f"  why: {error.why}", "       ", style.width) if error.why else []
+    fix = _cut(_wrap(f"  fix: {error.fix}", "       ", style.width) if error.fix else [], _LEAST_LINES)
+    lines = _cut(lines, MOST_LINES - len(fix) - min(len(why), _LEAST_LINES))
+    return "\n".join([*lines, *_cut(why, MOST_LINES - len(fix) - len(lines)), *fix])
+
+
+def _cut(lines: list[str], most: int) -> list[str]:
+    """The lines, or the first of them and how many more there are."""
+    return lines if len(lines) <= most else [*lines[: most - 1], f"       … and {len(lines) - most + 1} more lines"]
 
 
 def without_repeats(error: LlmbuildError, said: set[str]) -> LlmbuildError:

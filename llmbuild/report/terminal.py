@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 from llmbuild.engine import events
 from llmbuild.engine.executor import TaskFailure
 from llmbuild.printable import printable
-from llmbuild.report.errors import render_error, without_repeats
+from llmbuild.report.errors import MOST_LINES, render_error, without_repeats
 from llmbuild.report.events import Checked, Explained, Installed
 from llmbuild.report.github import failure_commands
 from llmbuild.report.heartbeat import Heartbeat
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 _TAIL_LINES = 12
+_AROUND_TAIL = 3
+"""The lines of a failure before and after the end of its log."""
 _PAINTED = re.compile(r"(\x1b\[\d+m)(.*?)(\x1b\[0m)")
 _BAR_FROM = 100
 """Terminals with fewer columns have no room for bars beside labels."""
@@ -298,7 +300,8 @@ def failure_text(event: events.Failed, style: Style, said: set[str] | None = Non
     where = f"{error.where}: " if error.where else ""
     error.what, error.where = f"{event.label} failed: {where}{error.what}", None
     lines = [render_error(error, style)]
-    tail = printable(failure.log_tail).rstrip().splitlines()[-_TAIL_LINES:]
+    place = MOST_LINES - lines[0].count("\n") - 1 - _AROUND_TAIL
+    tail = printable(failure.log_tail).rstrip().splitlines()[-max(1, min(_TAIL_LINES, place)) :]
     if tail:
         lines.append("  the end of its log:")
         lines += [style.paint(f"  | {line}".rstrip(), "dim") for line in tail]

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from llmbuild.report.errors import MOST_LINES
 from tests.helpers.checkpoints import cached_checkpoint
 from tests.helpers.cli import TINY_MANIFEST, ProjectDir, make_project
 
@@ -234,6 +235,8 @@ def test_a_bad_checkpoint_gives_one_message_and_changes_nothing(case: Case, tmp_
     # Long lines are wrapped at the terminal's width.
     said = " ".join(result.text.split())
     assert said.count("error: ") == 1, result.text
+    message = result.text[result.text.index("error: ") :].partition("\n  to run it alone")[0]
+    assert message.count("\n") < MOST_LINES, result.text
     for phrase in case.says:
         assert phrase in said, result.text
     assert project.snapshot() == {"libs/mine.txt": kept.read_bytes()}

@@ -10,6 +10,7 @@ from functools import cache
 
 import pytest
 
+from llmbuild.report.errors import MOST_LINES
 from tests.helpers import golden
 from tests.helpers.message_goldens import golden_text, now, parse, paths, record
 from tests.helpers.messages import GOLDEN, Template, missing, shown, templates
@@ -35,6 +36,13 @@ def test_some_errors_at_all_widths_with_and_without_a_terminal() -> None:
                 text += f"[{width}{' on a terminal' if color else ''}]\n{last.rendered(width, color)}\n"
         text += "\n"
     golden.check(GOLDEN / "widths.txt", text)
+
+
+@pytest.mark.parametrize("name", [path.stem for path in paths()])
+def test_no_error_is_longer_than_25_lines(name: str) -> None:
+    for test, messages in parse((GOLDEN / f"{name}.txt").read_text(encoding="utf-8")).items():
+        for message in messages:
+            assert message.count("\n") < MOST_LINES and " more lines" not in message, test
 
 
 def test_every_error_is_in_a_golden_file() -> None:

@@ -495,6 +495,13 @@ COMPILED: Mapping[str, set[str]] = {"runtime": {"apache-tvm", "apache-tvm-ffi"}}
 """Packages that a kind takes sources of, which it does not import."""
 
 
+def test_a_fetch_knows_nothing_of_what_it_fetches() -> None:
+    """A family that is added, or a scheme, fetches nothing again."""
+    parts = {path.relative_to(PACKAGE).parts[0] for path in declared_files(KINDS["fetch"])}
+    assert {"sources", "checkpoints"} <= parts
+    assert not parts & {"models", "quantization", "conversation", "compiler", "runtime", "workspace"}
+
+
 @pytest.mark.parametrize("name", KIND_NAMES)
 def test_the_declared_tools_are_the_packages_that_the_code_imports(name: str) -> None:
     imported: set[str] = set()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from textwrap import dedent
 
+import pytest
+
 from llmbuild.errors import MultiError, UsageError, Where
 from llmbuild.report.errors import render_error, render_internal_error
 from llmbuild.report.style import Style
@@ -41,6 +43,28 @@ def test_an_error_at_120_columns() -> None:
 def test_several_errors_follow_one_another() -> None:
     text = render_error(MultiError([UsageError("first", where="a.toml:1"), UsageError("second")]), Style(80))
     assert text == "error: a.toml:1: first\nerror: second\n2 errors"
+
+
+def test_a_long_list_is_known_after_the_first_error() -> None:
+    known = "one of: " + ", ".join(f"template{number}" for number in range(20))
+    errors = [UsageError("first", fix=known), UsageError("second", fix=known), UsageError("third", fix="do it")]
+    text = render_error(MultiError(errors), Style(1000))
+    assert text == f"error: first\n  fix: {known}\nerror: second\nerror: third\n  fix: do it\n3 errors"
+
+
+@pytest.mark.parametrize("what", [1, 4, 60])
+@pytest.mark.parametrize("why", [0, 1, 4, 60])
+@pytest.mark.parametrize("fix", [0, 1, 60])
+def test_no_error_has_more_than_25_lines(what: int, why: int, fix: int) -> None:
+    parts = [
+        "\n".join(f"{name}{number}" for number in range(count)) for name, count in (("a", what), ("b", why), ("c", fix))
+    ]
+    text = render_error(UsageError(parts[0], why=parts[1] or None, fix=parts[2] or None), Style(80))
+    lines = text.split("\n")
+    cut = [line for line in lines if " more lines" in line]
+    hidden = sum(int(line.split()[2]) for line in cut)
+    assert len(lines) == min(25, len(lines)) and len(lines) - len(cut) + hidden == what + why + fix
+    assert (len(cut) > 0) is (what + why + fix > 25 or fix > 5)
 
 
 def test_a_bug_is_one_line() -> None:

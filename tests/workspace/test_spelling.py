@@ -66,6 +66,21 @@ def test_places_in_failures(where: str | None, shown: str | None) -> None:
     assert (found.what, found.fix) == ("no tensor in 'hf:a/b: model.safetensors'", "look at hf:a/b: config.json")
 
 
+@pytest.mark.parametrize(
+    ("source", "advice"),
+    [
+        (Source("path", {"path": "x"}), "get the file again from where you have it from, or name the format"),
+        (Source("hf", {"repo": "a/b", "revision": "main"}), "name another source: what this one has was fetched whole"),
+    ],
+)
+def test_what_was_checked_on_its_way_is_not_fetched_again(source: Source, advice: str) -> None:
+    project = edit_model(plans.project(), source=source)
+    observed = plans.observed(project)
+    task = next(one for one in plans.tasks_of(project, observed) if one.kind == "quantize")
+    failure = TaskFailure("is damaged", fix="fetch the file again, or name the format")
+    assert str(reworded(project, observed, task, failure).fix).startswith(advice)
+
+
 def test_a_build_names_the_users_files(tmp_path: Path) -> None:
     project = make_project(tmp_path, TINY_MANIFEST.replace('"checkpoint"', '"./sub/mine"'))
     shutil.copytree(cached_checkpoint("llama"), project.root / "sub/mine")
