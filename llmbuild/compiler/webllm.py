@@ -17,12 +17,6 @@ def refusals(config: Mapping[str, Any], metadata: Mapping[str, Any]) -> Iterator
 
     `config` has the fields of mlc-chat-config.json that compilation reads, `metadata` is the library's own record.
     """
-    window, sliding = config["context_window_size"], config["sliding_window_size"]
-    if window != -1 and sliding != -1:
-        yield (
-            f"WebLLM refuses a model with both a context window ({window}) and a sliding window ({sliding}): leave "
-            "context-window-size out, or set sliding-window-size = -1, in the manifest or in the overrides of WebLLM's record"
-        )
     for parameter in metadata["params"]:
         shape = (config["vocab_size"] if size == "vocab_size" else size for size in parameter["shape"])
         size = math.prod(shape) * _BYTES[parameter["dtype"]]

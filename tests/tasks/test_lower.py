@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+import pytest
+
 from llmbuild.engine.kind import Job
 from llmbuild.quantization.scheme import SCHEMES
 from llmbuild.tasks import lower
@@ -55,14 +57,41 @@ def test_writes_objects_and_metadata(tmp_path: Path) -> None:
 def test_what_webllm_refuses_is_a_note_of_a_library_for_browsers(tmp_path: Path) -> None:
     from llmbuild.compiler.webllm import refusals
 
-    config = {"context_window_size": 64, "sliding_window_size": -1, "vocab_size": 300_000}
+    config = {"vocab_size": 300_000}
     small = {"params": [{"name": "w", "shape": [4, 4], "dtype": "float32"}]}
     large = {"params": [{"name": "w", "shape": ["vocab_size", 1024], "dtype": "float32"}]}
     assert list(refusals(config, small)) == []
-    assert list(refusals({**config, "context_window_size": -1, "sliding_window_size": 32}, small)) == []
-    (both,) = refusals({**config, "sliding_window_size": 32}, small)
-    assert "both a context window (64) and a sliding window (32)" in both
     (wide,) = refusals(config, large)
     assert "binds at most 1073741824 bytes of one tensor, and w has 1228800000" in wide
     half = {"params": [{**large["params"][0], "dtype": "float16"}]}
     assert list(refusals(config, half)) == []
+
+
+def test_the_note_is_that_of_a_library_for_browsers_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import llmbuild.compiler.lower
+
+    params = [{"name": "w", "shape": [1 << 20, 1024], "dtype": "float32"}]
+    monkeypatch.setattr(llmbuild.compiler.lower, "lower", lambda *_, **__: {"params": params})
+    (tmp_path / "config.json").write_text(json.dumps(chat_config()))
+    notes: list[str] = []
+    for kind in ("cuda", "webgpu"):
+        job = Job(
+            {
+                "scheme": asdict(SCHEMES["q0f32"]),
+                "overrides": {},
+                "target": {"device": {"kind": kind}, "host": {"kind": "llvm"}},
+                "opt": None,
+                "system-lib-prefix": None,
+                "system-lib": False,
+                "requires": [],
+            },
+            {"config": tmp_path / "config.json"},
+            {},
+            tmp_path,
+            tmp_path,
+            lambda *_: None,
+            note=notes.append,
+        )
+        lower.run(job)
+    (note,) = notes
+    assert note.startswith("WebLLM binds at most")
