@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,11 @@ class HuggingFaceCheckpoint(Checkpoint):
         if name not in self._tensors:
             raise missing_tensor(name, self._tensors, self._directory)
         return self._open(self._file_of[name]).read(name)
+
+    def parts(self, name: str) -> Iterator[np.ndarray]:
+        if name not in self._tensors:
+            raise missing_tensor(name, self._tensors, self._directory)
+        return self._open(self._file_of[name]).parts(name)
 
     def location(self, name: str) -> str | None:
         return self._file_of.get(name)

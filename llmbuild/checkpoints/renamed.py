@@ -7,15 +7,12 @@ model, saved by itself, lacks the one that the whole has (`model.`).  Where ther
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from llmbuild.checkpoints.tensor import Checkpoint, TensorInfo
+from llmbuild.checkpoints.tensor import Checkpoint
+from llmbuild.checkpoints.view import RenamedCheckpoint
 from llmbuild.errors import InputError
-
-if TYPE_CHECKING:
-    import numpy as np
 
 WRAPPERS = frozenset(
     {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "language_model", "text_model"}
@@ -56,38 +53,6 @@ def renamed(base: Checkpoint, wanted: Collection[str], note: Callable[[str], Non
     old, new = changed[0]
     note(f"{len(changed)} tensors are read under the names that the model has for them: '{old}' as '{new}'")
     return RenamedCheckpoint(base, names)
-
-
-class RenamedCheckpoint(Checkpoint):
-    """`base` with other names: `names` has the base's name of each tensor, in record order."""
-
-    def __init__(self, base: Checkpoint, names: Mapping[str, str]) -> None:
-        self._base = base
-        self._names = names
-        self.format = base.format
-        self.config = base.config
-        self.generation_config = base.generation_config
-        self.packed_by = base.packed_by
-        self._tensors = {}
-        for new, old in names.items():
-            info = base.tensors[old]
-            self._tensors[new] = TensorInfo(new, info.shape, info.dtype, info.nbytes)
-
-    @property
-    def tensors(self) -> Mapping[str, TensorInfo]:
-        return self._tensors
-
-    def read(self, name: str) -> np.ndarray:
-        return self._base.read(self._names.get(name, name))
-
-    def says_nothing(self, name: str) -> bool:
-        return self._base.says_nothing(self._names.get(name, name))
-
-    def location(self, name: str) -> str | None:
-        return self._base.location(self._names.get(name, name))
-
-    def close(self) -> None:
-        self._base.close()
 
 
 def _new_names(base: Checkpoint, inner: Collection[str]) -> dict[str, str]:

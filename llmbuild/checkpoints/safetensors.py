@@ -7,13 +7,13 @@ tensors must cover the data without holes, overlaps or a tail.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmbuild.checkpoints.files import WeightFile, parse_json
 from llmbuild.checkpoints.pieces import NO_CHECKS, Checks
-from llmbuild.checkpoints.tensor import ITEM_SIZES, TensorInfo, is_plausible
+from llmbuild.checkpoints.tensor import ITEM_SIZES, PART_ELEMENTS, TensorInfo, is_plausible
 from llmbuild.errors import InputError
 
 if TYPE_CHECKING:
@@ -70,6 +70,21 @@ class SafetensorsFile:
         return self._tensors
 
     def read(self, name: str) -> np.ndarray:
+        info = self._readable(name)
+        return self._file.read_array(self._offsets[name], info.shape, info.dtype)
+
+    def parts(self, name: str) -> Iterator[np.ndarray]:
+        """See `Checkpoint.parts`."""
+        info = self._readable(name)
+        size = math.prod(info.shape)
+        for start in range(0, size, PART_ELEMENTS):
+            offset = self._offsets[name] + start * ITEM_SIZES[info.dtype]
+            yield self._file.read_array(offset, (min(PART_ELEMENTS, size - start),), info.dtype)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _readable(self, name: str) -> TensorInfo:
         info = self._tensors[name]
         if info.dtype not in ITEM_SIZES:
             raise InputError(
@@ -78,10 +93,7 @@ class SafetensorsFile:
                 why=f"it is {info.dtype}, of which several elements share a byte: its weights are quantized",
                 fix="name the checkpoint that it was made from",
             )
-        return self._file.read_array(self._offsets[name], info.shape, info.dtype)
-
-    def close(self) -> None:
-        self._file.close()
+        return info
 
     def _read_header(self) -> None:
         path, size = self._file.path, self._file.size

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -35,6 +35,9 @@ ITEM_SIZES: Mapping[str, int] = {
     "complex128": 16,
 }
 """Every dtype that a tensor which can be read may have, with the bytes of one element."""
+
+PART_ELEMENTS = 1 << 22
+"""Elements of a tensor that are read at a time where its values are only looked at."""
 
 MAX_DIMENSIONS = 32
 MAX_BYTES = 1 << 62
@@ -69,6 +72,10 @@ class TensorFile(Protocol):
         """One tensor, as a fresh array that is not shared.  Raises InputError when the file cannot be read."""
         ...
 
+    def parts(self, name: str) -> Iterator[np.ndarray]:
+        """See `Checkpoint.parts`."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -97,6 +104,11 @@ class Checkpoint(ABC):
         del name
         return False
 
+    def parts(self, name: str) -> Iterator[np.ndarray]:
+        """The elements of one tensor in order, `PART_ELEMENTS` at a time; from a file that can be read so, without the rest in
+        memory.  Raises InputError as `read` does."""
+        return in_parts(self.read(name))
+
     def location(self, name: str) -> str | None:
         """Where a tensor lies, for messages: its file, or the format when there is no file to name."""
         return self.format if name in self.tensors else None
@@ -121,6 +133,12 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
 
     special = getattr(ml_dtypes, name, None)
     return np.dtype(name if special is None else special)
+
+
+def in_parts(value: np.ndarray) -> Iterator[np.ndarray]:
+    """The elements of an array in order, `PART_ELEMENTS` at a time."""
+    flat = value.reshape(-1)
+    return (flat[start : start + PART_ELEMENTS] for start in range(0, flat.size, PART_ELEMENTS))
 
 
 def is_plausible(shape: tuple[int, ...], item_size: int) -> bool:

@@ -13,13 +13,13 @@ import re
 import reprlib
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from llmbuild.checkpoints.files import WeightFile
 from llmbuild.checkpoints.pieces import NO_CHECKS, Checks
-from llmbuild.checkpoints.tensor import ITEM_SIZES, TensorInfo, is_plausible
+from llmbuild.checkpoints.tensor import ITEM_SIZES, TensorInfo, in_parts, is_plausible
 from llmbuild.checkpoints.torch_machine import PickledTensor, run_pickle
 from llmbuild.errors import InputError
 
@@ -95,6 +95,10 @@ class TorchFile:
         if tensor.conjugate and np.iscomplexobj(value):
             np.conjugate(value, out=value)
         return np.negative(value, out=value) if tensor.negative else value
+
+    def parts(self, name: str) -> Iterator[np.ndarray]:
+        """See `Checkpoint.parts`; the tensor is read as a whole."""
+        return in_parts(self.read(name))
 
     def close(self) -> None:
         self._file.close()

@@ -18,12 +18,15 @@ from llmbuild.models.values import ConfigValues, no_note
 
 @dataclass(frozen=True, slots=True)
 class DecoderFamily:
-    """`architectures` are Hugging Face's class names; `ignored` are endings of tensor names that no parameter needs."""
+    """`architectures` are Hugging Face's class names; `ignored` are endings of names of buffers that no parameter needs,
+    `masks` those of causal masks; `head` is the checkpoint's name of the final layer."""
 
     model_type: str
     architectures: tuple[str, ...]
     config_class: type[DecoderConfig]
-    ignored: tuple[str, ...] = ("rotary_emb.inv_freq", "lm_head.weight")
+    ignored: tuple[str, ...] = (".rotary_emb.inv_freq",)
+    masks: tuple[str, ...] = ()
+    head: str = "lm_head.weight"
 
     def configure(
         self,
@@ -70,8 +73,8 @@ class DecoderFamily:
         return parameters(self.decoder(config))
 
     def unused(self, name: str) -> bool:
-        """A tied model's stored copy of the head is ignored too: an untied head is looked up before this is called."""
-        return name.endswith(self.ignored)
+        """See `Family.unused`.  A tied model's stored head is equal to its embedding, else the model is not tied."""
+        return name == self.head or name.endswith((*self.ignored, *self.masks))
 
 
 def _require_one_device(source: Mapping[str, Json], overrides: Overrides, config: ModelConfig) -> None:

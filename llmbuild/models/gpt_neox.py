@@ -132,5 +132,6 @@ FAMILY = DecoderFamily(
     "gpt_neox",
     ("GPTNeoXForCausalLM",),
     GptNeoxConfig,
-    ignored=("rotary_emb.inv_freq", "attention.masked_bias", "attention.bias", "embed_out.weight"),
+    masks=(".attention.masked_bias", ".attention.bias"),
+    head="embed_out.weight",
 )

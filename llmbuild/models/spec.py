@@ -93,6 +93,16 @@ class Names:
     norms_first: bool = False
     """Whether a layer declares its norms before attention and MLP; this is the order of the parameters."""
 
+    @property
+    def embedding_weight(self) -> str:
+        """The checkpoint's name of the embedding."""
+        return f"{self.backbone}.{self.embedding}.weight"
+
+    @property
+    def head_weight(self) -> str:
+        """The checkpoint's name of the head, which a tied model may lack."""
+        return f"{self.head}.weight"
+
 
 @dataclass(frozen=True, slots=True)
 class DecoderSpec:

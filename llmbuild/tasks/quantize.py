@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmbuild.engine.kind import Job, TaskKind
 from llmbuild.tasks.facts import with_facts
-from llmbuild.tasks.weights import open_weights
+from llmbuild.tasks.weights import architecture_of, open_weights, with_zero_biases
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,7 +24,6 @@ def run(job: Job) -> None:
     """
     from llmbuild.checkpoints.packed.quantization import check_quantization, read_quantization_files
     from llmbuild.models.family import Overrides
-    from llmbuild.models.registry import family, infer_model_type
     from llmbuild.quantization.awq import awq_tensors
     from llmbuild.quantization.convert import convert
     from llmbuild.quantization.scheme import Scheme
@@ -37,14 +36,15 @@ def run(job: Job) -> None:
             job.note(
                 f"the weights were quantized before ({checkpoint.packed_by}); {scheme.name} quantizes them once more"
             )
-        architecture = family(params["model-type"] or infer_model_type(checkpoint.config))
+        architecture = architecture_of(job, checkpoint.config)
         config = architecture.configure(with_facts(job, checkpoint.config), Overrides())
         parameters: Sequence[PlainParameter] = architecture.parameters(config)
+        complete = with_zero_biases(checkpoint, parameters, job.note)
         if scheme.comes_packed:
             quantization = check_quantization(checkpoint.config, read_quantization_files(job.inputs["checkpoint"]))
             parameters = awq_tensors(parameters, quantization, scheme)
         totals = convert(
-            checkpoint,
+            complete,
             parameters,
             lambda name: architecture.unused(name) or checkpoint.says_nothing(name),
             scheme,

@@ -5,7 +5,8 @@ Each step is a view of the one before (`Checkpoint` over `Checkpoint`), so that 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,42 @@ from llmbuild.engine.kind import Job, no_note
 
 if TYPE_CHECKING:
     from llmbuild.checkpoints.tensor import Checkpoint
+    from llmbuild.models.architecture import DecoderFamily
+    from llmbuild.quantization.convert import PlainParameter
+
+
+def architecture_of(job: Job, config: Mapping[str, Any]) -> DecoderFamily:
+    """The family of a checkpoint with this config.json: the manifest's, else the one that it names.  Raises InputError."""
+    from llmbuild.models.registry import family, infer_model_type
+
+    model_type = job.params["model-type"]
+    return family(str(model_type) if model_type else infer_model_type(config))
+
+
+def with_zero_biases(
+    checkpoint: Checkpoint, parameters: Sequence[PlainParameter], note: Callable[[str], None]
+) -> Checkpoint:
+    """`checkpoint` with zeros for biases of a kind that no layer has, as transformers begins them.
+
+    A bias that only some layers lack stays missing: it was lost.
+    """
+    from llmbuild.checkpoints.view import ZeroBiases
+
+    def kind(name: str) -> str:
+        return re.sub(r"\.\d+\.", ".*.", name)
+
+    there = {kind(name) for name in checkpoint.tensors}
+    absent: dict[str, tuple[int, ...]] = {}
+    for parameter in parameters:
+        for source in parameter.sources:
+            weight = checkpoint.tensors.get(f"{source.removesuffix('.bias')}.weight")
+            if source.endswith(".bias") and weight is not None and kind(source) not in there:
+                absent[source] = weight.shape[:1]
+    if not absent:
+        return checkpoint
+    kinds = ", ".join(dict.fromkeys(f"'{kind(name)}'" for name in absent))
+    note(f"no layer has a bias {kinds}: zeros take its place, as in transformers")
+    return ZeroBiases(checkpoint, absent)
 
 
 def open_weights(job: Job, *, packed: bool = False, note: Callable[[str], None] = no_note) -> Checkpoint:
@@ -21,10 +58,12 @@ def open_weights(job: Job, *, packed: bool = False, note: Callable[[str], None] 
     With `packed`, weights that were quantized before stay as they are stored.  `note` takes what the user should know of a
     view; the task that writes the weights passes it on.  Raises InputError when they cannot be read or do not fit each other.
     """
+    from llmbuild.checkpoints.head import with_known_pair
     from llmbuild.checkpoints.open import open_checkpoint
     from llmbuild.checkpoints.packed.checkpoint import unpacked
     from llmbuild.checkpoints.packed.quantization import check_quantization, read_quantization_files
     from llmbuild.checkpoints.renamed import renamed
+    from llmbuild.models.family import Overrides
 
     directory, source_format = job.inputs["checkpoint"], job.params["source-format"]
     with ExitStack() as stack:
@@ -34,7 +73,13 @@ def open_weights(job: Job, *, packed: bool = False, note: Callable[[str], None] 
         quantization = check_quantization(checkpoint.config, read_quantization_files(directory))
         if not packed:
             checkpoint = unpacked(checkpoint, quantization, note)
-        checkpoint = renamed(checkpoint, _wanted(job, checkpoint.config), note)
+        architecture = architecture_of(job, checkpoint.config)
+        config = architecture.configure(checkpoint.config, Overrides())
+        wanted = [source for parameter in architecture.parameters(config) for source in parameter.sources]
+        checkpoint = renamed(checkpoint, wanted, note)
+        spec = architecture.decoder(config)
+        embedding, head = spec.names.embedding_weight, spec.names.head_weight
+        checkpoint = with_known_pair(checkpoint, embedding, head, tied=spec.tied_head)
         if "adapter" in job.inputs:
             from llmbuild.checkpoints.lora import MergedCheckpoint
 
@@ -42,14 +87,3 @@ def open_weights(job: Job, *, packed: bool = False, note: Callable[[str], None] 
         # The last view closes those below it.
         stack.pop_all()
         return checkpoint
-
-
-def _wanted(job: Job, config: Mapping[str, Any]) -> list[str]:
-    """The names of the tensors that the model of a config.json is made of."""
-    from llmbuild.models.family import Overrides
-    from llmbuild.models.registry import family, infer_model_type
-
-    model_type = job.params["model-type"]
-    architecture = family(str(model_type) if model_type else infer_model_type(dict(config)))
-    parameters = architecture.parameters(architecture.configure(config, Overrides()))
-    return [source for parameter in parameters for source in parameter.sources]

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from tests.helpers.changed import copy_with
 from tests.helpers.checkpoints import cached_checkpoint
 
 ROOT = Path(__file__).parent.parent.parent
@@ -89,7 +93,7 @@ def test_build_then_nothing_then_one_changed_value(place: Place) -> None:
     assert "built 4 tasks in" in first.err and first.err.endswith("  dist/tiny-q4f32_1-MLC\n")
     types = [json.loads(line)["type"] for line in events.read_text().splitlines()]
     assert types[0] == "plan-made" and types[-2:] == ["installed", "summary"]
-    assert types.count("started") == types.count("explained") == types.count("finished") == 3
+    assert types.count("started") == types.count("explained") == types.count("finished") == 4
     assert (place.root / "dist/tiny-q4f32_1-MLC/mlc-chat-config.json").is_file()
     assert (place.root / ".llmbuild/logs/quantize[tiny,q4f32_1].log").is_file()
 
@@ -107,6 +111,27 @@ def test_build_then_nothing_then_one_changed_value(place: Place) -> None:
     assert "run    config[tiny, q4f32_1]: context-window-size 64 -> 128\n" in third.err
     assert "built 1 task in" in third.err and "(3 cached)" in third.err
     assert place.run("why", "config*").code == 0
+
+
+def test_new_weights_with_the_same_facts_run_inspect_and_quantize_alone(place: Place) -> None:
+    assert place.run("build", *ASKED).code == 0
+
+    def ran_after(change: Callable[[dict[str, np.ndarray]], object], **config: object) -> list[str]:
+        source = copy_with(place.root / "checkpoint", place.root / "changed", change, **config)
+        shutil.rmtree(place.root / "checkpoint")
+        source.rename(place.root / "checkpoint")
+        events = place.root / "events.ndjson"
+        assert place.run("build", *ASKED, "--events", str(events)).code == 0
+        found = map(json.loads, events.read_text().splitlines())
+        return sorted(event["label"].split("[")[0] for event in found if event["type"] == "started")
+
+    def double(tensors: dict[str, np.ndarray]) -> None:
+        tensors["model.norm.weight"] *= 2
+
+    assert ran_after(double) == ["fetch", "inspect", "quantize"]
+    assert ran_after(lambda _: None, tie_word_embeddings=True) == ["config", "fetch", "inspect", "quantize"]
+    written = json.loads((place.root / "dist/tiny-q4f32_1-MLC/mlc-chat-config.json").read_text())
+    assert written["model_config"]["tie_word_embeddings"] is False
 
 
 def test_dry_run_builds_nothing(place: Place) -> None:
