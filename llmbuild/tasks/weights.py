@@ -15,7 +15,7 @@ from llmbuild.engine.kind import Job, no_note
 if TYPE_CHECKING:
     from llmbuild.checkpoints.tensor import Checkpoint
     from llmbuild.models.architecture import DecoderFamily
-    from llmbuild.quantization.convert import PlainParameter
+    from llmbuild.quantization.ports import PlainParameter
 
 
 def architecture_of(job: Job, config: Mapping[str, Any]) -> DecoderFamily:

@@ -191,7 +191,7 @@ def test_a_failure_tells_the_log_and_how_to_run_it_alone(place: Place) -> None:
     done = place.run("build", "config")
     assert done.code == 3, done.err
     assert "error: config[tiny, q4f32_1] failed: " in done.err and "Traceback" not in done.err
-    assert "failed after" in done.err and "1 failed, 1 built" in done.err
+    assert "failed after" in done.err and "1 failed, 2 built" in done.err
     digest = done.err.partition("llmbuild exec ")[2].split()[0]
     again = place.run("exec", digest)
     assert again.code == 3 and again.err.startswith("run    config[tiny, q4f32_1]\nerror: ")

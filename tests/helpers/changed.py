@@ -22,5 +22,6 @@ def copy_with(
     change(tensors)
     save_file(tensors, to / "model.safetensors", metadata={"format": "pt"})
     path = to / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **config}))
+    if config:
+        path.write_text(json.dumps({**json.loads(path.read_text()), **config}))
     return to
