@@ -231,20 +231,25 @@ def _shortest(value: float) -> float:
     return value
 
 
+def require_architecture(metadata: Mapping[str, Any], path: Path | None) -> str:
+    """The architecture that a file's metadata name.  Raises InputError where it is not one of `ARCHITECTURES`."""
+    architecture = metadata.get("general.architecture")
+    if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
+        raise InputError(
+            f"architecture {reprlib.repr(architecture)} is not supported",
+            where=None if path is None else Where(str(path), key="general.architecture"),
+            why=f"GGUF files of {', '.join(ARCHITECTURES)} are (Mistral is called llama there)",
+        )
+    return architecture
+
+
 class _Keys:
     """The metadata under the architecture's prefix, with types checked."""
 
     def __init__(self, metadata: Mapping[str, Any], path: Path) -> None:
         self._metadata = metadata
         self.path = path
-        architecture = metadata.get("general.architecture")
-        if not isinstance(architecture, str) or architecture not in ARCHITECTURES:
-            raise InputError(
-                f"architecture {reprlib.repr(architecture)} is not supported",
-                where=Where(str(path), key="general.architecture"),
-                why=f"GGUF files of {', '.join(ARCHITECTURES)} are (Mistral is called llama there)",
-            )
-        self.architecture: str = architecture
+        self.architecture = require_architecture(metadata, path)
 
     def get(self, key: str, default: Any) -> Any:
         return self._metadata.get(f"{self.architecture}.{key}", default)

@@ -25,8 +25,9 @@ from llmbuild.sources.copying import Meter, Progress
 from llmbuild.sources.http import Promise, download
 from llmbuild.sources.hub_answer import Revision, is_commit, parse_revision
 from llmbuild.sources.local_blobs import take
-from llmbuild.sources.request import TransientError, attempts, content_length, open_url, retry_after
+from llmbuild.sources.request import SOON_S, TransientError, attempts, content_length, head, open_url, retry_after
 from llmbuild.sources.select import (
+    GGUF_NAME,
     MOST_DESCRIPTION,
     check_relative,
     gguf_of,
@@ -40,8 +41,6 @@ from llmbuild.urls import shown
 
 _GONE = 404
 _BUSY = (408, 425, 429)
-_SOON_S = 5.0
-"""How long a plan waits for a file that it can do without."""
 _TOKEN = re.compile(r"[!-~]+")
 
 
@@ -130,18 +129,20 @@ def _content(repo: str, commit: str, name: str, announced: Promise | None, where
 
 
 def description(repo: str, pin: Pin) -> Mapping[str, bytes] | None:
-    """The files of a pinned revision that `is_description` names, checked against their promises; None when the hub does not
-    send one of them at once, or sends something else."""
+    """The files of a pinned revision that `is_description` names, checked against their promises, or the head of its GGUF
+    file; None when the hub does not send one of them at once, or sends something else."""
     found: dict[str, bytes] = {}
     try:
         hub, credentials = endpoint(), _credentials()
         for name, promise in pin.files.items():
+            url = _url(hub, repo, pin.commit, name)
             if is_description(name):
-                url = _url(hub, repo, pin.commit, name)
-                with open_url(url, {}, credentials, timeout=_SOON_S) as response:
+                with open_url(url, {}, credentials, timeout=SOON_S) as response:
                     found[name] = _whole(response, MOST_DESCRIPTION)
                 if not promise.holds(found[name]):
                     return None
+            elif output_name(name) == GGUF_NAME:
+                found[GGUF_NAME] = head(url, credentials)
     except (LlmbuildError, TransientError, ValueError):
         return None
     return found or None

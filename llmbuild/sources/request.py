@@ -25,6 +25,10 @@ from llmbuild.urls import in_clear_text, is_loopback, shown
 from llmbuild.version import __version__
 
 TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
+SOON_S = 5.0
+"""How long a plan waits for what it can do without."""
+MOST_HEAD = 32 << 10
+"""Bytes of the beginning of a file that a plan reads."""
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_REDIRECTS = 10
 _NETWORK_ERRORS = (OSError, http.client.HTTPException)
@@ -238,6 +242,19 @@ def open_url(
         except ValueError as error:
             raise FetchError("is not a URL that can be fetched", where=shown(url), why=str(error)) from error
     raise FetchError("cannot be downloaded", where=shown(url), why=f"more than {_MAX_REDIRECTS} redirects")
+
+
+def head(url: str, credentials: Mapping[str, str]) -> bytes:
+    """The beginning of a file, which a plan can do without.  Raises FetchError or TransientError."""
+    found = bytearray()
+    with open_url(url, {"Range": f"bytes=0-{MOST_HEAD - 1}"}, credentials, timeout=SOON_S) as response:
+        if response.status == 416:
+            return b""
+        while piece := response.take(MOST_HEAD - len(found)):
+            found += piece
+            if len(found) >= MOST_HEAD:
+                break
+    return bytes(found)
 
 
 def netrc_credentials(host: str) -> Mapping[str, str]:

@@ -8,16 +8,14 @@ from pathlib import Path
 
 from llmbuild.canonical import Digest
 from llmbuild.errors import FetchError, UsageError
+from llmbuild.sources import request
 from llmbuild.sources.archive import unpack
 from llmbuild.sources.copying import Meter, Progress
 from llmbuild.sources.http import Promise, download
-from llmbuild.sources.request import TransientError, content_length, netrc_credentials, open_url
+from llmbuild.sources.request import SOON_S, TransientError, content_length, netrc_credentials, open_url
 from llmbuild.sources.select import GGUF_NAME
 from llmbuild.tomlfile import read_toml
 from llmbuild.urls import in_clear_text, kept, lacks_query, shown
-
-_ASKING_S = 5.0
-"""How long a plan waits for a server to report a size, which it can do without."""
 
 
 def whole(url: str, manifest: Path | None) -> str:
@@ -64,9 +62,17 @@ def announced(url: str) -> int | None:
     """
     parts = _fetchable(url)
     try:
-        with open_url(url, {}, netrc_credentials(parts.hostname or ""), timeout=_ASKING_S) as response:
+        with open_url(url, {}, netrc_credentials(parts.hostname or ""), timeout=SOON_S) as response:
             return content_length(response)
     except TransientError:
+        return None
+
+
+def head(url: str) -> bytes | None:
+    """The beginning of the file; None when the server does not send it at once."""
+    try:
+        return request.head(url, netrc_credentials(_fetchable(url).hostname or ""))
+    except (FetchError, TransientError):
         return None
 
 

@@ -21,7 +21,6 @@ from llmbuild.jsontext import parse_json
 from llmbuild.manifest.project import Model, Project
 from llmbuild.sources.kinds import source_kind
 from llmbuild.sources.select import GGUF_NAME, is_description, output_name
-from llmbuild.workspace.spelling import written
 
 if TYPE_CHECKING:
     from llmbuild.engine.store import Store
@@ -69,8 +68,6 @@ def _of_model(
     model: Model, readers: Sequence[Task], observation: Observation | None, store: Store, judges: Json, manifest: str
 ) -> dict[str, LlmbuildError]:
     """The refusals of a model's tasks, by their labels."""
-    from llmbuild.tasks.refusal import placed, refusal
-
     if model.source is None or observation is None:
         return {}
     kind = source_kind(model.source.kind)
@@ -81,6 +78,8 @@ def _of_model(
     fine = store.root / VERDICTS / digest_json({"content": content, "tasks": asked, "judges": judges})
     if fine.exists():
         return {}
+    from llmbuild.tasks.refusal import placed, refusal
+
     name_of = partial(_written, model, observation, manifest)
     try:
         description = _description(kind, observation, content, store)
@@ -132,7 +131,8 @@ def _description(
     if any(name.endswith(".gguf") for name in digests):
         # The parts of one in the store have other names than the first part tells.
         place = _held(store, digests.get(GGUF_NAME)) if kind.remote else Path(str(observation.hints["path"]))
-        return None if place is None or not place.is_file() else {"config.json": _of_gguf(place)}
+        if place is not None and place.is_file():
+            return {"config.json": _of_gguf(place)}
     kept = None if not kind.remote else _kept(store, content) or _from_store(store, digests)
     description = kept if kept is not None else kind.description(observation.params, observation.hints)
     if description is None:
@@ -141,6 +141,9 @@ def _description(
         _keep(store, content, description)
     from llmbuild.checkpoints.files import parse_json as parse_object
 
+    if GGUF_NAME in description:
+        _check_head(description[GGUF_NAME])
+        return None
     return {name: parse_object(data, name) for name, data in description.items()}
 
 
@@ -152,6 +155,16 @@ def _of_gguf(path: Path) -> dict[str, Any]:
     except InputError as error:
         # The path may be one in the store.
         raise InputError(error.what, why=error.why, fix=error.fix) from error
+
+
+def _check_head(head: bytes) -> None:
+    from llmbuild.checkpoints.gguf_head import check_head
+
+    try:
+        check_head(head)
+    except InputError as error:
+        error.where = GGUF_NAME
+        raise
 
 
 def _held(store: Store, digest: Digest | None) -> Path | None:
@@ -170,8 +183,8 @@ def _kept(store: Store, content: Json) -> dict[str, bytes] | None:
     """The description that an earlier plan got from where the content is."""
     try:
         record = parse_json(files.read_bytes(str(_record(store, content))))
-        return _from_store(store, {str(name): parse_digest(digest) for name, digest in record.items()})
-    except (OSError, ValueError, AttributeError):
+        return {str(name): store.cas.get_bytes(parse_digest(digest)) for name, digest in record.items()}
+    except (OSError, ValueError, AttributeError, StoreError):
         return None
 
 
@@ -187,6 +200,8 @@ def _record(store: Store, content: Json) -> Path:
 
 def _written(model: Model, observation: Observation, manifest: str, name: str) -> str:
     """The user's name of a file that describes the model's source, or of the manifest's table where `name` is "overrides"."""
+    from llmbuild.workspace.spelling import written
+
     if name == "overrides":
         return f"{manifest}: models.{model.name}: metadata"
     assert model.source is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -222,6 +223,37 @@ def test_a_gguf_file(tmp_path: Path) -> None:
         assert set(states(workspace).values()) == {"blocked"}
         message = refused_by(workspace)
     assert message.startswith("./weights/strange.gguf: ") and "strange" in message and str(tmp_path) not in message
+
+
+@pytest.mark.parametrize(("architecture", "state"), [("strange", "blocked"), ("llama", "run")])
+@pytest.mark.parametrize("source", ["hf:org/tiny/a.gguf", "hf:org/tiny", "URL/raw/org/tiny/resolve/main/a.gguf"])
+def test_a_gguf_file_that_is_elsewhere(
+    hub: Hub, project: ProjectDir, source: str, architecture: str, state: str
+) -> None:
+    import gguf
+
+    file = project.root / "a.gguf"
+    writer = gguf.GGUFWriter(file, architecture)
+    writer.add_array("tokenizer.ggml.tokens", ["token"] * 10_000)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    content = file.read_bytes() + bytes(1 << 20)
+    hub.repos["org/tiny"] = Repo({"a.gguf": content}, large={"a.gguf"})
+    source = source.replace("URL", hub.url)
+    promise = f'"\nsha256 = "{hashlib.sha256(content).hexdigest()}' if source.startswith("http") else ""
+    project.write(MANIFEST.replace("SOURCE", source + promise))
+    with opened(project) as workspace:
+        assert set(states(workspace).values()) == {state}
+        assert [seen.range for seen in hub.seen if seen.range is not None][-1] == "bytes=0-32767"
+        hub.seen.clear()
+        assert set(states(workspace).values()) == {state} and hub.seen == []
+        if state == "blocked":
+            assert refused_by(workspace) == (
+                f"{source}: architecture 'strange' is not supported\n"
+                "  why: GGUF files of llama, qwen2, qwen3, gptneox are (Mistral is called llama there)"
+            )
 
 
 def test_metadata_that_does_not_fit(tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(value, b"", {} if self.hub.retry_after is None else {"Retry-After": self.hub.retry_after})
             return
         start, status, headers = 0, 200, {}
-        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
         if asked and failure != "no-range":
             start, status = int(asked[1]), 206
             if start >= len(content):
@@ -136,7 +136,7 @@ class _Handler(BaseHTTPRequestHandler):
                 return
             shown = start + 1 if failure == "wrong-range" else start
             headers = {"Content-Range": f"bytes {shown}-{len(content) - 1}/{len(content)}"}
-        body = content[start:]
+        body = content[start : int(asked[2]) + 1 if asked and asked[2] else None]
         if failure == "drop":
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))

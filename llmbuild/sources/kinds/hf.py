@@ -62,7 +62,7 @@ class Hub(AnnouncedKind):
         from llmbuild.sources import hub
 
         source = params["source"]
-        if hints.get("offline") or "path" in source:
+        if hints.get("offline"):
             return None
         pin = {"commit": source["commit"], "files": hints.get("files") or {}}
         return hub.description(source["repo"], hub.Pin.from_json(pin))

@@ -100,6 +100,17 @@ class Https(RemoteKind):
 
         return None if hints.get("offline") else url.announced(_whole(hints))
 
+    def description(self, params: Mapping[str, Any], hints: Mapping[str, Any]) -> Mapping[str, bytes] | None:
+        from llmbuild.sources import url
+
+        if hints.get("offline") or params["source"]["form"] != "gguf":
+            return None
+        found = url.head(_whole(hints))
+        return None if found is None else {GGUF_NAME: found}
+
+    def written(self, spec: Mapping[str, str], file: str = "") -> str:
+        return f"{spec['url']}: {file}" if file else spec["url"]
+
     def archived(self, identity: Mapping[str, Any]) -> bool:
         return bool(identity["form"] != "gguf")
 
