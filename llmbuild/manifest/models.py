@@ -41,6 +41,7 @@ def resolve_model(
         preset=origin if isinstance(origin, str) else None,
         adapter=adapter,
         model_type=table.model_type,
+        ignore_keys=sorted(set(table.ignore_keys)),
         source_format=None if table.source_format == "auto" else table.source_format,
         float32=table.float32,
         conversation=conversation,

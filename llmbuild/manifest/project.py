@@ -20,7 +20,7 @@ class Model:
 
     `conversation` is the template's resolved JSON object, or the word that stands for the
     checkpoint's own; `metadata` has kebab-case keys: the [metadata] defaults with the
-    model's own values on top; `generation` the sampling values that were set.
+    model's own values on top; `ignore_keys` count as absent of config.json; `generation` the sampling values that were set.
     """
 
     name: str
@@ -28,6 +28,7 @@ class Model:
     preset: str | None
     adapter: Source | None
     model_type: str | None
+    ignore_keys: Sequence[str]
     source_format: str | None
     float32: str
     conversation: Mapping[str, Json] | str

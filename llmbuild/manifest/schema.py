@@ -160,6 +160,11 @@ class ModelTable(Table):
         default=None,
         description="Architecture, such as llama or gpt_neox. Default: what the checkpoint's config.json says.",
     )
+    ignore_keys: list[str] = Field(
+        default_factory=list,
+        description="Keys of config.json that count as absent, such as one that llmbuild refuses and that changes nothing; "
+        "model_type may be one, where model-type says better. Default: none.",
+    )
     conv_template: str | None = Field(
         default=None,
         description='Conversation template: "checkpoint" for the checkpoint\'s own chat template ("checkpoint!" also where '

@@ -169,7 +169,11 @@ class _Maker:
         label = make_label("inspect", model.name)
         if label in self.tasks:
             return label
-        params = {"model-type": model.model_type, "source-format": model.source_format}
+        params: dict[str, Json] = {
+            "model-type": model.model_type,
+            "ignore-keys": list(model.ignore_keys),
+            "source-format": model.source_format,
+        }
         return self._task("inspect", (model.name,), params, weights, cell=(model.name, "", ""))
 
     def _quantize(self, model: Model, scheme: Scheme, inputs: Mapping[str, InputRef], weights: str) -> None:
@@ -181,6 +185,7 @@ class _Maker:
             {
                 "scheme": scheme.to_json(),
                 "model-type": model.model_type,
+                "ignore-keys": list(model.ignore_keys),
                 "source-format": model.source_format,
                 "float32": model.float32,
             },
@@ -199,6 +204,7 @@ class _Maker:
             {
                 "quantization": scheme.name,
                 "model-type": model.model_type,
+                "ignore-keys": list(model.ignore_keys),
                 "conversation": model.conversation,
                 "system-prompt": model.system_prompt,
                 "metadata": dict(model.metadata),

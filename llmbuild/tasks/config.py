@@ -73,7 +73,9 @@ def run(job: Job) -> None:
             params["conversation"], params["system-prompt"], job.inputs["checkpoint"], files, job.note
         )
     model_type = params["model-type"] or infer_model_type(dict(source))
-    config = family(model_type).configure(source, overrides(params["metadata"]))
+    config = family(model_type).configure(
+        source, overrides(params["metadata"]), ignore=params.get("ignore-keys", ()), note=job.note
+    )
     model_config = config.to_json()
     tokenizer = parse_json(files[TOKENIZER], TOKENIZER) if TOKENIZER in files else None
     configurations = (("generation_config.json", generation_config or {}), ("config.json", source))
@@ -147,7 +149,16 @@ def overrides(metadata: Mapping[str, Any]) -> Any:
 KIND = TaskKind(
     name="config",
     version=1,
-    params=("quantization", "model-type", "conversation", "system-prompt", "metadata", "generation", "preset"),
+    params=(
+        "quantization",
+        "model-type",
+        "ignore-keys",
+        "conversation",
+        "system-prompt",
+        "metadata",
+        "generation",
+        "preset",
+    ),
     sources=("llmbuild.tasks.config",),
     tools=("numpy", "ml_dtypes", "gguf", "tokenizers", "jinja2"),
     run=run,

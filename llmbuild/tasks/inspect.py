@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmbuild.engine.kind import Job, TaskKind
 from llmbuild.tasks.facts import FACTS
-from llmbuild.tasks.weights import architecture_of, open_weights
+from llmbuild.tasks.weights import architecture_of, configuration_of, open_weights
 
 if TYPE_CHECKING:
     from llmbuild.checkpoints.tensor import Checkpoint
@@ -28,13 +28,11 @@ INV_FREQ_TOLERANCE = 0.01
 
 def run(job: Job) -> None:
     """Write facts.json.  A configuration that no family takes is refused here, once for all schemes and platforms."""
-    from llmbuild.models.family import Overrides
-
     with open_weights(job) as checkpoint:
         architecture = architecture_of(job, checkpoint.config)
-        spec = architecture.decoder(architecture.configure(checkpoint.config, Overrides()))
+        spec = architecture.decoder(configuration_of(job, architecture, checkpoint.config))
         config = _tying(job, checkpoint, spec)
-        config |= _biases(checkpoint, architecture, {**checkpoint.config, **config})
+        config |= _biases(job, checkpoint, architecture, {**checkpoint.config, **config})
         _check_frequencies(job, checkpoint, spec)
         _check_masks(checkpoint, architecture)
     (job.out / FACTS).write_text(json.dumps({"config": config}, indent=2, sort_keys=True) + "\n", encoding="utf-8")
@@ -52,12 +50,11 @@ def _tying(job: Job, checkpoint: Checkpoint, spec: DecoderSpec) -> dict[str, Any
     return {"tie_word_embeddings": False}
 
 
-def _biases(checkpoint: Checkpoint, architecture: DecoderFamily, config: Mapping[str, Any]) -> dict[str, Any]:
+def _biases(job: Job, checkpoint: Checkpoint, architecture: DecoderFamily, config: Mapping[str, Any]) -> dict[str, Any]:
     """Which kinds of biases that the configuration promises are in no layer: transformers takes them as zeros."""
-    from llmbuild.models.family import Overrides
 
     def needed(values: Mapping[str, Any]) -> set[str]:
-        parameters = architecture.parameters(architecture.configure(values, Overrides()))
+        parameters = architecture.parameters(configuration_of(job, architecture, values))
         return {source for parameter in parameters for source in parameter.sources}
 
     absent: dict[str, Any] = {}
@@ -127,7 +124,7 @@ def _is_causal(checkpoint: Checkpoint, name: str) -> bool:
 KIND = TaskKind(
     name="inspect",
     version=1,
-    params=("model-type", "source-format"),
+    params=("model-type", "ignore-keys", "source-format"),
     sources=("llmbuild.tasks.inspect",),
     tools=("numpy", "ml_dtypes", "gguf"),
     run=run,

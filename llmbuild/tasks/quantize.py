@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmbuild.engine.kind import Job, TaskKind
 from llmbuild.tasks.facts import with_facts
-from llmbuild.tasks.weights import architecture_of, open_weights, with_zero_biases
+from llmbuild.tasks.weights import architecture_of, configuration_of, open_weights, with_zero_biases
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,7 +23,6 @@ def run(job: Job) -> None:
     An input "adapter" (a PEFT LoRA adapter) is merged first.  The hint "threads" bounds the threads; it changes no byte.
     """
     from llmbuild.checkpoints.packed.quantization import check_quantization, read_quantization_files
-    from llmbuild.models.family import Overrides
     from llmbuild.quantization.awq import awq_tensors
     from llmbuild.quantization.convert import convert
     from llmbuild.quantization.scheme import Scheme
@@ -37,7 +36,7 @@ def run(job: Job) -> None:
                 f"the weights were quantized before ({checkpoint.packed_by}); {scheme.name} quantizes them once more"
             )
         architecture = architecture_of(job, checkpoint.config)
-        config = architecture.configure(with_facts(job, checkpoint.config), Overrides())
+        config = configuration_of(job, architecture, with_facts(job, checkpoint.config))
         parameters: Sequence[PlainParameter] = architecture.parameters(config)
         complete = with_zero_biases(checkpoint, parameters, job.note)
         if scheme.comes_packed:
@@ -63,7 +62,7 @@ def run(job: Job) -> None:
 KIND = TaskKind(
     name="quantize",
     version=1,
-    params=("scheme", "model-type", "source-format", "float32"),
+    params=("scheme", "model-type", "ignore-keys", "source-format", "float32"),
     sources=("llmbuild.tasks.quantize",),
     tools=("numpy", "ml_dtypes", "gguf"),
     run=run,

@@ -26,14 +26,15 @@ def refusal(
     from llmbuild.models.registry import family, infer_model_type
     from llmbuild.tasks.config import overrides
 
+    ignore = params.get("ignore-keys", ())
     try:
         architecture = family(params["model-type"] or infer_model_type(config))
         if kind == "config":
-            architecture.configure(config, overrides(params["metadata"]))
+            architecture.configure(config, overrides(params["metadata"]), ignore=ignore)
         else:
             refuse_named_weights(config, NAMES)
             quantization = check_quantization(config, files)
-            architecture.configure(config, Overrides())
+            architecture.configure(config, Overrides(), ignore=ignore)
             _require_fitting(params["scheme"], quantization)
     except LlmbuildError as error:
         return error

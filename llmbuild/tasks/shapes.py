@@ -112,16 +112,18 @@ _link = _table(
     | {"triple": _text, "linker": _text, "minimum-os": _text},
 )
 _PARAMS: Mapping[str, Mapping[str, Shape]] = {
-    "inspect": {"model-type": _optional(_text), "source-format": _optional(_text)},
+    "inspect": {"model-type": _optional(_text), "ignore-keys": _words, "source-format": _optional(_text)},
     "quantize": {
         "scheme": _scheme,
         "model-type": _optional(_text),
+        "ignore-keys": _words,
         "source-format": _optional(_text),
         "float32": _one_of("bf16", "exact"),
     },
     "config": {
         "quantization": _text,
         "model-type": _optional(_text),
+        "ignore-keys": _words,
         "conversation": _conversation,
         "system-prompt": _optional(_text),
         "metadata": _settings(_METADATA),

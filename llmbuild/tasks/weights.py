@@ -15,6 +15,7 @@ from llmbuild.engine.kind import Job, no_note
 if TYPE_CHECKING:
     from llmbuild.checkpoints.tensor import Checkpoint
     from llmbuild.models.architecture import DecoderFamily
+    from llmbuild.models.family import ModelConfig
     from llmbuild.quantization.ports import PlainParameter
 
 
@@ -24,6 +25,14 @@ def architecture_of(job: Job, config: Mapping[str, Any]) -> DecoderFamily:
 
     model_type = job.params["model-type"]
     return family(str(model_type) if model_type else infer_model_type(config))
+
+
+def configuration_of(job: Job, architecture: DecoderFamily, config: Mapping[str, Any]) -> ModelConfig:
+    """The configuration of a model with this config.json and without overrides.  Raises InputError."""
+    from llmbuild.models.family import Overrides
+
+    params: Mapping[str, Any] = job.params
+    return architecture.configure(config, Overrides(), ignore=params.get("ignore-keys", ()))
 
 
 def with_zero_biases(
@@ -63,7 +72,6 @@ def open_weights(job: Job, *, packed: bool = False, note: Callable[[str], None] 
     from llmbuild.checkpoints.packed.checkpoint import unpacked
     from llmbuild.checkpoints.packed.quantization import check_quantization, read_quantization_files
     from llmbuild.checkpoints.renamed import renamed
-    from llmbuild.models.family import Overrides
 
     directory, source_format = job.inputs["checkpoint"], job.params["source-format"]
     with ExitStack() as stack:
@@ -74,7 +82,7 @@ def open_weights(job: Job, *, packed: bool = False, note: Callable[[str], None] 
         if not packed:
             checkpoint = unpacked(checkpoint, quantization, note)
         architecture = architecture_of(job, checkpoint.config)
-        config = architecture.configure(checkpoint.config, Overrides())
+        config = configuration_of(job, architecture, checkpoint.config)
         wanted = [source for parameter in architecture.parameters(config) for source in parameter.sources]
         checkpoint = renamed(checkpoint, wanted, note)
         spec = architecture.decoder(config)

@@ -30,11 +30,20 @@ KINDS: Mapping[str, TaskKind] = {
     name: TaskKind(name, 1, params, (), tools, _no_run)
     for name, params, tools in (
         ("fetch", ("source", "files"), ()),
-        ("inspect", ("model-type", "source-format"), ("numpy",)),
-        ("quantize", ("scheme", "model-type", "source-format", "float32"), ("numpy",)),
+        ("inspect", ("model-type", "ignore-keys", "source-format"), ("numpy",)),
+        ("quantize", ("scheme", "model-type", "ignore-keys", "source-format", "float32"), ("numpy",)),
         (
             "config",
-            ("quantization", "model-type", "conversation", "system-prompt", "metadata", "generation", "preset"),
+            (
+                "quantization",
+                "model-type",
+                "ignore-keys",
+                "conversation",
+                "system-prompt",
+                "metadata",
+                "generation",
+                "preset",
+            ),
             (),
         ),
         (
@@ -69,6 +78,7 @@ def project(
                 preset=name if name in preset else None,
                 adapter=Source("path", {"path": f"{name}-adapter"}) if name in adapter else None,
                 model_type="llama",
+                ignore_keys=(),
                 source_format=None,
                 float32="bf16",
                 conversation={"name": "chatml", "seps": ["\n"], "stop_str": ["<|im_end|>"]},

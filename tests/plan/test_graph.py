@@ -140,6 +140,7 @@ CHANGED: dict[str, tuple[Project, set[str]]] = {
     "template": (edit_model(project(), conversation={"name": "llama-2"}), {"config"}),
     "metadata": (edit_model(project(), metadata={"context-window-size": 4096}), {"config"}),
     "model-type": (edit_model(project(), model_type="mistral"), {"inspect", "config", "quantize"}),
+    "ignore-keys": (edit_model(project(), ignore_keys=("use_bias",)), {"inspect", "config", "quantize"}),
     "source-format": (edit_model(project(), source_format="gguf"), {"inspect", "quantize"}),
     "float32": (edit_model(project(), float32="exact"), {"quantize"}),
     "platform metadata": (edit_platform(project(), metadata={"max-batch-size": 4}), {"lower"}),

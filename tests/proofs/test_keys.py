@@ -87,6 +87,7 @@ def chat_config() -> Mapping[str, Any]:
         params: dict[str, Json] = {
             "quantization": "q4f32_1",
             "model-type": None,
+            "ignore-keys": [],
             "conversation": resolve_template("chatml", out),
             "system-prompt": None,
             "metadata": {},
@@ -172,6 +173,7 @@ def rename(field: str) -> Callable[[Scene], Scene]:
 # Every value of a manifest, with the parameters that carry it; () means that no key may hold it.
 EDITS: dict[str, tuple[Callable[[Scene], Scene], tuple[str, ...]]] = {
     "model.model_type": (edit_project(lambda of: edit_model(of, model_type="mistral")), ("model-type",)),
+    "model.ignore_keys": (edit_project(lambda of: edit_model(of, ignore_keys=("use_bias",))), ("ignore-keys",)),
     "model.source_format": (edit_project(lambda of: edit_model(of, source_format="gguf")), ("source-format",)),
     "model.float32": (edit_project(lambda of: edit_model(of, float32="exact")), ("float32",)),
     "model.conversation": (edit_project(lambda of: edit_model(of, conversation={"name": "x"})), ("conversation",)),

@@ -69,6 +69,7 @@ def run(out: Path, checkpoint: Path | None, facts: dict[str, Any] | None = None,
     defaults = {
         "quantization": "q4f32_1",
         "model-type": None,
+        "ignore-keys": [],
         "conversation": resolve_template("chatml", Path()),
         "system-prompt": None,
         "metadata": {},
@@ -477,3 +478,12 @@ def test_any_configuration_of_a_family_is_taken_or_refused(name: str) -> None:
             with contextlib.suppress(LlmbuildError):
                 config = family(infer_model_type(value)).configure(value, Overrides())
                 assert json.dumps(config.to_json(), allow_nan=False)
+
+
+def test_an_ignored_key_counts_as_absent_and_a_note_says_so(tmp_path: Path, checkpoint: Path) -> None:
+    change(checkpoint / "config.json", is_causal=False)
+    with pytest.raises(InputError, match="is_causal|not supported") as error:
+        run(tmp_path / "out", checkpoint)
+    assert error.value.fix is not None and 'ignore-keys = ["is_causal"]' in error.value.fix
+    run(tmp_path / "out", checkpoint, **{"ignore-keys": ["is_causal"]})
+    assert "config.json: is_causal = false counts as absent, as ignore-keys says" in NOTES
