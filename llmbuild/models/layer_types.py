@@ -40,6 +40,7 @@ def resolve_layer_types(source: ConfigValues, layers: int) -> Mapping[str, Json]
             "layer_types",
             f"layers of several kinds are not supported for {source.model_type}",
             why="transformers reads it as a ministral model, where each layer has its own window",
+            fix="choose another checkpoint",
         )
     if window is not None:
         source.note(
@@ -55,7 +56,9 @@ def _reject_windows(source: ConfigValues, layers: int) -> None:
     if isinstance(kinds, list | tuple):
         if any(kind not in _FULL for kind in kinds):
             raise source.error(
-                "layer_types", f"layers other than full_attention are not supported for {source.model_type}"
+                "layer_types",
+                f"layers other than full_attention are not supported for {source.model_type}",
+                fix="choose another checkpoint",
             )
         return
     sliding = source.flag("use_sliding_window", default=False)

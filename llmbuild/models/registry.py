@@ -37,9 +37,16 @@ def infer_model_type(config: Mapping[str, Json]) -> str:
     names = config.get("architectures")
     model_type = config.get("model_type")
     if isinstance(names, (list, tuple)) and names:
-        for name in names:
-            if isinstance(name, str) and name in by_architecture:
-                return by_architecture[name]
+        found = {by_architecture[name]: name for name in names if isinstance(name, str) and name in by_architecture}
+        if len(found) > 1:
+            raise InputError(
+                f"architectures of two families: {', '.join(found.values())}",
+                where=Where("config.json", key="architectures"),
+                why="they compute differently",
+                fix="keep the one that the weights are of",
+            )
+        if found:
+            return next(iter(found))
         what = f"architecture {', '.join(repr(name) for name in names)} is not supported"
         raise InputError(what, where=Where("config.json", key="architectures"), why=supported)
     if isinstance(model_type, str) and model_type in FAMILIES:

@@ -482,7 +482,7 @@ def test_any_configuration_of_a_family_is_taken_or_refused(name: str) -> None:
 
 def test_an_ignored_key_counts_as_absent_and_a_note_says_so(tmp_path: Path, checkpoint: Path) -> None:
     change(checkpoint / "config.json", is_causal=False)
-    with pytest.raises(InputError, match="is_causal|not supported") as error:
+    with pytest.raises(InputError, match="not supported") as error:
         run(tmp_path / "out", checkpoint)
     assert error.value.fix is not None and 'ignore-keys = ["is_causal"]' in error.value.fix
     run(tmp_path / "out", checkpoint, **{"ignore-keys": ["is_causal"]})

@@ -1,0 +1,271 @@
+"""Configurations that were once built into another model than transformers makes of them, each with what is right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmbuild.errors import InputError
+from llmbuild.models.family import Overrides
+from llmbuild.models.registry import FAMILIES, family, infer_model_type
+from tests.helpers.config_oracle import differences, read_by_llmbuild, read_by_transformers
+
+SMALL: dict[str, Any] = {
+    "hidden_size": 64,
+    "intermediate_size": 32,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "num_hidden_layers": 2,
+    "vocab_size": 60,
+    "max_position_embeddings": 256,
+}
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+LLAMA_LIKE = ("llama", "mistral", "qwen2", "qwen3")
+
+
+def configured(model_type: str, keys: dict[str, Any], ignore: tuple[str, ...] = ()) -> tuple[Any, list[str]]:
+    """The configuration, by the family that is inferred, and the notes."""
+    config = SMALL | {"model_type": model_type} | keys
+    notes: list[str] = []
+    name = infer_model_type(config)
+    return family(name).configure(config, Overrides(), ignore=ignore, note=notes.append), notes
+
+
+def read_right(model_type: str, keys: dict[str, Any], directory: Path) -> list[str]:
+    """The notes of a configuration that is read as transformers reads it."""
+    config, notes = configured(model_type, keys)
+    oracle = read_by_transformers(SMALL | {"model_type": model_type} | keys, directory)
+    assert not differences(read_by_llmbuild(FAMILIES[model_type], config), oracle)
+    return notes
+
+
+def refused(model_type: str, keys: dict[str, Any], family_name: str | None = None) -> InputError:
+    config = SMALL | {"model_type": model_type} | keys
+    with pytest.raises(InputError) as error:
+        family(family_name or infer_model_type(config)).configure(config, Overrides())
+    assert error.value.why is not None
+    assert error.value.fix is not None
+    return error.value
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+@pytest.mark.parametrize("value", [False, None])
+def test_a_model_that_is_not_causal_is_refused(model_type: str, value: Any) -> None:
+    error = refused(model_type, {"is_causal": value})
+    assert error.where == "config.json: is_causal"
+    assert 'ignore-keys = ["is_causal"]' in str(error)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "model_type", "keys"),
+    [
+        ("LlamaForCausalLM", "mistral", {"sliding_window": 8}),
+        ("LlamaForCausalLM", "mistral", {"sliding_window": None}),
+        ("LlamaForCausalLM", "granite", {"embedding_multiplier": 12.0, "attention_multiplier": 0.1}),
+        ("LlamaForCausalLM", "helium", {}),
+        ("Qwen2ForCausalLM", "qwen3", {}),
+        ("MistralForCausalLM", "ministral", {}),
+        ("GPTNeoXForCausalLM", "gptj", {}),
+    ],
+)
+def test_two_known_families_are_refused(architecture: str, model_type: str, keys: dict[str, Any]) -> None:
+    error = refused(model_type, keys | {"architectures": [architecture]})
+    assert error.where == "config.json: model_type"
+    assert f"'{model_type}'" in str(error)
+    assert architecture in str(error)
+
+
+def test_architectures_of_two_families_are_refused() -> None:
+    with pytest.raises(InputError, match="two families"):
+        infer_model_type({"architectures": ["LlamaForCausalLM", "Qwen2ForCausalLM"]})
+
+
+@pytest.mark.parametrize("model_type", ["granite", "smollm3", "helium", "mistral", "qwen3", "gemma2"])
+def test_a_model_type_by_hand_does_not_make_another_family_of_a_checkpoint(model_type: str) -> None:
+    error = refused(model_type, {}, family_name="llama")
+    assert error.where == "config.json: model_type"
+
+
+def test_who_takes_responsibility_for_the_type_still_answers_for_each_key() -> None:
+    config = SMALL | {"model_type": "granite", "logits_scaling": 8.0}
+    with pytest.raises(InputError) as error:
+        family("llama").configure(config, Overrides(), ignore=("model_type",))
+    assert error.value.where == "config.json: logits_scaling"
+    assert "granite" in str(error.value)
+    family("llama").configure(config, Overrides(), ignore=("model_type", "logits_scaling"))
+
+
+def test_a_type_that_transformers_does_not_know_may_have_no_key_of_unknown_meaning() -> None:
+    configured("mine", {"architectures": ["LlamaForCausalLM"], "embedding_multiplier": 1.0})
+    error = refused("mine", {"architectures": ["LlamaForCausalLM"], "embedding_multiplier": 2.0})
+    assert "'mine' is not known" in str(error)
+
+
+@pytest.mark.parametrize("model_type", LLAMA_LIKE)
+@pytest.mark.parametrize("kind", ["default", "llama3"])
+@pytest.mark.parametrize("beside", [None, 1e6])
+def test_a_base_within_rope_scaling_counts(model_type: str, kind: str, beside: float | None, tmp_path: Path) -> None:
+    scaling = (LLAMA3 if kind == "llama3" else {"rope_type": kind}) | {"rope_theta": 5e5}
+    keys: dict[str, Any] = {"rope_scaling": scaling, "sliding_window": None}
+    notes = read_right(model_type, keys | ({} if beside is None else {"rope_theta": beside}), tmp_path)
+    lost = "config.json: rope_scaling.rope_theta = 500000.0 counts, and rope_theta = 1000000.0 does not, as in transformers"
+    assert (lost in notes) == (beside is not None)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "keys", "lost"),
+    [
+        (
+            "llama",
+            {
+                "rope_scaling": {**LLAMA3, "original_max_position_embeddings": 64},
+                "original_max_position_embeddings": 32,
+            },
+            "original_max_position_embeddings = 32 counts, and the 64",
+        ),
+        (
+            "llama",
+            {"rope_scaling": LLAMA3, "rope_parameters": {"rope_type": "default", "rope_theta": 5e5}},
+            "rope_parameters = ",
+        ),
+        ("llama", {"rope_scaling": {**LLAMA3, "type": "linear"}}, 'rope_scaling.type = "linear" does not'),
+        ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor = 0.5 is not read"),
+        ("llama", {"rotary_emb_base": 500}, "rotary_emb_base = 500 is not read"),
+        ("llama", {"n_embd": 48}, "n_embd = 48 is not read, and hidden_size = 64 counts"),
+        ("llama", {"activation_function": "gelu"}, 'activation_function = "gelu" is not read'),
+        (
+            "llama",
+            {"logits_scaling": 8.0},
+            "logits_scaling = 8.0 is not read, as transformers does not read it of a llama",
+        ),
+        ("llama", {"max_sequence_length": 2048}, "max_sequence_length = 2048 is not read"),
+        (
+            "gpt_neox",
+            {"rotary_pct": 1.0, "rope_parameters": {"rope_theta": 300, "partial_rotary_factor": 0.5}},
+            "rotary_pct = 1.0 does not",
+        ),
+        ("gpt_neox", {"rope_theta": 5e5}, "rope_theta = 500000.0 is not read"),
+        ("gpt_neox", {"partial_rotary_factor": 1.0}, "partial_rotary_factor = 1.0 is not read"),
+        ("mistral", {"layer_types": ["full_attention"] * 2, "sliding_window": 8, "head_dim": 16}, "sliding_window = 8"),
+    ],
+)
+def test_the_value_that_loses_is_named(model_type: str, keys: dict[str, Any], lost: str, tmp_path: Path) -> None:
+    assert any(lost in note for note in read_right(model_type, keys, tmp_path))
+
+
+def test_values_of_which_transformers_knows_no_winner_are_refused_by_both_names() -> None:
+    error = refused("llama", {"rope_theta": 7, "position_embedding_base": 9})
+    assert {"position_embedding_base", "RoPE"} <= set(str(error).replace(":", " ").split())
+    assert " 9," in str(error)
+    assert " 7" in str(error)
+
+
+def test_rope_by_type_of_layer_is_refused() -> None:
+    error = refused("llama", {"rope_parameters": {"full_attention": {"rope_theta": 5e5, "rope_type": "default"}}})
+    assert error.where == "config.json: rope_parameters.full_attention"
+
+
+@pytest.mark.parametrize("model_type", ["qwen2", "qwen3"])
+def test_layers_beyond_the_default_of_max_window_layers_slide(model_type: str, tmp_path: Path) -> None:
+    keys = {"use_sliding_window": True, "sliding_window": 32}
+    read_right(model_type, keys, tmp_path)
+    error = refused(model_type, keys | {"num_hidden_layers": 30})
+    assert error.where == "config.json: use_sliding_window"
+    assert "max_window_layers is 28" in str(error)
+
+
+@pytest.mark.parametrize("model_type", ["qwen2", "qwen3"])
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"use_sliding_window": True, "sliding_window": None, "max_window_layers": 0},
+        {"use_sliding_window": True, "max_window_layers": 0, "layer_types": ["full_attention"] * 2},
+        {"use_sliding_window": True, "max_window_layers": 2},
+        {"hidden_act": "gelu_pytorch_tanh"},
+        {"hidden_act": "gelu_fast"},
+        {"head_dim": 32},
+        {"rope_scaling": LLAMA3},
+    ],
+)
+def test_what_qwen_was_refused_for_is_taken(model_type: str, keys: dict[str, Any], tmp_path: Path) -> None:
+    assert read_right(model_type, keys, tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("model_type", "keys"),
+    [
+        ("llama", {"rope_scaling": {"type": "linear", "factor": 1.0}}),
+        ("llama", {"hidden_act": "gelu"}),
+        ("llama", {"hidden_act": "relu"}),
+        ("llama", {"rope_scaling": LLAMA3}),
+        ("mistral", {"hidden_act": "gelu_new", "sliding_window": None}),
+        ("mistral", {"rope_scaling": LLAMA3, "sliding_window": None}),
+        ("gpt_neox", {"hidden_act": "relu"}),
+        ("gpt_neox", {"hidden_act": "silu"}),
+        ("gpt_neox", {"rope_scaling": LLAMA3, "rotary_pct": 0.5}),
+    ],
+)
+def test_what_other_families_were_refused_for_is_taken(model_type: str, keys: dict[str, Any], tmp_path: Path) -> None:
+    assert read_right(model_type, keys, tmp_path) == []
+
+
+def test_a_window_that_is_left_out_is_the_default_of_mistral() -> None:
+    config, notes = configured("mistral", {})
+    assert config.sliding_window_size == 4096
+    assert any("longer than the sliding window of 4096 tokens" in note for note in notes)
+    assert configured("mistral", {"sliding_window": None})[1] == []
+
+
+def test_layers_of_several_kinds_are_refused_for_mistral() -> None:
+    error = refused("mistral", {"layer_types": ["full_attention", "sliding_attention"], "sliding_window": 8})
+    assert error.where == "config.json: layer_types"
+
+
+@pytest.mark.parametrize(
+    ("context", "pair", "noted"), [(64, (32, -1), True), (32, (-1, 32), False), (16, (-1, 16), False)]
+)
+def test_web_llm_takes_the_windows(context: int, pair: tuple[int, int], noted: bool) -> None:
+    """WebLLM 0.2.86 takes one of the two windows, and throws where both are positive or none is."""
+    notes: list[str] = []
+    keys = SMALL | {"model_type": "mistral", "sliding_window": 32}
+    config = family("mistral").configure(keys, Overrides(context_window_size=context), note=notes.append)
+    assert (config.sliding_window_size, config.context_window_size) == pair
+    assert any(f"context window of {context} tokens is not kept" in note for note in notes) == noted
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gpt_neox"])
+@pytest.mark.parametrize(
+    "keys", [{"sliding_window": 8}, {"layer_types": ["sliding_attention"] * 2}, {"attention_chunk_size": 8}]
+)
+def test_windows_that_only_the_cache_of_transformers_has_are_refused(model_type: str, keys: dict[str, Any]) -> None:
+    assert refused(model_type, keys).where == f"config.json: {next(iter(keys))}"
+
+
+@pytest.mark.parametrize(
+    "key", ["hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size"]
+)
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_a_size_that_tensors_show_must_be_there(model_type: str, key: str) -> None:
+    config = {name: value for name, value in SMALL.items() if name != key} | {"model_type": model_type}
+    with pytest.raises(InputError, match="is missing") as error:
+        family(model_type).configure(config, Overrides())
+    assert error.value.where == f"config.json: {key}"
+
+
+def test_a_missing_size_under_another_familys_name_is_told() -> None:
+    config = {name: value for name, value in SMALL.items() if name != "hidden_size"} | {"n_embd": 48}
+    with pytest.raises(InputError) as error:
+        family("llama").configure(config, Overrides())
+    assert error.value.fix == "rename n_embd to hidden_size"
+
+
+@pytest.mark.parametrize(("model_type", "name"), [("internlm3", "qkv_bias"), ("iquestcoder", "attention_bias")])
+def test_families_with_the_maths_of_llama_keep_their_own_defaults(model_type: str, name: str, tmp_path: Path) -> None:
+    keys = {key: value for key, value in SMALL.items() if key not in ("max_position_embeddings", "num_key_value_heads")}
+    keys |= {"model_type": model_type, "architectures": ["LlamaForCausalLM"], "hidden_size": 40 * 4, name: True}
+    keys |= {"bias": True} if model_type == "internlm3" else {}
+    keys |= {"num_attention_heads": 8}
+    config = family(infer_model_type(keys)).configure(keys, Overrides())
+    assert not differences(read_by_llmbuild(FAMILIES["llama"], config), read_by_transformers(keys, tmp_path))
