@@ -12,7 +12,6 @@ from typing import Any
 
 from llmbuild.canonical import Json
 from llmbuild.checkpoints.files import parse_json
-from llmbuild.conversation.sentencepiece_model import read_sentencepiece
 from llmbuild.errors import InputError, Where
 
 _SPACE = "\u2581"  # The character that SentencePiece writes for a space.
@@ -59,34 +58,24 @@ def _steps(value: Any, members: str) -> Iterator[Mapping[str, Any]]:
 def active_vocab_size(files: Mapping[str, bytes]) -> int:
     """The number of distinct tokens of a tokenizer, as `len(AutoTokenizer.from_pretrained(...))` returns it.
 
-    `files` are the tokenizer's files by name (special_tokens_map.json among them where there is one).  tokenizer.json is
-    preferred; without it the pieces of tokenizer.model or the entries of vocab.json are counted, with those of
-    added_tokens.json.  Raises InputError when no tokenizer is found, when a file is not valid, or when tokenizer.json lists an
-    added token twice.
+    `files` are the tokenizer's files by name (special_tokens_map.json among them where there is one).  Raises InputError when
+    there is no tokenizer.json, when a file is not valid, or when tokenizer.json lists an added token twice.
     """
-    if "tokenizer.json" in files:
 
-        def content(name: str) -> dict[str, Any]:
-            return parse_json(files[name], name) if name in files else {}
+    def content(name: str) -> dict[str, Any]:
+        return parse_json(files[name], name) if name in files else {}
 
-        config = content("tokenizer_config.json")
-        tokens = _tokens_of_json(content("tokenizer.json")) | _tokens_of_config(config)
-        if "added_tokens_decoder" not in config:
-            # The older files are read where tokenizer_config.json lacks the entry; where it has it, transformers ignores them.
-            tokens |= _tokens_of_config(content("special_tokens_map.json")) | set(content("added_tokens.json"))
-        return len(tokens)
-    if "tokenizer.model" in files:
-        tokens = set(read_sentencepiece(files["tokenizer.model"]).texts)
-    elif "vocab.json" in files and "merges.txt" in files:
-        tokens = set(parse_json(files["vocab.json"], "vocab.json"))
-    else:
+    if "tokenizer.json" not in files:
         raise InputError(
             "the checkpoint has no tokenizer",
             why="neither tokenizer.json nor tokenizer.model nor vocab.json with merges.txt is there",
             fix="put tokenizer.json beside config.json",
         )
-    if "added_tokens.json" in files:
-        tokens |= set(parse_json(files["added_tokens.json"], "added_tokens.json"))
+    config = content("tokenizer_config.json")
+    tokens = _tokens_of_json(content("tokenizer.json")) | _tokens_of_config(config)
+    if "added_tokens_decoder" not in config:
+        # The older files are read where tokenizer_config.json lacks the entry; where it has it, transformers ignores them.
+        tokens |= _tokens_of_config(content("special_tokens_map.json")) | set(content("added_tokens.json"))
     return len(tokens)
 
 

@@ -6,6 +6,7 @@ import math
 import struct
 import time
 from array import array
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,12 @@ from llmbuild.checkpoints.gguf_config import make_config, make_generation_config
 from llmbuild.checkpoints.gguf_tokenizer import make_tokenizer_files
 from llmbuild.checkpoints.open import open_checkpoint, read_metadata
 from llmbuild.checkpoints.tensor import TensorInfo
+from llmbuild.conversation.hard_texts import HARD_TEXTS, around, cut_at
+from llmbuild.conversation.sentencepiece_model import read_sentencepiece
 from llmbuild.errors import InputError, LlmbuildError
 from tests.helpers.checkpoints import cached_checkpoint
 from tests.helpers.gguf_files import llama3_factors, make_gguf
+from tests.helpers.tokenizer_files import sentencepiece_model
 
 VARIANTS = [
     "llama",
@@ -186,6 +190,36 @@ def test_the_tokenizer_is_that_of_the_original(tmp_path, variant):
     config = json.loads(metadata.tokenizer_file("tokenizer_config.json"))
     assert (config["bos_token"], config["eos_token"], config["pad_token"]) == ("<s>", "</s>", "<pad>")
     assert "<|im_start|>" in config["chat_template"]
+
+
+@pytest.mark.parametrize(
+    ("options", "keys"),
+    [
+        ({}, {}),
+        ({"user_defined_symbols": ["<mask>", "foo"], "control_symbols": ["[INST]"]}, {}),
+        ({"add_dummy_prefix": False}, {"tokenizer.ggml.add_space_prefix": False}),
+        ({"byte_fallback": False}, {}),
+    ],
+)
+def test_a_sentencepiece_tokenizer_is_the_models(options, keys):
+    import sentencepiece
+
+    data = sentencepiece_model(**options)
+    model = read_sentencepiece(data)
+    metadata = {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": model.texts,
+        "tokenizer.ggml.scores": model.scores,
+        "tokenizer.ggml.token_type": array("i", list(model.types)),
+        "tokenizer.ggml.bos_token_id": model.bos_id,
+        "tokenizer.ggml.add_bos_token": False,
+    }
+    ours = Tokenizer.from_str(make_tokenizer_files(metadata | keys, Path("model.gguf"))["tokenizer.json"].decode())
+    library = sentencepiece.SentencePieceProcessor(model_proto=data)
+    known = {token.content: number for number, token in ours.get_added_tokens_decoder().items()}
+    for text in (*HARD_TEXTS, *around(known), *(piece.replace("\u2581", " ") for piece in model.texts)):
+        parts = [[known[part]] if at % 2 else library.encode(part) for at, part in enumerate(cut_at(text, known))]
+        assert ours.encode(text).ids == list(chain.from_iterable(parts))
 
 
 CUT = "Sam's 12345 cafe\u0301 \n\n\n  x don'T 日本語 ½²"

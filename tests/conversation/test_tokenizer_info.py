@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from llmbuild.conversation.sentencepiece_model import read_sentencepiece
 from llmbuild.conversation.tokenizer_info import active_vocab_size, detect_tokenizer_info
-from llmbuild.errors import InputError, LlmbuildError
+from llmbuild.errors import InputError
 from tests.helpers.checkpoints import write_tokenizer
 
 
@@ -118,7 +114,6 @@ def tokenizer_json(**changes: Any) -> bytes:
         ({"tokenizer.json": tokenizer_json()}, 2),
         ({"tokenizer.json": tokenizer_json(added_tokens=[{"content": "b"}, {"content": "c"}])}, 3),
         ({"tokenizer.json": tokenizer_json(model={"type": "Unigram", "vocab": [["x", 0.0], ["y", -1.0]]})}, 2),
-        ({"vocab.json": b'{"a": 0}', "merges.txt": b"", "added_tokens.json": b'{"a": 0, "b": 1}'}, 2),
     ],
 )
 def test_sizes(files: dict[str, bytes], size: int) -> None:
@@ -146,41 +141,9 @@ def test_sizes(files: dict[str, bytes], size: int) -> None:
             {"tokenizer.json": tokenizer_json(), "tokenizer_config.json": b"nope"},
             "tokenizer_config.json is not valid JSON",
         ),
-        ({"tokenizer.model": b""}, "it has no pieces"),
-        ({"tokenizer.model": b"\x0a\x00" * 1_000_001}, "it has more than 1000000 pieces"),
-        ({"tokenizer.model": b"\x0a\xff\xff\xff\x7f"}, "larger than the file"),
     ],
 )
 def test_wrong_tokenizers(files: dict[str, bytes], said: str) -> None:
     with pytest.raises(InputError) as caught:
         active_vocab_size(files)
     assert said in str(caught.value)
-
-
-def sentencepiece_model() -> bytes:
-    import sentencepiece
-
-    out = io.BytesIO()
-    text = ["the quick brown fox jumps over the lazy dog", "a model of pieces", "naïve café ▁ text"] * 20
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(text), model_writer=out, vocab_size=60, model_type="bpe", minloglevel=2
-    )
-    return out.getvalue()
-
-
-def test_sentencepiece_pieces_equal_the_librarys() -> None:
-    import sentencepiece
-
-    model = sentencepiece_model()
-    processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-    assert read_sentencepiece(model).texts == [processor.id_to_piece(i) for i in range(processor.get_piece_size())]
-    assert active_vocab_size({"tokenizer.model": model}) == 60
-    assert active_vocab_size({"tokenizer.model": model, "added_tokens.json": b'{"<new>": 60}'}) == 61
-
-
-@given(st.binary(max_size=200))
-def test_any_bytes_as_a_sentencepiece_model_give_pieces_or_one_clear_error(data: bytes) -> None:
-    try:
-        assert read_sentencepiece(data).texts
-    except LlmbuildError as error:
-        assert "tokenizer.model" in str(error)
