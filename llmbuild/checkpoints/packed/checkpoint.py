@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 CACHE_SCALES = (
     "k_scale",
     "v_scale",
+    "q_scale",
     "kv_scale",
     "k_zero_point",
     "v_zero_point",
     "k_proj.output_scale",
     "v_proj.output_scale",
 )
-"""Endings of the scales of a cache of 8-bit keys and values, whatever the method."""
+"""Endings of the scales of a cache of 8-bit keys and values, and of what is multiplied with it, whatever the method."""
 
 MARKS: Mapping[str, str] = {
     ".qweight": "GPTQ or AWQ",

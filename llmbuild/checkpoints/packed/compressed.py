@@ -119,7 +119,8 @@ class Compressed:
         bits, grid = arguments.bits, arguments.grid(n, k)
         if bits not in (1, 2, 4, 8) and k % 32:
             raise stored.bad(name, f"rows of {k} numbers of {bits} bits are packed in another order by older versions")
-        zero = self._zero(stored, module, grid, words(n, bits))
+        packed_zeros = arguments.strategy in ("group", "channel")
+        zero = self._zero(stored, module, grid, words(n, bits) if packed_zeros else None)
         if index in stored.tensors:
             stored.info(index, ("int32", "int64"), (k,))
         info = TensorInfo.of(f"{module}.weight", (n, k), scale.dtype)
@@ -178,7 +179,7 @@ class Compressed:
             return None
         found = stored.info(name, ("int8",) if rows is None else ("int8", "int32"))
         wanted = (rows, grid[1]) if found.dtype == "int32" else grid
-        if not _same(found.shape, wanted):
+        if not (found.shape == wanted or (found.dtype == "int8" and _same(found.shape, grid))):
             raise stored.bad(name, f"it has shape {list(found.shape)}, and the weight needs {list(wanted)}")
         return name
 
@@ -203,7 +204,7 @@ class Compressed:
         raise stored.bad(scale.name, f"{what} describes {why} {'and' if zeros else 'without'} zero points")
 
 
-def _same(shape: tuple[int, ...], grid: tuple[int | None, int]) -> bool:
+def _same(shape: tuple[int, ...], grid: tuple[int, int]) -> bool:
     """Whether scales of this shape are a grid, whose dimensions of one element may be left out."""
     return shape == grid or (grid[1] == 1 and shape == grid[:1]) or (grid == (1, 1) and shape == ())
 
@@ -248,7 +249,7 @@ def _arguments(quantization: Quantization, name: str, group: Any) -> Arguments |
     format = inner["format"]
     if format not in FORMATS:
         raise quantization.refused(own, f"the format is {shown(format)}, and must be one of {', '.join(FORMATS)}")
-    kind = part.choice(("type",), "int", ("int", "float"))
+    kind = part.choice(("type",), "int", ("int",) if format == PACKED else ("int", "float"))
     bits = part.integer("num_bits", 8, (8,) if kind == "float" else range(1, 9))
     size = part.values.get("group_size")
     default = "tensor" if size is None else "channel" if size == -1 else "group"

@@ -98,7 +98,8 @@ def as_float(scales: Array) -> Array:
     import numpy as np
 
     if scales.dtype == np.uint8:
-        powers: Array = np.exp2(scales.astype(np.float32) - np.float32(127))
+        with np.errstate(over="ignore"):
+            powers: Array = np.exp2(scales.astype(np.float32) - np.float32(127))
         return powers
     return scales.astype(np.float32)
 
