@@ -179,7 +179,7 @@ def test_a_change_after_it_makes_the_plan_stale(root: Path) -> None:
         verdicts = {one.task.label: one for one in workspace.plan(*TASKS).verdicts}
         assert "model.safetensors changed" in str(workspace.why("fetch[tiny]"))
     assert verdicts["fetch[tiny]"].state == "run"
-    assert build(root) == {"fetch", "quantize"}
+    assert build(root) == {"fetch", "inspect", "quantize"}
 
 
 @pytest.mark.parametrize("lost", ["all of it", "the weights"])
@@ -298,7 +298,7 @@ def test_projects_share_what_the_first_one_has_while_it_stands(root: Path, tmp_p
     build(root, "fetch")
     two = make(tmp_path, "two")
     # The second one's fetch is the first one's, whose file is read.
-    assert build(two) == {"quantize", "config"}
+    assert build(two) == {"inspect", "quantize", "config"}
     for change in (shutil.rmtree, lambda directory: edit(directory / "model.safetensors")):
         change(root / "checkpoint")
         assert build(two, "quantize", force=True) == {"fetch", "quantize"}
@@ -381,7 +381,7 @@ def test_an_export_names_what_it_leaves_out_and_why(
     where = ["--cache-dir", str(tmp_path / "store"), "-f", str(root / "buildfile.toml")]
     assert main(["cache", "export", str(tmp_path / "cache.tar"), *TASKS, *where]) == ExitCode.OK
     said = capsys.readouterr().out.splitlines()
-    assert said[-2].startswith("exported 2 traces")
+    assert said[-2].startswith("exported 3 traces")
     assert said[-1] == "left out, because files of theirs are gone or changed: fetch[tiny]"
 
 
