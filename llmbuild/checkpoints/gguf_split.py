@@ -92,7 +92,8 @@ class SplitGguf:
 
 
 def open_gguf(path: Path, checks: Checks = NO_CHECKS) -> GgufFile | SplitGguf:
-    """A GGUF file, given the only or the first of its files.  Raises InputError when it is not a valid one."""
-    file = GgufFile(path, checks)
+    """A GGUF file, given it or any part of it.  Raises InputError when it is not a valid one."""
+    first = path.parent / gguf_parts(path.name)[0]
+    file = GgufFile(first if is_file(first) else path, checks)
     count = file.metadata.get(_COUNT)
     return SplitGguf(file, checks) if isinstance(count, int) and count > 1 else file
