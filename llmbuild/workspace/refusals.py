@@ -25,7 +25,7 @@ from llmbuild.sources.select import GGUF_NAME, is_description, output_name
 if TYPE_CHECKING:
     from llmbuild.engine.store import Store
     from llmbuild.plan.observed import Observed
-    from llmbuild.sources.kind import Observation, SourceKind
+    from llmbuild.sources.kind import Observation
     from llmbuild.workspace.tool_identities import Toolchain
 
 VERDICTS = "verdicts"
@@ -68,10 +68,7 @@ def _of_model(
     model: Model, readers: Sequence[Task], observation: Observation | None, store: Store, judges: Json, manifest: str
 ) -> dict[str, LlmbuildError]:
     """The refusals of a model's tasks, by their labels."""
-    if model.source is None or observation is None:
-        return {}
-    kind = source_kind(model.source.kind)
-    content = _content(kind, observation)
+    content = _content(model, observation)
     if content is None or not readers:
         return {}
     asked: Json = [[task.kind, task.version, dict(task.params), dict(task.tools)] for task in readers]
@@ -82,7 +79,7 @@ def _of_model(
 
     name_of = partial(_written, model, observation, manifest)
     try:
-        description = _description(kind, observation, content, store)
+        description = _description(model, readers[0], observation, content, store)
     except InputError as error:
         return dict.fromkeys((task.label for task in readers), placed(error, name_of))
     if description is None or "config.json" not in description:
@@ -97,8 +94,12 @@ def _of_model(
     return errors
 
 
-def _content(kind: SourceKind, observation: Observation) -> Json:
-    """What identifies the description of a source; None where nothing is known of it before a fetch."""
+def _content(model: Model, observation: Observation | None) -> Json:
+    """What identifies the description of a model; None where nothing is known of it before a fetch.  A preset's is in the
+    parameters of its tasks."""
+    if model.source is None or observation is None:
+        return {"preset": model.preset} if model.preset is not None else None
+    kind = source_kind(model.source.kind)
     source: Any = observation.params["source"]
     if kind.remote and kind.fixed:
         return dict(source)
@@ -122,11 +123,15 @@ def _describes(name: str) -> bool:
 
 
 def _description(
-    kind: SourceKind, observation: Observation, content: Json, store: Store
+    model: Model, reader: Task, observation: Observation | None, content: Json, store: Store
 ) -> dict[str, dict[str, Any]] | None:
-    """The contents of the files that describe a source, by their names; None where they are not known.
+    """The contents of the files that describe a model, by their names; None where they are not known.
 
     Raises InputError where one of them is not valid."""
+    if model.source is None or observation is None:
+        preset: Any = reader.params["preset"]
+        return {"config.json": dict(preset)}
+    kind = source_kind(model.source.kind)
     digests = _digests(observation)
     if any(name.endswith(".gguf") for name in digests):
         # The parts of one in the store have other names than the first part tells.
@@ -198,12 +203,13 @@ def _record(store: Store, content: Json) -> Path:
     return store.root / VERDICTS / f"{digest_json(content)}.json"
 
 
-def _written(model: Model, observation: Observation, manifest: str, name: str) -> str:
-    """The user's name of a file that describes the model's source, or of the manifest's table where `name` is "overrides"."""
+def _written(model: Model, observation: Observation | None, manifest: str, name: str) -> str:
+    """The user's name of a file that describes the model, or of the manifest's table where `name` is "overrides"."""
     from llmbuild.workspace.spelling import written
 
     if name == "overrides":
         return f"{manifest}: models.{model.name}: metadata"
-    assert model.source is not None
+    if model.source is None or observation is None:
+        return f"preset {model.preset}"
     gguf = next((file for file in _digests(observation) if file.endswith(".gguf")), None)
     return written(model.source, observation, gguf or name)

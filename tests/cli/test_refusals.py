@@ -273,6 +273,17 @@ def test_metadata_that_does_not_fit(tmp_path: Path) -> None:
         )
 
 
+def test_metadata_that_does_not_fit_a_preset(tmp_path: Path) -> None:
+    manifest = MANIFEST.replace('source = "SOURCE"', 'preset = "Llama-2-7B"')
+    project = make_project(tmp_path, manifest.replace("context-window-size = 64", "attention-sink-size = 4"))
+    with opened(project) as workspace:
+        assert set(states(workspace).values()) == {"blocked"}
+        assert "models.tiny: metadata: attention-sink-size: a llama model has no" in refused_by(workspace)
+    project.write(manifest)
+    with opened(project) as workspace:
+        assert set(states(workspace).values()) == {"run"}
+
+
 def test_one_scheme_of_two(tmp_path: Path) -> None:
     project = local(tmp_path, {})
     project.write(MANIFEST.replace("SOURCE", "checkpoint").replace('"q0f32"', '"q4f16_awq"'))
