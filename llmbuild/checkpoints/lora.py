@@ -1,86 +1,78 @@
 """A PEFT LoRA adapter merged into a checkpoint while it is read, without torch and without peft.
 
 Format: adapter_config.json and adapter_model.safetensors (or .bin) as peft writes them.  A module's weight becomes
-W + scale * (B @ A), with scale = alpha / r, or alpha / sqrt(r) with use_rslora; the arithmetic is float32 and the result
-is rounded once to the base's dtype.  Modules that the adapter saved whole replace the base's tensors.
+W + scale * (B @ A), with scale = alpha / r, or alpha / sqrt(r) with use_rslora, and with use_dora each output of that is
+brought to the length that was trained for it; the arithmetic is float32 and the result is rounded to the base's dtype.
+Modules that the adapter saved whole, and rows of an embedding, replace the base's.
 """
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from llmbuild.checkpoints.files import is_file, read_json
+from llmbuild.checkpoints.files import is_file
+from llmbuild.checkpoints.head import HEAD_IN_MEMORY, same_values
 from llmbuild.checkpoints.huggingface import listing, open_weight_file
-from llmbuild.checkpoints.patterns import PatternError, match_ends
+from llmbuild.checkpoints.lora_config import AdapterConfig
 from llmbuild.checkpoints.pieces import NO_CHECKS, Checks
-from llmbuild.checkpoints.tensor import Checkpoint, TensorFile, TensorInfo, numpy_dtype
+from llmbuild.checkpoints.tensor import Checkpoint, TensorFile, TensorInfo, in_parts
+from llmbuild.checkpoints.view import CheckpointView
 from llmbuild.checkpoints.weight_files import ADAPTER_WEIGHTS
-from llmbuild.errors import InputError, Where, did_you_mean
+from llmbuild.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     import numpy as np
 
 _PREFIX = "base_model.model."
-_FACTOR = re.compile(r"(.+)\.lora_([AB])\.(?:default\.)?weight")
+_PART = re.compile(r"(.+)\.(lora_(?:[AB]|embedding_[AB]|magnitude_vector))(?:\.default)?(?:\.(weight|bias))?")
+_ROWS = re.compile(r"(.+)\.token_adapter\.trainable_tokens_delta(?:\.default)?")
 _FLOATS = ("float32", "float16", "bfloat16", "float64")
-
-_PATTERNS = {"r": "rank_pattern", "lora_alpha": "alpha_pattern"}
-"""Keys of adapter_config.json: a number, and the regular expressions of the modules that have another one."""
-
-_UNSUPPORTED = {
-    "use_dora": "DoRA changes magnitudes too",
-    "use_qalora": "QA-LoRA pools the input",
-    "use_bdlora": "block-diagonal adapters are stored differently",
-    "lora_bias": "it adds biases that the model does not have",
-    "layer_replication": "it changes the number of layers",
-    "target_parameters": "it adapts parameters that are not weights of linear layers",
-    "trainable_token_indices": "it adapts single rows of the embedding",
-    "alora_invocation_tokens": "an activated LoRA applies from a token on and cannot be merged",
-    "arrow_config": "it chooses among adapters as the model runs",
-    "velora_config": "this variant of LoRA is not known",
-    "monteclora_config": "this variant of LoRA is not known",
-    "kasa_config": "this variant of LoRA is not known",
-}
-"""Keys of adapter_config.json that, when set, make the adapter differ from W + scale * (B @ A)."""
-
-_CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
-"""Ways to begin training that alter the base's weights, so that the adapter does not fit the published ones."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Update:
-    """The two factors of one module's weight, by the adapter file's names."""
+class Pair:
+    """The names of embedding and head, and whether the configuration says that they are one tensor."""
 
-    a: str
-    b: str
-    scale: float
+    embedding: str
+    head: str
+    tied: bool
+
+
+@dataclass(slots=True)
+class _Change:
+    """What an adapter does to one tensor, by the names in its file.
+
+    `whole` or `base` replaces the tensor, then the factors are added and brought to the lengths in `magnitude`, or the
+    `rows` replaced by `row_values`.  `beside` says that the base's own tensor stays for what shares it.
+    """
+
+    whole: str | None = None
+    base: str | None = None
+    a: str | None = None
+    b: str | None = None
+    magnitude: str | None = None
+    scale: float = 1.0
+    embedding: bool = False
+    rows: list[int] = field(default_factory=list)
+    row_values: str | None = None
+    bias: str | None = None
+    beside: bool = False
 
 
 class LoraAdapter:
-    """An opened adapter.  Raises InputError when it is not valid, or not plain LoRA."""
+    """An opened adapter.  Raises InputError when it is not valid, or not one that can be merged."""
 
-    def __init__(self, directory: Path, checks: Checks = NO_CHECKS) -> None:
+    def __init__(self, directory: Path, pair: Pair, checks: Checks = NO_CHECKS) -> None:
         self.directory = directory
-        self._checks = checks
-        self._config_path = directory / "adapter_config.json"
-        if not is_file(self._config_path):
-            raise InputError(
-                "the adapter has no adapter_config.json",
-                where=str(directory),
-                why=f"the directory has {listing(directory)}",
-                fix="name a directory that peft's save_pretrained wrote",
-            )
-        self._config = read_json(self._config_path, "adapter_config.json")
-        self._check_config()
-        self._transposed = bool(self._config.get("fan_in_fan_out"))
-        self._file = self._open_weights()
+        self._pair = pair
+        self.config = AdapterConfig(directory)
+        self._file = self._open_weights(checks)
         try:
-            self._read_names()
+            self.changes = self._read_changes()
         except BaseException:
             self.close()
             raise
@@ -88,135 +80,178 @@ class LoraAdapter:
     def close(self) -> None:
         self._file.close()
 
-    def check_fits(self, base: Mapping[str, TensorInfo]) -> None:
-        """Raise InputError unless every tensor that the adapter changes is in `base` with a fitting shape."""
-        for name, update in self._updates.items():
-            info = self._base_of(name, base)
-            a, b = self._file.tensors[update.a].shape, self._file.tensors[update.b].shape
-            wanted = (a[1], b[0]) if self._transposed else (b[0], a[1])
-            if info.shape != wanted:
-                raise self._bad(
-                    f"it changes {name!r} of shape {list(wanted)}, which has shape {list(info.shape)} in the model"
-                )
-            if info.dtype not in _FLOATS:
-                raise self._bad(f"it changes {name!r}, which is stored as {info.dtype} in the model")
-        for name, stored in self._replacements.items():
-            shape = self._file.tensors[stored].shape
-            if self._base_of(name, base).shape != shape:
-                raise self._bad(f"it replaces {name!r} by a tensor of shape {list(shape)}, which is not the model's")
+    def bind(self, base: Checkpoint) -> bool:
+        """Adapt the changes of head and embedding to a base in which these are one tensor, and check that all changes fit.
 
-    def merge(self, name: str, base: Checkpoint) -> np.ndarray:
-        """The tensor `name` of the base with the adapter applied, in the base's dtype."""
+        Returns whether the head becomes a tensor of its own that the base does not have.  Raises InputError.
+        """
+        apart = self._bind_pair(base)
+        for name, change in self.changes.items():
+            stored = self._pair.embedding if apart and name == self._pair.head else name
+            self._check_fits(name, change, base.tensors.get(stored), base)
+        return apart
+
+    def merged(self, name: str, value: np.ndarray) -> np.ndarray:
+        """The base's tensor `value` with the change of `name` applied, in the base's dtype."""
         import numpy as np
 
-        if name in self._replacements:
-            return self._file.read(self._replacements[name]).astype(numpy_dtype(base.tensors[name].dtype), copy=False)
-        value = base.read(name)
-        update = self._updates.get(name)
-        if update is None:
-            return value
-        a = self._file.read(update.a).astype(np.float32)
-        b = self._file.read(update.b).astype(np.float32)
-        b *= np.float32(update.scale)
-        delta = b @ a
-        merged = value.astype(np.float32)
-        merged += delta.T if self._transposed else delta
-        return merged.astype(value.dtype, copy=False)
+        change, dtype = self.changes[name], value.dtype
+        replacement = change.whole or change.base
+        if replacement is not None:
+            value = self._file.read(replacement).astype(dtype, copy=False)
+        if change.a is not None and change.b is not None:
+            a, b = (self._file.read(one).astype(np.float32) for one in (change.a, change.b))
+            delta = b @ a
+            delta *= np.float32(change.scale)
+            delta = delta.T if change.embedding else delta
+            if change.embedding and change.magnitude is None:
+                delta = delta.astype(dtype)
+            whole = value.astype(np.float32)
+            whole += delta
+            if change.magnitude is not None:
+                axis = 0 if change.embedding else 1
+                lengths = np.linalg.norm(whole, axis=axis, keepdims=True)
+                trained = self._file.read(change.magnitude).astype(np.float32).reshape(lengths.shape)
+                whole *= trained / lengths
+            value = whole.astype(dtype, copy=False)
+        if change.bias is not None:
+            added = self._file.read(change.bias).astype(np.float32) * np.float32(change.scale)
+            value = (value.astype(np.float32) + added).astype(dtype, copy=False)
+        if change.row_values is not None:
+            value[change.rows] = self._file.read(change.row_values).astype(dtype, copy=False)
+        return value
 
-    def _check_config(self) -> None:
-        kind = self._config.get("peft_type")
-        if kind != "LORA":
-            raise self._refused("peft_type", f"adapters of kind {kind!r} cannot be merged; LORA can")
-        for key, why in _UNSUPPORTED.items():
-            if self._config.get(key):
-                raise self._refused(key, why)
-        bias = self._config.get("bias", "none")
-        if bias != "none":
-            raise self._refused("bias", f"{bias!r}: biases trained beside the adapter are not supported")
-        start = self._config.get("init_lora_weights")
-        if isinstance(start, str) and start.lower().startswith(_CHANGES_BASE):
-            raise self._refused("init_lora_weights", f"{start!r} alters the base model's weights before training")
-        for key in _PATTERNS.values():
-            if not isinstance(self._config.get(key) or {}, dict):
-                raise self._refused(key, "it is not an object")
-
-    def _open_weights(self) -> TensorFile:
+    def _open_weights(self, checks: Checks) -> TensorFile:
         for format, file in ADAPTER_WEIGHTS.items():
             if is_file(self.directory / file):
-                return open_weight_file(self.directory / file, format, self._checks)
+                return open_weight_file(self.directory / file, format, checks)
         raise InputError(
             "the adapter has neither adapter_model.safetensors nor adapter_model.bin",
             where=str(self.directory),
             why=f"the directory has {listing(self.directory)}",
         )
 
-    def _read_names(self) -> None:
+    def _read_changes(self) -> dict[str, _Change]:
+        changes: dict[str, _Change] = {}
         factors: dict[str, dict[str, str]] = {}
-        self._replacements: dict[str, str] = {}
+
+        def of(name: str) -> _Change:
+            return changes.setdefault(self._meant(name), _Change())
+
         for stored in self._file.tensors:
-            match = _FACTOR.fullmatch(stored)
-            plain = re.sub(r"\.modules_to_save(\.default)?(?=\.)", "", stored.removeprefix(_PREFIX))
-            if match is not None:
-                factors.setdefault(match[1].removeprefix(_PREFIX), {})[match[2]] = stored
-            elif ".lora_" in stored:
-                raise self._bad(f"tensor {stored!r} is of a kind that cannot be merged (only linear layers are)")
+            name = re.sub(r"\.modules_to_save(\.default)?(?=\.)", "", stored.removeprefix(_PREFIX))
+            if (match := _PART.fullmatch(name)) is not None and (match[3] != "bias" or match[2] == "lora_B"):
+                factors.setdefault(match[1], {})[match[2] + (".bias" if match[3] == "bias" else "")] = stored
+            elif (match := _ROWS.fullmatch(name)) is not None:
+                change = of(f"{match[1]}.weight")
+                change.rows, change.row_values = self.config.token_rows(match[1]), stored
+            elif ".lora_" in name or ".token_adapter." in name:
+                raise self._bad(f"tensor {stored!r} is of a kind that cannot be merged")
+            elif ".base_layer." in name:
+                of(name.replace(".base_layer.", ".")).base = stored
             else:
-                self._replacements[plain] = stored
-        self._updates: dict[str, _Update] = {}
-        settings = self._settings(list(factors))
-        for module, pair in factors.items():
-            if len(pair) != 2:
-                raise self._bad(f"module {module!r} has only one of lora_A and lora_B")
-            a, b = self._file.tensors[pair["A"]], self._file.tensors[pair["B"]]
+                change = of(name)
+                change.whole, change.beside = stored, self.config.saves(name.rpartition(".")[0])
+        self._read_factors(factors, of)
+        if not changes:
+            raise self._bad("it changes nothing")
+        return changes
+
+    def _read_factors(self, factors: Mapping[str, Mapping[str, str]], of: Callable[[str], _Change]) -> None:
+        ranks: dict[str, int] = {}
+        for module, parts in factors.items():
+            change = of(f"{module}.weight")
+            change.embedding = "lora_embedding_A" in parts or "lora_embedding_B" in parts
+            kinds = ("lora_embedding_A", "lora_embedding_B") if change.embedding else ("lora_A", "lora_B")
+            change.a, change.b = (parts.get(kind) for kind in kinds)
+            if change.a is None or change.b is None:
+                raise self._bad(f"module {module!r} has only one of {kinds[0]} and {kinds[1]}")
+            change.magnitude = parts.get("lora_magnitude_vector")
+            if (change.magnitude is not None) != self.config.dora:
+                raise self._bad(
+                    f"module {module!r} has magnitudes of DoRA, or lacks them, unlike adapter_config.json says"
+                )
+            a, b = self._file.tensors[change.a], self._file.tensors[change.b]
             if len(a.shape) != 2 or len(b.shape) != 2 or a.shape[0] != b.shape[1] or a.shape[0] == 0:
                 raise self._bad(f"module {module!r} has factors of shapes {list(b.shape)} and {list(a.shape)}")
-            if a.dtype not in _FLOATS or b.dtype not in _FLOATS:
-                raise self._bad(f"module {module!r} has factors of types {b.dtype} and {a.dtype}")
-            self._updates[f"{module}.weight"] = _Update(a.name, b.name, self._scale(module, a.shape[0], settings))
-        if not self._updates and not self._replacements:
-            raise self._bad("it changes nothing")
+            ranks[module] = a.shape[0]
+        for module, scale in self.config.scales(list(factors), ranks).items():
+            of(f"{module}.weight").scale = scale
+            if (bias := factors[module].get("lora_B.bias")) is not None:
+                change = of(f"{module}.bias")
+                change.bias, change.scale = bias, scale
 
-    def _scale(self, module: str, rank: int, settings: Mapping[str, Mapping[str, Any]]) -> float:
-        """alpha / r of one module, whose rank must be the configured one."""
-        expected = self._number("r", settings[module])
-        if expected != rank:
-            raise self._bad(f"module {module!r} has rank {rank} and adapter_config.json says {expected}")
-        alpha = self._number("lora_alpha", settings[module])
-        return alpha / (math.sqrt(rank) if self._config.get("use_rslora") else rank)
+    def _meant(self, name: str) -> str:
+        """The checkpoint's name of a tensor: the head has another one in memory."""
+        return self._pair.head if name == HEAD_IN_MEMORY else name
 
-    def _settings(self, modules: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """Rank and alpha of each module: the number, or that of the first pattern that matches the end of its name."""
-        special = {key: self._config.get(pattern_key) or {} for key, pattern_key in _PATTERNS.items()}
-        try:
-            found = match_ends({_PATTERNS[key]: list(values) for key, values in special.items()}, modules)
-        except PatternError as error:
-            raise self._refused(error.key, str(error)) from error
-        settings: dict[str, dict[str, Any]] = {module: {} for module in modules}
-        for key, pattern_key in _PATTERNS.items():
-            values = list(special[key].values())
-            for module, index in zip(modules, found[pattern_key], strict=True):
-                settings[module][key] = self._config.get(key, 8) if index is None else values[index]
-        return settings
+    def _bind_pair(self, base: Checkpoint) -> bool:
+        pair = self._pair
+        both = [self.changes[name] for name in (pair.embedding, pair.head) if name in self.changes]
+        if not pair.tied or not both:
+            return False
+        if pair.head in base.tensors and not same_values(base, pair.embedding, pair.head):
+            return False
+        if any(change.a is not None for change in both):
+            raise self.config.refused(
+                "target_modules",
+                "it has factors for the head or the embedding, which are one tensor in the model, "
+                "so that peft's merge is not the model that was trained",
+            )
+        one, other = self.changes.get(pair.embedding), self.changes.get(pair.head)
+        if any(change.beside for change in both) and not self.config.tied:
+            return pair.head not in base.tensors
+        if any(change.row_values is not None for change in both) and (one is None or other is not None):
+            raise self.config.refused("trainable_token_indices", "head and embedding are one tensor in the model")
+        if one is not None and other is not None and not self._equal(one, other):
+            raise self._bad("it has two values for head and embedding, which are one tensor in the model")
+        change = one or other
+        assert change is not None
+        self.changes[pair.embedding] = change
+        if pair.head in base.tensors:
+            self.changes[pair.head] = change
+        else:
+            self.changes.pop(pair.head, None)
+        return False
 
-    def _number(self, key: str, settings: Mapping[str, Any]) -> float:
-        value = settings[key]
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise self._refused(key, f"{value!r} is not a number")
-        return float(value)
+    def _equal(self, one: _Change, other: _Change) -> bool:
+        import numpy as np
 
-    def _base_of(self, name: str, base: Mapping[str, TensorInfo]) -> TensorInfo:
-        info = base.get(name)
+        names = [change.whole or change.base for change in (one, other)]
+        values = [self._file.read(name) for name in names if name is not None]
+        return len(values) == 2 and np.array_equal(values[0], values[1])
+
+    def _check_fits(self, name: str, change: _Change, info: TensorInfo | None, base: Checkpoint) -> None:
         if info is None:
-            raise self._bad(f"it changes {name!r}, which the model does not have", did_you_mean(name, base))
-        return info
-
-    def _refused(self, key: str, why: str) -> InputError:
-        return InputError(
-            "the adapter cannot be merged",
-            where=Where(str(self._config_path), key=key),
-            why=why,
-            fix="merge it with peft's merge_and_unload() and name the merged checkpoint as the source",
-        )
+            if change.bias is not None:
+                raise self.config.refused("lora_bias", f"it adds {name!r}, a bias that the model does not have")
+            raise self._bad(f"it changes {name!r}, which the model does not have", did_you_mean(name, base.tensors))
+        parts = (change.whole, change.base, change.a, change.b, change.magnitude, change.row_values, change.bias)
+        stored = {part: self._file.tensors[part] for part in parts if part is not None}
+        shapes = {part: one.shape for part, one in stored.items()}
+        if other := next((one for one in stored.values() if one.dtype not in _FLOATS), None):
+            raise self._bad(f"tensor {other.name!r} is {other.dtype}, which no weight is")
+        if info.dtype not in _FLOATS:
+            raise self._bad(f"it changes {name!r}, which is stored as {info.dtype} in the model")
+        for part in (change.whole, change.base, change.bias):
+            if part is not None and shapes[part] != info.shape:
+                raise self._bad(
+                    f"it replaces {name!r} by a tensor of shape {list(shapes[part])}, which is not the model's"
+                )
+        if change.a is not None and change.b is not None:
+            a, b = shapes[change.a], shapes[change.b]
+            wanted = (a[1], b[0]) if change.embedding else (b[0], a[1])
+            if info.shape != wanted:
+                raise self._bad(
+                    f"it changes {name!r} of shape {list(wanted)}, which has shape {list(info.shape)} in the model"
+                )
+            if change.magnitude is not None and shapes[change.magnitude] not in ((b[0],), (b[0], 1), (1, b[0])):
+                raise self._bad(f"the magnitudes of {name!r} have shape {list(shapes[change.magnitude])}")
+        if change.row_values is not None and (
+            shapes[change.row_values] != (len(change.rows), *info.shape[1:])
+            or any(row >= info.shape[0] for row in change.rows)
+        ):
+            raise self._bad(f"it replaces rows of {name!r} that the model does not have")
 
     def _bad(self, why: str, fix: str | None = None) -> InputError:
         return InputError(
@@ -227,39 +262,48 @@ class LoraAdapter:
         )
 
 
-class MergedCheckpoint(Checkpoint):
+class MergedCheckpoint(CheckpointView):
     """`base` with the adapter in a directory applied to each tensor as it is read.  Closing closes both.
 
+    Where the adapter changes one of head and embedding, which were one tensor, the head is there as a tensor of its own.
     Raises InputError (after closing `base`) when the adapter is not valid or does not fit.
     """
 
-    def __init__(self, base: Checkpoint, adapter: Path, checks: Checks = NO_CHECKS) -> None:
-        self._base = base
+    def __init__(self, base: Checkpoint, adapter: Path, pair: Pair, checks: Checks = NO_CHECKS) -> None:
+        super().__init__(base)
+        self._pair = pair
         try:
-            self._adapter = LoraAdapter(adapter, checks)
+            self._adapter = LoraAdapter(adapter, pair, checks)
         except BaseException:
             base.close()
             raise
         try:
-            self._adapter.check_fits(base.tensors)
+            self._apart = self._adapter.bind(base)
         except BaseException:
             self.close()
             raise
-        self.format = base.format
-        self.config: dict[str, Any] = base.config
-        self.generation_config = base.generation_config
-        self.packed_by = base.packed_by
 
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:
-        return self._base.tensors
-
-    def says_nothing(self, name: str) -> bool:
-        return self._base.says_nothing(name)
+        if not self._apart:
+            return self._base.tensors
+        embedding = self._base.tensors[self._pair.embedding]
+        head = TensorInfo(self._pair.head, embedding.shape, embedding.dtype, embedding.nbytes)
+        return {**self._base.tensors, head.name: head}
 
     def read(self, name: str) -> np.ndarray:
-        return self._adapter.merge(name, self._base)
+        value = self._base.read(self._stored(name))
+        return self._adapter.merged(name, value) if name in self._adapter.changes else value
+
+    def parts(self, name: str) -> Iterator[np.ndarray]:
+        return in_parts(self.read(name)) if name in self._adapter.changes else self._base.parts(self._stored(name))
+
+    def location(self, name: str) -> str | None:
+        return self._base.location(self._stored(name))
 
     def close(self) -> None:
         self._adapter.close()
         self._base.close()
+
+    def _stored(self, name: str) -> str:
+        return self._pair.embedding if self._apart and name == self._pair.head else name

@@ -89,9 +89,10 @@ def open_weights(job: Job, *, packed: bool = False, note: Callable[[str], None] 
         embedding, head = spec.names.embedding_weight, spec.names.head_weight
         checkpoint = with_known_pair(checkpoint, embedding, head, tied=spec.tied_head)
         if "adapter" in job.inputs:
-            from llmbuild.checkpoints.lora import MergedCheckpoint
+            from llmbuild.checkpoints.lora import MergedCheckpoint, Pair
 
-            checkpoint = stack.enter_context(MergedCheckpoint(checkpoint, job.inputs["adapter"], job.checks))
+            pair = Pair(embedding, head, spec.tied_head)
+            checkpoint = stack.enter_context(MergedCheckpoint(checkpoint, job.inputs["adapter"], pair, job.checks))
         # The last view closes those below it.
         stack.pop_all()
         return checkpoint

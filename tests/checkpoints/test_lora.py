@@ -10,7 +10,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from llmbuild.checkpoints import patterns
-from llmbuild.checkpoints.lora import MergedCheckpoint
+from llmbuild.checkpoints.lora import MergedCheckpoint, Pair
 from llmbuild.checkpoints.open import open_checkpoint
 from llmbuild.errors import InputError, LlmbuildError
 from tests.helpers.checkpoints import cached_checkpoint, reference_model
@@ -52,8 +52,18 @@ def make_adapter(directory, variant="llama-gqa", *, safe=True, seed=3, **options
     return model.merge_and_unload().state_dict()
 
 
+def merged_with(adapter, variant="llama", *, source=None):
+    """The checkpoint with an adapter merged; untied unless its configuration says otherwise."""
+    base = open_checkpoint(source or cached_checkpoint(variant))
+    neox = base.config["model_type"] == "gpt_neox"
+    names = (
+        ("gpt_neox.embed_in.weight", "embed_out.weight") if neox else ("model.embed_tokens.weight", "lm_head.weight")
+    )
+    return MergedCheckpoint(base, adapter, Pair(*names, bool(base.config["tie_word_embeddings"])))
+
+
 def check(adapter, merged, variant="llama-gqa"):
-    with MergedCheckpoint(open_checkpoint(cached_checkpoint(variant)), adapter) as checkpoint:
+    with merged_with(adapter, variant) as checkpoint:
         for name, info in checkpoint.tensors.items():
             value = checkpoint.read(name)
             assert str(value.dtype) == info.dtype
@@ -73,7 +83,7 @@ def test_merges_a_torch_adapter(tmp_path):
 
 def test_merges_fused_layers_of_gpt_neox(tmp_path):
     merged = make_adapter(tmp_path, "gpt_neox", r=4, lora_alpha=8, target_modules=["query_key_value", "dense"])
-    with MergedCheckpoint(open_checkpoint(cached_checkpoint("gpt_neox")), tmp_path) as checkpoint:
+    with merged_with(tmp_path, "gpt_neox") as checkpoint:
         for name in ("query_key_value", "dense"):
             tensor = f"gpt_neox.layers.1.attention.{name}.weight"
             assert np.abs(checkpoint.read(tensor) - merged[tensor].numpy()).max() <= 1e-6
@@ -101,12 +111,13 @@ def hand_made(directory, config=None, tensors=None):
 QPROJ = "model.layers.0.self_attn.q_proj.weight"
 
 
-def test_fan_in_fan_out_is_the_transposed_update(tmp_path):
+def test_fan_in_fan_out_means_nothing_for_a_linear_layer(tmp_path):
+    """As in peft, which knows the layer."""
     a, b = hand_made(tmp_path, {"fan_in_fan_out": True})
     with open_checkpoint(cached_checkpoint("llama")) as base:
         weight = base.read(QPROJ)
-    with MergedCheckpoint(open_checkpoint(cached_checkpoint("llama")), tmp_path) as checkpoint:
-        assert np.allclose(checkpoint.read(QPROJ), weight + 2 * (b @ a).T, atol=1e-5)
+    with merged_with(tmp_path) as checkpoint:
+        assert np.allclose(checkpoint.read(QPROJ), weight + 2 * (b @ a), atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
@@ -115,7 +126,7 @@ def test_half_precision_is_rounded_once(tmp_path, dtype):
     source = cached_checkpoint("llama", dtype=dtype)
     with open_checkpoint(source) as base:
         weight = base.read(QPROJ)
-    with MergedCheckpoint(open_checkpoint(source), tmp_path) as checkpoint:
+    with merged_with(tmp_path, source=source) as checkpoint:
         value = checkpoint.read(QPROJ)
     assert value.dtype == weight.dtype
     assert np.array_equal(value, (weight.astype(np.float32) + (b * np.float32(2)) @ a).astype(weight.dtype))
@@ -125,8 +136,24 @@ X = "base_model.model.model.layers.0.self_attn.q_proj"
 ONES = np.ones((4, 128), np.float32)
 BROKEN = {
     "another kind": ({"peft_type": "IA3"}, None, "kind 'IA3'"),
-    "DoRA": ({"use_dora": True}, None, "DoRA"),
-    "biases": ({"bias": "all"}, None, "'all': biases"),
+    "DoRA": ({"use_dora": True}, None, "magnitudes of DoRA"),
+    "biases": ({"bias": "some"}, None, "'some' is none of"),
+    "a bias that is not there": (
+        None,
+        {f"{X}.lora_B.bias": np.ones(128, np.float32)},
+        "a bias that the model does not",
+    ),
+    "rows that nothing names": (
+        None,
+        {"base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta": np.ones((1, 128), np.float32)},
+        "does not name the rows",
+    ),
+    "rows beyond the embedding": (
+        {"trainable_token_indices": [320]},
+        {"base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta": np.ones((1, 128), np.float32)},
+        "rows of 'model.embed_tokens.weight' that the model does not have",
+    ),
+    "saved modules": ({"modules_to_save": [4]}, None, "not a list of names"),
     "PiSSA": ({"init_lora_weights": "pissa_niter_4"}, None, "alters the base"),
     "replicated layers": ({"layer_replication": [[0, 2]]}, None, "number of layers"),
     "activated": ({"alora_invocation_tokens": [1]}, None, "activated"),
@@ -138,9 +165,10 @@ BROKEN = {
     "pattern list": ({"rank_pattern": [4]}, None, "not an object"),
     "half a pair": (None, {f"{X}.lora_B.weight": None}, "only one of"),
     "shapes": (None, {f"{X}.lora_B.weight": ONES}, "factors of shapes"),
-    "integers": (None, {f"{X}.lora_A.weight": ONES.astype(np.int32)}, "factors of types"),
+    "integers": (None, {f"{X}.lora_A.weight": ONES.astype(np.int32)}, "is int32, which no weight is"),
     "wrong size": (None, {f"{X}.lora_A.weight": np.ones((4, 64), np.float32)}, "of shape [128, 64]"),
-    "embedding": (None, {"base_model.model.model.embed_tokens.lora_embedding_A": ONES}, "cannot be merged"),
+    "embedding": (None, {"base_model.model.model.embed_tokens.lora_embedding_A": ONES}, "only one of lora_embedding_A"),
+    "another part": (None, {f"{X}.lora_C.weight": ONES}, "cannot be merged"),
     "no such module": (
         None,
         {"base_model.model.model.layers.9.self_attn.q_proj.lora_A.weight": ONES}
@@ -157,7 +185,7 @@ def test_adapters_that_cannot_be_merged_are_explained(tmp_path, case):
     config, tensors, message = BROKEN[case]
     hand_made(tmp_path, config, tensors)
     with pytest.raises(InputError) as caught:
-        MergedCheckpoint(open_checkpoint(cached_checkpoint("llama")), tmp_path)
+        merged_with(tmp_path)
     assert message in str(caught.value)
 
 
@@ -166,7 +194,7 @@ def test_patterns_that_take_too_long_are_refused_by_their_key(tmp_path, monkeypa
     monkeypatch.setattr(patterns, "WALL_SECONDS", 0.1)
     hand_made(tmp_path, {"alpha_pattern": {"(q|k)_proj": 4}})
     with pytest.raises(InputError, match="cannot be merged") as caught:
-        MergedCheckpoint(open_checkpoint(cached_checkpoint("llama")), tmp_path)
+        merged_with(tmp_path)
     assert caught.value.exit_code == 3
     assert "adapter_config.json: alpha_pattern" in str(caught.value)
 
@@ -182,7 +210,7 @@ def test_missing_files_are_explained(tmp_path):
         ("c", "no adapter_conf"),
     ):
         with pytest.raises(InputError, match=message):
-            MergedCheckpoint(open_checkpoint(cached_checkpoint("llama")), tmp_path / name)
+            merged_with(tmp_path / name)
     shutil.rmtree(tmp_path / "a")
 
 
@@ -192,4 +220,4 @@ def test_any_value_in_any_place_is_taken_or_refused(tmp_path):
     for value in mutations(json.loads(path.read_text())):
         path.write_text(json.dumps(value))
         with contextlib.suppress(LlmbuildError):
-            MergedCheckpoint(open_checkpoint(cached_checkpoint("llama")), tmp_path).close()
+            merged_with(tmp_path).close()
