@@ -115,17 +115,27 @@ def _url(hub: str, repo: str, commit: str, name: str) -> str:
 
 
 def _content(repo: str, commit: str, name: str, announced: Promise | None, where: str) -> bytes:
-    """A small file of a revision, as the hub announces it."""
-    from tempfile import TemporaryDirectory
+    """A small file of a revision, which is what the hub announces."""
+    promise, url, credentials = _promise(name, announced, where), _url(endpoint(), repo, commit, name), _credentials()
 
-    promise = _promise(name, announced, where)
-    if (promise.size or 0) > MOST_BYTES:
-        raise FetchError(f"'{name}' is too large to be one", where=where, why=f"it has over {MOST_BYTES} bytes")
-    with TemporaryDirectory(prefix="llmbuild-") as place:
-        dest = Path(place) / "file"
-        url = _url(endpoint(), repo, commit, name)
-        download(url, dest, promise, partial=Path(place), add=lambda _: None, credentials=_credentials())
-        return dest.read_bytes()
+    def attempt() -> bytes:
+        with open_url(url, {}, credentials) as response:
+            return _whole(response, MOST_BYTES)
+
+    try:
+        data: bytes = attempts(
+            attempt, shown(url), "cannot be downloaded", "run the build again when the network is better"
+        )
+    except ValueError as error:
+        raise FetchError("is too large to be an index", where=shown(url), why=str(error)) from error
+    if not promise.holds(data):
+        raise FetchError(
+            "what was downloaded is not what was promised",
+            where=shown(url),
+            why="it has another digest than the hub announces",
+            fix="try again later; if it stays so, the server's copy is damaged",
+        )
+    return data
 
 
 def description(repo: str, pin: Pin) -> Mapping[str, bytes] | None:

@@ -56,6 +56,19 @@ def test_more_than_was_locked_is_not_unpacked(tmp_path: Path, form: str, data: b
     assert "more than 4999 bytes" in str(caught.value)
 
 
+@pytest.mark.parametrize("form", ["tar", "zip"])
+def test_an_index_in_an_archive_names_its_files(tmp_path: Path, form: str) -> None:
+    wanted = {
+        "m/config.json": b"{}",
+        "m/model.safetensors.index.json": b'{"weight_map": {"a": "second.safetensors", "b": "first.safetensors"}}',
+        "m/first.safetensors": b"1",
+        "m/second.safetensors": b"2",
+    }
+    files = {**wanted, "m/consolidated.safetensors": b"all", "m/pytorch_model.bin": b"old"}
+    data = tar("w:gz", files=files) if form == "tar" else zipped(files=files)
+    assert unpacked(tmp_path, form, data) == {name.removeprefix("m/"): content for name, content in wanted.items()}
+
+
 def test_an_archive_leaves_place_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archive, "free_space", lambda _, reserve: 4000)
     with pytest.raises(FetchError, match="more than 4000 bytes"):

