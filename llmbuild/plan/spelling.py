@@ -24,6 +24,8 @@ _PREFIXES = {
 
 def words(path: str) -> str:
     """How a person names the leaf at this path."""
+    if path == "conversation":
+        return "conversation template"
     for prefix in _SILENT:
         path = path.removeprefix(prefix)
     lead = ""
@@ -45,6 +47,8 @@ def spell(value: Json, limit: int = 40) -> str:
             text = "true" if value else "false"
         case str():
             text = value if value and not any(mark in value for mark in " \n\t\"'") else _quoted(value)
+        case {"name": str(name), "roles": _}:
+            text = name  # A conversation template.
         case Mapping() | Sequence():
             import json
 
