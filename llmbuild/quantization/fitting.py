@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from llmbuild.errors import InputError, LlmbuildError, did_you_mean, raise_all
 
 if TYPE_CHECKING:
-    from llmbuild.quantization.ports import PlainParameter, TensorSource
+    from llmbuild.quantization.ports import PlainParameter, TensorHeader, TensorSource
 
 MOST_NAMES = 5
 """How many names a message lists."""
@@ -170,9 +170,20 @@ def _wrong_shapes(checkpoint: TensorSource, parameters: Sequence[PlainParameter]
             f"shape mismatch: {found}",
             where=checkpoint.location(parameter.sources[0]),
             why=f"the configuration wants {parameter.name} {joined} {list(parameter.shape)}{others}",
-            fix=_FIX_TYPE,
+            fix=_vocabulary_fix(tensors, [each for _, each in wrong]) or _FIX_TYPE,
         )
     ]
+
+
+def _vocabulary_fix(tensors: Mapping[str, TensorHeader], wrong: Sequence[PlainParameter]) -> str | None:
+    """The number of rows that embedding and head have, where nothing else differs: embeddings are often padded."""
+    rows: set[int] = set()
+    for parameter in wrong:
+        shape = tensors[parameter.sources[0]].shape
+        if parameter.role not in ("embedding", "head") or shape[1:] != parameter.shape[1:]:
+            return None
+        rows.add(shape[0])
+    return f"set vocab_size = {rows.pop()} in config.json" if len(rows) == 1 else None
 
 
 def _join_to(shapes: Sequence[tuple[int, ...]], axis: int, whole: tuple[int, ...]) -> bool:

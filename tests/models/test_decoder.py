@@ -106,6 +106,20 @@ def test_logits_are_those_of_transformers(variant: str) -> None:
     tails(library.generate(prompt, FOLLOWING), expected, 2e-5)
 
 
+@pytest.mark.parametrize(
+    ("variant", "keys"),
+    [("gpt_neox", {"rotary_pct": 0.5, "hidden_act": "relu"}), ("qwen2", {"head_dim": 64, "hidden_act": "gelu_fast"})],
+)
+def test_llama_3s_rotation_and_other_activations_in_other_families(
+    variant: str, keys: dict[str, Any], tmp_path: Path
+) -> None:
+    scaling = CONFIGS["llama3"]["rope_scaling"]
+    directory = make_checkpoint(tmp_path / "checkpoint", variant, config={"rope_scaling": scaling, **keys})
+    library = GenericLibrary(directory, functions=ONE_SEQUENCE)
+    expected = reference_logits(directory, PROMPT + FOLLOWING)[len(PROMPT) - 1 :]
+    tails(library.generate(PROMPT, FOLLOWING), expected, 2e-5)
+
+
 def test_chunks_batches_and_hidden_states_agree_with_the_whole() -> None:
     directory = cached_checkpoint("llama3")
     library = GenericLibrary(directory)

@@ -174,6 +174,14 @@ def test_another_width_is_one_message() -> None:
     assert f"and {2 * LAYERS - 6} more do not fit either" in error.why
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_padded_embeddings_are_told_the_number_to_set(tied: bool) -> None:
+    parameters, _ = model(tie_word_embeddings=tied)
+    padded = stored(parameters)
+    (error,) = verdict(lambda tensors: tensors.update(padded), vocab_size=317, tie_word_embeddings=tied)
+    assert error.fix == "set vocab_size = 320 in config.json"
+
+
 @pytest.mark.parametrize("variant", ["gpt_neox", "qwen2", "qwen3", "mistral"])
 def test_the_other_families(variant: str) -> None:
     assert verdict(lambda tensors: None, variant) == []
