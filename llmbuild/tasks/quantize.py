@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmbuild.engine.kind import Job, TaskKind
 from llmbuild.tasks.facts import with_facts
-from llmbuild.tasks.weights import architecture_of, configuration_of, open_weights, with_zero_biases
+from llmbuild.tasks.weights import architecture_of, configuration_of, open_weights, quantization_of, with_zero_biases
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,7 +22,6 @@ def run(job: Job) -> None:
 
     An input "adapter" (a PEFT LoRA adapter) is merged first.  The hint "threads" bounds the threads; it changes no byte.
     """
-    from llmbuild.checkpoints.packed.quantization import check_quantization, read_quantization_files
     from llmbuild.quantization.awq import awq_tensors
     from llmbuild.quantization.convert import convert
     from llmbuild.quantization.scheme import Scheme
@@ -40,8 +39,7 @@ def run(job: Job) -> None:
         parameters: Sequence[PlainParameter] = architecture.parameters(config)
         complete = with_zero_biases(checkpoint, parameters, job.note)
         if scheme.comes_packed:
-            quantization = check_quantization(checkpoint.config, read_quantization_files(job.inputs["checkpoint"]))
-            parameters = awq_tensors(parameters, quantization, scheme)
+            parameters = awq_tensors(parameters, quantization_of(job, checkpoint.config), scheme)
         totals = convert(
             complete,
             parameters,

@@ -33,7 +33,7 @@ def refusal(
             architecture.configure(config, overrides(params["metadata"]), ignore=ignore)
         else:
             refuse_named_weights(config, NAMES)
-            quantization = check_quantization(config, files)
+            quantization = check_quantization(config, files, ignore=ignore)
             architecture.configure(config, Overrides(), ignore=ignore)
             _require_fitting(params["scheme"], quantization)
     except LlmbuildError as error:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from llmbuild.engine.kind import Job, no_note
 
 if TYPE_CHECKING:
+    from llmbuild.checkpoints.packed.stated import Quantization
     from llmbuild.checkpoints.tensor import Checkpoint
     from llmbuild.models.architecture import DecoderFamily
     from llmbuild.models.family import ModelConfig
@@ -33,6 +34,15 @@ def configuration_of(job: Job, architecture: DecoderFamily, config: Mapping[str,
 
     params: Mapping[str, Any] = job.params
     return architecture.configure(config, Overrides(), ignore=params.get("ignore-keys", ()))
+
+
+def quantization_of(job: Job, config: Mapping[str, Any]) -> Quantization | None:
+    """How the weights of the input "checkpoint" are quantized.  Raises InputError for a way that is not read."""
+    from llmbuild.checkpoints.packed.quantization import check_quantization, read_quantization_files
+
+    params: Mapping[str, Any] = job.params
+    files = read_quantization_files(job.inputs["checkpoint"])
+    return check_quantization(config, files, ignore=params.get("ignore-keys", ()))
 
 
 def with_zero_biases(
@@ -70,7 +80,6 @@ def open_weights(job: Job, *, packed: bool = False, note: Callable[[str], None] 
     from llmbuild.checkpoints.head import with_known_pair
     from llmbuild.checkpoints.open import open_checkpoint
     from llmbuild.checkpoints.packed.checkpoint import unpacked
-    from llmbuild.checkpoints.packed.quantization import check_quantization, read_quantization_files
     from llmbuild.checkpoints.renamed import renamed
 
     directory, source_format = job.inputs["checkpoint"], job.params["source-format"]
@@ -78,9 +87,8 @@ def open_weights(job: Job, *, packed: bool = False, note: Callable[[str], None] 
         checkpoint = stack.enter_context(
             open_checkpoint(directory, None if source_format is None else str(source_format), job.checks)
         )
-        quantization = check_quantization(checkpoint.config, read_quantization_files(directory))
         if not packed:
-            checkpoint = unpacked(checkpoint, quantization, note)
+            checkpoint = unpacked(checkpoint, quantization_of(job, checkpoint.config), note)
         architecture = architecture_of(job, checkpoint.config)
         config = configuration_of(job, architecture, checkpoint.config)
         wanted = [source for parameter in architecture.parameters(config) for source in parameter.sources]

@@ -70,7 +70,7 @@ def unpacked(base: Checkpoint, quantization: Quantization | None, note: Callable
                 f"no weight is quantized, and the configuration names {quantization.label}",
                 where=quantization.where(),
                 why="readers that go by it expect packed weights",
-                fix="remove the key, if the weights are those of the original",
+                fix=f'set ignore-keys = ["{quantization.key}"] in the model\'s table, if the weights are those of the original',
             )
     return UnpackedCheckpoint(base, method, weights, note)
 

@@ -5,7 +5,7 @@ Files of weights are not needed for it, so that a checkpoint which is not read i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +24,18 @@ _SPELLINGS = {"intel/auto-round": "auto-round", "w_bit": "bits", "q_group_size":
 
 
 def check_quantization(
-    config: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]] | None = None
+    config: Mapping[str, Any],
+    files: Mapping[str, Mapping[str, Any]] | None = None,
+    *,
+    ignore: Collection[str] = (),
 ) -> Quantization | None:
-    """How the weights are quantized according to config.json; None where it names no method.
+    """How the weights are quantized according to config.json; None where it names no method, or `ignore` has its key.
 
     `files` has the contents of those of `QUANTIZATION_FILES` that the checkpoint has; they count where config.json is silent.
     Raises InputError for a method that is not read, for a form of one that is not, and where none is named.
     """
     found = _find(config, files or {})
-    if found is None:
+    if found is None or (found.file == "config.json" and found.key in ignore):
         return None
     if found.method in READ:
         method_of(found, config)

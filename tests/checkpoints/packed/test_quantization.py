@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,14 @@ import pytest
 
 from llmbuild.checkpoints.packed.quantization import check_quantization, method_of, read_quantization_files
 from llmbuild.checkpoints.packed.stated import NOT_READ, READ
+from llmbuild.engine.kind import Job, no_progress
 from llmbuild.errors import InputError, LlmbuildError
 from llmbuild.manifest.starter import propose
+from llmbuild.quantization.scheme import SCHEMES
+from llmbuild.tasks.facts import FACTS
+from llmbuild.tasks.inspect import KIND as INSPECT
 from llmbuild.tasks.quantize import KIND
 from tests.helpers.checkpoints import CONFIGS, cached_checkpoint
-from tests.helpers.inspected import facts_of
 from tests.helpers.packed import stored_of
 from tests.helpers.replaced_parts import mutations
 
@@ -81,6 +85,13 @@ def test_a_configuration_without_a_method(values: dict[str, Any]) -> None:
     error = refused({"quantization_config": values})
     assert error.what == "the weights are quantized, and no method is named"
     assert error.where == "config.json: quantization_config.quant_method"
+
+
+def test_a_key_that_the_model_ignores() -> None:
+    config = {"quantization_config": {"quant_method": "bitnet"}}
+    assert check_quantization(config, ignore=["quantization_config"]) is None
+    with pytest.raises(InputError, match="BitNet"):
+        check_quantization(config, ignore=["quantization"])
 
 
 def test_plain_weights_and_what_is_no_object() -> None:
@@ -156,6 +167,7 @@ def test_plain_weights_that_are_used_rounded_are_refused_for_every_family(varian
         propose(str(checkpoint), tmp_path)
     with pytest.raises(InputError, match="quantized by BitNet"):
         quantize(checkpoint, tmp_path)
+    quantize(checkpoint, tmp_path, ignore=["quantization_config"])
 
 
 def test_a_file_beside_a_silent_config_counts(tmp_path: Path) -> None:
@@ -175,20 +187,13 @@ def online(directory: Path, variant: str) -> Path:
     return directory
 
 
-def quantize(checkpoint: Path, scratch: Path) -> None:
-    from llmbuild.engine.kind import Job
-    from llmbuild.quantization.scheme import SCHEMES
+def quantize(checkpoint: Path, scratch: Path, ignore: Sequence[str] = ()) -> None:
 
-    params = {"scheme": SCHEMES["q4f16_1"].to_json(), "model-type": None, "source-format": None, "float32": "bf16"}
+    params: dict[str, Any] = {"model-type": None, "ignore-keys": list(ignore), "source-format": None, "float32": "bf16"}
+    inputs = {"checkpoint": checkpoint}
     out = scratch / "out"
-    out.mkdir()
-    KIND.run(
-        Job(
-            params,
-            {"checkpoint": checkpoint, "facts": facts_of(checkpoint)},
-            {},
-            out,
-            out,
-            lambda done, total, unit="": None,
-        )
-    )
+    for kind, name in ((INSPECT, "facts"), (KIND, "weights")):
+        (out / name).mkdir(parents=True, exist_ok=True)
+        job = Job(params | {"scheme": SCHEMES["q4f16_1"].to_json()}, inputs, {}, out / name, out, no_progress)
+        kind.run(job)
+        inputs["facts"] = out / "facts" / FACTS
