@@ -77,6 +77,8 @@ class Encoder:
         except Exception as error:  # The library raises no narrower class.
             raise InputError("the tokenizer cannot be read", where="tokenizer.json", why=str(error)[:200]) from error
         self._tokenizer = tokenizer
+        # Templates that are tried one after another share most of their texts.
+        self._known: dict[str, list[int]] = {}
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self.added: Mapping[str, int] = {
@@ -85,11 +87,14 @@ class Encoder:
 
     def encode(self, text: str) -> list[int]:
         """Raises InputError for a text that the tokenizer has no tokens for."""
+        if text in self._known:
+            return self._known[text]
         try:
             ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         except Exception as error:  # The library raises no narrower class.
             why = f"{text[:40]!r}: {error}"[:200]
             raise InputError("the tokenizer cannot encode a text", where="tokenizer.json", why=why) from error
+        self._known[text] = ids
         return ids
 
     def token(self, number: int) -> str:
