@@ -58,11 +58,13 @@ class SplitGguf:
 
     def _open(self, checks: Checks) -> None:
         count, names = self.metadata[_COUNT], gguf_parts(self.path.name)
-        if self.metadata.get(_NUMBER) != 0 or len(names) != count or self.path.name != names[0]:
+        number = self.metadata.get(_NUMBER)
+        which = f"part {number + 1}" if isinstance(number, int) else "one"
+        if number != 0 or len(names) != count or self.path.name != names[0]:
             raise InputError(
                 "the GGUF file is one part of a split one",
                 where=str(self.path),
-                why=f"it is number {self.metadata.get(_NUMBER)} of {count}, counted from 0, and each has other tensors",
+                why=f"it is {which} of {count}, and each has other tensors",
                 fix="put all parts into one directory, with the names that llama-gguf-split gave them",
             )
         for number, name in enumerate(names):
