@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from llmbuild.conversation.templates import CHECKPOINT
 from llmbuild.conversation.vocabulary import Vocabulary
 from llmbuild.errors import InputError, Where
 
@@ -27,18 +28,8 @@ def check_numbers(
     `files` are the configurations that name tokens by number, each with its file's name.  An added token that the template
     does not send is a note: only a user who writes it out would send it.
     """
+    check_named(rows, conversation, files)
     have = f"the embedding has {rows} rows"
-    for file, values in files:
-        for key in TOKEN_KEYS:
-            given = values.get(key)
-            for number in given if isinstance(given, list) else [given]:
-                if type(number) is int and number >= rows:
-                    raise InputError(
-                        f"there is no token {number}",
-                        where=Where(file, key=key),
-                        why=have,
-                        fix="give the number of a token of this model",
-                    )
     fix = "use the tokenizer that belongs to these weights"
     beyond = {text: number for text, number in vocabulary.pieces.items() if number >= rows}
     if beyond:
@@ -47,13 +38,6 @@ def check_numbers(
         raise InputError(
             f"the token {_spoken(text)} has the number {number}", where="tokenizer.json", why=f"{have}{many}", fix=fix
         )
-    for number in conversation["system_prefix_token_ids"] or ():
-        if number >= rows:
-            raise InputError(
-                f"the conversation template '{conversation['name']}' begins with the token {number}",
-                why=have,
-                fix="name the template that the checkpoint was tuned with, or a file of your own",
-            )
     added = {
         text: max(token.number, token.written)
         for text, token in vocabulary.added.items()
@@ -74,6 +58,35 @@ def check_numbers(
             f"the added token {_spoken(text)} (number {number}){more} beyond the embedding's {rows} rows; nothing sends "
             "such a token but a user who writes it out, and then it is refused"
         )
+
+
+def check_named(
+    rows: int, conversation: Mapping[str, Any] | None, files: Iterable[tuple[str, Mapping[str, Any]]]
+) -> None:
+    """The part of `check_numbers` that needs no tokenizer: what configurations, and a template that is known, name by number."""
+    have = f"the embedding has {rows} rows"
+    for file, values in files:
+        for key in TOKEN_KEYS:
+            given = values.get(key)
+            for number in given if isinstance(given, list) else [given]:
+                if type(number) is int and number >= rows:
+                    raise InputError(
+                        f"there is no token {number}",
+                        where=Where(file, key=key),
+                        why=have,
+                        fix=f'correct it, or set ignore-keys = ["{key}"] in the model\'s table'
+                        if file == "config.json"
+                        else "give the number of a token of this model, or null",
+                    )
+    if conversation is None:
+        return
+    for number in conversation["system_prefix_token_ids"] or ():
+        if number >= rows:
+            raise InputError(
+                f"the conversation template '{conversation['name']}' begins with the token {number}",
+                why=have,
+                fix=f'set conv-template = "{CHECKPOINT}", or name the template that the checkpoint was tuned with',
+            )
 
 
 def _texts(conversation: Mapping[str, Any]) -> Iterator[str]:

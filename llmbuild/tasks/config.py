@@ -7,9 +7,10 @@ sampling values and the conversation template; never on weights or on a platform
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from llmbuild.canonical import Json
 from llmbuild.checkpoints.names import (
     CHAT_CONFIG,
     CHAT_TEMPLATE_FILE,
@@ -40,14 +41,8 @@ def run(job: Job) -> None:
     """Write mlc-chat-config.json and copy the tokenizer's files beside it."""
     from llmbuild.checkpoints.files import is_file, parse_json, read_bounded
     from llmbuild.conversation.make_tokenizer import TOKENIZER, make_tokenizer
-    from llmbuild.conversation.numbers import check_numbers
     from llmbuild.conversation.own_template import settle_template, with_system_prompt
-    from llmbuild.conversation.stops import tokenizer_end, with_stops
-    from llmbuild.conversation.tokenizer_info import (
-        active_vocab_size,
-        detect_tokenizer_info,
-    )
-    from llmbuild.conversation.vocabulary import read_vocabulary
+    from llmbuild.conversation.tokenizer_info import detect_tokenizer_info
     from llmbuild.models.registry import family, infer_model_type
 
     params: Mapping[str, Any] = job.params
@@ -78,21 +73,17 @@ def run(job: Job) -> None:
     )
     model_config = config.to_json()
     tokenizer = parse_json(files[TOKENIZER], TOKENIZER) if TOKENIZER in files else None
-    configurations = (("generation_config.json", generation_config or {}), ("config.json", source))
+    heard = {key: value for key, value in source.items() if key not in params.get("ignore-keys", ())}
+    configurations = (("generation_config.json", generation_config or {}), ("config.json", heard))
     chosen = generation.choose(
         (params["generation"], "manifest", _snake), *((values, file, None) for file, values in configurations)
     )
     unset = not chosen.keys() & {"temperature", "top_p"}
     active = config.vocab_size
     if params["preset"] is None:
-        vocabulary = read_vocabulary(tokenizer)
-        if "eos_token_id" not in chosen:
-            end = tokenizer_end(_naming(files | special), vocabulary)
-            chosen["eos_token_id"] = end if end is not None and end < config.vocab_size else None
-        if tokenizer is not None:
-            conversation = with_stops(conversation, chosen["eos_token_id"], vocabulary, job.note)
-        check_numbers(config.vocab_size, vocabulary, conversation, configurations, job.note)
-        active = min(max(active_vocab_size(files | special), vocabulary.end), active)
+        conversation, active = _settle_tokens(
+            chosen, conversation, config.vocab_size, files | special, tokenizer, configurations, job.note
+        )
     values = {**generation.DEFAULTS, **chosen}
     chat_config: dict[str, Any] = {
         "version": VERSION,
@@ -124,6 +115,35 @@ def run(job: Job) -> None:
 
 def _in_order(files: Mapping[str, bytes]) -> dict[str, bytes]:
     return {name: files[name] for name in TOKENIZER_FILES if name in files}
+
+
+def _settle_tokens(
+    chosen: dict[str, Json],
+    conversation: Mapping[str, Json],
+    rows: int,
+    files: Mapping[str, bytes],
+    tokenizer: Mapping[str, Any] | None,
+    configurations: Sequence[tuple[str, Mapping[str, Any]]],
+    note: Callable[[str], None],
+) -> tuple[Mapping[str, Json], int]:
+    """The template with every token that ends an answer, and the active vocabulary.
+
+    `chosen` gets the tokenizer's own end token where it has none.  Raises InputError for a token that can be sent and has none of
+    the embedding's `rows`.
+    """
+    from llmbuild.conversation.numbers import check_numbers
+    from llmbuild.conversation.stops import tokenizer_end, with_stops
+    from llmbuild.conversation.tokenizer_info import active_vocab_size
+    from llmbuild.conversation.vocabulary import read_vocabulary
+
+    vocabulary = read_vocabulary(tokenizer)
+    if "eos_token_id" not in chosen:
+        end = tokenizer_end(_naming(files), vocabulary)
+        chosen["eos_token_id"] = end if end is not None and end < rows else None
+    if tokenizer is not None:
+        conversation = with_stops(conversation, chosen["eos_token_id"], vocabulary, note)
+    check_numbers(rows, vocabulary, conversation, configurations, note)
+    return conversation, min(max(active_vocab_size(files), vocabulary.end), rows)
 
 
 def _naming(files: Mapping[str, bytes]) -> list[Mapping[str, Any]]:

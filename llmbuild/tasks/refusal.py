@@ -22,15 +22,23 @@ def refusal(
     not by `config`, the content of config.json, and `files`, the contents of QUANTIZATION_FILES that the checkpoint has."""
     from llmbuild.checkpoints.packed.quantization import check_quantization
     from llmbuild.checkpoints.weight_files import NAMES, refuse_named_weights
+    from llmbuild.conversation.numbers import check_named
     from llmbuild.models.family import Overrides
     from llmbuild.models.registry import family, infer_model_type
     from llmbuild.tasks.config import overrides
+    from llmbuild.tasks.generation import choose
 
     ignore = params.get("ignore-keys", ())
     try:
         architecture = family(params["model-type"] or infer_model_type(config))
         if kind == "config":
-            architecture.configure(config, overrides(params["metadata"]), ignore=ignore)
+            model = architecture.configure(config, overrides(params["metadata"]), ignore=ignore)
+            heard = {key: value for key, value in config.items() if key not in ignore}
+            choose((heard, "config.json", None))
+            if params["preset"] is None:
+                conversation = params["conversation"]
+                named = conversation if isinstance(conversation, Mapping) else None
+                check_named(model.vocab_size, named, [("config.json", heard)])
         else:
             refuse_named_weights(config, NAMES)
             quantization = check_quantization(config, files, ignore=ignore)

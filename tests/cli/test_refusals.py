@@ -284,6 +284,30 @@ def test_metadata_that_does_not_fit_a_preset(tmp_path: Path) -> None:
         assert set(states(workspace).values()) == {"run"}
 
 
+@pytest.mark.parametrize(
+    ("changes", "template", "message"),
+    [
+        ({"pad_token_id": 320}, "chatml", "pad_token_id: there is no token 320\n  why: the embedding has 320 rows"),
+        (
+            {"eos_token_id": [2, 999]},
+            "checkpoint",
+            "eos_token_id: there is no token 999\n  why: the embedding has 320 rows",
+        ),
+        ({"top_p": 1.5}, "chatml", "top_p: must be a number, more than 0 and at most 1, not 1.5"),
+        ({}, "llama-3", "the conversation template 'llama-3' begins with the token 128000"),
+        ({"tensor_parallel_shards": 2}, "chatml", "tensor_parallel_shards: is 2, and a library computes on one device"),
+    ],
+)
+def test_token_numbers_that_the_embedding_has_not(
+    tmp_path: Path, changes: dict[str, object], template: str, message: str
+) -> None:
+    project = local(tmp_path, changes)
+    project.write(MANIFEST.replace("SOURCE", "checkpoint").replace('"chatml"', f'"{template}"'))
+    with opened(project) as workspace:
+        assert states(workspace)["config[tiny, q0f32]"] == "blocked"
+        assert refused_by(workspace).startswith(f"checkpoint/config.json: {message}")
+
+
 def test_one_scheme_of_two(tmp_path: Path) -> None:
     project = local(tmp_path, {})
     project.write(MANIFEST.replace("SOURCE", "checkpoint").replace('"q0f32"', '"q4f16_awq"'))

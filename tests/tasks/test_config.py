@@ -293,6 +293,11 @@ def test_token_ids_beyond_the_rows(tmp_path: Path, checkpoint: Path, file: str, 
     assert (str(caught.value.where), caught.value.what) == (f"{file}: {key}", "there is no token 99999")
 
 
+def test_a_token_id_that_is_ignored_counts_as_absent(tmp_path: Path, checkpoint: Path) -> None:
+    change(checkpoint / "config.json", pad_token_id=99999)
+    assert run(tmp_path / "out", checkpoint, **{"ignore-keys": ["pad_token_id"]})["pad_token_id"] == 0
+
+
 def test_tokens_of_a_gguf_file_beyond_its_rows(tmp_path: Path) -> None:
     (tmp_path / "checkpoint").mkdir()
     make_gguf(tmp_path / "checkpoint/model.gguf", "llama", config={"vocab_size": 260})
