@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+from llmbuild.checkpoints.bpe_merges import MAX_PIECE, MAX_WAYS
 from llmbuild.checkpoints.gguf_tokenizer import PRE_TOKENIZERS
 from llmbuild.conversation.added_tokens import AddedToken, AddedTokens
 from llmbuild.conversation.hard_texts import HARD_TEXTS, around, compare, cut_at
@@ -20,8 +21,6 @@ from llmbuild.errors import InputError, Where
 
 MOST_TOKENS = 1_000_000
 """Of a vocabulary, as of a SentencePiece model."""
-MOST_MERGES = 2_000_000
-"""The largest published merges.txt has 600,000 lines."""
 CHECKED_TOKENS = 256
 """Tokens of the vocabulary whose own text is compared, and added tokens that are."""
 CHECKED_LENGTH = 64
@@ -101,8 +100,9 @@ def _merges(data: bytes, vocab: Mapping[str, Any]) -> list[list[str]]:
         text = data.decode()
     except UnicodeDecodeError as error:
         raise InputError("is not UTF-8", where=MERGES, why=str(error)) from error
-    if (count := text.count("\n")) > MOST_MERGES:
-        raise InputError(f"has {count} lines, and {MOST_MERGES} are the most", where=MERGES)
+    most = MAX_WAYS * len(vocab) + MAX_PIECE
+    if (count := text.count("\n")) > most:
+        raise InputError(f"has {count} lines, and {most} are the most for {len(vocab)} tokens", where=MERGES)
     pairs = []
     lines = text.split("\n")
     if lines[-1] == "":

@@ -20,11 +20,12 @@ from llmbuild.errors import InputError, ToolchainError
 
 SPACE = "\u2581"
 """The character that SentencePiece writes for a space."""
-MOST_USER_DEFINED = 10_000
+MOST_USER_DEFINED = 2_000
+"""Pieces that are looked for in every text; published models have up to some hundreds."""
 CHECKED_TOKENS = 256
 """Added tokens that are compared."""
 CHECKED_PIECES = 100_000
-"""Pieces whose own text is compared, fewer with many added tokens, which are looked for in each."""
+"""Pieces whose own text is compared, fewer with many added tokens and user-defined pieces, which are looked for in each."""
 CHECKED_LENGTH = 64
 """Characters of a piece whose own text is compared."""
 
@@ -170,7 +171,7 @@ def make_sentencepiece(
         config={"add_bos_token": rules.add_bos, **config},
         where=FILE,
     )
-    _check(text, data, added, place)
+    _check(text, data, added, place, looked_for=len(known) + len(user))
     return MadeSentencePiece(text, prefix)
 
 
@@ -251,7 +252,7 @@ def _decoder(prefix: bool) -> Part:
     return {"type": "Sequence", "decoders": steps}
 
 
-def _check(text: str, data: bytes, added: AddedTokens, prefix: _Prefix) -> None:
+def _check(text: str, data: bytes, added: AddedTokens, prefix: _Prefix, *, looked_for: int) -> None:
     """Compare what the library makes of a tokenizer.json with what sentencepiece makes of its model."""
     tokenizer = load(text, FILE)
     processors = {before: _processor(data, before) for before in (False, True)}
@@ -274,7 +275,7 @@ def _check(text: str, data: bytes, added: AddedTokens, prefix: _Prefix) -> None:
 
     pieces = (first.id_to_piece(number).replace(SPACE, " ") for number in range(first.get_piece_size()))
     own = [piece for piece in pieces if len(piece) <= CHECKED_LENGTH]
-    own = own[:: 1 + len(own) * (1 + len(known) // 200) // CHECKED_PIECES]
+    own = own[:: 1 + len(own) * (1 + looked_for // 200) // CHECKED_PIECES]
     some = sorted(plain)[:: 1 + len(plain) // CHECKED_TOKENS]
     texts = [
         one for one in (*HARD_TEXTS, *around(some), *own) if plain.issuperset(token for token in known if token in one)
