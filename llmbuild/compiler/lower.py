@@ -130,7 +130,7 @@ def configure(config: Mapping[str, Json], overrides: Mapping[str, Json]) -> Mode
     if unknown:
         raise UsageError(f"unknown override '{min(unknown)}'", fix=f"one of {', '.join(sorted(known))}")
     merged = dict(inner) | {key: config[key] for key in inner if key in config}
-    return registry.family(str(config["model_type"])).configure(merged, Overrides(**overrides))  # type: ignore[arg-type]
+    return registry.family(str(config["model_type"])).restore(merged, Overrides(**overrides))  # type: ignore[arg-type]
 
 
 def metadata_record(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 
 from llmbuild.canonical import Json
 from llmbuild.errors import InputError, Where
-from llmbuild.models.config_json import is_model_config, read_config_json
+from llmbuild.models.config_json import read_config_json
 from llmbuild.models.configuration import DecoderConfig
 from llmbuild.models.family import ModelConfig, Overrides
 from llmbuild.models.parameter import Parameter
@@ -36,9 +36,27 @@ class DecoderFamily:
         ignore: Sequence[str] = (),
         note: Callable[[str], None] = no_note,
     ) -> ModelConfig:
-        """See `Family.configure`.  As in MLC, an override replaces the field and every derived field is checked again."""
-        values = ConfigValues(self.model_type, source, note)
-        config = self.config_class.parse(values if is_model_config(source) else read_config_json(values, ignore))
+        """See `Family.configure`."""
+        values = read_config_json(ConfigValues(self.model_type, source, note), ignore)
+        config = self._settled(values, overrides)
+        _require_one_device(source, overrides, config)
+        if config.sliding_window_size > 0:
+            note(
+                f"answers may differ from transformers' once a text is longer than the sliding window of "
+                f"{config.sliding_window_size} tokens, as the cache keeps {config.attention_sink_size} first tokens and "
+                "drops others only between steps"
+            )
+        return config
+
+    def restore(self, model_config: Mapping[str, Json], overrides: Overrides) -> ModelConfig:
+        """See `Family.restore`."""
+        config = self._settled(ConfigValues(self.model_type, model_config), overrides)
+        _require_one_device(model_config, overrides, config)
+        return config
+
+    def _settled(self, values: ConfigValues, overrides: Overrides) -> ModelConfig:
+        """As in MLC, an override replaces the field and every derived field is checked again."""
+        config = self.config_class.parse(values)
         changes: dict[str, Json] = {}
         known = config.to_json()
         for item in fields(overrides):
@@ -54,13 +72,6 @@ class DecoderFamily:
         if changes:
             config = self.config_class.parse(values.but(known | changes))
         result: ModelConfig = config
-        _require_one_device(source, overrides, result)
-        if result.sliding_window_size > 0 and not is_model_config(source):
-            note(
-                f"answers may differ from transformers' once a text is longer than the sliding window of "
-                f"{result.sliding_window_size} tokens, as the cache keeps {result.attention_sink_size} first tokens and "
-                "drops others only between steps"
-            )
         return result
 
     def decoder(self, config: ModelConfig) -> DecoderSpec:

@@ -24,14 +24,10 @@ OTHER_SPELLINGS: Mapping[str, tuple[str, ...]] = {
     "max_position_embeddings": ("n_positions", "n_ctx", "max_sequence_length", "max_seq_len", "seq_length"),
     "rms_norm_eps": ("layer_norm_eps", "layer_norm_epsilon", "norm_eps", "norm_epsilon"),
     "layer_norm_eps": ("rms_norm_eps", "layer_norm_epsilon", "norm_eps", "norm_epsilon"),
+    "sliding_window": ("sliding_window_size",),
     "hidden_act": ("hidden_activation", "activation_function"),
 }
 """Names that other families have for the same value, which no class of `CONFIG_CLASSES` reads."""
-
-
-def is_model_config(source: Mapping[str, Json]) -> bool:
-    """Whether a configuration is MLC's `model_config` rather than a config.json."""
-    return "context_window_size" in source and "tensor_parallel_shards" in source
 
 
 def read_config_json(source: ConfigValues, ignore: Sequence[str] = ()) -> ConfigValues:
@@ -62,7 +58,7 @@ def read_config_json(source: ConfigValues, ignore: Sequence[str] = ()) -> Config
     values |= {"rope_theta": rope.theta, "rope_scaling": rope.scaling}
     if like.partial is not None:
         values[like.partial] = rope.partial
-    for key in ("rope_parameters", "position_embedding_base"):
+    for key in ("rope_parameters", "position_embedding_base", "sliding_window_size"):
         values.pop(key, None)
     return source.but(values)
 
@@ -126,6 +122,11 @@ def _unread_keys(source: ConfigValues, like: ConfigClass, own: str) -> set[str]:
                 f"config.json: {key} = {shown(value)} is not read, as transformers does not read it of a {own} model"
             )
             continue
+        if key in ("sliding_window", "attention_chunk_size") and _is_never_filled(source, like, value):
+            source.note(
+                f"config.json: {key} = {shown(value)} is not read, as no text within max_position_embeddings fills it"
+            )
+            continue
         raise source.error(
             key,
             f"is {shown(value)}, which is not supported for {source.model_type}",
@@ -135,6 +136,11 @@ def _unread_keys(source: ConfigValues, like: ConfigClass, own: str) -> set[str]:
             fix=f'choose another checkpoint, or set ignore-keys = ["{key}"] in the model\'s table if it changes nothing',
         )
     return unread
+
+
+def _is_never_filled(source: ConfigValues, like: ConfigClass, window: Json) -> bool:
+    positions = source.values.get("max_position_embeddings", like.defaults["max_position_embeddings"])
+    return isinstance(window, int) and isinstance(positions, int) and window >= positions
 
 
 def _explicit(source: ConfigValues, key: str, like: ConfigClass) -> Json:

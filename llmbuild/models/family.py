@@ -67,10 +67,14 @@ class Family(Protocol):
         ignore: Sequence[str] = (),
         note: Callable[[str], None] = ...,
     ) -> ModelConfig:
-        """From config.json's content, or from a `model_config` that `to_json` wrote.  Raises InputError.
+        """From config.json's content.  Raises InputError.
 
         The keys in `ignore` count as absent of a config.json.  Each value of one that does not count goes to `note`.
         """
+        ...
+
+    def restore(self, model_config: Mapping[str, Json], overrides: Overrides) -> ModelConfig:
+        """From a `model_config` that `to_json` or MLC wrote.  Raises InputError."""
         ...
 
     def parameters(self, config: ModelConfig) -> tuple[Parameter, ...]:

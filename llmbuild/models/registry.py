@@ -8,6 +8,7 @@ from llmbuild.canonical import Json
 from llmbuild.errors import InputError, Where, did_you_mean
 from llmbuild.models import gpt_neox, llama, mistral, qwen2, qwen3
 from llmbuild.models.architecture import DecoderFamily
+from llmbuild.models.config_classes import CONFIG_CLASSES
 
 FAMILIES: Mapping[str, DecoderFamily] = {
     module.FAMILY.model_type: module.FAMILY for module in (llama, mistral, gpt_neox, qwen2, qwen3)
@@ -49,8 +50,8 @@ def infer_model_type(config: Mapping[str, Json]) -> str:
             return next(iter(found))
         what = f"architecture {', '.join(repr(name) for name in names)} is not supported"
         raise InputError(what, where=Where("config.json", key="architectures"), why=supported)
-    if isinstance(model_type, str) and model_type in FAMILIES:
-        return model_type
+    if isinstance(model_type, str) and model_type in CONFIG_CLASSES:
+        return CONFIG_CLASSES[model_type].family
     if model_type is None:
         raise InputError(
             "the configuration names neither 'architectures' nor 'model_type'",

@@ -140,6 +140,7 @@ def test_a_base_within_rope_scaling_counts(model_type: str, kind: str, beside: f
             {"logits_scaling": 8.0},
             "logits_scaling = 8.0 is not read, as transformers does not read it of a llama",
         ),
+        ("mistral", {"sliding_window": 8, "sliding_window_size": 16}, "sliding_window_size = 16 is not read"),
         ("llama", {"max_sequence_length": 2048}, "max_sequence_length = 2048 is not read"),
         (
             "gpt_neox",
@@ -254,6 +255,13 @@ def test_a_size_that_tensors_show_must_be_there(model_type: str, key: str) -> No
     assert error.value.where == f"config.json: {key}"
 
 
+def test_a_window_as_long_as_the_context_is_a_note() -> None:
+    _, notes = configured("llama", {"sliding_window": 256})
+    assert notes == [
+        "config.json: sliding_window = 256 is not read, as no text within max_position_embeddings fills it"
+    ]
+
+
 def test_a_missing_size_under_another_familys_name_is_told() -> None:
     config = {name: value for name, value in SMALL.items() if name != "hidden_size"} | {"n_embd": 48}
     with pytest.raises(InputError) as error:
@@ -264,7 +272,7 @@ def test_a_missing_size_under_another_familys_name_is_told() -> None:
 @pytest.mark.parametrize(("model_type", "name"), [("internlm3", "qkv_bias"), ("iquestcoder", "attention_bias")])
 def test_families_with_the_maths_of_llama_keep_their_own_defaults(model_type: str, name: str, tmp_path: Path) -> None:
     keys = {key: value for key, value in SMALL.items() if key not in ("max_position_embeddings", "num_key_value_heads")}
-    keys |= {"model_type": model_type, "architectures": ["LlamaForCausalLM"], "hidden_size": 40 * 4, name: True}
+    keys |= {"model_type": model_type, "hidden_size": 40 * 4, name: True}
     keys |= {"bias": True} if model_type == "internlm3" else {}
     keys |= {"num_attention_heads": 8}
     config = family(infer_model_type(keys)).configure(keys, Overrides())
