@@ -137,6 +137,7 @@ ONES = np.ones((4, 128), np.float32)
 BROKEN = {
     "another kind": ({"peft_type": "IA3"}, None, "kind 'IA3'"),
     "DoRA": ({"use_dora": True}, None, "magnitudes of DoRA"),
+    "magnitudes": ({"use_dora": True}, {f"{X}.lora_magnitude_vector": np.ones(64, np.float32)}, "the magnitudes of"),
     "biases": ({"bias": "some"}, None, "'some' is none of"),
     "a bias that is not there": (
         None,

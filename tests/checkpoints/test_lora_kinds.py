@@ -219,6 +219,18 @@ def test_a_copy_of_the_base_that_differs_is_the_base(bases: dict[str, Path], tmp
         assert np.abs(checkpoint.read("lm_head.weight") - wanted["lm_head.weight"]).max() <= 1e-6
 
 
+def test_two_values_for_one_tensor_are_refused(bases: dict[str, Path], tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    make_adapter(bases["llama tied"], tmp_path / "adapter", target_modules=["q_proj"], save=True)
+    file = tmp_path / "adapter/adapter_model.safetensors"
+    tensors = load_file(file)
+    tensors["base_model.model.lm_head.weight"] = tensors["base_model.model.model.embed_tokens.weight"] + 1
+    save_file(tensors, file)
+    with pytest.raises(InputError, match="two values for head and embedding"):
+        open_weights(job_of(bases["llama tied"], tmp_path / "adapter", tmp_path / "out"))
+
+
 def test_an_adapter_of_gpt_neox_with_the_head_under_its_older_name(bases: dict[str, Path], tmp_path: Path) -> None:
     from safetensors.numpy import load_file, save_file
 
