@@ -33,7 +33,9 @@ def env(tmp_path: Path) -> Mapping[str, str]:
     assert set(follow("A quantization scheme", place)) == {
         "llmbuild/quantization/scheme.py", "llmbuild/tasks/shapes.py",
     }  # fmt: skip
-    assert set(follow("An architecture", place)) == {"llmbuild/models/seed_oss.py", "llmbuild/models/registry.py"}
+    assert set(follow("An architecture", place)) == {
+        f"llmbuild/models/{name}.py" for name in ("seed_oss", "config_classes", "registry")
+    }
     return {"PYTHONPATH": str(place)}
 
 
