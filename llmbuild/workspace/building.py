@@ -61,9 +61,10 @@ class Manner:
 def build(snapshot: Snapshot, manner: Manner, on_event: OnEvent, on_note: OnNote) -> BuildOutcome:
     """Build; the outcome has the failures of tasks.
 
-    Raises ToolchainError (or a MultiError) where this machine lacks what tasks need, unless it keeps going; UsageError where
-    another manifest of the directory has results in the same places, or no other cache has that name; StoreError when the
-    store, the project or the file of events fails; and Interrupted after a signal, when all is recorded.
+    Unless it keeps going, raises ToolchainError where this machine lacks what tasks need, and InputError where a checkpoint is
+    refused (or a MultiError); UsageError where another manifest of the directory has results in the same places, or no other
+    cache has that name; StoreError when the store, the project or the file of events fails; and Interrupted after a signal,
+    when all is recorded.
     """
     sharing = _sharing(manner.remote, snapshot)
     # Nothing runs for minutes before a missing tool is named.

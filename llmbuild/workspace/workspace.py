@@ -153,9 +153,11 @@ class Workspace:
         are those of `Manner`, but no `memory` stands for the usual share of what is free.  `on_event` receives the events, the
         summary last.
 
-        Raises what `look` does; BuildError when a task failed or a check found other bytes, which has what was built
-        nevertheless; UsageError where another manifest of the directory has results in the same places; StoreError when the
-        store, the project or the file of events fails; and Interrupted after a signal.
+        Raises what `look` does; unless it keeps going, ToolchainError and InputError before anything runs where tasks
+        that have to run lack a tool or would refuse a checkpoint; BuildError when a task failed or a check found other
+        bytes, which has what was built nevertheless; UsageError where another manifest of the directory has results in
+        the same places; StoreError when the store, the project or the file of events fails; and Interrupted after a
+        signal.
         """
         from llmbuild.workspace.building import Manner, build
         from llmbuild.workspace.outcome import BuildError

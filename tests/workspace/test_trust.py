@@ -65,7 +65,7 @@ def test_nothing_of_a_project_runs_before_it_is_trusted(project: ProjectDir, hom
     assert f"error: platform mine: not trusted: {compiler}\n" in build.err
     assert "run `llmbuild trust`" in build.err
     kept = project.run("build", "-k")
-    assert kept.code == ExitCode.USAGE and "1 failed, 4 built" in kept.text
+    assert kept.code == ExitCode.USAGE and "1 failed, 5 built" in kept.text
     assert project.run("cache", "export", str(home / "all.tar")).code == 0
     assert not marks.exists()
 
