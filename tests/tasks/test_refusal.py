@@ -11,7 +11,12 @@ from llmbuild.quantization.scheme import SCHEMES
 from llmbuild.tasks.refusal import placed, refusal
 from tests.helpers.checkpoints import CONFIGS
 
-PARAMS: dict[str, Any] = {"model-type": None, "metadata": {"context-window-size": 64}}
+PARAMS: dict[str, Any] = {
+    "model-type": None,
+    "metadata": {"context-window-size": 64},
+    "preset": None,
+    "conversation": "checkpoint",
+}
 
 
 @pytest.mark.parametrize("variant", sorted(CONFIGS.keys() - {"llama-linear-rope"}))
