@@ -10,12 +10,14 @@ from llmbuild.engine.kind import Job, no_progress
 from llmbuild.tasks.facts import FACTS
 from llmbuild.tasks.inspect import KIND
 
+_PLACE = tempfile.TemporaryDirectory(prefix="facts-")
+
 
 def facts_of(
     checkpoint: Path, adapter: Path | None = None, *, model_type: str | None = None, source_format: str | None = None
 ) -> Path:
-    """The file of facts, in a directory that is left to the system."""
-    out = Path(tempfile.mkdtemp(prefix="facts-"))
+    """The file of facts, in a directory that goes when the process ends."""
+    out = Path(tempfile.mkdtemp(dir=_PLACE.name))
     params: dict[str, Json] = {"model-type": model_type, "source-format": source_format}
     inputs = {"checkpoint": checkpoint} | ({} if adapter is None else {"adapter": adapter})
     KIND.run(Job(params, inputs, {}, out, out, no_progress))
