@@ -20,7 +20,7 @@ class HuggingFaceCheckpoint(Checkpoint):
     """Weights in one file or several, opened when first needed for an index and at once for a single file.
 
     Record order: the files in the order in which the index first names them, and in each file the
-    order of the index; for a single file the order of its own header.
+    order of the index, then what the index does not name; for a single file the order of its own header.
     """
 
     def __init__(self, directory: Path, format: str, checks: Checks = NO_CHECKS) -> None:
@@ -94,7 +94,6 @@ class HuggingFaceCheckpoint(Checkpoint):
         names_of: dict[str, list[str]] = {}
         for name, file in file_of.items():
             names_of.setdefault(file, []).append(name)
-        tensors = {}
         for file, names in names_of.items():
             shard = self._open(file, index).tensors
             for name in names:
@@ -105,8 +104,11 @@ class HuggingFaceCheckpoint(Checkpoint):
                         why=did_you_mean(name, shard),
                         fix="fetch the checkpoint again",
                     )
-                tensors[name] = shard[name]
-        return tensors, dict(file_of)
+        # As in transformers, all that the shards hold counts, whether the index names it or not, and the last shard's by name.
+        last = {name: file for file in sorted(names_of) for name in self._open(file).tensors}
+        named = [name for names in names_of.values() for name in names]
+        found = {name: last[name] for name in (*named, *last)}
+        return {name: self._open(file).tensors[name] for name, file in found.items()}, found
 
     def _open(self, file: str, index: Path | None = None) -> TensorFile:
         if file not in self._files:

@@ -524,6 +524,49 @@ def test_any_value_of_any_key_is_taken_or_refused(base: dict[str, Any], tmp_path
                     assert json.loads(content)
 
 
+@pytest.mark.parametrize(
+    ("key", "neutral", "value"),
+    [
+        ("attention.causal", True, False),
+        ("attention.clamp_kqv", 0.0, 8.0),
+        ("attention.max_alibi_bias", 0.0, 8.0),
+        ("attention.scale", 0.0, 0.01),
+        ("attention.sliding_window_pattern", 1, 2),
+        ("attn_logit_softcapping", 0.0, 50.0),
+        ("embedding_scale", 1.0, 12.0),
+        ("final_logit_softcapping", 0.0, 30.0),
+        ("logit_scale", 1.0, 0.1),
+        ("residual_scale", 1.0, 0.2),
+        ("rope.scaling.attn_factor", 1.0, 1.2),
+    ],
+)
+def test_a_key_that_changes_the_result_and_is_not_read_is_refused(key: str, neutral: Any, value: Any) -> None:
+    make_config(METADATA | {f"llama.{key}": neutral}, EMBEDDING, None, Path("x.gguf"))
+    with pytest.raises(InputError, match="metadata cannot be used") as caught:
+        make_config(METADATA | {f"llama.{key}": value}, EMBEDDING, None, Path("x.gguf"))
+    assert caught.value.where == f"x.gguf: llama.{key}"
+    assert caught.value.why == f"it is {value!r}, which is not supported for llama"
+
+
+@pytest.mark.parametrize("kind", ["linear", "yarn"])
+def test_rope_factors_beside_another_scaling_are_refused(kind: str) -> None:
+    theta, head = 5e5, 64
+    scaling = {
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
+    }
+    factors = [float(value) for value in llama3_factors(scaling, theta, head)]
+    metadata = METADATA | {"llama.rope.freq_base": theta, "llama.rope.scaling.factor": 1.0}
+    one = make_config(metadata | {"llama.rope.scaling.type": "linear"}, EMBEDDING, factors, Path("x.gguf"))
+    assert one["rope_scaling"]["rope_type"] == "llama3"
+    with pytest.raises(InputError, match=r"metadata cannot be used") as caught:
+        two = {"llama.rope.scaling.type": kind, "llama.rope.scaling.factor": 4.0}
+        make_config(metadata | two, EMBEDDING, factors, Path("x.gguf"))
+    assert caught.value.why == f"it is '{kind}', and the file has rope_freqs beside it"
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.floats(allow_nan=True), min_size=1, max_size=8), st.sampled_from([1e-9, 1.0, 1 + 2e-16, 1e4, 1e300]))
 def test_any_rope_factors_are_taken_or_refused(factors: list[float], theta: float) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from llmbuild.checkpoints.open import infer_format, open_checkpoint, read_metadata
 from llmbuild.errors import InputError, LlmbuildError, UsageError
-from tests.helpers.checkpoints import cached_checkpoint, write_tokenizer
+from tests.helpers.checkpoints import cached_checkpoint, reference_model, write_tokenizer
 from tests.helpers.replaced_parts import mutations
 
 
@@ -118,6 +118,37 @@ def leave_the_directory(directory):
 
 def empty_map(directory):
     edit_index(directory, lambda index: index.update(weight_map={}))
+
+
+@pytest.mark.parametrize("format", ["safetensors", "bin"])
+def test_what_the_index_does_not_name_counts_as_in_transformers(copy, format):
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    directory = copy("llama-tied", format=format, shards=3)
+    shards = sorted(directory.glob(f"*-of-00003.{format}"))
+    random = torch.Generator().manual_seed(4)
+    # A head that the index passes over unties the model, and of two norms the one in the last shard counts.
+    added = [
+        {"lm_head.weight": torch.randn(320, 128, generator=random)},
+        {"model.norm.weight": torch.randn(128, generator=random)},
+        {"model.norm.weight": torch.randn(128, generator=random)},
+    ]
+    for shard, tensors in zip(shards, added, strict=True):
+        if format == "bin":
+            torch.save(torch.load(shard, weights_only=True) | tensors, shard)
+        else:
+            save_file(load_file(shard) | tensors, shard, metadata={"format": "pt"})
+    (index,) = directory.glob("*.index.json")
+    for shard in shards[1:]:
+        named = json.loads(index.read_text())
+        named["weight_map"]["model.norm.weight"] = shard.name
+        index.write_text(json.dumps(named))
+        reference = reference_model(directory).state_dict()
+        with open_checkpoint(directory) as checkpoint:
+            assert set(checkpoint.tensors) == set(reference)
+            for name in ("lm_head.weight", "model.norm.weight", "model.embed_tokens.weight"):
+                assert np.array_equal(checkpoint.read(name), reference[name].numpy()), name
 
 
 def edit_index(directory, change):

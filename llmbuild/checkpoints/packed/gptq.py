@@ -78,6 +78,8 @@ class Gptq:
             raise stored.bad(scales.name, f"it has {groups} groups, and {k} inputs are {-(-k // size)} of {size}")
         stored.info(scales.name, FLOATS, (groups, n))
         stored.info(f"{module}.qzeros", ("int32", "uint32"), (groups, words(n, bits)))
+        if not ordered and groups > 1 and self.quantization.values.get("desc_act"):
+            raise stored.bad(packed.name, f"desc_act is true, and no {index!r} says in which group each input is")
         info = TensorInfo.of(f"{module}.weight", (n, k), scales.dtype)
         names = tuple(f"{module}.{part}" for part in ("qweight", "qzeros", "scales", *(["g_idx"] if ordered else [])))
         return PackedWeight(info, names, lambda: self._unpack(stored, names, info, bits, size))

@@ -56,6 +56,17 @@ def test_a_last_group_may_be_short_and_the_groups_may_not_be_named() -> None:
     assert weight.unpack().tobytes() == expected.tobytes()
 
 
+def test_act_order_without_the_groups_of_its_inputs_is_refused() -> None:
+    tensors, _ = gptq_layer(32, 96, 4, 32, act_order=True)
+    del tensors["g_idx"]
+    with pytest.raises(InputError, match=r"tensor 'm.qweight' does not fit") as caught:
+        weight_of(tensors, desc_act=True)
+    assert caught.value.why == "desc_act is true, and no 'm.g_idx' says in which group each input is"
+    tensors, expected = gptq_layer(32, 96, 4, -1, act_order=True)
+    del tensors["g_idx"]
+    assert weight_of(tensors, desc_act=True, group_size=-1).unpack().tobytes() == expected.tobytes()
+
+
 def test_weights_of_other_bits_where_the_configuration_has_exceptions() -> None:
     tensors, expected = gptq_layer(32, 64, 8, 16)
     assert (
