@@ -72,10 +72,12 @@ def _own_file(directory: Path) -> tuple[str, Where] | None:
 
 def _of_config(config: Mapping[str, Any], where: Where) -> tuple[str, Where] | None:
     value = config.get("chat_template")
-    if value is None or value == []:
+    if value is None or value in ([], {}):
         return None
-    if isinstance(value, list):
-        named = {str(item.get("name")): item.get("template") for item in value if isinstance(item, dict)}
+    if isinstance(value, list | dict):
+        # transformers writes a list, and reads an object of names and texts as well.
+        items = value.items() if isinstance(value, dict) else _named(value)
+        named = {str(name): template for name, template in items}
         if "default" not in named:
             raise InputError(
                 'none of the chat templates is called "default"',
@@ -85,8 +87,17 @@ def _of_config(config: Mapping[str, Any], where: Where) -> tuple[str, Where] | N
             )
         value = named["default"]
     if not isinstance(value, str):
-        raise InputError("the chat template is neither a text nor a list of named ones", where=where)
+        raise InputError(
+            "the chat template is neither a text nor a list of named ones",
+            where=where,
+            why=f"its type is {type(value).__name__}",
+            fix="write it into chat_template.jinja, or set conv-template to a registered template or to a file of your own",
+        )
     return value, where
+
+
+def _named(items: list[Any]) -> list[tuple[Any, Any]]:
+    return [(item.get("name"), item.get("template")) for item in items if isinstance(item, dict)]
 
 
 def _of_processor(directory: Path) -> tuple[str, Where] | None:

@@ -89,7 +89,12 @@ def derive_template(found: ChatTemplate, encoder: Encoder, *, anyway: bool = Fal
     try:
         answers = render_chats(found.text, found.tokens, [*DERIVING_CHATS, *(probe.chat for probe in PROBES)])
     except JinjaError as error:
-        raise InputError("the checkpoint's chat template cannot be used", where=found.where, why=str(error)) from error
+        raise InputError(
+            "the checkpoint's chat template cannot be used",
+            where=found.where,
+            why=str(error),
+            fix="set conv-template to the registered template that the checkpoint was tuned with, or to a file of your own",
+        ) from error
     rendered = dict(zip(PROBES, answers[len(DERIVING_CHATS) :], strict=True))
     refused = {probe: answer.refusal for probe, answer in rendered.items() if answer.text is None}
     best: tuple[Mapping[str, Json], list[Difference]] | None = None
@@ -129,8 +134,9 @@ def _not_expressible(
         ways.append(f'accept the difference with conv-template = "{CHECKPOINT_ANYWAY}"')
     if any(answer.text is not None for answer in rendered.values()):
         name, wrong = _nearest(rendered, encoder)
-        ways.append(f"name the nearest registered template, '{name}' ({wrong} of {len(rendered)} differ)")
-    ways.append("give a file of your own")
+        if wrong < len(rendered):
+            ways.append(f"name the nearest registered template, '{name}' ({wrong} of {len(rendered)} differ)")
+    ways.append("set conv-template to a file of your own")
     if problem is not None and "strftime_now" in problem:
         problem += "; a template that writes today's date has another result each day"
     return InputError(

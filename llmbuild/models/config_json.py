@@ -130,7 +130,7 @@ def _unread_keys(source: ConfigValues, like: ConfigClass, own: str) -> set[str]:
         raise source.error(
             key,
             f"is {shown(value)}, which is not supported for {source.model_type}",
-            why=f"transformers reads it of a {own} model"
+            why=f"transformers reads this key for {own} models"
             if own in MODEL_TYPES
             else f"what it means for model_type '{own}' is not known",
             fix=f'choose another checkpoint, or set ignore-keys = ["{key}"] in the model\'s table if it changes nothing',

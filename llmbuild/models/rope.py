@@ -53,7 +53,7 @@ def check_scaling(source: ConfigValues, place: str, scaling: Mapping[str, Json])
         raise source.error(
             f"{place}.rope_type",
             f"RoPE scaling '{kind}' is not supported for {source.model_type}",
-            fix="one of: default, llama3",
+            why="the types default, llama3, and linear by a factor of 1 are",
         )
     inner = source.but({f"{place}.{name}": value for name, value in scaling.items()})
     for name in _FACTORS:

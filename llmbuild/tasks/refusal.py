@@ -63,5 +63,6 @@ def placed(error: LlmbuildError, written: Callable[[str], str]) -> LlmbuildError
     """The same error with the user's name of the file that is at fault, which `written` gives for its name in the checkpoint."""
     for one in error.errors if isinstance(error, MultiError) else (error,):
         name, _, key = ("config.json" if one.where is None else one.where).partition(": ")
+        one.what = one.what.removeprefix(f"{name} ")
         one.where = f"{written(name)}: {key}" if key else written(name)
     return MultiError(error.errors) if isinstance(error, MultiError) else error

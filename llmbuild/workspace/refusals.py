@@ -145,11 +145,16 @@ def _description(
     if kind.remote and kept is None:
         _keep(store, content, description)
     from llmbuild.checkpoints.files import parse_json as parse_object
+    from llmbuild.checkpoints.pointer import refuse_pointer
 
     if GGUF_NAME in description:
         _check_head(description[GGUF_NAME])
         return None
-    return {name: parse_object(data, name) for name, data in description.items()}
+    found = {}
+    for name, data in description.items():
+        refuse_pointer(data, name)
+        found[name] = parse_object(data, name)
+    return found
 
 
 def _of_gguf(path: Path) -> dict[str, Any]:

@@ -188,13 +188,26 @@ def test_what_cannot_be_read_early_is_left_to_the_fetch(hub: Hub, project: Proje
 
 
 @pytest.mark.parametrize(
-    "config", [b"[" * 100_000, b"\xff\xfe", b"null", b"version https://git-lfs.github.com/spec/v1\n"]
+    ("config", "message"),
+    [
+        (b"[" * 100_000, "is refused"),
+        (b"\xff\xfe", "is not UTF-8"),
+        (b"null", "is not a JSON object"),
+        (b'{"model_type": ', "is not valid JSON"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a git-lfs pointer"),
+    ],
 )
-def test_a_config_that_is_none_is_refused(hub: Hub, project: ProjectDir, config: bytes) -> None:
+def test_a_config_that_is_none_is_refused(
+    hub: Hub, project: ProjectDir, tmp_path: Path, config: bytes, message: str
+) -> None:
     hub.repos["org/tiny"] = repository(**{"config.json": config})
     with opened(project) as workspace:
         assert set(states(workspace).values()) == {"blocked"}
-        assert refused_by(workspace).startswith("hf:org/tiny: config.json: ")
+        assert refused_by(workspace).startswith(f"hf:org/tiny: config.json: {message}\n")
+    here = local(tmp_path / "local", {})
+    (here.root / "checkpoint/config.json").write_bytes(config)
+    with opened(here) as workspace:
+        assert refused_by(workspace).startswith(f"checkpoint/config.json: {message}\n")
 
 
 def test_a_directory(tmp_path: Path) -> None:

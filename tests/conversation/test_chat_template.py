@@ -42,6 +42,14 @@ def test_the_default_of_several(tmp_path: Path) -> None:
         text_of(tmp_path)
 
 
+def test_named_templates_as_an_object(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path, "", chat_template={"tool_use": "x", "default": "y"})
+    assert text_of(checkpoint.directory) == "y"
+    from transformers import AutoTokenizer
+
+    assert AutoTokenizer.from_pretrained(tmp_path).get_chat_template() == "y"
+
+
 @pytest.mark.parametrize("value", [7, {"a": "b"}, [{"name": "default", "template": 3}], [3]])
 def test_a_value_that_is_no_template(tmp_path: Path, value: Any) -> None:
     Checkpoint(tmp_path, "", chat_template=value)

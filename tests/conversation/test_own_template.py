@@ -135,6 +135,14 @@ def test_the_nearest_registered_template_is_named(tmp_path: Path) -> None:
     assert f'conv-template = "{CHECKPOINT_ANYWAY}"' in str(caught.value.fix)
 
 
+@pytest.mark.parametrize("template", ["nothing", "{% for %}"])
+def test_a_registered_template_that_differs_everywhere_is_no_advice(template: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        derived(tmp_path, template)
+    assert caught.value.fix is not None and "nearest" not in caught.value.fix
+    assert "a file of your own" in caught.value.fix
+
+
 def test_a_tokenizer_that_puts_a_blank_before_each_piece_is_no_use_to_browsers(tmp_path: Path) -> None:
     """The whole prompt is right, and what WebLLM encodes message by message is not."""
     template = "{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}{{ 'assistant:' }}"

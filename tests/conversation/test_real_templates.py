@@ -82,7 +82,7 @@ def test_a_published_template_is_refused_with_the_difference(
     with pytest.raises(InputError, match="cannot express the checkpoint's chat template") as caught:
         derive_template(checkpoint.found, checkpoint.encoder)
     assert REFUSED[name] in str(caught.value.why)
-    assert "give a file of your own" in str(caught.value.fix)
+    assert "a file of your own" in str(caught.value.fix)
 
 
 def test_the_quick_starts_model(tmp_path: Path) -> None:
