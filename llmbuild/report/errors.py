@@ -28,7 +28,8 @@ def render_error(error: LlmbuildError, style: Style | None = None) -> str:
     lines = _wrap(f"error:\u00a0{place}{error.what}", "  ", style.width)
     lines[0] = lines[0].replace("error:\u00a0", f"{style.paint('error:', 'red')} ", 1)
     why = _wrap(f"  why: {error.why}", "       ", style.width) if error.why else []
-    fix = _cut(_wrap(f"  fix: {error.fix}", "       ", style.width) if error.fix else [], _LEAST_LINES)
+    fix = _wrap(f"  fix: {error.fix}", "       ", style.width) if error.fix else []
+    fix = _cut(fix, max(_LEAST_LINES, MOST_LINES - len(lines) - len(why)))
     lines = _cut(lines, MOST_LINES - len(fix) - min(len(why), _LEAST_LINES))
     return "\n".join([*lines, *_cut(why, MOST_LINES - len(fix) - len(lines)), *fix])
 
@@ -39,14 +40,14 @@ def _cut(lines: list[str], most: int) -> list[str]:
 
 
 def without_repeats(error: LlmbuildError, said: set[str]) -> LlmbuildError:
-    """The error without a long reason or fix that `said` has, such as a list of known names; what is left is added to it."""
+    """The error that refers to a long reason or fix in `said`, such as a list of known names; other ones are added to it."""
 
     def fresh(text: str | None) -> str | None:
         if text is None or len(text) < _LONG:
             return text
         known = text in said
         said.add(text)
-        return None if known else text
+        return "as above" if known else text
 
     shown = LlmbuildError(error.what, where=error.where, why=fresh(error.why), fix=fresh(error.fix))
     shown.exit_code = error.exit_code
