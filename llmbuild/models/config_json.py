@@ -144,7 +144,10 @@ def _is_never_filled(source: ConfigValues, like: ConfigClass, window: Json) -> b
 
 
 def _explicit(source: ConfigValues, key: str, like: ConfigClass) -> Json:
-    """A value that is there: null only where transformers takes null, and 0 only where it is a number of layers."""
+    """A value that is there: null only where transformers takes null, and 0 only where it is a number of layers.
+
+    What is no flag where one is needed is left to the reader of flags.
+    """
     value = source.values[key]
     if value is None:
         if key not in like.nullable:
@@ -157,7 +160,8 @@ def _explicit(source: ConfigValues, key: str, like: ConfigClass) -> Json:
                 fix=f"remove the key{meant} or write a value",
             )
         return None
-    if value == 0 and not isinstance(value, bool) and key != "max_window_layers":
+    number = not isinstance(value, bool) and not isinstance(like.defaults[key], bool)
+    if value == 0 and number and key != "max_window_layers":
         raise source.error(key, f"is {shown(value)}, with which no model computes")
     return value
 

@@ -35,7 +35,21 @@ def run(job: Job) -> None:
         config |= _biases(job, checkpoint, architecture, {**checkpoint.config, **config})
         _check_frequencies(job, checkpoint, spec)
         _check_masks(checkpoint, architecture)
+    _note_adapter(job)
     (job.out / FACTS).write_text(json.dumps({"config": config}, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _note_adapter(job: Job) -> None:
+    """Note an adapter beside the weights, which transformers applies; only the user knows whether the weights have it already."""
+    from llmbuild.checkpoints.files import is_file
+    from llmbuild.checkpoints.weight_files import ADAPTER_WEIGHTS
+
+    beside = next((file for file in ADAPTER_WEIGHTS.values() if is_file(job.inputs["checkpoint"] / file)), None)
+    if beside is not None and "adapter" not in job.inputs:
+        job.note(
+            f"{beside} beside the weights is not merged, unlike in transformers: name its directory as the model's adapter, "
+            "unless the weights have it already"
+        )
 
 
 def _tying(job: Job, checkpoint: Checkpoint, spec: DecoderSpec) -> dict[str, Any]:

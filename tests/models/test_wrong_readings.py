@@ -255,6 +255,15 @@ def test_a_size_that_tensors_show_must_be_there(model_type: str, key: str) -> No
     assert error.value.where == f"config.json: {key}"
 
 
+@pytest.mark.parametrize(
+    ("model_type", "key"),
+    [("llama", "tie_word_embeddings"), ("qwen2", "use_sliding_window"), ("gpt_neox", "use_parallel_residual")],
+)
+def test_a_number_is_no_flag(model_type: str, key: str) -> None:
+    with pytest.raises(InputError, match=f"config.json: {key}: must be true or false, not 0"):
+        configured(model_type, {key: 0})
+
+
 def test_a_window_as_long_as_the_context_is_a_note() -> None:
     _, notes = configured("llama", {"sliding_window": 256})
     assert notes == [

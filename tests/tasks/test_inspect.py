@@ -88,6 +88,17 @@ def test_a_stored_head_that_differs_is_used(tmp_path: Path, family: str) -> None
     assert_pair_is_that_of_transformers(checkpoint, stored, family)
 
 
+@pytest.mark.parametrize("file", ["adapter_model.safetensors", "adapter_model.bin"])
+def test_an_adapter_beside_the_weights_is_noted(tmp_path: Path, file: str) -> None:
+    checkpoint = copy_with(cached_checkpoint("llama"), tmp_path / "in")
+    assert inspect(checkpoint, tmp_path / "before") == ({}, [])
+    (checkpoint / file).write_bytes(b"")
+    facts, notes = inspect(checkpoint, tmp_path / "after")
+    assert (
+        facts == {} and len(notes) == 1 and file in notes[0] and "name its directory as the model's adapter" in notes[0]
+    )
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_equal_stored_head_stays_tied(tmp_path: Path, family: str) -> None:
     def change(tensors: dict[str, np.ndarray]) -> None:
