@@ -63,11 +63,20 @@ def _renamed(failure: TaskFailure, directory: str, name: partial[str], *, bare: 
         return inside.sub(lambda found: name(found[1]), text)
 
     where, why, fix = (None if text is None else put(text) for text in (failure.where, failure.why, failure.fix))
+    what = put(failure.what)
     place, colon, key = (where or "").partition(": ")
+    file, line, number = place.partition(":")
     if place == directory:
         where = f"{name()}{colon}{key}"
-    elif bare and place in SMALL_FILES:
-        where = f"{name(place)}{colon}{key}"
-    elif bare and where is None and (first := failure.what.partition(" ")[0]) in SMALL_FILES:
+    elif bare and file in SMALL_FILES:
+        where = f"{name(file)}{line}{number}{colon}{key}"
+    elif bare and where is None and (first := what.partition(" ")[0]) in SMALL_FILES:
         where = name(first)
-    return dataclasses.replace(failure, what=put(failure.what), where=where, why=why, fix=fix)
+    if (
+        where is not None
+        and (first := what.partition(" ")[0]) in SMALL_FILES
+        and where.endswith((f"/{first}", f" {first}"))
+    ):
+        # The place has said it.
+        what = what.removeprefix(f"{first} ")
+    return dataclasses.replace(failure, what=what, where=where, why=why, fix=fix)

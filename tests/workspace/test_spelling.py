@@ -51,6 +51,7 @@ def test_names_of_files(source: Source, file: str, name: str) -> None:
         ("checkpoint/config.json: rope_theta", "hf:a/b: config.json: rope_theta"),
         ("checkpoint", "hf:a/b"),
         ("config.json: rope_theta", "hf:a/b: config.json: rope_theta"),
+        ("merges.txt:2", "hf:a/b: merges.txt:2"),
         ("my/checkpoint/config.json", "my/checkpoint/config.json"),
         ("manifest: eos_token_id", "manifest: eos_token_id"),
         (None, None),
@@ -64,6 +65,16 @@ def test_places_in_failures(where: str | None, shown: str | None) -> None:
     found = reworded(project, observed, task, failure)
     assert found.where == shown
     assert (found.what, found.fix) == ("no tensor in 'hf:a/b: model.safetensors'", "look at hf:a/b: config.json")
+
+
+@pytest.mark.parametrize("where", ["checkpoint/vocab.json", "vocab.json", None])
+@pytest.mark.parametrize("source", [Source("hf", {"repo": "a/b", "revision": "main"}), Source("path", {"path": "a"})])
+def test_a_place_says_the_name_of_a_file_once(where: str | None, source: Source) -> None:
+    project = edit_model(plans.project(), source=source)
+    observed = plans.observed(project)
+    task = next(one for one in plans.tasks_of(project, observed) if one.kind == "quantize")
+    found = reworded(project, observed, task, TaskFailure("vocab.json is not valid JSON", where))
+    assert (found.where or "").endswith("vocab.json") and found.what == "is not valid JSON"
 
 
 @pytest.mark.parametrize(
