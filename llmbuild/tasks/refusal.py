@@ -61,8 +61,14 @@ def _require_fitting(scheme_json: Mapping[str, Any], quantization: Quantization 
 
 def placed(error: LlmbuildError, written: Callable[[str], str]) -> LlmbuildError:
     """The same error with the user's name of the file that is at fault, which `written` gives for its name in the checkpoint."""
+    from llmbuild.conversation.numbers import TOKEN_KEYS
+
     for one in error.errors if isinstance(error, MultiError) else (error,):
         name, _, key = ("config.json" if one.where is None else one.where).partition(": ")
         one.what = one.what.removeprefix(f"{name} ")
-        one.where = f"{written(name)}: {key}" if key else written(name)
+        place = written(name)
+        one.where = f"{place}: {key}" if key else place
+        if place.endswith(".gguf") and key in TOKEN_KEYS:
+            # The reader of the file's tokenizer needs the number too, and leaves out no key.
+            one.fix = "use another GGUF file or the original checkpoint of the model"
     return MultiError(error.errors) if isinstance(error, MultiError) else error

@@ -48,3 +48,13 @@ def test_places() -> None:
     assert placed(InputError("bad", where="quant_config.json: a: b"), name).where == "mine/quant_config.json: a: b"
     both = placed(MultiError([InputError("bad"), InputError("worse", where="config.json: a")]), name)
     assert str(both) == "mine/config.json: bad\nmine/config.json: a: worse"
+
+
+@pytest.mark.parametrize(("place", "advises"), [("a/b.gguf", False), ("a/config.json", True)])
+def test_a_gguf_files_keys_cannot_be_left_out(place: str, advises: bool) -> None:
+    error = InputError(
+        "there is no token 5", where="config.json: eos_token_id", fix='set ignore-keys = ["eos_token_id"]'
+    )
+    found = placed(error, lambda _: place)
+    assert found.where == f"{place}: eos_token_id"
+    assert ("ignore-keys" in (found.fix or "")) is advises
