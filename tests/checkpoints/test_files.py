@@ -9,7 +9,7 @@ import pytest
 
 from llmbuild.checkpoints.files import WeightFile, read_bounded, read_json
 from llmbuild.checkpoints.huggingface import read_generation_config
-from llmbuild.checkpoints.lora import MergedCheckpoint
+from llmbuild.checkpoints.lora import MergedCheckpoint, Pair
 from llmbuild.checkpoints.open import open_checkpoint, read_metadata
 from llmbuild.checkpoints.pointer import POINTER_BYTES
 from llmbuild.errors import InputError
@@ -52,6 +52,9 @@ def test_files_of_a_tokenizer(tmp_path: Path, file: str) -> None:
     refused(directory / file, lambda: read_metadata(directory).tokenizer_file(file))
 
 
+PAIR = Pair("model.embed_tokens.weight", "lm_head.weight", tied=False)
+
+
 def test_a_gguf_file_a_generation_configuration_and_an_adapter(tmp_path: Path) -> None:
     for name in ("model.gguf", "generation_config.json", "adapter_config.json"):
         (tmp_path / name).write_text(POINTER)
@@ -59,7 +62,7 @@ def test_a_gguf_file_a_generation_configuration_and_an_adapter(tmp_path: Path) -
     refused(tmp_path / "model.gguf", lambda: read_metadata(tmp_path / "model.gguf"))
     refused(tmp_path / "generation_config.json", lambda: read_generation_config(tmp_path))
     with open_checkpoint(cached_checkpoint("llama")) as base:
-        refused(tmp_path / "adapter_config.json", lambda: MergedCheckpoint(base, tmp_path))
+        refused(tmp_path / "adapter_config.json", lambda: MergedCheckpoint(base, tmp_path, PAIR))
 
 
 def test_what_only_begins_like_one_is_read(tmp_path: Path) -> None:

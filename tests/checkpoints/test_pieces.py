@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 
 from llmbuild.checkpoints import files, pieces
 from llmbuild.checkpoints.files import WeightFile
-from llmbuild.checkpoints.lora import MergedCheckpoint
+from llmbuild.checkpoints.lora import MergedCheckpoint, Pair
 from llmbuild.checkpoints.open import open_checkpoint, read_metadata
 from llmbuild.checkpoints.pieces import ChangedError, Pieces, PiecesReader, digest_pieces
 from llmbuild.errors import ExitCode
@@ -138,7 +138,8 @@ def test_an_adapter_is_read_as_a_checkpoint_is(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 8, "lora_alpha": 8}')
     known = pieces_of(adapter)
     source = cached_checkpoint("llama-gqa")
-    with MergedCheckpoint(open_checkpoint(source), tmp_path, {adapter: known}) as merged:
+    pair = Pair("model.embed_tokens.weight", "lm_head.weight", tied=False)
+    with MergedCheckpoint(open_checkpoint(source), tmp_path, pair, {adapter: known}) as merged:
         assert merged.read("model.norm.weight").tolist() == [1.0] * 128
         edit_mapped(adapter, adapter.stat().st_size - 1)
         with pytest.raises(ChangedError):

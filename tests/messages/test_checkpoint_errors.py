@@ -23,7 +23,7 @@ from llmbuild.checkpoints.files import WeightFile, read_json
 from llmbuild.checkpoints.gguf_config import make_config
 from llmbuild.checkpoints.gguf_tokenizer import make_tokenizer_files
 from llmbuild.checkpoints.huggingface import missing_tensor
-from llmbuild.checkpoints.lora import MergedCheckpoint
+from llmbuild.checkpoints.lora import MergedCheckpoint, Pair
 from llmbuild.checkpoints.open import open_checkpoint
 from llmbuild.checkpoints.tensor import TensorInfo
 from llmbuild.checkpoints.torch_machine import run_pickle
@@ -145,7 +145,7 @@ def adapter(
         if dtype != "float32":
             kept = {name: TensorInfo.of(name, info.shape, dtype) for name, info in base.tensors.items()}
             patch.setattr(type(base), "tensors", kept)
-        MergedCheckpoint(base, path)
+        MergedCheckpoint(base, path, Pair("model.embed_tokens.weight", "lm_head.weight", tied=False))
 
     return provoke
 
