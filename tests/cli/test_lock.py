@@ -103,7 +103,7 @@ def test_lock_pins_every_file_without_the_weights(place: Place, hub: Hub, files:
     done = place.ok("lock")
     size = sum(map(len, files.values()))
     assert done.out.splitlines()[:2] == [
-        "llmbuild.lock written: 9 changes",
+        "llmbuild.lock written: 11 changes",
         f"  + hf:org/tiny@main (tiny): not in the lock (commit {COMMIT[:12]}, {len(files)} files, {size / 1e6:.1f}",
     ], done.out
     pins = read_lock(place.lock).sources[KEY]["files"]
@@ -115,8 +115,8 @@ def test_lock_pins_every_file_without_the_weights(place: Place, hub: Hub, files:
 
     hub.seen.clear()
     text = place.lock.read_text()
-    assert place.ok("lock").out == "llmbuild.lock is up to date: 1 source, 8 tools\n"
-    assert place.ok("lock", "--check", "--offline").out == "llmbuild.lock is up to date: 1 source, 8 tools\n"
+    assert place.ok("lock").out == "llmbuild.lock is up to date: 1 source, 10 tools\n"
+    assert place.ok("lock", "--check", "--offline").out == "llmbuild.lock is up to date: 1 source, 10 tools\n"
     assert hub.seen == [] and place.lock.read_text() == text
 
     # The build asks for the weights alone: the small files are in the store since they were locked.
@@ -175,7 +175,7 @@ def test_a_revision_that_moved(place: Place, hub: Hub) -> None:
     assert "  ~ hf:org/tiny@main: tokenizer.json: sha256 " in upgrade.out
     assert read_lock(place.lock).sources[KEY]["commit"] == MOVED
     hub.seen.clear()
-    assert place.build("config", "--locked", env=place.env) == {"fetch": 1, "inspect": 1, "config": 1}
+    assert place.build("config", "--locked", env=place.env) == {"fetch": 1, "config": 1}
     assert names(hub) == []  # Only the tokenizer is new, and it came with the lock.
 
 
@@ -209,7 +209,7 @@ def test_locked_names_a_changed_local_file_and_tool(place: Place, files: dict[st
     shutil.copytree(cached_checkpoint("llama"), place.root / "checkpoint")
     place.write(MANIFEST.replace("SOURCE", "checkpoint"))
     assert place.ok("lock").out.startswith(
-        "llmbuild.lock written: 9 changes\n  + path:checkpoint (tiny): not in the lock ("
+        "llmbuild.lock written: 11 changes\n  + path:checkpoint (tiny): not in the lock ("
     )
     old = files["generation_config.json"]
     (place.root / "checkpoint/generation_config.json").write_bytes(b"{}")
@@ -356,7 +356,7 @@ def test_packages(place: Place, files: dict[str, bytes], tmp_path: Path) -> None
     assert "fetch[tiny]: pypi:tiny-model==1.2/tiny_model/hf/: has to be downloaded" in done.err
     assert place.llmbuild("lock", "--offline", **without_pip).code == 4 and not started.exists()
 
-    assert place.ok("lock").out.startswith("llmbuild.lock written: 9 changes\n")
+    assert place.ok("lock").out.startswith("llmbuild.lock written: 11 changes\n")
     assert {name: entry["sha256"] for name, entry in read_lock(place.lock).sources[key]["files"].items()} == {
         name: hashlib.sha256(content).hexdigest() for name, content in files.items()
     }

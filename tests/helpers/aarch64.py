@@ -42,6 +42,8 @@ WHEELS = (
     "typing_inspection",
     "diskcache",
     "gguf",
+    "jinja2",
+    "MarkupSafe",
 )
 PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux_2_17_aarch64", "manylinux2014_aarch64")
 
