@@ -14,6 +14,12 @@ TOKENIZER_FILES = (
 )
 """The tokenizer files that a runtime may read, in the order in which `CHAT_CONFIG` lists them."""
 
+TOKENIZER_JSON = "tokenizer.json"
+"""The one of them that all runtimes read; the others are what it is made of where it is missing."""
+
+TOKENIZER_CONFIG = "tokenizer_config.json"
+"""The one of them that names the tokenizer's class."""
+
 SPECIAL_TOKENS_FILE = "special_tokens_map.json"
 """Read to count tokens, but no runtime requires it beside the weights."""
 

@@ -22,6 +22,9 @@ TORCH = "huggingface-torch"
 WHOLE: Mapping[str, str] = {SAFETENSORS: "model.safetensors", TORCH: "pytorch_model.bin"}
 """The whole file of each format, best first; its index has `.index.json` appended."""
 
+INDEXES = tuple(f"{name}.index.json" for name in WHOLE.values())
+"""The indexes of the formats, best first."""
+
 NAMES = tuple(name + index for name in WHOLE.values() for index in ("", ".index.json"))
 """The files that decide by being there."""
 

@@ -5,7 +5,7 @@ The class that transformers takes for the checkpoint decides the rules; what is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from llmbuild.conversation.sentencepiece_bpe import (
     piece_tokens,
 )
 from llmbuild.conversation.sentencepiece_model import FILE, read_sentencepiece
+from llmbuild.conversation.tokenizer_info import no_tokenizer
 from llmbuild.errors import InputError, Where
 
 TOKENIZER = "tokenizer.json"
@@ -44,6 +45,9 @@ class MadeTokenizer:
     info: Mapping[str, Json]
 
 
+_Make = Callable[[Mapping[str, bytes], Mapping[str, Any], str | None], MadeTokenizer]
+
+
 def make_tokenizer(
     files: Mapping[str, bytes], config: Mapping[str, Any], note: Callable[[str], None]
 ) -> MadeTokenizer | None:
@@ -53,22 +57,46 @@ def make_tokenizer(
     when the class is not known, a file is not valid, or what would be made differs from the original; ToolchainError when
     the sentencepiece library is needed and not installed.
     """
-    model = FILE in files
-    pairs = VOCAB in files and MERGES in files
-    if TOKENIZER in files or not (model or pairs):
+    if TOKENIZER in files or not _originals(files):
         return None
     settings = _json(files, CONFIG)
-    name, where = _class(settings, config)
-    if name is not None and name in BYTE_LEVEL and pairs:
-        return _byte_level(files, settings, name)
-    if model and (name in SENTENCEPIECE if name is not None else config.get("model_type") in ("llama", "mistral")):
-        return _sentencepiece(files, settings, name)
-    if name is None and pairs:
+    make, name = _rules(files, settings, config)
+    if make is _byte_level and name is None:
         note(
             "no file of the checkpoint names the class of its tokenizer; vocab.json and merges.txt are taken for GPT-2's kind "
             "(tokenizer_class of tokenizer_config.json would say another one)"
         )
-        return _byte_level(files, settings, None)
+    return make(files, settings, name)
+
+
+def check_tokenizer(names: Collection[str], settings: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Raise InputError where the names of a checkpoint's files, the content of tokenizer_config.json and that of config.json show
+    that it has no tokenizer, or one of a class that is not known."""
+    if TOKENIZER in names:
+        return
+    if not _originals(names):
+        error = no_tokenizer()
+        error.where = TOKENIZER
+        raise error
+    _rules(names, settings, config)
+
+
+def _originals(names: Collection[str]) -> bool:
+    """Whether files are there of which a tokenizer.json can be made."""
+    return FILE in names or (VOCAB in names and MERGES in names)
+
+
+def _rules(names: Collection[str], settings: Mapping[str, Any], config: Mapping[str, Any]) -> tuple[_Make, str | None]:
+    """What makes a tokenizer.json of the files with these names, and the class whose rules it follows.  Raises InputError."""
+    model = FILE in names
+    pairs = VOCAB in names and MERGES in names
+    name, where = _class(settings, config)
+    if name is not None and name in BYTE_LEVEL and pairs:
+        return _byte_level, name
+    if model and (name in SENTENCEPIECE if name is not None else config.get("model_type") in ("llama", "mistral")):
+        return _sentencepiece, name
+    if name is None and pairs:
+        return _byte_level, None
     have = FILE if model else f"{VOCAB} and {MERGES}"
     known = sorted(name for name in (*BYTE_LEVEL, *SENTENCEPIECE) if name is not None)
     raise InputError(

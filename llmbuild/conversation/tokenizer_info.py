@@ -66,17 +66,22 @@ def active_vocab_size(files: Mapping[str, bytes]) -> int:
         return parse_json(files[name], name) if name in files else {}
 
     if "tokenizer.json" not in files:
-        raise InputError(
-            "the checkpoint has no tokenizer",
-            why="neither tokenizer.json nor tokenizer.model nor vocab.json with merges.txt is there",
-            fix="put tokenizer.json beside config.json",
-        )
+        raise no_tokenizer()
     config = content("tokenizer_config.json")
     tokens = _tokens_of_json(content("tokenizer.json")) | _tokens_of_config(config)
     if "added_tokens_decoder" not in config:
         # The older files are read where tokenizer_config.json lacks the entry; where it has it, transformers ignores them.
         tokens |= _tokens_of_config(content("special_tokens_map.json")) | set(content("added_tokens.json"))
     return len(tokens)
+
+
+def no_tokenizer() -> InputError:
+    """The error of a checkpoint without any of the files that a tokenizer is read from."""
+    return InputError(
+        "the checkpoint has no tokenizer",
+        why="neither tokenizer.json nor tokenizer.model nor vocab.json with merges.txt is there",
+        fix="put tokenizer.json beside config.json",
+    )
 
 
 def _tokens_of_json(tokenizer: Mapping[str, Any]) -> set[str]:

@@ -19,17 +19,23 @@ from pathlib import Path
 from typing import Any
 
 from llmbuild.canonical import Json, parse_digest
+from llmbuild.checkpoints.names import TOKENIZER_CONFIG
+from llmbuild.checkpoints.weight_files import INDEXES
 from llmbuild.errors import FetchError, LlmbuildError, UsageError, did_you_mean
 from llmbuild.jsontext import MOST_BYTES
 from llmbuild.sources.copying import Meter, Progress
 from llmbuild.sources.http import Promise, download
 from llmbuild.sources.hub_answer import Revision, is_commit, parse_revision
+from llmbuild.sources.kind import Refused
 from llmbuild.sources.local_blobs import take
 from llmbuild.sources.request import SOON_S, TransientError, attempts, content_length, head, open_url, retry_after
 from llmbuild.sources.select import (
     GGUF_NAME,
     MOST_DESCRIPTION,
+    MOST_SETTINGS,
+    begins_gguf,
     check_relative,
+    descriptions,
     gguf_of,
     is_description,
     needed_files,
@@ -71,8 +77,11 @@ class Pin:
         return Pin(value["commit"], files)
 
 
-def resolve(repo: str, revision: str, path: str | None, source_format: str | None) -> Pin:
-    """Resolve a revision to its commit and needed files (`path` names one file instead).
+def resolve(
+    repo: str, revision: str, path: str | None, source_format: str | None, *, refused: Refused | None = None
+) -> Pin:
+    """Resolve a revision to its commit and needed files (`path` names one file instead); to its commit alone where an index would
+    tell the files, and the checkpoint is `refused` without it.
 
     Raises FetchError when the hub cannot be reached or refuses, when the revision has no checkpoint, or when the hub
     promises no digest for a needed file.
@@ -85,6 +94,11 @@ def resolve(repo: str, revision: str, path: str | None, source_format: str | Non
         raise FetchError("the hub names no commit for the revision", where=where, why=f"it says {commit!r:.100}")
     if is_commit(revision) and commit != revision:
         raise FetchError("the hub names another commit than was asked for", where=where, why=f"it says {commit}")
+    if path is None and refused is not None and any(name in siblings for name in INDEXES):
+        described = {name: promise for name, promise in siblings.items() if promise and is_description(name)}
+        sent = description(repo, Pin(commit, described))
+        if sent is not None and refused(sent):
+            return Pin(commit, {})
     if path is None:
         names = needed_files(
             list(siblings), source_format, where, lambda name: _content(repo, commit, name, siblings[name], where)
@@ -139,19 +153,22 @@ def _content(repo: str, commit: str, name: str, announced: Promise | None, where
 
 
 def description(repo: str, pin: Pin) -> Mapping[str, bytes] | None:
-    """The files of a pinned revision that `is_description` names, checked against their promises, or the head of its GGUF
-    file; None when the hub does not send one of them at once, or sends something else."""
+    """The files of a pinned revision that `descriptions` selects, checked against their promises (no tokenizer_config.json that
+    is large), or the head of its GGUF file; None when the hub does not send one of them at once, or sends something else."""
     found: dict[str, bytes] = {}
+    wanted = descriptions(pin.files)
     try:
         hub, credentials = endpoint(), _credentials()
         for name, promise in pin.files.items():
             url = _url(hub, repo, pin.commit, name)
-            if is_description(name):
+            if name == TOKENIZER_CONFIG and (promise.size is None or promise.size > MOST_SETTINGS):
+                continue
+            if name in wanted:
                 with open_url(url, {}, credentials, timeout=SOON_S) as response:
                     found[name] = _whole(response, MOST_DESCRIPTION)
                 if not promise.holds(found[name]):
                     return None
-            elif output_name(name) == GGUF_NAME:
+            elif begins_gguf(name):
                 found[GGUF_NAME] = head(url, credentials)
     except (LlmbuildError, TransientError, ValueError):
         return None

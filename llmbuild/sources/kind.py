@@ -62,6 +62,10 @@ class Pins(Protocol):
     def put(self, key: str, pin: Mapping[str, Json]) -> None: ...
 
 
+Refused = Callable[[Mapping[str, bytes]], bool]
+"""Whether files that `is_description` names, by their names, describe a checkpoint that is refused whatever else it has."""
+
+
 class Observation(NamedTuple):
     """One observed source: `params` enter the fetch task's key, `hints` only locate the bytes."""
 
@@ -75,7 +79,8 @@ class Context:
 
     `root` is where relative paths start, `source_format` the requested form of weights, `partial` where unfinished downloads
     are kept between runs, `have` a directory of blobs in which promised files are looked for before they are downloaded,
-    `manifest` the file that has the query of a URL.
+    `manifest` the file that has the query of a URL.  `refused` is asked before a kind reads more than a description needs; where
+    it says yes, only what identifies the bytes has to be found.
     """
 
     root: Path
@@ -86,6 +91,7 @@ class Context:
     partial: Path | None = None
     have: Path | None = None
     manifest: Path | None = None
+    refused: Refused | None = None
 
 
 class SourceKind(ABC):
@@ -201,7 +207,7 @@ class SourceKind(ABC):
         return None
 
     def description(self, params: Mapping[str, Any], hints: Mapping[str, Any]) -> Mapping[str, bytes] | None:
-        """The files of an observed source that `is_description` names, got without its weights; None where only a fetch gets
+        """The files of an observed source that `descriptions` selects, got without its weights; None where only a fetch gets
         them, or where they cannot be had just now: what is wrong then is for the fetch to report."""
         return None
 

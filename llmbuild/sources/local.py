@@ -24,8 +24,8 @@ from llmbuild.sources.select import (
     CONFIG_NAMES,
     MOST_DESCRIPTION,
     check_relative,
+    descriptions,
     gguf_of,
-    is_description,
     is_weights,
     needed_files,
     output_name,
@@ -80,8 +80,9 @@ class LocalKind(SourceKind):
     def description(self, params: Mapping[str, Any], hints: Mapping[str, Any]) -> Mapping[str, bytes] | None:
         """The files as they were observed; None where one has changed since."""
         found: dict[str, bytes] = {}
+        wanted = descriptions(params["files"])
         for name, digest in params["files"].items():
-            if is_description(name):
+            if name in wanted:
                 data = _read(Path(hints["path"]) / name)
                 if data is None or digest_bytes(data) != digest:
                     return None

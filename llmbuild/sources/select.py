@@ -10,7 +10,9 @@ from llmbuild.checkpoints.names import (
     CHAT_TEMPLATE_JSON,
     QUANTIZATION_FILES,
     SPECIAL_TOKENS_FILE,
+    TOKENIZER_CONFIG,
     TOKENIZER_FILES,
+    TOKENIZER_JSON,
 )
 from llmbuild.checkpoints.weight_files import (
     ADAPTER_WEIGHTS,
@@ -40,6 +42,9 @@ MOST_SIZE = (1 << 63) - 1
 
 MOST_DESCRIPTION = 1 << 20
 """Bytes of the largest file that is read before a fetch; a config.json has a few thousand."""
+
+MOST_SETTINGS = 256 << 10
+"""Bytes of the largest tokenizer_config.json that a hub is asked for before a fetch; a chat template may be in it."""
 
 _SHOWN = 5
 """Names that a message lists."""
@@ -132,6 +137,18 @@ def is_weights(name: str) -> bool:
 def is_description(name: str) -> bool:
     """Whether a file says by itself what a checkpoint is: its architecture, and how its weights were quantized."""
     return name == "config.json" or name in QUANTIZATION_FILES
+
+
+def descriptions(names: Collection[str]) -> list[str]:
+    """The names of those files that are read before a fetch: descriptions, and what names the class of a tokenizer whose
+    tokenizer.json has yet to be made."""
+    made = TOKENIZER_JSON not in names
+    return [name for name in names if is_description(name) or (made and name == TOKENIZER_CONFIG)]
+
+
+def begins_gguf(name: str) -> bool:
+    """Whether a needed file is a GGUF file or the first part of one, whose head names the architecture."""
+    return name.lower().endswith(".gguf") and gguf_parts(name)[0] == name
 
 
 def transfer_order(name: str) -> tuple[int, str]:

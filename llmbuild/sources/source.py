@@ -12,7 +12,7 @@ from typing import Any
 
 from llmbuild.errors import FetchError, StoreError
 from llmbuild.sources.copying import Progress
-from llmbuild.sources.kind import Context, Keep, Observation, Pins, Source, StatCache
+from llmbuild.sources.kind import Context, Keep, Observation, Pins, Refused, Source, StatCache
 from llmbuild.sources.kinds import source_kind
 
 
@@ -32,13 +32,14 @@ def observe(
     partial: Path | None = None,
     have: Path | None = None,
     manifest: Path | None = None,
+    refused: Refused | None = None,
 ) -> Observation:
     """The params {"source", "files"} and the hints of a source's fetch task, in a context (see `kind.Context`).
 
     A revision of a hub that the lock does not pin is resolved by network and put into the lock.  Raises FetchError when
     the source is missing, is not a checkpoint, or cannot be resolved (`offline` and not pinned).
     """
-    context = Context(root, statcache, lock, _asked(source_format), offline, partial, have, manifest)
+    context = Context(root, statcache, lock, _asked(source_format), offline, partial, have, manifest, refused)
     return source_kind(source.kind).observe(source.spec, context)
 
 

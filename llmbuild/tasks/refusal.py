@@ -6,7 +6,7 @@ the tasks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from llmbuild.errors import LlmbuildError, MultiError
@@ -16,12 +16,20 @@ if TYPE_CHECKING:
 
 
 def refusal(
-    kind: str, params: Mapping[str, Any], config: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]]
+    kind: str,
+    params: Mapping[str, Any],
+    config: Mapping[str, Any],
+    files: Mapping[str, Mapping[str, Any]],
+    tokenizer: tuple[Collection[str], Mapping[str, Any]] | None = None,
 ) -> LlmbuildError | None:
     """The error with which a config or a quantize task with these parameters would refuse a checkpoint, None where it would
-    not by `config`, the content of config.json, and `files`, the contents of QUANTIZATION_FILES that the checkpoint has."""
+    not by `config`, the content of config.json, and `files`, the contents of QUANTIZATION_FILES that the checkpoint has.
+
+    `tokenizer` are the names of the checkpoint's files and the content of tokenizer_config.json, where both are known.
+    """
     from llmbuild.checkpoints.packed.quantization import check_quantization
     from llmbuild.checkpoints.weight_files import NAMES, refuse_named_weights
+    from llmbuild.conversation.make_tokenizer import check_tokenizer
     from llmbuild.conversation.numbers import check_named
     from llmbuild.models.family import Overrides
     from llmbuild.models.registry import family, infer_model_type
@@ -39,6 +47,8 @@ def refusal(
                 conversation = params["conversation"]
                 named = conversation if isinstance(conversation, Mapping) else None
                 check_named(model.vocab_size, named, [("config.json", heard)])
+            if tokenizer is not None:
+                check_tokenizer(*tokenizer, config)
         else:
             refuse_named_weights(config, NAMES)
             quantization = check_quantization(config, files, ignore=ignore)

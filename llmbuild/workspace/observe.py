@@ -25,6 +25,7 @@ from llmbuild.sources.kind import GoneError, Observation, Source
 from llmbuild.workspace.absent import LockedTools
 from llmbuild.workspace.manifests import identity
 from llmbuild.workspace.platform_tools import Machine, find_tools
+from llmbuild.workspace.refusals import keep_description, refuses
 from llmbuild.workspace.tool_identities import Toolchain
 from llmbuild.workspace.trust import Trust
 
@@ -131,6 +132,14 @@ def _sources(
         from llmbuild.sources import observe as observe_source
         from llmbuild.sources.kinds import source_kind
 
+        sent: list[Mapping[str, bytes]] = []
+
+        def refused(description: Mapping[str, bytes]) -> bool:
+            if found is adapters or not refuses(project.models[model], description):
+                return False
+            sent.append(description)
+            return True
+
         pin = lock.get(lock_key(source, source_format))
         if pin is None and not resolve:
             from llmbuild.sources.remote import AnnouncedKind
@@ -148,7 +157,10 @@ def _sources(
                 partial=store.root / "partial",
                 have=store.cas.root,
                 manifest=Path(project.root) / Path(project.file).name,
+                refused=refused,
             )
+            for description in sent:
+                keep_description(store, found[model], description)
         except GoneError as error:
             # What was built from it remains valid.
             remembered = source_kind(source.kind).remembered(source.spec, Path(project.root), pin)

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmbuild.canonical import Digest, Json, canonical_json, digest_json, known_digest, parse_digest
+from llmbuild.checkpoints.names import TOKENIZER_CONFIG, TOKENIZER_FILES
 from llmbuild.engine import files
 from llmbuild.engine.task import Task
 from llmbuild.errors import InputError, LlmbuildError, StoreError
 from llmbuild.jsontext import parse_json
 from llmbuild.manifest.project import Model, Project
 from llmbuild.sources.kinds import source_kind
-from llmbuild.sources.select import GGUF_NAME, is_description, output_name
+from llmbuild.sources.select import GGUF_NAME, descriptions, output_name
 
 if TYPE_CHECKING:
     from llmbuild.engine.store import Store
@@ -45,6 +46,30 @@ def with_refusals(
         readers = [task for task in tasks if task.model == name and task.kind in ("config", "quantize")]
         errors |= _of_model(project.models[name], readers, observed.sources.get(name), store, judges, project.file)
     return tuple(_with_lacks(tasks, errors)) if errors else tuple(tasks)
+
+
+def refuses(model: Model, description: Mapping[str, bytes]) -> bool:
+    """Whether no scheme makes weights of a model with this description, so that nothing else of it has to be known."""
+    from llmbuild.checkpoints.files import parse_json as parse_object
+    from llmbuild.quantization.scheme import SCHEMES
+    from llmbuild.tasks.refusal import refusal
+
+    try:
+        parsed = {name: parse_object(data, name) for name, data in description.items()}
+    except InputError:
+        return True
+    if "config.json" not in parsed:
+        return False
+    config = parsed.pop("config.json")
+    params: dict[str, Any] = {"model-type": model.model_type, "ignore-keys": model.ignore_keys}
+    every = (params | {"scheme": scheme.to_json()} for scheme in SCHEMES.values())
+    return all(refusal("quantize", one, config, parsed) is not None for one in every)
+
+
+def keep_description(store: Store, observation: Observation, description: Mapping[str, bytes]) -> None:
+    """Keep in the store what a hub sent of a model that `refuses`."""
+    source: Any = observation.params["source"]
+    _keep(store, dict(source), description)
 
 
 def _with_lacks(tasks: Sequence[Task], errors: Mapping[str, LlmbuildError]) -> Iterable[Task]:
@@ -84,8 +109,11 @@ def _of_model(
         return dict.fromkeys((task.label for task in readers), placed(error, name_of))
     if description is None or "config.json" not in description:
         return {}
-    config = description.pop("config.json")
-    found = {task.label: refusal(task.kind, task.params, config, description) for task in readers}
+    config, settings = description.pop("config.json"), description.pop(TOKENIZER_CONFIG, None)
+    names = _names(observation)
+    # The settings say nothing beside a tokenizer.json, and may be too large to be read now.
+    tokenizer = None if not names or (settings is None and TOKENIZER_CONFIG in names) else (names, settings or {})
+    found = {task.label: refusal(task.kind, task.params, config, description, tokenizer) for task in readers}
     errors = {label: placed(error, name_of) for label, error in found.items() if error is not None}
     if not errors:
         # A verdict that cannot be recorded is found again.
@@ -103,23 +131,31 @@ def _content(model: Model, observation: Observation | None) -> Json:
     source: Any = observation.params["source"]
     if kind.remote and kind.fixed:
         return dict(source)
-    known = {name: digest for name, digest in _digests(observation).items() if _describes(name)}
-    return {"source": dict(source), "files": dict(known)} if known else None
+    names = _names(observation)
+    wanted = descriptions(names)
+    known = {name: digest for name, digest in _digests(observation).items() if name in wanted or name.endswith(".gguf")}
+    tokenizer: list[Json] = [name for name in names if name in TOKENIZER_FILES]
+    return {"source": dict(source), "files": dict(known), "tokenizer": tokenizer} if known else None
+
+
+def _names(observation: Observation | None) -> list[str]:
+    """The names of the files of a source in the output, none where they are not known."""
+    return [] if observation is None else sorted(map(output_name, _listed(observation)))
+
+
+def _listed(observation: Observation) -> Mapping[str, Any]:
+    listed: Any = observation.params["files"] or observation.hints.get("files") or {}
+    return dict(listed)
 
 
 def _digests(observation: Observation) -> dict[str, Digest]:
     """The SHA-256 of the files of a source, as far as they are known, by their names in the output."""
-    listed: Any = observation.params["files"] or observation.hints.get("files") or {}
     found = {}
-    for name, entry in listed.items():
+    for name, entry in _listed(observation).items():
         digest = known_digest(entry.get("sha256") if isinstance(entry, Mapping) else entry)
         if digest is not None:
             found[output_name(name)] = digest
     return found
-
-
-def _describes(name: str) -> bool:
-    return is_description(name) or name.endswith(".gguf")
 
 
 def _description(
@@ -153,7 +189,11 @@ def _description(
     found = {}
     for name, data in description.items():
         refuse_pointer(data, name)
-        found[name] = parse_object(data, name)
+        try:
+            found[name] = parse_object(data, name)
+        except InputError as error:
+            error.where = error.where or name
+            raise
     return found
 
 
@@ -184,7 +224,7 @@ def _held(store: Store, digest: Digest | None) -> Path | None:
 def _from_store(store: Store, digests: Mapping[str, Digest]) -> dict[str, bytes] | None:
     """The description out of the store's blobs; None where one is not there."""
     try:
-        return {name: store.cas.get_bytes(digest) for name, digest in digests.items() if is_description(name)} or None
+        return {name: store.cas.get_bytes(digests[name]) for name in descriptions(digests)} or None
     except StoreError:
         return None
 

@@ -115,6 +115,41 @@ def test_a_refused_repository_moves_nothing(hub: Hub, project: ProjectDir) -> No
     assert project.run("build", "-n").code == 3 and hub.seen == []
 
 
+def with_a_large_index(repo: Repo) -> Repo:
+    """The same, with its weights in two files that an index of 300 kB names."""
+    shards = {f"model-0000{number}-of-00002.safetensors": b"" for number in (1, 2)}
+    names = {f"model.layers.{number}.mlp.down_proj.weight": shard for shard in shards for number in range(5000)}
+    del repo.files["model.safetensors"]
+    index = json.dumps({"weight_map": names}).encode()
+    assert len(index) > 300_000
+    repo.files |= shards | {"model.safetensors.index.json": index}
+    return repo
+
+
+def test_a_large_index_of_a_refused_repository_is_not_read(hub: Hub, project: ProjectDir) -> None:
+    hub.repos["org/tiny"] = with_a_large_index(repository(**{"quantize_config.json": b'{"bits": 4}'}))
+    with opened(project) as workspace:
+        assert set(states(workspace).values()) == {"blocked"}
+        assert list(moved(hub)) == ["config.json", "quantize_config.json"]
+        assert sum(moved(hub).values()) < 64 << 10
+        hub.seen.clear()
+        assert refused_by(workspace).startswith("hf:org/tiny: config.json: architectures: architecture 'Mixtral")
+    with opened(project, offline=True) as workspace:
+        assert set(states(workspace).values()) == {"blocked"} and hub.seen == []
+
+
+def test_what_was_refused_without_its_index_is_whole_when_it_is_fetched(hub: Hub, project: ProjectDir) -> None:
+    hub.repos["org/tiny"] = with_a_large_index(repository({"is_causal": False}, **{"tokenizer.json": b"{}"}))
+    with opened(project) as workspace:
+        assert set(states(workspace).values()) == {"blocked"}
+    project.write(MANIFEST.replace('"SOURCE"', '"hf:org/tiny"\nignore-keys = ["is_causal"]'))
+    with opened(project) as workspace:
+        assert set(states(workspace).values()) == {"run"}
+        assert workspace.build("fetch").ok
+    assert "model.safetensors.index.json" in moved(hub)
+    assert "model-00002-of-00002.safetensors" in (project.root / "llmbuild.lock").read_text()
+
+
 def test_a_build_alone_moves_as_little(hub: Hub, project: ProjectDir) -> None:
     hub.repos["org/tiny"] = repository()
     assert project.run("build").code == 3
@@ -267,6 +302,81 @@ def test_a_gguf_file_that_is_elsewhere(
                 f"{source}: architecture 'strange' is not supported\n"
                 "  why: GGUF files of llama, qwen2, qwen3, gptneox are (Mistral is called llama there)"
             )
+
+
+@pytest.mark.parametrize(("architecture", "state"), [("strange", "blocked"), ("llama", "run")])
+@pytest.mark.parametrize(
+    "source", ["hf:org/tiny/x-00001-of-00003.gguf", "hf:org/tiny/x-00003-of-00003.gguf", "hf:org/tiny"]
+)
+def test_the_first_part_of_a_gguf_file_tells(
+    hub: Hub, project: ProjectDir, source: str, architecture: str, state: str
+) -> None:
+    import gguf
+
+    writer = gguf.GGUFWriter(project.root / "part", architecture)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    parts = {f"x-0000{number}-of-00003.gguf": b"GGUF" for number in (2, 3)}
+    first = (project.root / "part").read_bytes()
+    hub.repos["org/tiny"] = Repo({"x-00001-of-00003.gguf": first, **parts}, large={"x-00001-of-00003.gguf", *parts})
+    project.write(MANIFEST.replace("SOURCE", source))
+    with opened(project) as workspace:
+        assert set(states(workspace).values()) == {state}
+        assert set(moved(hub)) == {"x-00001-of-00003.gguf"}
+        if state == "blocked":
+            assert refused_by(workspace).startswith(f"{source}: architecture 'strange' is not supported")
+
+
+TOKENIZERS: Mapping[str, tuple[Mapping[str, bytes], str]] = {
+    "none": ({}, "tokenizer.json: the checkpoint has no tokenizer"),
+    "half of a pair": ({"vocab.json": b"{}"}, "tokenizer.json: the checkpoint has no tokenizer"),
+    "an unknown class": (
+        {"tokenizer.model": b"", "tokenizer_config.json": b'{"tokenizer_class": "OddTokenizer"}'},
+        "tokenizer_config.json: tokenizer_class: a tokenizer.json cannot be made of tokenizer.model: the rules of Odd",
+    ),
+    "a class of config.json": (
+        {"tokenizer.model": b""},
+        "config.json: tokenizer_class: a tokenizer.json cannot be made",
+    ),
+    "no object": ({"tokenizer.model": b"", "tokenizer_config.json": b"[]"}, "tokenizer_config.json: "),
+}
+
+
+@pytest.mark.parametrize("remote", [True, False])
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_a_tokenizer_that_cannot_be_read(
+    hub: Hub, project: ProjectDir, tmp_path: Path, name: str, remote: bool
+) -> None:
+    files, message = TOKENIZERS[name]
+    repo = repository({"tokenizer_class": "OddTokenizer"} if name == "a class of config.json" else {})
+    repo.files = {name: repo.files[name] for name in ("config.json", "model.safetensors")} | files
+    hub.repos["org/tiny"] = repo
+    if not remote:
+        (project.root / "checkpoint").mkdir()
+        for file, content in repo.files.items():
+            (project.root / "checkpoint" / file).write_bytes(content)
+        project.write(MANIFEST.replace("SOURCE", "checkpoint"))
+    where = "hf:org/tiny: " if remote else "checkpoint/"
+    with opened(project) as workspace:
+        assert states(workspace)["config[tiny, q0f32]"] == "blocked"
+        assert refused_by(workspace).startswith(where + message)
+        assert not remote or moved(hub).keys() <= {"config.json", "tokenizer_config.json"}
+    # A file that was added is looked at.
+    if not remote:
+        (project.root / "checkpoint/tokenizer.json").write_bytes(b"{}")
+        with opened(project) as workspace:
+            assert states(workspace)["config[tiny, q0f32]"] == "run"
+
+
+def test_tokenizer_settings_that_are_large_are_left_to_the_fetch(hub: Hub, project: ProjectDir) -> None:
+    odd = b'{"tokenizer_class": "OddTokenizer", "chat_template": "' + b" " * (256 << 10) + b'"}'
+    hub.repos["org/tiny"] = repo = repository({}, **{"tokenizer.model": b"", "tokenizer_config.json": odd})
+    del repo.files["tokenizer.json"]
+    with opened(project) as workspace:
+        assert set(states(workspace).values()) == {"run"}
+        assert list(moved(hub)) == ["config.json"]
 
 
 def test_metadata_that_does_not_fit(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from llmbuild.conversation.hard_texts import HARD_TEXTS, around
-from llmbuild.conversation.make_tokenizer import MadeTokenizer, make_tokenizer
+from llmbuild.conversation.make_tokenizer import MadeTokenizer, check_tokenizer, make_tokenizer
 from llmbuild.conversation.tokenizer_json import load
 from llmbuild.errors import InputError, LlmbuildError, ToolchainError
 from tests.helpers.replaced_parts import mutations
@@ -217,6 +217,28 @@ def test_nothing_is_made_where_a_tokenizer_json_is_there_or_nothing_is() -> None
     vocab, merges = vocab_and_merges()
     for files in ({}, {"vocab.json": vocab}, {"tokenizer.json": b"{}", "vocab.json": vocab, "merges.txt": merges}):
         assert make_tokenizer(files, {"model_type": "llama"}, print) is None
+
+
+@pytest.mark.parametrize(
+    ("names", "settings", "refused"),
+    [
+        (["tokenizer.json", "tokenizer.model"], {"tokenizer_class": "OddTokenizer"}, None),
+        (["tokenizer.model"], LLAMA, None),
+        (["vocab.json", "merges.txt"], {}, None),
+        (["vocab.json", "merges.txt"], LLAMA, "the rules of LlamaTokenizer are for other files"),
+        (["tokenizer.model"], {"tokenizer_class": "OddTokenizer"}, "the rules of OddTokenizer are not known"),
+        (["tokenizer.model"], {"tokenizer_class": 3}, "must be the name of a class"),
+        (["merges.txt", "added_tokens.json"], {}, "the checkpoint has no tokenizer"),
+    ],
+)
+def test_what_the_names_of_files_and_the_class_show(
+    names: list[str], settings: dict[str, Any], refused: str | None
+) -> None:
+    if refused is None:
+        check_tokenizer(names, settings, {"model_type": "llama"})
+        return
+    with pytest.raises(InputError, match=refused):
+        check_tokenizer(names, settings, {"model_type": "llama"})
 
 
 VOCAB, MERGES = vocab_and_merges()

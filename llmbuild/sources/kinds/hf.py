@@ -84,8 +84,10 @@ class Hub(AnnouncedKind):
                 why="the lock file does not have it, and --offline forbids to ask the hub",
                 fix="run `llmbuild lock` once with a network",
             )
-        found = hub.resolve(spec["repo"], spec["revision"], spec.get("path"), context.source_format)
-        resolved = found.to_json()
+        found = hub.resolve(
+            spec["repo"], spec["revision"], spec.get("path"), context.source_format, refused=context.refused
+        )
+        resolved = found.to_json() if found.files else {"commit": found.commit}
         context.lock.put(self.lock_key(spec, context.source_format), resolved)
         return resolved if found.unread is None else {**resolved, "unread": found.unread}
 
