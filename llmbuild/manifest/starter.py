@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from llmbuild.conversation.templates import CHECKPOINT, CHECKPOINT_ANYWAY
 from llmbuild.errors import InputError, UsageError, did_you_mean
 from llmbuild.manifest.source import forms, parse_source, shown_source
+from llmbuild.sources.advice import fitting
 from llmbuild.sources.kind import Source, SourceError
 from llmbuild.sources.kinds import source_kind
 from llmbuild.tomlfile import dotted
@@ -77,7 +78,11 @@ def propose(checkpoint: str, directory: Path, *, revision: str | None = None, sh
     if here is not None:
         if revision is not None or sha256 is not None:
             raise UsageError("--revision and --sha256 are for sources that are fetched", where=checkpoint)
-        return _of_files(checkpoint, here, directory)
+        try:
+            return _of_files(checkpoint, here, directory)
+        except InputError as error:
+            error.fix = fitting(error.fix, remote=False)
+            raise
     try:
         source = parse_source(checkpoint, revision, sha256)
     except SourceError as error:

@@ -18,6 +18,7 @@ from llmbuild.canonical import Digest, digest_bytes, known_digest
 from llmbuild.checkpoints.weight_files import gguf_parts
 from llmbuild.errors import FetchError, InputError, did_you_mean
 from llmbuild.jsontext import MOST_BYTES
+from llmbuild.sources.advice import fitting
 from llmbuild.sources.copying import Meter, Progress, copy_stream
 from llmbuild.sources.kind import GoneError, Keep, Observation, SourceKind, StatCache
 from llmbuild.sources.select import (
@@ -122,7 +123,11 @@ def observe_directory(
         raise GoneError("the weights are gone", where=str(lost), why=_nothing(lost))
     if not any(name in CONFIG_NAMES for name in (*names, *links)):
         _refuse_cache(path, {entry.name for entry in entries})
-    needed = needed_files([*names, *links], source_format, str(path), lambda name: _content(path / name))
+    try:
+        needed = needed_files([*names, *links], source_format, str(path), lambda name: _content(path / name))
+    except InputError as error:
+        error.fix = fitting(error.fix, remote=False)
+        raise
     for name in needed:
         try:
             check_relative(name)

@@ -20,6 +20,7 @@ from llmbuild.engine.task import Task
 from llmbuild.errors import InputError, LlmbuildError, StoreError
 from llmbuild.jsontext import parse_json
 from llmbuild.manifest.project import Model, Project
+from llmbuild.sources.advice import fitting
 from llmbuild.sources.kinds import source_kind
 from llmbuild.sources.select import GGUF_NAME, descriptions, output_name
 
@@ -106,6 +107,8 @@ def _of_model(
     try:
         description = _description(model, readers[0], observation, content, store)
     except InputError as error:
+        if model.source is not None:
+            error.fix = fitting(error.fix, remote=source_kind(model.source.kind).remote)
         return dict.fromkeys((task.label for task in readers), placed(error, name_of))
     if description is None or "config.json" not in description:
         return {}

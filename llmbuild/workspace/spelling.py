@@ -15,14 +15,10 @@ from llmbuild.engine.labels import split_label
 from llmbuild.engine.task import Task
 from llmbuild.manifest.project import Project
 from llmbuild.plan.observed import Observed
+from llmbuild.sources.advice import fitting
 from llmbuild.sources.kind import Observation, Source
 from llmbuild.sources.kinds import source_kind
 from llmbuild.sources.select import SMALL_FILES
-
-_AGAIN = re.compile(r"fetch the (file|checkpoint) again")
-_WHOLE = r"name another source: what this one has was fetched whole, so that the \1 is damaged there"
-_COPIED = r"get the \1 again from where you have it from"
-"""What a reader of files advises where they are damaged means something else for each source."""
 
 
 def written(source: Source, observation: Observation | None, file: str = "") -> str:
@@ -48,9 +44,8 @@ def reworded(project: Project, observed: Observed, task: Task, failure: TaskFail
             continue
         observation = (observed.adapters if adapter else observed.sources).get(model.name)
         failure = _renamed(failure, name, partial(written, source, observation), bare=not adapter)
-        if failure.fix is not None and not adapter:
-            advice = _WHOLE if source_kind(source.kind).remote else _COPIED
-            failure = dataclasses.replace(failure, fix=_AGAIN.sub(advice, failure.fix))
+        if not adapter:
+            failure = dataclasses.replace(failure, fix=fitting(failure.fix, remote=source_kind(source.kind).remote))
     return failure
 
 

@@ -257,6 +257,15 @@ def test_a_directory(tmp_path: Path) -> None:
         assert refused_by(workspace).startswith("checkpoint/config.json: rope_scaling.rope_type: ")
 
 
+def test_advice_fits_a_directory(tmp_path: Path) -> None:
+    project = local(tmp_path, {})
+    (project.root / "checkpoint/model.safetensors").unlink()
+    (project.root / "checkpoint/model.safetensors.index.json").write_text("{}")
+    plan = project.run("plan")
+    assert plan.code == 3 and "the weight index has no weight_map" in plan.err
+    assert "fix: get the checkpoint again from where you have it from" in plan.err
+
+
 def test_a_gguf_file(tmp_path: Path) -> None:
     import gguf
 

@@ -183,6 +183,7 @@ def test_what_is_not_here(
         (["hf:a/b/c"], 2, "not a repository name"),
         (["broken"], 3, "config.json"),
         (["foreign"], 3, "not supported"),
+        (["cut.gguf"], 3, "get the file again from where you have it from"),
     ],
 )
 def test_what_cannot_be_proposed(
@@ -195,6 +196,7 @@ def test_what_cannot_be_proposed(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "broken").mkdir()
+    (tmp_path / "cut.gguf").write_bytes(b"GGUF\3\0\0\0" + bytes(3))
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "config.json").write_text('{"architectures": ["BertModel"], "model_type": "bert"}')
     assert main(["init", *arguments]) == code

@@ -1,0 +1,14 @@
+"""What to do about a damaged file: the advice of those who read it, in the words that fit where it comes from."""
+
+from __future__ import annotations
+
+import re
+
+_AGAIN = re.compile(r"fetch the (file|checkpoint) again")
+_WHOLE = r"name another source: what this one has was fetched whole, so that the \1 is damaged there"
+_COPIED = r"get the \1 again from where you have it from"
+
+
+def fitting(fix: str | None, *, remote: bool) -> str | None:
+    """The advice to a user whose source is fetched from elsewhere, or lies on this machine."""
+    return None if fix is None else _AGAIN.sub(_WHOLE if remote else _COPIED, fix)
