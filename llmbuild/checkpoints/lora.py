@@ -196,7 +196,8 @@ class LoraAdapter:
             raise self.config.refused(
                 "target_modules",
                 "it has factors for the head or the embedding, which are one tensor in the model, "
-                "so that peft's merge is not the model that was trained",
+                "so that peft's merge_and_unload() gives another model than was trained",
+                "store the base with a head of its own (tie_word_embeddings false) before it is merged",
             )
         one, other = self.changes.get(pair.embedding), self.changes.get(pair.head)
         if any(change.beside for change in both) and not self.config.tied:

@@ -81,13 +81,18 @@ class AdapterConfig:
             raise self.refused("trainable_token_indices", f"it does not name the rows of {module!r}")
         return found
 
-    def refused(self, key: str, why: str) -> InputError:
+    def refused(
+        self,
+        key: str,
+        why: str,
+        fix: str = "merge it with peft's merge_and_unload() and name the merged checkpoint as the source",
+    ) -> InputError:
         """The error for an adapter that cannot be merged here, for a reason that `key` shows."""
         return InputError(
             "the adapter cannot be merged",
             where=Where(str(self.path), key=key),
             why=why,
-            fix="merge it with peft's merge_and_unload() and name the merged checkpoint as the source",
+            fix=fix,
         )
 
     def _check(self) -> None:

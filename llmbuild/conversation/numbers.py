@@ -56,8 +56,17 @@ def check_numbers(
         more = f" and {len(added) - 1} more are" if len(added) > 1 else " is"
         note(
             f"the added token {_spoken(text)} (number {number}){more} beyond the embedding's {rows} rows; nothing sends "
-            "such a token but a user who writes it out, and then it is refused"
+            f"such a token but a user who writes it out, and then {_fate(vocabulary.added[text].number, number, rows)}"
         )
+
+
+def _fate(sent: int, written: int, rows: int) -> str:
+    """What becomes of an added token: its number is not the one of the file where that leaves a gap before it."""
+    return (
+        "it is refused"
+        if sent >= rows
+        else f"it is sent as {sent}, since tokenizers does not keep the gap before {written}"
+    )
 
 
 def check_named(

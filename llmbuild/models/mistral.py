@@ -97,6 +97,13 @@ def _windows(source: ConfigValues) -> tuple[int, int, int]:
     name, value = source.get("sliding_window_size", "sliding_window")
     if value == 0 and name == "sliding_window_size":
         name, value = source.get("sliding_window")
+    if name == "sliding_window" and type(value) is int and value <= 0:
+        raise source.error(
+            name,
+            f"is {value}",
+            why="transformers takes it as a window of that many tokens, in which no token is seen",
+            fix="correct config.json: null stands for no window",
+        )
     sliding = -1 if value in (None, -1) else source.integer(name)
     sinks = source.integer("attention_sink_size", default=4, minimum=0)
     if sliding != -1 and sinks >= sliding:

@@ -219,6 +219,11 @@ def test_a_window_that_is_left_out_is_the_default_of_mistral() -> None:
     assert configured("mistral", {"sliding_window": None})[1] == []
 
 
+def test_a_negative_window_is_not_none_of_mistral() -> None:
+    """transformers masks everything with it; it is not its way to say that there is none."""
+    assert refused("mistral", {"sliding_window": -1}).where == "config.json: sliding_window"
+
+
 def test_layers_of_several_kinds_are_refused_for_mistral() -> None:
     error = refused("mistral", {"layer_types": ["full_attention", "sliding_attention"], "sliding_window": 8})
     assert error.where == "config.json: layer_types"
