@@ -28,6 +28,7 @@ def project(tmp_path: Path) -> Path:
     (root / "checkpoint").mkdir(parents=True)
     (root / "buildfile.toml").write_text(TINY_MANIFEST)
     (root / "checkpoint/config.json").write_text(json.dumps(CONFIGS["llama"]))
+    (root / "checkpoint/tokenizer.json").write_text("{}")
     (root / "checkpoint/model.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
     return root
 
