@@ -237,6 +237,7 @@ def verifying(shape: tuple[int, ...], values: tuple[float, float]) -> Case:
     def provoke(path: Path, patch: pytest.MonkeyPatch) -> None:
         import numpy as np
 
+        from llmbuild.conversation.templates import resolve_template
         from llmbuild.runtime import verify
 
         class Session:
@@ -252,13 +253,14 @@ def verifying(shape: tuple[int, ...], values: tuple[float, float]) -> Case:
             def decode(self, token: int, sequence: int) -> Any:
                 return np.full(shape, values[0], np.float32)
 
+        template = resolve_template("LM", path)
         metadata = {"prefill_chunk_size": 32, "params": [{"dtype": "float32"}]}
         for name, value in {
             "read_tensor_index": {"records": []},
             "check_shards": None,
             "load_library": SimpleNamespace(metadata=metadata),
             "check_parameters": 0,
-            "read_chat_config": {"active_vocab_size": 300, "vocab_size": 320},
+            "read_chat_config": {"active_vocab_size": 300, "vocab_size": 320, "conv_template": template},
             "load_parameters": None,
         }.items():
             patch.setattr(verify, name, lambda *_, value=value: value)

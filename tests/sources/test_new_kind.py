@@ -49,7 +49,7 @@ def test_the_kind_is_known_everywhere(tmp_path: Path, env: Mapping[str, str]) ->
     assert '[sources."shelf:tiny@2".files]' in lock
     assert run(project, env, "lock", "--check").startswith("llmbuild.lock is up to date")
 
-    assert set(project.build("--locked", "--provenance", *wanted, env=env)) == {"quantize", "config"}
+    assert set(project.build("--locked", "--provenance", *wanted, env=env)) == {"inspect", "quantize", "config"}
     assert project.build("--locked", "--provenance", *wanted, env=env) == {}
     (statement,) = (json.loads(path.read_text()) for path in project.root.glob("dist/provenance/*"))
     uris = {one.get("uri") for one in statement["predicate"]["buildDefinition"]["resolvedDependencies"]}

@@ -39,14 +39,14 @@ def test_importing_llmbuild_loads_next_to_nothing() -> None:
 
 def test_plan_build_and_plan_again(project: ProjectDir, workspace: Workspace) -> None:
     plan = workspace.plan()
-    assert (plan.stale, len(plan.verdicts)) == (True, 5)
+    assert (plan.stale, len(plan.verdicts)) == (True, 6)
     assert not project.store.exists() or not list(project.store.glob("traces/*/*"))
 
     told: list[Event] = []
     outcome = workspace.build(jobs=2, on_event=told.append, events=str(project.root / "events"))
     assert outcome.ok
     lines = [event.to_json() for event in told]
-    assert (lines[0]["type"], lines[-1]["type"], lines[-1]["ran"]) == ("plan-made", "summary", 5)
+    assert (lines[0]["type"], lines[-1]["type"], lines[-1]["ran"]) == ("plan-made", "summary", 6)
     assert len((project.root / "events").read_text().splitlines()) == len(told)
 
     weights, library = outcome.outputs
