@@ -97,7 +97,9 @@ class Toolchain:
 
         # Imports follow from the content of all files, so they are looked at once for each.
         found = self.programs.remembered(["imports", list(kind.sources), self._all], lambda: list(find()))
-        names: list[Any] = found if isinstance(found, list) and all(name in from_all for name in found) else find()
+        # A memo that was damaged counts for nothing.
+        right = isinstance(found, list) and all(isinstance(name, str) and name in from_all for name in found)
+        names: list[Any] = found if isinstance(found, list) and right else find()
         return {name: from_all[name] for name in names}
 
     def tools_of(self, kind: TaskKind) -> tuple[dict[str, str], dict[str, Digest]]:
