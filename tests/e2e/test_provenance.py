@@ -42,7 +42,7 @@ def test_statements_and_caches_of_two_clones(tmp_path: Path) -> None:
     archive = tmp_path / "cache.tar"
     result = first.run("cache", "export", str(archive))
     assert result.code == 0, result.text
-    assert result.out.startswith("exported 5 traces, ")
+    assert result.out.startswith("exported 6 traces, ")
     second = make_project(tmp_path / "b" / "another", MANIFEST, checkpoint)
     result = second.run("cache", "import", str(archive))
     assert result.code == 0, result.text
