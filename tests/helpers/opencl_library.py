@@ -49,7 +49,9 @@ class OpenCLLibrary(GenericLibrary):
             model_type = infer_model_type(source)
         self.family = family(model_type)
         self.scheme = scheme_of(scheme)
-        self.config = self.family.configure(source, Overrides(**overrides))
+        self.config = (self.family.restore if "position_embedding_base" in source else self.family.configure)(
+            source, Overrides(**overrides)
+        )
         model = export_some(self.family, self.config, self.scheme, find_device("opencl"), functions)
         metadata = metadata_record({"model_type": self.family.model_type}, self.config, self.scheme, model)
         with compiling(optimize=optimize) as self.device:

@@ -45,7 +45,9 @@ def test_a_model_answers_with_a_made_tokenizer(tmp_path: Path, built: ProjectDir
     (copy / "tokenizer.json").unlink()
     facts = tmp_path / "facts.json"
     facts.write_text('{"config": {}}')
-    KIND.run(Job(params, {"checkpoint": checkpoint, "facts": facts}, {}, copy, tmp_path, lambda done, total, unit="": None))
+    KIND.run(
+        Job(params, {"checkpoint": checkpoint, "facts": facts}, {}, copy, tmp_path, lambda done, total, unit="": None)
+    )
     text = "naïve café 12 日本\n\n  and the lazy dog"
     with llmbuild.load(copy, next(built.root.glob("dist/libs/*.so")), threads=1) as model:
         assert model.text(model.tokens(text)) == text
