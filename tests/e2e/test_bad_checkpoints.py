@@ -155,7 +155,7 @@ def broken_adapter(directory: Path) -> None:
     adapter = directory.parent / "adapter"
     adapter.mkdir()
     (adapter / "adapter_config.json").write_text(
-        json.dumps({"peft_type": "LORA", "r": 4, "lora_alpha": 8, "use_dora": True})
+        json.dumps({"peft_type": "LORA", "r": 4, "lora_alpha": 8, "init_lora_weights": "pissa"})
     )
     (adapter / "adapter_model.safetensors").write_bytes(struct.pack("<Q", 2) + b"{}")
 
@@ -206,7 +206,13 @@ CASES = [
     Case("GGUF of an unknown version", to_gguf(b"GGUF" + struct.pack("<IQQ", 99, 1, 1)), 3, ("model.gguf", "version")),
     Case("GGUF without the magic", to_gguf(b"FUGG" + bytes(64)), 3, ("model.gguf",)),
     Case("truncated GGUF", to_gguf(b"GGUF" + struct.pack("<IQ", 3, 1)), 3, ("model.gguf",)),
-    Case("adapter that cannot be merged", broken_adapter, 3, ("adapter", "changes nothing"), manifest=WITH_ADAPTER),
+    Case(
+        "adapter that cannot be merged",
+        broken_adapter,
+        3,
+        ("adapter_config.json", "init_lora_weights", "merge_and_unload"),
+        manifest=WITH_ADAPTER,
+    ),
     Case("no checkpoint at all", shutil.rmtree, 4, ("checkpoint",)),
 ]
 
