@@ -41,17 +41,15 @@ class OpenCLLibrary(GenericLibrary):
         from llmbuild.compiler.pipeline import PassInputs, pipeline
 
         chat = directory / "mlc-chat-config.json"
+        self.scheme = scheme_of(scheme)
         if chat.is_file():
             settings = json.loads(chat.read_text())
-            source, model_type = settings["model_config"], settings["model_type"]
+            self.family = family(settings["model_type"])
+            self.config = self.family.restore(settings["model_config"], Overrides(**overrides))
         else:
             source = json.loads((directory / "config.json").read_text())
-            model_type = infer_model_type(source)
-        self.family = family(model_type)
-        self.scheme = scheme_of(scheme)
-        self.config = (self.family.restore if "position_embedding_base" in source else self.family.configure)(
-            source, Overrides(**overrides)
-        )
+            self.family = family(infer_model_type(source))
+            self.config = self.family.configure(source, Overrides(**overrides))
         model = export_some(self.family, self.config, self.scheme, find_device("opencl"), functions)
         metadata = metadata_record({"model_type": self.family.model_type}, self.config, self.scheme, model)
         with compiling(optimize=optimize) as self.device:
