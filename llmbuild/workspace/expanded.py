@@ -48,7 +48,7 @@ def load_manifest(path: Path, toolchain: Toolchain) -> Manifest:
             "format": _FORMAT,
             "file": str(path),
             "root": str(root),
-            "llmbuild": digest_json(toolchain.source_files(["llmbuild"])),
+            "llmbuild": toolchain.llmbuild[1],
             "python": sys.version,
         }
     )

@@ -13,6 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +63,6 @@ class Toolchain:
         self.programs = Programs(digests, None if memo is None else memo.with_name(PROGRAMS_MEMO))
         self._generators: frozenset[str] | None = None
         self._path = tuple(sys.path if path is None else path)
-        self._all: Digest | None = None
         self._imports: Imports | None = None
         self._own: dict[str, list[str]] | None = None
         self._files: dict[str, Digest] = {}
@@ -83,24 +83,28 @@ class Toolchain:
                 found[relative] = self._files[relative]
         return found
 
+    @cached_property
+    def llmbuild(self) -> tuple[dict[str, Digest], Digest]:
+        """All files of llmbuild with their digests, and the digest over them."""
+        files = self.source_files(["llmbuild"])
+        return files, digest_json(files)
+
     def _files_behind(self, kind: TaskKind) -> dict[str, Digest]:
         """The files that a kind's modules may load, with their digests."""
-        from_all = self.source_files(["llmbuild"])
-        if self._all is None:
-            self._all = digest_json(from_all)
+        every, digest = self.llmbuild
 
         def find() -> list[str]:
             from llmbuild.workspace.imports import Imports
 
-            self._imports = self._imports or Imports(_PACKAGE, list(from_all))
+            self._imports = self._imports or Imports(_PACKAGE, list(every))
             return self._imports.closure(kind.sources)
 
         # Imports follow from the content of all files, so they are looked at once for each.
-        found = self.programs.remembered(["imports", list(kind.sources), self._all], lambda: list(find()))
+        found = self.programs.remembered(["imports", list(kind.sources), digest], lambda: list(find()))
         # A memo that was damaged counts for nothing.
-        right = isinstance(found, list) and all(isinstance(name, str) and name in from_all for name in found)
+        right = isinstance(found, list) and all(isinstance(name, str) and name in every for name in found)
         names: list[Any] = found if isinstance(found, list) and right else find()
-        return {name: from_all[name] for name in names}
+        return {name: every[name] for name in names}
 
     def tools_of(self, kind: TaskKind) -> tuple[dict[str, str], dict[str, Digest]]:
         """The tools of a kind's key, without those of a single task; and the source files behind its sources digest."""
