@@ -13,25 +13,14 @@ import reprlib
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
 from llmbuild.checkpoints.bpe_merges import merges_of_scores
+from llmbuild.checkpoints.piece_types import PieceType
 from llmbuild.errors import InputError, Where, did_you_mean
 
 Piece = dict[str, Any]
-
-
-class TokenType(IntEnum):
-    """tokenizer.ggml.token_type."""
-
-    NORMAL = 1
-    UNKNOWN = 2
-    CONTROL = 3
-    USER_DEFINED = 4
-    UNUSED = 5
-    BYTE = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +126,7 @@ class _Vocabulary:
         if self.model is None:
             raise self.wrong("model", "the file has no tokenizer")
         self.tokens: list[str] = self.strings("tokens")
-        types = metadata.get("tokenizer.ggml.token_type", [TokenType.NORMAL] * len(self.tokens))
+        types = metadata.get("tokenizer.ggml.token_type", [PieceType.NORMAL] * len(self.tokens))
         if not isinstance(types, list | array) or len(types) != len(self.tokens):
             raise self.wrong("token_type", f"there is not one for each of the {len(self.tokens)} tokens")
         self.types: Sequence[int] = types
@@ -145,7 +134,7 @@ class _Vocabulary:
         self.kept = [
             index
             for index, (token, kind) in enumerate(zip(self.tokens, types, strict=True))
-            if not (kind == TokenType.UNUSED and re.fullmatch(r"\[PAD\d+\]", token))
+            if not (kind == PieceType.UNUSED and re.fullmatch(r"\[PAD\d+\]", token))
         ]
         self.vocab = {self.tokens[index]: index for index in self.kept}
         if len(self.vocab) != len(self.kept):
@@ -178,11 +167,11 @@ class _Vocabulary:
     def added_tokens(self) -> list[Piece]:
         """The tokens that are found in text before anything else: control tokens and the user's own."""
         flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
-        special = (TokenType.CONTROL, TokenType.UNKNOWN)
+        special = (PieceType.CONTROL, PieceType.UNKNOWN)
         return [
             {"id": index, "content": self.tokens[index], **flags, "special": self.types[index] in special}
             for index in self.kept
-            if self.types[index] in (*special, TokenType.USER_DEFINED) and self.tokens[index]
+            if self.types[index] in (*special, PieceType.USER_DEFINED) and self.tokens[index]
         ]
 
     def wrong(self, key: str, why: str) -> InputError:
@@ -236,8 +225,8 @@ def _sentencepiece(vocabulary: _Vocabulary) -> tuple[Piece, bool]:
     prefix = vocabulary.flag("add_space_prefix", True)
     tokenizer = _tokenizer(vocabulary, _merges_of_scores(vocabulary), ignore_merges=False, byte_fallback=True)
     unknown = vocabulary.token_of("unknown")
-    if unknown is None and TokenType.UNKNOWN in vocabulary.types:
-        unknown = vocabulary.tokens[vocabulary.types.index(TokenType.UNKNOWN)]
+    if unknown is None and PieceType.UNKNOWN in vocabulary.types:
+        unknown = vocabulary.tokens[vocabulary.types.index(PieceType.UNKNOWN)]
     tokenizer["model"].update(unk_token=unknown, fuse_unk=True)
     spaces: Piece = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
     prepend: Piece = {"type": "Prepend", "prepend": "▁"}
@@ -260,7 +249,7 @@ def _merges_of_scores(vocabulary: _Vocabulary) -> list[list[str]]:
         raise vocabulary.wrong("scores", "there is not one for each token")
     if not all(isinstance(score, float) and not math.isnan(score) for score in scores):
         raise vocabulary.wrong("scores", "they are not all numbers")
-    kinds = (TokenType.NORMAL, TokenType.USER_DEFINED, TokenType.UNUSED)
+    kinds = (PieceType.NORMAL, PieceType.USER_DEFINED, PieceType.UNUSED)
     pieces = {vocabulary.tokens[index]: index for index in vocabulary.kept if vocabulary.types[index] in kinds}
     try:
         return merges_of_scores({token: (scores[index], index) for token, index in pieces.items()})

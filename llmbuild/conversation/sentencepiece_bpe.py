@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from llmbuild.checkpoints.bpe_merges import merges_of_scores
+from llmbuild.checkpoints.piece_types import PieceType
 from llmbuild.conversation.added_tokens import AddedToken, AddedTokens
 from llmbuild.conversation.hard_texts import HARD_TEXTS, around, compare, cut_at
-from llmbuild.conversation.sentencepiece_model import FILE, ModelType, PieceType, SentencePieceModel
+from llmbuild.conversation.sentencepiece_model import FILE, ModelType, SentencePieceModel
 from llmbuild.conversation.tokenizer_json import Part, bpe, load, write
 from llmbuild.errors import InputError, ToolchainError
 

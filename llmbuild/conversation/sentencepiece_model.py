@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
+from llmbuild.checkpoints.piece_types import PieceType
 from llmbuild.errors import InputError
 
 MOST_PIECES = 1_000_000
@@ -24,17 +25,6 @@ FILE = "tokenizer.model"
 
 _TIKTOKEN = re.compile(rb"[A-Za-z0-9+/]+={0,2} \d+\r?\n")
 _PIECES, _TRAINER, _NORMALIZER = 1, 2, 3  # Fields of ModelProto.
-
-
-class PieceType(IntEnum):
-    """SentencePiece.Type."""
-
-    NORMAL = 1
-    UNKNOWN = 2
-    CONTROL = 3
-    USER_DEFINED = 4
-    UNUSED = 5
-    BYTE = 6
 
 
 class ModelType(IntEnum):

@@ -2,13 +2,11 @@
 
 import shutil
 
-import gguf
-import numpy as np
 import pytest
 
 from llmbuild.checkpoints.open import infer_format, open_checkpoint, read_metadata
 from llmbuild.errors import InputError
-from tests.helpers.gguf_files import make_gguf
+from tests.helpers.gguf_files import make_gguf, write_gguf_parts
 
 
 @pytest.fixture
@@ -22,21 +20,8 @@ def parts(tmp_path, whole):
 
 
 def split(whole, directory, **options):
-    """The parts of a GGUF file, written by gguf itself from what its reader finds."""
-    directory.mkdir()
-    reader = gguf.GGUFReader(whole)
-    options = options or {"split_max_tensors": 7}
-    writer = gguf.GGUFWriter(directory / "Tiny.gguf", reader.get_field("general.architecture").contents(), **options)
-    for name, field in reader.fields.items():
-        if not name.startswith("GGUF.") and name != "general.architecture":
-            sub_type = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
-            writer.add_key_value(name, field.contents(), field.types[0], sub_type)
-    for tensor in reader.tensors:
-        writer.add_tensor(tensor.name, np.array(tensor.data), raw_dtype=tensor.tensor_type)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    """The parts of a GGUF file in a new directory."""
+    write_gguf_parts(whole, directory / "Tiny.gguf", **options or {"split_max_tensors": 7})
     assert len(list(directory.glob("Tiny-*-of-*.gguf"))) > 2
     return directory
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbuild.conversation.sentencepiece_model import PieceType, read_sentencepiece
+from llmbuild.checkpoints.piece_types import PieceType
+from llmbuild.conversation.sentencepiece_model import read_sentencepiece
 from llmbuild.errors import InputError, LlmbuildError
 from tests.helpers.tokenizer_files import message, sentencepiece_model
 

@@ -6,12 +6,11 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from tests.helpers.checkpoints import cached_checkpoint
 from tests.helpers.cli import TINY_MANIFEST, ProjectDir, make_project
-from tests.helpers.gguf_files import make_gguf
+from tests.helpers.gguf_files import make_gguf, write_gguf_parts
 
 WANTED = ("quantize[*]", "config[*]")
 
@@ -51,27 +50,12 @@ def test_shards_of_other_names(tmp_path: Path, usual: ProjectDir) -> None:
 
 @pytest.mark.parametrize("named", ["checkpoint/x-00002-of-00003.gguf", "checkpoint"])
 def test_a_gguf_file_in_parts(tmp_path: Path, named: str) -> None:
-    import gguf
-
     whole = make_gguf(tmp_path / "project" / "whole.gguf", "llama-tied")
     project = ProjectDir(tmp_path / "project", tmp_path / "store")
     project.write(TINY_MANIFEST.replace('"checkpoint"', '"whole.gguf"'))
     project.build(*WANTED)
     built = project.snapshot()
-    directory = project.root / "checkpoint"
-    directory.mkdir()
-    reader = gguf.GGUFReader(whole)
-    writer = gguf.GGUFWriter(directory / "x.gguf", "llama", split_max_tensors=8)
-    for name, field in reader.fields.items():
-        if not name.startswith("GGUF.") and name != "general.architecture":
-            element = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
-            writer.add_key_value(name, field.contents(), field.types[0], element)
-    for tensor in reader.tensors:
-        writer.add_tensor(tensor.name, np.array(tensor.data), raw_dtype=tensor.tensor_type)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    write_gguf_parts(whole, project.root / "checkpoint" / "x.gguf", split_max_tensors=8)
     shutil.rmtree(project.root / "dist")
     project.write(TINY_MANIFEST.replace('"checkpoint"', f'"{named}"'))
     assert project.build(*WANTED)["quantize"] == 1

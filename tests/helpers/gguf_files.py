@@ -163,3 +163,25 @@ def _write_tokenizer(writer: Any, source: Path) -> None:
     writer.add_pad_token_id(0)
     writer.add_add_bos_token(False)
     writer.add_chat_template(json.loads((source / "tokenizer_config.json").read_text())["chat_template"])
+
+
+def write_gguf_parts(whole: Path, path: Path, **options: Any) -> None:
+    """Write a GGUF file again in parts beside `path`, whose directory is made: with gguf's writer, which takes `options`, from
+    what its reader finds."""
+    import gguf
+
+    path.parent.mkdir()
+    reader = gguf.GGUFReader(whole)
+    architecture = reader.get_field("general.architecture")
+    assert architecture is not None
+    writer = gguf.GGUFWriter(path, architecture.contents(), **options)
+    for name, field in reader.fields.items():
+        if not name.startswith("GGUF.") and name != "general.architecture":
+            element = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
+            writer.add_key_value(name, field.contents(), field.types[0], element)
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, np.array(tensor.data), raw_dtype=tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from llmbuild.canonical import Digest, Json, canonical_json, digest_bytes, digest_json
 from llmbuild.engine.action import Action, Input, JsonInput, TreeInput
 from llmbuild.engine.kind import Job, TaskKind
+from llmbuild.engine.registry import load_kind
 from llmbuild.engine.task import Files, JsonFields, Task
 from llmbuild.engine.tree import FileEntry, Tree
 from llmbuild.manifest.project import Combination, Model, Platform, Project
@@ -27,32 +28,15 @@ def _no_run(job: Job) -> None:
 
 
 KINDS: Mapping[str, TaskKind] = {
-    name: TaskKind(name, 1, params, (), tools, _no_run)
-    for name, params, tools in (
-        ("fetch", ("source", "files"), ()),
-        ("inspect", ("model-type", "ignore-keys", "source-format"), ("numpy",)),
-        ("quantize", ("scheme", "model-type", "ignore-keys", "source-format", "float32"), ("numpy",)),
-        (
-            "config",
-            (
-                "quantization",
-                "model-type",
-                "ignore-keys",
-                "conversation",
-                "system-prompt",
-                "metadata",
-                "generation",
-                "preset",
-            ),
-            (),
-        ),
-        (
-            "lower",
-            ("scheme", "overrides", "target", "opt", "system-lib-prefix", "system-lib", "requires"),
-            ("apache-tvm",),
-        ),
-        ("runtime", ("compiler",), ("apache-tvm", "linker")),
-        ("link", ("artifact", "link", "system-lib-prefix", "name"), ("linker",)),
+    name: TaskKind(name, 1, load_kind(name).params, (), tools, _no_run)
+    for name, tools in (
+        ("fetch", ()),
+        ("inspect", ("numpy",)),
+        ("quantize", ("numpy",)),
+        ("config", ()),
+        ("lower", ("apache-tvm",)),
+        ("runtime", ("apache-tvm", "linker")),
+        ("link", ("linker",)),
     )
 }
 
