@@ -114,8 +114,9 @@ def _of_model(
         return {}
     config, settings = description.pop("config.json"), description.pop(TOKENIZER_CONFIG, None)
     names = _names(observation)
-    # The settings say nothing beside a tokenizer.json, and may be too large to be read now.
-    tokenizer = None if not names or (settings is None and TOKENIZER_CONFIG in names) else (names, settings or {})
+    # A GGUF file holds its tokenizer.  The settings say nothing beside a tokenizer.json, and may be too large to be read now.
+    unknown = not names or any(map(_is_gguf, names)) or (settings is None and TOKENIZER_CONFIG in names)
+    tokenizer = None if unknown else (names, settings or {})
     found = {task.label: refusal(task.kind, task.params, config, description, tokenizer) for task in readers}
     errors = {label: placed(error, name_of) for label, error in found.items() if error is not None}
     if not errors:
@@ -136,9 +137,13 @@ def _content(model: Model, observation: Observation | None) -> Json:
         return dict(source)
     names = _names(observation)
     wanted = descriptions(names)
-    known = {name: digest for name, digest in _digests(observation).items() if name in wanted or name.endswith(".gguf")}
+    known = {name: digest for name, digest in _digests(observation).items() if name in wanted or _is_gguf(name)}
     tokenizer: list[Json] = [name for name in names if name in TOKENIZER_FILES]
     return {"source": dict(source), "files": dict(known), "tokenizer": tokenizer} if known else None
+
+
+def _is_gguf(name: str) -> bool:
+    return name.endswith(".gguf")
 
 
 def _names(observation: Observation | None) -> list[str]:
@@ -172,7 +177,7 @@ def _description(
         return {"config.json": dict(preset)}
     kind = source_kind(model.source.kind)
     digests = _digests(observation)
-    if any(name.endswith(".gguf") for name in digests):
+    if any(map(_is_gguf, digests)):
         # The parts of one in the store have other names than the first part tells.
         place = _held(store, digests.get(GGUF_NAME)) if kind.remote else Path(str(observation.hints["path"]))
         if place is not None and place.is_file():
@@ -259,5 +264,5 @@ def _written(model: Model, observation: Observation | None, manifest: str, name:
         return f"{manifest}: models.{model.name}: metadata"
     if model.source is None or observation is None:
         return f"preset {model.preset}"
-    gguf = next((file for file in _digests(observation) if file.endswith(".gguf")), None)
+    gguf = next(filter(_is_gguf, _digests(observation)), None)
     return written(model.source, observation, gguf or name)

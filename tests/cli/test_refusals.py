@@ -16,6 +16,7 @@ from llmbuild.workspace import refusals
 from llmbuild.workspace.workspace import Workspace
 from tests.helpers.checkpoints import cached_checkpoint
 from tests.helpers.cli import ProjectDir, make_project
+from tests.helpers.gguf_files import make_gguf
 from tests.helpers.hub_server import COMMIT, Hub, Repo, git_sha1, running_hub
 
 MANIFEST = """\
@@ -264,6 +265,13 @@ def test_advice_fits_a_directory(tmp_path: Path) -> None:
     plan = project.run("plan")
     assert plan.code == 3 and "the weight index has no weight_map" in plan.err
     assert "fix: get the checkpoint again from where you have it from" in plan.err
+
+
+def test_a_gguf_file_has_its_tokenizer_itself(tmp_path: Path) -> None:
+    project = make_project(tmp_path, MANIFEST.replace("SOURCE", "tiny.gguf"))
+    make_gguf(project.root / "tiny.gguf", "llama")
+    planned = project.run("plan")
+    assert planned.code == 0, planned.text
 
 
 def test_a_gguf_file(tmp_path: Path) -> None:
