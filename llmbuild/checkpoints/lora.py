@@ -293,14 +293,11 @@ class MergedCheckpoint(CheckpointView):
         return {**self._base.tensors, head.name: head}
 
     def read(self, name: str) -> np.ndarray:
-        value = self._base.read(self._stored(name))
+        value = super().read(name)
         return self._adapter.merged(name, value) if name in self._adapter.changes else value
 
     def parts(self, name: str) -> Iterator[np.ndarray]:
-        return in_parts(self.read(name)) if name in self._adapter.changes else self._base.parts(self._stored(name))
-
-    def location(self, name: str) -> str | None:
-        return self._base.location(self._stored(name))
+        return in_parts(self.read(name)) if name in self._adapter.changes else super().parts(name)
 
     def close(self) -> None:
         self._adapter.close()

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from llmbuild.checkpoints.tensor import Checkpoint, TensorInfo
+from llmbuild.checkpoints.tensor import Checkpoint, TensorInfo, in_parts
 
 if TYPE_CHECKING:
     import numpy as np
 
 
 class CheckpointView(Checkpoint):
-    """All of `base` as it is, for a subclass to change.  Closing it closes `base`."""
+    """All of `base` as it is, for a subclass to change.  Closing it closes `base`.
+
+    A subclass in which tensors have other names than in `base` overrides `_stored`; one that changes values overrides `read`
+    and `parts`.
+    """
 
     def __init__(self, base: Checkpoint) -> None:
         self._base = base
@@ -26,19 +30,23 @@ class CheckpointView(Checkpoint):
         return self._base.tensors
 
     def read(self, name: str) -> np.ndarray:
-        return self._base.read(name)
+        return self._base.read(self._stored(name))
 
     def parts(self, name: str) -> Iterator[np.ndarray]:
-        return self._base.parts(name)
+        return self._base.parts(self._stored(name))
 
     def location(self, name: str) -> str | None:
-        return self._base.location(name)
+        return self._base.location(self._stored(name))
 
     def says_nothing(self, name: str) -> bool:
-        return self._base.says_nothing(name)
+        return self._base.says_nothing(self._stored(name))
 
     def close(self) -> None:
         self._base.close()
+
+    def _stored(self, name: str) -> str:
+        """The base's name of a tensor."""
+        return name
 
 
 class RenamedCheckpoint(CheckpointView):
@@ -46,7 +54,7 @@ class RenamedCheckpoint(CheckpointView):
 
     def __init__(self, base: Checkpoint, names: Mapping[str, str]) -> None:
         super().__init__(base)
-        self._stored = names
+        self._names = names
         self._tensors: dict[str, TensorInfo] = {}
         for name, stored in names.items():
             info = base.tensors[stored]
@@ -56,17 +64,8 @@ class RenamedCheckpoint(CheckpointView):
     def tensors(self) -> Mapping[str, TensorInfo]:
         return self._tensors
 
-    def read(self, name: str) -> np.ndarray:
-        return self._base.read(self._stored.get(name, name))
-
-    def parts(self, name: str) -> Iterator[np.ndarray]:
-        return self._base.parts(self._stored.get(name, name))
-
-    def location(self, name: str) -> str | None:
-        return self._base.location(self._stored.get(name, name))
-
-    def says_nothing(self, name: str) -> bool:
-        return self._base.says_nothing(self._stored.get(name, name))
+    def _stored(self, name: str) -> str:
+        return self._names.get(name, name)
 
 
 class ZeroBiases(CheckpointView):
@@ -84,4 +83,7 @@ class ZeroBiases(CheckpointView):
         import numpy as np
 
         info = self._added.get(name)
-        return self._base.read(name) if info is None else np.zeros(info.shape, np.float32)
+        return super().read(name) if info is None else np.zeros(info.shape, np.float32)
+
+    def parts(self, name: str) -> Iterator[np.ndarray]:
+        return in_parts(self.read(name)) if name in self._added else super().parts(name)

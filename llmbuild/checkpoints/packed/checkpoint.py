@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from llmbuild.checkpoints.packed.quantization import method_of
 from llmbuild.checkpoints.packed.stated import FIX, Quantization
 from llmbuild.checkpoints.packed.weight import Method, PackedWeight, Stored
-from llmbuild.checkpoints.tensor import Checkpoint, TensorInfo
+from llmbuild.checkpoints.tensor import Checkpoint, TensorInfo, in_parts
+from llmbuild.checkpoints.view import CheckpointView
 from llmbuild.errors import InputError
 
 if TYPE_CHECKING:
@@ -85,16 +86,13 @@ def refuse_packed(base: Checkpoint, what: str) -> None:
         raise InputError(what, where=base.location(name), why=why, fix=FIX)
 
 
-class UnpackedCheckpoint(Checkpoint):
+class UnpackedCheckpoint(CheckpointView):
     """See `unpacked`.  A weight is where the first of its tensors was; scales of activations and of a cache are left out."""
 
     def __init__(
         self, base: Checkpoint, method: Method, weights: list[PackedWeight], note: Callable[[str], None]
     ) -> None:
-        self._base = base
-        self.format = base.format
-        self.config = base.config
-        self.generation_config = base.generation_config
+        super().__init__(base)
         self.packed_by = method.described if weights else None
         self._weights = {weight.info.name: weight for weight in weights}
         of_part = {part: weight for weight in weights for part in weight.parts}
@@ -116,16 +114,16 @@ class UnpackedCheckpoint(Checkpoint):
 
     def read(self, name: str) -> np.ndarray:
         weight = self._weights.get(name)
-        return self._base.read(name) if weight is None else weight.unpack()
+        return super().read(name) if weight is None else weight.unpack()
+
+    def parts(self, name: str) -> Iterator[np.ndarray]:
+        return in_parts(self.read(name)) if name in self._weights else super().parts(name)
 
     def says_nothing(self, name: str) -> bool:
         """AutoGPTQ gives each layer that it packs a bias, of zeros where the model has none."""
         module, _, part = name.rpartition(".")
         return part == "bias" and f"{module}.weight" in self._weights and not self.read(name).any()
 
-    def location(self, name: str) -> str | None:
+    def _stored(self, name: str) -> str:
         weight = self._weights.get(name)
-        return self._base.location(name if weight is None else weight.parts[0])
-
-    def close(self) -> None:
-        self._base.close()
+        return name if weight is None else weight.parts[0]
