@@ -14,58 +14,47 @@ from tvm.relax.frontend.nn import op, spec
 from tvm.relax.frontend.nn.llm.kv_cache import PagedKVCache
 
 from llmbuild.models.kv_cache import kv_cache_layout
-from llmbuild.models.parts.attention import Attention
+from llmbuild.models.parts.attention import Attention, Step
 from llmbuild.models.parts.mlp import MLP
+from llmbuild.models.parts.modules import at, place, scaled
 from llmbuild.models.parts.norm import build_norm
-from llmbuild.models.spec import DecoderSpec
+from llmbuild.models.spec import BlockSpec, DecoderSpec, Slot
 from llmbuild.quantization.layers import Embedding, Kernels, Linear, take
 from llmbuild.quantization.scheme import Scheme
 
 
 class Layer(nn.Module):  # type: ignore[misc]
-    """A block: norm, attention, norm, MLP, with sequential or parallel residuals."""
+    """A block: norms, attention and MLP in the order of the parameters."""
 
-    def __init__(self, decoder: DecoderSpec, scheme: Scheme, kernels: Kernels) -> None:
+    def __init__(self, block: BlockSpec, decoder: DecoderSpec, scheme: Scheme, kernels: Kernels) -> None:
         super().__init__()
-        self.decoder = decoder
-        names, size, dtype = decoder.names, decoder.hidden_size, scheme.dtype
-        norms = {name: build_norm(decoder.norm, size, dtype) for name in (names.attention_norm, names.mlp_norm)}
-        inner = {
-            decoder.attention.name: Attention(decoder.attention, size, scheme, kernels),
-            decoder.mlp.name: MLP(decoder.mlp, size, scheme, kernels),
-        }
-        for name, module in (norms | inner if names.norms_first else inner | norms).items():
-            setattr(self, name, module)
+        self.block, self.names = block, decoder.names
+        size = decoder.hidden_size
+        for slot in decoder.names.order:
+            norm = block.norm(slot)
+            if slot == "attention":
+                place(self, block.attention.name, Attention(block.attention, size, scheme, kernels))
+            elif slot == "mlp":
+                place(self, block.mlp.name, MLP(block.mlp, size, scheme, kernels))
+            elif norm is not None:
+                place(self, getattr(decoder.names, slot), build_norm(norm, size, scheme.dtype))
 
-    def forward(self, x: nn.Tensor, cache: PagedKVCache, layer: int) -> nn.Tensor:
+    def forward(self, x: nn.Tensor, step: Step, layer: int) -> nn.Tensor:
         """[b, s, hidden] to [b, s, hidden]."""
-        names = self.decoder.names
-        attention, mlp = getattr(self, self.decoder.attention.name), getattr(self, self.decoder.mlp.name)
-        attention_norm, mlp_norm = getattr(self, names.attention_norm), getattr(self, names.mlp_norm)
-        attended = attention(attention_norm(x), cache, layer)
-        if self.decoder.residual == "parallel":
-            return mlp(mlp_norm(x)) + attended + x
-        x = attended + x
-        return mlp(mlp_norm(x)) + x
+        block = self.block
+        normed = self._normed("before_attention", x)
+        attended = self._normed("after_attention", at(self, block.attention.name)(normed, step, layer))
+        attended = scaled(attended, block.residual_scale)
+        if block.residual == "parallel":
+            inner = normed if block.before_mlp is None else self._normed("before_mlp", x)
+        else:
+            x = attended + x
+            inner = self._normed("before_mlp", x)
+        out = scaled(self._normed("after_mlp", at(self, block.mlp.name)(inner)), block.residual_scale)
+        return out + attended + x if block.residual == "parallel" else out + x
 
-
-class Backbone(nn.Module):  # type: ignore[misc]
-    """Embedding, layers and final norm."""
-
-    def __init__(self, decoder: DecoderSpec, scheme: Scheme, kernels: Kernels) -> None:
-        super().__init__()
-        names = decoder.names
-        self.names = names
-        setattr(self, names.embedding, Embedding(decoder.vocab_size, decoder.hidden_size, scheme, kernels))
-        layers = nn.ModuleList([Layer(decoder, scheme, kernels) for _ in range(decoder.num_layers)])
-        setattr(self, names.layers, layers)
-        setattr(self, names.final_norm, build_norm(decoder.norm, decoder.hidden_size, scheme.dtype))
-
-    def forward(self, x: nn.Tensor, cache: PagedKVCache) -> nn.Tensor:
-        """Embeddings [b, s, hidden] to the normalized last hidden states [b, s, hidden]."""
-        for index, layer in enumerate(getattr(self, self.names.layers)):
-            x = layer(x, cache, index)
-        return getattr(self, self.names.final_norm)(x)
+    def _normed(self, slot: Slot, x: nn.Tensor) -> nn.Tensor:
+        return x if self.block.norm(slot) is None else at(self, getattr(self.names, slot))(x)
 
 
 class Decoder(nn.Module):  # type: ignore[misc]
@@ -76,28 +65,41 @@ class Decoder(nn.Module):  # type: ignore[misc]
         self.decoder = decoder
         self.dtype = scheme.dtype
         self.kv_cache = kv_cache_layout(decoder, scheme.dtype)
-        names = decoder.names
-        setattr(self, names.backbone, Backbone(decoder, scheme, kernels))
+        names, size = decoder.names, decoder.hidden_size
+        place(self, names.embedding, Embedding(decoder.vocab_size, size, scheme, kernels))
+        if decoder.positions:
+            rows = decoder.positions + decoder.positions_offset
+            place(self, names.positions, Embedding(rows, size, scheme, kernels))
+        place(self, names.layers, nn.ModuleList([Layer(block, decoder, scheme, kernels) for block in decoder.blocks]))
+        place(self, names.final_norm, build_norm(decoder.final_norm, size, scheme.dtype))
         if not decoder.tied_head:
             head = Linear(
-                decoder.hidden_size,
+                size,
                 decoder.vocab_size,
                 scheme,
                 kernels,
+                bias=decoder.head_bias,
                 out_dtype="float32",
                 packed=scheme.quantized and scheme.quantize_head,
             )
-            setattr(self, names.head, head)
-
-    @property
-    def backbone(self) -> Backbone:
-        backbone: Backbone = getattr(self, self.decoder.names.backbone)
-        return backbone
+            place(self, names.head, head)
 
     @property
     def embedding(self) -> Embedding:
-        embedding: Embedding = getattr(self.backbone, self.decoder.names.embedding)
+        embedding: Embedding = at(self, self.decoder.names.embedding)
         return embedding
+
+    def backbone(self, x: nn.Tensor, cache: PagedKVCache) -> nn.Tensor:
+        """Embeddings [b, s, hidden] to the normalized last hidden states [b, s, hidden]."""
+        decoder = self.decoder
+        step = Step(cache, x.shape[0] * x.shape[1], rotates=self.kv_cache.rope is not None)
+        x = scaled(x, decoder.embedding_scale)
+        if decoder.positions:
+            rows = step.positions + decoder.positions_offset if decoder.positions_offset else step.positions
+            x = x + op.reshape(at(self, decoder.names.positions)(rows), x.shape)
+        for index, layer in enumerate(at(self, decoder.names.layers)):
+            x = layer(x, step, index)
+        return at(self, decoder.names.final_norm)(x)
 
     def embed(self, input_ids: nn.Tensor) -> nn.Tensor:
         """int32 [s] to [s, hidden]."""
@@ -105,8 +107,11 @@ class Decoder(nn.Module):  # type: ignore[misc]
 
     def get_logits(self, hidden_states: nn.Tensor) -> nn.Tensor:
         """[s, hidden] or [b, s, hidden] to float32 [.., vocabulary]."""
-        head = self.embedding.logits if self.decoder.tied_head else getattr(self, self.decoder.names.head)
-        return head(hidden_states)
+        decoder = self.decoder
+        head = self.embedding.logits if decoder.tied_head else at(self, decoder.names.head)
+        logits = scaled(head(hidden_states), decoder.logit_scale)
+        cap = decoder.logit_softcap
+        return logits if cap is None else op.tanh(logits / cap) * cap
 
     def batch_select_last_hidden_states(self, hidden_states: nn.Tensor, logit_positions: nn.Tensor) -> nn.Tensor:
         """Rows of [s, hidden] at int32 [b] to [b, hidden]."""

@@ -1,19 +1,28 @@
-"""The frequencies of a rotary embedding: how far each pair of elements of a head turns from one position to the next."""
+"""The rotary embedding of a base and a scaling: how far each pair of elements of a head turns from one position to the next."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
+from llmbuild.canonical import Json
 from llmbuild.models.spec import RopeSpec
 
 
-def frequencies(rope: RopeSpec) -> list[float]:
-    """Radians for each of the `rotary_dim` / 2 pairs, with the scaling of Llama 3 where the rope has it."""
-    plain = [float(rope.theta) ** (-2 * index / rope.rotary_dim) for index in range(rope.rotary_dim // 2)]
-    if rope.scaling is None:
-        return plain
+def make_rope(
+    theta: float, rotary_dim: int, scaling: Mapping[str, Json] | None = None, *, interleaved: bool = False
+) -> RopeSpec:
+    """Frequencies in radians for each of the `rotary_dim` / 2 pairs, with the scaling of Llama 3 where there is one."""
+    plain = [float(theta) ** (-2 * index / rotary_dim) for index in range(rotary_dim // 2)]
+    frequencies = plain if scaling is None else _llama3(plain, scaling)
+    return RopeSpec(rotary_dim, tuple(frequencies), interleaved=interleaved, theta=theta, scaling=scaling)
+
+
+def _llama3(plain: list[float], scaling: Mapping[str, Json]) -> list[float]:
+    """Frequencies of less than `low` turns within the original length are divided by `factor`, those of more than `high` are
+    left alone, and the ones between go over from one to the other."""
     factor, low, high, length = (
-        float(str(rope.scaling[name]))
+        float(str(scaling[name]))
         for name in ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
     )
     scaled = []

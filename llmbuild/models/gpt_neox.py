@@ -20,11 +20,16 @@ from llmbuild.models.configuration import (
     read_rope,
     read_shards,
 )
-from llmbuild.models.spec import AttentionSpec, DecoderSpec, MlpSpec, Names, NormSpec, RopeSpec
+from llmbuild.models.frequencies import make_rope
+from llmbuild.models.spec import AttentionSpec, BlockSpec, DecoderSpec, MlpSpec, Names, NormSpec
 from llmbuild.models.values import ACTIVATIONS, ConfigValues
 
 NAMES = Names(
-    backbone="gpt_neox", embedding="embed_in", final_norm="final_layer_norm", head="embed_out", norms_first=True
+    embedding="gpt_neox.embed_in",
+    layers="gpt_neox.layers",
+    final_norm="gpt_neox.final_layer_norm",
+    head="embed_out",
+    order=("before_attention", "before_mlp", "attention", "mlp"),
 )
 
 
@@ -94,36 +99,37 @@ class GptNeoxConfig(FullAttention, OneStage, DecoderConfig):
         )
 
     def decoder(self) -> DecoderSpec:
+        norm = NormSpec("layer", self.layer_norm_eps)
+        attention = AttentionSpec(
+            self.num_attention_heads,
+            self.num_attention_heads,
+            self.head_dim,
+            make_rope(self.position_embedding_base, int(self.head_dim * self.rotary_pct), self.rope_scaling),
+            name="attention",
+            qkv="query_key_value",
+            qkv_sources=("query_key_value",),
+            stacking="by_head",
+            qkv_bias=self.attention_bias,
+            out="dense",
+            out_bias=self.attention_bias,
+        )
+        mlp = MlpSpec(
+            self.intermediate_size,
+            activation=ACTIVATIONS[self.hidden_act],
+            gated=False,
+            up="dense_h_to_4h",
+            up_sources=("dense_h_to_4h",),
+            down="dense_4h_to_h",
+            bias=True,
+            out_dtype=self.ffn_out_dtype,
+        )
+        residual: Literal["parallel", "sequential"] = "parallel" if self.use_parallel_residual else "sequential"
         return DecoderSpec(
             vocab_size=self.vocab_size,
             hidden_size=self.hidden_size,
-            num_layers=self.num_hidden_layers,
-            norm=NormSpec("layer", self.layer_norm_eps),
-            attention=AttentionSpec(
-                self.num_attention_heads,
-                self.num_attention_heads,
-                self.head_dim,
-                name="attention",
-                qkv="query_key_value",
-                qkv_sources=("query_key_value",),
-                interleaved=True,
-                qkv_bias=self.attention_bias,
-                out="dense",
-                out_bias=self.attention_bias,
-            ),
-            rope=RopeSpec(self.position_embedding_base, int(self.head_dim * self.rotary_pct), self.rope_scaling),
-            mlp=MlpSpec(
-                self.intermediate_size,
-                activation=ACTIVATIONS[self.hidden_act],
-                gated=False,
-                up="dense_h_to_4h",
-                up_sources=("dense_h_to_4h",),
-                down="dense_4h_to_h",
-                bias=True,
-                out_dtype=self.ffn_out_dtype,
-            ),
+            blocks=(BlockSpec(attention, mlp, norm, norm, residual=residual),) * self.num_hidden_layers,
+            final_norm=norm,
             tied_head=self.tie_word_embeddings,
-            residual="parallel" if self.use_parallel_residual else "sequential",
             names=NAMES,
         )
 

@@ -19,7 +19,8 @@ from llmbuild.models.configuration import (
     read_rope,
     read_shards,
 )
-from llmbuild.models.spec import AttentionSpec, DecoderSpec, MlpSpec, NormSpec, RopeSpec
+from llmbuild.models.frequencies import make_rope
+from llmbuild.models.spec import AttentionSpec, BlockSpec, DecoderSpec, MlpSpec, NormSpec
 from llmbuild.models.values import ACTIVATIONS, ConfigValues
 
 
@@ -81,20 +82,21 @@ class LlamaConfig(FullAttention, DecoderConfig):
         )
 
     def decoder(self) -> DecoderSpec:
+        norm = NormSpec("rms", self.rms_norm_eps)
+        attention = AttentionSpec(
+            self.num_attention_heads,
+            self.num_key_value_heads,
+            self.head_dim,
+            make_rope(self.position_embedding_base, self.head_dim, self.rope_scaling),
+            qkv_bias=self.attention_bias,
+            out_bias=self.attention_bias,
+        )
+        mlp = MlpSpec(self.intermediate_size, ACTIVATIONS[self.hidden_act], bias=self.mlp_bias)
         return DecoderSpec(
             vocab_size=self.vocab_size,
             hidden_size=self.hidden_size,
-            num_layers=self.num_hidden_layers,
-            norm=NormSpec("rms", self.rms_norm_eps),
-            attention=AttentionSpec(
-                self.num_attention_heads,
-                self.num_key_value_heads,
-                self.head_dim,
-                qkv_bias=self.attention_bias,
-                out_bias=self.attention_bias,
-            ),
-            rope=RopeSpec(self.position_embedding_base, self.head_dim, self.rope_scaling),
-            mlp=MlpSpec(self.intermediate_size, ACTIVATIONS[self.hidden_act], bias=self.mlp_bias),
+            blocks=(BlockSpec(attention, mlp, norm, norm),) * self.num_hidden_layers,
+            final_norm=norm,
             tied_head=self.tie_word_embeddings,
             disaggregation=self.disaggregation,
         )

@@ -19,7 +19,8 @@ from llmbuild.models.configuration import (
     read_rope,
     read_shards,
 )
-from llmbuild.models.spec import AttentionSpec, DecoderSpec, MlpSpec, NormSpec, RopeSpec
+from llmbuild.models.frequencies import make_rope
+from llmbuild.models.spec import AttentionSpec, BlockSpec, DecoderSpec, MlpSpec, NormSpec
 from llmbuild.models.values import ACTIVATIONS, ConfigValues
 
 
@@ -77,15 +78,21 @@ class MistralConfig(OneStage, DecoderConfig):
         )
 
     def decoder(self) -> DecoderSpec:
+        norm = NormSpec("rms", self.rms_norm_eps)
+        attention = AttentionSpec(
+            self.num_attention_heads,
+            self.num_key_value_heads,
+            self.head_dim,
+            make_rope(self.position_embedding_base, self.head_dim, self.rope_scaling),
+        )
+        mlp = MlpSpec(self.intermediate_size, ACTIVATIONS[self.hidden_act])
         return DecoderSpec(
             vocab_size=self.vocab_size,
             hidden_size=self.hidden_size,
-            num_layers=self.num_hidden_layers,
-            norm=NormSpec("rms", self.rms_norm_eps),
-            attention=AttentionSpec(self.num_attention_heads, self.num_key_value_heads, self.head_dim),
-            rope=RopeSpec(self.position_embedding_base, self.head_dim, self.rope_scaling),
-            mlp=MlpSpec(self.intermediate_size, ACTIVATIONS[self.hidden_act]),
+            blocks=(BlockSpec(attention, mlp, norm, norm),) * self.num_hidden_layers,
+            final_norm=norm,
             tied_head=self.tie_word_embeddings,
+            rolling=self.sliding_window_size > 0,
         )
 
 

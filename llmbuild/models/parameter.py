@@ -16,15 +16,18 @@ Role = Literal["embedding", "linear", "head", "plain"]
 @dataclass(frozen=True, slots=True)
 class Parameter:
     """`name` is the target module's ("model.layers.0.self_attn.qkv_proj.weight"); `sources` are the checkpoint's names,
-    stacked on axis 0 in this order.  `interleaved_heads` > 0 means that the (single) source has q, k and v head by head
-    ([heads, 3, head_dim, …], as in GPT-NeoX) and must be regrouped into all q, all k, all v.  `dtype` overrides the scheme's
-    compute dtype (GPT-NeoX keeps two biases in float32)."""
+    stacked on axis 0 in this order.  `grouping` (g, n, m, l) means that the (single) source has g groups of n queries, m keys
+    and l values of one head each, and must be regrouped into all queries, all keys, all values.  With `transposed` the source
+    has inputs in rows.  `offset` is added to the value.  `dtype` overrides the scheme's compute dtype (GPT-NeoX keeps two biases
+    in float32)."""
 
     name: str
     shape: tuple[int, ...]
     role: Role
     sources: tuple[str, ...]
-    interleaved_heads: int = 0
+    grouping: tuple[int, int, int, int] | None = None
+    transposed: bool = False
+    offset: float = 0.0
     dtype: Literal["float32"] | None = None
 
     @property
@@ -35,7 +38,12 @@ class Parameter:
     @property
     def in_order(self) -> bool:
         """Whether the rows are those of the sources, one source after another."""
-        return self.interleaved_heads == 0
+        return self.grouping is None and not self.transposed and not self.offset
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """The shape of the joined sources."""
+        return self.shape[::-1] if self.transposed else self.shape
 
     @property
     def source_dtypes(self) -> tuple[str, ...]:
@@ -43,11 +51,15 @@ class Parameter:
         return ("float16", "bfloat16", "float32", "float64")
 
     def assemble(self, tensors: Sequence[np.ndarray]) -> np.ndarray:
-        """The parameter's value [shape] from its sources' values, in the sources' dtype."""
+        """The parameter's value [shape] from its sources' values, in the sources' dtype; in float32 with an offset."""
         import numpy as np
 
         value = tensors[0] if len(tensors) == 1 else np.concatenate(tensors, axis=0)
-        if self.interleaved_heads:
-            heads = value.reshape(self.interleaved_heads, 3, -1, *value.shape[1:])
-            value = np.ascontiguousarray(heads.swapaxes(0, 1)).reshape(value.shape)
-        return value
+        if self.transposed:
+            value = np.ascontiguousarray(value.T)
+        if self.grouping is not None:
+            groups, *counts = self.grouping
+            heads = value.reshape(groups, sum(counts), -1, *value.shape[1:])
+            parts = np.split(heads, np.cumsum(counts)[:-1], axis=1)
+            value = np.concatenate([part.reshape(-1, *value.shape[1:]) for part in parts])
+        return value.astype(np.float32) + np.float32(self.offset) if self.offset else value

@@ -7,10 +7,11 @@ library's packed parameters.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Literal
 
 from llmbuild.models.parameter import Parameter, Role
-from llmbuild.models.spec import DecoderSpec, NormSpec
+from llmbuild.models.spec import AttentionSpec, BlockSpec, DecoderSpec, MlpSpec, Names, NormSpec
 
 
 def parameters(spec: DecoderSpec) -> tuple[Parameter, ...]:
@@ -20,71 +21,95 @@ def parameters(spec: DecoderSpec) -> tuple[Parameter, ...]:
 
 def _decoder(spec: DecoderSpec) -> Iterator[Parameter]:
     names = spec.names
-    yield _weight(f"{names.backbone}.{names.embedding}", (spec.vocab_size, spec.hidden_size), "embedding")
-    for index in range(spec.num_layers):
-        yield from _layer(spec, f"{names.backbone}.{names.layers}.{index}")
-    yield from _norm(f"{names.backbone}.{names.final_norm}", spec.hidden_size, spec.norm)
+    yield _weight(names.embedding, (spec.vocab_size, spec.hidden_size), "embedding", names)
+    if spec.positions:
+        yield _weight(names.positions, (spec.positions + spec.positions_offset, spec.hidden_size), "embedding", names)
+    for index, block in enumerate(spec.blocks):
+        yield from _block(spec, block, f"{names.layers}.{index}")
+    yield from _norm(names.final_norm, spec.hidden_size, spec.final_norm, names)
     if not spec.tied_head:
-        yield _weight(names.head, (spec.vocab_size, spec.hidden_size), "head")
+        yield _weight(names.head, (spec.vocab_size, spec.hidden_size), "head", names)
+        if spec.head_bias:
+            yield _bias(names.head, spec.vocab_size, names, dtype="float32")
 
 
-def _layer(spec: DecoderSpec, layer: str) -> Iterator[Parameter]:
-    if not spec.names.norms_first:
-        yield from _attention(spec, f"{layer}.{spec.attention.name}")
-        yield from _mlp(spec, f"{layer}.{spec.mlp.name}")
-    for name in (spec.names.attention_norm, spec.names.mlp_norm):
-        yield from _norm(f"{layer}.{name}", spec.hidden_size, spec.norm)
-    if spec.names.norms_first:
-        yield from _attention(spec, f"{layer}.{spec.attention.name}")
-        yield from _mlp(spec, f"{layer}.{spec.mlp.name}")
+def _block(spec: DecoderSpec, block: BlockSpec, layer: str) -> Iterator[Parameter]:
+    names = spec.names
+    for slot in names.order:
+        norm = block.norm(slot)
+        if slot == "attention":
+            yield from _attention(spec, block.attention, f"{layer}.{block.attention.name}")
+        elif slot == "mlp":
+            yield from _mlp(spec, block.mlp, f"{layer}.{block.mlp.name}")
+        elif norm is not None:
+            yield from _norm(f"{layer}.{getattr(names, slot)}", spec.hidden_size, norm, names)
 
 
-def _attention(spec: DecoderSpec, module: str) -> Iterator[Parameter]:
-    attention = spec.attention
+def _attention(spec: DecoderSpec, attention: AttentionSpec, module: str) -> Iterator[Parameter]:
+    names = spec.names
     sources = [f"{module}.{source}" for source in attention.qkv_sources]
-    interleaved = attention.heads if attention.interleaved else 0
+    shared = attention.heads // attention.kv_heads
+    groupings = {
+        "stacked": None,
+        "by_head": (attention.heads, 1, 1, 1),
+        "by_group": (attention.kv_heads, shared, 1, 1),
+    }
+    grouping = groupings[attention.stacking]
     shape = (attention.qkv_features, spec.hidden_size)
-    yield _weight(f"{module}.{attention.qkv}", shape, "linear", sources, interleaved)
+    yield _weight(f"{module}.{attention.qkv}", shape, "linear", names, sources, grouping, attention.transposed)
     if attention.qkv_bias:
-        yield _bias(f"{module}.{attention.qkv}", attention.qkv_features, sources, interleaved)
-    yield _weight(f"{module}.{attention.out}", (spec.hidden_size, attention.heads * attention.head_dim), "linear")
+        yield _bias(f"{module}.{attention.qkv}", attention.qkv_features, names, sources, grouping)
+    shape = (spec.hidden_size, attention.heads * attention.head_dim)
+    yield _weight(f"{module}.{attention.out}", shape, "linear", names, transposed=attention.transposed)
     if attention.out_bias:
-        yield _bias(f"{module}.{attention.out}", spec.hidden_size)
+        yield _bias(f"{module}.{attention.out}", spec.hidden_size, names)
     if attention.qk_norm is not None:
-        for name in ("q_norm", "k_norm"):
-            yield from _norm(f"{module}.{name}", attention.head_dim, attention.qk_norm)
+        for name, heads in ((attention.q_norm, attention.heads), (attention.k_norm, attention.kv_heads)):
+            size = attention.head_dim * (heads if attention.qk_norm_over == "all_heads" else 1)
+            yield from _norm(f"{module}.{name}", size, attention.qk_norm, names)
 
 
-def _mlp(spec: DecoderSpec, module: str) -> Iterator[Parameter]:
-    mlp = spec.mlp
+def _mlp(spec: DecoderSpec, mlp: MlpSpec, module: str) -> Iterator[Parameter]:
+    names = spec.names
     sources = [f"{module}.{source}" for source in mlp.up_sources]
-    yield _weight(f"{module}.{mlp.up}", (mlp.up_features, spec.hidden_size), "linear", sources)
+    shape = (mlp.up_features, spec.hidden_size)
+    yield _weight(f"{module}.{mlp.up}", shape, "linear", names, sources, transposed=mlp.transposed)
     if mlp.bias:
-        yield _bias(f"{module}.{mlp.up}", mlp.up_features, sources, dtype=mlp.out_dtype)
-    yield _weight(f"{module}.{mlp.down}", (spec.hidden_size, mlp.intermediate), "linear")
+        yield _bias(f"{module}.{mlp.up}", mlp.up_features, names, sources, dtype=mlp.out_dtype)
+    shape = (spec.hidden_size, mlp.intermediate)
+    yield _weight(f"{module}.{mlp.down}", shape, "linear", names, transposed=mlp.transposed)
     if mlp.bias:
-        yield _bias(f"{module}.{mlp.down}", spec.hidden_size, dtype=mlp.out_dtype)
+        yield _bias(f"{module}.{mlp.down}", spec.hidden_size, names, dtype=mlp.out_dtype)
 
 
-def _norm(module: str, size: int, norm: NormSpec) -> Iterator[Parameter]:
-    yield _weight(module, (size,), "plain")
-    if norm.kind == "layer":
-        yield _bias(module, size)
+def _norm(module: str, size: int, norm: NormSpec, names: Names) -> Iterator[Parameter]:
+    if norm.weight:
+        weight = _weight(module, (size,), "plain", names)
+        yield replace(weight, offset=norm.offset)
+    if norm.has_bias:
+        yield _bias(module, size, names)
 
 
 def _weight(
-    module: str, shape: tuple[int, ...], role: Role, sources: Sequence[str] = (), interleaved: int = 0
+    module: str,
+    shape: tuple[int, ...],
+    role: Role,
+    names: Names,
+    sources: Sequence[str] = (),
+    grouping: tuple[int, int, int, int] | None = None,
+    transposed: bool = False,
 ) -> Parameter:
-    origins = tuple(f"{source}.weight" for source in sources or (module,))
-    return Parameter(f"{module}.weight", shape, role, origins, interleaved)
+    origins = tuple(names.in_checkpoint(f"{source}.weight") for source in sources or (module,))
+    return Parameter(f"{module}.weight", shape, role, origins, grouping, transposed)
 
 
 def _bias(
     module: str,
     size: int,
+    names: Names,
     sources: Sequence[str] = (),
-    interleaved: int = 0,
+    grouping: tuple[int, int, int, int] | None = None,
     dtype: Literal["float32"] | None = None,
 ) -> Parameter:
-    origins = tuple(f"{source}.bias" for source in sources or (module,))
-    return Parameter(f"{module}.bias", (size,), "plain", origins, interleaved, dtype)
+    origins = tuple(names.in_checkpoint(f"{source}.bias") for source in sources or (module,))
+    return Parameter(f"{module}.bias", (size,), "plain", origins, grouping, dtype=dtype)

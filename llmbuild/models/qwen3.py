@@ -20,7 +20,8 @@ from llmbuild.models.configuration import (
     read_rope,
     read_shards,
 )
-from llmbuild.models.spec import AttentionSpec, DecoderSpec, MlpSpec, NormSpec, RopeSpec
+from llmbuild.models.frequencies import make_rope
+from llmbuild.models.spec import AttentionSpec, BlockSpec, DecoderSpec, MlpSpec, NormSpec
 from llmbuild.models.values import ACTIVATIONS, ConfigValues
 
 HEAD_DIM = 128
@@ -89,22 +90,22 @@ class Qwen3Config(FullAttention, OneStage, DecoderConfig):
 
     def decoder(self) -> DecoderSpec:
         norm = NormSpec("rms", self.rms_norm_eps)
+        attention = AttentionSpec(
+            self.num_attention_heads,
+            self.num_key_value_heads,
+            self.head_dim,
+            make_rope(self.rope_theta, self.head_dim, self.rope_scaling),
+            qkv="c_attn",
+            qkv_bias=self.attention_bias,
+            out_bias=self.attention_bias,
+            qk_norm=norm,
+        )
+        mlp = MlpSpec(self.intermediate_size, ACTIVATIONS[self.hidden_act])
         return DecoderSpec(
             vocab_size=self.vocab_size,
             hidden_size=self.hidden_size,
-            num_layers=self.num_hidden_layers,
-            norm=norm,
-            attention=AttentionSpec(
-                self.num_attention_heads,
-                self.num_key_value_heads,
-                self.head_dim,
-                qkv="c_attn",
-                qkv_bias=self.attention_bias,
-                out_bias=self.attention_bias,
-                qk_norm=norm,
-            ),
-            rope=RopeSpec(self.rope_theta, self.head_dim, self.rope_scaling),
-            mlp=MlpSpec(self.intermediate_size, ACTIVATIONS[self.hidden_act]),
+            blocks=(BlockSpec(attention, mlp, norm, norm),) * self.num_hidden_layers,
+            final_norm=norm,
             tied_head=self.tie_word_embeddings,
         )
 

@@ -1,7 +1,8 @@
 """A decoder-only transformer as data, the input of `parameters` and `decoder`.
 
-A block is (norms, attention, MLP, residual form); the names are the module's and the checkpoint's, so that one
-description yields the parameter list, the mapping from the checkpoint, and the TVM module.  Nothing here imports TVM.
+A decoder is a tuple of blocks, and a block is (norms, attention, MLP, residual form); equal blocks are one object.  The names
+are the module's and the checkpoint's, so that one description yields the parameter list, the mapping from the checkpoint, and
+the TVM module.  Nothing here imports TVM.
 """
 
 from __future__ import annotations
@@ -12,36 +13,82 @@ from typing import Literal
 
 from llmbuild.canonical import Json
 
-Activation = Literal["silu", "gelu", "gelu_tanh", "relu"]
+Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2"]
+
+Stacking = Literal["stacked", "by_head", "by_group"]
+"""How the rows of q, k and v lie in the checkpoint: all q, all k, all v ("stacked", also where they are one tensor); q, k and v
+head by head ("by_head", GPT-NeoX); or the queries that share a key-value head, then this key and value ("by_group",
+InternLM 2)."""
+
+Slot = Literal["attention", "mlp", "before_attention", "after_attention", "before_mlp", "after_mlp"]
 
 
 @dataclass(frozen=True, slots=True)
 class NormSpec:
-    """RMSNorm (weight only) or LayerNorm (weight and bias)."""
+    """RMSNorm, or LayerNorm with a bias; without `weight` neither weight nor bias is there.
+
+    `offset` is added to the weight when it is converted (Gemma stores a weight of 1 as 0).
+    """
 
     kind: Literal["rms", "layer"]
     eps: float
+    weight: bool = True
+    bias: bool | None = None
+    offset: float = 0.0
+
+    @property
+    def has_bias(self) -> bool:
+        """Whether there is a bias: by default a LayerNorm's."""
+        return self.weight and (self.kind == "layer" if self.bias is None else self.bias)
+
+
+@dataclass(frozen=True, slots=True)
+class RopeSpec:
+    """Rotary embedding of the first `rotary_dim` elements of each head.
+
+    Pair i turns by position * `frequencies`[i] radians, and both elements are multiplied by `factor`.  A pair is elements i and
+    i + rotary_dim / 2, or with `interleaved` elements 2 i and 2 i + 1.  `theta` and `scaling` are what the frequencies were
+    made of, which a rolling cache's kernels compute with.
+    """
+
+    rotary_dim: int
+    frequencies: tuple[float, ...]
+    factor: float = 1.0
+    interleaved: bool = False
+    theta: float = 10000.0
+    scaling: Mapping[str, Json] | None = field(default=None, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
 class AttentionSpec:
     """Grouped-query attention with one fused projection of outputs (heads + 2 * kv_heads) * head_dim.
 
-    `qkv_sources` are the checkpoint's modules stacked to form it; with `interleaved` a single source has q, k and v head by
-    head.  `qk_norm` normalizes each head of q and k (modules `q_norm` and `k_norm`) before RoPE.
+    `qkv_sources` are the checkpoint's modules stacked to form it.  Scores are q k * `scale` (None: head_dim ** -0.5), then
+    softcap * tanh(scores / softcap) where there is one.  A query sees the `window` positions that end with its own, or all.
+    `qk_norm` normalizes q and k (modules `q_norm` and `k_norm`), each head or all heads together, before or after RoPE.  With
+    `transposed` the checkpoint has the inputs of both projections in rows.
     """
 
     heads: int
     kv_heads: int
     head_dim: int
+    rope: RopeSpec | None = None
     name: str = "self_attn"
     qkv: str = "qkv_proj"
     qkv_sources: tuple[str, ...] = ("q_proj", "k_proj", "v_proj")
-    interleaved: bool = False
+    stacking: Stacking = "stacked"
     qkv_bias: bool = False
     out: str = "o_proj"
     out_bias: bool = False
     qk_norm: NormSpec | None = None
+    qk_norm_over: Literal["head", "all_heads"] = "head"
+    qk_norm_after_rope: bool = False
+    q_norm: str = "q_norm"
+    k_norm: str = "k_norm"
+    transposed: bool = False
+    scale: float | None = None
+    softcap: float | None = None
+    window: int | None = None
 
     @property
     def qkv_features(self) -> int:
@@ -49,19 +96,11 @@ class AttentionSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class RopeSpec:
-    """Rotary embedding of the first `rotary_dim` elements of each head; `scaling` None or of rope_type "llama3"."""
-
-    theta: float
-    rotary_dim: int
-    scaling: Mapping[str, Json] | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class MlpSpec:
     """`gated`: down(act(gate) * up) with gate and up stacked in one projection; otherwise down(act(up)).
 
-    `out_dtype` "float32" keeps both biases and both products in float32, as MLC's GPT-NeoX does.
+    With `transposed` the checkpoint has the inputs of both in rows.  `out_dtype` "float32" keeps both biases and both products
+    in float32, as MLC's GPT-NeoX does.
     """
 
     intermediate: int
@@ -72,6 +111,7 @@ class MlpSpec:
     up_sources: tuple[str, ...] = ("gate_proj", "up_proj")
     down: str = "down_proj"
     bias: bool = False
+    transposed: bool = False
     out_dtype: Literal["float32"] | None = None
 
     @property
@@ -80,42 +120,95 @@ class MlpSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
-    """Module names of the backbone; the defaults are Llama's."""
+class BlockSpec:
+    """One layer: x = x + after_attention(attention(before_attention(x))), then the same with the MLP.
 
-    backbone: str = "model"
-    embedding: str = "embed_tokens"
-    layers: str = "layers"
-    attention_norm: str = "input_layernorm"
-    mlp_norm: str = "post_attention_layernorm"
-    final_norm: str = "norm"
+    A norm of None is left out.  `residual` "parallel" adds attention and MLP of the same input at once; there the MLP takes the
+    attention's norm where it has none of its own.  What is added is multiplied by `residual_scale` first.
+    """
+
+    attention: AttentionSpec
+    mlp: MlpSpec
+    before_attention: NormSpec | None
+    before_mlp: NormSpec | None
+    after_attention: NormSpec | None = None
+    after_mlp: NormSpec | None = None
+    residual: Literal["sequential", "parallel"] = "sequential"
+    residual_scale: float = 1.0
+
+    def norm(self, slot: Slot) -> NormSpec | None:
+        """The norm in a slot of `Names.order`, None for the other slots."""
+        return {
+            "before_attention": self.before_attention,
+            "after_attention": self.after_attention,
+            "before_mlp": self.before_mlp,
+            "after_mlp": self.after_mlp,
+        }.get(slot)
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Names of modules, dotted below the model (norms: below a layer); the defaults are Llama's.
+
+    `order` is that in which a layer declares its children, which is the order of the parameters.  Where the checkpoint's names
+    are others, `checkpoint` has pairs of a part of a name and what takes its place, applied one after another.
+    """
+
+    embedding: str = "model.embed_tokens"
+    positions: str = "model.embed_positions"
+    layers: str = "model.layers"
+    final_norm: str = "model.norm"
     head: str = "lm_head"
-    norms_first: bool = False
-    """Whether a layer declares its norms before attention and MLP; this is the order of the parameters."""
+    before_attention: str = "input_layernorm"
+    after_attention: str = "post_self_attn_layernorm"
+    before_mlp: str = "post_attention_layernorm"
+    after_mlp: str = "post_mlp_layernorm"
+    order: tuple[Slot, ...] = ("attention", "mlp", "before_attention", "after_attention", "before_mlp", "after_mlp")
+    checkpoint: tuple[tuple[str, str], ...] = ()
+
+    def in_checkpoint(self, name: str) -> str:
+        """The checkpoint's name of a tensor."""
+        for ours, theirs in self.checkpoint:
+            name = name.replace(ours, theirs)
+        return name
 
     @property
     def embedding_weight(self) -> str:
         """The checkpoint's name of the embedding."""
-        return f"{self.backbone}.{self.embedding}.weight"
+        return self.in_checkpoint(f"{self.embedding}.weight")
 
     @property
     def head_weight(self) -> str:
         """The checkpoint's name of the head, which a tied model may lack."""
-        return f"{self.head}.weight"
+        return self.in_checkpoint(f"{self.head}.weight")
 
 
 @dataclass(frozen=True, slots=True)
 class DecoderSpec:
-    """Sizes are in elements.  `residual` "parallel" adds attention and MLP of the same input at once."""
+    """Sizes are in elements.
+
+    The embedding is multiplied by `embedding_scale`; logits by `logit_scale`, and then they are capped as scores are.
+    `positions` is the number of learned positions that are added to the embedding, and `positions_offset` the row of the first.
+    With `rolling` the cache keeps a window of one size for all layers (MLC's sliding window with sinks), and RoPE turns keys as
+    they are used.
+    """
 
     vocab_size: int
     hidden_size: int
-    num_layers: int
-    norm: NormSpec
-    attention: AttentionSpec
-    rope: RopeSpec
-    mlp: MlpSpec
+    blocks: tuple[BlockSpec, ...]
+    final_norm: NormSpec
     tied_head: bool = False
-    residual: Literal["sequential", "parallel"] = "sequential"
+    head_bias: bool = False
+    embedding_scale: float = 1.0
+    logit_scale: float = 1.0
+    logit_softcap: float | None = None
+    positions: int = 0
+    positions_offset: int = 0
+    rolling: bool = False
     disaggregation: bool = False
     names: Names = field(default_factory=Names)
+
+    @property
+    def ropes(self) -> tuple[RopeSpec, ...]:
+        """The rotary embeddings of the layers, each once."""
+        return tuple(dict.fromkeys(block.attention.rope for block in self.blocks if block.attention.rope is not None))

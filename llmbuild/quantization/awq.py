@@ -39,6 +39,10 @@ class AwqTensor:
     in_order: bool = False
 
     @property
+    def stored_shape(self) -> tuple[int, ...]:
+        return self.shape
+
+    @property
     def source_dtypes(self) -> tuple[str, ...]:
         return ("int32", "uint32") if self.dtype == "uint32" else ("float16", "bfloat16", "float32")
 

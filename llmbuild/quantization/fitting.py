@@ -154,7 +154,7 @@ def _wrong_shapes(checkpoint: TensorSource, parameters: Sequence[PlainParameter]
     wrong: list[tuple[str, PlainParameter]] = []
     for parameter in parameters:
         shapes = [tensors[source].shape for source in parameter.sources]
-        if not _join_to(shapes, parameter.axis, parameter.shape):
+        if not _join_to(shapes, parameter.axis, parameter.stored_shape):
             found = " and ".join(f"'{source}' {list(tensors[source].shape)}" for source in parameter.sources)
             wrong.append((found, parameter))
     if not wrong:

@@ -84,9 +84,7 @@ def _biases(job: Job, checkpoint: Checkpoint, architecture: DecoderFamily, confi
 
 def _check_frequencies(job: Job, checkpoint: Checkpoint, spec: DecoderSpec) -> None:
     """Note stored frequencies that are not those of the configuration; transformers computes them and reads none."""
-    from llmbuild.models.frequencies import frequencies
-
-    wanted = frequencies(spec.rope)
+    wanted = list(spec.ropes[0].frequencies)
     others = [
         name
         for name in checkpoint.tensors

@@ -12,6 +12,7 @@ from llmbuild.compiler.kernels.cpu.attention_decode import decode_kernel
 from llmbuild.compiler.kernels.cpu.attention_prefill import paged_kernel, ragged_kernel
 from llmbuild.compiler.kernels.cpu.kv_cache import replacements
 from llmbuild.compiler.kernels.cpu.rotary import split_kernel
+from llmbuild.models.frequencies import make_rope
 from llmbuild.models.kv_cache import KVCacheLayout
 from tests.helpers.primfunc import compile_function
 
@@ -189,8 +190,7 @@ def test_split_rotary(rotary_dim: int, apply: int) -> None:
 
 
 def test_what_stays_with_tvm() -> None:
-    assert replacements(KVCacheLayout(1, 2, 2, 24, 24, THETA, "float32")) == {}
-    assert replacements(KVCacheLayout(1, 2, 2, 32, 32, THETA, "float32", {"rope_type": "longrope"})) == {}
+    assert replacements(KVCacheLayout(1, 2, 2, 24, "float32", make_rope(THETA, 24))) == {}
 
 
 def test_the_cache_calls_ours() -> None:
@@ -199,7 +199,7 @@ def test_the_cache_calls_ours() -> None:
 
     from llmbuild.compiler.passes.kv_cache import AttachKVCache
 
-    layout = KVCacheLayout(1, 2, 2, 32, 32, THETA, "float32")
+    layout = KVCacheLayout(1, 2, 2, 32, "float32", make_rope(THETA, 32))
     target = tvm.target.Target({"kind": "llvm"})
     ours = AttachKVCache(layout, target, replacements)(tvm.IRModule())
     stock = AttachKVCache(layout, target, None)(tvm.IRModule())

@@ -10,6 +10,7 @@ import tvm_ffi
 from llmbuild.compiler.lower import resolve_target
 from llmbuild.compiler.passes.kv_cache import AttachKVCache
 from llmbuild.errors import InputError
+from llmbuild.models.frequencies import make_rope
 from llmbuild.models.kv_cache import KVCacheLayout
 from tests.helpers.gpu_library import TARGETS
 
@@ -46,7 +47,7 @@ def computed_heads(layout: KVCacheLayout, target: Any) -> int:
 )
 def test_the_refusal_agrees_with_the_kernel(name: str, heads: int, kv_heads: int, dim: int) -> None:
     device, target = resolve_target(TARGETS[name])
-    layout = KVCacheLayout(2, heads, kv_heads, dim, dim, 10000.0, "float16", {})
+    layout = KVCacheLayout(2, heads, kv_heads, dim, "float16", make_rope(10000.0, dim))
     if computed_heads(layout, target) == heads:
         device.require_attention(layout, target)
     else:

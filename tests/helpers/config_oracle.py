@@ -95,15 +95,13 @@ def read_by_transformers(config: Mapping[str, Any], directory: Path) -> Reading:
 
 
 def read_by_llmbuild(family: DecoderFamily, config: ModelConfig) -> Reading:
-    """The same of a family's configuration.
-
-    Frequencies are those of transformers for the base, the part and the scaling that llmbuild has settled on, in the one
-    spelling that leaves nothing open; that a library rotates by them is for tests of libraries.
-    """
+    """The same of a family's configuration."""
     import torch
     from transformers.activations import ACT2FN
 
     spec = family.decoder(config)
+    block = spec.blocks[0]
+    attention = block.attention
     tensors: dict[str, tuple[int, ...]] = {}
     for parameter in family.parameters(config):
         share = parameter.shape[0]
@@ -113,43 +111,31 @@ def read_by_llmbuild(family: DecoderFamily, config: ModelConfig) -> Reading:
                 *parameter.shape[1:],
             )
         if len(parameter.sources) > 1:
-            sizes = _shares(parameter.sources, spec)
+            sizes = _shares(parameter.sources, block)
             assert sum(sizes) == share
             for source, size in zip(parameter.sources, sizes, strict=True):
                 tensors[source] = (size, *parameter.shape[1:])
     window = config.sliding_window_size if config.sliding_window_size > 0 else None
     with torch.no_grad():
-        activation = ACT2FN[_NAMES[spec.mlp.activation]](torch.from_numpy(POINTS)).tolist()
-    epsilons = {spec.norm.eps} | ({spec.attention.qk_norm.eps} if spec.attention.qk_norm else set())
+        activation = ACT2FN[_NAMES[block.mlp.activation]](torch.from_numpy(POINTS)).tolist()
+    epsilons = {spec.final_norm.eps} | ({attention.qk_norm.eps} if attention.qk_norm else set())
     return Reading(
         tensors,
-        _frequencies(spec.rope.theta, spec.rope.rotary_dim, json.dumps(spec.rope.scaling)),
+        attention.rope.frequencies,
         frozenset(map(float, epsilons)),
         tuple(activation),
-        (window,) * spec.num_layers,
-        spec.attention.head_dim**-0.5,
-        spec.residual == "parallel",
+        (window,) * len(spec.blocks),
+        attention.head_dim**-0.5 if attention.scale is None else attention.scale,
+        block.residual == "parallel",
         True,
     )
 
 
-def _shares(sources: tuple[str, ...], spec: Any) -> list[int]:
+def _shares(sources: tuple[str, ...], block: Any) -> list[int]:
     """The rows of each source of a parameter that several make."""
     if len(sources) == 3:
-        return [count * spec.attention.head_dim for count in (spec.attention.heads, *[spec.attention.kv_heads] * 2)]
-    return [spec.mlp.intermediate] * len(sources)
-
-
-@cache
-def _frequencies(theta: float, dim: int, scaling: str) -> tuple[float, ...]:
-    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
-
-    _quiet()
-    from transformers import LlamaConfig
-
-    parameters = {"rope_type": "default", **(json.loads(scaling) or {}), "rope_theta": theta}
-    config = LlamaConfig(hidden_size=dim, num_attention_heads=1, head_dim=dim, rope_parameters=parameters)
-    return tuple(LlamaRotaryEmbedding(config).inv_freq.double().tolist())
+        return [count * block.attention.head_dim for count in (block.attention.heads, *[block.attention.kv_heads] * 2)]
+    return [block.mlp.intermediate] * len(sources)
 
 
 def differences(product: Reading, oracle: Reading) -> list[str]:

@@ -1,6 +1,6 @@
 """A model compiled for this CPU with the generic kernels and TVM's default pipeline, run with weights given in memory.
 
-This is the smallest way from a checkpoint to logits: no files, no compiler of ours, so that tests of the models fail for
+This is the smallest way from a checkpoint to logits: no files, no kernels of ours, so that tests of the models fail for
 the models' sake only.
 """
 
@@ -58,6 +58,7 @@ class GenericLibrary:
         import tvm
         from tvm import relax
 
+        from llmbuild.compiler.passes.kv_cache import AttachKVCache
         from llmbuild.models.build import export
 
         source = json.loads((directory / "config.json").read_text())
@@ -71,7 +72,7 @@ class GenericLibrary:
             is_relax = isinstance(module[variable], relax.Function)
             if is_relax and functions is not None and variable.name_hint not in functions:
                 del module[variable]
-        module = _with_cache(module, model.kv_cache, target)
+        module = AttachKVCache(model.kv_cache, target, None)(module)
         with tvm.transform.PassContext(config={"tirx.disable_cse_tir": True}):
             executable = relax.build(module, target=target, relax_pipeline="default")
         self.vm = relax.VirtualMachine(executable, tvm.cpu())
@@ -150,40 +151,6 @@ def _builtin(name: str) -> Any:
     import tvm
 
     return tvm.get_global_func(f"vm.builtin.{name}")
-
-
-def _with_cache(module: Any, layout: Any, target: Any) -> Any:
-    from tvm import relax, tirx
-    from tvm.relax.frontend.nn.llm.kv_cache import RopeMode, TIRPagedKVCache
-
-    builder = relax.BlockBuilder(module)
-    names = ("max_batch_size", "max_total_seq_len", "prefill_chunk_size", "page_size", "support_sliding_window")
-    sizes = [tirx.Var(name, "int64") for name in names]
-    params = [relax.Var(f"{name}_", relax.ShapeType([size])) for name, size in zip(names, sizes, strict=True)]
-    with builder.function("create_tir_paged_kv_cache", params):
-        cache = TIRPagedKVCache(
-            "mha",
-            *sizes,
-            layer_partition=relax.ShapeExpr([0, layout.num_hidden_layers]),
-            num_hidden_layers=layout.num_hidden_layers,
-            num_attention_heads=layout.num_attention_heads,
-            num_key_value_heads=layout.num_key_value_heads,
-            qk_head_dim=layout.head_dim,
-            v_head_dim=layout.head_dim,
-            mla_original_qk_head_dim=0,
-            mla_original_v_head_dim=0,
-            rope_mode=RopeMode.NORMAL,
-            rope_scale=1,
-            rope_theta=layout.rope_theta,
-            rope_scaling=dict(layout.rope_scaling),
-            rope_ext_factors=relax.prim_value(0),
-            rotary_dim=layout.rotary_dim,
-            enable_disaggregation=layout.disaggregation,
-            dtype=layout.dtype,
-            target=target,
-        )
-        builder.emit_func_output(cache._expr)
-    return builder.finalize()
 
 
 def reference_logits(directory: Path, ids: Sequence[int], scheme: str | Scheme = "q0f32", **config: Any) -> np.ndarray:

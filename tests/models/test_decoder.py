@@ -10,6 +10,7 @@ import pytest
 
 from llmbuild.errors import InputError
 from llmbuild.models.family import Overrides
+from llmbuild.models.frequencies import make_rope
 from llmbuild.models.kv_cache import KVCacheLayout
 from llmbuild.models.registry import family, infer_model_type
 from llmbuild.quantization.scheme import SCHEMES
@@ -83,9 +84,9 @@ def test_the_exported_functions_and_their_signatures() -> None:
 def test_the_cache_layout_is_data() -> None:
     _, exported = export("llama3", "q4f16_1")
     scaling = CONFIGS["llama3"]["rope_scaling"]
-    assert exported.kv_cache == KVCacheLayout(2, 4, 2, 32, 32, 500000.0, "float16", scaling)
+    assert exported.kv_cache == KVCacheLayout(2, 4, 2, 32, "float16", make_rope(500000.0, 32, scaling))
     _, exported = export("gpt_neox", "q0f32")
-    assert (exported.kv_cache.rotary_dim, exported.kv_cache.num_key_value_heads) == (8, 4)
+    assert (exported.kv_cache.rope.rotary_dim, exported.kv_cache.num_key_value_heads) == (8, 4)
 
 
 @pytest.mark.parametrize("key", ["tensor_parallel_shards", "pipeline_parallel_stages"])

@@ -41,7 +41,7 @@ class AttachKVCache:
         self.attention = attention
 
     def transform_module(self, module: Any, _: Any) -> Any:
-        layout = self.layout
+        layout, rope = self.layout, self.layout.rope
         builder = relax.BlockBuilder(module)
         sizes = {name: tirx.Var(name, "int64") for name in SIZES}
         params = [relax.Var(f"{name}_", relax.ShapeType([size])) for name, size in sizes.items()]
@@ -57,12 +57,12 @@ class AttachKVCache:
                 v_head_dim=layout.head_dim,
                 mla_original_qk_head_dim=0,
                 mla_original_v_head_dim=0,
-                rope_mode=RopeMode[layout.rope_mode.upper()],
+                rope_mode=RopeMode.NONE if rope is None else RopeMode.NORMAL,
                 rope_scale=1,
-                rope_theta=layout.rope_theta,
-                rope_scaling=dict(layout.rope_scaling),
+                rope_theta=10000 if rope is None else rope.theta,
+                rope_scaling={} if rope is None else dict(rope.scaling or {}),
                 rope_ext_factors=relax.prim_value(0),
-                rotary_dim=layout.rotary_dim,
+                rotary_dim=layout.head_dim if rope is None else rope.rotary_dim,
                 enable_disaggregation=layout.disaggregation,
                 dtype=layout.dtype,
                 target=self.target,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from tvm.relax.frontend import nn
 from tvm.relax.frontend.nn import op
 
+from llmbuild.models.parts.modules import at, place
 from llmbuild.models.spec import Activation, MlpSpec
 from llmbuild.quantization.layers import Kernels, Linear
 from llmbuild.quantization.scheme import Scheme
@@ -16,11 +17,16 @@ def _gelu_tanh(x: nn.Tensor) -> nn.Tensor:
     return op.gelu(x, approximate="tanh")
 
 
+def _relu_squared(x: nn.Tensor) -> nn.Tensor:
+    return op.square(op.relu(x))
+
+
 ACTIVATE: Mapping[Activation, Callable[[nn.Tensor], nn.Tensor]] = {
     "silu": op.silu,
     "gelu": op.gelu,
     "gelu_tanh": _gelu_tanh,
     "relu": op.relu,
+    "relu2": _relu_squared,
 }
 
 
@@ -32,19 +38,19 @@ class MLP(nn.Module):  # type: ignore[misc]
         self.spec = spec
         self.dtype = scheme.dtype
         out = spec.out_dtype
-        setattr(self, spec.up, Linear(hidden_size, spec.up_features, scheme, kernels, bias=spec.bias, out_dtype=out))
-        setattr(self, spec.down, Linear(spec.intermediate, hidden_size, scheme, kernels, bias=spec.bias, out_dtype=out))
+        place(self, spec.up, Linear(hidden_size, spec.up_features, scheme, kernels, bias=spec.bias, out_dtype=out))
+        place(self, spec.down, Linear(spec.intermediate, hidden_size, scheme, kernels, bias=spec.bias, out_dtype=out))
 
     def forward(self, x: nn.Tensor) -> nn.Tensor:
         """[b, s, hidden] to [b, s, hidden], both in the compute dtype."""
-        inner = getattr(self, self.spec.up)(x)
+        inner = at(self, self.spec.up)(x)
         activate = ACTIVATE[self.spec.activation]
         if self.spec.gated:
             gate, up = op.split(inner, 2, axis=-1)
             inner = activate(gate) * up
         else:
             inner = activate(inner)
-        return self._compute_dtype(getattr(self, self.spec.down)(self._compute_dtype(inner)))
+        return self._compute_dtype(at(self, self.spec.down)(self._compute_dtype(inner)))
 
     def _compute_dtype(self, x: nn.Tensor) -> nn.Tensor:
         return x if x.dtype == self.dtype else op.astype(x, self.dtype)

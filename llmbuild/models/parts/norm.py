@@ -9,30 +9,36 @@ from llmbuild.models.spec import NormSpec
 
 
 class RMSNorm(nn.Module):  # type: ignore[misc]
-    """x / sqrt(mean(x^2) + eps) * weight (Zhang and Sennrich, 2019)."""
+    """x / sqrt(mean(x^2) + eps) * weight (Zhang and Sennrich, 2019); a norm without weight multiplies by 1."""
 
-    def __init__(self, size: int, eps: float, dtype: str) -> None:
+    def __init__(self, spec: NormSpec, size: int, dtype: str) -> None:
         super().__init__()
-        self.eps = eps
-        self.weight = nn.Parameter((size,), dtype)
+        self.spec, self.size = spec, size
+        if spec.weight:
+            self.weight = nn.Parameter((size,), dtype)
 
     def forward(self, x: nn.Tensor) -> nn.Tensor:
-        return op.rms_norm(x, self.weight, axes=-1, epsilon=self.eps)
+        weight = self.weight if self.spec.weight else op.ones((self.size,), x.dtype)
+        return op.rms_norm(x, weight, axes=-1, epsilon=self.spec.eps)
 
 
 class LayerNorm(nn.Module):  # type: ignore[misc]
-    """(x - mean) / sqrt(variance + eps) * weight + bias."""
+    """(x - mean) / sqrt(variance + eps) * weight + bias, each where the description has it."""
 
-    def __init__(self, size: int, eps: float, dtype: str) -> None:
+    def __init__(self, spec: NormSpec, size: int, dtype: str) -> None:
         super().__init__()
-        self.size, self.eps = size, eps
-        self.weight = nn.Parameter((size,), dtype)
-        self.bias = nn.Parameter((size,), dtype)
+        self.spec, self.size = spec, size
+        if spec.weight:
+            self.weight = nn.Parameter((size,), dtype)
+        if spec.has_bias:
+            self.bias = nn.Parameter((size,), dtype)
 
     def forward(self, x: nn.Tensor) -> nn.Tensor:
-        return op.layer_norm(x, normalized_shape=self.size, weight=self.weight, bias=self.bias, eps=self.eps)
+        weight = self.weight if self.spec.weight else op.ones((self.size,), x.dtype)
+        bias = self.bias if self.spec.has_bias else op.zeros((self.size,), x.dtype)
+        return op.layer_norm(x, normalized_shape=self.size, weight=weight, bias=bias, eps=self.spec.eps)
 
 
 def build_norm(spec: NormSpec, size: int, dtype: str) -> nn.Module:
     """The norm of `size` elements that the description names."""
-    return (RMSNorm if spec.kind == "rms" else LayerNorm)(size, spec.eps, dtype)
+    return (RMSNorm if spec.kind == "rms" else LayerNorm)(spec, size, dtype)

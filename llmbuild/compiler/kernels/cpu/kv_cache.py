@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from llmbuild.compiler.kernels.cpu import rotary
@@ -18,7 +17,9 @@ def replacements(layout: KVCacheLayout) -> dict[str, Any]:
     Empty where the layout has what ours do not support: head sizes that are no multiple of 16, and RoPE scalings other than
     llama3 and yarn.
     """
-    if layout.head_dim % (2 * LANES) or not rotary.supported(layout.rope_scaling):
+    rope = layout.rope
+    scaling = {} if rope is None else dict(rope.scaling or {})
+    if layout.head_dim % (2 * LANES):
         return {}
     heads, kv_heads, dim, dtype = (
         layout.num_attention_heads,
@@ -26,7 +27,6 @@ def replacements(layout: KVCacheLayout) -> dict[str, Any]:
         layout.head_dim,
         layout.dtype,
     )
-    scaling = _yarn_ready(layout)
     shape = (heads, kv_heads, dim, dtype)
     return {
         "batch_decode_paged_kv_cpu": decode_kernel(*shape, False, scaling),
@@ -34,13 +34,13 @@ def replacements(layout: KVCacheLayout) -> dict[str, Any]:
         "batch_prefill_paged_kv_cpu": paged_kernel(*shape, False, scaling),
         "batch_prefill_paged_kv_cpu_sliding_window": paged_kernel(*shape, True, scaling),
         "batch_prefill_ragged_kv": ragged_kernel(*shape, scaling),
-        "fused_rope": rotary.split_kernel(layout.rope_theta, dim, heads, kv_heads, layout.rotary_dim, dtype, scaling),
+        "fused_rope": rotary.split_kernel(
+            10000 if rope is None else rope.theta,
+            dim,
+            heads,
+            kv_heads,
+            dim if rope is None else rope.rotary_dim,
+            dtype,
+            scaling,
+        ),
     }
-
-
-def _yarn_ready(layout: KVCacheLayout) -> dict[str, Any]:
-    """The scaling with further values that TVM's function for yarn requires (TVM adds them before making its kernels)."""
-    scaling: dict[str, Any] = dict(layout.rope_scaling)
-    if scaling.get("rope_type") == "yarn":
-        scaling.setdefault("inv_theta_log_scale", 1 / (2 * math.log(layout.rope_theta)))
-    return scaling
