@@ -72,7 +72,7 @@ def propose(checkpoint: str, directory: Path, *, revision: str | None = None, sh
     """Proposals for the user's argument: a directory, a .gguf file, hf:, https:, pypi:, or a preset.
 
     `directory` is where the manifest will be.  Raises UsageError when it is none of these, and InputError when a local
-    checkpoint cannot be read, or has an architecture or quantized weights that are not supported.
+    checkpoint cannot be read, is not whole, or has an architecture or quantized weights that are not supported.
     """
     here = _existing(checkpoint)
     if here is not None:
@@ -117,6 +117,8 @@ def _of_files(checkpoint: str, path: Path, directory: Path) -> Starter:
     refused = refusal("quantize", params, metadata.config, packed)
     if refused is not None:
         raise placed(refused, lambda name: str(path) if path.is_file() else str(path / name))
+    if path.is_dir():
+        _require_whole(path)
     model_type = infer_model_type(metadata.config)
     template, because = _template(metadata, path)
     window, window_note = _window(metadata.config)
@@ -131,6 +133,22 @@ def _of_files(checkpoint: str, path: Path, directory: Path) -> Starter:
         window_note=window_note,
         awq=refusal("quantize", params | {"scheme": SCHEMES[PACKED].to_json()}, metadata.config, packed) is None,
     )
+
+
+def _require_whole(path: Path) -> None:
+    """Raise InputError where a directory lacks weights, or has git-lfs pointers in the place of files."""
+    from llmbuild.checkpoints.files import read_bounded
+    from llmbuild.checkpoints.huggingface import file_names
+    from llmbuild.sources.local import refuse_pointers
+    from llmbuild.sources.select import needed_files, require_weights
+    from llmbuild.tasks.refusal import placed
+
+    needed = needed_files(file_names(path), None, str(path), lambda name: read_bounded(path / name, "the weight index"))
+    try:
+        require_weights(needed, None)
+        refuse_pointers(path, needed)
+    except InputError as error:
+        raise placed(error, lambda name: str(path / name)) from None
 
 
 def _written(checkpoint: str, path: Path, directory: Path) -> str:

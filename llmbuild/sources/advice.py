@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 _AGAIN = re.compile(r"fetch the (file|checkpoint) again")
-_WHOLE = r"name another source: what this one has was fetched whole, so that the \1 is damaged there"
+_WHOLE = r"name another source: the \1 is damaged where this one has it"
 _COPIED = r"get the \1 again from where you have it from"
 
 

@@ -21,8 +21,9 @@ from typing import Any
 from llmbuild.canonical import Json, parse_digest
 from llmbuild.checkpoints.names import TOKENIZER_CONFIG
 from llmbuild.checkpoints.weight_files import INDEXES
-from llmbuild.errors import FetchError, LlmbuildError, UsageError, did_you_mean
+from llmbuild.errors import FetchError, InputError, LlmbuildError, UsageError, did_you_mean
 from llmbuild.jsontext import MOST_BYTES
+from llmbuild.sources.advice import fitting
 from llmbuild.sources.copying import Meter, Progress
 from llmbuild.sources.http import Promise, download
 from llmbuild.sources.hub_answer import Revision, is_commit, parse_revision
@@ -100,9 +101,13 @@ def resolve(
         if sent is not None and refused(sent):
             return Pin(commit, {})
     if path is None:
-        names = needed_files(
-            list(siblings), source_format, where, lambda name: _content(repo, commit, name, siblings[name], where)
-        )
+        try:
+            names = needed_files(
+                list(siblings), source_format, where, lambda name: _content(repo, commit, name, siblings[name], where)
+            )
+        except InputError as error:
+            error.fix = fitting(error.fix, remote=True)
+            raise
     elif path in siblings:
         names = gguf_of(path, siblings, where)
     else:

@@ -208,7 +208,8 @@ class SourceKind(ABC):
 
     def description(self, params: Mapping[str, Any], hints: Mapping[str, Any]) -> Mapping[str, bytes] | None:
         """The files of an observed source that `descriptions` selects, got without its weights; None where only a fetch gets
-        them, or where they cannot be had just now: what is wrong then is for the fetch to report."""
+        them, or where they cannot be had just now: what is wrong then is for the fetch to report.  Raises InputError
+        where the files of a source on this machine are not those of a checkpoint."""
         return None
 
     def written(self, spec: Mapping[str, str], file: str = "") -> str:

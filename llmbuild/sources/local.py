@@ -10,11 +10,12 @@ from __future__ import annotations
 import contextlib
 import os
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 from llmbuild.canonical import Digest, digest_bytes, known_digest
+from llmbuild.checkpoints.pointer import POINTER_BYTES, refuse_pointer
 from llmbuild.checkpoints.weight_files import gguf_parts
 from llmbuild.errors import FetchError, InputError, did_you_mean
 from llmbuild.jsontext import MOST_BYTES
@@ -79,9 +80,11 @@ class LocalKind(SourceKind):
         return Observation({"source": {"kind": kind}, "files": files}, {"path": str((root / spec["path"]).absolute())})
 
     def description(self, params: Mapping[str, Any], hints: Mapping[str, Any]) -> Mapping[str, bytes] | None:
-        """The files as they were observed; None where one has changed since."""
+        """The files as they were observed; None where one has changed since.  Raises InputError where any file of the source is
+        a git-lfs pointer."""
         found: dict[str, bytes] = {}
         wanted = descriptions(params["files"])
+        refuse_pointers(Path(hints["path"]), params["files"])
         for name, digest in params["files"].items():
             if name in wanted:
                 data = _read(Path(hints["path"]) / name)
@@ -151,6 +154,19 @@ def _read(path: Path) -> bytes | None:
     except OSError:
         return None
     return data if len(data) <= MOST_DESCRIPTION else None
+
+
+def refuse_pointers(directory: Path, names: Iterable[str]) -> None:
+    """Raise InputError where one of these files is a git-lfs pointer, which is less than any other file of a checkpoint."""
+    for name in names:
+        path = directory / name
+        try:
+            # Of a file that is larger nothing is read.
+            data = path.read_bytes() if path.stat().st_size < POINTER_BYTES else b""
+        except OSError:
+            # What cannot be read is for the fetch to report.
+            continue
+        refuse_pointer(data, name)
 
 
 def observe_gguf(path: Path, statcache: StatCache) -> dict[str, Digest]:

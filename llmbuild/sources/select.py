@@ -16,6 +16,7 @@ from llmbuild.checkpoints.names import (
 )
 from llmbuild.checkpoints.weight_files import (
     ADAPTER_WEIGHTS,
+    INDEXES,
     WeightFiles,
     choose,
     format_of,
@@ -132,6 +133,22 @@ def _all_parts(parts: list[str], names: Collection[str], where: str) -> list[str
 def is_weights(name: str) -> bool:
     """Whether a needed file is one of weights, which tasks read a tensor at a time, and not small or an index."""
     return name not in SMALL_FILES and name.lower().endswith((".safetensors", ".bin", ".gguf"))
+
+
+def require_weights(names: Collection[str], source_format: str | None) -> None:
+    """Raise InputError where the needed files of a checkpoint, by these names, have none of its weights."""
+    if any(is_weights(name) and name not in ADAPTER_WEIGHTS.values() for name in names):
+        return
+    index = next((name for name in INDEXES if name in names), None)
+    wanted = "safetensors, torch or GGUF" if source_format is None else source_format
+    raise InputError(
+        "the checkpoint has no weights",
+        where="",
+        why=f"there are none of {wanted}" if index is None else f"none of the shards that {index} names is there",
+        fix="name a source that has them, or another source-format"
+        if source_format is not None
+        else "name a source that has them",
+    )
 
 
 def is_description(name: str) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmbuild.canonical import Digest, Json, canonical_json, digest_json, known_digest, parse_digest
-from llmbuild.checkpoints.names import TOKENIZER_CONFIG, TOKENIZER_FILES
+from llmbuild.checkpoints.names import TOKENIZER_CONFIG
 from llmbuild.engine import files
 from llmbuild.engine.task import Task
 from llmbuild.errors import InputError, LlmbuildError, StoreError
@@ -22,7 +22,7 @@ from llmbuild.jsontext import parse_json
 from llmbuild.manifest.project import Model, Project
 from llmbuild.sources.advice import fitting
 from llmbuild.sources.kinds import source_kind
-from llmbuild.sources.select import GGUF_NAME, descriptions, output_name
+from llmbuild.sources.select import GGUF_NAME, descriptions, output_name, require_weights
 
 if TYPE_CHECKING:
     from llmbuild.engine.store import Store
@@ -105,6 +105,8 @@ def _of_model(
 
     name_of = partial(_written, model, observation, manifest)
     try:
+        if names := _names(observation):
+            require_weights(names, model.source_format)
         description = _description(model, readers[0], observation, content, store)
     except InputError as error:
         if model.source is not None:
@@ -113,7 +115,6 @@ def _of_model(
     if description is None or "config.json" not in description:
         return {}
     config, settings = description.pop("config.json"), description.pop(TOKENIZER_CONFIG, None)
-    names = _names(observation)
     # A GGUF file holds its tokenizer.  The settings say nothing beside a tokenizer.json, and may be too large to be read now.
     unknown = not names or any(map(_is_gguf, names)) or (settings is None and TOKENIZER_CONFIG in names)
     tokenizer = None if unknown else (names, settings or {})
@@ -135,11 +136,9 @@ def _content(model: Model, observation: Observation | None) -> Json:
     source: Any = observation.params["source"]
     if kind.remote and kind.fixed:
         return dict(source)
-    names = _names(observation)
-    wanted = descriptions(names)
-    known = {name: digest for name, digest in _digests(observation).items() if name in wanted or _is_gguf(name)}
-    tokenizer: list[Json] = [name for name in names if name in TOKENIZER_FILES]
-    return {"source": dict(source), "files": dict(known), "tokenizer": tokenizer} if known else None
+    digests = _digests(observation)
+    listed: dict[str, Json] = {name: digests.get(name) for name in _names(observation)}
+    return {"source": dict(source), "files": listed} if digests else None
 
 
 def _is_gguf(name: str) -> bool:

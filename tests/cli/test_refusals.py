@@ -396,6 +396,96 @@ def test_tokenizer_settings_that_are_large_are_left_to_the_fetch(hub: Hub, proje
         assert list(moved(hub)) == ["config.json"]
 
 
+WEIGHTLESS: Mapping[str, tuple[Mapping[str, bytes], str]] = {
+    "none": ({}, "there are none of safetensors, torch or GGUF"),
+    "an index alone": (
+        {"model.safetensors.index.json": b'{"weight_map": {"a": "model-00001-of-00001.safetensors"}}'},
+        "none of the shards that model.safetensors.index.json names is there",
+    ),
+    "an adapter beside it": ({"adapter_model.safetensors": b"", "adapter_config.json": b"{}"}, "there are none of "),
+}
+
+
+@pytest.mark.parametrize("remote", [True, False])
+@pytest.mark.parametrize("name", WEIGHTLESS)
+def test_a_checkpoint_without_weights(hub: Hub, project: ProjectDir, name: str, remote: bool) -> None:
+    files, why = WEIGHTLESS[name]
+    repo = repository({}, **files)
+    del repo.files["model.safetensors"]
+    hub.repos["org/tiny"] = repo
+    if not remote:
+        (project.root / "checkpoint").mkdir()
+        for file, content in repo.files.items():
+            (project.root / "checkpoint" / file).write_bytes(content)
+        project.write(MANIFEST.replace("SOURCE", "checkpoint"))
+    where = "hf:org/tiny" if remote else "checkpoint"
+    with opened(project) as workspace:
+        assert set(states(workspace).values()) == {"blocked"}
+        assert refused_by(workspace).startswith(f"{where}: the checkpoint has no weights\n  why: {why}")
+    assert project.run("plan").code == 3 and project.run("build").code == 3
+    assert not remote or moved(hub).keys() <= {"config.json", "model.safetensors.index.json"}
+    if remote:
+        return
+    (project.root / "checkpoint/model.safetensors").write_bytes(bytes(2048))
+    with opened(project) as workspace:
+        assert set(states(workspace).values()) == {"run"}
+
+
+def test_a_checkpoint_without_weights_of_a_format(tmp_path: Path) -> None:
+    project = local(tmp_path, {})
+    project.write(MANIFEST.replace('"SOURCE"', '"checkpoint"\nsource-format = "huggingface-torch"'))
+    with opened(project) as workspace:
+        assert refused_by(workspace) == (
+            "checkpoint: the checkpoint has no weights\n  why: there are none of huggingface-torch\n"
+            "  fix: name a source that has them, or another source-format"
+        )
+
+
+@pytest.mark.parametrize("remote", [True, False])
+def test_a_shard_that_is_missing_is_told_before_a_fetch(hub: Hub, project: ProjectDir, remote: bool) -> None:
+    """Transformers wants every file of an index, whatever tensors are in it."""
+    index = {"weight_map": {"lm_head.weight": "one.safetensors", "of no layer": "two.safetensors"}}
+    files = {"one.safetensors": b"", "model.safetensors.index.json": json.dumps(index).encode()}
+    hub.repos["org/tiny"] = repo = repository({}, **files)
+    del repo.files["model.safetensors"]
+    if not remote:
+        (project.root / "checkpoint").mkdir()
+        for file, content in repo.files.items():
+            (project.root / "checkpoint" / file).write_bytes(content)
+        project.write(MANIFEST.replace("SOURCE", "checkpoint"))
+    for command in ("plan", "build"):
+        found = project.run(command, env={"COLUMNS": "200"})
+        assert found.code == 3 and "shard two.safetensors is missing" in found.err
+        assert ("fix: name another source" if remote else "fix: get the checkpoint again from where") in found.err
+    assert moved(hub).keys() <= {"config.json", "model.safetensors.index.json"}
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 12345\n"
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json", "tokenizer.model", "generation_config.json"])
+def test_a_pointer_in_the_place_of_a_file(tmp_path: Path, file: str) -> None:
+    project = local(tmp_path, {})
+    before = (project.root / "checkpoint" / file).read_bytes() if (project.root / "checkpoint" / file).exists() else b""
+    with opened(project) as workspace:
+        assert set(states(workspace).values()) == {"run"}
+    (project.root / "checkpoint" / file).write_bytes(POINTER)
+    with opened(project) as workspace:
+        assert set(states(workspace).values()) == {"blocked"}
+        assert refused_by(workspace) == (
+            f"checkpoint/{file}: is a git-lfs pointer\n  why: the file itself, of 12345 bytes, is not there\n"
+            "  fix: run `git lfs pull` in the repository that it is from"
+        )
+    (project.root / "buildfile.toml").unlink()
+    init = project.run("init", "checkpoint")
+    assert init.code == 3 and f"checkpoint/{file}: is a git-lfs pointer" in init.err
+    assert not (project.root / "buildfile.toml").exists()
+    project.write(MANIFEST.replace("SOURCE", "checkpoint"))
+    (project.root / "checkpoint" / file).write_bytes(before or b"{}")
+    with opened(project) as workspace:
+        assert set(states(workspace).values()) == {"run"}
+
+
 def test_metadata_that_does_not_fit(tmp_path: Path) -> None:
     project = local(tmp_path, {})
     project.write(

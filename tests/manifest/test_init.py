@@ -46,6 +46,7 @@ def checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     directory = tmp_path / "Tiny Model"
     directory.mkdir()
     (directory / "config.json").write_text(json.dumps(LLAMA))
+    (directory / "model.safetensors").touch()
     (directory / "tokenizer_config.json").write_text(json.dumps({"chat_template": CHATML}))
     return directory
 

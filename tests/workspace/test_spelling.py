@@ -81,7 +81,10 @@ def test_a_place_says_the_name_of_a_file_once(where: str | None, source: Source)
     ("source", "advice"),
     [
         (Source("path", {"path": "x"}), "get the file again from where you have it from, or name the format"),
-        (Source("hf", {"repo": "a/b", "revision": "main"}), "name another source: what this one has was fetched whole"),
+        (
+            Source("hf", {"repo": "a/b", "revision": "main"}),
+            "name another source: the file is damaged where this one has it",
+        ),
     ],
 )
 def test_what_was_checked_on_its_way_is_not_fetched_again(source: Source, advice: str) -> None:
