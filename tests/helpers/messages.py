@@ -64,7 +64,7 @@ def templates() -> tuple[Template, ...]:
         names = _carriers(tree)
         file = path.relative_to(ROOT / "llmbuild").as_posix()
         for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and (_name(node) in names or _adds_problem(node)):
+            if isinstance(node, ast.Call) and (_name(node) in names or _adds_problem(node) or _names_key(node)):
                 for line, pieces in _texts([*node.args, *(keyword.value for keyword in node.keywords)]):
                     found.setdefault((file, pieces), Template(file, line, pieces))
     return tuple(found.values())
@@ -77,6 +77,11 @@ def _name(call: ast.Call) -> str:
 def _adds_problem(call: ast.Call) -> bool:
     """`problems.add(key, what, …)`: the collected errors of a manifest."""
     return isinstance(call.func, ast.Attribute) and call.func.attr == "add" and len(call.args) == 2
+
+
+def _names_key(call: ast.Call) -> bool:
+    """`source.error(key, what, …)`: an error about a key of a configuration, and functions of that shape."""
+    return isinstance(call.func, ast.Attribute) and call.func.attr == "error"
 
 
 def _carriers(tree: ast.Module) -> frozenset[str]:

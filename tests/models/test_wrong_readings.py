@@ -291,3 +291,51 @@ def test_families_with_the_maths_of_llama_keep_their_own_defaults(model_type: st
     keys |= {"num_attention_heads": 8}
     config = family(infer_model_type(keys)).configure(keys, Overrides())
     assert not differences(read_by_llmbuild(FAMILIES["llama"], config), read_by_transformers(keys, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("model_type", "keys", "place", "says"),
+    [
+        ("llama", {"max_position_embeddings": 0}, "max_position_embeddings", "is 0, with which no model computes"),
+        ("llama", {"layer_types": "full_attention"}, "layer_types", "must be a list of names"),
+        ("llama", {"layer_types": ["full_attention"]}, "layer_types", "has 1 entries for 2 layers"),
+        ("gpt_neox", {"head_dim": 8}, "num_attention_heads", "4 heads of 8 do not make the hidden size 64"),
+        (
+            "gpt_neox",
+            {"num_key_value_heads": 2},
+            "num_key_value_heads",
+            "is 2, and each of the 4 attention heads needs",
+        ),
+        (
+            "llama",
+            {"rope_scaling": {**LLAMA3, "partial_rotary_factor": 0.5}},
+            "rope_scaling.partial_rotary_factor",
+            "is 0.5, but heads are rotated whole",
+        ),
+        (
+            "llama",
+            {"rope_scaling": LLAMA3, "original_max_position_embeddings": None},
+            "original_max_position_embeddings",
+            "is null, which transformers cannot compute with",
+        ),
+        (
+            "llama",
+            {"rope_scaling": {**LLAMA3, "original_max_position_embeddings": None}},
+            "rope_scaling.original_max_position_embeddings",
+            "is null, which transformers does not take",
+        ),
+        (
+            "mine",
+            {"architectures": ["LlamaForCausalLM"], "n_embd": 48},
+            "hidden_size",
+            "which of the two counts for model_type 'mine' is not known",
+        ),
+    ],
+)
+def test_a_value_that_cannot_be_meant_is_refused_by_its_key(
+    model_type: str, keys: dict[str, Any], place: str, says: str
+) -> None:
+    with pytest.raises(InputError) as error:
+        configured(model_type, keys)
+    assert error.value.where == f"config.json: {place}"
+    assert says in str(error.value)
