@@ -30,6 +30,11 @@ class KVCacheLayout:
     softcap: float | None = None
     disaggregation: bool = False
 
+    @property
+    def applied_rope(self) -> RopeSpec | None:
+        """What q and k are turned by before k is stored: not a rolling cache's, which turns them as they are used."""
+        return None if self.rolling else self.rope
+
 
 def kv_cache_layout(spec: DecoderSpec, dtype: str) -> KVCacheLayout:
     """The cache that a decoder of this description needs when it computes in `dtype`.

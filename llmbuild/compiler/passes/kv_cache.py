@@ -4,10 +4,10 @@ Before: the module's functions take a cache as an opaque object.
 After: `create_tir_paged_kv_cache(max_batch_size, max_total_seq_len, prefill_chunk_size, page_size,
 support_sliding_window)`, each a Shape of one element, creates one, with the kernels that it will call as PrimFuncs of the
 module.  On CPU ours replace TVM's of the same signature for attention of decode, of prefill over its own keys and over
-the cache (both with and without a sliding window), and for RoPE with the split into q, k and v.  TVM's stay: attention
-with a tree mask (speculative decoding), the merge of two attention results, appending to pages and copying them; and all
-of them where none of ours is given.  On GPUs ours replaces the merge of two results, which is a race in TVM's (see
-`kernels.gpu.merge`).
+the cache (both with and without a sliding window).  TVM's stay: attention with a tree mask (speculative decoding), the
+merge of two attention results, appending to pages and copying them; and all of them where none of ours is given.  On GPUs
+ours replaces the merge of two results, which is a race in TVM's (see `kernels.gpu.merge`).  The split into q, k and v with
+RoPE is ours everywhere (see `kernels.split_rotary`).
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import tvm
 from tvm import relax, tirx
 from tvm.relax.frontend.nn.llm.kv_cache import RopeMode, TIRPagedKVCache
 
 from llmbuild.checkpoints.names import CHAT_CONFIG
+from llmbuild.compiler.kernels.split_rotary import NAME as SPLIT
+from llmbuild.compiler.kernels.split_rotary import split_kernel
 from llmbuild.errors import InputError, Where
 from llmbuild.models.kv_cache import KVCacheLayout
 
@@ -35,13 +38,15 @@ class AttachKVCache:
     def __init__(
         self, layout: KVCacheLayout, target: Any, attention: Callable[[KVCacheLayout], Mapping[str, Any]] | None
     ) -> None:
-        """`attention` makes the kernels that replace TVM's, by the names of those; None keeps all of TVM's."""
+        """`attention` makes the kernels that replace TVM's, by the names of those; None keeps TVM's for attention."""
         self.layout = layout
         self.target = target
         self.attention = attention
 
     def transform_module(self, module: Any, _: Any) -> Any:
-        layout, rope = self.layout, self.layout.rope
+        layout, rope, applied = self.layout, self.layout.rope, self.layout.applied_rope
+        # A rolling cache keeps keys as they are and turns them inside attention, with TVM's form of RoPE.
+        inline = rope if layout.rolling else None
         builder = relax.BlockBuilder(module)
         sizes = {name: tirx.Var(name, "int64") for name in SIZES}
         params = [relax.Var(f"{name}_", relax.ShapeType([size])) for name, size in sizes.items()]
@@ -57,11 +62,13 @@ class AttachKVCache:
                 v_head_dim=layout.head_dim,
                 mla_original_qk_head_dim=0,
                 mla_original_v_head_dim=0,
-                rope_mode=RopeMode.NONE if rope is None else RopeMode.NORMAL,
+                rope_mode=RopeMode.NONE if rope is None else RopeMode.INLINE if layout.rolling else RopeMode.NORMAL,
                 rope_scale=1,
-                rope_theta=10000 if rope is None else rope.theta,
-                rope_scaling={} if rope is None else dict(rope.scaling or {}),
-                rope_ext_factors=relax.prim_value(0),
+                rope_theta=10000 if inline is None else inline.theta,
+                rope_scaling={} if inline is None else dict(inline.scaling or {}),
+                rope_ext_factors=(
+                    relax.prim_value(0) if applied is None else relax.const(np.array(applied.frequencies, "float32"))
+                ),
                 rotary_dim=layout.head_dim if rope is None else rope.rotary_dim,
                 enable_disaggregation=layout.disaggregation,
                 dtype=layout.dtype,
@@ -69,7 +76,8 @@ class AttachKVCache:
             )
             builder.emit_func_output(cache._expr)
         module = builder.finalize()
-        for name, kernel in ({} if self.attention is None else self.attention(layout)).items():
+        kernels = {SPLIT: split_kernel(layout)} if self.attention is None else self.attention(layout)
+        for name, kernel in kernels.items():
             # The lookup fails where TVM has renamed its kernel: adding ours beside it would have no effect.
             module.update_func(module.get_global_var(name), kernel)
         return module

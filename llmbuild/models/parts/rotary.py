@@ -1,7 +1,8 @@
-"""Rotary embedding inside of a layer, for decoders whose layers differ in it: there the cache cannot apply it."""
+"""Rotary embedding as an expression, and inside of a layer: where layers differ in it the cache cannot apply it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,17 +20,22 @@ def rotate(qkv: nn.Tensor, positions: nn.Tensor, rope: RopeSpec, heads: int) -> 
     def turned(qkv: te.Tensor, positions: te.Tensor, frequencies: te.Tensor) -> te.Tensor:
         def element(token: Any, head: Any, index: Any) -> Any:
             x = qkv[token, head, index]
-            pair, partner, sign = rotation(index, rope)
-            angle = positions[token].astype("float32") * frequencies[pair]
-            factor = tirx.const(rope.factor, "float32")
-            whole = x.astype("float32") * tirx.cos(angle) * factor
-            other = qkv[token, head, partner].astype("float32") * tirx.sin(angle) * factor
-            value = (whole + sign * other).astype(qkv.dtype)
+            value = rotated(lambda at: qkv[token, head, at], index, positions[token], frequencies, rope)
             return tirx.if_then_else(tirx.all(head < heads, index < rope.rotary_dim), value, x)
 
         return te.compute(qkv.shape, element, name="rotate")
 
     return op.tensor_expr_op(turned, "rotate", [qkv, positions, frequencies])
+
+
+def rotated(head: Callable[[Any], Any], index: Any, position: Any, frequencies: Any, rope: RopeSpec) -> Any:
+    """Element `index` of a head at an int32 position, where it is one of the rotated ones; `head` gives the elements."""
+    pair, partner, sign = rotation(index, rope)
+    x, other = head(index), head(partner)
+    angle = position.astype("float32") * frequencies[pair]
+    factor = tirx.const(rope.factor, "float32")
+    whole = x.astype("float32") * tirx.cos(angle) * factor
+    return (whole + sign * other.astype("float32") * tirx.sin(angle) * factor).astype(x.ty.dtype)
 
 
 def rotation(index: Any, rope: RopeSpec) -> tuple[Any, Any, Any]:

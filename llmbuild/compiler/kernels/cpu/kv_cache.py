@@ -4,43 +4,31 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmbuild.compiler.kernels.cpu import rotary
 from llmbuild.compiler.kernels.cpu.attention_decode import decode_kernel
 from llmbuild.compiler.kernels.cpu.attention_prefill import paged_kernel, ragged_kernel
+from llmbuild.compiler.kernels.cpu.rotary import split_kernel
 from llmbuild.compiler.kernels.cpu.tile import LANES
+from llmbuild.compiler.kernels.split_rotary import NAME as SPLIT
 from llmbuild.models.kv_cache import KVCacheLayout
 
 
 def replacements(layout: KVCacheLayout) -> dict[str, Any]:
     """Kernels of ours by the names that TVM's own have in a module.
 
-    Empty where the layout has what ours do not support: head sizes that are no multiple of 16, and RoPE scalings other than
-    llama3 and yarn.
+    Ours for attention do not support head sizes that are no multiple of 16.
     """
-    rope = layout.rope
-    scaling = {} if rope is None else dict(rope.scaling or {})
+    split = {SPLIT: split_kernel(layout)}
     if layout.head_dim % (2 * LANES):
-        return {}
-    heads, kv_heads, dim, dtype = (
-        layout.num_attention_heads,
-        layout.num_key_value_heads,
-        layout.head_dim,
-        layout.dtype,
-    )
-    shape = (heads, kv_heads, dim, dtype)
+        return split
+    # A rolling cache's attention turns q and k, by frequencies that it computes.
+    rope = layout.rope if layout.rolling else None
+    scaling = {} if rope is None else dict(rope.scaling or {})
+    shape = (layout.num_attention_heads, layout.num_key_value_heads, layout.head_dim, layout.dtype)
     return {
         "batch_decode_paged_kv_cpu": decode_kernel(*shape, False, scaling),
         "batch_decode_paged_kv_cpu_sliding_window": decode_kernel(*shape, True, scaling),
         "batch_prefill_paged_kv_cpu": paged_kernel(*shape, False, scaling),
         "batch_prefill_paged_kv_cpu_sliding_window": paged_kernel(*shape, True, scaling),
         "batch_prefill_ragged_kv": ragged_kernel(*shape, scaling),
-        "fused_rope": rotary.split_kernel(
-            10000 if rope is None else rope.theta,
-            dim,
-            heads,
-            kv_heads,
-            dim if rope is None else rope.rotary_dim,
-            dtype,
-            scaling,
-        ),
+        **split,
     }

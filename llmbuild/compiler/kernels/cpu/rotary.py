@@ -1,8 +1,8 @@
 """Rotary position embedding on CPU: common parts of the attention kernels, and the kernel that splits q, k and v.
 
-An angle is position * scale * frequency.  Frequencies (with whatever scaling the model has) cost a power each, angles a
-sine and a cosine; TVM's kernels compute all three for each element of each head.  Here frequencies are computed once a
-call and angles once a position, and inside attention the angles of neighbouring positions come from one another by
+An angle is position * frequency, and costs a sine and a cosine; TVM's kernels compute both, and the frequency, for each
+element of each head.  Here angles are computed once a position, from a table of frequencies.  Where a rolling cache turns keys
+inside attention, frequencies are computed once a call, and the angles of neighbouring positions come from one another by
 complex multiplication.
 """
 
@@ -17,17 +17,10 @@ from tvm.relax.frontend.nn.llm.position_embedding import switch_rope_freq_func
 from tvm.script import tirx as T
 
 from llmbuild.compiler.kernels.cpu.tile import LANES, f32
-
-SCALINGS = (None, "llama3", "yarn")
-"""RoPE types whose angles are proportional to the position, and whose cosine and sine have the factor 1."""
+from llmbuild.models.kv_cache import KVCacheLayout
 
 RESYNC = 16
 """Blocks of positions after which the angles are computed afresh, so that rounding errors do not add up."""
-
-
-def supported(rope_scaling: Mapping[str, Any]) -> bool:
-    """Whether these kernels support the scaling."""
-    return rope_scaling.get("rope_type") in SCALINGS
 
 
 def frequency(rope_scaling: Mapping[str, Any], theta: Any, index: Any, dim: int) -> Any:
@@ -94,53 +87,86 @@ def advance(frequencies, c, s, step_c, step_s, spare, block, size, position, hal
                 c[0, p * LANES + j] = spare[j]
 
 
-def split_kernel(
-    theta: float, dim: int, heads: int, kv_heads: int, rotary_dim: int, dtype: str, rope_scaling: Mapping[str, Any]
-) -> Any:
-    """qkv [rows, heads + 2 kv_heads, dim] and int32 positions [rows] -> q, k, v; RoPE on the first `rotary_dim` elements
-    of each head of q and k where `apply_rope` is positive.  Signature of TVM's `llama_rope_with_position_map`."""
-    half = rotary_dim // 2
+def split_kernel(layout: KVCacheLayout) -> Any:
+    """`kernels.split_rotary.split_kernel` for a CPU."""
+    heads, kv_heads, dim, dtype = (
+        layout.num_attention_heads,
+        layout.num_key_value_heads,
+        layout.head_dim,
+        layout.dtype,
+    )
+    rope = layout.applied_rope
+    whole_lanes = math.gcd(dim, LANES)
+
+    @T.macro
+    def copy_head(qkv, out, row, source, head):
+        for p in T.serial(dim // whole_lanes):
+            for j in T.vectorized(whole_lanes):
+                out[row, head, p * whole_lanes + j] = qkv[row, source, p * whole_lanes + j]
+
+    if rope is None:
+
+        @T.prim_func(private=True, s_tir=True)
+        def split(
+            qkv_handle: T.handle,
+            positions_handle: T.handle,
+            q_handle: T.handle,
+            k_handle: T.handle,
+            v_handle: T.handle,
+            _apply_rope: T.int64,
+        ) -> None:
+            T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
+            rows = T.int32()
+            positions_offset = T.int32()
+            qkv = T.match_buffer(qkv_handle, (rows, heads + 2 * kv_heads, dim), dtype)
+            q = T.match_buffer(q_handle, (rows, heads, dim), dtype)
+            k = T.match_buffer(k_handle, (rows, kv_heads, dim), dtype)
+            v = T.match_buffer(v_handle, (rows, kv_heads, dim), dtype)
+            T.match_buffer(positions_handle, (rows,), "int32", elem_offset=positions_offset)
+            for row in T.parallel(rows):
+                for h in T.serial(heads):
+                    copy_head(qkv, q, row, h, h)
+                for h in T.serial(kv_heads):
+                    copy_head(qkv, k, row, heads + h, h)
+                    copy_head(qkv, v, row, heads + kv_heads + h, h)
+
+        return split
+
+    rotary_dim, half, factor = rope.rotary_dim, rope.rotary_dim // 2, rope.factor
+    # Elements of a head: pair p is first(p) and first(p) + apart.
+    step, apart = (2, 1) if rope.interleaved else (1, half)
     lanes = math.gcd(half, LANES)
     rest_lanes = math.gcd(dim - rotary_dim, LANES) if dim > rotary_dim else 1
-    whole_lanes = math.gcd(dim, LANES)
 
     @T.macro
     def rotate_head(qkv, out, c, s, row, source, head):
         for p in T.serial(half // lanes):
             for j in T.vectorized(lanes):
-                out[row, head, p * lanes + j] = T.Cast(
+                out[row, head, (p * lanes + j) * step] = T.Cast(
                     dtype,
-                    f32(qkv[row, source, p * lanes + j]) * c[p * lanes + j]
-                    - f32(qkv[row, source, half + p * lanes + j]) * s[p * lanes + j],
+                    f32(qkv[row, source, (p * lanes + j) * step]) * c[p * lanes + j]
+                    - f32(qkv[row, source, (p * lanes + j) * step + apart]) * s[p * lanes + j],
                 )
             for j in T.vectorized(lanes):
-                out[row, head, half + p * lanes + j] = T.Cast(
+                out[row, head, (p * lanes + j) * step + apart] = T.Cast(
                     dtype,
-                    f32(qkv[row, source, half + p * lanes + j]) * c[p * lanes + j]
-                    + f32(qkv[row, source, p * lanes + j]) * s[p * lanes + j],
+                    f32(qkv[row, source, (p * lanes + j) * step + apart]) * c[p * lanes + j]
+                    + f32(qkv[row, source, (p * lanes + j) * step]) * s[p * lanes + j],
                 )
         for p in T.serial((dim - rotary_dim) // rest_lanes):
             for j in T.vectorized(rest_lanes):
                 out[row, head, rotary_dim + p * rest_lanes + j] = qkv[row, source, rotary_dim + p * rest_lanes + j]
 
     @T.macro
-    def split_row(qkv, positions, q, k, v, apply_rope, frequencies, c, s, row):
-        if apply_rope > 0:
-            for d in T.serial(half):
-                c[d] = T.cos(T.Cast("float32", positions[row]) * frequencies[d])
-                s[d] = T.sin(T.Cast("float32", positions[row]) * frequencies[d])
-        else:
-            for d in T.serial(half):
-                c[d] = T.float32(1)
-                s[d] = T.float32(0)
+    def split_row(qkv, positions, q, k, v, frequencies, c, s, row):
+        for d in T.serial(half):
+            c[d] = T.cos(T.Cast("float32", positions[row]) * frequencies[d]) * T.float32(factor)
+            s[d] = T.sin(T.Cast("float32", positions[row]) * frequencies[d]) * T.float32(factor)
         for h in T.serial(heads):
             rotate_head(qkv, q, c, s, row, h, h)
         for h in T.serial(kv_heads):
             rotate_head(qkv, k, c, s, row, heads + h, h)
-        for h in T.serial(kv_heads):
-            for p in T.serial(dim // whole_lanes):
-                for j in T.vectorized(whole_lanes):
-                    v[row, h, p * whole_lanes + j] = qkv[row, heads + kv_heads + h, p * whole_lanes + j]
+            copy_head(qkv, v, row, heads + kv_heads + h, h)
 
     @T.prim_func(private=True, s_tir=True)
     def split_rotary(
@@ -149,7 +175,7 @@ def split_kernel(
         q_handle: T.handle,
         k_handle: T.handle,
         v_handle: T.handle,
-        apply_rope: T.int64,
+        frequencies_handle: T.handle,
     ) -> None:
         T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
         rows = T.int32()
@@ -159,17 +185,15 @@ def split_kernel(
         k = T.match_buffer(k_handle, (rows, kv_heads, dim), dtype)
         v = T.match_buffer(v_handle, (rows, kv_heads, dim), dtype)
         positions = T.match_buffer(positions_handle, (rows,), "int32", elem_offset=positions_offset)
-        frequencies = T.alloc_buffer((half,), "float32")
-        for d in T.serial(half):
-            frequencies[d] = frequency(rope_scaling, T.float32(theta), d, rotary_dim)
+        frequencies = T.match_buffer(frequencies_handle, (half,), "float32")
         if rows == 1:
             one_c = T.alloc_buffer((half,), "float32", scope="global")
             one_s = T.alloc_buffer((half,), "float32", scope="global")
-            split_row(qkv, positions, q, k, v, apply_rope, frequencies, one_c, one_s, 0)
+            split_row(qkv, positions, q, k, v, frequencies, one_c, one_s, 0)
         else:
             for row in T.parallel(rows):
                 c = T.alloc_buffer((half,), "float32", scope="global")
                 s = T.alloc_buffer((half,), "float32", scope="global")
-                split_row(qkv, positions, q, k, v, apply_rope, frequencies, c, s, row)
+                split_row(qkv, positions, q, k, v, frequencies, c, s, row)
 
     return split_rotary
