@@ -178,6 +178,16 @@ def cached_checkpoint(variant: str, **arguments: Any) -> Path:
     return final
 
 
+def renamed_copy(source: Path, directory: Path, old: str, new: str) -> Path:
+    """A copy of a checkpoint where the first `old` in the name of each tensor is `new`."""
+    from safetensors.numpy import load_file, save_file
+
+    shutil.copytree(source, directory)
+    tensors = load_file(source / "model.safetensors")
+    save_file({name.replace(old, new, 1): value for name, value in tensors.items()}, directory / "model.safetensors")
+    return directory
+
+
 def cache_root() -> Path:
     """Where tests keep what is slow to make: LLMBUILD_TEST_CACHE, or a directory of this user under the temporary one."""
     chosen = os.environ.get("LLMBUILD_TEST_CACHE")

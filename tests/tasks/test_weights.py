@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from llmbuild.engine.kind import Job
 from llmbuild.errors import InputError
 from llmbuild.quantization.scheme import SCHEMES
 from llmbuild.tasks import inspect, quantize
-from tests.helpers.checkpoints import cached_checkpoint
+from tests.helpers.checkpoints import cached_checkpoint, renamed_copy
 from tests.helpers.reference_quant import read_weights
 
 NAMES = {
@@ -21,15 +20,6 @@ NAMES = {
     "language_model": ("model.", "model.language_model."),
     "the inner model": ("model.", ""),
 }
-
-
-def renamed_copy(source: Path, directory: Path, old: str, new: str) -> Path:
-    from safetensors.numpy import load_file, save_file
-
-    shutil.copytree(source, directory)
-    tensors = load_file(source / "model.safetensors")
-    save_file({name.replace(old, new, 1): value for name, value in tensors.items()}, directory / "model.safetensors")
-    return directory
 
 
 def built(checkpoint: Path, place: Path) -> tuple[dict[str, bytes], list[str]]:

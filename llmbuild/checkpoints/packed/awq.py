@@ -39,7 +39,7 @@ class Awq:
 
     @property
     def described(self) -> str:
-        return "AWQ, 4 bits"
+        return f"{self.quantization.label}, 4 bits"
 
     def weights(self, stored: Stored) -> Iterator[PackedWeight]:
         for module in stored.modules("qweight"):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmbuild.checkpoints.packed.fp8 import as_float, scaled
-from llmbuild.checkpoints.packed.stated import Quantization, is_size, shown
+from llmbuild.checkpoints.packed.stated import Quantization, is_size, listed, shown
 from llmbuild.checkpoints.packed.weight import (
     FLOATS,
     Array,
@@ -29,6 +29,9 @@ from llmbuild.checkpoints.tensor import TensorInfo
 PACKED = "pack-quantized"
 FORMATS = (PACKED, "int-quantized", "float-quantized", "naive-quantized")
 STRATEGIES = ("tensor", "channel", "group", "block")
+ACT_ORDERS = ("group", "dynamic", "weight", "static")
+"""Values of `actorder`, which older versions took.  The last two change how a weight was rounded and not how it is stored; the
+first two put inputs into groups out of order, which only `weight_g_idx` says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,7 @@ class Arguments:
     strategy: str
     group_size: int
     block: tuple[int, int]
+    act_order: bool = False
 
     @property
     def dtype(self) -> str:
@@ -123,6 +127,8 @@ class Compressed:
         zero = self._zero(stored, module, grid, words(n, bits) if packed_zeros else None)
         if index in stored.tensors:
             stored.info(index, ("int32", "int64"), (k,))
+        elif arguments.act_order and grid[1] > 1:
+            raise stored.bad(name, f"actorder is 'group', and no {index!r} says in which group each input is")
         info = TensorInfo.of(f"{module}.weight", (n, k), scale.dtype)
         named = (name, scale.name, declared, f"{module}.weight_zero_point", index)
         parts = tuple(part for part in named if part in stored.tensors)
@@ -198,7 +204,7 @@ class Compressed:
             and (each.strategy != "group" or shape[1] % each.group_size == 0)
         ]
         if len({(each.bits, each.steps(*shape)) for each in fitting}) == 1:
-            return fitting[0]
+            return min(fitting, key=lambda each: each.act_order)
         what = "no group of config_groups" if not fitting else "more than one group of config_groups"
         why = f"a weight of shape {list(shape)} with scales of shape {list(scale.shape)}"
         raise stored.bad(scale.name, f"{what} describes {why} {'and' if zeros else 'without'} zero points")
@@ -257,6 +263,15 @@ def _arguments(quantization: Quantization, name: str, group: Any) -> Arguments |
     grouped = part.integer("group_size", None) if strategy == "group" else 0
     if grouped == -1:
         raise part.refused("group_size", "a group has -1 inputs")
+    order = part.values.get("actorder")
+    # An older spelling of "group" is true.
+    if isinstance(order, bool):
+        order = "group" if order else None
+    if order is not None and (not isinstance(order, str) or order.lower() not in ACT_ORDERS):
+        raise part.refused("actorder", f"actorder is {shown(order)}, and must be {listed(ACT_ORDERS)}")
+    act_order = strategy == "group" and order is not None and order.lower() in ACT_ORDERS[:2]
+    if act_order and format != PACKED:
+        raise part.refused("actorder", f"inputs are in groups out of order, which is read where the format is {PACKED}")
     return Arguments(
         format == PACKED,
         bits,
@@ -265,6 +280,7 @@ def _arguments(quantization: Quantization, name: str, group: Any) -> Arguments |
         strategy,
         grouped,
         _block(part) if strategy == "block" else (0, 0),
+        act_order,
     )
 
 

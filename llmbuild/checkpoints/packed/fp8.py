@@ -1,7 +1,8 @@
 """FP8: a weight of 8-bit floats beside its scales: one, one an output, or one a block of `weight_block_size`.
 
 transformers names the scales `weight_scale_inv` and multiplies all the same; packers for vLLM and FBGEMM name them
-`weight_scale`.  The product is computed in float32 and rounded to the number type of the model, as transformers does it.
+`weight_scale`.  MXFP8 has a power of two for 32 inputs, and the FP8 of ModelOpt one scale, or one an output.  The product is
+computed in float32 and rounded to the number type of the model, as transformers does it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from llmbuild.checkpoints.packed.weight import FLOAT8, FLOATS, Array, PackedWeig
 from llmbuild.checkpoints.tensor import TensorInfo
 
 SCALES = ("weight_scale_inv", "weight_scale")
+MODELOPT = ("fp8", "fp8_per_channel_per_token")
+"""The algorithms of ModelOpt that are FP8 with one scale a tensor, or one an output."""
 EXPONENTS = ("uint8", "float8_e8m0fnu")
 """Scales that are powers of two, stored as the exponent plus 127."""
 
@@ -30,8 +33,11 @@ class Fp8:
 
     @classmethod
     def of(cls, quantization: Quantization, config: Mapping[str, Any]) -> Fp8:
+        if quantization.method == "modelopt":
+            quantization.choice(("quant_algo",), "", MODELOPT)
         block = quantization.values.get("weight_block_size")
-        block = [128, 128] if block is None else block
+        if block is None:
+            block = [1, 32] if quantization.method == "mxfp8" else [128, 128]
         if not isinstance(block, list) or len(block) != 2 or not all(is_size(size) for size in block):
             raise quantization.refused(
                 "weight_block_size", f"weight_block_size is {shown(block)}, and must be two numbers above 0"
@@ -45,7 +51,7 @@ class Fp8:
 
     @property
     def described(self) -> str:
-        return "FP8"
+        return "FP8" if self.quantization.method == "fp8" else self.quantization.label
 
     def weights(self, stored: Stored) -> Iterator[PackedWeight]:
         dtype = self.dtype or _first_dtype(stored)

@@ -53,7 +53,7 @@ class Gptq:
 
     @property
     def described(self) -> str:
-        return f"GPTQ, {self.bits} bits"
+        return f"{self.quantization.label}, {self.bits} bits"
 
     def weights(self, stored: Stored) -> Iterator[PackedWeight]:
         for module in stored.modules("qweight"):

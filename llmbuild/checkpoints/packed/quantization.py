@@ -11,6 +11,7 @@ from typing import Any
 
 from llmbuild.checkpoints.files import is_file, read_json
 from llmbuild.checkpoints.names import QUANTIZATION_FILES
+from llmbuild.checkpoints.packed.auto_round import auto_round
 from llmbuild.checkpoints.packed.awq import Awq
 from llmbuild.checkpoints.packed.compressed import Compressed
 from llmbuild.checkpoints.packed.fp8 import Fp8
@@ -55,6 +56,8 @@ def method_of(quantization: Quantization, config: Mapping[str, Any]) -> Method:
             return Awq.of(quantization)
         case "gptq":
             return Gptq.of(quantization)
+        case "auto-round":
+            return auto_round(quantization)
         case "compressed-tensors":
             return Compressed.of(quantization)
         case _:

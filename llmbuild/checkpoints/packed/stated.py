@@ -9,17 +9,19 @@ from typing import Any
 from llmbuild.errors import InputError, Where
 
 READ: Mapping[str, str] = {
+    "auto-round": "AutoRound",
     "awq": "AWQ",
     "compressed-tensors": "compressed-tensors",
     "fbgemm_fp8": "FBGEMM (FP8)",
     "fp8": "FP8",
     "gptq": "GPTQ",
+    "modelopt": "ModelOpt",
+    "mxfp8": "MXFP8",
 }
 """The methods that are read, by the name that quant_method has, with the name that they are known by."""
 
 NOT_READ: Mapping[str, str] = {
     "aqlm": "AQLM",
-    "auto-round": "AutoRound",
     "bitnet": "BitNet",
     "bitsandbytes": "bitsandbytes",
     "eetq": "EETQ",
@@ -34,9 +36,7 @@ NOT_READ: Mapping[str, str] = {
     "marlin": "Marlin",
     "metal": "Metal",
     "mlx": "MLX",
-    "modelopt": "ModelOpt",
     "mxfp4": "MXFP4",
-    "mxfp8": "MXFP8",
     "nvfp4": "NVFP4",
     "paroquant": "ParoQuant",
     "qqq": "QQQ",

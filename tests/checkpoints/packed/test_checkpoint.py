@@ -18,7 +18,7 @@ from llmbuild.engine.kind import Job
 from llmbuild.errors import InputError
 from llmbuild.quantization.scheme import SCHEMES
 from llmbuild.tasks.quantize import KIND
-from tests.helpers.checkpoints import cached_checkpoint
+from tests.helpers.checkpoints import cached_checkpoint, renamed_copy
 from tests.helpers.inspected import facts_of
 from tests.helpers.packed import awq_packer, fp8_packer, gptq_packer, make_packed_checkpoint, opened, plain_copy
 from tests.helpers.reference_quant import read_weights
@@ -222,6 +222,18 @@ def test_the_weights_that_awq_packed_keep_their_bits(tmp_path: Path) -> None:
     assert quantize(packed, tmp_path / "out", "q4f16_awq") == []
     stored, _ = read_weights(tmp_path / "out")
     assert stored["model.layers.0.mlp.down_proj.qweight"].dtype == np.uint32
+
+
+@pytest.mark.parametrize(("old", "new"), [("model.", "model.language_model."), ("model.", ""), ("", "module.")])
+def test_what_awq_packed_is_found_under_other_names(old: str, new: str, tmp_path: Path) -> None:
+    packed = make_packed_checkpoint(tmp_path / "in", awq_packer(128), AWQ | {"group_size": 128}, dtype="float16")
+    assert quantize(packed, tmp_path / "expected", "q4f16_awq") == []
+    other = renamed_copy(packed, tmp_path / "other", old, new)
+    (note,) = quantize(other, tmp_path / "out", "q4f16_awq")
+    assert "tensors are read under the names that the model has for them" in note
+    stored, expected = (read_weights(tmp_path / place)[0] for place in ("out", "expected"))
+    assert stored.keys() == expected.keys()
+    assert all(np.array_equal(stored[name], expected[name]) for name in expected)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

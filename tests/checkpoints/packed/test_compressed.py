@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from llmbuild.checkpoints.packed.compressed import Compressed
+from llmbuild.checkpoints.packed.compressed import ACT_ORDERS, Compressed
 from llmbuild.checkpoints.packed.stated import Quantization
 from llmbuild.checkpoints.packed.weight import PackedWeight
 from llmbuild.errors import InputError
@@ -191,6 +191,35 @@ def test_groups_out_of_order() -> None:
     assert caught.value.why == "it names groups from 1 to 2, and there are 2"
 
 
+@pytest.mark.parametrize("order", ["group", "dynamic", True])
+def test_groups_out_of_order_that_no_tensor_names_are_refused(order: Any) -> None:
+    """As the library refuses them since it dropped this kind of act-order."""
+    args = pytest.importorskip("compressed_tensors.quantization", reason="it is in the extra 'test'").QuantizationArgs
+    given = arguments(4, "group", group=32, actorder=order)
+    with pytest.raises(ValueError, match="removed"):
+        args(**given)
+    with pytest.raises(InputError, match=r"tensor 'm.weight_packed' does not fit") as caught:
+        weight_of(stored_weight(), PACK, given)
+    assert "no 'm.weight_g_idx' says" in str(caught.value.why)
+    # One group for all inputs has no order, and neither has another group of modules whose tensors look the same.
+    whole = stored_weight() | {"weight_scale": np.ones((32, 1), np.float16)}
+    weight_of(whole, PACK, arguments(4, "group", group=64, actorder=order)).unpack()
+    weight_of(stored_weight(), PACK, given, arguments(4, "group", group=32)).unpack()
+    with pytest.raises(InputError, match="in a form that is not read") as caught:
+        method(INT, arguments(8, "group", group=32, actorder=order))
+    assert str(caught.value.where).endswith("weights.actorder")
+
+
+def test_act_order_that_only_rounds_is_in_order() -> None:
+    quantization = pytest.importorskip("compressed_tensors.quantization", reason="it is in the extra 'test'")
+    assert {order.value for order in quantization.ActivationOrdering} == set(ACT_ORDERS)
+    expected = weight_of(stored_weight(), PACK, arguments(4, "group", group=32)).unpack()
+    for order in ("weight", "static", "Static", False, None):
+        given = arguments(4, "group", group=32, actorder=order)
+        quantization.QuantizationArgs(**given | ({"actorder": order.lower()} if isinstance(order, str) else {}))
+        assert weight_of(stored_weight(), PACK, given).unpack().tobytes() == expected.tobytes()
+
+
 def test_zero_points_that_older_versions_did_not_pack() -> None:
     random = np.random.default_rng(0)
     numbers, scales = random.integers(0, 16, (32, 64)), random.random((32, 2)).astype(np.float16)
@@ -219,7 +248,7 @@ def test_several_groups_are_told_apart_by_their_tensors() -> None:
         assert found.tobytes() == arrays({"weight": expected})["weight"].tobytes()
 
 
-def stored_weight() -> dict[str, np.ndarray]:
+def stored_weight() -> dict[str, Any]:
     return {
         "weight_packed": np.ones((32, 8), np.int32),
         "weight_scale": np.ones((32, 2), np.float16),
@@ -296,6 +325,7 @@ WEIGHTS = {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 32, 
         ({}, {"strategy": "tensor_group"}, "config_groups.group_0.weights.strategy"),
         ({}, {"group_size": None}, "config_groups.group_0.weights.group_size"),
         ({}, {"group_size": -1}, "config_groups.group_0.weights.group_size"),
+        ({}, {"actorder": "sideways"}, "config_groups.group_0.weights.actorder"),
         ({}, {"strategy": "block", "block_structure": "8xa"}, "config_groups.group_0.weights.block_structure"),
     ],
 )

@@ -53,14 +53,70 @@ def test_a_configuration_without_a_number_type(dtype: str, tmp_path: Path) -> No
     assert_as_transformers(directory, dtype)
 
 
-def assert_as_transformers(directory: Path, dtype: str) -> None:
+def test_mxfp8_as_transformers_does(tmp_path: Path) -> None:
+    """Scales of 32 inputs, stored as exponents."""
+    import torch
+
+    def pack(module: str, weight: Any) -> dict[str, Any]:
+        n, k = weight.shape
+        exponents = (weight.abs().reshape(n, k // 32, 32).amax(2) / 448).log2().ceil()
+        numbers = weight / exponents.exp2().repeat_interleave(32, 1)
+        return {
+            "weight": numbers.to(torch.float8_e4m3fn),
+            "weight_scale_inv": (exponents + 127).clamp(0, 254).to(torch.uint8),
+        }
+
+    config = {"quant_method": "mxfp8", "weight_block_size": [1, 32], "scale_fmt": "float"}
+    directory = make_packed_checkpoint(tmp_path / "stated", pack, config)
+    assert_as_transformers(directory, "bfloat16", "MXFP8")
+    # The size of a block is part of the format.
+    silent = make_packed_checkpoint(tmp_path / "silent", pack, {"quant_method": "mxfp8"})
+    with opened(directory, print) as stated, opened(silent, print) as checkpoint:
+        for name in stated.tensors:
+            assert stated.read(name).tobytes() == checkpoint.read(name).tobytes()
+
+
+@pytest.mark.parametrize("algorithm", ["FP8", "FP8_PER_CHANNEL_PER_TOKEN"])
+@pytest.mark.parametrize("beside", [False, True])
+def test_the_two_algorithms_of_modelopt_that_are_fp8(algorithm: str, beside: bool, tmp_path: Path) -> None:
+    """A float32 scale for a weight or an output, by the definition: ModelOpt is no loader of transformers."""
+    import torch
+
+    expected: dict[str, np.ndarray] = {}
+
+    def pack(module: str, weight: Any) -> dict[str, Any]:
+        scale = weight.abs().max() / 448 if algorithm == "FP8" else weight.abs().amax(1) / 448
+        numbers = (weight / (scale if algorithm == "FP8" else scale[:, None])).to(torch.float8_e4m3fn)
+        product = numbers.float() * (scale if algorithm == "FP8" else scale[:, None])
+        expected[f"{module}.weight"] = product.bfloat16().float().numpy()
+        scales = {"weight_scale": scale, "input_scale": torch.tensor(0.25)}
+        return {"weight": numbers, **scales} | ({"k_scale": torch.tensor(0.5)} if module.endswith("k_proj") else {})
+
+    said = {"quant_algo": algorithm, "kv_cache_quant_algo": "FP8", "exclude_modules": ["lm_head"]}
+    directory = make_packed_checkpoint(tmp_path, pack, {"quant_method": "modelopt", "producer": {}, **said})
+    if beside:
+        config = json.loads((directory / "config.json").read_text())
+        del config["quantization_config"]
+        (directory / "config.json").write_text(json.dumps(config))
+        content = {"producer": {"name": "modelopt", "version": "0.47.0"}, "quantization": said}
+        (directory / "hf_quant_config.json").write_text(json.dumps(content))
+    notes: list[str] = []
+    with opened(directory, notes.append) as checkpoint:
+        assert checkpoint.packed_by == f"ModelOpt ({algorithm})"
+        for name, value in expected.items():
+            assert (checkpoint.read(name).astype(np.float32) == value).all()
+        assert not [name for name in checkpoint.tensors if name.endswith("_scale")]
+    assert [note.split()[0] for note in notes] == ["2"]
+
+
+def assert_as_transformers(directory: Path, dtype: str, method: str = "FP8") -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
     notes: list[str] = []
     reference = AutoModelForCausalLM.from_pretrained(directory).state_dict()
     with opened(directory, notes.append) as checkpoint:
-        assert checkpoint.packed_by == "FP8"
+        assert checkpoint.packed_by == method
         assert checkpoint.tensors.keys() == reference.keys()
         for name, info in checkpoint.tensors.items():
             value = checkpoint.read(name)

@@ -47,8 +47,6 @@ def refused(config: dict[str, Any], files: dict[str, dict[str, Any]] | None = No
         ({"quant_method": "torchao", "quant_type": {"default": {}}}, "torchao"),
         ({"quant_method": "mxfp4"}, "MXFP4"),
         ({"quant_method": "nvfp4"}, "NVFP4"),
-        ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, "ModelOpt (NVFP4)"),
-        ({"quant_method": "intel/auto-round", "bits": 4, "group_size": 128}, "AutoRound"),
         # MLX's own converter writes no method.
         ({"group_size": 64, "bits": 4}, "MLX"),
         ({"quant_method": "Quark"}, "Quark"),
@@ -64,11 +62,11 @@ def test_a_method_that_is_not_read_is_named(values: dict[str, Any], name: str) -
 
 def test_other_places_where_a_method_is_named() -> None:
     assert "MLX" in refused({"quantization": {"group_size": 64, "bits": 4}}).what
-    modelopt = {"producer": {"name": "modelopt"}, "quantization": {"quant_algo": "FP8"}}
+    modelopt = {"producer": {"name": "modelopt"}, "quantization": {"quant_algo": "W4A8_AWQ"}}
     error = refused({}, {"hf_quant_config.json": modelopt})
     assert (error.what, error.where) == (
-        "the weights are quantized by ModelOpt (FP8), which is not read",
-        "hf_quant_config.json: quantization",
+        "the weights are quantized by ModelOpt (W4A8_AWQ) in a form that is not read",
+        "hf_quant_config.json: quantization.quant_algo",
     )
     assert "bitsandbytes" in refused({"compression_config": {"quant_method": "bitsandbytes"}}).what
     packed = check_quantization({}, {"quant_config.json": {"w_bit": 4, "q_group_size": 64, "version": "GEMM"}})
@@ -78,6 +76,22 @@ def test_other_places_where_a_method_is_named() -> None:
         assert check_quantization({}, silent) is None  # type: ignore[arg-type]
     # config.json counts before the files beside it.
     assert "HQQ" in refused({"quantization_config": {"quant_method": "hqq"}}, {"quant_config.json": {}}).what
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"quant_algo": "NVFP4"},
+        {"quant_algo": "FP8_PB_WO"},
+        {"quant_algo": "MIXED_PRECISION", "quantized_layers": {}},
+        {"config_groups": {}},
+    ],
+)
+def test_the_algorithms_of_modelopt_that_are_not_read(values: dict[str, Any]) -> None:
+    algorithm = f" ({values['quant_algo']})" if "quant_algo" in values else ""
+    error = refused({"quantization_config": {"quant_method": "modelopt", **values}})
+    assert error.what == f"the weights are quantized by ModelOpt{algorithm} in a form that is not read"
+    assert error.where == "config.json: quantization_config.quant_algo"
 
 
 @pytest.mark.parametrize("values", [{}, {"bits": 4}, {"quant_method": 7}, {"quant_method": ""}])
@@ -124,6 +138,14 @@ def test_any_value_in_any_place_is_taken_or_refused() -> None:
 WEIGHTS = {"num_bits": 4, "strategy": "block", "block_structure": [2, 2], "group_size": None, "symmetric": True}
 FORMS: tuple[dict[str, Any], ...] = (
     {"quant_method": "fp8", "weight_block_size": [128, 128]},
+    {"quant_method": "modelopt", "quant_algo": "FP8"},
+    {
+        "quant_method": "auto-round",
+        "bits": 4,
+        "group_size": 128,
+        "packing_format": "auto_round:auto_gptq",
+        "extra_config": {"lm_head": {"bits": 8, "group_size": 32}},
+    },
     {"quant_method": "gptq", "bits": 4, "group_size": 128, "checkpoint_format": "gptq", "dynamic": {"a": {}}},
     {"quant_method": "awq", "bits": 4, "group_size": 128, "version": "gemm", "backend": "autoawq"},
     {
