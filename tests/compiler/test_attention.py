@@ -37,11 +37,14 @@ def rotated(x: np.ndarray, positions: np.ndarray) -> np.ndarray:
     return np.concatenate([a * c - b * s, b * c + a * s], axis=-1)
 
 
-def attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def attention(
+    q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: np.ndarray, cap: float | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Outputs [tokens, heads, dim] and log-sum-exp to the base 2 [tokens, heads]; mask [tokens, keys]."""
     group = q.shape[1] // k.shape[1]
     k, v = np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)
     scores = np.einsum("qhd,khd->qhk", q, k) / np.sqrt(q.shape[-1])
+    scores = scores if cap is None else cap * np.tanh(scores / cap)
     scores = np.where(mask[:, None, :], scores, -np.inf)
     top = scores.max(axis=-1, keepdims=True)
     powers = np.exp(scores - top)

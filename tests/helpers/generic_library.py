@@ -99,10 +99,10 @@ class GenericLibrary:
         sizes = (sequences, tokens, chunk or self.config.prefill_chunk_size, page, int(sliding))
         self.cache = self.vm["create_tir_paged_kv_cache"](*(Shape([size]) for size in sizes))
         for sequence in range(sequences):
-            _builtin("kv_state_add_sequence")(self.cache, sequence)
+            builtin("kv_state_add_sequence")(self.cache, sequence)
             if sliding:
                 window, sinks = self.config.sliding_window_size, self.config.attention_sink_size
-                _builtin("attention_kv_cache_enable_sliding_window_for_seq")(self.cache, sequence, window, sinks)
+                builtin("attention_kv_cache_enable_sliding_window_for_seq")(self.cache, sequence, window, sinks)
 
     def embed(self, ids: Sequence[int]) -> np.ndarray:
         import tvm
@@ -128,12 +128,12 @@ class GenericLibrary:
         x = self.embed(ids)
         x = x[:, None, :] if name.startswith("batch_decode") else x[None]
         tree = None if parents is None else Shape(parents)
-        _builtin("kv_state_begin_forward")(self.cache, Shape(range(len(lengths))), Shape(lengths), tree)
+        builtin("kv_state_begin_forward")(self.cache, Shape(range(len(lengths))), Shape(lengths), tree)
         arguments = [tvm.runtime.tensor(np.ascontiguousarray(x))]
         if positions is not None:
             arguments.append(tvm.runtime.tensor(np.array(positions, "int32")))
         result = self.vm[name](*arguments, self.cache, self.weights)[0].numpy()
-        _builtin("kv_state_end_forward")(self.cache)
+        builtin("kv_state_end_forward")(self.cache)
         return result
 
     def generate(self, prompt: Sequence[int], following: Sequence[int], chunk: int | None = None) -> np.ndarray:
@@ -147,7 +147,7 @@ class GenericLibrary:
         return np.stack(rows)
 
 
-def _builtin(name: str) -> Any:
+def builtin(name: str) -> Any:
     import tvm
 
     return tvm.get_global_func(f"vm.builtin.{name}")

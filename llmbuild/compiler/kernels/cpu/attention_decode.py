@@ -2,7 +2,8 @@
 
 Heads (of all sequences) are spread over threads.  Each goes through its keys in blocks of 16: scores of 8 positions at
 once, each with its own vector of sums, then the block's values weighted by the online softmax.  Where the cache applies
-RoPE inside attention (a sliding window renumbers positions), a block of keys is rotated into a tile first.
+RoPE inside attention (a rolling cache renumbers positions), a block of keys is rotated into a tile first.  A layer with a
+window begins with the block of the first key that the query sees.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from llmbuild.compiler.kernels.cpu.attention import (
 )
 from llmbuild.compiler.kernels.cpu.online_softmax import LOG2_E, LOWEST, exp2
 from llmbuild.compiler.kernels.cpu.tile import LANES, f32, lane_sum
+from llmbuild.compiler.kernels.scores import capped, first_visible, magnitude
 
 BLOCK = 16
 """Positions a step."""
@@ -66,24 +68,51 @@ def add_values(source, scores, total, sums, rescale, dim):
 
 
 @T.macro
-def weigh(scores, state, start, count):
+def cap(scores, softcap):
+    for i in T.vectorized(BLOCK):
+        scores[i] = capped(scores[i], softcap)
+
+
+def seen(position: Any, low: Any, count: Any) -> Any:
+    """Whether a key is one of low to count - 1; None is the first."""
+    return position < count if low is None else T.And(position >= low, position < count)
+
+
+@T.macro
+def weigh(scores, state, start, low, count):
     """Scores to weights; state = maximum, sum of weights, and the factor for what was summed before."""
     state[2] = state[0]
     for i in T.serial(BLOCK):
-        state[0] = T.max(state[0], T.if_then_else(start + i < count, scores[i], T.float32(LOWEST)))
+        state[0] = T.max(state[0], T.if_then_else(seen(start + i, low, count), scores[i], T.float32(LOWEST)))
     state[2] = exp2(state[2] - state[0])
     for i in T.vectorized(BLOCK):
-        scores[i] = T.Select(start + i < count, exp2(T.min(scores[i] - state[0], T.float32(0))), T.float32(0))
+        scores[i] = T.Select(seen(start + i, low, count), exp2(T.min(scores[i] - state[0], T.float32(0))), T.float32(0))
     state[1] = state[1] * state[2]
     for i in T.serial(BLOCK):
         state[1] = state[1] + scores[i]
 
 
 def decode_kernel(
-    heads: int, kv_heads: int, dim: int, dtype: str, sliding: bool, rope_scaling: Mapping[str, Any]
+    heads: int,
+    kv_heads: int,
+    dim: int,
+    dtype: str,
+    sliding: bool,
+    rope_scaling: Mapping[str, Any],
+    window: int | None = None,
+    softcap: float | None = None,
 ) -> Any:
-    """The kernel, with the signature of TVM's `_attention_decode_cpu`."""
+    """The kernel, with the signature of TVM's `_attention_decode_cpu`.
+
+    `sliding` is for a rolling cache, which has no layers with a `window`.
+    """
     group, half = heads // kv_heads, dim // 2
+
+    def lowest(position: Any, key_start: Any, scale: Any) -> Any:
+        return None if window is None else first_visible(position, key_start, window, scale)
+
+    def first_block(low: Any) -> Any:
+        return 0 if low is None else low // BLOCK
 
     @T.prim_func(private=True, s_tir=True)
     def attention_decode(
@@ -141,7 +170,7 @@ def decode_kernel(
             count: T.let[T.int32] = held(first, page_begins[b + 1], b, lengths, sliding)
             for p in T.serial(dim // LANES):
                 for j in T.vectorized(LANES):
-                    query[p * LANES + j] = f32(q[b, h, p * LANES + j]) * (scale * T.float32(LOG2_E))
+                    query[p * LANES + j] = f32(q[b, h, p * LANES + j]) * (magnitude(scale, window) * T.float32(LOG2_E))
                     total[p * LANES + j] = T.float32(0)
             if rotary_mode == 1:
                 for d in T.serial(half):
@@ -154,7 +183,7 @@ def decode_kernel(
                     query[half + d] = query[half + d] * c[0, d] + spare[0] * s[0, d]
             state[0] = T.float32(LOWEST)
             state[1] = T.float32(1)
-            for block in T.serial((count + BLOCK - 1) // BLOCK):
+            for block in T.serial(first_block(lowest(positions[b], key_start[b], scale)), (count + BLOCK - 1) // BLOCK):
                 find_block(
                     PagedSource(pages, page_table, first, b, lengths, sliding, page, slot, h // group),
                     page,
@@ -171,7 +200,7 @@ def decode_kernel(
                         step_c,
                         step_s,
                         spare,
-                        block,
+                        block - first_block(lowest(positions[b], key_start[b], scale)),
                         BLOCK,
                         T.Cast("float32", key_start[b] + block * BLOCK) * rope_scale,
                         half,
@@ -196,7 +225,9 @@ def decode_kernel(
                         sums,
                         dim,
                     )
-                weigh(scores, state, block * BLOCK, count)
+                if softcap is not None:
+                    cap(scores, softcap)
+                weigh(scores, state, block * BLOCK, lowest(positions[b], key_start[b], scale), count)
                 add_values(
                     PagedSource(pages, page_table, first, b, lengths, sliding, page, slot, h // group),
                     scores,

@@ -3,7 +3,8 @@
 The queries of the heads that share keys are the rows of a matrix.  Up to 48 rows go together through blocks of 32
 keys: the block's keys are transposed once, scores and weighted values are register-tile products as in the linear
 layers, and the online softmax joins the blocks.  Blocks of rows of all shared heads are spread over threads, early and
-late ones alternating, because with a causal mask later rows see more keys.
+late ones alternating, because with a causal mask later rows see more keys.  A layer with a window begins with the block of
+the first key that any of the rows sees.
 """
 
 from __future__ import annotations
@@ -26,11 +27,9 @@ from llmbuild.compiler.kernels.cpu.attention import (
 from llmbuild.compiler.kernels.cpu.attention_tiles import BLOCK, add_value_tiles, score_tiles, transpose_keys, weigh_row
 from llmbuild.compiler.kernels.cpu.online_softmax import LOG2_E, LOWEST
 from llmbuild.compiler.kernels.cpu.tile import LANES, TILE_ROWS, f32
+from llmbuild.compiler.kernels.scores import capped, first_visible, magnitude
 
 ROWS = 8 * TILE_ROWS
-
-LAYER_WINDOW = 1024
-"""The window of layers of TVM's kind "mha_sliding", which no model here has: the kernels only keep its mask."""
 
 
 def task_block(task: Any, blocks: Any) -> Any:
@@ -39,16 +38,37 @@ def task_block(task: Any, blocks: Any) -> Any:
     return T.if_then_else(local % 2 == 0, local // 2, blocks - 1 - local // 2)
 
 
-def last_key(causal: Any, row: Any, keys: Any, queries: Any, window: int) -> Any:
-    """One past the last key that query `row` of a sequence sees; with a window all keys are older than the queries."""
-    return T.if_then_else(causal > 0, keys if window else T.min(keys, keys - queries + row + 1), keys)
+def last_key(causal: Any, row: Any, keys: Any, queries: Any) -> Any:
+    """One past the last key that query `row` of a sequence sees."""
+    return T.if_then_else(causal > 0, T.min(keys, keys - queries + row + 1), keys)
 
 
-def first_key(causal: Any, row: Any, keys: Any, window: int) -> Any:
-    """The first key that query `row` sees."""
-    if not window:
-        return T.int32(0)
-    return T.if_then_else(causal > 0, T.max(keys - T.max(window - row - 1, 0), 0), 0)
+def first_key(positions: Any, query: Any, key_position: Any, window: int | None, scale: Any) -> Any:
+    """The first key that a query sees."""
+    return T.int32(0) if window is None else first_visible(positions[query], key_position, window, scale)
+
+
+def first_block(window: int | None) -> Any:
+    """The place of the number of the first block that is visited, which is 0 where no layer has a window."""
+    return (0,) if window is None else T.alloc_buffer((1,), "int32", scope="global")
+
+
+@T.macro
+def find_first_block(first, positions, begin, end, count, key_position, window, scale):
+    """first[0] = the block of the first key that one of the queries begin to end - 1 sees, whose positions need not ascend
+    (a tree of drafts)."""
+    first[0] = count
+    for query in T.serial(begin, end):
+        first[0] = T.min(first[0], first_key(positions, query, key_position, window, scale))
+    first[0] = first[0] // BLOCK
+
+
+@T.macro
+def cap_tile(scores, rows, softcap):
+    for r in T.serial(rows):
+        for p in T.unroll(BLOCK // LANES):
+            for j in T.vectorized(LANES):
+                scores[r, p * LANES + j] = capped(scores[r, p * LANES + j], softcap)
 
 
 @T.macro
@@ -102,6 +122,7 @@ def attend(
     dim,
     dtype,
     window,
+    softcap,
     causal,
     rotary_mode,
     rope_scale,
@@ -150,7 +171,7 @@ def attend(
         head,
         group,
         begin,
-        scale * T.float32(LOG2_E),
+        magnitude(scale, window) * T.float32(LOG2_E),
         dim,
     )
     for r in T.serial(tiles * TILE_ROWS):
@@ -159,8 +180,20 @@ def attend(
         for p in T.serial(dim // LANES):
             for j in T.vectorized(LANES):
                 total[r, p * LANES + j] = T.float32(0)
+    first = T.meta_var(first_block(window))
+    if window is not None:
+        find_first_block(
+            first,
+            positions,
+            begin + start // group,
+            begin + (start + rows - 1) // group + 1,
+            count,
+            key_position,
+            window,
+            scale,
+        )
     for block in T.serial(
-        (T.max(last_key(causal, (start + rows - 1) // group, count, queries, window), 0) + BLOCK - 1) // BLOCK
+        first[0], (T.max(last_key(causal, (start + rows - 1) // group, count, queries), 0) + BLOCK - 1) // BLOCK
     ):
         find_block(source, page, slot, block * BLOCK, count, BLOCK)
         if rotary_mode == 1:
@@ -171,7 +204,7 @@ def attend(
                 step_c,
                 step_s,
                 spare,
-                block,
+                block - first[0],
                 BLOCK,
                 T.Cast("float32", key_position + block * BLOCK) * rope_scale,
                 dim // 2,
@@ -181,6 +214,8 @@ def attend(
             copy_block(source, tile, 0, BLOCK, dim)
         transpose_keys(tile, keys, square, dim)
         score_tiles(query, keys, scores, acc, tiles, dim)
+        if softcap is not None:
+            cap_tile(scores, tiles * TILE_ROWS, softcap)
         for r in T.serial(tiles * TILE_ROWS):
             row: T.let[T.int32] = T.min(start + r, limit - 1) // group
             weigh_row(
@@ -191,8 +226,8 @@ def attend(
                 lanes,
                 r,
                 block * BLOCK,
-                first_key(causal, row, count, window),
-                last_key(causal, row, count, queries, window),
+                first_key(positions, begin + row, key_position, window, scale),
+                last_key(causal, row, count, queries),
             )
         copy_block(source, tile, 1, BLOCK, dim)
         add_value_tiles(scores, tile, total, rescale, acc, tiles, dim)
@@ -205,7 +240,15 @@ def attend(
         lse[begin + (start + r) // group, head * group + (start + r) % group] = biggest[r] + T.log2(weight[r])
 
 
-def ragged_kernel(heads: int, kv_heads: int, dim: int, dtype: str, rope_scaling: Mapping[str, Any]) -> Any:
+def ragged_kernel(
+    heads: int,
+    kv_heads: int,
+    dim: int,
+    dtype: str,
+    rope_scaling: Mapping[str, Any],
+    window: int | None = None,
+    softcap: float | None = None,
+) -> Any:
     """The kernel over keys and values of the same step, with the signature of TVM's `_attention_prefill_ragged_cpu`."""
     group = heads // kv_heads
 
@@ -267,7 +310,8 @@ def ragged_kernel(heads: int, kv_heads: int, dim: int, dtype: str, rope_scaling:
                     group,
                     dim,
                     dtype,
-                    0,
+                    window,
+                    softcap,
                     causal,
                     rotary_mode,
                     rope_scale,
@@ -280,11 +324,20 @@ def ragged_kernel(heads: int, kv_heads: int, dim: int, dtype: str, rope_scaling:
 
 
 def paged_kernel(
-    heads: int, kv_heads: int, dim: int, dtype: str, sliding: bool, rope_scaling: Mapping[str, Any]
+    heads: int,
+    kv_heads: int,
+    dim: int,
+    dtype: str,
+    sliding: bool,
+    rope_scaling: Mapping[str, Any],
+    window: int | None = None,
+    softcap: float | None = None,
 ) -> Any:
-    """The kernel over the paged cache, with the signature of TVM's `_attention_prefill_cpu`."""
+    """The kernel over the paged cache, with the signature of TVM's `_attention_prefill_cpu`.
+
+    `sliding` is for a rolling cache, which has no layers with a `window`.
+    """
     group = heads // kv_heads
-    window = LAYER_WINDOW if sliding else 0
 
     @T.prim_func(private=True, s_tir=True)
     def attention_paged(
@@ -351,6 +404,7 @@ def paged_kernel(
                     dim,
                     dtype,
                     window,
+                    softcap,
                     causal,
                     rotary_mode,
                     rope_scale,

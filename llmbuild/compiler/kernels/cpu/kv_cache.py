@@ -25,10 +25,10 @@ def replacements(layout: KVCacheLayout) -> dict[str, Any]:
     scaling = {} if rope is None else dict(rope.scaling or {})
     shape = (layout.num_attention_heads, layout.num_key_value_heads, layout.head_dim, layout.dtype)
     return {
-        "batch_decode_paged_kv_cpu": decode_kernel(*shape, False, scaling),
-        "batch_decode_paged_kv_cpu_sliding_window": decode_kernel(*shape, True, scaling),
-        "batch_prefill_paged_kv_cpu": paged_kernel(*shape, False, scaling),
-        "batch_prefill_paged_kv_cpu_sliding_window": paged_kernel(*shape, True, scaling),
-        "batch_prefill_ragged_kv": ragged_kernel(*shape, scaling),
+        "batch_decode_paged_kv_cpu": decode_kernel(*shape, False, scaling, layout.window, layout.softcap),
+        "batch_decode_paged_kv_cpu_sliding_window": decode_kernel(*shape, True, scaling, None, layout.softcap),
+        "batch_prefill_paged_kv_cpu": paged_kernel(*shape, False, scaling, layout.window, layout.softcap),
+        "batch_prefill_paged_kv_cpu_sliding_window": paged_kernel(*shape, True, scaling, None, layout.softcap),
+        "batch_prefill_ragged_kv": ragged_kernel(*shape, scaling, layout.window, layout.softcap),
         **split,
     }
