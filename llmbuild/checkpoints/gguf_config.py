@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
+from llmbuild.checkpoints.gguf_keys import NEUTRAL, OF_YARN
 from llmbuild.checkpoints.tensor import TensorInfo
 from llmbuild.errors import InputError, Where
 
@@ -28,21 +29,6 @@ _CLASSES = {
 }
 _LARGEST = 3.4e38
 """No float32 is larger."""
-_NEUTRAL: Mapping[str, tuple[bool | int, ...]] = {
-    "attention.causal": (True,),
-    "attention.clamp_kqv": (0,),
-    "attention.max_alibi_bias": (0,),
-    "attention.scale": (0,),
-    "attention.sliding_window_pattern": (0, 1),
-    "attn_logit_softcapping": (0,),
-    "embedding_scale": (0, 1),
-    "final_logit_softcapping": (0,),
-    "logit_scale": (0, 1),
-    "residual_scale": (0, 1),
-    "rope.scaling.attn_factor": (0, 1),
-}
-"""Keys of other architectures that change what is computed, with the values that change nothing; 0 is llama.cpp's "not set"."""
-
 _TOKENS = {"bos_token_id": "bos_token_id", "eos_token_id": "eos_token_id", "pad_token_id": "padding_token_id"}
 _SAMPLING = {"temperature": "temp", "top_p": "top_p", "top_k": "top_k", "repetition_penalty": "penalty_repeat"}
 
@@ -58,7 +44,7 @@ def make_config(
     architecture = keys.architecture
     if keys.integer("expert_count", 0):
         raise keys.wrong("expert_count", "the model is a mixture of experts, which is not supported")
-    for key, neutral in _NEUTRAL.items():
+    for key, neutral in NEUTRAL.items():
         if (value := keys.get(key, neutral[0])) not in neutral:
             raise keys.wrong(key, f"it is {reprlib.repr(value)}, which is not supported for {architecture}")
     config = _neox(keys, tensors) if architecture == "gptneox" else _llama_like(keys, tensors)
@@ -154,12 +140,18 @@ def _width(keys: _Keys) -> tuple[int, int]:
 
 
 def _rope_scaling(keys: _Keys, config: Mapping[str, Any], factors: Sequence[float] | None) -> dict[str, Any] | None:
-    kind = keys.get("rope.scaling.type", "none")
+    # Where the kind is not named it is linear; where it is "none", a factor does not count.
+    kind = keys.get("rope.scaling.type", "linear")
     if not isinstance(kind, str):
         raise keys.wrong("rope.scaling.type", f"{reprlib.repr(kind)} is not a name")
-    factor = keys.number("rope.scaling.factor", keys.number("rope.scale_linear", 1.0))
-    if kind == "none" and factor != 1.0:
-        kind = "linear"
+    name = "rope.scaling.factor"
+    if keys.get(name, None) is None:
+        name = "rope.scale_linear"
+    # 0 is "not set".
+    factor = keys.number(name) if keys.get(name, 0) != 0 else 1.0
+    for key in sorted(OF_YARN) if kind == "yarn" else ():
+        if (value := keys.get(key, None)) is not None:
+            raise keys.wrong(key, f"it is {reprlib.repr(value)}, which is not supported")
     scaled = kind != "none" and (kind != "linear" or factor != 1.0)
     if factors is not None and any(each != 1.0 for each in factors):
         if scaled:

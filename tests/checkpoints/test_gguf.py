@@ -524,30 +524,6 @@ def test_any_value_of_any_key_is_taken_or_refused(base: dict[str, Any], tmp_path
                     assert json.loads(content)
 
 
-@pytest.mark.parametrize(
-    ("key", "neutral", "value"),
-    [
-        ("attention.causal", True, False),
-        ("attention.clamp_kqv", 0.0, 8.0),
-        ("attention.max_alibi_bias", 0.0, 8.0),
-        ("attention.scale", 0.0, 0.01),
-        ("attention.sliding_window_pattern", 1, 2),
-        ("attn_logit_softcapping", 0.0, 50.0),
-        ("embedding_scale", 1.0, 12.0),
-        ("final_logit_softcapping", 0.0, 30.0),
-        ("logit_scale", 1.0, 0.1),
-        ("residual_scale", 1.0, 0.2),
-        ("rope.scaling.attn_factor", 1.0, 1.2),
-    ],
-)
-def test_a_key_that_changes_the_result_and_is_not_read_is_refused(key: str, neutral: Any, value: Any) -> None:
-    make_config(METADATA | {f"llama.{key}": neutral}, EMBEDDING, None, Path("x.gguf"))
-    with pytest.raises(InputError, match="metadata cannot be used") as caught:
-        make_config(METADATA | {f"llama.{key}": value}, EMBEDDING, None, Path("x.gguf"))
-    assert caught.value.where == f"x.gguf: llama.{key}"
-    assert caught.value.why == f"it is {value!r}, which is not supported for llama"
-
-
 @pytest.mark.parametrize("kind", ["linear", "yarn"])
 def test_rope_factors_beside_another_scaling_are_refused(kind: str) -> None:
     theta, head = 5e5, 64
@@ -565,6 +541,24 @@ def test_rope_factors_beside_another_scaling_are_refused(kind: str) -> None:
         two = {"llama.rope.scaling.type": kind, "llama.rope.scaling.factor": 4.0}
         make_config(metadata | two, EMBEDDING, factors, Path("x.gguf"))
     assert caught.value.why == f"it is '{kind}', and the file has rope_freqs beside it"
+
+
+@pytest.mark.parametrize(
+    ("scaling", "expected"),
+    [
+        ({"scaling.type": "none", "scaling.factor": 4.0}, None),
+        ({"scaling.type": "linear", "scaling.factor": 0.0}, None),
+        ({"scaling.factor": 0.0, "scale_linear": 4.0}, None),
+        ({"scale_linear": 4.0}, {"rope_type": "linear", "factor": 4.0}),
+        ({"scaling.factor": 4.0}, {"rope_type": "linear", "factor": 4.0}),
+        ({"scaling.type": "linear", "scaling.yarn_ext_factor": 1.0, "scaling.factor": 1.0}, None),
+    ],
+)
+def test_a_factor_of_rope_counts_as_in_llama_cpp(scaling: dict[str, Any], expected: Any) -> None:
+    """A kind that is not named is linear, "none" scales never, and a factor of 0 is none."""
+    plain = {key: value for key, value in METADATA.items() if not key.startswith("llama.rope.")}
+    metadata = plain | {f"llama.rope.{key}": value for key, value in scaling.items()}
+    assert make_config(metadata, EMBEDDING, None, Path("x.gguf")).get("rope_scaling") == expected
 
 
 @settings(max_examples=300, deadline=None)
