@@ -18,7 +18,7 @@ from llmbuild.conversation.vocabulary import Vocabulary
 def tokenizer_end(files: Iterable[Mapping[str, Any]], vocabulary: Vocabulary) -> int | None:
     """The number of the tokenizer's own `eos_token`, from the first of its files that names one (tokenizer_config.json first).
 
-    A token that tokenizer.json lacks is looked up among those that these files add.
+    A token that tokenizer.json lacks has the number that it gets when those which these files add are added.
     """
     files = list(files)
     for values in files:
@@ -26,17 +26,32 @@ def tokenizer_end(files: Iterable[Mapping[str, Any]], vocabulary: Vocabulary) ->
         text = entry.get("content") if isinstance(entry, dict) else entry
         if isinstance(text, str) and text:
             number = vocabulary.number(text)
-            return _added_by(files, text) if number is None else number
+            return _added_by(files, text, vocabulary) if number is None else number
     return None
 
 
-def _added_by(files: Sequence[Mapping[str, Any]], text: str) -> int | None:
+def _added_by(files: Sequence[Mapping[str, Any]], text: str, vocabulary: Vocabulary) -> int | None:
+    """The number that transformers gives a token of `added_tokens_decoder` which tokenizer.json lacks.
+
+    It adds all such tokens in the order of the numbers that are written there, and the library gives each the next one.
+    """
     for values in files:
         table = values.get("added_tokens_decoder")
-        for number, entry in table.items() if isinstance(table, dict) else ():
-            if isinstance(entry, dict) and entry.get("content") == text and number.isdecimal() and len(number) < 10:
-                return int(number)
+        entries = table.items() if isinstance(table, dict) else ()
+        written = {
+            int(number): entry["content"]
+            for number, entry in entries
+            if isinstance(entry, dict) and isinstance(entry.get("content"), str) and _is_number(number)
+        }
+        texts = [written[number] for number in sorted(written)]
+        new = list(dict.fromkeys(each for each in texts if vocabulary.number(each) is None))
+        if text in new:
+            return vocabulary.following + new.index(text)
     return None
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < 10
 
 
 def with_stops(

@@ -48,6 +48,11 @@ class Vocabulary:
         numbers = [*self.pieces.values(), *(token.number for token in self.added.values())]
         return max(numbers, default=-1) + 1
 
+    @property
+    def following(self) -> int:
+        """The number that the tokenizers library gives the next token which is added."""
+        return len(self.pieces) + len(self.added.keys() - self.pieces.keys())
+
     @cached_property
     def _texts(self) -> Mapping[int, str]:
         texts = {number: text for text, number in self.pieces.items()}

@@ -80,7 +80,10 @@ def test_a_number_beyond_every_token_gives_way() -> None:
         ([{"eos_token": None}, {"eos_token": "<|im_end|>"}], 4),
         ([{}, {}], None),
         ([], None),
+        # The next number after 5 pieces and 4 added tokens, whatever is written.
         ([{"eos_token": "<new>", "added_tokens_decoder": {"9": {"content": "<new>"}}}], 9),
+        ([{"eos_token": "<new>", "added_tokens_decoder": {"70": {"content": "<new>"}, "8": {"content": "<b>"}}}], 10),
+        ([{"eos_token": "<new>", "added_tokens_decoder": {"3": {"content": "<new>"}, "4": {"content": "word"}}}], 9),
         ([{"eos_token": "<none>", "added_tokens_decoder": {"x": {"content": "<none>"}, "9": "<none>"}}], None),
         ([{"eos_token": 7, "added_tokens_decoder": 7}], None),
     ],

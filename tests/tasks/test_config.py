@@ -314,6 +314,39 @@ def test_numbers_with_gaps_can_all_be_drawn(tmp_path: Path, checkpoint: Path) ->
     assert run(tmp_path / "out", checkpoint)["active_vocab_size"] == 301
 
 
+def entry(text: str) -> dict[str, Any]:
+    return {"content": text, "special": True, **dict.fromkeys(("lstrip", "rstrip", "single_word", "normalized"), False)}
+
+
+@pytest.mark.parametrize("end", ["</s>", "<|im_end|>", "<far>", "<new>"])
+@pytest.mark.parametrize("numbers", [(275, 276), (300, 290), (260, 261)])
+@pytest.mark.parametrize("listed", [False, True])
+def test_end_tokens_where_added_tokens_have_gaps(
+    tmp_path: Path, checkpoint: Path, end: str, numbers: tuple[int, int], listed: bool
+) -> None:
+    """tokenizer.json gives its last added tokens numbers that leave a gap, and another file adds more."""
+    from transformers import AutoTokenizer
+
+    content = json.loads((checkpoint / "tokenizer.json").read_text())
+    del content["model"]["vocab"]["<|im_end|>"]
+    content["model"]["vocab"]["last"] = 4
+    content["added_tokens"] = [each for each in content["added_tokens"] if each["content"] != "<|im_end|>"]
+    beyond = {280: "<|im_end|>", 285: "<far>"}
+    content["added_tokens"] += [{"id": number, **entry(text)} for number, text in beyond.items()]
+    (checkpoint / "tokenizer.json").write_text(json.dumps(content))
+    more = {numbers[0]: "<new>", numbers[1]: "<other>", **(beyond if listed else {})}
+    table = {str(number): entry(text) for number, text in more.items()}
+    change(checkpoint / "tokenizer_config.json", eos_token=end, added_tokens_decoder=table)
+    remove_ids(checkpoint, "eos_token_id")
+    reference = AutoTokenizer.from_pretrained(checkpoint)
+    config = run(tmp_path / "out", checkpoint)
+    assert config["eos_token_id"] == reference.eos_token_id
+    # The end token, and the stop string of chatml, which is one of the tokens behind the gap.
+    stops = {reference.eos_token_id, reference.convert_tokens_to_ids("<|im_end|>")}
+    assert set(config["conv_template"]["stop_token_ids"]) == stops
+    assert config["active_vocab_size"] == len(reference)
+
+
 def test_weights_are_not_needed(tmp_path: Path, checkpoint: Path) -> None:
     whole = run(tmp_path / "whole", checkpoint)
     for weights in checkpoint.glob("*.safetensors"):
