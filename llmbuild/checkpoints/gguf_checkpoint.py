@@ -12,6 +12,7 @@ from llmbuild.checkpoints.gguf_names import restored_tensors
 from llmbuild.checkpoints.gguf_split import SplitGguf, open_gguf
 from llmbuild.checkpoints.gguf_tokenizer import Note, make_tokenizer_files
 from llmbuild.checkpoints.huggingface import missing_tensor
+from llmbuild.checkpoints.names import GENERATION_CONFIG, TOKENIZER_CONFIG, TOKENIZER_JSON
 from llmbuild.checkpoints.pieces import NO_CHECKS, Checks
 from llmbuild.checkpoints.tensor import Checkpoint, TensorInfo
 from llmbuild.errors import InputError
@@ -89,11 +90,21 @@ def read_gguf_metadata(
         file.close()
 
 
-def read_gguf_config(path: Path) -> dict[str, Any]:
-    """The configuration of a GGUF file alone.  Raises InputError."""
+def read_gguf_description(path: Path) -> dict[str, bytes | dict[str, Any]]:
+    """What a GGUF file says for config.json, for generation_config.json where it has sampling values, and of the chat template
+    for tokenizer_config.json.  tokenizer.json takes long to make, and is there only where the file lists more tokens than its
+    embedding has rows.  Raises InputError."""
     file = open_gguf(path)
     try:
-        return _config(file)
+        config = _config(file)
+        template = file.metadata.get("tokenizer.chat_template")
+        settings = {"chat_template": template} if isinstance(template, str) else {}
+        found: dict[str, bytes | dict[str, Any]] = {"config.json": config, TOKENIZER_CONFIG: settings}
+        found[GENERATION_CONFIG] = make_generation_config(file.metadata) or {}
+        tokens = file.metadata.get("tokenizer.ggml.tokens")
+        if isinstance(tokens, list) and len(tokens) > config["vocab_size"]:
+            found[TOKENIZER_JSON] = make_tokenizer_files(file.metadata, path)[TOKENIZER_JSON]
+        return found
     finally:
         file.close()
 

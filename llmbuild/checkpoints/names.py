@@ -20,6 +20,9 @@ TOKENIZER_JSON = "tokenizer.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 """The one of them that names the tokenizer's class."""
 
+GENERATION_CONFIG = "generation_config.json"
+"""Sampling values and tokens that end an answer; its values come before those of config.json."""
+
 SPECIAL_TOKENS_FILE = "special_tokens_map.json"
 """Read to count tokens, but no runtime requires it beside the weights."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,25 @@ def read_chat_template(directory: Path, tokenizer_config: bytes | None) -> ChatT
         return None
     text, where = found
     return ChatTemplate(text, where, _tokens(config, directory))
+
+
+def check_chat_template(names: Collection[str], tokenizer_config: Mapping[str, Any]) -> None:
+    """Raise InputError where the names of a checkpoint's files and the content of tokenizer_config.json show that it has no chat
+    template, or none that is taken."""
+    if CHAT_TEMPLATE_FILE in names:
+        return
+    if _of_config(tokenizer_config, Where(_CONFIG, key="chat_template")) is None and CHAT_TEMPLATE_JSON not in names:
+        raise no_chat_template("")
+
+
+def no_chat_template(where: str) -> InputError:
+    """The error of a checkpoint without any chat template."""
+    return InputError(
+        "the checkpoint has no chat template",
+        where=where,
+        why="there is none in tokenizer_config.json, and no chat_template.jinja",
+        fix='set conv-template to "LM" for a base model, else to the template that it was tuned with',
+    )
 
 
 def _own_file(directory: Path) -> tuple[str, Where] | None:

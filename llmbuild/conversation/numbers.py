@@ -13,6 +13,8 @@ from llmbuild.conversation.templates import CHECKPOINT
 from llmbuild.conversation.vocabulary import Vocabulary
 from llmbuild.errors import InputError, Where
 
+_OTHER_TOKENIZER = "use the tokenizer that belongs to these weights"
+
 TOKEN_KEYS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
@@ -29,15 +31,8 @@ def check_numbers(
     does not send is a note: only a user who writes it out would send it.
     """
     check_named(rows, conversation, files)
+    check_pieces(rows, vocabulary)
     have = f"the embedding has {rows} rows"
-    fix = "use the tokenizer that belongs to these weights"
-    beyond = {text: number for text, number in vocabulary.pieces.items() if number >= rows}
-    if beyond:
-        text, number = min(beyond.items(), key=lambda item: item[1])
-        many = f", and {len(beyond)} tokens have numbers from there on" if len(beyond) > 1 else ""
-        raise InputError(
-            f"the token {_spoken(text)} has the number {number}", where="tokenizer.json", why=f"{have}{many}", fix=fix
-        )
     added = {
         text: max(token.number, token.written)
         for text, token in vocabulary.added.items()
@@ -49,7 +44,7 @@ def check_numbers(
             raise InputError(
                 f"the conversation template '{conversation['name']}' sends the token {_spoken(text)}, number {number}",
                 why=have,
-                fix=fix,
+                fix=_OTHER_TOKENIZER,
             )
     if added:
         text, number = min(added.items(), key=lambda item: item[1])
@@ -57,6 +52,20 @@ def check_numbers(
         note(
             f"the added token {_spoken(text)} (number {number}){more} beyond the embedding's {rows} rows; nothing sends "
             f"such a token but a user who writes it out, and then {_fate(vocabulary.added[text].number, number, rows)}"
+        )
+
+
+def check_pieces(rows: int, vocabulary: Vocabulary) -> None:
+    """The part of `check_numbers` that needs the tokenizer alone: what text is cut into."""
+    beyond = {text: number for text, number in vocabulary.pieces.items() if number >= rows}
+    if beyond:
+        text, number = min(beyond.items(), key=lambda item: item[1])
+        many = f", and {len(beyond)} tokens have numbers from there on" if len(beyond) > 1 else ""
+        raise InputError(
+            f"the token {_spoken(text)} has the number {number}",
+            where="tokenizer.json",
+            why=f"the embedding has {rows} rows{many}",
+            fix=_OTHER_TOKENIZER,
         )
 
 

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from llmbuild.canonical import Json
-from llmbuild.conversation.chat_template import ChatTemplate, read_chat_template
+from llmbuild.conversation.chat_template import ChatTemplate, no_chat_template, read_chat_template
 from llmbuild.conversation.derive import DERIVING_CHATS, derive
 from llmbuild.conversation.jinja import JinjaError, Rendered, render_chats
 from llmbuild.conversation.probes import PROBES, Difference, Encoder, Probe, differences, text_of
@@ -57,12 +57,7 @@ def settle_template(
         return with_system_prompt(conversation, system_prompt)
     found = read_chat_template(directory, files.get("tokenizer_config.json"))
     if found is None:
-        raise InputError(
-            "the checkpoint has no chat template",
-            where=str(directory),
-            why="there is none in tokenizer_config.json, and no chat_template.jinja",
-            fix='set conv-template to "LM" for a base model, else to the template that it was tuned with',
-        )
+        raise no_chat_template(str(directory))
     derived = derive_template(found, _encoder(files), anyway=conversation == CHECKPOINT_ANYWAY)
     if derived.wrong:
         count = f"{len(derived.wrong)} of {len(PROBES)} conversations"

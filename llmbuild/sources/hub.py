@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from llmbuild.canonical import Json, parse_digest
-from llmbuild.checkpoints.names import TOKENIZER_CONFIG
+from llmbuild.checkpoints.names import GENERATION_CONFIG, TOKENIZER_CONFIG
 from llmbuild.checkpoints.weight_files import INDEXES
 from llmbuild.errors import FetchError, InputError, LlmbuildError, UsageError, did_you_mean
 from llmbuild.jsontext import MOST_BYTES
@@ -158,15 +158,15 @@ def _content(repo: str, commit: str, name: str, announced: Promise | None, where
 
 
 def description(repo: str, pin: Pin) -> Mapping[str, bytes] | None:
-    """The files of a pinned revision that `descriptions` selects, checked against their promises (no tokenizer_config.json that
-    is large), or the head of its GGUF file; None when the hub does not send one of them at once, or sends something else."""
+    """The files of a pinned revision that `descriptions` selects, checked against their promises (no settings that are
+    large), or the head of its GGUF file; None when the hub does not send one of them at once, or sends something else."""
     found: dict[str, bytes] = {}
     wanted = descriptions(pin.files)
     try:
         hub, credentials = endpoint(), _credentials()
         for name, promise in pin.files.items():
             url = _url(hub, repo, pin.commit, name)
-            if name == TOKENIZER_CONFIG and (promise.size is None or promise.size > MOST_SETTINGS):
+            if name in (TOKENIZER_CONFIG, GENERATION_CONFIG) and (promise.size is None or promise.size > MOST_SETTINGS):
                 continue
             if name in wanted:
                 with open_url(url, {}, credentials, timeout=SOON_S) as response:

@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 from llmbuild.checkpoints.names import (
     CHAT_TEMPLATE_FILE,
     CHAT_TEMPLATE_JSON,
+    GENERATION_CONFIG,
     QUANTIZATION_FILES,
     SPECIAL_TOKENS_FILE,
     TOKENIZER_CONFIG,
@@ -44,15 +45,16 @@ MOST_SIZE = (1 << 63) - 1
 MOST_DESCRIPTION = 1 << 20
 """Bytes of the largest file that is read before a fetch; a config.json has a few thousand."""
 
-MOST_SETTINGS = 256 << 10
-"""Bytes of the largest tokenizer_config.json that a hub is asked for before a fetch; a chat template may be in it."""
+MOST_SETTINGS = 56 << 10
+"""Bytes of the largest tokenizer_config.json or generation_config.json that a hub is asked for before a fetch: with config.json
+they are less than 64 kB.  Llama 3's settings of 256 special tokens are among them."""
 
 _SHOWN = 5
 """Names that a message lists."""
 
 SMALL_FILES = (
     "config.json",
-    "generation_config.json",
+    GENERATION_CONFIG,
     *TOKENIZER_FILES,
     SPECIAL_TOKENS_FILE,
     *QUANTIZATION_FILES,
@@ -157,10 +159,11 @@ def is_description(name: str) -> bool:
 
 
 def descriptions(names: Collection[str]) -> list[str]:
-    """The names of those files that are read before a fetch: descriptions, and what names the class of a tokenizer whose
-    tokenizer.json has yet to be made."""
-    made = TOKENIZER_JSON not in names
-    return [name for name in names if is_description(name) or (made and name == TOKENIZER_CONFIG)]
+    """The names of those files that are read before a fetch: descriptions, what names tokens by number, and what names the
+    class of a tokenizer whose tokenizer.json has yet to be made, or has the chat template where it is no file of its own."""
+    settings = TOKENIZER_JSON not in names or CHAT_TEMPLATE_FILE not in names
+    wanted = (GENERATION_CONFIG, TOKENIZER_CONFIG) if settings else (GENERATION_CONFIG,)
+    return [name for name in names if is_description(name) or name in wanted]
 
 
 def begins_gguf(name: str) -> bool:

@@ -7,12 +7,32 @@ the tasks.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from llmbuild.checkpoints.names import GENERATION_CONFIG, TOKENIZER_JSON
 from llmbuild.errors import LlmbuildError, MultiError
 
 if TYPE_CHECKING:
     from llmbuild.checkpoints.packed.stated import Quantization
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a checkpoint says beside its description, as far as it is known before a fetch.
+
+    `names` are those of its files (none where they say nothing: a GGUF file holds its tokenizer), `settings` is the content of
+    tokenizer_config.json ({} where there is none, None where it is not known), `generation` that of generation_config.json, and
+    `tokenizer` a tokenizer.json that was made.
+    """
+
+    names: Collection[str] = ()
+    settings: Mapping[str, Any] | None = None
+    generation: Mapping[str, Any] = field(default_factory=dict)
+    tokenizer: bytes | None = None
+
+
+NOTHING_SAID = Said()
 
 
 def refusal(
@@ -20,17 +40,20 @@ def refusal(
     params: Mapping[str, Any],
     config: Mapping[str, Any],
     files: Mapping[str, Mapping[str, Any]],
-    tokenizer: tuple[Collection[str], Mapping[str, Any]] | None = None,
+    said: Said = NOTHING_SAID,
 ) -> LlmbuildError | None:
     """The error with which a config or a quantize task with these parameters would refuse a checkpoint, None where it would
     not by `config`, the content of config.json, and `files`, the contents of QUANTIZATION_FILES that the checkpoint has.
 
-    `tokenizer` are the names of the checkpoint's files and the content of tokenizer_config.json, where both are known.
+    `said` is what else a config task reads, as far as it is known.
     """
+    from llmbuild.checkpoints.files import parse_json
     from llmbuild.checkpoints.packed.quantization import check_quantization
     from llmbuild.checkpoints.weight_files import NAMES, refuse_named_weights
+    from llmbuild.conversation.chat_template import check_chat_template
     from llmbuild.conversation.make_tokenizer import check_tokenizer
-    from llmbuild.conversation.numbers import check_named
+    from llmbuild.conversation.numbers import check_named, check_pieces
+    from llmbuild.conversation.vocabulary import read_vocabulary
     from llmbuild.models.family import Overrides
     from llmbuild.models.registry import family, infer_model_type
     from llmbuild.tasks.config import overrides
@@ -42,13 +65,17 @@ def refusal(
         if kind == "config":
             model = architecture.configure(config, overrides(params["metadata"]), ignore=ignore)
             heard = {key: value for key, value in config.items() if key not in ignore}
-            choose((heard, "config.json", None))
+            choose((said.generation, GENERATION_CONFIG, None), (heard, "config.json", None))
             if params["preset"] is None:
                 conversation = params["conversation"]
                 named = conversation if isinstance(conversation, Mapping) else None
-                check_named(model.vocab_size, named, [("config.json", heard)])
-            if tokenizer is not None:
-                check_tokenizer(*tokenizer, config)
+                check_named(model.vocab_size, named, [(GENERATION_CONFIG, said.generation), ("config.json", heard)])
+                if said.tokenizer is not None:
+                    check_pieces(model.vocab_size, read_vocabulary(parse_json(said.tokenizer, TOKENIZER_JSON)))
+                if said.settings is not None and named is None:
+                    check_chat_template(said.names, said.settings)
+            if said.settings is not None and said.names:
+                check_tokenizer(said.names, said.settings, config)
         else:
             refuse_named_weights(config, NAMES)
             quantization = check_quantization(config, files, ignore=ignore)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmbuild.canonical import Digest, Json, canonical_json, digest_json, known_digest, parse_digest
-from llmbuild.checkpoints.names import TOKENIZER_CONFIG
+from llmbuild.checkpoints.names import GENERATION_CONFIG, TOKENIZER_CONFIG, TOKENIZER_JSON
 from llmbuild.engine import files
 from llmbuild.engine.task import Task
 from llmbuild.errors import InputError, LlmbuildError, StoreError
@@ -101,7 +101,7 @@ def _of_model(
     fine = store.root / VERDICTS / digest_json({"content": content, "tasks": asked, "judges": judges})
     if fine.exists():
         return {}
-    from llmbuild.tasks.refusal import placed, refusal
+    from llmbuild.tasks.refusal import Said, placed, refusal
 
     name_of = partial(_written, model, observation, manifest)
     try:
@@ -114,12 +114,23 @@ def _of_model(
         return dict.fromkeys((task.label for task in readers), placed(error, name_of))
     if description is None or "config.json" not in description:
         return {}
-    config, settings = description.pop("config.json"), description.pop(TOKENIZER_CONFIG, None)
-    # A GGUF file holds its tokenizer.  The settings say nothing beside a tokenizer.json, and may be too large to be read now.
-    unknown = not names or any(map(_is_gguf, names)) or (settings is None and TOKENIZER_CONFIG in names)
-    tokenizer = None if unknown else (names, settings or {})
-    found = {task.label: refusal(task.kind, task.params, config, description, tokenizer) for task in readers}
-    errors = {label: placed(error, name_of) for label, error in found.items() if error is not None}
+    config, tokenizer = description.pop("config.json"), description.pop(TOKENIZER_JSON, None)
+    settings, generation = description.pop(TOKENIZER_CONFIG, None), description.pop(GENERATION_CONFIG, None)
+    if not names:
+        settings = None
+    elif settings is None and TOKENIZER_CONFIG not in names:
+        settings = {}
+    # A GGUF file holds its tokenizer.
+    said = Said(() if any(map(_is_gguf, names)) else names, settings, generation or {}, tokenizer)
+    found: dict[str, LlmbuildError | None] = {}
+    for task in readers:
+        refused = refusal(task.kind, task.params, config, description, said)
+        found[task.label] = None if refused is None else placed(refused, name_of)
+    for task in readers:
+        # Weights without the configuration of the same scheme are of no use.
+        beside = [found[one.label] for one in readers if one.kind == "config" and one.scheme == task.scheme]
+        found[task.label] = found[task.label] or next(iter(beside), None)
+    errors = {label: error for label, error in found.items() if error is not None}
     if not errors:
         # A verdict that cannot be recorded is found again.
         with contextlib.suppress(StoreError):
@@ -167,7 +178,7 @@ def _digests(observation: Observation) -> dict[str, Digest]:
 
 def _description(
     model: Model, reader: Task, observation: Observation | None, content: Json, store: Store
-) -> dict[str, dict[str, Any]] | None:
+) -> dict[str, Any] | None:
     """The contents of the files that describe a model, by their names; None where they are not known.
 
     Raises InputError where one of them is not valid."""
@@ -180,7 +191,7 @@ def _description(
         # The parts of one in the store have other names than the first part tells.
         place = _held(store, digests.get(GGUF_NAME)) if kind.remote else Path(str(observation.hints["path"]))
         if place is not None and place.is_file():
-            return {"config.json": _of_gguf(place)}
+            return _of_gguf(place)
     kept = None if not kind.remote else _kept(store, content) or _from_store(store, digests)
     description = kept if kept is not None else kind.description(observation.params, observation.hints)
     if description is None:
@@ -205,10 +216,10 @@ def _description(
 
 
 def _of_gguf(path: Path) -> dict[str, Any]:
-    from llmbuild.checkpoints.gguf_checkpoint import read_gguf_config
+    from llmbuild.checkpoints.gguf_checkpoint import read_gguf_description
 
     try:
-        return read_gguf_config(path)
+        return read_gguf_description(path)
     except InputError as error:
         # The path may be one in the store.
         raise InputError(error.what, why=error.why, fix=error.fix) from error

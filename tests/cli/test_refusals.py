@@ -36,6 +36,8 @@ quantizations = ["q0f32", "q4f32_1"]
 platforms = ["x86_64-linux-cpu"]
 """
 LARGE_TOKENIZER = b" " * (20 << 20)
+SMALL = {"config.json", "generation_config.json", "tokenizer_config.json"}
+"""What is read before a fetch."""
 UNKNOWN = {"architectures": ["MixtralForCausalLM"]}
 
 
@@ -103,7 +105,7 @@ def test_a_refused_repository_moves_nothing(hub: Hub, project: ProjectDir) -> No
     assert plan.code == 3 and plan.err.startswith(message)
     assert plan.out.startswith("tiny: 10 tasks: 10 blocked\n\n  blocked  fetch[tiny] ")
     assert (plan.out.count("Mixtral"), plan.out.count("as fetch[tiny]")) == (1, 9)
-    assert sum(moved(hub).values()) < 64 << 10 and list(moved(hub)) == ["config.json"]
+    assert sum(moved(hub).values()) < 64 << 10 and moved(hub).keys() == SMALL
 
     hub.seen.clear()
     build = project.run("build", env={"COLUMNS": "200"})
@@ -154,7 +156,7 @@ def test_what_was_refused_without_its_index_is_whole_when_it_is_fetched(hub: Hub
 def test_a_build_alone_moves_as_little(hub: Hub, project: ProjectDir) -> None:
     hub.repos["org/tiny"] = repository()
     assert project.run("build").code == 3
-    assert list(moved(hub)) == ["config.json"]
+    assert moved(hub).keys() == SMALL
     assert project.run("plan", "--json").out.count('"state": "blocked"') == 10
 
 
@@ -162,7 +164,7 @@ def test_what_is_supported_is_planned_as_ever(hub: Hub, project: ProjectDir) -> 
     hub.repos["org/tiny"] = repository({})
     with opened(project) as workspace:
         assert set(states(workspace).values()) == {"run"}
-        assert set(moved(hub)) == {"config.json"}
+        assert moved(hub).keys() == SMALL
         hub.seen.clear()
         assert set(states(workspace).values()) == {"run"}
         assert hub.seen == []
@@ -384,16 +386,16 @@ def test_a_tokenizer_that_cannot_be_read(
     if not remote:
         (project.root / "checkpoint/tokenizer.json").write_bytes(b"{}")
         with opened(project) as workspace:
-            assert states(workspace)["config[tiny, q0f32]"] == "run"
+            assert states(workspace)["config[tiny, q0f32]"] == ("blocked" if name == "no object" else "run")
 
 
 def test_tokenizer_settings_that_are_large_are_left_to_the_fetch(hub: Hub, project: ProjectDir) -> None:
-    odd = b'{"tokenizer_class": "OddTokenizer", "chat_template": "' + b" " * (256 << 10) + b'"}'
+    odd = b'{"tokenizer_class": "OddTokenizer", "chat_template": "' + b" " * (56 << 10) + b'"}'
     hub.repos["org/tiny"] = repo = repository({}, **{"tokenizer.model": b"", "tokenizer_config.json": odd})
     del repo.files["tokenizer.json"]
     with opened(project) as workspace:
         assert set(states(workspace).values()) == {"run"}
-        assert list(moved(hub)) == ["config.json"]
+        assert moved(hub).keys() == {"config.json", "generation_config.json"}
 
 
 WEIGHTLESS: Mapping[str, tuple[Mapping[str, bytes], str]] = {
@@ -486,17 +488,96 @@ def test_a_pointer_in_the_place_of_a_file(tmp_path: Path, file: str) -> None:
         assert set(states(workspace).values()) == {"run"}
 
 
+def test_token_numbers_of_generation_config(hub: Hub, project: ProjectDir, tmp_path: Path) -> None:
+    generation = b'{"eos_token_id": [2, 320]}'
+    hub.repos["org/tiny"] = repository({}, **{"generation_config.json": generation})
+    here = local(tmp_path / "local", {})
+    (here.root / "checkpoint/generation_config.json").write_bytes(generation)
+    for each, where in ((project, "hf:org/tiny: "), (here, "checkpoint/")):
+        with opened(each) as workspace:
+            assert set(states(workspace).values()) == {"blocked"}
+            assert refused_by(workspace).startswith(
+                f"{where}generation_config.json: eos_token_id: there is no token 320\n  why: the embedding has 320 rows"
+            )
+    assert moved(hub).keys() == SMALL
+    # As many rows as the configuration says count, whatever the tokenizer has.
+    change(here.root / "checkpoint", {"vocab_size": 321})
+    with opened(here) as workspace:
+        assert set(states(workspace).values()) == {"run"}
+
+
+@pytest.mark.parametrize(("rows", "state"), [(275, "run"), (260, "blocked")])
+def test_a_gguf_file_that_lists_more_tokens_than_rows(tmp_path: Path, rows: int, state: str) -> None:
+    project = make_project(tmp_path, MANIFEST.replace("SOURCE", "tiny.gguf"))
+    make_gguf(project.root / "tiny.gguf", "llama", config={"vocab_size": rows})
+    with opened(project) as workspace:
+        assert set(states(workspace).values()) == {state}
+        if state == "blocked":
+            message = refused_by(workspace)
+            assert (
+                message.startswith("tiny.gguf: the token ") and "the embedding has 260 rows, and 15 tokens" in message
+            )
+
+
+@pytest.mark.parametrize("remote", [True, False])
+@pytest.mark.parametrize(
+    ("settings", "template", "message"),
+    [
+        (b"{}", "checkpoint", ": the checkpoint has no chat template\n"),
+        (None, "checkpoint!", ": the checkpoint has no chat template\n"),
+        (
+            b'{"chat_template": [{"name": "tool_use", "template": ""}]}',
+            "checkpoint",
+            "none of the chat templates is called",
+        ),
+        (b"{}", "chatml", ""),
+        (b'{"chat_template": "{{ messages }}"}', "checkpoint", ""),
+    ],
+)
+def test_a_chat_template_that_is_not_there(
+    hub: Hub, project: ProjectDir, remote: bool, settings: bytes | None, template: str, message: str
+) -> None:
+    repo = hub.repos["org/tiny"] = repository({})
+    del repo.files["tokenizer_config.json"]
+    repo.files |= {} if settings is None else {"tokenizer_config.json": settings}
+    source = "hf:org/tiny" if remote else "checkpoint"
+    if not remote:
+        (project.root / "checkpoint").mkdir()
+        for file, content in repo.files.items():
+            (project.root / "checkpoint" / file).write_bytes(content)
+    project.write(MANIFEST.replace("SOURCE", source).replace('"chatml"', f'"{template}"'))
+    with opened(project) as workspace:
+        assert set(states(workspace).values()) == {"blocked" if message else "run"}
+        if message:
+            said = refused_by(workspace)
+            assert said.startswith(source) and message in said
+    assert not moved(hub).keys() & {"model.safetensors", "tokenizer.json"}
+    # A template of its own is looked at by the task alone.
+    if message and not remote:
+        (project.root / "checkpoint/chat_template.jinja").write_text("{{ messages }}")
+        with opened(project) as workspace:
+            assert set(states(workspace).values()) == {"run"}
+
+
+def test_a_refused_configuration_leaves_weights_alone(tmp_path: Path) -> None:
+    """Who names the weights' task gets them all the same."""
+    project = local(tmp_path, {"top_p": 1.5})
+    with opened(project) as workspace:
+        assert set(states(workspace).values()) == {"blocked"}
+        assert {one.task.kind: one.state for one in workspace.plan("quantize").verdicts} == {
+            "fetch": "run",
+            "inspect": "run",
+            "quantize": "run",
+        }
+
+
 def test_metadata_that_does_not_fit(tmp_path: Path) -> None:
     project = local(tmp_path, {})
     project.write(
         MANIFEST.replace("SOURCE", "checkpoint").replace("context-window-size = 64", "attention-sink-size = 4")
     )
     with opened(project) as workspace:
-        assert states(workspace)["quantize[tiny, q0f32]"] == "run"
-        assert [label for label, state in states(workspace).items() if state == "blocked"] == [
-            *("config[tiny, q0f32]", "lower[tiny, q0f32]", "link[tiny, q0f32]"),
-            *("config[tiny, q4f32_1]", "lower[tiny, q4f32_1]", "link[tiny, q4f32_1]"),
-        ]
+        assert set(states(workspace).values()) == {"blocked"}
         assert refused_by(workspace) == (
             f"{project.root}/buildfile.toml: models.tiny: metadata: attention-sink-size: "
             "a llama model has no attention-sink-size\n  fix: remove the key"
