@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from llmbuild.canonical import Json
 from llmbuild.errors import InputError, Where
@@ -56,7 +56,7 @@ class DecoderFamily:
 
     def _settled(self, values: ConfigValues, overrides: Overrides) -> ModelConfig:
         """As in MLC, an override replaces the field and every derived field is checked again."""
-        config = self.config_class.parse(values)
+        config = self.config_class.parse(replace(values, note=no_note))
         changes: dict[str, Json] = {}
         known = config.to_json()
         for item in fields(overrides):
@@ -69,9 +69,8 @@ class DecoderFamily:
                     f"a {self.model_type} model has no {key}", where=Where("overrides", key=key), fix="remove the key"
                 )
             changes[item.name] = value
-        if changes:
-            config = self.config_class.parse(values.but(known | changes))
-        result: ModelConfig = config
+        # Once more where nothing changes, as notes are those of the settled values.
+        result: ModelConfig = self.config_class.parse(values.but(known | changes) if changes else values)
         return result
 
     def decoder(self, config: ModelConfig) -> DecoderSpec:

@@ -71,7 +71,6 @@ class GptNeoxConfig(FullAttention, OneStage, DecoderConfig):
             raise source.error(
                 "num_attention_heads", f"{heads} heads of {head_dim} do not make the hidden size {hidden}"
             )
-        theta, scaling = read_rope(source)
         rotary = source.number("rotary_pct", default=0.25)
         if rotary > 1 or int(head_dim * rotary) % 2 or int(head_dim * rotary) == 0:
             raise source.error(
@@ -80,6 +79,7 @@ class GptNeoxConfig(FullAttention, OneStage, DecoderConfig):
         if source.text("ffn_out_dtype", default="float32") != "float32":
             raise source.error("ffn_out_dtype", "must be float32")
         window = read_context_window(source)
+        theta, scaling = read_rope(source, int(head_dim * rotary), window)
         return cls(
             use_parallel_residual=source.flag("use_parallel_residual", default=True),
             hidden_size=hidden,
@@ -108,7 +108,12 @@ class GptNeoxConfig(FullAttention, OneStage, DecoderConfig):
             self.num_attention_heads,
             self.num_attention_heads,
             self.head_dim,
-            make_rope(self.position_embedding_base, int(self.head_dim * self.rotary_pct), self.rope_scaling),
+            make_rope(
+                self.position_embedding_base,
+                int(self.head_dim * self.rotary_pct),
+                self.rope_scaling,
+                context=self.context_window_size,
+            ),
             name="attention",
             qkv="query_key_value",
             qkv_sources=("query_key_value",),

@@ -56,8 +56,8 @@ class LlamaConfig(FullAttention, DecoderConfig):
         hidden, intermediate = source.integer("hidden_size"), source.integer("intermediate_size")
         layers = source.integer("num_hidden_layers", maximum=LARGEST_LAYERS)
         heads, kv_heads, head_dim = read_heads(source, hidden)
-        theta, scaling = read_rope(source)
         window = read_context_window(source)
+        theta, scaling = read_rope(source, head_dim, window)
         return cls(
             hidden_size=hidden,
             intermediate_size=intermediate,
@@ -87,7 +87,7 @@ class LlamaConfig(FullAttention, DecoderConfig):
             self.num_attention_heads,
             self.num_key_value_heads,
             self.head_dim,
-            make_rope(self.position_embedding_base, self.head_dim, self.rope_scaling),
+            make_rope(self.position_embedding_base, self.head_dim, self.rope_scaling, context=self.context_window_size),
             qkv_bias=self.attention_bias,
             out_bias=self.attention_bias,
         )

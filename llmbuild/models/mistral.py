@@ -53,8 +53,8 @@ class MistralConfig(OneStage, DecoderConfig):
     def parse(cls, source: ConfigValues) -> MistralConfig:
         hidden, intermediate = source.integer("hidden_size"), source.integer("intermediate_size")
         heads, kv_heads, head_dim = read_heads(source, hidden)
-        theta, scaling = read_rope(source)
         sliding, context, sinks = _windows(source)
+        theta, scaling = read_rope(source, head_dim, context, rolling=sliding != -1)
         window = min(size for size in (sliding, context) if size != -1)
         return cls(
             hidden_size=hidden,
@@ -83,7 +83,7 @@ class MistralConfig(OneStage, DecoderConfig):
             self.num_attention_heads,
             self.num_key_value_heads,
             self.head_dim,
-            make_rope(self.position_embedding_base, self.head_dim, self.rope_scaling),
+            make_rope(self.position_embedding_base, self.head_dim, self.rope_scaling, context=self.context_window_size),
         )
         mlp = MlpSpec(self.intermediate_size, ACTIVATIONS[self.hidden_act])
         return DecoderSpec(

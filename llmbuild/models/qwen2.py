@@ -57,8 +57,8 @@ class Qwen2Config(FullAttention, OneStage, DecoderConfig):
         hidden, intermediate = source.integer("hidden_size"), source.integer("intermediate_size")
         heads, kv_heads, head_dim = read_heads(source, hidden)
         layers = source.integer("num_hidden_layers", maximum=LARGEST_LAYERS)
-        theta, scaling = read_rope(source)
         window = read_context_window(source)
+        theta, scaling = read_rope(source, head_dim, window)
         return cls(
             hidden_act=source.activation(default="silu"),
             hidden_size=hidden,
@@ -85,7 +85,7 @@ class Qwen2Config(FullAttention, OneStage, DecoderConfig):
             self.num_attention_heads,
             self.num_key_value_heads,
             self.head_dim,
-            make_rope(self.rope_theta, self.head_dim, self.rope_scaling),
+            make_rope(self.rope_theta, self.head_dim, self.rope_scaling, context=self.context_window_size),
             qkv="c_attn",
             qkv_bias=True,
         )

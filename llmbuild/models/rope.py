@@ -8,15 +8,47 @@ from dataclasses import dataclass
 
 from llmbuild.canonical import Json
 from llmbuild.models.config_classes import ConfigClass
+from llmbuild.models.frequencies import ORIGINAL, TYPES
 from llmbuild.models.values import ConfigValues, shown
 
-ORIGINAL = "original_max_position_embeddings"
-_FACTORS = ("factor", "low_freq_factor", "high_freq_factor")
+
+@dataclass(frozen=True, slots=True)
+class _Keys:
+    """The keys of a type of scaling: numbers that it needs, numbers that may be left out, lists of numbers, flags."""
+
+    needed: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+    lists: tuple[str, ...] = ()
+    flags: tuple[str, ...] = ()
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        return (*self.needed, *self.optional, *self.lists, *self.flags)
+
+
+_KEYS: Mapping[str, _Keys] = {
+    "linear": _Keys(("factor",)),
+    "llama3": _Keys(("factor", "low_freq_factor", "high_freq_factor", ORIGINAL)),
+    "yarn": _Keys(
+        ("factor", ORIGINAL),
+        ("attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim"),
+        (),
+        ("truncate",),
+    ),
+    "longrope": _Keys(("factor", ORIGINAL), ("attention_factor",), ("short_factor", "long_factor")),
+    "dynamic": _Keys(("factor", ORIGINAL)),
+    "ntk-alpha": _Keys(("alpha",)),
+    "proportional": _Keys((), ("factor", "partial_rotary_factor")),
+}
+_ZERO_IS_ABSENT = frozenset({"beta_fast", "beta_slow", "mscale", "mscale_all_dim"})
+_NULL_IS_ABSENT = _ZERO_IS_ABSENT | {"attention_factor"}
+_OURS = frozenset({"ntk-alpha"})
+"""Types that are a name of ours, and no rope_type of transformers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rope:
-    """A configuration's RoPE: base, scaling (of rope_type "llama3", or none) and the rotated share of a head."""
+    """A configuration's RoPE: base, scaling (of one of `frequencies.TYPES`, or none) and the rotated share of a head."""
 
     theta: float
     scaling: Mapping[str, Json] | None
@@ -24,7 +56,7 @@ class Rope:
 
 
 def resolve_rope(source: ConfigValues, like: ConfigClass, positions: int) -> Rope:
-    """`positions` is the resolved max_position_embeddings, the default of Llama 3's original length.
+    """`positions` is the resolved max_position_embeddings, the default of an original length.
 
     A value that another place overrides is named in a note.  Raises InputError for values that mean nothing, for values of
     which transformers knows no winner, and for the types of scaling that are not supported.
@@ -47,20 +79,43 @@ def resolve_rope(source: ConfigValues, like: ConfigClass, positions: int) -> Rop
 
 
 def check_scaling(source: ConfigValues, place: str, scaling: Mapping[str, Json]) -> None:
-    """Raise InputError unless a scaling is one of Llama 3 with usable numbers."""
+    """Raise InputError unless a scaling is of a type that is known, with usable numbers."""
     kind = scaling.get("rope_type")
-    if kind != "llama3":
+    if not isinstance(kind, str) or kind not in TYPES:
+        known = ", ".join(sorted(TYPES.keys() - _OURS))
         raise source.error(
             f"{place}.rope_type",
             f"RoPE scaling '{kind}' is not supported for {source.model_type}",
-            why="the types default, llama3, and linear by a factor of 1 are",
+            why=f"the types default, {known} are",
         )
-    inner = source.but({f"{place}.{name}": value for name, value in scaling.items()})
-    for name in _FACTORS:
-        inner.number(f"{place}.{name}")
-    inner.integer(f"{place}.{ORIGINAL}")
-    if scaling["low_freq_factor"] == scaling["high_freq_factor"]:
+    _check_numbers(source, place, scaling, _KEYS[kind])
+    if kind == "llama3" and scaling["low_freq_factor"] == scaling["high_freq_factor"]:
         raise source.error(f"{place}.high_freq_factor", "must differ from low_freq_factor")
+    if kind == "proportional" and float(str(scaling.get("partial_rotary_factor") or 1)) > 1:
+        raise source.error(f"{place}.partial_rotary_factor", "is more than the whole head")
+    if not isinstance(scaling.get("truncate", True), bool):
+        raise source.error(f"{place}.truncate", f"must be true or false, not {shown(scaling['truncate'])}")
+
+
+def _check_numbers(source: ConfigValues, place: str, scaling: Mapping[str, Json], keys: _Keys) -> None:
+    inner = source.but({f"{place}.{name}": value for name, value in scaling.items()})
+    for name in keys.needed:
+        (inner.integer if name == ORIGINAL else inner.number)(f"{place}.{name}")
+    for name in keys.optional:
+        value = scaling.get(name)
+        absent = (
+            name not in scaling
+            or (value is None and name in _NULL_IS_ABSENT)
+            or (value == 0 and name in _ZERO_IS_ABSENT)
+        )
+        if not absent:
+            _number(source, f"{place}.{name}", value)
+    for name in keys.lists:
+        values = scaling.get(name)
+        if not isinstance(values, list | tuple):
+            raise source.error(f"{place}.{name}", f"must be a list of numbers, not {shown(values)}")
+        for index, value in enumerate(values):
+            _number(source, f"{place}.{name}[{index}]", value)
 
 
 def _parameters(source: ConfigValues) -> tuple[str, Mapping[str, Json]]:
@@ -149,12 +204,18 @@ def _partial(
 ) -> float:
     inner = "partial_rotary_factor"
     if like.partial is not None:
+        if kind == "proportional":
+            raise source.error(
+                f"{place}.rope_type", f"RoPE scaling 'proportional' is not supported for {source.model_type}"
+            )
         share = _placed(source, place, parameters, inner, like.partial, like.default_partial)
         _unread(source, inner, share, like)
         return share
     key = f"{place}.{inner}" if parameters.get(inner) is not None else inner
     value = parameters.get(inner, source.values.get(inner))
     if value is None or value == 1:
+        return 1.0
+    if kind == "proportional":
         return 1.0
     if kind != "default":
         raise source.error(
@@ -179,30 +240,51 @@ def _scaling(
     settings = {
         name: value
         for name, value in parameters.items()
-        if name not in ("rope_theta", "partial_rotary_factor", "type", "rope_type")
+        if name not in ("rope_theta", "type", "rope_type")
+        and (name != "partial_rotary_factor" or kind == "proportional")
     }
     if kind == "linear" and settings.get("factor") == 1:
         return None
+    known = _KEYS[kind].all if kind in _KEYS and kind not in _OURS else ()
+    unread = {name: value for name, value in settings.items() if name not in known and value is not None}
+    if unread and (known or kind == "default"):
+        source.note(f"config.json: {shown(unread)} in {place} is not read, as its rope_type is {kind}")
     if kind == "default":
-        unread = {name: value for name, value in settings.items() if value is not None}
-        if unread:
-            source.note(f"config.json: {shown(unread)} in {place} is not read, as its rope_type is default")
         return None
+    if not known:
+        check_scaling(source, place, {"rope_type": None if kind in _OURS else kind})
     scaling: dict[str, Json] = {"rope_type": kind}
-    scaling |= {name: value for name, value in settings.items() if name in (*_FACTORS, ORIGINAL)}
-    if kind == "llama3":
-        if ORIGINAL in source.values:
-            outer = source.values[ORIGINAL]
-            if outer is None:
-                raise source.error(ORIGINAL, "is null, which transformers cannot compute with", fix="remove the key")
-            if scaling.setdefault(ORIGINAL, outer) != outer:
-                source.note(
-                    f"config.json: {ORIGINAL} = {shown(outer)} counts, and the {shown(scaling[ORIGINAL])} in {place} "
-                    "does not, as in transformers"
-                )
-            scaling[ORIGINAL] = outer
-        elif ORIGINAL in scaling and scaling[ORIGINAL] is None:
-            raise source.error(f"{place}.{ORIGINAL}", "is null, which transformers does not take", fix="remove the key")
-        scaling.setdefault(ORIGINAL, positions)
+    scaling |= {name: value for name, value in settings.items() if name in known}
+    if kind == "dynamic":
+        _say_loser(source, place, scaling, positions, "max_position_embeddings")
+    elif ORIGINAL in known:
+        _resolve_original(source, place, scaling, positions)
+    if kind in ("yarn", "longrope") and scaling.get("factor") is None and (kind == "longrope" or "factor" in scaling):
+        original = source.but({f"{place}.{ORIGINAL}": scaling[ORIGINAL]}).integer(f"{place}.{ORIGINAL}")
+        scaling["factor"] = positions / original
+    if kind == "proportional" and "partial_rotary_factor" in source.values:
+        scaling.setdefault("partial_rotary_factor", source.values["partial_rotary_factor"])
     check_scaling(source, place, scaling)
     return scaling
+
+
+def _resolve_original(source: ConfigValues, place: str, scaling: dict[str, Json], positions: int) -> None:
+    """The original length: the one beside the object counts before the one in it."""
+    if ORIGINAL in source.values:
+        outer = source.values[ORIGINAL]
+        if outer is None:
+            raise source.error(ORIGINAL, "is null, which transformers cannot compute with", fix="remove the key")
+        _say_loser(source, place, scaling, outer, ORIGINAL)
+    elif ORIGINAL in scaling and scaling[ORIGINAL] is None:
+        raise source.error(f"{place}.{ORIGINAL}", "is null, which transformers does not take", fix="remove the key")
+    scaling.setdefault(ORIGINAL, positions)
+
+
+def _say_loser(source: ConfigValues, place: str, scaling: dict[str, Json], value: Json, name: str) -> None:
+    """Set the original length to a value from another place, noting the one that it takes the place of."""
+    if scaling.setdefault(ORIGINAL, value) != value:
+        source.note(
+            f"config.json: {name} = {shown(value)} counts, and the {shown(scaling[ORIGINAL])} in {place} "
+            "does not, as in transformers"
+        )
+    scaling[ORIGINAL] = value

@@ -6,12 +6,13 @@ The reference holds the weights as the library has them stored, so that only the
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from llmbuild.quantization.scheme import SCHEMES, Scheme
-from tests.helpers.checkpoints import CONFIGS, cached_checkpoint
+from tests.helpers.checkpoints import CONFIGS, cached_checkpoint, make_checkpoint
 from tests.helpers.generic_library import logits_of, stored_model, tails
 from tests.helpers.opencl import require
 from tests.helpers.opencl_library import OpenCLLibrary
@@ -24,8 +25,8 @@ LAYOUTS: dict[str, Scheme] = {
     "q4f32_0": replace(SCHEMES["q4f16_0"], name="q4f32_0", dtype="float32"),
     "q3f32_1": replace(SCHEMES["q3f16_1"], name="q3f32_1", dtype="float32"),
 }
-FAMILIES = [name for name in CONFIGS if name not in ("llama-linear-rope", "llama3-rope-parameters")]
-"""What is refused, and what is another spelling of the same, left out."""
+FAMILIES = [name for name in CONFIGS if name != "llama3-rope-parameters"]
+"""What is another spelling of the same left out."""
 
 USUAL = {
     ("gpt_neox", "q4f32_1"),
@@ -61,6 +62,16 @@ def test_logits_of_one_sequence(variant: str, layout: str) -> None:
     library = OpenCLLibrary(directory, scheme, ONE_SEQUENCE, optimize=False)
     for chunk in (None, 16):
         tails(library.generate(prompt, FOLLOWING, chunk), expected, TOLERANCE)
+
+
+def test_a_table_of_frequencies_with_a_factor(tmp_path: Path) -> None:
+    """yarn past its original context, whose frequencies TVM's kernels would compute otherwise."""
+    require()
+    scaling = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
+    directory = make_checkpoint(tmp_path / "checkpoint", "qwen2", config={"rope_scaling": scaling})
+    library = OpenCLLibrary(directory, "q0f32", ONE_SEQUENCE, optimize=False)
+    expected = logits_of(stored_model(directory, "q0f32"), PROMPT + FOLLOWING)[len(PROMPT) - 1 :]
+    tails(library.generate(PROMPT, FOLLOWING, 16), expected, TOLERANCE)
 
 
 def test_a_sliding_window_with_sinks() -> None:

@@ -177,7 +177,7 @@ CASES = [
     ),
     Case("missing hidden_size", edit_config(hidden_size=...), 3, ("hidden_size",)),
     Case("heads do not divide", edit_config(num_attention_heads=3), 3, ("hidden_size", "3 attention heads")),
-    Case("unsupported rope", edit_config(rope_scaling={"rope_type": "yarn", "factor": 4.0}), 3, ("yarn",)),
+    Case("unsupported rope", edit_config(rope_scaling={"rope_type": "mrope", "factor": 4.0}), 3, ("mrope",)),
     Case("negative size", edit_config(intermediate_size=-4), 3, ("intermediate_size",)),
     Case("size is a string", edit_config(num_hidden_layers="two"), 3, ("num_hidden_layers",)),
     Case("no weights", remove("model.safetensors"), 3, ("weights",)),

@@ -28,6 +28,7 @@ class Reading:
 
     tensors: Mapping[str, tuple[int, ...]]
     frequencies: tuple[float, ...]
+    factor: float
     epsilons: frozenset[float]
     activation: tuple[float, ...]
     windows: tuple[int | None, ...]
@@ -56,6 +57,8 @@ def read_by_transformers(config: Mapping[str, Any], directory: Path) -> Reading:
             model = transformers.AutoModelForCausalLM.from_config(loaded)
         base = model.base_model
         rotary = type(base.rotary_emb)(loaded)
+        # The classes that go by the length of a text see one that fills the context.
+        rotary(torch.zeros(1), torch.tensor([[loaded.max_position_embeddings - 1]]))
         frequencies = rotary.inv_freq.double().tolist()
     except (ValueError, TypeError, KeyError, ZeroDivisionError, RuntimeError, AttributeError) as error:
         raise NotLoaded(f"{type(error).__name__}: {error}") from error
@@ -64,7 +67,7 @@ def read_by_transformers(config: Mapping[str, Any], directory: Path) -> Reading:
         if "Strict" not in type(error).__name__:
             raise
         raise NotLoaded(str(error)) from error
-    if rotary.attention_scaling != 1 or not all(np.isfinite(frequencies)):
+    if not rotary.attention_scaling or not all(np.isfinite([*frequencies, rotary.attention_scaling])):
         raise NotLoaded("the rotation is not a rotation")
     layers = list(base.layers)
     attentions = [getattr(layer, "self_attn", None) or layer.attention for layer in layers]
@@ -81,6 +84,7 @@ def read_by_transformers(config: Mapping[str, Any], directory: Path) -> Reading:
     return Reading(
         tensors,
         tuple(frequencies),
+        float(rotary.attention_scaling),
         frozenset(
             float(getattr(module, "variance_epsilon", getattr(module, "eps", 0)))
             for module in model.modules()
@@ -122,6 +126,7 @@ def read_by_llmbuild(family: DecoderFamily, config: ModelConfig) -> Reading:
     return Reading(
         tensors,
         attention.rope.frequencies,
+        attention.rope.factor,
         frozenset(map(float, epsilons)),
         tuple(activation),
         (window,) * len(spec.blocks),
@@ -155,6 +160,7 @@ def differences(product: Reading, oracle: Reading) -> list[str]:
         not np.isclose(a, b, rtol=1e-7) for a, b in zip(sorted(product.epsilons), sorted(oracle.epsilons), strict=True)
     ):
         found.append(f"epsilons: {product.epsilons} and {oracle.epsilons}")
-    if not np.isclose(product.scale, oracle.scale):
-        found.append(f"scale: {product.scale} and {oracle.scale}")
+    for name in ("scale", "factor"):
+        if not np.isclose(getattr(product, name), getattr(oracle, name)):
+            found.append(f"{name}: {getattr(product, name)} and {getattr(oracle, name)}")
     return found

@@ -29,14 +29,35 @@ ROPE = st.fixed_dictionaries(
     {},
     optional={
         "rope_theta": st.sampled_from([10000.0, 500000, 5e5, 100.0]),
-        "rope_type": st.sampled_from(["default", "default", "llama3", "llama3", "linear", "yarn", "dynamic"]),
-        "type": st.sampled_from(["default", "llama3", "linear"]),
-        "factor": st.sampled_from([1.0, 1, 8.0]),
+        "rope_type": st.sampled_from(
+            ["default", "llama3", "linear", "yarn", "dynamic", "longrope", "proportional", "su"]
+        ),
+        "type": st.sampled_from(["default", "llama3", "linear", "yarn", "dynamic"]),
+        "factor": st.sampled_from([1.0, 1, 8.0, 0.5, None]),
         "low_freq_factor": st.sampled_from([1.0, 2]),
         "high_freq_factor": st.sampled_from([4.0, 2.0]),
         "original_max_position_embeddings": st.sampled_from([16, 64]),
         "partial_rotary_factor": st.sampled_from([1.0, 0.5]),
+        "attention_factor": st.sampled_from([None, 1.25]),
+        "beta_fast": st.sampled_from([None, 16, 0]),
+        "beta_slow": st.sampled_from([None, 2.0]),
+        "mscale": st.sampled_from([None, 0.7, 0]),
+        "mscale_all_dim": st.sampled_from([None, 1.5]),
+        "truncate": st.booleans(),
+        "short_factor": st.sampled_from([[1.0, 1.5], [1, 2, 3, 4]]),
+        "long_factor": st.sampled_from([[2.0, 3.5], [1.5, 2, 3, 8.0]]),
     },
+)
+SCALED = st.sampled_from(["linear", "yarn", "dynamic", "longrope", "proportional"]).flatmap(
+    lambda kind: ROPE.map(
+        lambda values: {
+            "factor": 4.0,
+            "short_factor": [1.0, 1.5, 2.0, 3.0],
+            "long_factor": [2.0, 2.5, 3.0, 5.0],
+            **values,
+            "rope_type": kind,
+        }
+    )
 )
 LLAMA3 = ROPE.map(
     lambda values: {
@@ -47,7 +68,7 @@ LLAMA3 = ROPE.map(
         "rope_type": "llama3",
     }
 )
-ROPES = st.one_of(st.just(ABSENT), st.just(ABSENT), st.none(), st.just({}), ROPE, LLAMA3)
+ROPES = st.one_of(st.just(ABSENT), st.just(ABSENT), st.none(), st.just({}), ROPE, LLAMA3, SCALED)
 OTHER = sorted({name for names in OTHER_SPELLINGS.values() for name in names})
 KINDS = st.lists(st.sampled_from(["full_attention", "full_attention", "sliding_attention"]), min_size=1, max_size=3)
 
@@ -120,7 +141,7 @@ def named(error: InputError, config: dict[str, Any]) -> bool:
     return file == "config.json" and bool(key) and any(key.split(".")[0] == name for name in (*config, *FIELDS))
 
 
-FIELDS = ("num_key_value_heads", "head_dim", "rotary_pct")
+FIELDS = ("num_key_value_heads", "head_dim", "rotary_pct", "rope_scaling")
 """Keys whose default may be at fault."""
 
 

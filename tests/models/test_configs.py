@@ -41,6 +41,15 @@ LLAMA3 = {
     "original_max_position_embeddings": 64,
 }
 
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+LONGROPE = {
+    "rope_type": "longrope",
+    "factor": 4.0,
+    "original_max_position_embeddings": 64,
+    "short_factor": [1.0] * 8,
+    "long_factor": [2.0] * 8,
+}
+
 
 def configure(model_type: str, source: dict[str, Any], **overrides: Any) -> Any:
     return family(model_type).configure(source, Overrides(**overrides))
@@ -103,12 +112,48 @@ def test_llama_derivations() -> None:
         ({"rope_scaling": None, "rope_theta": 7}, 7, None),
         ({"position_embedding_base": 7, "rope_theta": 7}, 7, None),
         ({"rope_scaling": {"type": "linear", "factor": 1.0}}, 10000, None),
+        ({"rope_scaling": {"type": "linear", "factor": 4.0}}, 10000, {"rope_type": "linear", "factor": 4.0}),
+        ({"rope_scaling": {**YARN, "type": "yarn", "finetuned": True}}, 10000, YARN),
+        ({"rope_parameters": {**YARN, "truncate": False, "rope_theta": 7.0}}, 7.0, {**YARN, "truncate": False}),
+        (
+            {"rope_scaling": {"type": "yarn", "factor": None}, "original_max_position_embeddings": 64},
+            10000,
+            YARN,
+        ),
+        ({"rope_scaling": {**LONGROPE, "factor": None}}, 10000, LONGROPE),
+        (
+            {"rope_scaling": {"type": "dynamic", "factor": 4.0}},
+            10000,
+            {"rope_type": "dynamic", "factor": 4.0, "original_max_position_embeddings": 256},
+        ),
     ],
 )
 def test_rope_in_both_spellings(spelling: dict[str, Any], theta: float, scaling: Any) -> None:
     config = configure("llama", LLAMA | spelling)
     assert config.position_embedding_base == theta
     assert config.rope_scaling == scaling
+    written = config.to_json()
+    assert written["rope_scaling"] == scaling
+    assert family("llama").restore(json.loads(json.dumps(written)), Overrides()) == config
+
+
+@pytest.mark.parametrize(
+    ("scaling", "context", "said"),
+    [
+        (LONGROPE, 64, "longrope is built for texts of at most 64 tokens"),
+        (LONGROPE, 65, "longrope is built for texts of more than 64 tokens"),
+        ({"rope_type": "dynamic", "factor": 4.0}, 256, "dynamic is built for texts of at most 256 tokens"),
+        ({"rope_type": "dynamic", "factor": 4.0}, 300, "dynamic is built for a text of 300 tokens"),
+    ],
+)
+def test_a_note_says_which_length_rope_is_for(scaling: dict[str, Any], context: int, said: str) -> None:
+    notes: list[str] = []
+    source = LLAMA | {"rope_scaling": scaling}
+    config = family("llama").configure(source, Overrides(context_window_size=context), note=notes.append)
+    assert [said in note for note in notes] == [True]
+    plain = family("llama").configure(LLAMA, Overrides()).decoder().ropes[0].frequencies
+    changed = config.decoder().ropes[0].frequencies != plain
+    assert changed == (context in (65, 300))
 
 
 def test_gpt_neox_rope_spellings() -> None:
@@ -185,9 +230,25 @@ def test_llama_biases_are_written_only_where_present() -> None:
         ("llama", {"rms_norm_eps": float("nan")}, "rms_norm_eps"),
         ("llama", {"max_position_embeddings": None}, "max_position_embeddings"),
         ("llama", {"rope_theta": "big"}, "rope_theta"),
-        ("llama", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling.rope_type"),
-        ("llama", {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "rope_scaling.rope_type"),
-        ("llama", {"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}, "rope_parameters.rope_type"),
+        ("llama", {"rope_scaling": {"type": "mrope", "factor": 2.0}}, "rope_scaling.rope_type"),
+        ("llama", {"rope_scaling": {"type": "ntk-alpha", "alpha": 2.0}}, "rope_scaling.rope_type"),
+        ("llama", {"rope_scaling": {"type": "linear"}}, "rope_scaling.factor"),
+        ("llama", {"rope_scaling": {"rope_type": "dynamic", "factor": -2.0}}, "rope_scaling.factor"),
+        ("llama", {"rope_parameters": {"rope_type": "yarn"}}, "rope_parameters.factor"),
+        ("llama", {"rope_scaling": {**YARN, "attention_factor": 0}}, "rope_scaling.attention_factor"),
+        ("llama", {"rope_scaling": {**YARN, "beta_fast": "x"}}, "rope_scaling.beta_fast"),
+        ("llama", {"rope_scaling": {**YARN, "truncate": 1}}, "rope_scaling.truncate"),
+        ("llama", {"rope_scaling": YARN, "rope_theta": 1}, "rope_scaling"),
+        ("mistral", {"rope_scaling": YARN, "sliding_window": 32}, "rope_scaling"),
+        ("llama", {"rope_scaling": {**LONGROPE, "long_factor": None}}, "rope_scaling.long_factor"),
+        ("llama", {"rope_scaling": {**LONGROPE, "long_factor": [1.0] * 7}}, "rope_scaling.long_factor"),
+        ("llama", {"rope_scaling": {**LONGROPE, "long_factor": [1.0, "x"]}}, "rope_scaling.long_factor[1]"),
+        (
+            "llama",
+            {"rope_scaling": {"type": "proportional", "partial_rotary_factor": 2}},
+            "rope_scaling.partial_rotary_factor",
+        ),
+        ("gpt_neox", {"rope_scaling": {"type": "proportional"}}, "rope_scaling.rope_type"),
         ("llama", {"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "rope_scaling.low_freq_factor"),
         ("llama", {"rope_scaling": [1]}, "rope_scaling"),
         ("llama", {"tensor_parallel_shards": 3}, "tensor_parallel_shards"),

@@ -19,7 +19,7 @@ PARAMS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("variant", sorted(CONFIGS.keys() - {"llama-linear-rope"}))
+@pytest.mark.parametrize("variant", sorted(CONFIGS))
 def test_nothing_that_is_built_is_refused(variant: str) -> None:
     config = CONFIGS[variant]
     for kind in ("config", "inspect", "quantize"):
