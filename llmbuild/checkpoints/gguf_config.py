@@ -149,9 +149,6 @@ def _rope_scaling(keys: _Keys, config: Mapping[str, Any], factors: Sequence[floa
         name = "rope.scale_linear"
     # 0 is "not set".
     factor = keys.number(name) if keys.get(name, 0) != 0 else 1.0
-    for key in sorted(OF_YARN) if kind == "yarn" else ():
-        if (value := keys.get(key, None)) is not None:
-            raise keys.wrong(key, f"it is {reprlib.repr(value)}, which is not supported")
     scaled = kind != "none" and (kind != "linear" or factor != 1.0)
     if factors is not None and any(each != 1.0 for each in factors):
         if scaled:
@@ -163,7 +160,19 @@ def _rope_scaling(keys: _Keys, config: Mapping[str, Any], factors: Sequence[floa
     original = keys.integer("rope.scaling.original_context_length", 0)
     if original:
         scaling["original_max_position_embeddings"] = original
-    return scaling
+    return scaling | _of_yarn(keys) if kind == "yarn" else scaling
+
+
+def _of_yarn(keys: _Keys) -> dict[str, float]:
+    read = {}
+    for key, neutral in OF_YARN.items():
+        if (value := keys.get(key, None)) is None:
+            continue
+        if neutral is None:
+            read[key.removeprefix("rope.scaling.yarn_")] = keys.number(key)
+        elif value not in neutral:
+            raise keys.wrong(key, f"it is {reprlib.repr(value)}, which is not supported")
+    return read
 
 
 def _llama3_scaling(keys: _Keys, config: Mapping[str, Any], factors: Sequence[float]) -> dict[str, Any]:

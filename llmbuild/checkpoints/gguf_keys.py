@@ -68,11 +68,14 @@ NEUTRAL: Mapping[str, tuple[bool | int | str, ...]] = {
 }
 """Keys of other architectures that change what is computed, with the values that change nothing; 0 is llama.cpp's "not set"."""
 
-OF_YARN = frozenset(
-    f"rope.scaling.{name}"
-    for name in ("yarn_log_multiplier", "yarn_ext_factor", "yarn_attn_factor", "yarn_beta_fast", "yarn_beta_slow")
-)
-"""Keys that count where rope.scaling.type is "yarn"."""
+OF_YARN: Mapping[str, tuple[int, ...] | None] = {
+    "rope.scaling.yarn_log_multiplier": (0,),
+    "rope.scaling.yarn_ext_factor": (-1, 1),
+    "rope.scaling.yarn_attn_factor": (1,),
+    "rope.scaling.yarn_beta_fast": None,
+    "rope.scaling.yarn_beta_slow": None,
+}
+"""Keys that count where rope.scaling.type is "yarn", with the values that change nothing; None: the key is read."""
 
 OF_EXPERTS = frozenset(
     {

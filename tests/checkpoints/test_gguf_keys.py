@@ -92,15 +92,18 @@ def test_keys_of_experts_count_with_experts_only(key: str) -> None:
 @pytest.mark.parametrize("key", sorted(OF_YARN))
 def test_keys_of_yarn_count_with_yarn_only(key: str) -> None:
     assert config(key, 0.5) == config("nothing", 0)
-    yarn = {"llama.rope.scaling.type": "yarn", "llama.rope.scaling.factor": 4.0}
-    with pytest.raises(InputError, match="metadata cannot be used") as caught:
-        make_config(METADATA | yarn | {f"llama.{key}": 0.5}, EMBEDDING, None, Path("x.gguf"))
-    assert caught.value.where == f"x.gguf: llama.{key}"
-    # Without them the family decides, from what config.json of such a model says.
-    plain = make_config(METADATA | yarn, EMBEDDING, None, Path("x.gguf"))
+    yarn = METADATA | {"llama.rope.scaling.type": "yarn", "llama.rope.scaling.factor": 4.0}
+    plain = make_config(yarn, EMBEDDING, None, Path("x.gguf"))
     assert plain["rope_scaling"] == {"rope_type": "yarn", "factor": 4.0}
-    with pytest.raises(InputError, match="rope"):
-        family("llama").configure(plain, Overrides())
+    family("llama").configure(plain, Overrides())
+    for neutral in OF_YARN[key] or ():
+        assert make_config(yarn | {f"llama.{key}": neutral}, EMBEDDING, None, Path("x.gguf")) == plain
+    if OF_YARN[key] is None:
+        read = make_config(yarn | {f"llama.{key}": 2.5}, EMBEDDING, None, Path("x.gguf"))["rope_scaling"]
+        assert read == {**plain["rope_scaling"], key.removeprefix("rope.scaling.yarn_"): 2.5}
+    with pytest.raises(InputError, match="metadata cannot be used") as caught:
+        make_config(yarn | {f"llama.{key}": -0.5}, EMBEDDING, None, Path("x.gguf"))
+    assert caught.value.where == f"x.gguf: llama.{key}"
 
 
 @pytest.mark.parametrize("key", sorted(HARMLESS))
