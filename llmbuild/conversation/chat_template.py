@@ -9,29 +9,12 @@ from typing import Any
 
 from llmbuild.checkpoints.files import is_file, parse_json, read_bounded
 from llmbuild.checkpoints.names import CHAT_TEMPLATE_FILE, CHAT_TEMPLATE_JSON, SPECIAL_TOKENS_FILE
+from llmbuild.conversation.special_tokens import special_tokens
 from llmbuild.errors import InputError, Where
 
 _CONFIG = "tokenizer_config.json"
 _MOST_BYTES = 1 << 20
 """The longest published chat template has 30 kB."""
-
-_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-"""The special tokens that a template can use by their names."""
-
-_ENDOFTEXT = "<|endoftext|>"
-_CLASS_TOKENS: Mapping[str, Mapping[str, str]] = {
-    "LlamaTokenizer": {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"},
-    "CodeLlamaTokenizer": {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"},
-    "Qwen2Tokenizer": {"unk_token": _ENDOFTEXT, "eos_token": _ENDOFTEXT, "pad_token": _ENDOFTEXT},
-    "GPT2Tokenizer": {"unk_token": _ENDOFTEXT, "bos_token": _ENDOFTEXT, "eos_token": _ENDOFTEXT},
-    "GPTNeoXTokenizer": {
-        "unk_token": _ENDOFTEXT,
-        "bos_token": _ENDOFTEXT,
-        "eos_token": _ENDOFTEXT,
-        "pad_token": "<|padding|>",
-    },
-}
-"""What transformers' classes take where a tokenizer_config.json does not say; those of other classes have no defaults."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +40,9 @@ def read_chat_template(directory: Path, tokenizer_config: bytes | None) -> ChatT
     if found is None:
         return None
     text, where = found
-    return ChatTemplate(text, where, _tokens(config, directory))
+    old = directory / SPECIAL_TOKENS_FILE
+    older = parse_json(read_bounded(old, old.name), old.name) if is_file(old) else {}
+    return ChatTemplate(text, where, special_tokens(config, older))
 
 
 def check_chat_template(names: Collection[str], tokenizer_config: Mapping[str, Any]) -> None:
@@ -125,21 +110,3 @@ def _of_processor(directory: Path) -> tuple[str, Where] | None:
         return None
     value = parse_json(read_bounded(path, path.name, _MOST_BYTES), path.name).get("chat_template")
     return (value, Where(path.name, key="chat_template")) if isinstance(value, str) else None
-
-
-def _tokens(config: Mapping[str, Any], directory: Path) -> dict[str, str]:
-    said: dict[str, Any] = dict(config)
-    old = directory / SPECIAL_TOKENS_FILE
-    if "added_tokens_decoder" not in config and is_file(old):
-        # The older file is read where tokenizer_config.json lacks the entry, and then it counts.
-        said |= parse_json(read_bounded(old, old.name), old.name)
-    name = str(said.get("tokenizer_class") or "").removesuffix("Fast")
-    tokens = dict(_CLASS_TOKENS.get(name, {}))
-    for key in _NAMES:
-        if key in said:
-            value = said[key]
-            content = value.get("content") if isinstance(value, dict) else value
-            tokens.pop(key, None)
-            if isinstance(content, str):
-                tokens[key] = content
-    return tokens

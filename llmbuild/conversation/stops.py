@@ -8,46 +8,42 @@ template's list.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from llmbuild.canonical import Json
+from llmbuild.conversation.special_tokens import named_tokens
 from llmbuild.conversation.vocabulary import Vocabulary
 
 
-def tokenizer_end(files: Iterable[Mapping[str, Any]], vocabulary: Vocabulary) -> int | None:
-    """The number of the tokenizer's own `eos_token`, from the first of its files that names one (tokenizer_config.json first).
+def tokenizer_end(config: Mapping[str, Any], older: Mapping[str, Any], vocabulary: Vocabulary) -> int | None:
+    """The number of the tokenizer's own `eos_token`, by tokenizer_config.json and the older special_tokens_map.json.
 
-    A token that tokenizer.json lacks has the number that it gets when those which these files add are added.
+    A class's own default does not count: transformers takes it only where the class fits tokenizer.json.  A token that
+    tokenizer.json lacks has the number that it gets when those which tokenizer_config.json adds are added.
     """
-    files = list(files)
-    for values in files:
-        entry = values.get("eos_token")
-        text = entry.get("content") if isinstance(entry, dict) else entry
-        if isinstance(text, str) and text:
-            number = vocabulary.number(text)
-            return _added_by(files, text, vocabulary) if number is None else number
-    return None
+    text = named_tokens(config, older).get("eos_token")
+    if not text:
+        return None
+    number = vocabulary.number(text)
+    return _added_by(config, text, vocabulary) if number is None else number
 
 
-def _added_by(files: Sequence[Mapping[str, Any]], text: str, vocabulary: Vocabulary) -> int | None:
+def _added_by(config: Mapping[str, Any], text: str, vocabulary: Vocabulary) -> int | None:
     """The number that transformers gives a token of `added_tokens_decoder` which tokenizer.json lacks.
 
     It adds all such tokens in the order of the numbers that are written there, and the library gives each the next one.
     """
-    for values in files:
-        table = values.get("added_tokens_decoder")
-        entries = table.items() if isinstance(table, dict) else ()
-        written = {
-            int(number): entry["content"]
-            for number, entry in entries
-            if isinstance(entry, dict) and isinstance(entry.get("content"), str) and _is_number(number)
-        }
-        texts = [written[number] for number in sorted(written)]
-        new = list(dict.fromkeys(each for each in texts if vocabulary.number(each) is None))
-        if text in new:
-            return vocabulary.following + new.index(text)
-    return None
+    table = config.get("added_tokens_decoder")
+    entries = table.items() if isinstance(table, dict) else ()
+    written = {
+        int(number): entry["content"]
+        for number, entry in entries
+        if isinstance(entry, dict) and isinstance(entry.get("content"), str) and _is_number(number)
+    }
+    texts = [written[number] for number in sorted(written)]
+    new = list(dict.fromkeys(each for each in texts if vocabulary.number(each) is None))
+    return vocabulary.following + new.index(text) if text in new else None
 
 
 def _is_number(text: str) -> bool:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from llmbuild.canonical import Json
 from llmbuild.checkpoints.names import (
@@ -17,11 +18,15 @@ from llmbuild.checkpoints.names import (
     CHAT_TEMPLATE_JSON,
     SAMPLING_UNSET,
     SPECIAL_TOKENS_FILE,
+    TOKENIZER_CONFIG,
     TOKENIZER_FILES,
 )
 from llmbuild.engine.kind import Job, TaskKind
 from llmbuild.tasks import generation
 from llmbuild.tasks.facts import with_facts
+
+if TYPE_CHECKING:
+    from llmbuild.models.family import ModelConfig
 
 VERSION = "0.1.0"
 
@@ -37,92 +42,100 @@ CHECKPOINT_PATTERNS = (
 """The files of a checkpoint that this task reads (a GGUF file contains all of it itself)."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What the configuration is made from.
+
+    `files` are the tokenizer's, by name, `tokenizer` is the content of tokenizer.json, and `special` is the older file of
+    special tokens, which is not copied.  `info` is that of a tokenizer.json that was made from other files.
+    """
+
+    config: Mapping[str, Any]
+    generation_config: Mapping[str, Any]
+    conversation: Mapping[str, Json]
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    tokenizer: Mapping[str, Any] | None = None
+    special: Mapping[str, bytes] = field(default_factory=dict)
+    info: Mapping[str, Json] | None = None
+
+
 def run(job: Job) -> None:
     """Write mlc-chat-config.json and copy the tokenizer's files beside it."""
-    from llmbuild.checkpoints.files import is_file, parse_json, read_bounded
-    from llmbuild.conversation.make_tokenizer import TOKENIZER, make_tokenizer
-    from llmbuild.conversation.own_template import settle_template, with_system_prompt
-    from llmbuild.conversation.tokenizer_info import detect_tokenizer_info
     from llmbuild.models.registry import family, infer_model_type
 
     params: Mapping[str, Any] = job.params
-    files: dict[str, bytes] = {}
-    special: dict[str, bytes] = {}
-    made = None
-    if params["preset"] is not None:
-        source: Mapping[str, Any] = params["preset"]
-        generation_config: Mapping[str, Any] | None = None
-        conversation = with_system_prompt(params["conversation"], params["system-prompt"])
-    else:
-        from llmbuild.checkpoints.open import read_metadata
-
-        metadata = read_metadata(job.inputs["checkpoint"], checks=job.checks, note=job.note)
-        source, generation_config = with_facts(job, metadata.config), metadata.generation_config
-        files = {name: content for name in TOKENIZER_FILES if (content := metadata.tokenizer_file(name)) is not None}
-        special_tokens = job.inputs["checkpoint"] / SPECIAL_TOKENS_FILE
-        if is_file(special_tokens):
-            special[SPECIAL_TOKENS_FILE] = read_bounded(special_tokens, SPECIAL_TOKENS_FILE)
-        made = make_tokenizer(files | special, source, job.note)
-        files = files if made is None else _in_order(files | {TOKENIZER: made.content})
-        conversation = settle_template(
-            params["conversation"], params["system-prompt"], job.inputs["checkpoint"], files, job.note
-        )
-    model_type = params["model-type"] or infer_model_type(dict(source))
+    given = _of_checkpoint(job) if params["preset"] is None else _of_preset(params)
+    model_type = params["model-type"] or infer_model_type(dict(given.config))
     config = family(model_type).configure(
-        source, overrides(params["metadata"]), ignore=params.get("ignore-keys", ()), note=job.note
+        given.config, overrides(params["metadata"]), ignore=params["ignore-keys"], note=job.note
     )
-    model_config = config.to_json()
-    tokenizer = parse_json(files[TOKENIZER], TOKENIZER) if TOKENIZER in files else None
-    heard = {key: value for key, value in source.items() if key not in params.get("ignore-keys", ())}
-    configurations = (("generation_config.json", generation_config or {}), ("config.json", heard))
+    heard = {key: value for key, value in given.config.items() if key not in params["ignore-keys"]}
+    configurations = (("generation_config.json", given.generation_config), ("config.json", heard))
     chosen = generation.choose(
         (params["generation"], "manifest", _snake), *((values, file, None) for file, values in configurations)
     )
-    unset = not chosen.keys() & {"temperature", "top_p"}
-    active = config.vocab_size
+    unset = params["preset"] is None and not chosen.keys() & {"temperature", "top_p"}
+    conversation, active = given.conversation, config.vocab_size
     if params["preset"] is None:
-        conversation, active = _settle_tokens(
-            chosen, conversation, config.vocab_size, files | special, tokenizer, configurations, job.note
-        )
-    values = {**generation.DEFAULTS, **chosen}
-    chat_config: dict[str, Any] = {
+        conversation, active = _settle_tokens(chosen, given, config.vocab_size, configurations, job.note)
+    chat_config = {
         "version": VERSION,
         "model_type": model_type,
         "quantization": params["quantization"],
-        "model_config": model_config,
-        "vocab_size": config.vocab_size,
-        "context_window_size": config.context_window_size,
-        "sliding_window_size": config.sliding_window_size,
-        "prefill_chunk_size": config.prefill_chunk_size,
-        "attention_sink_size": config.attention_sink_size,
-        "tensor_parallel_shards": config.tensor_parallel_shards,
-        "pipeline_parallel_stages": model_config.get("pipeline_parallel_stages", 1),
+        **_of_model(config),
         "active_vocab_size": active,
-        **{name: values[name] for name in generation.DEFAULTS if not name.endswith("_id")},
-        "tokenizer_files": list(files),
-        "tokenizer_info": detect_tokenizer_info(tokenizer) if made is None else made.info,
-        "conv_template": conversation,
-        **{name: values[name] for name in generation.DEFAULTS if name.endswith("_id")},
+        **_of_conversation({**generation.DEFAULTS, **chosen}, given, conversation),
         "model_task": "chat",
         "embedding_metadata": None,
-        **({SAMPLING_UNSET: True} if unset and params["preset"] is None else {}),
+        **({SAMPLING_UNSET: True} if unset else {}),
     }
-    for name, content in files.items():
+    for name, content in given.files.items():
         (job.out / name).write_bytes(content)
     (job.out / CHAT_CONFIG).write_text(json.dumps(chat_config, indent=2, allow_nan=False), encoding="utf-8")
-    job.progress(len(files) + 1, len(files) + 1, "files")
+    job.progress(len(given.files) + 1, len(given.files) + 1, "files")
 
 
-def _in_order(files: Mapping[str, bytes]) -> dict[str, bytes]:
-    return {name: files[name] for name in TOKENIZER_FILES if name in files}
+def _of_preset(params: Mapping[str, Any]) -> _Given:
+    from llmbuild.conversation.own_template import with_system_prompt
+
+    return _Given(params["preset"], {}, with_system_prompt(params["conversation"], params["system-prompt"]))
+
+
+def _of_checkpoint(job: Job) -> _Given:
+    """The checkpoint's files, with a tokenizer.json made where it has another form, and its conversation template."""
+    from llmbuild.checkpoints.files import is_file, parse_json, read_bounded
+    from llmbuild.checkpoints.open import read_metadata
+    from llmbuild.conversation.make_tokenizer import TOKENIZER, make_tokenizer
+    from llmbuild.conversation.own_template import settle_template
+
+    params: Mapping[str, Any] = job.params
+    directory = job.inputs["checkpoint"]
+    metadata = read_metadata(directory, checks=job.checks, note=job.note)
+    config = with_facts(job, metadata.config)
+    files = {name: content for name in TOKENIZER_FILES if (content := metadata.tokenizer_file(name)) is not None}
+    special = {}
+    if is_file(directory / SPECIAL_TOKENS_FILE):
+        special[SPECIAL_TOKENS_FILE] = read_bounded(directory / SPECIAL_TOKENS_FILE, SPECIAL_TOKENS_FILE)
+    made = make_tokenizer(files | special, config, job.note)
+    if made is not None:
+        complete = files | {TOKENIZER: made.content}
+        files = {name: complete[name] for name in TOKENIZER_FILES if name in complete}
+    conversation = settle_template(params["conversation"], params["system-prompt"], directory, files, job.note)
+    return _Given(
+        config,
+        metadata.generation_config or {},
+        conversation,
+        files,
+        parse_json(files[TOKENIZER], TOKENIZER) if TOKENIZER in files else None,
+        special,
+        None if made is None else made.info,
+    )
 
 
 def _settle_tokens(
     chosen: dict[str, Json],
-    conversation: Mapping[str, Json],
+    given: _Given,
     rows: int,
-    files: Mapping[str, bytes],
-    tokenizer: Mapping[str, Any] | None,
     configurations: Sequence[tuple[str, Mapping[str, Any]]],
     note: Callable[[str], None],
 ) -> tuple[Mapping[str, Json], int]:
@@ -131,26 +144,52 @@ def _settle_tokens(
     `chosen` gets the tokenizer's own end token where it has none.  Raises InputError for a token that can be sent and has none of
     the embedding's `rows`.
     """
+    from llmbuild.checkpoints.files import parse_json
     from llmbuild.conversation.numbers import check_numbers
     from llmbuild.conversation.stops import tokenizer_end, with_stops
     from llmbuild.conversation.tokenizer_info import active_vocab_size
     from llmbuild.conversation.vocabulary import read_vocabulary
 
-    vocabulary = read_vocabulary(tokenizer)
+    vocabulary = read_vocabulary(given.tokenizer)
+    conversation, files = given.conversation, {**given.files, **given.special}
     if "eos_token_id" not in chosen:
-        end = tokenizer_end(_naming(files), vocabulary)
+        settings, older = (
+            parse_json(files[name], name) if name in files else {} for name in (TOKENIZER_CONFIG, SPECIAL_TOKENS_FILE)
+        )
+        end = tokenizer_end(settings, older, vocabulary)
         chosen["eos_token_id"] = end if end is not None and end < rows else None
-    if tokenizer is not None:
+    if given.tokenizer is not None:
         conversation = with_stops(conversation, chosen["eos_token_id"], vocabulary, note)
     check_numbers(rows, vocabulary, conversation, configurations, note)
     return conversation, min(max(active_vocab_size(files), vocabulary.end), rows)
 
 
-def _naming(files: Mapping[str, bytes]) -> list[Mapping[str, Any]]:
-    """The content of the files that may name the tokenizer's special tokens, in the order in which they count."""
-    from llmbuild.checkpoints.files import parse_json
+def _of_model(config: ModelConfig) -> Mapping[str, Json]:
+    """The fields that the architecture and the manifest's metadata decide."""
+    model_config = config.to_json()
+    return {
+        "model_config": model_config,
+        "vocab_size": config.vocab_size,
+        "context_window_size": config.context_window_size,
+        "sliding_window_size": config.sliding_window_size,
+        "prefill_chunk_size": config.prefill_chunk_size,
+        "attention_sink_size": config.attention_sink_size,
+        "tensor_parallel_shards": config.tensor_parallel_shards,
+        "pipeline_parallel_stages": model_config.get("pipeline_parallel_stages", 1),
+    }
 
-    return [parse_json(files[name], name) for name in ("tokenizer_config.json", SPECIAL_TOKENS_FILE) if name in files]
+
+def _of_conversation(values: Mapping[str, Json], given: _Given, conversation: Mapping[str, Json]) -> Mapping[str, Json]:
+    """The sampling values, the tokenizer, the template and the numbers of tokens, in MLC's order."""
+    from llmbuild.conversation.tokenizer_info import detect_tokenizer_info
+
+    return {
+        **{name: values[name] for name in generation.DEFAULTS if not name.endswith("_id")},
+        "tokenizer_files": list(given.files),
+        "tokenizer_info": detect_tokenizer_info(given.tokenizer) if given.info is None else given.info,
+        "conv_template": conversation,
+        **{name: values[name] for name in generation.DEFAULTS if name.endswith("_id")},
+    }
 
 
 def _snake(name: str) -> str:

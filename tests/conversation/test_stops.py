@@ -72,21 +72,24 @@ def test_a_number_beyond_every_token_gives_way() -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "found"),
+    ("config", "older", "found"),
     [
-        ([{"eos_token": "<|im_end|>"}], 4),
-        ([{"eos_token": {"content": "<|endoftext|>"}}], 5),
-        ([{"eos_token": "word"}], 3),
-        ([{"eos_token": None}, {"eos_token": "<|im_end|>"}], 4),
-        ([{}, {}], None),
-        ([], None),
+        ({"eos_token": "<|im_end|>"}, {}, 4),
+        ({"eos_token": {"content": "<|endoftext|>"}}, {}, 5),
+        ({"eos_token": "word"}, {}, 3),
+        ({"eos_token": None}, {"eos_token": "<|im_end|>"}, 4),
+        ({"eos_token": "word"}, {"eos_token": "<|im_end|>"}, 4),
+        ({"eos_token": "word"}, {"eos_token": None}, None),
+        ({"eos_token": "word", "added_tokens_decoder": {}}, {"eos_token": "<|im_end|>"}, 3),
+        ({"tokenizer_class": "GPT2Tokenizer"}, {}, None),
+        ({}, {}, None),
         # The next number after 5 pieces and 4 added tokens, whatever is written.
-        ([{"eos_token": "<new>", "added_tokens_decoder": {"9": {"content": "<new>"}}}], 9),
-        ([{"eos_token": "<new>", "added_tokens_decoder": {"70": {"content": "<new>"}, "8": {"content": "<b>"}}}], 10),
-        ([{"eos_token": "<new>", "added_tokens_decoder": {"3": {"content": "<new>"}, "4": {"content": "word"}}}], 9),
-        ([{"eos_token": "<none>", "added_tokens_decoder": {"x": {"content": "<none>"}, "9": "<none>"}}], None),
-        ([{"eos_token": 7, "added_tokens_decoder": 7}], None),
+        ({"eos_token": "<new>", "added_tokens_decoder": {"9": {"content": "<new>"}}}, {}, 9),
+        ({"eos_token": "<new>", "added_tokens_decoder": {"70": {"content": "<new>"}, "8": {"content": "<b>"}}}, {}, 10),
+        ({"eos_token": "<new>", "added_tokens_decoder": {"3": {"content": "<new>"}, "4": {"content": "word"}}}, {}, 9),
+        ({"eos_token": "<none>", "added_tokens_decoder": {"x": {"content": "<none>"}, "9": "<none>"}}, {}, None),
+        ({"eos_token": 7, "added_tokens_decoder": 7}, {}, None),
     ],
 )
-def test_the_tokenizers_own_end(files: Any, found: int | None) -> None:
-    assert tokenizer_end(files, WORDS) == found
+def test_the_tokenizers_own_end(config: Any, older: Any, found: int | None) -> None:
+    assert tokenizer_end(config, older, WORDS) == found

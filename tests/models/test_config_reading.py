@@ -15,6 +15,7 @@ from llmbuild.models.family import Overrides
 from llmbuild.models.maths_keys import MATHS_KEYS
 from llmbuild.models.registry import FAMILIES, family
 from tests.helpers.config_oracle import NotLoaded, differences, read_by_llmbuild, read_by_transformers
+from tests.helpers.end_tokens import ends_by_llmbuild, ends_by_transformers
 
 ABSENT = object()
 LAYERS = 2
@@ -71,6 +72,31 @@ LLAMA3 = ROPE.map(
 ROPES = st.one_of(st.just(ABSENT), st.just(ABSENT), st.none(), st.just({}), ROPE, LLAMA3, SCALED)
 OTHER = sorted({name for names in OTHER_SPELLINGS.values() for name in names})
 KINDS = st.lists(st.sampled_from(["full_attention", "full_attention", "sliding_attention"]), min_size=1, max_size=3)
+
+
+ENDS = maybe(0, 2, 3, [2], [2, 3], [3, 2, 3], -1, [-1], [-1, 3], [], 99, [2, 99], "2", 2.0, True)
+OWN_END = maybe("</s>", "<e>", {"content": "<e>", "__type": "AddedToken"})
+
+
+@st.composite
+def end_tokens(draw: st.DrawFn) -> dict[str, dict[str, Any]]:
+    """Which tokens end an answer, by the files that can say so."""
+    files: dict[str, dict[str, Any]] = {"config.json": {}}
+    settings = draw(
+        st.sampled_from([{"tokenizer_class": "PreTrainedTokenizerFast"}, {"tokenizer_class": "LlamaTokenizer"}])
+    )
+    if draw(st.booleans()):
+        files["tokenizer_config.json"] = settings | draw(st.sampled_from([{}, {"added_tokens_decoder": {}}]))
+    if draw(st.booleans()):
+        files["special_tokens_map.json"] = {}
+    if draw(st.booleans()):
+        files["generation_config.json"] = {}
+    for name, content in files.items():
+        key, values = ("eos_token", OWN_END) if "token" in name else ("eos_token_id", ENDS)
+        value = draw(values)
+        if value is not ABSENT:
+            content[key] = value
+    return files
 
 
 @st.composite
@@ -161,8 +187,22 @@ def check(model_type: str, directory: Path, config: dict[str, Any]) -> str:
     return "taken"
 
 
+def check_ends(directory: Path, config: dict[str, Any], said: dict[str, dict[str, Any]]) -> str:
+    """As `check`, of the tokens that end an answer."""
+    files = said | {"config.json": config | said["config.json"]}
+    try:
+        ends, stops = ends_by_llmbuild(directory, files)
+    except InputError as error:
+        assert str(error.where) in ("config.json: eos_token_id", "generation_config.json: eos_token_id"), error
+        return "refused"
+    wanted = ends_by_transformers(files)
+    assert (ends, sorted(stops)) == (wanted, sorted(set(wanted)))
+    return "taken"
+
+
 def search(model_type: str, directory: Path, examples: int) -> None:
     outcomes = {"taken": 0, "refused": 0}
+    ends = {"taken": 0, "refused": 0}
 
     @settings(
         max_examples=examples,
@@ -171,12 +211,16 @@ def search(model_type: str, directory: Path, examples: int) -> None:
         derandomize=True,
         suppress_health_check=list(HealthCheck),
     )
-    @given(configs(model_type))
-    def one(config: dict[str, Any]) -> None:
-        outcomes[check(model_type, directory, config)] += 1
+    @given(configs(model_type), end_tokens())
+    def one(config: dict[str, Any], said: dict[str, dict[str, Any]]) -> None:
+        outcome = check(model_type, directory, config)
+        outcomes[outcome] += 1
+        if outcome == "taken":
+            ends[check_ends(directory, config, said)] += 1
 
     one()
     assert outcomes["taken"] > examples / 5, outcomes
+    assert ends["taken"] > examples / 20, ends
 
 
 @pytest.mark.parametrize("model_type", FAMILIES)
