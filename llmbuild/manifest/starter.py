@@ -113,7 +113,7 @@ def _of_files(checkpoint: str, path: Path, directory: Path) -> Starter:
         path = path.parent
     metadata = read_metadata(path)
     packed = read_quantization_files(path)
-    params = {"model-type": None, "scheme": SCHEMES[SCHEME].to_json()}
+    params = {"model-type": None, "ignore-keys": (), "scheme": SCHEMES[SCHEME].to_json()}
     refused = refusal("quantize", params, metadata.config, packed)
     if refused is not None:
         raise placed(refused, lambda name: str(path) if path.is_file() else str(path / name))

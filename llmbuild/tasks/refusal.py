@@ -59,7 +59,7 @@ def refusal(
     from llmbuild.tasks.config import overrides
     from llmbuild.tasks.generation import choose
 
-    ignore = params.get("ignore-keys", ())
+    ignore = params["ignore-keys"]
     try:
         architecture = family(params["model-type"] or infer_model_type(config))
         if kind == "config":

@@ -33,7 +33,7 @@ def configuration_of(job: Job, architecture: DecoderFamily, config: Mapping[str,
     from llmbuild.models.family import Overrides
 
     params: Mapping[str, Any] = job.params
-    return architecture.configure(config, Overrides(), ignore=params.get("ignore-keys", ()))
+    return architecture.configure(config, Overrides(), ignore=params["ignore-keys"])
 
 
 def quantization_of(job: Job, config: Mapping[str, Any]) -> Quantization | None:
@@ -42,7 +42,7 @@ def quantization_of(job: Job, config: Mapping[str, Any]) -> Quantization | None:
 
     params: Mapping[str, Any] = job.params
     files = read_quantization_files(job.inputs["checkpoint"])
-    return check_quantization(config, files, ignore=params.get("ignore-keys", ()))
+    return check_quantization(config, files, ignore=params["ignore-keys"])
 
 
 def with_zero_biases(

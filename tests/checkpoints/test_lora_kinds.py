@@ -173,7 +173,7 @@ def merged_by_peft(base: Path, adapter: Path) -> tuple[dict[str, np.ndarray], bo
 
 def job_of(base: Path, adapter: Path, out: Path) -> Job:
     out.mkdir()
-    params = {"model-type": None, "source-format": None}
+    params = {"model-type": None, "ignore-keys": [], "source-format": None}
     return Job(params, {"checkpoint": base, "adapter": adapter}, {}, out, out, no_progress, note=no_note)
 
 

@@ -18,7 +18,7 @@ def facts_of(
 ) -> Path:
     """The file of facts, in a directory that goes when the process ends."""
     out = Path(tempfile.mkdtemp(dir=_PLACE.name))
-    params: dict[str, Json] = {"model-type": model_type, "source-format": source_format}
+    params: dict[str, Json] = {"model-type": model_type, "ignore-keys": [], "source-format": source_format}
     inputs = {"checkpoint": checkpoint} | ({} if adapter is None else {"adapter": adapter})
     KIND.run(Job(params, inputs, {}, out, out, no_progress))
     return out / FACTS

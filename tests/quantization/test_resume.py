@@ -197,7 +197,13 @@ def test_the_task_killed_for_good_in_the_middle(tmp_path: Path) -> None:
     values = {name: rng.random(shape, np.float32).astype(np.float16) for name, shape in shapes.items()}
     write_safetensors(checkpoint / "model.safetensors", values)
     facts = facts_of(checkpoint)
-    params = {"scheme": SCHEMES["q0f16"].to_json(), "model-type": None, "source-format": None, "float32": "bf16"}
+    params = {
+        "scheme": SCHEMES["q0f16"].to_json(),
+        "model-type": None,
+        "ignore-keys": [],
+        "source-format": None,
+        "float32": "bf16",
+    }
 
     def start(name: str, resume: Path, kill_at: float | None) -> int:
         (tmp_path / name).mkdir()

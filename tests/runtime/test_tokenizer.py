@@ -35,6 +35,7 @@ def test_a_model_answers_with_a_made_tokenizer(tmp_path: Path, built: ProjectDir
     params: dict[str, Any] = {
         "quantization": "q0f32",
         "model-type": None,
+        "ignore-keys": [],
         "conversation": resolve_template("chatml", Path()),
         "system-prompt": None,
         "metadata": {"context-window-size": 400, "prefill-chunk-size": 64},

@@ -36,7 +36,7 @@ def inspect(checkpoint: Path, out: Path) -> tuple[dict[str, Any], list[str]]:
     """The facts of a checkpoint, and the notes."""
     out.mkdir(parents=True, exist_ok=True)
     notes: list[str] = []
-    params: dict[str, Json] = {"model-type": None, "source-format": None}
+    params: dict[str, Json] = {"model-type": None, "ignore-keys": [], "source-format": None}
     KIND.run(Job(params, {"checkpoint": checkpoint}, {}, out, out, no_progress, note=notes.append))
     facts: dict[str, Any] = json.loads((out / "facts.json").read_text())
     assert list(facts) == ["config"]
@@ -50,6 +50,7 @@ def quantized(checkpoint: Path, out: Path) -> tuple[dict[str, np.ndarray], dict[
     params: dict[str, Json] = {
         "scheme": SCHEMES["q0f32"].to_json(),
         "model-type": None,
+        "ignore-keys": [],
         "source-format": None,
         "float32": "exact",
     }

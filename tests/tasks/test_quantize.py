@@ -87,6 +87,7 @@ def run(
     params: dict[str, Json] = {
         "scheme": SCHEMES[scheme].to_json(),
         "model-type": None,
+        "ignore-keys": [],
         "source-format": None,
         "float32": "bf16",
     }

@@ -13,6 +13,7 @@ from tests.helpers.checkpoints import CONFIGS
 
 PARAMS: dict[str, Any] = {
     "model-type": None,
+    "ignore-keys": [],
     "metadata": {"context-window-size": 64},
     "preset": None,
     "conversation": "checkpoint",

@@ -25,7 +25,7 @@ NAMES = {
 def built(checkpoint: Path, place: Path) -> tuple[dict[str, bytes], list[str]]:
     """The files of inspect and of quantize, with the notes of both."""
     notes: list[str] = []
-    params: dict[str, Json] = {"model-type": None, "source-format": None}
+    params: dict[str, Json] = {"model-type": None, "ignore-keys": [], "source-format": None}
     files: dict[str, bytes] = {}
     inputs = {"checkpoint": checkpoint}
     for kind in (inspect.KIND, quantize.KIND):

@@ -32,7 +32,13 @@ def quantize(checkpoint: Path, out: Path, scheme: str = "q4f16_1", **options: An
     """What the task writes to `out`; returns its notes."""
     notes: list[str] = []
     out.mkdir()
-    params = {"scheme": SCHEMES[scheme].to_json(), "model-type": None, "source-format": None, "float32": "exact"}
+    params = {
+        "scheme": SCHEMES[scheme].to_json(),
+        "model-type": None,
+        "ignore-keys": [],
+        "source-format": None,
+        "float32": "exact",
+    }
     progress = options.pop("progress", lambda done, total, unit="": None)
     inputs = {"checkpoint": checkpoint, "facts": facts_of(checkpoint)}
     KIND.run(Job(params, inputs, {}, out, out, progress, note=notes.append, **options))
@@ -279,7 +285,8 @@ def memory():
 before = memory()
 out = Path({out!r})
 out.mkdir()
-params = {{"scheme": SCHEMES["q4f16_1"].to_json(), "model-type": None, "source-format": None, "float32": "bf16"}}
+params = {{"scheme": SCHEMES["q4f16_1"].to_json(), "model-type": None, "ignore-keys": []}}
+params |= {{"source-format": None, "float32": "bf16"}}
 inputs = {{"checkpoint": Path({source!r}), "facts": Path({facts!r})}}
 KIND.run(Job(params, inputs, {{"threads": 2}}, out, out, lambda done, total, unit="": None))
 print(memory() - before)
