@@ -7,6 +7,7 @@ reverse the order of what follows.  Line breaks and tabs stay.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """C0 without tab and line feed, DEL, C1, line separators, what changes the order of text, and halves of surrogate pairs."""
@@ -34,3 +35,10 @@ def is_text(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def several(names: Sequence[str], most: int = 5) -> str:
+    """`a, b and c`, or the first names and how many others there are: `a, b and 3 more`."""
+    if len(names) > most:
+        return f"{', '.join(names[:most])} and {len(names) - most} more"
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbuild.errors import UsageError
-from llmbuild.printable import printable, printable_json
+from llmbuild.printable import printable, printable_json, several
 from llmbuild.report.errors import render_error
 from llmbuild.report.style import Style
 
@@ -49,3 +49,18 @@ def test_json_is_the_same_value(text: str, ascii_only: bool) -> None:
 def test_errors_are_printable_in_every_part() -> None:
     error = UsageError("what\x1b[2J", where="file\x1b]0;x\x07", why="why\x9b", fix="fix\x7f")
     assert render_error(error, Style()) == "error: file\\x1b]0;x\\x07: what\\x1b[2J\n  why: why\\x9b\n  fix: fix\\x7f"
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [
+        ("", ""),
+        ("a", "a"),
+        ("ab", "a and b"),
+        ("abc", "a, b and c"),
+        ("abcd", "a, b, c and 1 more"),
+        ("abcde", "a, b, c and 2 more"),
+    ],
+)
+def test_several_names_are_listed_up_to_a_count(names: str, text: str) -> None:
+    assert several(list(names), 3) == text

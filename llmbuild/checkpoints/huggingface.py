@@ -11,6 +11,7 @@ from llmbuild.checkpoints.pieces import NO_CHECKS, Checks
 from llmbuild.checkpoints.tensor import Checkpoint, TensorFile, TensorInfo
 from llmbuild.checkpoints.weight_files import SAFETENSORS, WHOLE, choose, refuse_named_weights
 from llmbuild.errors import InputError, did_you_mean
+from llmbuild.printable import several
 
 if TYPE_CHECKING:
     import numpy as np
@@ -179,7 +180,4 @@ def listing(directory: Path, limit: int = 12) -> str:
         names = sorted(entry.name for entry in directory.iterdir())
     except OSError as error:
         return f"no readable entries ({error.strerror})"
-    if not names:
-        return "no files"
-    more = len(names) - limit
-    return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")
+    return several(names, limit) or "no files"

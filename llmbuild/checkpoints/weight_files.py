@@ -15,6 +15,7 @@ from typing import Any
 from llmbuild.checkpoints.pointer import refuse_pointer
 from llmbuild.errors import InputError, Where
 from llmbuild.jsontext import parse_json
+from llmbuild.printable import several
 
 SAFETENSORS = "huggingface-safetensor"
 TORCH = "huggingface-torch"
@@ -153,9 +154,8 @@ def _require(files: Collection[str], names: Collection[str], where: str) -> None
     """
     missing = [file for file in dict.fromkeys(files) if file not in names]
     if missing and len(missing) < len(set(files)):
-        more = f", and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise InputError(
-            f"shard {missing[0]} is missing{more}",
+            f"{'shard' if len(missing) == 1 else 'shards'} {several(missing)} {'is' if len(missing) == 1 else 'are'} missing",
             where=where,
             why=f"{len(set(files)) - len(missing)} of {len(set(files))} shards are there",
             fix="fetch the checkpoint again",

@@ -15,6 +15,7 @@ from llmbuild.engine.action import Action, Input, JsonInput, TreeInput
 from llmbuild.engine.tree import Tree
 from llmbuild.plan.frozen import freeze, same
 from llmbuild.plan.spelling import spell, words
+from llmbuild.printable import several
 from llmbuild.programs.environment import VARIABLE
 
 Change: TypeAlias = tuple[str, Json, Json]
@@ -211,8 +212,7 @@ def sentences(reasons: Iterable[Reason], files: int | None = None) -> list[str]:
 
 
 def _some(names: list[str], count: int | None) -> str:
-    shown = names if count is None or len(names) <= count else [*names[:count], f"and {len(names) - count} more"]
-    return ", ".join(shown)
+    return ", ".join(names) if count is None else several(names, count)
 
 
 def _file_change(file: str, old: Json, new: Json) -> str:

@@ -7,12 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from llmbuild.errors import InputError, LlmbuildError, did_you_mean, raise_all
+from llmbuild.printable import several
 
 if TYPE_CHECKING:
     from llmbuild.quantization.ports import PlainParameter, TensorHeader, TensorSource
 
-MOST_NAMES = 5
-"""How many names a message lists."""
 
 _LAYER = re.compile(r"(.+?\.)(\d{1,6})\.")
 
@@ -195,8 +194,4 @@ def _join_to(shapes: Sequence[tuple[int, ...]], axis: int, whole: tuple[int, ...
 
 
 def _listed(names: Sequence[str]) -> str:
-    """'a', 'b' and 'c', or the first five and a count."""
-    shown = [f"'{name[:200]}'" for name in names[:MOST_NAMES]]
-    if len(names) > MOST_NAMES:
-        return f"{', '.join(shown)} and {len(names) - MOST_NAMES} more"
-    return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
+    return several([f"'{name[:200]}'" for name in names])

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from html import escape
 
+from llmbuild.printable import several
 from llmbuild.report.build_report import BuildReport, TaskReport
 from llmbuild.report.build_style import CSS
 from llmbuild.report.build_text import cache_line, causes_line, check_line, headline
@@ -105,8 +106,7 @@ def _causes(report: BuildReport) -> str:
 
 
 def _labels(labels: Sequence[str]) -> str:
-    shown = ", ".join(f"<code>{escape(label)}</code>" for label in labels[:_DRAWN])
-    return f"{shown} and {len(labels) - _DRAWN} more" if len(labels) > _DRAWN else shown
+    return several([f"<code>{escape(label)}</code>" for label in labels], _DRAWN)
 
 
 def _timeline(report: BuildReport, ran: Sequence[TaskReport]) -> str:

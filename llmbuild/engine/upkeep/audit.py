@@ -28,6 +28,7 @@ from llmbuild.engine.tree import Tree
 from llmbuild.engine.upkeep.gc import leftovers
 from llmbuild.engine.verified import stamp_of
 from llmbuild.errors import StoreError
+from llmbuild.printable import several
 
 Fault: TypeAlias = Literal[
     "corrupt-blob", "stray-file", "damaged-trace", "incomplete-trace", "damaged-action", "damaged-history"
@@ -184,8 +185,7 @@ def _missing(store: Store, trace: Trace, good: dict[Digest, int], bad: set[Diges
     lost = [one.path for one in tree.files if not present(one.digest, one.size)]
     if not lost:
         return None
-    more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
-    return f"{lost[0]}{more} of its output {'are' if more else 'is'} missing or corrupt"
+    return f"{several(lost)} of its output {'are' if len(lost) > 1 else 'is'} missing or corrupt"
 
 
 def _actions(store: Store, findings: list[Finding]) -> int:
