@@ -7,7 +7,8 @@ module.  On CPU ours replace TVM's of the same signature for attention of decode
 the cache (both with and without a sliding window).  TVM's stay: attention with a tree mask (speculative decoding), the
 merge of two attention results, appending to pages and copying them; and all of them where none of ours is given.  On GPUs
 ours replaces the merge of two results, which is a race in TVM's (see `kernels.gpu.merge`).  The split into q, k and v with
-RoPE is ours everywhere (see `kernels.split_rotary`).
+RoPE is ours everywhere (see `kernels.split_rotary`).  For layers with a window and for soft caps TVM's kernels are altered (see
+`passes.attention_scores`).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from tvm.relax.frontend.nn.llm.kv_cache import RopeMode, TIRPagedKVCache
 from llmbuild.checkpoints.names import CHAT_CONFIG
 from llmbuild.compiler.kernels.split_rotary import NAME as SPLIT
 from llmbuild.compiler.kernels.split_rotary import split_kernel
+from llmbuild.compiler.passes.attention_scores import alter_scores
 from llmbuild.errors import InputError, Where
 from llmbuild.models.kv_cache import KVCacheLayout
 
@@ -77,6 +79,8 @@ class AttachKVCache:
             builder.emit_func_output(cache._expr)
         module = builder.finalize()
         kernels = {SPLIT: split_kernel(layout)} if self.attention is None else self.attention(layout)
+        if layout.window is not None or layout.softcap is not None:
+            alter_scores(module, layout, self.target.kind.name != "llvm", kernels)
         for name, kernel in kernels.items():
             # The lookup fails where TVM has renamed its kernel: adding ours beside it would have no effect.
             module.update_func(module.get_global_var(name), kernel)
