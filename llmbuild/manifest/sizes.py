@@ -112,11 +112,8 @@ def check_sizes(layers: Sequence[PrecedenceLevel], kind: DeviceKind, complain: C
     for key in ("tensor-parallel-shards", "pipeline-parallel-stages"):
         if values.get(key, 1) <= 1:
             continue
-        what, fix = (
-            f"{key} {values[key]} is not built yet: a library computes on one device",
-            f"set {key} = 1, or remove it",
-        )
+        what = f"{key} {values[key]} is not built yet: a library computes on one device"
         if not several:
             what = f"{key} {values[key]} needs several GPUs, and the build has a {spoken_kind} platform"
-            fix = f"set {key} = 1 in the metadata of the {spoken_kind} platform, or exclude that combination"
-        complain(origin[key].paths[key], what, fix)
+        # No platform can have another value for now, so that nothing is gained by excluding this one.
+        complain(origin[key].paths[key], what, f"set {key} = 1, or remove it")

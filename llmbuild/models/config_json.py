@@ -50,6 +50,8 @@ def read_config_json(source: ConfigValues, ignore: Sequence[str] = ()) -> Config
     for key, default in like.defaults.items():
         values[key] = _explicit(given, key, like) if key in given.values else default
     found = source.but(values)
+    found = _without_groups(found, like)
+    values = dict(found.values)
     _check_other_spellings(found, own, like)
     layers = found.integer("num_hidden_layers")
     check_layer_types(given, layers)
@@ -70,9 +72,16 @@ def _check_model_type(source: ConfigValues, own: Json, ignore: Sequence[str]) ->
     if not isinstance(own, str):
         raise source.error("model_type", f"must be a string, not {shown(own)}")
     same = own in CONFIG_CLASSES and CONFIG_CLASSES[own].family == source.model_type
-    if same or (own not in CONFIG_CLASSES and own not in MODEL_TYPES):
-        return
     names = source.values.get("architectures")
+    if same:
+        return
+    if own not in CONFIG_CLASSES and own not in MODEL_TYPES:
+        # transformers' class that is named reads it with a warning, and its own defaults.
+        source.note(
+            f"config.json: model_type '{own}' is no causal language model of transformers; "
+            + (f"architectures = {shown(names)} counts" if names else f"it is read as {source.model_type}")
+        )
+        return
     says = f"; architectures says {shown(names)}" if names else ""
     raise source.error(
         "model_type",
@@ -136,6 +145,18 @@ def _unread_keys(source: ConfigValues, like: ConfigClass, own: str) -> set[str]:
             fix=f'choose another checkpoint, or set ignore-keys = ["{key}"] in the model\'s table if it changes nothing',
         )
     return unread
+
+
+def _without_groups(source: ConfigValues, like: ConfigClass) -> ConfigValues:
+    """Without a number of key-value heads where the class has none: each attention head has its own."""
+    groups, heads = source.values.get("num_key_value_heads"), source.values.get("num_attention_heads")
+    if "num_key_value_heads" in like.defaults or "num_key_value_heads" not in source.values:
+        return source
+    if groups is not None and groups != heads:
+        source.note(
+            f"config.json: num_key_value_heads = {shown(groups)} is not read, as {like.name} of transformers has none"
+        )
+    return source.but({key: value for key, value in source.values.items() if key != "num_key_value_heads"})
 
 
 def _is_never_filled(source: ConfigValues, like: ConfigClass, window: Json) -> bool:

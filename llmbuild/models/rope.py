@@ -123,6 +123,9 @@ def _parameters(source: ConfigValues) -> tuple[str, Mapping[str, Json]]:
     found: dict[str, Mapping[str, Json]] = {}
     for name in ("rope_scaling", "rope_parameters"):
         value = source.values.get(name)
+        if name == "rope_scaling" and not value:
+            # What is false in Python counts as absent in transformers: `false`, `[]`, 0 and an empty text.
+            continue
         if value is not None and not isinstance(value, Mapping):
             raise source.error(name, f"must be an object, not {shown(value)}")
         if value:

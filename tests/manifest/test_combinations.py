@@ -114,6 +114,8 @@ def test_a_model_is_not_split_between_devices(tmp_path: Path, target: str, key: 
     with pytest.raises(UsageError, match=rf"{key} 2 (is not built yet|needs several GPUs)") as caught:
         project(tmp_path, {"a": LLAMA}, f"[metadata]\n{key} = 2\n" + build(target, "q4f16_1"))
     assert str(caught.value.where).endswith(f"metadata.{key}")
+    # No other platform takes it, so that excluding one is no advice.
+    assert caught.value.fix == f"set {key} = 1, or remove it"
 
 
 def test_schemes_that_a_cpu_has_no_kernels_for_are_noted(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +148,8 @@ def test_a_base_within_rope_scaling_counts(model_type: str, kind: str, beside: f
             {"rotary_pct": 1.0, "rope_parameters": {"rope_theta": 300, "partial_rotary_factor": 0.5}},
             "rotary_pct = 1.0 does not",
         ),
+        ("gpt_neox", {"num_key_value_heads": 2}, "num_key_value_heads = 2 is not read, as GPTNeoXConfig"),
+        ("gpt_neox", {"num_key_value_heads": 3}, "num_key_value_heads = 3 is not read, as GPTNeoXConfig"),
         ("gpt_neox", {"rope_theta": 5e5}, "rope_theta = 500000.0 is not read"),
         ("gpt_neox", {"partial_rotary_factor": 1.0}, "partial_rotary_factor = 1.0 is not read"),
         ("mistral", {"layer_types": ["full_attention"] * 2, "sliding_window": 8, "head_dim": 16}, "sliding_window = 8"),
@@ -154,6 +157,35 @@ def test_a_base_within_rope_scaling_counts(model_type: str, kind: str, beside: f
 )
 def test_the_value_that_loses_is_named(model_type: str, keys: dict[str, Any], lost: str, tmp_path: Path) -> None:
     assert any(lost in note for note in read_right(model_type, keys, tmp_path))
+
+
+@pytest.mark.parametrize("value", [False, [], 0, "", {}])
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_what_is_false_is_no_scaling(model_type: str, value: Any, tmp_path: Path) -> None:
+    assert read_right(model_type, {"rope_scaling": value}, tmp_path) == read_right(model_type, {}, tmp_path)
+    beside = {"rope_scaling": value, "rope_parameters": {**LLAMA3, "rope_theta": 5e5}}
+    config, _ = configured(model_type, beside)
+    assert read_by_llmbuild(FAMILIES[model_type], config) == read_by_llmbuild(
+        FAMILIES[model_type], configured(model_type, {"rope_scaling": beside["rope_parameters"]})[0]
+    )
+
+
+@pytest.mark.parametrize("model_type", ["clip", "mine"])
+def test_a_type_that_is_no_language_model_is_a_note(model_type: str, tmp_path: Path) -> None:
+    """The class that architectures names reads such a config.json with a warning, as its own type's."""
+    from transformers import LlamaConfig
+
+    keys = {"architectures": ["LlamaForCausalLM"], "rope_theta": 7.0}
+    config, notes = configured(model_type, keys)
+    assert notes == [
+        f"config.json: model_type '{model_type}' is no causal language model of transformers; "
+        'architectures = ["LlamaForCausalLM"] counts'
+    ]
+    (tmp_path / "config.json").write_text(json.dumps(SMALL | keys | {"model_type": model_type}))
+    LlamaConfig.from_pretrained(tmp_path).save_pretrained(tmp_path / "read")
+    read = json.loads((tmp_path / "read/config.json").read_text())
+    assert read["model_type"] == "llama"
+    assert configured("llama", read)[0] == config
 
 
 def test_values_of_which_transformers_knows_no_winner_are_refused_by_both_names() -> None:
@@ -300,12 +332,9 @@ def test_families_with_the_maths_of_llama_keep_their_own_defaults(model_type: st
         ("llama", {"layer_types": "full_attention"}, "layer_types", "must be a list of names"),
         ("llama", {"layer_types": ["full_attention"]}, "layer_types", "has 1 entries for 2 layers"),
         ("gpt_neox", {"head_dim": 8}, "num_attention_heads", "4 heads of 8 do not make the hidden size 64"),
-        (
-            "gpt_neox",
-            {"num_key_value_heads": 2},
-            "num_key_value_heads",
-            "is 2, and each of the 4 attention heads needs",
-        ),
+        ("llama", {"rope_scaling": True}, "rope_scaling", "must be an object, not true"),
+        ("llama", {"rope_scaling": [1]}, "rope_scaling", "must be an object, not [1]"),
+        ("llama", {"rope_parameters": False}, "rope_parameters", "must be an object, not false"),
         (
             "llama",
             {"rope_scaling": {**LLAMA3, "partial_rotary_factor": 0.5}},
