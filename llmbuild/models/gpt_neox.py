@@ -62,11 +62,7 @@ class GptNeoxConfig(FullAttention, OneStage, DecoderConfig):
     @classmethod
     def parse(cls, source: ConfigValues) -> GptNeoxConfig:
         hidden, intermediate = source.integer("hidden_size"), source.integer("intermediate_size")
-        heads, kv_heads, head_dim = read_heads(source, hidden)
-        if kv_heads != heads:
-            raise source.error(
-                "num_key_value_heads", f"is {kv_heads}, and each of the {heads} attention heads needs one of its own"
-            )
+        heads, _, head_dim = read_heads(source, hidden)
         if heads * head_dim != hidden:
             raise source.error(
                 "num_attention_heads", f"{heads} heads of {head_dim} do not make the hidden size {hidden}"

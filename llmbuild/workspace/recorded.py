@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from llmbuild.canonical import digest_file, known_digest
 from llmbuild.engine import fs
 from llmbuild.errors import StoreError, UsageError
+from llmbuild.sources.advice import fitting
 
 if TYPE_CHECKING:
     from llmbuild.canonical import Digest
@@ -71,7 +73,8 @@ def run_again(
         # In a worker, because the result goes into the cache: the environment must be that of a build.
         failure = LocalExecutor(store, terminal=True, dump=dump).run(digest, progress)
     if failure is not None:
-        raise failure.to_error()
+        # An action reads what is in the cache, and knows no source.
+        raise dataclasses.replace(failure, fix=fitting(failure.fix, remote=None)).to_error()
     trace = store.traces.get(digest)
     if trace is None:
         raise StoreError("the result of the action is gone again", where=str(store.root), why="the cache was cleaned")

@@ -197,6 +197,16 @@ def test_a_failure_tells_the_log_and_how_to_run_it_alone(place: Place) -> None:
     assert again.code == 3 and again.err.startswith("run    config[tiny, q4f32_1]\nerror: ")
 
 
+def test_an_action_alone_gives_advice_without_a_source(place: Place) -> None:
+    weights = place.root / "checkpoint/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-8])
+    done = place.run("build", "inspect")
+    assert done.code == 3 and "fix: get the file again from where you have it from" in done.err
+    again = place.run("exec", done.err.partition("llmbuild exec ")[2].split()[0])
+    advice = "fix: get the file again from where it is from, or name another source, and build again"
+    assert again.code == 3 and advice in " ".join(again.err.split())
+
+
 def test_exec_prints_the_output_and_can_write_it(place: Place) -> None:
     events = place.root / "e.ndjson"
     place.run("build", "config", "--events", str(events))

@@ -333,8 +333,6 @@ def test_families_with_the_maths_of_llama_keep_their_own_defaults(model_type: st
         ("llama", {"layer_types": ["full_attention"]}, "layer_types", "has 1 entries for 2 layers"),
         ("gpt_neox", {"head_dim": 8}, "num_attention_heads", "4 heads of 8 do not make the hidden size 64"),
         ("llama", {"rope_scaling": True}, "rope_scaling", "must be an object, not true"),
-        ("llama", {"rope_scaling": [1]}, "rope_scaling", "must be an object, not [1]"),
-        ("llama", {"rope_parameters": False}, "rope_parameters", "must be an object, not false"),
         (
             "llama",
             {"rope_scaling": {**LLAMA3, "partial_rotary_factor": 0.5}},
@@ -359,6 +357,8 @@ def test_families_with_the_maths_of_llama_keep_their_own_defaults(model_type: st
             "hidden_size",
             "which of the two counts for model_type 'mine' is not known",
         ),
+        ("llama", {"rope_scaling": [1]}, "rope_scaling", "must be an object, not [1]"),
+        ("llama", {"rope_parameters": False}, "rope_parameters", "must be an object, not false"),
     ],
 )
 def test_a_value_that_cannot_be_meant_is_refused_by_its_key(
