@@ -14,14 +14,14 @@ from llmbuild.checkpoints.files import parse_json
 from llmbuild.checkpoints.names import SPECIAL_TOKENS_FILE
 from llmbuild.conversation.added_tokens import ADDED, CONFIG, AddedTokens, read_added_tokens
 from llmbuild.conversation.byte_level import BYTE_LEVEL, MERGES, VOCAB, make_byte_level
-from llmbuild.conversation.sentencepiece_bpe import (
+from llmbuild.conversation.sentencepiece_model import FILE, read_sentencepiece
+from llmbuild.conversation.sentencepiece_tokenizer import (
     SENTENCEPIECE,
     check_kind,
     default_roles,
     make_sentencepiece,
     piece_tokens,
 )
-from llmbuild.conversation.sentencepiece_model import FILE, read_sentencepiece
 from llmbuild.conversation.tokenizer_info import no_tokenizer
 from llmbuild.errors import InputError, Where
 
@@ -149,7 +149,7 @@ def _sentencepiece(files: Mapping[str, bytes], settings: Mapping[str, Any], name
     rules = SENTENCEPIECE[name]
     data = files[FILE]
     model = read_sentencepiece(data)
-    check_kind(model)
+    check_kind(model, rules)
     added = _added(
         files,
         settings,

@@ -30,6 +30,11 @@ def bpe(vocab: Mapping[str, int], merges: Sequence[Sequence[str]], **changes: An
     }
 
 
+def unigram_model(vocab: Sequence[tuple[str, float]], unknown: int, *, byte_fallback: bool) -> Part:
+    """The model of a tokenizer.json, of pieces with their scores in the order of their numbers."""
+    return {"type": "Unigram", "unk_id": unknown, "byte_fallback": byte_fallback, "vocab": vocab}
+
+
 def write(
     model: Part,
     added: AddedTokens,
@@ -61,7 +66,9 @@ def write(
         ),
         where,
     )
-    _add(tokenizer, model["vocab"], added, CONFIG if "added_tokens_decoder" in config else ADDED)
+    vocab = model["vocab"]
+    numbers = vocab if isinstance(vocab, Mapping) else {text: number for number, (text, _) in enumerate(vocab)}
+    _add(tokenizer, numbers, added, CONFIG if "added_tokens_decoder" in config else ADDED)
     ends = {
         name: added.roles[f"{name}_token"]
         for name in ("bos", "eos")

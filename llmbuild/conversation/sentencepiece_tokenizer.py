@@ -1,4 +1,4 @@
-"""A tokenizer.json from tokenizer.model: SentencePiece's BPE as the BPE with byte fallback that `tokenizers` has.
+"""A tokenizer.json from tokenizer.model: SentencePiece's BPE and Unigram as those with byte fallback that `tokenizers` has.
 
 What is written is checked with the sentencepiece library, on hard texts and on the text of every piece.
 """
@@ -16,11 +16,12 @@ from llmbuild.checkpoints.piece_types import PieceType
 from llmbuild.conversation.added_tokens import AddedToken, AddedTokens
 from llmbuild.conversation.hard_texts import HARD_TEXTS, around, compare, cut_at
 from llmbuild.conversation.sentencepiece_model import FILE, ModelType, SentencePieceModel
-from llmbuild.conversation.tokenizer_json import Part, bpe, load, write
+from llmbuild.conversation.tokenizer_json import Part, bpe, load, unigram_model, write
 from llmbuild.errors import InputError, ToolchainError
 
 SPACE = "\u2581"
 """The character that SentencePiece writes for a space."""
+BESIDE = "put the tokenizer.json of the same model beside it"
 MOST_USER_DEFINED = 2_000
 """Pieces that are looked for in every text; published models have up to some hundreds."""
 CHECKED_TOKENS = 256
@@ -132,7 +133,8 @@ def make_sentencepiece(
 
     Raises InputError when what is made differs from it, ToolchainError when the sentencepiece library is not installed.
     """
-    texts = list(model.texts) if rules.own else _named(model, added)
+    # transformers gives placeholders of Unigram no other names.
+    texts = list(model.texts) if rules.own or model.model_type == ModelType.UNIGRAM else _named(model, added)
     prefix = config.get("add_prefix_space") in (None, True) if rules.own else model.dummy_prefix
     legacy = config.get("legacy", rules.legacy) is True if rules.follows_legacy else rules.legacy
     place = _Prefix(prefix, everywhere=legacy, unless_there=rules.own or not legacy, stripped=model.fewer_spaces)
@@ -144,6 +146,30 @@ def make_sentencepiece(
     ]
     if len(user) > MOST_USER_DEFINED:
         raise InputError(f"has {len(user)} user-defined pieces, and {MOST_USER_DEFINED} are the most", where=FILE)
+    if not rules.own:
+        # An added token is found in the text as it is: what the model puts before a text must not hide it.
+        added = AddedTokens([replace(token, normalized=False) for token in added.tokens], added.roles)
+    text = write(
+        _bpe(model, texts, user) if model.model_type == ModelType.BPE else _unigram(model, user),
+        added,
+        normalizer=None if rules.own else _normalizer(model, place),
+        pre_tokenizer=_pre_tokenizer(place, user, own=rules.own),
+        decoder=_decoder(prefix),
+        config={"add_bos_token": rules.add_bos, **config},
+        where=FILE,
+    )
+    _check(
+        text,
+        data,
+        added,
+        place,
+        unigram=model.model_type == ModelType.UNIGRAM,
+        looked_for=len(known) + len(user),
+    )
+    return MadeSentencePiece(text, prefix)
+
+
+def _bpe(model: SentencePieceModel, texts: list[str], user: list[str]) -> Part:
     normal = {
         text: (model.scores[number], number)
         for number, text in enumerate(texts)
@@ -153,44 +179,69 @@ def make_sentencepiece(
         merges = merges_of_scores(normal)
     except ValueError as error:
         raise InputError("its pieces cannot be used", where=FILE, why=str(error)) from error
-    if not rules.own:
-        # An added token is found in the text as it is: what the model puts before a text must not hide it.
-        added = AddedTokens([replace(token, normalized=False) for token in added.tokens], added.roles)
-    text = write(
-        bpe(
-            {text: number for number, text in enumerate(texts)},
-            merges,
-            unk_token=_unknown(model),
-            fuse_unk=True,
-            byte_fallback=model.byte_fallback or any(kind == PieceType.BYTE for kind in model.types),
-            ignore_merges=bool(user),
-        ),
-        added,
-        normalizer=None if rules.own else _normalizer(model, place),
-        pre_tokenizer=_pre_tokenizer(place, user, own=rules.own),
-        decoder=_decoder(prefix),
-        config={"add_bos_token": rules.add_bos, **config},
-        where=FILE,
+    return bpe(
+        {text: number for number, text in enumerate(texts)},
+        merges,
+        unk_token=_unknown(model),
+        fuse_unk=True,
+        byte_fallback=_falls_back(model),
+        ignore_merges=bool(user),
     )
-    _check(text, data, added, place, looked_for=len(known) + len(user))
-    return MadeSentencePiece(text, prefix)
+
+
+def _unigram(model: SentencePieceModel, user: list[str]) -> Part:
+    if user:
+        raise InputError(
+            "cannot be written as a tokenizer.json",
+            where=FILE,
+            why="Unigram's rule for user-defined pieces is the library's own, and the model has "
+            f"{len(user)} that are no added tokens",
+            fix=BESIDE,
+        )
+    normal = [at for at, kind in enumerate(model.types) if kind == PieceType.NORMAL]
+    # The library finds every piece in a text, SentencePiece only the normal ones: the score of another, such as a byte's name
+    # <0x41>, is below that of any way to cut its text.  A character without a piece costs more than the lowest score, which
+    # plays no part where no longer piece has such a character.
+    single = {text for at in normal if len(text := model.texts[at]) == 1}
+    if any(not single.issuperset(model.texts[at]) for at in normal):
+        raise InputError(
+            "cannot be written as a tokenizer.json",
+            where=FILE,
+            why="it has pieces of characters that are no pieces by themselves",
+            fix=BESIDE,
+        )
+    longest = max(len(text) for text in model.texts)
+    low = longest * min((model.scores[at] for at in normal), default=0.0) - 1
+    scores = [score if kind == PieceType.NORMAL else low for kind, score in zip(model.types, model.scores, strict=True)]
+    pieces = list(zip(model.texts, scores, strict=True))
+    return unigram_model(pieces, model.types.index(PieceType.UNKNOWN), byte_fallback=_falls_back(model))
+
+
+def _falls_back(model: SentencePieceModel) -> bool:
+    return model.byte_fallback or PieceType.BYTE in model.types
 
 
 def _unknown(model: SentencePieceModel) -> str:
     return model.texts[model.types.index(PieceType.UNKNOWN)]
 
 
-def check_kind(model: SentencePieceModel) -> None:
-    """Raise InputError when a model is of a kind that cannot be written."""
-    fix = "put the tokenizer.json of the same model beside it"
-    if model.model_type != ModelType.BPE:
+def check_kind(model: SentencePieceModel, rules: SentencePieceRules) -> None:
+    """Raise InputError when a model is of a kind that cannot be written by the rules of the checkpoint's class."""
+    if model.model_type == ModelType.UNIGRAM and rules.own:
+        raise InputError(
+            "is a SentencePiece model of kind unigram",
+            where=FILE,
+            why="the class that the checkpoint names takes the pieces for those of BPE, which are other tokens than the model's",
+            fix=BESIDE,
+        )
+    if model.model_type not in (ModelType.BPE, ModelType.UNIGRAM):
         names = {kind.value: kind.name.lower() for kind in ModelType}
         name = names.get(model.model_type, str(model.model_type))
         raise InputError(
             f"is a SentencePiece model of kind {name}",
             where=FILE,
-            why="a tokenizer.json is made of BPE models",
-            fix=fix,
+            why="a tokenizer.json is made of models of BPE and Unigram",
+            fix=BESIDE,
         )
     if model.types.count(PieceType.UNKNOWN) != 1:
         raise InputError("not a SentencePiece model", where=FILE, why="it has not one unknown piece")
@@ -199,7 +250,7 @@ def check_kind(model: SentencePieceModel) -> None:
             "cannot be written as a tokenizer.json",
             where=FILE,
             why="it has unused pieces, or treats spaces in an uncommon way",
-            fix=fix,
+            fix=BESIDE,
         )
     if len(set(model.texts)) != len(model.texts) or "" in model.texts:
         raise InputError("not a SentencePiece model", where=FILE, why="two pieces are the same, or one is empty")
@@ -253,7 +304,7 @@ def _decoder(prefix: bool) -> Part:
     return {"type": "Sequence", "decoders": steps}
 
 
-def _check(text: str, data: bytes, added: AddedTokens, prefix: _Prefix, *, looked_for: int) -> None:
+def _check(text: str, data: bytes, added: AddedTokens, prefix: _Prefix, *, unigram: bool, looked_for: int) -> None:
     """Compare what the library makes of a tokenizer.json with what sentencepiece makes of its model."""
     tokenizer = load(text, FILE)
     processors = {before: _processor(data, before) for before in (False, True)}
@@ -281,7 +332,16 @@ def _check(text: str, data: bytes, added: AddedTokens, prefix: _Prefix, *, looke
     texts = [
         one for one in (*HARD_TEXTS, *around(some), *own) if plain.issuperset(token for token in known if token in one)
     ]
-    compare(texts, made, original, FILE, "tokens")
+
+    def tied(ours: list[int], theirs: list[int]) -> bool:
+        """Whether two ways to cut a text are the same but for the order of some pieces: both have the same score in Unigram, and
+        the library and SentencePiece, which add up numbers of different precision, may take either."""
+        if ours == theirs:
+            return True
+        spelled, wanted = ("".join(map(tokenizer.id_to_token, ids)) for ids in (ours, theirs))
+        return unigram and sorted(ours) == sorted(theirs) and spelled == wanted
+
+    compare(texts, made, original, FILE, "tokens", tied)
     unknown = first.unk_id()
     whole = [one for one in texts if not any(token in one for token in known) and unknown not in made(one)]
 
