@@ -144,7 +144,7 @@ def _shares(sources: tuple[str, ...], block: Any) -> list[int]:
 
 
 def differences(product: Reading, oracle: Reading) -> list[str]:
-    """What differs, in words; frequencies and activations by a relative 1e-6."""
+    """What differs, in words; frequencies and activations by a relative 1e-5, as float32 loses digits in the ramps of RoPE."""
     found = []
     for name in ("tensors", "windows", "parallel", "causal"):
         ours, theirs = getattr(product, name), getattr(oracle, name)
@@ -153,7 +153,7 @@ def differences(product: Reading, oracle: Reading) -> list[str]:
     for name in ("frequencies", "activation"):
         ours, theirs = np.array(getattr(product, name)), np.array(getattr(oracle, name))
         if ours.shape != theirs.shape or not np.allclose(
-            ours, theirs, rtol=1e-6, atol=1e-6 if name == "activation" else 0
+            ours, theirs, rtol=1e-5, atol=1e-6 if name == "activation" else 0
         ):
             found.append(f"{name}: {ours} and {theirs}")
     if any(

@@ -209,7 +209,7 @@ def test_what_cannot_be_proposed(
     ("config", "said"),
     [
         ({"max_position_embeddings": "many"}, "max_position_embeddings: must be an integer"),
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "rope_scaling.rope_type: "),
+        ({"rope_scaling": {"rope_type": "mrope", "factor": 4.0}}, "rope_scaling.rope_type: "),
         (
             {
                 "architectures": ["Qwen2ForCausalLM"],
