@@ -60,8 +60,8 @@ def _new_names(base: Checkpoint, inner: Collection[str]) -> dict[str, str]:
     plain = {name: ".".join(part for part in name.split(".") if part not in WRAPPERS) for name in base.tensors}
     root = Counter(name.split(".")[0] for name in inner).most_common(1)[0][0] + "."
     # A scheme that takes weights as AWQ packed them has `qweight` in the place of a layer's `weight`.
-    packed = {f"{name.removesuffix('.qweight')}.weight" for name in plain.values() if name.endswith(".qweight")}
-    best = _readings(packed.union(plain.values()), inner, root)
+    packed = [f"{name.removesuffix('.qweight')}.weight" for name in plain.values() if name.endswith(".qweight")]
+    best = _readings(dict.fromkeys([*plain.values(), *packed]), inner, root)
     if not best:
         return {name: name for name in base.tensors}
     if len(best) > 1:
