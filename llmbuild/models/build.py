@@ -11,6 +11,7 @@ from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.decoder import Decoder
 from llmbuild.models.family import ModelConfig
 from llmbuild.models.kv_cache import KVCacheLayout
+from llmbuild.models.spec import DecoderSpec
 from llmbuild.quantization.layers import GenericKernels, Kernels
 from llmbuild.quantization.scheme import Scheme
 
@@ -24,16 +25,13 @@ class ExportedModel:
     kv_cache: KVCacheLayout
 
 
-def build_model(
-    config: ModelConfig, family: DecoderFamily, scheme: Scheme, kernels: Kernels | None = None
-) -> tuple[Decoder, Any]:
-    """The module of a model and its export specification, for `Decoder.export_tvm(spec)`."""
-    module = Decoder(family.decoder(config), scheme, kernels or GenericKernels())
-    return module, module.export_spec()
-
-
 def export(config: ModelConfig, family: DecoderFamily, scheme: Scheme, kernels: Kernels | None = None) -> ExportedModel:
     """The exported IRModule with its parameters and the layout of its KV cache."""
-    module, spec = build_model(config, family, scheme, kernels)
-    exported, params = module.export_tvm(spec)
+    return export_decoder(family.decoder(config), scheme, kernels)
+
+
+def export_decoder(spec: DecoderSpec, scheme: Scheme, kernels: Kernels | None = None) -> ExportedModel:
+    """The same of a decoder that is described without a configuration."""
+    module = Decoder(spec, scheme, kernels or GenericKernels())
+    exported, params = module.export_tvm(module.export_spec())
     return ExportedModel(exported, tuple(params), module.kv_cache)

@@ -17,8 +17,8 @@ from tests.helpers.primfunc import compile_function
 SHAPE = (4, 2, 32, "float32")
 THETA = 10000.0
 SCALE = 32**-0.5
-FEW = [(20, 2.0)]
-MORE = [pytest.param(*rest, marks=pytest.mark.full) for rest in ((16, None), (33, 1.0), (None, 0.5))]
+EVERY = [(20, 2.0), (16, None), (33, 1.0), (None, 0.5)]
+FEW = [EVERY[0], *(pytest.param(*rest, marks=pytest.mark.full) for rest in EVERY[1:])]
 LOWEST = np.float32(-5e4)
 
 
@@ -47,7 +47,7 @@ def expect(
         check(found[any_key], lse[any_key], attention(q[any_key], k, v, mask[any_key], cap), "float32")
 
 
-@pytest.mark.parametrize(("window", "cap"), [*FEW, *MORE])
+@pytest.mark.parametrize(("window", "cap"), FEW)
 def test_decode(window: int | None, cap: float | None) -> None:
     counts = [1, 15, 20, 33, 100, 300, 40, 64]
     starts = np.array([0, 3, 0, 9, 0, 50, 7, 0], np.int32)
@@ -70,7 +70,8 @@ def test_decode(window: int | None, cap: float | None) -> None:
                 expect(output[b : b + 1], lse[b : b + 1], one, k, held.values[b], mask, cap)
 
 
-@pytest.mark.parametrize(("window", "cap"), [*FEW, *MORE])
+@pytest.mark.full
+@pytest.mark.parametrize(("window", "cap"), EVERY)
 def test_ragged(window: int | None, cap: float | None) -> None:
     lengths = [1, 20, 50, 21, 130]
     q, output, lse = operands(SHAPE, sum(lengths))
@@ -90,7 +91,8 @@ def test_ragged(window: int | None, cap: float | None) -> None:
             expect(output[rows], lse[rows], *values, mask, cap)
 
 
-@pytest.mark.parametrize(("window", "cap"), [*FEW, *MORE])
+@pytest.mark.full
+@pytest.mark.parametrize(("window", "cap"), EVERY)
 def test_paged(window: int | None, cap: float | None) -> None:
     """Chunks over what the cache holds; in the third the first rows see keys and the others none; the last one's queries
     are a tree of drafts, whose positions do not ascend."""

@@ -27,7 +27,8 @@ def test_our_kernels_on_a_cpu(window: int | None, cap: float | None) -> None:
     check(build_cache(layout, "llvm", tvm.target.Target(CPU)), layout)
 
 
-@pytest.mark.parametrize(("window", "cap"), [(20, 2.0), *MORE])
+@pytest.mark.full
+@pytest.mark.parametrize(("window", "cap"), [(20, 2.0), (16, None), (33, 1.0), (None, 0.5)])
 def test_kernels_of_tvm_on_a_cpu(window: int | None, cap: float | None) -> None:
     """Those for heads that ours are not for."""
     import tvm

@@ -29,7 +29,14 @@ def make_layout(window: int | None, softcap: float | None, *, dim: int = 32, dty
 
 
 def build_cache(layout: KVCacheLayout, device: str, target: Any) -> Any:
-    """The VM of a library that has nothing but the cache, made by the passes of our pipeline for the device."""
+    """The VM of a library that has nothing but the cache."""
+    import tvm
+
+    return build_with_cache(tvm.IRModule(), layout, device, target)
+
+
+def build_with_cache(module: Any, layout: KVCacheLayout, device: str, target: Any) -> Any:
+    """The VM of a module's functions and the cache, made by the passes of our pipeline for the device."""
     import tvm
     from tvm import relax
 
@@ -38,7 +45,7 @@ def build_cache(layout: KVCacheLayout, device: str, target: Any) -> Any:
     plan = PassInputs(find_device(device), target, layout, {}, {"active_vocab_size": None, "prefill_chunk_size": 1})
     steps = [step for step in passes(plan) if step.info.name not in NOT_OF_THE_CACHE]
     with target, tvm.transform.PassContext(config={"tirx.disable_cse_tir": True}):
-        executable = relax.build(tvm.IRModule(), target=target, relax_pipeline=tvm.transform.Sequential(steps))
+        executable = relax.build(module, target=target, relax_pipeline=tvm.transform.Sequential(steps))
     return relax.VirtualMachine(executable, tvm.cpu())
 
 
