@@ -24,9 +24,9 @@ TOLERANCE = {"float32": 1e-5, "float16": 3e-3}
 
 
 @cache
-def kernel(name: str, shape: tuple[Any, ...], *rest: Any) -> Any:
+def kernel(name: str, shape: tuple[Any, ...], turns: bool, *rest: Any) -> Any:
     make = {"decode": decode_kernel, "paged": paged_kernel, "ragged": ragged_kernel}[name]
-    return compile_function(make(*shape, *rest, {}))
+    return compile_function(make(*shape, *rest, {} if turns else None))
 
 
 def rotated(x: np.ndarray, positions: np.ndarray) -> np.ndarray:
@@ -100,7 +100,7 @@ def test_decode(shape: tuple[Any, ...], inline: int) -> None:
     q, output, lse = operands(shape, len(counts))
     positions = np.array(counts, np.int32)
     starts = np.arange(len(counts), dtype=np.int32)
-    kernel("decode", shape, False)(
+    kernel("decode", shape, bool(inline), False)(
         q, held.pages, held.begins, held.table, held.lengths, starts, positions, output, lse,
         inline, 1.0, THETA, shape[2] ** -0.5,
     )  # fmt: skip
@@ -118,7 +118,7 @@ def test_decode_in_a_window_with_sinks() -> None:
     q, output, lse = operands(shape, 3)
     positions = np.array([44, 20, 33], np.int32)
     starts = np.zeros(3, np.int32)
-    kernel("decode", shape, True)(
+    kernel("decode", shape, True, True)(
         q, held.pages, held.begins, held.table, held.lengths, starts, positions, output, lse,
         1, 1.0, THETA, shape[2] ** -0.5,
     )  # fmt: skip
@@ -141,7 +141,7 @@ def test_ragged(shape: tuple[Any, ...], inline: int) -> None:
     q_begins, k_begins = (np.cumsum([0, *sizes]).astype(np.int32) for sizes in (queries, keys))
     starts = np.array([0, 3, 0, 9], np.int32)
     positions = np.concatenate([s + np.arange(n) + m - n for s, n, m in zip(starts, queries, keys, strict=True)])
-    kernel("ragged", shape)(
+    kernel("ragged", shape, bool(inline))(
         q, q_begins, k, v, k_begins, positions.astype(np.int32), starts, output, lse, 1, inline, 1.0, THETA, dim**-0.5
     )
     for b in range(4):
@@ -163,7 +163,7 @@ def test_paged(shape: tuple[Any, ...], sliding: bool) -> None:
     begins = np.cumsum([0, *queries]).astype(np.int32)
     positions, starts = np.arange(sum(queries), dtype=np.int32), np.zeros(4, np.int32)
     for causal in (0, 1) if not sliding else (0,):
-        kernel("paged", shape, sliding)(
+        kernel("paged", shape, sliding, sliding)(
             q, begins, held.pages, held.begins, held.table, held.lengths, starts, positions, output, lse,
             causal, int(sliding), 1.0, THETA, shape[2] ** -0.5,
         )  # fmt: skip

@@ -98,13 +98,13 @@ def decode_kernel(
     dim: int,
     dtype: str,
     sliding: bool,
-    rope_scaling: Mapping[str, Any],
+    rope_scaling: Mapping[str, Any] | None,
     window: int | None = None,
     softcap: float | None = None,
 ) -> Any:
     """The kernel, with the signature of TVM's `_attention_decode_cpu`.
 
-    `sliding` is for a rolling cache, which has no layers with a `window`.
+    `sliding` is for a rolling cache, which has no layers with a `window`.  Without `rope_scaling` q and k come turned.
     """
     group, half = heads // kv_heads, dim // 2
 
@@ -172,7 +172,7 @@ def decode_kernel(
                 for j in T.vectorized(LANES):
                     query[p * LANES + j] = f32(q[b, h, p * LANES + j]) * (magnitude(scale, window) * T.float32(LOG2_E))
                     total[p * LANES + j] = T.float32(0)
-            if rotary_mode == 1:
+            if rotary.turns(rope_scaling, rotary_mode):
                 for d in T.serial(half):
                     frequencies[d] = rotary.frequency(rope_scaling, rope_theta, d, dim)
                 rotary.steps(frequencies, step_c, step_s, BLOCK, rope_scale, half)
@@ -192,7 +192,7 @@ def decode_kernel(
                     count,
                     BLOCK,
                 )
-                if rotary_mode == 1:
+                if rotary.turns(rope_scaling, rotary_mode):
                     rotary.advance(
                         frequencies,
                         c,

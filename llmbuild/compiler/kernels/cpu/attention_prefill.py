@@ -75,7 +75,7 @@ def cap_tile(scores, rows, softcap):
 def load_queries(
     q, query, positions, frequencies, c, s, spare, rope, start, rows, limit, head, group, begin, factor, dim
 ):
-    """query[rows, dim] = rows of one group of heads, scaled, and with RoPE where `rope` has a scale above zero.
+    """query[rows, dim] = rows of one group of heads, scaled, and with RoPE where `rope` is a scale above zero.
 
     Row r of a group is head r % group of query r // group; the last row stands for those past the limit.
     """
@@ -152,7 +152,7 @@ def attend(
     limit: T.let[T.int32] = queries * group
     rows: T.let[T.int32] = T.min(limit - start, ROWS)
     tiles: T.let[T.int32] = (rows + TILE_ROWS - 1) // TILE_ROWS
-    if rotary_mode == 1:
+    if rotary.turns(rope_scaling, rotary_mode):
         for d in T.serial(dim // 2):
             frequencies[d] = rotary.frequency(rope_scaling, rope_theta, d, dim)
         rotary.steps(frequencies, step_c, step_s, BLOCK, rope_scale, dim // 2)
@@ -164,7 +164,7 @@ def attend(
         c,
         s,
         spare,
-        T.if_then_else(rotary_mode == 1, rope_scale, T.float32(0)),
+        rotary.scale_of(rope_scaling, rotary_mode, rope_scale),
         start,
         tiles * TILE_ROWS,
         limit,
@@ -196,7 +196,7 @@ def attend(
         first[0], (T.max(last_key(causal, (start + rows - 1) // group, count, queries), 0) + BLOCK - 1) // BLOCK
     ):
         find_block(source, page, slot, block * BLOCK, count, BLOCK)
-        if rotary_mode == 1:
+        if rotary.turns(rope_scaling, rotary_mode):
             rotary.advance(
                 frequencies,
                 c,
@@ -245,7 +245,7 @@ def ragged_kernel(
     kv_heads: int,
     dim: int,
     dtype: str,
-    rope_scaling: Mapping[str, Any],
+    rope_scaling: Mapping[str, Any] | None,
     window: int | None = None,
     softcap: float | None = None,
 ) -> Any:
@@ -329,13 +329,13 @@ def paged_kernel(
     dim: int,
     dtype: str,
     sliding: bool,
-    rope_scaling: Mapping[str, Any],
+    rope_scaling: Mapping[str, Any] | None,
     window: int | None = None,
     softcap: float | None = None,
 ) -> Any:
     """The kernel over the paged cache, with the signature of TVM's `_attention_prefill_cpu`.
 
-    `sliding` is for a rolling cache, which has no layers with a `window`.
+    `sliding` is for a rolling cache, which has no layers with a `window`.  Without `rope_scaling` q and k come turned.
     """
     group = heads // kv_heads
 

@@ -21,8 +21,7 @@ def replacements(layout: KVCacheLayout) -> dict[str, Any]:
     if layout.head_dim % (2 * LANES):
         return split
     # A rolling cache's attention turns q and k, by frequencies that it computes.
-    rope = layout.rope if layout.rolling else None
-    scaling = {} if rope is None else dict(rope.scaling or {})
+    scaling = dict(layout.rope.scaling or {}) if layout.rolling and layout.rope is not None else None
     shape = (layout.num_attention_heads, layout.num_key_value_heads, layout.head_dim, layout.dtype)
     return {
         "batch_decode_paged_kv_cpu": decode_kernel(*shape, False, scaling, layout.window, layout.softcap),

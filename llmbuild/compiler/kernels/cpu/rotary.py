@@ -23,9 +23,19 @@ RESYNC = 16
 """Blocks of positions after which the angles are computed afresh, so that rounding errors do not add up."""
 
 
-def frequency(rope_scaling: Mapping[str, Any], theta: Any, index: Any, dim: int) -> Any:
+def turns(rope_scaling: Mapping[str, Any] | None, rotary_mode: Any) -> Any:
+    """Whether attention turns q and k: never without a scaling (which may be empty), else as the cache says in each call."""
+    return False if rope_scaling is None else rotary_mode == 1
+
+
+def scale_of(rope_scaling: Mapping[str, Any] | None, rotary_mode: Any, rope_scale: Any) -> Any:
+    """The factor of positions where attention turns q and k, and 0 where it does not."""
+    return T.float32(0) if rope_scaling is None else T.if_then_else(rotary_mode == 1, rope_scale, T.float32(0))
+
+
+def frequency(rope_scaling: Mapping[str, Any] | None, theta: Any, index: Any, dim: int) -> Any:
     """The frequency of pair `index` (below dim / 2), as TVM's function for the scaling has it."""
-    switch = switch_rope_freq_func(dict(rope_scaling))
+    switch = switch_rope_freq_func(dict(rope_scaling or {}))
     _, _, bindings = switch(T.float32(1), index, dim, theta, "float32")
     (_, angle), *rest = bindings.items()
     for variable, value in rest:
