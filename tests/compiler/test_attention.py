@@ -11,11 +11,8 @@ import pytest
 from llmbuild.compiler.kernels.cpu.attention_decode import decode_kernel
 from llmbuild.compiler.kernels.cpu.attention_prefill import paged_kernel, ragged_kernel
 from llmbuild.compiler.kernels.cpu.kv_cache import replacements
-from llmbuild.compiler.kernels.cpu.rotary import split_kernel as cpu_split_kernel
-from llmbuild.compiler.kernels.split_rotary import split_kernel as generic_split_kernel
 from llmbuild.models.frequencies import make_rope
 from llmbuild.models.kv_cache import KVCacheLayout
-from llmbuild.models.spec import RopeSpec
 from tests.helpers.primfunc import compile_function
 
 THETA = 10000.0
@@ -176,48 +173,6 @@ def test_paged(shape: tuple[Any, ...], sliding: bool) -> None:
             check(output[rows], lse[rows], attention(qs, k, held.values[b], np.arange(len(k))[None] < seen), shape[3])
         np.testing.assert_array_equal(output[begins[3] :], 0)
         np.testing.assert_array_equal(lse[begins[3] :], np.float32(-5e4))
-
-
-def split_layout(rope: RopeSpec | None, dim: int = 64, rolling: bool = False) -> KVCacheLayout:
-    return KVCacheLayout(1, 4, 2, dim, "float32", rope, rolling=rolling)
-
-
-@pytest.mark.parametrize("split_kernel", [cpu_split_kernel, generic_split_kernel])
-@pytest.mark.parametrize("interleaved", [False, True])
-@pytest.mark.parametrize(("dim", "rotary_dim", "factor"), [(64, 64, 1.0), (64, 16, 1.25), (64, 20, 1.0), (10, 6, 1.5)])
-def test_split_rotary(dim: int, rotary_dim: int, factor: float, interleaved: bool, split_kernel: Any) -> None:
-    frequencies = tuple(0.7**index for index in range(rotary_dim // 2))
-    rope = RopeSpec(rotary_dim, frequencies, factor, interleaved)
-    split = compile_function(split_kernel(split_layout(rope, dim)))
-    for rows in (1, 5):
-        qkv = np.random.default_rng(rows).standard_normal((rows, 8, dim)).astype(np.float32)
-        positions = np.arange(rows, dtype=np.int32) + 100
-        q, k, v = (np.zeros((rows, n, dim), np.float32) for n in (4, 2, 2))
-        split(qkv, positions, q, k, v, np.array(frequencies, np.float32))
-        wanted = qkv.astype(np.float64)
-        x = wanted[:, :6, :rotary_dim]
-        pairs = (
-            x[..., 0::2] + 1j * x[..., 1::2]
-            if interleaved
-            else x[..., : len(frequencies)] + 1j * x[..., len(frequencies) :]
-        )
-        angles = positions[:, None, None] * np.array(frequencies, np.float32).astype(float)
-        pairs = pairs * factor * np.exp(1j * angles)
-        both = np.stack([pairs.real, pairs.imag], axis=-1 if interleaved else -2)
-        wanted[:, :6, :rotary_dim] = both.reshape(x.shape)
-        for found, heads in ((q, slice(0, 4)), (k, slice(4, 6)), (v, slice(6, 8))):
-            np.testing.assert_allclose(found, wanted[:, heads], atol=5e-5)
-
-
-@pytest.mark.parametrize("split_kernel", [cpu_split_kernel, generic_split_kernel])
-@pytest.mark.parametrize("layout", [split_layout(None), split_layout(make_rope(THETA, 64), rolling=True)])
-def test_split_alone(layout: KVCacheLayout, split_kernel: Any) -> None:
-    """Where layers or attention turn q and k, the cache only splits, whatever it is told."""
-    split = compile_function(split_kernel(layout))
-    qkv = np.random.default_rng(3).standard_normal((5, 8, 64)).astype(np.float32)
-    q, k, v = (np.zeros((5, n, 64), np.float32) for n in (4, 2, 2))
-    split(qkv, np.arange(5, dtype=np.int32), q, k, v, 1)
-    np.testing.assert_array_equal(np.concatenate([q, k, v], axis=1), qkv)
 
 
 def test_what_stays_with_tvm() -> None:
