@@ -39,13 +39,16 @@ class KVCacheLayout:
 def kv_cache_layout(spec: DecoderSpec, dtype: str) -> KVCacheLayout:
     """The cache that a decoder of this description needs when it computes in `dtype`.
 
-    Raises ValueError for layers that one cache cannot serve: unlike numbers of heads, windows or soft caps.
+    Raises ValueError for layers that one cache cannot serve: unlike numbers of heads, windows or soft caps, or windows by
+    positions in a rolling cache, which renumbers them.
     """
     layers = [block.attention for block in spec.blocks]
     heads, kv_heads, head_dim = _one(
         {(layer.heads, layer.kv_heads, layer.head_dim) for layer in layers}, "sizes of heads"
     )
     windows = {layer.window for layer in layers} - {None}
+    if windows and spec.rolling:
+        raise ValueError("a rolling cache cannot serve layers with windows of their own")
     return KVCacheLayout(
         num_hidden_layers=len(layers),
         num_attention_heads=heads,

@@ -28,6 +28,20 @@ def test_our_kernels_on_a_cpu(window: int | None, cap: float | None) -> None:
 
 
 @pytest.mark.full
+@pytest.mark.parametrize("device", ["llvm", "opencl"])
+def test_positions_are_there_where_the_cache_applies_no_rope(device: str) -> None:
+    import tvm
+
+    layout = make_layout(20, None, rope=False)
+    if device == "llvm":
+        check(build_cache(layout, device, tvm.target.Target(CPU)), layout)
+        return
+    with compiling(optimize=False) as compiled:
+        machine = build_cache(layout, device, compiled.target)
+    check(machine, layout, trees=True)
+
+
+@pytest.mark.full
 @pytest.mark.parametrize(("window", "cap"), [(20, 2.0), (16, None), (33, 1.0), (None, 0.5)])
 def test_kernels_of_tvm_on_a_cpu(window: int | None, cap: float | None) -> None:
     """Those for heads that ours are not for."""

@@ -24,8 +24,12 @@ NOT_OF_THE_CACHE = {
 }
 
 
-def make_layout(window: int | None, softcap: float | None, *, dim: int = 32, dtype: str = "float32") -> KVCacheLayout:
-    return KVCacheLayout(2, HEADS, KV, dim, dtype, make_rope(10000.0, dim), window=window, softcap=softcap)
+def make_layout(
+    window: int | None, softcap: float | None, *, dim: int = 32, dtype: str = "float32", rope: bool = True
+) -> KVCacheLayout:
+    """`rope` says whether the cache applies it; else layers would."""
+    spec = make_rope(10000.0, dim) if rope else None
+    return KVCacheLayout(2, HEADS, KV, dim, dtype, spec, window=window, softcap=softcap)
 
 
 def build_cache(layout: KVCacheLayout, device: str, target: Any) -> Any:
@@ -128,7 +132,10 @@ class Run:
                 at[old:] = old + ancestors.sum(1) - 1
             if layer and self.layout.window is not None:
                 seen &= at[None] > at[old:, None] - self.layout.window
-            q, k = rotate(qkv[rows, :HEADS], at[old:]), np.repeat(rotate(k, at), HEADS // KV, 1)
+            q = qkv[rows, :HEADS]
+            if self.layout.rope is not None:
+                q, k = rotate(q, at[old:]), rotate(k, at)
+            k = np.repeat(k, HEADS // KV, 1)
             scores = np.einsum("qhd,khd->qhk", q, k) * self.dim**-0.5
             scores = scores if cap is None else cap * np.tanh(scores / cap)
             scores = np.where(seen[:, None], scores, -np.inf)

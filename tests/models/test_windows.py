@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +17,7 @@ from llmbuild.compiler.pipeline import PassInputs, pipeline
 from llmbuild.errors import ToolchainError
 from llmbuild.models.build import export_decoder
 from llmbuild.models.frequencies import make_rope
+from llmbuild.models.kv_cache import kv_cache_layout
 from llmbuild.models.spec import AttentionSpec, BlockSpec, DecoderSpec, MlpSpec, Names, NormSpec
 from llmbuild.quantization.scheme import SCHEMES
 from tests.helpers.generic_library import logits_of, tails
@@ -99,6 +101,13 @@ def reference(name: str, dim: int) -> tuple[Any, DecoderSpec, dict[str, np.ndarr
             if "norm" in key:
                 value.add_(torch.randn_like(value) * 0.2)
     return model, spec, {key: value.detach().numpy() for key, value in model.state_dict().items()}
+
+
+def test_a_rolling_cache_has_no_windows_by_layer() -> None:
+    _, spec = gemma2(16)
+    assert kv_cache_layout(spec, "float32").window == WINDOW
+    with pytest.raises(ValueError, match="rolling"):
+        kv_cache_layout(replace(spec, rolling=True), "float32")
 
 
 def check(library: SpecLibrary, model: Any) -> None:
