@@ -11,11 +11,10 @@ import pytest
 from llmbuild.compiler.kernels.cpu.attention_decode import decode_kernel
 from llmbuild.compiler.kernels.cpu.attention_prefill import paged_kernel, ragged_kernel
 from llmbuild.compiler.kernels.scores import capped
-from tests.compiler.test_attention import Cache, attention, check, operands, rotated
+from tests.compiler.test_attention import Cache, attention, check, operands
 from tests.helpers.primfunc import compile_function
 
 SHAPE = (4, 2, 32, "float32")
-THETA = 10000.0
 SCALE = 32**-0.5
 EVERY = [(20, 2.0), (16, None), (33, 1.0), (None, 0.5)]
 FEW = [EVERY[0], *(pytest.param(*rest, marks=pytest.mark.full) for rest in EVERY[1:])]
@@ -26,8 +25,8 @@ LOWEST = np.float32(-5e4)
 def kernel(name: str, window: int | None, softcap: float | None) -> Any:
     make = {"decode": decode_kernel, "paged": paged_kernel}
     if name == "ragged":
-        return compile_function(ragged_kernel(*SHAPE, {}, window, softcap))
-    return compile_function(make[name](*SHAPE, False, {}, window, softcap))
+        return compile_function(ragged_kernel(*SHAPE, None, window, softcap))
+    return compile_function(make[name](*SHAPE, False, None, window, softcap))
 
 
 def visible(positions: np.ndarray, start: int, count: int, window: int | None) -> np.ndarray:
@@ -56,18 +55,14 @@ def test_decode(window: int | None, cap: float | None) -> None:
     positions[6:] += [(window or 1) - 1, window or 0]
     held = Cache(SHAPE, counts)
     q, output, lse = operands(SHAPE, len(counts))
-    for inline in (0, 1):
-        for scale in (SCALE, -SCALE) if window else (SCALE,):
-            kernel("decode", window, cap)(
-                q, held.pages, held.begins, held.table, held.lengths, starts, positions, output, lse,
-                inline, 1.0, THETA, scale,
-            )  # fmt: skip
-            for b, count in enumerate(counts):
-                one, k = q[b : b + 1].astype(np.float64), held.keys[b]
-                if inline:
-                    one, k = rotated(one, positions[b : b + 1]), rotated(k, starts[b] + np.arange(count))
-                mask = visible(positions[b : b + 1], starts[b], count, window if scale < 0 else None)
-                expect(output[b : b + 1], lse[b : b + 1], one, k, held.values[b], mask, cap)
+    for scale in (SCALE, -SCALE) if window else (SCALE,):
+        kernel("decode", window, cap)(
+            q, held.pages, held.begins, held.table, held.lengths, starts, positions, output, lse, 0, 1.0, 1.0, scale
+        )
+        for b, count in enumerate(counts):
+            one = q[b : b + 1].astype(np.float64)
+            mask = visible(positions[b : b + 1], starts[b], count, window if scale < 0 else None)
+            expect(output[b : b + 1], lse[b : b + 1], one, held.keys[b], held.values[b], mask, cap)
 
 
 @pytest.mark.full
@@ -81,7 +76,7 @@ def test_ragged(window: int | None, cap: float | None) -> None:
     starts = np.array([0, 3, 0, 9, 600], np.int32)
     positions = np.concatenate([s + np.arange(n) for s, n in zip(starts, lengths, strict=True)]).astype(np.int32)
     for scale in (SCALE, -SCALE) if window else (SCALE,):
-        kernel("ragged", window, cap)(q, begins, k, v, begins, positions, starts, output, lse, 1, 0, 1.0, THETA, scale)
+        kernel("ragged", window, cap)(q, begins, k, v, begins, positions, starts, output, lse, 1, 0, 1.0, 1.0, scale)
         for b, length in enumerate(lengths):
             rows = slice(*begins[b : b + 2])
             mask = np.tri(length, dtype=bool) & visible(
@@ -105,19 +100,15 @@ def test_paged(window: int | None, cap: float | None) -> None:
         np.int32
     )
     positions[-4:] = [100, 90, 91, 90]
-    for inline in (0, 1):
-        for scale in (SCALE, -SCALE) if window else (SCALE,):
-            kernel("paged", window, cap)(
-                q, begins, held.pages, held.begins, held.table, held.lengths, starts, positions, output, lse,
-                0, inline, 1.0, THETA, scale,
-            )  # fmt: skip
-            for b, count in enumerate(counts):
-                rows, k = slice(*begins[b : b + 2]), held.keys[b]
-                qs = q[rows].astype(np.float64)
-                if inline:
-                    qs, k = rotated(qs, positions[rows]), rotated(k, starts[b] + np.arange(count))
-                mask = visible(positions[rows], starts[b], count, window if scale < 0 else None)
-                expect(output[rows], lse[rows], qs, k, held.values[b], mask, cap)
+    for scale in (SCALE, -SCALE) if window else (SCALE,):
+        kernel("paged", window, cap)(
+            q, begins, held.pages, held.begins, held.table, held.lengths, starts, positions, output, lse,
+            0, 0, 1.0, 1.0, scale,
+        )  # fmt: skip
+        for b, count in enumerate(counts):
+            rows = slice(*begins[b : b + 2])
+            mask = visible(positions[rows], starts[b], count, window if scale < 0 else None)
+            expect(output[rows], lse[rows], q[rows].astype(np.float64), held.keys[b], held.values[b], mask, cap)
 
 
 def test_the_cap_is_exact_to_a_few_units_in_the_last_place() -> None:

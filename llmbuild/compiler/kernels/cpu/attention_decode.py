@@ -200,7 +200,7 @@ def decode_kernel(
                         step_c,
                         step_s,
                         spare,
-                        block - first_block(lowest(positions[b], key_start[b], scale)),
+                        block,
                         BLOCK,
                         T.Cast("float32", key_start[b] + block * BLOCK) * rope_scale,
                         half,

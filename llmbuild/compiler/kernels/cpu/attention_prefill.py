@@ -204,7 +204,7 @@ def attend(
                 step_c,
                 step_s,
                 spare,
-                block - first[0],
+                block,
                 BLOCK,
                 T.Cast("float32", key_position + block * BLOCK) * rope_scale,
                 dim // 2,

@@ -78,8 +78,7 @@ def steps(frequencies, c, s, count, scale, half):
 
 @T.macro
 def advance(frequencies, c, s, step_c, step_s, spare, block, size, position, half):
-    """(c, s)[0] = the angles of the first position of a block of `size`, from those of the block before where possible;
-    blocks are counted from the first that is visited."""
+    """(c, s)[0] = the angles of the first position of a block of `size`, from those of the block before where possible."""
     if block % RESYNC == 0:
         angles(frequencies, c, s, 0, position, half)
     else:
