@@ -34,7 +34,7 @@ def split_kernel(layout: KVCacheLayout) -> Any:
     def turned(qkv: Any, positions: Any, frequencies: Any, row: Any, head: Any, index: Any) -> Any:
         if rope is None:
             return qkv[row, head, index]
-        value = rotated(lambda at: qkv[row, head, at], index, positions[row], frequencies, rope)
+        value = rotated(lambda at: qkv[row, head, at], index, positions[row], frequencies, rope, dtype)
         return tirx.if_then_else(index < rope.rotary_dim, value, qkv[row, head, index])
 
     @T.macro

@@ -20,7 +20,7 @@ def rotate(qkv: nn.Tensor, positions: nn.Tensor, rope: RopeSpec, heads: int) -> 
     def turned(qkv: te.Tensor, positions: te.Tensor, frequencies: te.Tensor) -> te.Tensor:
         def element(token: Any, head: Any, index: Any) -> Any:
             x = qkv[token, head, index]
-            value = rotated(lambda at: qkv[token, head, at], index, positions[token], frequencies, rope)
+            value = rotated(lambda at: qkv[token, head, at], index, positions[token], frequencies, rope, qkv.dtype)
             return tirx.if_then_else(tirx.all(head < heads, index < rope.rotary_dim), value, x)
 
         return te.compute(qkv.shape, element, name="rotate")
@@ -28,14 +28,14 @@ def rotate(qkv: nn.Tensor, positions: nn.Tensor, rope: RopeSpec, heads: int) -> 
     return op.tensor_expr_op(turned, "rotate", [qkv, positions, frequencies])
 
 
-def rotated(head: Callable[[Any], Any], index: Any, position: Any, frequencies: Any, rope: RopeSpec) -> Any:
+def rotated(head: Callable[[Any], Any], index: Any, position: Any, frequencies: Any, rope: RopeSpec, dtype: str) -> Any:
     """Element `index` of a head at an int32 position, where it is one of the rotated ones; `head` gives the elements."""
     pair, partner, sign = rotation(index, rope)
     x, other = head(index), head(partner)
     angle = position.astype("float32") * frequencies[pair]
     factor = tirx.const(rope.factor, "float32")
     whole = x.astype("float32") * tirx.cos(angle) * factor
-    return (whole + sign * other.astype("float32") * tirx.sin(angle) * factor).astype(x.ty.dtype)
+    return (whole + sign * other.astype("float32") * tirx.sin(angle) * factor).astype(dtype)
 
 
 def rotation(index: Any, rope: RopeSpec) -> tuple[Any, Any, Any]:
