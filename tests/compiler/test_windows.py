@@ -63,4 +63,4 @@ def test_kernels_of_tvm_on_a_gpu(window: int | None, cap: float | None, dim: int
     with compiling(optimize=False) as device:
         machine = build_cache(layout, "opencl", device.target)
     check(machine, layout, trees=True)
-    assert {"batch_tree_attn_kernel", "batch_decode_paged_kv_kernel"} <= set(device.launches)
+    assert {"batch_tree_attn_kernel", "tree_attn_paged_kv_kernel"} <= set(device.launches)

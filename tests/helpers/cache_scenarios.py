@@ -68,6 +68,7 @@ class Run:
 
         self.layout, self.dim, self.rng = layout, layout.head_dim, np.random.default_rng(0)
         self.sequences: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
+        self.tree: list[int] = []
         self.errors: list[tuple[float, float]] = []
         self.cache = machine["create_tir_paged_kv_cache"](*(Shape([size]) for size in (4, 1024, 512, PAGE, 0)))
 
@@ -87,8 +88,9 @@ class Run:
     def step(self, which: list[int], lengths: list[int], parents: list[int] | None = None) -> None:
         """Append random tokens to sequences, and compare what attention gives.
 
-        `parents` makes a tree of the tokens, by the index of each one's parent (-1: the root).
+        `parents` adds to the tree that the last tokens make, by the index in it of each one's parent (-1: the root).
         """
+        self.tree += [] if parents is None else parents
         import tvm
         from tvm_ffi import Shape
 
@@ -104,7 +106,7 @@ class Run:
             builtin("attention_kv_cache_attention_with_fused_qkv")(
                 self.cache, layer, scale, tvm.runtime.tensor(qkv), out
             )
-            worst.append(self._compare(layer, which, lengths, parents, qkv.astype(float), out.numpy().astype(float)))
+            worst.append(self._compare(layer, which, lengths, qkv.astype(float), out.numpy().astype(float)))
         builtin("kv_state_end_forward")(self.cache)
         self.errors.append((worst[0], worst[1]))
 
@@ -113,7 +115,6 @@ class Run:
         layer: int,
         which: list[int],
         lengths: list[int],
-        parents: list[int] | None,
         qkv: np.ndarray,
         out: np.ndarray,
     ) -> float:
@@ -126,10 +127,10 @@ class Run:
             self.sequences[sequence][layer] = (k, v)
             at, old = np.arange(len(k)), len(k) - length
             seen = at[None] <= at[old:, None]
-            if parents is not None:
-                ancestors = _ancestors(parents)
-                seen[:, old:] = ancestors
-                at[old:] = old + ancestors.sum(1) - 1
+            if self.tree:
+                root, ancestors = len(k) - len(self.tree), _ancestors(self.tree)
+                seen[:, root:] = ancestors[-length:]
+                at[root:] = root + ancestors.sum(1) - 1
             if layer and self.layout.window is not None:
                 seen &= at[None] > at[old:, None] - self.layout.window
             q = qkv[rows, :HEADS]
@@ -192,10 +193,11 @@ def forked(run: Run, window: int, at: int) -> None:
 
 
 def drafts(run: Run, length: int) -> None:
-    """A tree of drafts after a text: its nodes lie side by side in the cache, at positions that do not ascend."""
+    """A tree of drafts after a text, and one more: nodes lie side by side in the cache, at positions that do not ascend."""
     run.add(0)
     run.step([0], [length])
     run.step([0], [7], parents=[-1, 0, 0, 1, 1, 4, 2])
+    run.step([0], [1], parents=[4])
 
 
 def scenarios(window: int, *, trees: bool) -> Iterator[tuple[str, Callable[[Run], None]]]:
