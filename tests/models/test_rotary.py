@@ -17,13 +17,13 @@ def test_some_heads_are_turned(dtype: str, interleaved: bool) -> None:
     from tvm import relax
     from tvm.relax.frontend import nn
 
-    from llmbuild.models.parts.rotary import rotate
+    from llmbuild.models.parts.rotary import rotate, turns
 
     rope = RopeSpec(12, make_rope(100.0, 12).frequencies, 1.25, interleaved)
 
     class Layer(nn.Module):  # type: ignore[misc]
         def forward(self, qkv: nn.Tensor, positions: nn.Tensor) -> nn.Tensor:
-            return rotate(qkv, positions, rope, 4)
+            return rotate(qkv, turns(positions, rope), rope, 4)
 
     arguments = {"qkv": nn.spec.Tensor(["n", 6, 16], dtype), "positions": nn.spec.Tensor(["n"], "int32")}
     module = Layer().export_tvm({"forward": arguments})[0]

@@ -12,7 +12,7 @@ from tvm import tirx
 from tvm.script import tirx as T
 
 from llmbuild.models.kv_cache import KVCacheLayout
-from llmbuild.models.parts.rotary import rotated
+from llmbuild.models.parts.rotary import rotation
 
 NAME = "fused_rope"
 """TVM's name of the kernel."""
@@ -34,7 +34,10 @@ def split_kernel(layout: KVCacheLayout) -> Any:
     def turned(qkv: Any, positions: Any, frequencies: Any, row: Any, head: Any, index: Any) -> Any:
         if rope is None:
             return qkv[row, head, index]
-        value = rotated(lambda at: qkv[row, head, at], index, positions[row], frequencies, rope, dtype)
+        at = rotation(index, rope)
+        angle, factor = tirx.Cast("float32", positions[row]) * frequencies[at.pair], tirx.const(rope.factor, "float32")
+        cosine, sine = tirx.cos(angle) * factor, tirx.sin(angle) * factor
+        value = at.turned(lambda which: qkv[row, head, which].astype("float32"), cosine, sine).astype(dtype)
         return tirx.if_then_else(index < rope.rotary_dim, value, qkv[row, head, index])
 
     @T.macro

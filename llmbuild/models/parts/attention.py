@@ -11,25 +11,33 @@ from tvm.relax.frontend.nn.llm.kv_cache import PagedKVCache
 
 from llmbuild.models.parts.modules import at, place
 from llmbuild.models.parts.norm import build_norm
-from llmbuild.models.parts.rotary import rotate
-from llmbuild.models.spec import AttentionSpec
+from llmbuild.models.parts.rotary import Turns, rotate, turns
+from llmbuild.models.spec import AttentionSpec, RopeSpec
 from llmbuild.quantization.layers import Kernels, Linear
 from llmbuild.quantization.scheme import Scheme
 
 
 class Step:
-    """What all layers of one call share: the cache, and the int32 [tokens] positions, asked for once where they are needed."""
+    """What all layers of one call share: the cache, and what is made of it once, where it is needed."""
 
     def __init__(self, cache: PagedKVCache, tokens: Any, *, rotates: bool) -> None:
         """`rotates` says whether the cache applies RoPE; else the layers do."""
         self.cache, self.tokens, self.rotates = cache, tokens, rotates
         self._positions: nn.Tensor | None = None
+        self._turns: dict[RopeSpec, Turns] = {}
 
     @property
     def positions(self) -> nn.Tensor:
+        """int32 [tokens]."""
         if self._positions is None:
             self._positions = self.cache.get_query_positions(self.tokens)
         return self._positions
+
+    def turns(self, rope: RopeSpec) -> Turns:
+        """How far pairs of elements turn at the positions."""
+        if rope not in self._turns:
+            self._turns[rope] = turns(self.positions, rope)
+        return self._turns[rope]
 
 
 class Attention(nn.Module):  # type: ignore[misc]
@@ -54,7 +62,7 @@ class Attention(nn.Module):  # type: ignore[misc]
         if not spec.qk_norm_after_rope:
             qkv = self._normed(qkv)
         if spec.rope is not None and not step.rotates:
-            qkv = rotate(qkv, step.positions, spec.rope, spec.heads + spec.kv_heads)
+            qkv = rotate(qkv, step.turns(spec.rope), spec.rope, spec.heads + spec.kv_heads)
         if spec.qk_norm_after_rope:
             qkv = self._normed(qkv)
         out = _attend(step.cache, layer, qkv, spec)

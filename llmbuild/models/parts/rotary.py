@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,41 +13,68 @@ from tvm.relax.frontend.nn import op
 
 from llmbuild.models.spec import RopeSpec
 
+Turns = tuple[nn.Tensor, nn.Tensor]
+"""Cosines and sines, times the factor of a RopeSpec, float32 [tokens, pairs]."""
 
-def rotate(qkv: nn.Tensor, positions: nn.Tensor, rope: RopeSpec, heads: int) -> nn.Tensor:
-    """The first `heads` heads of [tokens, all heads, head_dim] turned by int32 positions [tokens], others as they are."""
+
+def turns(positions: nn.Tensor, rope: RopeSpec) -> Turns:
+    """How far each pair of elements turns at int32 positions [tokens]: the same for all heads and all layers of this RoPE."""
     frequencies = nn.Tensor.from_const(np.array(rope.frequencies, "float32"))
 
-    def turned(qkv: te.Tensor, positions: te.Tensor, frequencies: te.Tensor) -> te.Tensor:
+    def at(which: Callable[[Any], Any]) -> Callable[[te.Tensor, te.Tensor], te.Tensor]:
+        factor = tirx.const(rope.factor, "float32")
+
+        def computed(positions: te.Tensor, frequencies: te.Tensor) -> te.Tensor:
+            shape = (positions.shape[0], frequencies.shape[0])
+            return te.compute(shape, lambda t, pair: which(positions[t].astype("float32") * frequencies[pair]) * factor)
+
+        return computed
+
+    arguments = [positions, frequencies]
+    return (
+        op.tensor_expr_op(at(tirx.cos), "cosines", arguments),
+        op.tensor_expr_op(at(tirx.sin), "sines", arguments),
+    )
+
+
+def rotate(qkv: nn.Tensor, turns: Turns, rope: RopeSpec, heads: int) -> nn.Tensor:
+    """The first `heads` heads of [tokens, all heads, head_dim] turned, others as they are."""
+
+    def turned(qkv: te.Tensor, cosines: te.Tensor, sines: te.Tensor) -> te.Tensor:
         def element(token: Any, head: Any, index: Any) -> Any:
-            x = qkv[token, head, index]
-            value = rotated(lambda at: qkv[token, head, at], index, positions[token], frequencies, rope, qkv.dtype)
-            return tirx.if_then_else(tirx.all(head < heads, index < rope.rotary_dim), value, x)
+            at = rotation(index, rope)
+            cosine, sine = cosines[token, at.pair], sines[token, at.pair]
+            value = at.turned(lambda which: qkv[token, head, which].astype("float32"), cosine, sine).astype(qkv.dtype)
+            return tirx.if_then_else(tirx.all(head < heads, index < rope.rotary_dim), value, qkv[token, head, index])
 
         return te.compute(qkv.shape, element, name="rotate")
 
-    return op.tensor_expr_op(turned, "rotate", [qkv, positions, frequencies])
+    return op.tensor_expr_op(turned, "rotate", [qkv, *turns])
 
 
-def rotated(head: Callable[[Any], Any], index: Any, position: Any, frequencies: Any, rope: RopeSpec, dtype: str) -> Any:
-    """Element `index` of a head at an int32 position, where it is one of the rotated ones; `head` gives the elements."""
-    pair, partner, sign = rotation(index, rope)
-    x, other = head(index), head(partner)
-    angle = position.astype("float32") * frequencies[pair]
-    factor = tirx.const(rope.factor, "float32")
-    whole = x.astype("float32") * tirx.cos(angle) * factor
-    return (whole + sign * other.astype("float32") * tirx.sin(angle) * factor).astype(dtype)
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """An element of a head: its pair, the pair's other element, and the sign of its sine."""
+
+    element: Any
+    pair: Any
+    partner: Any
+    sign: Any
+
+    def turned(self, head: Callable[[Any], Any], cosine: Any, sine: Any) -> Any:
+        """The element after turning its pair; `head` gives elements in float32."""
+        return head(self.element) * cosine + self.sign * head(self.partner) * sine
 
 
-def rotation(index: Any, rope: RopeSpec) -> tuple[Any, Any, Any]:
-    """(pair, the pair's other element, sign of its sine) of an element of a head, kept within the rotated ones."""
+def rotation(index: Any, rope: RopeSpec) -> Rotation:
+    """The rotation of an element, which is kept within the rotated ones."""
     index = tirx.min(index, rope.rotary_dim - 1)
     half = rope.rotary_dim // 2
     if rope.interleaved:
         even = index % 2 == 0
-        return index // 2, tirx.Select(even, index + 1, index - 1), _sign(even)
+        return Rotation(index, index // 2, tirx.Select(even, index + 1, index - 1), _sign(even))
     first = index < half
-    return index % half, tirx.Select(first, index + half, index - half), _sign(first)
+    return Rotation(index, index % half, tirx.Select(first, index + half, index - half), _sign(first))
 
 
 def _sign(first: Any) -> Any:
