@@ -71,6 +71,7 @@ def test_no_score_reaches_the_maximum_as_it_was(kind: str) -> None:
         rest = [value for value in stores if CAPPED not in value]
         assert len(altered) == 1, name
         windowed = not name.endswith("sliding_window") and name != "batch_tree_attn"
+        assert windowed == forms[name].windowed
         assert (HIDDEN in altered[0]) == windowed, name
         sums = rf"{target}\[0\] \+ Q_local\[\w+\] \* K_local\[\w+\]"
         known = (r"T\.float32\(-?[\d.]+\)", r"T\.exp2\(.*\)", sums, r"T\.float32\(-72134.*\) \* T\.fabs\(sm_scale\)")
@@ -87,6 +88,7 @@ def test_no_score_reaches_the_maximum_as_it_was(kind: str) -> None:
         ("S_smem[i, j] = S_local[i, j]", "S_smem[i, j] = S_local[i, j] * T.float32(2)", "0 kept scores"),
         ("* sm_scale", "* sm_scale * sm_scale", "2 uses of sm_scale"),
         ("L_kv_start", "begin", "no variable L_kv_start"),
+        ("k_rope_pos_offset", "starts", "no parameter k_rope_pos_offset"),
         ("range((kv_chunk_len[0] + 31) // 32)", "range(kv_chunk_len[0])", "0 loops over tiles"),
     ],
 )

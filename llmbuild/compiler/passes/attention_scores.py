@@ -15,7 +15,7 @@ cache, whose positions are renumbered.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import tvm_ffi
@@ -39,7 +39,7 @@ class Form:
     """Where a kernel keeps a score, which is its only one: the store to buffer `target` of what is in `source`.
 
     `scales` is how often the kernel uses its scale.  `place` finds the score's; `lowest` finds the lowest position of the queries
-    that a loop over tiles of keys is for, where there is such a loop.
+    that a loop over tiles of keys is for, where there is such a loop.  One that is not `windowed` takes no window.
     """
 
     target: str
@@ -47,6 +47,7 @@ class Form:
     place: Callable[[Rewriter], Place]
     scales: int = 1
     lowest: Callable[[Rewriter], Place] | None = None
+    windowed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,11 @@ def alter_scores(module: Any, layout: KVCacheLayout, gpu: bool, ours: Collection
 
 
 class Rewriter:
-    """The traversal of one kernel; `variables` are those that were bound last under a name."""
+    """The traversal of one kernel.
+
+    `variables` are those that were bound last under a name; `vectorized` says that the score was altered within the loop that is
+    traversed, before that loop is known.
+    """
 
     def __init__(self, name: str, form: Form, function: Any, layout: KVCacheLayout) -> None:
         self.name, self.form, self.function, self.layout = name, form, function, layout
@@ -81,9 +86,7 @@ class Rewriter:
         self.conditions: list[Any] = []
         self.scale = self.parameters[SCALE]
         self.scores = self.scales = self.tiles = 0
-        self.window = layout.window if {"q_rope_position", "k_rope_pos_offset"} <= set(self.parameters) else None
-        if name.endswith("_sliding_window"):
-            self.window = None
+        self.window = layout.window if form.windowed else None
         self.vectorized = False
         self.unknown: list[str] = []
 
@@ -117,6 +120,13 @@ class Rewriter:
         if name not in self.variables:
             self.unknown.append(f"it has no variable {name} at its score")
         return self.variables.get(name, T.int32(0))
+
+    def element(self, name: str, index: Any) -> Any:
+        """An element of a parameter."""
+        if name not in self.parameters:
+            self.unknown.append(f"it has no parameter {name}")
+            return T.int32(0)
+        return self.parameters[name][index]
 
     def use(self, variable: Any, mutator: Any) -> Any:
         if not variable.same_as(self.scale):
@@ -174,17 +184,16 @@ class Rewriter:
     def first_visible(self, place: Place) -> Any:
         """The index of the first key that the query sees."""
         assert self.window is not None
-        start = self.parameters["k_rope_pos_offset"][place.sequence]
+        start = self.element("k_rope_pos_offset", place.sequence)
         return first_visible(place.position, start, self.window, self.scale)
 
     def position(self, row: Any) -> Any:
         """The position of the query in a row of the batch."""
-        return self.parameters["q_rope_position"][row]
+        return self.element("q_rope_position", row)
 
     def rows(self, sequence: Any) -> tuple[Any, Any]:
         """The first row of a sequence, and the one past its last."""
-        begins = self.parameters["q_indptr"]
-        return begins[sequence], begins[sequence + 1]
+        return self.element("q_indptr", sequence), self.element("q_indptr", sequence + 1)
 
     def _is_score(self, value: Any) -> bool:
         """Whether a value is what is in the source, or has it multiplied by the scale."""
@@ -265,20 +274,20 @@ _CPU_RAGGED = Form("attention_score", "result", _ragged_place_on_a_cpu, scales=2
 
 GPU = {
     "batch_decode_paged_kv": _DECODE,
-    "batch_decode_paged_kv_sliding_window": _DECODE,
+    "batch_decode_paged_kv_sliding_window": replace(_DECODE, windowed=False),
     "batch_prefill_paged_kv": _TILED,
-    "batch_prefill_paged_kv_sliding_window": _TILED,
+    "batch_prefill_paged_kv_sliding_window": replace(_TILED, windowed=False),
     "batch_prefill_ragged_kv": _TILED,
-    "batch_tree_attn": _TILED,
+    "batch_tree_attn": replace(_TILED, windowed=False),
     "tree_attn_paged_kv": _TILED,
 }
 CPU = {
     "batch_decode_paged_kv_cpu": _CPU_DECODE,
-    "batch_decode_paged_kv_cpu_sliding_window": _CPU_DECODE,
+    "batch_decode_paged_kv_cpu_sliding_window": replace(_CPU_DECODE, windowed=False),
     "batch_prefill_paged_kv_cpu": _CPU_PAGED,
-    "batch_prefill_paged_kv_cpu_sliding_window": _CPU_PAGED,
+    "batch_prefill_paged_kv_cpu_sliding_window": replace(_CPU_PAGED, windowed=False),
     "batch_prefill_ragged_kv": _CPU_RAGGED,
-    "batch_tree_attn": _CPU_RAGGED,
+    "batch_tree_attn": replace(_CPU_RAGGED, windowed=False),
     "tree_attn_paged_kv_cpu": _CPU_PAGED,
 }
 """All of TVM's kernels that have a scale, by their names in a module."""
