@@ -11,27 +11,33 @@ import linecache
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 @contextmanager
 def quick_stacks() -> Iterator[None]:
-    """Within this context, `inspect.stack` returns the same frames with one line of source each, and searches no modules."""
-    slow = inspect.stack
-    inspect.stack = _stack
+    """Within this context, `inspect.stack` and `inspect.getouterframes` (asked for at every macro) return the same frames
+    with one line of source each, and search no modules."""
+    slow = inspect.stack, inspect.getouterframes
+    inspect.stack, inspect.getouterframes = _stack, _outer_frames
     try:
         yield
     finally:
-        inspect.stack = slow
+        inspect.stack, inspect.getouterframes = slow
 
 
 def _stack(context: int = 1) -> list[inspect.FrameInfo]:
+    return _outer_frames(sys._getframe(1), context)
+
+
+def _outer_frames(frame: Any, context: int = 1) -> list[inspect.FrameInfo]:
+    """The frame and all that called it."""
     found = []
-    frame = sys._getframe(1)
     while frame is not None:
         code = frame.f_code
         line = linecache.getline(code.co_filename, frame.f_lineno) if context else ""
         # A frame without source has neither lines nor a place among them, as in `inspect`.
         lines, index = ([line], 0) if line else (None, None)
         found.append(inspect.FrameInfo(frame, code.co_filename, frame.f_lineno, code.co_name, lines, index))
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return found

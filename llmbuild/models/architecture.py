@@ -1,4 +1,4 @@
-"""A decoder family: the shared implementation of `Family` over a configuration class and a list of ignored tensors."""
+"""A family of architectures: its configuration, its parameters and its decoder, from one file's data."""
 
 from __future__ import annotations
 
@@ -7,23 +7,30 @@ from dataclasses import dataclass, fields, replace
 
 from llmbuild.canonical import Json
 from llmbuild.errors import InputError, Where
+from llmbuild.models.config_classes import ConfigClass
 from llmbuild.models.config_json import read_config_json
-from llmbuild.models.configuration import DecoderConfig
 from llmbuild.models.family import ModelConfig, Overrides
 from llmbuild.models.parameter import Parameter
 from llmbuild.models.parameters import parameters
+from llmbuild.models.rows import Row, read_rows
 from llmbuild.models.spec import DecoderSpec
 from llmbuild.models.values import ConfigValues, no_note
 
 
 @dataclass(frozen=True, slots=True)
 class DecoderFamily:
-    """`architectures` are Hugging Face's class names; `ignored` are endings of names of buffers that no parameter needs,
-    `masks` those of causal masks; `head` is the checkpoint's name of the final layer."""
+    """One architecture: its configuration as rows in MLC's order, and its decoder as data.
+
+    `model_type` is MLC's name, `architectures` are Hugging Face's class names, and `classes` transformers' configuration classes
+    by their model type.  `ignored` are endings of names of buffers that no parameter needs, `masks` those of causal masks;
+    `head` is the checkpoint's name of the final layer.
+    """
 
     model_type: str
     architectures: tuple[str, ...]
-    config_class: type[DecoderConfig]
+    rows: tuple[Row, ...]
+    decoder: Callable[[ModelConfig], DecoderSpec]
+    classes: Mapping[str, ConfigClass]
     ignored: tuple[str, ...] = (".rotary_emb.inv_freq",)
     masks: tuple[str, ...] = ()
     head: str = "lm_head.weight"
@@ -36,8 +43,11 @@ class DecoderFamily:
         ignore: Sequence[str] = (),
         note: Callable[[str], None] = no_note,
     ) -> ModelConfig:
-        """See `Family.configure`."""
-        values = read_config_json(ConfigValues(self.model_type, source, note), ignore)
+        """From config.json's content.  Raises InputError.
+
+        The keys in `ignore` count as absent of a config.json.  Each value of one that does not count goes to `note`.
+        """
+        values = read_config_json(ConfigValues(self.model_type, source, note), self.classes, ignore)
         config = self._settled(values, overrides)
         _require_one_device(source, overrides, config)
         if config.sliding_window_size > 0:
@@ -49,14 +59,14 @@ class DecoderFamily:
         return config
 
     def restore(self, model_config: Mapping[str, Json], overrides: Overrides) -> ModelConfig:
-        """See `Family.restore`."""
+        """From a `model_config` that `ModelConfig.to_json` or MLC wrote.  Raises InputError."""
         config = self._settled(ConfigValues(self.model_type, model_config), overrides)
         _require_one_device(model_config, overrides, config)
         return config
 
     def _settled(self, values: ConfigValues, overrides: Overrides) -> ModelConfig:
         """As in MLC, an override replaces the field and every derived field is checked again."""
-        config = self.config_class.parse(replace(values, note=no_note))
+        config = read_rows(replace(values, note=no_note), self.rows)
         changes: dict[str, Json] = {}
         known = config.to_json()
         for item in fields(overrides):
@@ -70,20 +80,17 @@ class DecoderFamily:
                 )
             changes[item.name] = value
         # Once more where nothing changes, as notes are those of the settled values.
-        result: ModelConfig = self.config_class.parse(values.but(known | changes) if changes else values)
-        return result
-
-    def decoder(self, config: ModelConfig) -> DecoderSpec:
-        """The architecture as data, for `llmbuild.models.build`."""
-        if not isinstance(config, DecoderConfig):
-            raise TypeError(f"{type(config).__name__} is not a decoder's configuration")
-        return config.decoder()
+        return read_rows(values.but(known | changes) if changes else values, self.rows)
 
     def parameters(self, config: ModelConfig) -> tuple[Parameter, ...]:
+        """Every parameter, in the order of the module's own declaration."""
         return parameters(self.decoder(config))
 
     def unused(self, name: str) -> bool:
-        """See `Family.unused`.  A tied model's stored head is equal to its embedding, else the model is not tied."""
+        """Whether a tensor of this name is known and rightly ignored, where no parameter is made of it.
+
+        A tied model's stored head is equal to its embedding, else the model is not tied.
+        """
         return name == self.head or name.endswith((*self.ignored, *self.masks))
 
 

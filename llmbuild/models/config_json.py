@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from llmbuild.canonical import Json
-from llmbuild.models.config_classes import CONFIG_CLASSES, ConfigClass
+from llmbuild.models.config_classes import ConfigClass
 from llmbuild.models.layer_types import check_layer_types, resolve_layer_types
 from llmbuild.models.maths_keys import MATHS_KEYS, MODEL_TYPES
 from llmbuild.models.rope import resolve_rope
@@ -27,32 +27,34 @@ OTHER_SPELLINGS: Mapping[str, tuple[str, ...]] = {
     "sliding_window": ("sliding_window_size",),
     "hidden_act": ("hidden_activation", "activation_function"),
 }
-"""Names that other families have for the same value, which no class of `CONFIG_CLASSES` reads."""
+"""Names that other families have for the same value, which no class of a family reads."""
 
 
-def read_config_json(source: ConfigValues, ignore: Sequence[str] = ()) -> ConfigValues:
+def read_config_json(
+    source: ConfigValues, classes: Mapping[str, ConfigClass], ignore: Sequence[str] = ()
+) -> ConfigValues:
     """The content of a config.json for a model of the family `source.model_type`, with every key that the family reads.
 
+    `classes` are those of the family, by model type; the first one counts for a type that transformers does not know.
     `ignore` are keys that count as absent.  Each value that is there and does not count is noted.  Raises InputError for a
     model of another family, for a key that would change the result and that the family does not read, and for values that
     transformers does not take or that contradict each other.
     """
     own = source.values.get("model_type")
-    _check_model_type(source, own, ignore)
-    like = CONFIG_CLASSES[source.model_type]
-    if isinstance(own, str) and own in CONFIG_CLASSES and CONFIG_CLASSES[own].family == source.model_type:
-        like = CONFIG_CLASSES[own]
+    _check_model_type(source, own, classes, ignore)
+    known = own if isinstance(own, str) and own in classes else next(iter(classes))
+    like = classes[known]
     _note_ignored(source, ignore)
     given = source.but({key: value for key, value in source.values.items() if key not in ignore})
     given = given.but(_renamed(given, like))
-    unread = _unread_keys(given, like, own if isinstance(own, str) else source.model_type)
+    unread = _unread_keys(given, like, own if isinstance(own, str) else known, known=own is None or own in classes)
     values = {key: value for key, value in given.values.items() if key not in unread}
     for key, default in like.defaults.items():
         values[key] = _explicit(given, key, like) if key in given.values else default
     found = source.but(values)
     found = _without_groups(found, like)
     values = dict(found.values)
-    _check_other_spellings(found, own, like)
+    _check_other_spellings(found, own, classes, like)
     layers = found.integer("num_hidden_layers")
     check_layer_types(given, layers)
     rope = resolve_rope(given, like, found.integer("max_position_embeddings"))
@@ -65,17 +67,18 @@ def read_config_json(source: ConfigValues, ignore: Sequence[str] = ()) -> Config
     return source.but(values)
 
 
-def _check_model_type(source: ConfigValues, own: Json, ignore: Sequence[str]) -> None:
+def _check_model_type(
+    source: ConfigValues, own: Json, classes: Mapping[str, ConfigClass], ignore: Sequence[str]
+) -> None:
     """A config.json of another family that is known would be read with the wrong defaults, and its model is another."""
     if own is None or "model_type" in ignore:
         return
     if not isinstance(own, str):
         raise source.error("model_type", f"must be a string, not {shown(own)}")
-    same = own in CONFIG_CLASSES and CONFIG_CLASSES[own].family == source.model_type
-    names = source.values.get("architectures")
-    if same:
+    if own in classes:
         return
-    if own not in CONFIG_CLASSES and own not in MODEL_TYPES:
+    names = source.values.get("architectures")
+    if own not in MODEL_TYPES:
         # transformers' class that is named reads it with a warning, and its own defaults.
         source.note(
             f"config.json: model_type '{own}' is no causal language model of transformers; "
@@ -116,10 +119,10 @@ def _renamed(source: ConfigValues, like: ConfigClass) -> Mapping[str, Json]:
     return values
 
 
-def _unread_keys(source: ConfigValues, like: ConfigClass, own: str) -> set[str]:
+def _unread_keys(source: ConfigValues, like: ConfigClass, own: str, *, known: bool) -> set[str]:
     """The keys of `MATHS_KEYS` that are there and not read; raises InputError for one that transformers reads."""
     read = {*like.defaults, like.partial, "original_max_position_embeddings"}
-    if own == like.family or own in CONFIG_CLASSES:
+    if known:
         read.add("partial_rotary_factor")
     unread = {key for key in MATHS_KEYS if key in source.values and key not in read}
     for key in sorted(unread):
@@ -187,7 +190,9 @@ def _explicit(source: ConfigValues, key: str, like: ConfigClass) -> Json:
     return value
 
 
-def _check_other_spellings(source: ConfigValues, own: Json, like: ConfigClass) -> None:
+def _check_other_spellings(
+    source: ConfigValues, own: Json, classes: Mapping[str, ConfigClass], like: ConfigClass
+) -> None:
     """A value under another family's name does not count; where the right name is missing, the error says so."""
     for key, names in OTHER_SPELLINGS.items():
         for name in names:
@@ -201,7 +206,7 @@ def _check_other_spellings(source: ConfigValues, own: Json, like: ConfigClass) -
                 )
             if value is None or other == value or (key == "hidden_act" and _same_function(other, value)):
                 continue
-            if isinstance(own, str) and own not in CONFIG_CLASSES:
+            if isinstance(own, str) and own not in classes:
                 raise source.error(
                     key,
                     f"is {shown(value)}, and {name} is {shown(other)}",

@@ -1,17 +1,12 @@
-"""The contract of an architecture family, as the tasks see it.  Nothing here imports TVM.
-
-A family turns a checkpoint's configuration (the content of config.json) into a `ModelConfig`, lists the parameters with
-their origin in the checkpoint, and describes its decoder as data for `llmbuild.models.decoder` to build.
-"""
+"""A model's configuration as the tasks see it, and the values of it that a manifest may set.  Nothing here imports TVM."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from llmbuild.canonical import Json
-from llmbuild.models.parameter import Parameter
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,59 +23,43 @@ class Overrides:
     disaggregation: bool | None = None
 
 
-class ModelConfig(Protocol):
-    """The fields of every family's configuration.  Sizes are in tokens; -1 means "does not apply"."""
+_ABSENT: Mapping[str, Any] = {
+    "sliding_window_size": -1,
+    "attention_sink_size": -1,
+    "pipeline_parallel_stages": 1,
+    "disaggregation": False,
+}
+"""What a configuration without such a field means."""
 
-    @property
-    def vocab_size(self) -> int: ...
-    @property
-    def context_window_size(self) -> int: ...
-    @property
-    def sliding_window_size(self) -> int: ...
-    @property
-    def prefill_chunk_size(self) -> int: ...
-    @property
-    def attention_sink_size(self) -> int: ...
-    @property
-    def max_batch_size(self) -> int: ...
-    @property
-    def tensor_parallel_shards(self) -> int: ...
 
-    def to_json(self) -> Mapping[str, Json]:
+def absent(name: str) -> Any:
+    """The meaning of a field that a configuration does not have; raises AttributeError where it has none."""
+    try:
+        return _ABSENT[name]
+    except KeyError:
+        raise AttributeError(f"the configuration has no field {name}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """A family's configuration, whose fields are attributes.  Sizes are in tokens; -1 means "does not apply".
+
+    Fields named in `omitted` are ours: they are written only where they differ from the value there, so that a configuration
+    that MLC can express stays exactly as MLC writes it.
+    """
+
+    fields: Mapping[str, Any]
+    omitted: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("fields", "omitted") or name.startswith("__"):
+            raise AttributeError(name)
+        return self.fields[name] if name in self.fields else absent(name)
+
+    def to_json(self) -> dict[str, Json]:
         """The `model_config` object of mlc-chat-config.json: the architecture's own fields in MLC's order."""
-        ...
-
-
-class Family(Protocol):
-    """One architecture family."""
-
-    @property
-    def model_type(self) -> str:
-        """MLC's name: "llama", "mistral", "gpt_neox", "qwen2", "qwen3"."""
-        ...
-
-    def configure(
-        self,
-        source: Mapping[str, Json],
-        overrides: Overrides,
-        *,
-        ignore: Sequence[str] = (),
-        note: Callable[[str], None] = ...,
-    ) -> ModelConfig:
-        """From config.json's content.  Raises InputError.
-
-        The keys in `ignore` count as absent of a config.json.  Each value of one that does not count goes to `note`.
-        """
-        ...
-
-    def restore(self, model_config: Mapping[str, Json], overrides: Overrides) -> ModelConfig:
-        """From a `model_config` that `to_json` or MLC wrote.  Raises InputError."""
-        ...
-
-    def parameters(self, config: ModelConfig) -> tuple[Parameter, ...]:
-        """Every parameter, in the order of the module's own declaration."""
-        ...
-
-    def unused(self, name: str) -> bool:
-        """Whether a checkpoint tensor of this name is known and rightly ignored (rotary_emb.inv_freq and the like)."""
-        ...
+        return {
+            name: dict(value) if isinstance(value, Mapping) else list(value) if isinstance(value, tuple) else value
+            for name, value in self.fields.items()
+            if name not in self.omitted or value != self.omitted[name]
+        }

@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
+from importlib import import_module
+from pkgutil import iter_modules
 
 from llmbuild.canonical import Json
 from llmbuild.errors import InputError, Where, did_you_mean
-from llmbuild.models import gpt_neox, llama, mistral, qwen2, qwen3
+from llmbuild.models import families as _package
 from llmbuild.models.architecture import DecoderFamily
-from llmbuild.models.config_classes import CONFIG_CLASSES
 
-FAMILIES: Mapping[str, DecoderFamily] = {
-    module.FAMILY.model_type: module.FAMILY for module in (llama, mistral, gpt_neox, qwen2, qwen3)
-}
-"""Every supported family, by MLC's name of its model type."""
+_LISTED = "choose another checkpoint: docs/models.md lists the architectures that llmbuild builds"
+
+
+@cache
+def families() -> Mapping[str, DecoderFamily]:
+    """Every supported family, by MLC's name of its model type: those of the files in `llmbuild.models.families`."""
+    names = sorted(info.name for info in iter_modules(_package.__path__))
+    found = [import_module(f"llmbuild.models.families.{name}").FAMILY for name in names]
+    return {item.model_type: item for item in found}
 
 
 def family(model_type: str) -> DecoderFamily:
     """The family of this model type; raises InputError with the nearest names."""
     try:
-        return FAMILIES[model_type]
+        return families()[model_type]
     except KeyError:
         raise InputError(
             f"unknown model type '{model_type}'",
-            why=did_you_mean(model_type, FAMILIES),
-            fix=f"one of: {', '.join(FAMILIES)}",
+            why=did_you_mean(model_type, families()),
+            fix="docs/models.md lists the model types",
         ) from None
 
 
@@ -33,8 +40,8 @@ def infer_model_type(config: Mapping[str, Json]) -> str:
 
     `architectures` decides where it is present: a model_type of "llama" does not exclude a classifier's head.
     """
-    by_architecture = {name: item.model_type for item in FAMILIES.values() for name in item.architectures}
-    supported = f"supported architectures: {', '.join(by_architecture)}"
+    by_architecture = {name: item.model_type for item in families().values() for name in item.architectures}
+    by_class = {name: item.model_type for item in families().values() for name in item.classes}
     names = config.get("architectures")
     model_type = config.get("model_type")
     if isinstance(names, (list, tuple)) and names:
@@ -48,20 +55,21 @@ def infer_model_type(config: Mapping[str, Json]) -> str:
             )
         if found:
             return next(iter(found))
-        what = f"architecture {', '.join(repr(name) for name in names)} is not supported"
-        raise InputError(what, where=Where("config.json", key="architectures"), why=supported)
-    if isinstance(model_type, str) and model_type in CONFIG_CLASSES:
-        return CONFIG_CLASSES[model_type].family
+        raise InputError(
+            f"architecture {', '.join(repr(name) for name in names)} is not supported",
+            where=Where("config.json", key="architectures"),
+            fix=_LISTED,
+        )
+    if isinstance(model_type, str) and model_type in by_class:
+        return by_class[model_type]
     if model_type is None:
         raise InputError(
             "the configuration names neither 'architectures' nor 'model_type'",
             where="config.json",
-            why=supported,
             fix="set the model's model-type in the manifest",
         )
     raise InputError(
         f"model type {model_type!r} is not supported",
         where=Where("config.json", key="model_type"),
-        why=supported,
-        fix=did_you_mean(str(model_type), FAMILIES),
+        fix=_LISTED,
     )

@@ -27,6 +27,7 @@ ACTIVATIONS: Mapping[str, Activation] = {
     "gelu_pytorch_tanh": "gelu_tanh",
     "gelu_python_tanh": "gelu_tanh",
     "relu": "relu",
+    "relu2": "relu2",
 }
 """transformers' names of activation functions; those of one meaning are the same function, written differently."""
 
@@ -98,12 +99,12 @@ class ConfigValues:
             raise self.error(name, f"must be a string, not {value!r}")
         return value
 
-    def activation(self, *, default: str) -> str:
-        """`hidden_act` as spelled, if the function is supported."""
-        name = self.text("hidden_act", default=default)
+    def activation(self, key: str, *, default: str) -> str:
+        """The name of an activation function as spelled, if it is supported."""
+        name = self.text(key, default=default)
         if name not in ACTIVATIONS:
             known = ", ".join(ACTIVATIONS)
-            raise self.error("hidden_act", f"activation '{name}' is not supported", fix=f"one of: {known}")
+            raise self.error(key, f"activation '{name}' is not supported", fix=f"one of: {known}")
         return name
 
     def _default(self, names: tuple[str, ...], default: N | None) -> N:

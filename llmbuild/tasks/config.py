@@ -198,8 +198,8 @@ def _snake(name: str) -> str:
 
 def overrides(metadata: Mapping[str, Any]) -> Any:
     """The manifest's metadata (kebab-case keys, only what is set) as a family's overrides."""
-    from llmbuild.models.configuration import DEFAULT_BATCH
     from llmbuild.models.family import Overrides
+    from llmbuild.models.rows import DEFAULT_BATCH
 
     values = {_snake(name): value for name, value in metadata.items()}
     return Overrides(**{"max_batch_size": DEFAULT_BATCH, **values})

@@ -99,7 +99,7 @@ def test_a_refused_repository_moves_nothing(hub: Hub, project: ProjectDir) -> No
     hub.repos["org/tiny"] = repository()
     message = (
         "error: hf:org/tiny: config.json: architectures: architecture 'MixtralForCausalLM' is not supported\n"
-        "  why: supported architectures: "
+        "  fix: choose another checkpoint: docs/models.md lists"
     )
     plan = project.run("plan", env={"COLUMNS": "200"})
     assert plan.code == 3 and plan.err.startswith(message)

@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.helpers.checkpoints import cached_checkpoint, reference_model
+from tests.helpers.checkpoints import reference_model, write_tokenizer
 from tests.helpers.cli import TINY_MANIFEST, ProjectDir, make_project
 from tests.helpers.imports import PACKAGE
 from tests.helpers.logits import PROMPT, reference_logits
 from tests.helpers.recipes import copy_of_llmbuild, follow, section
+from tests.helpers.variants import SHARED, write_checkpoint
 
-SEED_OSS = {"architectures": ["SeedOssForCausalLM"], "model_type": "seed_oss", "head_dim": 32}
-BIASES = {"attention_bias": True, "attention_out_bias": True, "mlp_bias": False}
+JAIS2 = {**SHARED, "architectures": ["Jais2ForCausalLM"], "model_type": "jais2", "mlp_bias": True, "vocab_size": 320}
 MANIFEST = TINY_MANIFEST.replace('"q4f32_1"', '"q8f32_1"').replace('"chatml"', '"parrot"')
 
 
@@ -33,22 +33,22 @@ def env(tmp_path: Path) -> Mapping[str, str]:
     assert set(follow("A quantization scheme", place)) == {
         "llmbuild/quantization/scheme.py", "llmbuild/tasks/shapes.py",
     }  # fmt: skip
-    assert set(follow("An architecture", place)) == {
-        f"llmbuild/models/{name}.py" for name in ("seed_oss", "config_classes", "registry")
-    }
+    assert follow("An architecture", place) == ["llmbuild/models/families/jais2.py"]
     return {"PYTHONPATH": str(place)}
 
 
 def test_a_model_of_a_new_architecture_in_a_new_scheme_with_a_new_template(
     tmp_path: Path, env: Mapping[str, str]
 ) -> None:
-    checkpoint = cached_checkpoint("llama-gqa", config={**SEED_OSS, **BIASES})
+    checkpoint = tmp_path / "jais2"
+    write_checkpoint(checkpoint, JAIS2)
+    write_tokenizer(checkpoint, "byte-level")
     project = make_project(tmp_path, MANIFEST, checkpoint)
     assert project.build(env=env) == {"fetch": 1, "inspect": 1, "quantize": 1, "config": 1, "lower": 1, "link": 1}
 
     config = json.loads((project.root / "dist/tiny-q8f32_1-MLC/mlc-chat-config.json").read_text())
-    assert (config["model_type"], config["conv_template"]["name"]) == ("seed_oss", "parrot")
-    assert config["model_config"]["attention_out_bias"] is True
+    assert (config["model_type"], config["conv_template"]["name"]) == ("jais2", "parrot")
+    assert config["model_config"]["hidden_act"] == "relu2"
     wanted = reference_logits(reference_model(checkpoint), PROMPT)
     # Eight bits a weight: each is off by at most half of a 127th of the largest in its group.  With four it is a seventh.
     assert np.linalg.norm(logits(project, env) - wanted) / np.linalg.norm(wanted) < 0.05

@@ -15,7 +15,7 @@ from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.family import ModelConfig
 
 POINTS = np.linspace(-6, 6, 49, dtype=np.float32)
-_NAMES = {"silu": "silu", "gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu"}
+_NAMES = {"silu": "silu", "gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu", "relu2": "relu2"}
 
 
 class NotLoaded(Exception):

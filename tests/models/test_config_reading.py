@@ -13,7 +13,7 @@ from llmbuild.errors import InputError
 from llmbuild.models.config_json import OTHER_SPELLINGS
 from llmbuild.models.family import Overrides
 from llmbuild.models.maths_keys import MATHS_KEYS
-from llmbuild.models.registry import FAMILIES, family
+from llmbuild.models.registry import families, family
 from tests.helpers.config_oracle import NotLoaded, differences, read_by_llmbuild, read_by_transformers
 from tests.helpers.end_tokens import ends_by_llmbuild, ends_by_transformers
 
@@ -105,7 +105,7 @@ def configs(draw: st.DrawFn, model_type: str) -> dict[str, Any]:
     size = draw(st.sampled_from([4, 8, 10]))
     config: dict[str, Any] = {
         "model_type": model_type,
-        "architectures": draw(st.sampled_from([None, list(FAMILIES[model_type].architectures[:1])])),
+        "architectures": draw(st.sampled_from([None, list(families()[model_type].architectures[:1])])),
         "hidden_size": heads * size,
         "intermediate_size": draw(st.sampled_from([12, 24])),
         "num_attention_heads": heads,
@@ -182,7 +182,7 @@ def check(model_type: str, directory: Path, config: dict[str, Any]) -> str:
         oracle = read_by_transformers(config, directory)
     except NotLoaded as error:
         raise AssertionError(f"taken, but transformers says: {error}") from error
-    found = differences(read_by_llmbuild(FAMILIES[model_type], product), oracle)
+    found = differences(read_by_llmbuild(families()[model_type], product), oracle)
     assert not found, found
     return "taken"
 
@@ -223,12 +223,12 @@ def search(model_type: str, directory: Path, examples: int) -> None:
     assert ends["taken"] > examples / 20, ends
 
 
-@pytest.mark.parametrize("model_type", FAMILIES)
+@pytest.mark.parametrize("model_type", families())
 def test_any_configuration_is_read_as_transformers_reads_it(model_type: str, tmp_path: Path) -> None:
     search(model_type, tmp_path, 300)
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("model_type", FAMILIES)
+@pytest.mark.parametrize("model_type", families())
 def test_many_configurations_are_read_as_transformers_reads_them(model_type: str, tmp_path: Path) -> None:
     search(model_type, tmp_path, 2000)

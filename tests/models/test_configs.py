@@ -10,7 +10,7 @@ import pytest
 from llmbuild.errors import InputError
 from llmbuild.models.family import Overrides
 from llmbuild.models.presets import preset, presets
-from llmbuild.models.registry import FAMILIES, family, infer_model_type
+from llmbuild.models.registry import families, family, infer_model_type
 
 LLAMA: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
@@ -79,7 +79,7 @@ FIELDS = {
 }
 
 
-@pytest.mark.parametrize("model_type", FAMILIES)
+@pytest.mark.parametrize("model_type", families())
 def test_model_config_has_mlcs_fields_and_reads_back_equal(model_type: str) -> None:
     config = configure(model_type, minimal(model_type))
     written = config.to_json()
@@ -258,7 +258,7 @@ def test_llama_biases_are_written_only_where_present() -> None:
         ("mistral", {"rope_scaling": {"rope_type": "llama3"}}, "rope_scaling.factor"),
         ("mistral", {"sliding_window": 4}, "attention_sink_size"),
         ("mistral", {"context_window_size": -1, "sliding_window": None}, "context_window_size"),
-        ("gpt_neox", {"hidden_act": "relu2"}, "hidden_act"),
+        ("gpt_neox", {"hidden_act": "mish"}, "hidden_act"),
         ("gpt_neox", {"rotary_pct": 0.01}, "rotary_pct"),
         ("gpt_neox", {"rotary_pct": 2}, "rotary_pct"),
         ("gpt_neox", {"ffn_out_dtype": "float16"}, "ffn_out_dtype"),

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from llmbuild.models.config_classes import CONFIG_CLASSES
 from llmbuild.models.maths_keys import MATHS_KEYS, MODEL_TYPES, TRANSFORMERS
+from llmbuild.models.registry import families
 from llmbuild.models.values import ACTIVATIONS
 from tests.helpers.config_oracle import POINTS
 
+CONFIG_CLASSES = {name: found for family in families().values() for name, found in family.classes.items()}
 SIZES = {"hidden_size": 48, "intermediate_size": 32, "num_attention_heads": 4, "num_hidden_layers": 2, "vocab_size": 60}
 # Of values that are neutral, another; of a list, one that has an entry a layer.
 OTHERS: dict[str, Any] = {
@@ -71,7 +72,7 @@ def test_null_is_taken_where_transformers_takes_it(model_type: str) -> None:
         assert taken == (key in found.nullable), key
 
 
-@pytest.mark.parametrize("model_type", ["llama", "mistral", "qwen2", "qwen3", "gpt_neox"])
+@pytest.mark.parametrize("model_type", CONFIG_CLASSES)
 def test_keys_that_a_class_is_said_not_to_read_change_nothing(model_type: str) -> None:
     """All of them at once, in prefill and in decoding with a cache."""
     import torch
@@ -124,7 +125,7 @@ def test_activations_of_one_meaning_are_one_function() -> None:
     import torch
     from transformers.activations import ACT2FN
 
-    plain = {"silu": "silu", "gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu"}
+    plain = {"silu": "silu", "gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu", "relu2": "relu2"}
     points = torch.from_numpy(POINTS)
     for name, meant in ACTIVATIONS.items():
         assert torch.allclose(ACT2FN[name](points), ACT2FN[plain[meant]](points), atol=1e-6)

@@ -10,7 +10,7 @@ import pytest
 
 from llmbuild.errors import InputError
 from llmbuild.models.family import Overrides
-from llmbuild.models.registry import FAMILIES, family, infer_model_type
+from llmbuild.models.registry import families, family, infer_model_type
 from tests.helpers.config_oracle import differences, read_by_llmbuild, read_by_transformers
 
 SMALL: dict[str, Any] = {
@@ -38,7 +38,7 @@ def read_right(model_type: str, keys: dict[str, Any], directory: Path) -> list[s
     """The notes of a configuration that is read as transformers reads it."""
     config, notes = configured(model_type, keys)
     oracle = read_by_transformers(SMALL | {"model_type": model_type} | keys, directory)
-    assert not differences(read_by_llmbuild(FAMILIES[model_type], config), oracle)
+    assert not differences(read_by_llmbuild(families()[model_type], config), oracle)
     return notes
 
 
@@ -51,7 +51,7 @@ def refused(model_type: str, keys: dict[str, Any], family_name: str | None = Non
     return error.value
 
 
-@pytest.mark.parametrize("model_type", FAMILIES)
+@pytest.mark.parametrize("model_type", families())
 @pytest.mark.parametrize("value", [False, None])
 def test_a_model_that_is_not_causal_is_refused(model_type: str, value: Any) -> None:
     error = refused(model_type, {"is_causal": value})
@@ -160,13 +160,13 @@ def test_the_value_that_loses_is_named(model_type: str, keys: dict[str, Any], lo
 
 
 @pytest.mark.parametrize("value", [False, [], 0, "", {}])
-@pytest.mark.parametrize("model_type", FAMILIES)
+@pytest.mark.parametrize("model_type", families())
 def test_what_is_false_is_no_scaling(model_type: str, value: Any, tmp_path: Path) -> None:
     assert read_right(model_type, {"rope_scaling": value}, tmp_path) == read_right(model_type, {}, tmp_path)
     beside = {"rope_scaling": value, "rope_parameters": {**LLAMA3, "rope_theta": 5e5}}
     config, _ = configured(model_type, beside)
-    assert read_by_llmbuild(FAMILIES[model_type], config) == read_by_llmbuild(
-        FAMILIES[model_type], configured(model_type, {"rope_scaling": beside["rope_parameters"]})[0]
+    assert read_by_llmbuild(families()[model_type], config) == read_by_llmbuild(
+        families()[model_type], configured(model_type, {"rope_scaling": beside["rope_parameters"]})[0]
     )
 
 
@@ -284,7 +284,7 @@ def test_windows_that_only_the_cache_of_transformers_has_are_refused(model_type:
 @pytest.mark.parametrize(
     "key", ["hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size"]
 )
-@pytest.mark.parametrize("model_type", FAMILIES)
+@pytest.mark.parametrize("model_type", families())
 def test_a_size_that_tensors_show_must_be_there(model_type: str, key: str) -> None:
     config = {name: value for name, value in SMALL.items() if name != key} | {"model_type": model_type}
     with pytest.raises(InputError, match="is missing") as error:
@@ -322,7 +322,7 @@ def test_families_with_the_maths_of_llama_keep_their_own_defaults(model_type: st
     keys |= {"bias": True} if model_type == "internlm3" else {}
     keys |= {"num_attention_heads": 8}
     config = family(infer_model_type(keys)).configure(keys, Overrides())
-    assert not differences(read_by_llmbuild(FAMILIES["llama"], config), read_by_transformers(keys, tmp_path))
+    assert not differences(read_by_llmbuild(families()["llama"], config), read_by_transformers(keys, tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""The families, one a file: `registry` finds them by their files' names."""

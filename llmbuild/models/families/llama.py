@@ -1,0 +1,73 @@
+"""Llama: Llama 2 and 3, CodeLlama, SmolLM and everything else with the architecture LlamaForCausalLM."""
+
+from llmbuild.models import rows
+from llmbuild.models.architecture import DecoderFamily
+from llmbuild.models.building import rope_of
+from llmbuild.models.config_classes import GROUPED, LLAMA, ConfigClass
+from llmbuild.models.family import ModelConfig
+from llmbuild.models.spec import AttentionSpec, BlockSpec, DecoderSpec, MlpSpec, NormSpec
+from llmbuild.models.values import ACTIVATIONS
+
+ROWS = (
+    rows.HIDDEN_SIZE,
+    rows.INTERMEDIATE_SIZE,
+    rows.HEADS,
+    rows.LAYERS,
+    rows.RMS_NORM_EPS,
+    rows.VOCAB_SIZE,
+    rows.TIED,
+    rows.POSITION_EMBEDDING_BASE,
+    rows.ROPE_SCALING,
+    rows.CONTEXT,
+    rows.CHUNK,
+    rows.KV_HEADS,
+    rows.HEAD_DIM,
+    rows.SHARDS,
+    rows.STAGES,
+    rows.BATCH,
+    rows.DISAGGREGATION,
+    rows.flag("attention_bias", False).extra(False),
+    rows.flag("mlp_bias", False).extra(False),
+    rows.activation("silu").extra("silu"),
+)
+"""MLC's fields in MLC's order, then biases and the activation, which MLC cannot express."""
+
+
+def decoder(c: ModelConfig) -> DecoderSpec:
+    norm = NormSpec("rms", c.rms_norm_eps)
+    rope = rope_of(c)
+    biases = {"qkv_bias": c.attention_bias, "out_bias": c.attention_bias}
+    attention = AttentionSpec(c.num_attention_heads, c.num_key_value_heads, c.head_dim, rope, **biases)
+    mlp = MlpSpec(c.intermediate_size, ACTIVATIONS[c.hidden_act], bias=c.mlp_bias)
+    blocks = (BlockSpec(attention, mlp, norm, norm),) * c.num_hidden_layers
+    return DecoderSpec(
+        c.vocab_size,
+        c.hidden_size,
+        blocks,
+        norm,
+        tied_head=c.tie_word_embeddings,
+        disaggregation=c.disaggregation,
+    )
+
+
+FAMILY = DecoderFamily(
+    "llama",
+    ("LlamaForCausalLM", "LLaMAForCausalLM"),
+    ROWS,
+    decoder,
+    {
+        "llama": ConfigClass("LlamaConfig", LLAMA, GROUPED),
+        "internlm3": ConfigClass(
+            "InternLM3Config",
+            LLAMA | {"num_key_value_heads": 2, "head_dim": 128, "max_position_embeddings": 32768, "rms_norm_eps": 1e-5},
+            GROUPED,
+            renamed={"qkv_bias": "attention_bias", "bias": "mlp_bias"},
+        ),
+        "iquestcoder": ConfigClass(
+            "IQuestCoderConfig",
+            LLAMA
+            | {"num_key_value_heads": 8, "head_dim": 128, "max_position_embeddings": 131072, "rms_norm_eps": 1e-5},
+            GROUPED,
+        ),
+    },
+)

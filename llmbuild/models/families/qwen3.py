@@ -1,0 +1,58 @@
+"""Qwen 3 (dense): Qwen 2's names, with RMSNorm on each head of q and k and a head size of its own."""
+
+from llmbuild.models import rows
+from llmbuild.models.architecture import DecoderFamily
+from llmbuild.models.building import rope_of
+from llmbuild.models.config_classes import QWEN2, WINDOWED, ConfigClass
+from llmbuild.models.family import ModelConfig
+from llmbuild.models.spec import AttentionSpec, BlockSpec, DecoderSpec, MlpSpec, NormSpec
+from llmbuild.models.values import ACTIVATIONS
+
+ROWS = (
+    rows.activation("silu"),
+    rows.HIDDEN_SIZE,
+    rows.INTERMEDIATE_SIZE,
+    rows.flag("attention_bias", False),
+    rows.HEADS,
+    rows.LAYERS,
+    rows.KV_HEADS,
+    rows.RMS_NORM_EPS,
+    rows.ROPE_THETA,
+    rows.VOCAB_SIZE,
+    rows.TIED,
+    rows.CONTEXT,
+    rows.chunk(2048),
+    rows.SHARDS,
+    rows.head_dim(128),
+    rows.constant("dtype", "float32"),
+    rows.BATCH,
+    rows.constant("weight_block_size", None),
+    rows.ROPE_SCALING.extra(None),
+)
+"""MLC's fields in MLC's order; `weight_block_size` is of fp8 checkpoints, and MLC's default prefill chunk is a smaller one."""
+
+
+def decoder(c: ModelConfig) -> DecoderSpec:
+    norm = NormSpec("rms", c.rms_norm_eps)
+    attention = AttentionSpec(
+        c.num_attention_heads,
+        c.num_key_value_heads,
+        c.head_dim,
+        rope_of(c),
+        qkv="c_attn",
+        qkv_bias=c.attention_bias,
+        out_bias=c.attention_bias,
+        qk_norm=norm,
+    )
+    mlp = MlpSpec(c.intermediate_size, ACTIVATIONS[c.hidden_act])
+    blocks = (BlockSpec(attention, mlp, norm, norm),) * c.num_hidden_layers
+    return DecoderSpec(c.vocab_size, c.hidden_size, blocks, norm, tied_head=c.tie_word_embeddings)
+
+
+FAMILY = DecoderFamily(
+    "qwen3",
+    ("Qwen3ForCausalLM",),
+    ROWS,
+    decoder,
+    {"qwen3": ConfigClass("Qwen3Config", QWEN2 | {"head_dim": 128, "attention_bias": False}, WINDOWED)},
+)

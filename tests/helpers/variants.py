@@ -1,0 +1,86 @@
+"""Tiny random checkpoints of every family: the variants in tests/models/variants, as transformers writes their models.
+
+A file there is a family's, and has config.json contents by the names of variants.  The first one is built in CI, all by
+`-m full`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+DIRECTORY = Path(__file__).parent.parent / "models" / "variants"
+
+SHARED: Mapping[str, Any] = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 160,
+    "max_position_embeddings": 128,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+    "tie_word_embeddings": False,
+}
+"""What a variant has besides its own keys, where it does not say "alone"."""
+
+
+@cache
+def variants() -> Mapping[str, Mapping[str, Any]]:
+    """config.json contents by "family/variant", the first of each family first."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for path in sorted(DIRECTORY.glob("*.json")):
+        for name, keys in json.loads(path.read_text()).items():
+            shared = {} if keys.get("alone") else SHARED
+            config = {**shared, **{key: value for key, value in keys.items() if key != "alone"}}
+            found[f"{path.stem}/{name}"] = {key: value for key, value in config.items() if value != "absent"}
+    return found
+
+
+def in_ci(name: str) -> bool:
+    """Whether a variant is the first of its family."""
+    family = name.partition("/")[0]
+    return name == next(other for other in variants() if other.partition("/")[0] == family)
+
+
+def write_checkpoint(directory: Path, config: Mapping[str, Any], seed: int = 11) -> Any:
+    """Save a random model of a configuration, with norms and biases that say something; returns transformers' model.
+
+    config.json keeps the spelling that it was given in.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, logging
+
+    logging.set_verbosity_error()
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "config.json").write_text(json.dumps(config))
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(directory), attn_implementation="eager").eval()
+    model = model.float()
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            if value.ndim == 1:
+                value.add_(torch.randn_like(value) * 0.2)
+            elif "embed" not in name:
+                value.copy_(torch.randn_like(value) * 0.08)
+            else:
+                value.copy_(torch.randn_like(value) * 0.5)
+    model.save_pretrained(directory)
+    (directory / "config.json").write_text(json.dumps(config))
+    return model
+
+
+def all_logits(model: Any, ids: list[int]) -> np.ndarray:
+    """transformers' logits [len(ids), vocabulary]."""
+    import torch
+
+    with torch.no_grad():
+        found: np.ndarray = model(torch.tensor([ids]), use_cache=False).logits[0].numpy()
+    return found
