@@ -103,7 +103,7 @@ def test_a_refused_repository_moves_nothing(hub: Hub, project: ProjectDir) -> No
     )
     plan = project.run("plan", env={"COLUMNS": "200"})
     assert plan.code == 3 and plan.err.startswith(message)
-    assert plan.out.startswith("tiny: 10 tasks: 10 blocked\n\n  blocked  fetch[tiny] ")
+    assert plan.out.startswith("tiny: 10 tasks: 10 blocked\n\n  blocked  fetch[tiny]")
     assert (plan.out.count("Mixtral"), plan.out.count("as fetch[tiny]")) == (1, 9)
     assert sum(moved(hub).values()) < 64 << 10 and moved(hub).keys() == SMALL
 
