@@ -151,8 +151,9 @@ def test_a_note_says_which_length_rope_is_for(scaling: dict[str, Any], context: 
     source = LLAMA | {"rope_scaling": scaling}
     config = family("llama").configure(source, Overrides(context_window_size=context), note=notes.append)
     assert [said in note for note in notes] == [True]
-    plain = family("llama").configure(LLAMA, Overrides()).decoder().ropes[0].frequencies
-    changed = config.decoder().ropes[0].frequencies != plain
+    llama = family("llama")
+    plain = llama.decoder(llama.configure(LLAMA, Overrides())).ropes[0].frequencies
+    changed = llama.decoder(config).ropes[0].frequencies != plain
     assert changed == (context in (65, 300))
 
 
