@@ -53,6 +53,7 @@ def offline(path: Path, patch: pytest.MonkeyPatch) -> None:
     (path / "llmbuild.lock").write_text(
         f'version = 1\n[sources."hf:org/tiny@main"]\ncommit = "{"0" * 40}"\n'
         '[sources."hf:org/tiny@main".files]\n"config.json" = { git-sha1 = "' + "1" * 40 + '", size = 2 }\n'
+        '"model.safetensors" = { sha256 = "' + "1" * 64 + '", size = 2 }\n'
     )
     command("plan", "--offline", manifest=REMOTE)(path, patch)
 
