@@ -47,7 +47,8 @@ class _Change:
     """What an adapter does to one tensor, by the names in its file.
 
     `whole` or `base` replaces the tensor, then the factors are added and brought to the lengths in `magnitude`, or the
-    `rows` replaced by `row_values`.  `beside` says that the base's own tensor stays for what shares it.
+    `rows` replaced by `row_values`.  `beside` says that the base's own tensor stays for what shares it, and `then` is a change
+    of the same tensor that comes after this one.
     """
 
     whole: str | None = None
@@ -61,6 +62,7 @@ class _Change:
     row_values: str | None = None
     bias: str | None = None
     beside: bool = False
+    then: _Change | None = None
 
 
 class LoraAdapter:
@@ -80,12 +82,13 @@ class LoraAdapter:
     def close(self) -> None:
         self._file.close()
 
-    def bind(self, base: Checkpoint) -> bool:
+    def bind(self, base: Checkpoint, note: Callable[[str], None] | None = None) -> bool:
         """Adapt the changes of head and embedding to a base in which these are one tensor, and check that all changes fit.
 
-        Returns whether the head becomes a tensor of its own that the base does not have.  Raises InputError.
+        Returns whether the head becomes a tensor of its own that the base does not have.  `note` takes what a merge does
+        otherwise than the adapter was trained.  Raises InputError.
         """
-        apart = self._bind_pair(base)
+        apart = self._bind_pair(base, note)
         for name, change in self.changes.items():
             stored = self._pair.embedding if apart and name == self._pair.head else name
             self._check_fits(name, change, base.tensors.get(stored), base)
@@ -93,9 +96,16 @@ class LoraAdapter:
 
     def merged(self, name: str, value: np.ndarray) -> np.ndarray:
         """The base's tensor `value` with the change of `name` applied, in the base's dtype."""
+        change: _Change | None = self.changes[name]
+        while change is not None:
+            value = self._changed(change, value)
+            change = change.then
+        return value
+
+    def _changed(self, change: _Change, value: np.ndarray) -> np.ndarray:
         import numpy as np
 
-        change, dtype = self.changes[name], value.dtype
+        dtype = value.dtype
         replacement = change.whole or change.base
         if replacement is not None:
             value = self._file.read(replacement).astype(dtype, copy=False)
@@ -185,24 +195,38 @@ class LoraAdapter:
         """The checkpoint's name of a tensor: the head has another one in memory."""
         return self._pair.head if name == HEAD_IN_MEMORY else name
 
-    def _bind_pair(self, base: Checkpoint) -> bool:
+    def _bind_pair(self, base: Checkpoint, note: Callable[[str], None] | None) -> bool:
+        """See `bind`.  Of factors for a pair that is one tensor, peft's merge adds each to that tensor, so that they change both.
+
+        With ensure_weight_tying they are refused, because peft contradicts itself: while it trains, head and embedding share
+        the factors and each has them once; its merge adds them to the one tensor twice (or once, where it does not find the
+        head, as in GPT-NeoX).
+        """
         pair = self._pair
         both = [self.changes[name] for name in (pair.embedding, pair.head) if name in self.changes]
         if not pair.tied or not both:
             return False
         if pair.head in base.tensors and not same_values(base, pair.embedding, pair.head):
             return False
-        if any(change.a is not None for change in both):
+        factors = any(change.a is not None for change in both)
+        if factors and self.config.tied:
             raise self.config.refused(
-                "target_modules",
-                "it has factors for the head or the embedding, which are one tensor in the model, "
-                "so that peft's merge_and_unload() gives another model than was trained",
+                "ensure_weight_tying",
+                "it has factors for the head and the embedding, which are one tensor in the model, "
+                "so that peft's merge_and_unload() adds them twice and gives another model than was trained",
                 "store the base with a head of its own (tie_word_embeddings false) before it is merged",
             )
         one, other = self.changes.get(pair.embedding), self.changes.get(pair.head)
         if any(change.beside for change in both) and not self.config.tied:
             return pair.head not in base.tensors
-        if any(change.row_values is not None for change in both) and (one is None or other is not None):
+        if factors:
+            one, other = self._one_after_the_other(both), None
+            if note is not None:
+                note(
+                    "head and embedding are one tensor, and the adapter has factors for one or both: they change both, as in "
+                    "peft's merge_and_unload(), although they were trained for one"
+                )
+        elif any(change.row_values is not None for change in both) and (one is None or other is not None):
             raise self.config.refused("trainable_token_indices", "head and embedding are one tensor in the model")
         if one is not None and other is not None and not self._equal(one, other):
             raise self._bad("it has two values for head and embedding, which are one tensor in the model")
@@ -214,6 +238,20 @@ class LoraAdapter:
         else:
             self.changes.pop(pair.head, None)
         return False
+
+    def _one_after_the_other(self, both: list[_Change]) -> _Change:
+        """The changes of embedding and head as one of the tensor that they share: replaced once, then changed by each in turn."""
+        if any(change.row_values is not None for change in both):
+            raise self.config.refused("trainable_token_indices", "head and embedding are one tensor in the model")
+        replaced = [change for change in both if change.whole or change.base]
+        if len(replaced) > 1 and not self._equal(*replaced):
+            raise self._bad("it has two values for head and embedding, which are one tensor in the model")
+        base = next((change.whole or change.base for change in replaced), None)
+        for change in both:
+            change.whole = change.base = None
+        first, *rest = both
+        first.base, first.then = base, next(iter(rest), None)
+        return first
 
     def _equal(self, one: _Change, other: _Change) -> bool:
         import numpy as np
@@ -227,6 +265,8 @@ class LoraAdapter:
             if change.bias is not None:
                 raise self.config.refused("lora_bias", f"it adds {name!r}, a bias that the model does not have")
             raise self._bad(f"it changes {name!r}, which the model does not have", did_you_mean(name, base.tensors))
+        if change.then is not None:
+            self._check_fits(name, change.then, info, base)
         parts = (change.whole, change.base, change.a, change.b, change.magnitude, change.row_values, change.bias)
         stored = {part: self._file.tensors[part] for part in parts if part is not None}
         shapes = {part: one.shape for part, one in stored.items()}
@@ -270,7 +310,14 @@ class MergedCheckpoint(CheckpointView):
     Raises InputError (after closing `base`) when the adapter is not valid or does not fit.
     """
 
-    def __init__(self, base: Checkpoint, adapter: Path, pair: Pair, checks: Checks = NO_CHECKS) -> None:
+    def __init__(
+        self,
+        base: Checkpoint,
+        adapter: Path,
+        pair: Pair,
+        checks: Checks = NO_CHECKS,
+        note: Callable[[str], None] | None = None,
+    ) -> None:
         super().__init__(base)
         self._pair = pair
         try:
@@ -279,7 +326,7 @@ class MergedCheckpoint(CheckpointView):
             base.close()
             raise
         try:
-            self._apart = self._adapter.bind(base)
+            self._apart = self._adapter.bind(base, note)
         except BaseException:
             self.close()
             raise
@@ -298,6 +345,9 @@ class MergedCheckpoint(CheckpointView):
 
     def parts(self, name: str) -> Iterator[np.ndarray]:
         return in_parts(self.read(name)) if name in self._adapter.changes else super().parts(name)
+
+    def says_nothing(self, name: str) -> bool:
+        return name not in self._adapter.changes and super().says_nothing(name)
 
     def close(self) -> None:
         self._adapter.close()

@@ -100,7 +100,9 @@ def open_weights(job: Job, *, packed: bool = False, note: Callable[[str], None] 
             from llmbuild.checkpoints.lora import MergedCheckpoint, Pair
 
             pair = Pair(embedding, head, spec.tied_head)
-            checkpoint = stack.enter_context(MergedCheckpoint(checkpoint, job.inputs["adapter"], pair, job.checks))
+            checkpoint = stack.enter_context(
+                MergedCheckpoint(checkpoint, job.inputs["adapter"], pair, job.checks, note)
+            )
         # The last view closes those below it.
         stack.pop_all()
         return checkpoint

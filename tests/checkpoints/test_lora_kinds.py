@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -82,6 +83,19 @@ MERGED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
         {"target_modules": FEW, "modules_to_save": HEAD, "ensure_weight_tying": True},
     ),
     "tied: copies of both": ("llama tied", {"target_modules": FEW, "save": True}),
+    "tied: factors of the head": ("llama tied", {"target_modules": ["q_proj", *HEAD]}),
+    "tied: factors of the head, no copy": ("llama tied", {"target_modules": HEAD, "save": False}),
+    "tied: factors of the head, all copied": ("llama tied", {"target_modules": HEAD, "save": True}),
+    "tied: factors of the embedding": ("llama tied", {"target_modules": EMBED}),
+    "tied: factors of the embedding, no copy": ("llama tied", {"target_modules": EMBED, "save": False}),
+    "tied: factors of the embedding, all copied": ("llama tied", {"target_modules": EMBED, "save": True}),
+    "tied: factors of both": ("llama tied", {"target_modules": BOTH, "rank_pattern": {"lm_head": 5}}),
+    "tied: factors of both, no copy": ("llama tied", {"target_modules": BOTH, "save": False}),
+    "tied: DoRA of the head": ("llama tied", {"target_modules": HEAD, "use_dora": True}),
+    "tied: DoRA of the embedding": ("llama tied", {"target_modules": EMBED, "use_dora": True}),
+    "tied: DoRA of both": ("llama tied", {"target_modules": BOTH, "use_dora": True}),
+    "tied: factors of the embedding, a saved head": ("llama tied", {"target_modules": EMBED, "modules_to_save": HEAD}),
+    "tied: factors of the head, a saved embedding": ("llama tied", {"target_modules": HEAD, "modules_to_save": EMBED}),
     "tied: rows": ("llama tied", {"target_modules": FEW, "trainable_token_indices": [7, 3]}),
     "gpt_neox": ("gpt_neox", {"target_modules": [*QKV, "dense", "dense_h_to_4h"]}),
     "gpt_neox: factors of the head": ("gpt_neox", {"target_modules": [*QKV, *HEAD]}),
@@ -93,17 +107,27 @@ MERGED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "gpt_neox: DoRA and biases": ("gpt_neox", {"target_modules": QKV, "use_dora": True, "bias": "lora_only"}),
     "gpt_neox tied: a saved embedding": ("gpt_neox tied", {"target_modules": QKV, "modules_to_save": ["embed_in"]}),
     "gpt_neox tied: a saved head": ("gpt_neox tied", {"target_modules": QKV, "modules_to_save": HEAD}),
+    "gpt_neox tied: factors of the head": ("gpt_neox tied", {"target_modules": [*QKV, *HEAD]}),
+    "gpt_neox tied: factors of the embedding": ("gpt_neox tied", {"target_modules": ["embed_in"]}),
+    "gpt_neox tied: DoRA of both": ("gpt_neox tied", {"target_modules": ["embed_in", *HEAD], "use_dora": True}),
+    "gpt_neox tied: factors of the head, a saved embedding": (
+        "gpt_neox tied",
+        {"target_modules": HEAD, "modules_to_save": ["embed_in"]},
+    ),
     "mistral": ("mistral", {"target_modules": LINEAR}),
     "qwen3": ("qwen3", {"target_modules": LINEAR, "modules_to_save": ["q_norm"]}),
 }
 
 REFUSED: Mapping[str, tuple[str, Mapping[str, Any], str]] = {
-    "tied: factors of the head": ("llama tied", {"target_modules": ["q_proj", *HEAD]}, "one tensor in the model"),
-    "tied: factors of the embedding": ("llama tied", {"target_modules": EMBED}, "one tensor in the model"),
-    "tied: factors to be tied": (
+    "tied: factors of the embedding to be tied": (
         "llama tied",
         {"target_modules": EMBED, "ensure_weight_tying": True},
-        "one tensor in the model",
+        "adds them twice",
+    ),
+    "tied: factors of the head to be tied": (
+        "llama tied",
+        {"target_modules": HEAD, "ensure_weight_tying": True},
+        "adds them twice",
     ),
     "tied: rows of both": (
         "llama tied",
@@ -149,7 +173,9 @@ def make_adapter(base: Path, directory: Path, *, save: bool | str = "auto", **op
     from transformers import AutoModelForCausalLM
 
     settings = {"r": 2, "lora_alpha": 4, "init_lora_weights": False, "task_type": "CAUSAL_LM"}
-    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(**{**settings, **options}))
+    # peft adds to the lists that it is given.
+    config = LoraConfig(**copy.deepcopy({**settings, **options}))
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -204,6 +230,25 @@ def test_what_is_refused_says_why_and_what_to_do(bases: dict[str, Path], tmp_pat
     with pytest.raises(InputError) as caught:
         INSPECT.run(job_of(bases[base], tmp_path / "adapter", tmp_path / "out"))
     assert why in str(caught.value) and "merge_and_unload" in str(caught.value)
+
+
+def test_factors_of_a_tied_pair_are_noted(bases: dict[str, Path], tmp_path: Path) -> None:
+    notes: list[str] = []
+    make_adapter(bases["llama tied"], tmp_path / "adapter", target_modules=HEAD)
+    with open_weights(job_of(bases["llama tied"], tmp_path / "adapter", tmp_path / "out"), note=notes.append):
+        assert len(notes) == 1 and "they change both, as in peft's" in notes[0]
+
+
+def test_two_copies_of_a_tied_base_that_differ_are_refused(bases: dict[str, Path], tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    make_adapter(bases["llama tied"], tmp_path / "adapter", target_modules=BOTH)
+    file = tmp_path / "adapter/adapter_model.safetensors"
+    tensors = load_file(file)
+    tensors["base_model.model.lm_head.base_layer.weight"] += 1
+    save_file(tensors, file)
+    with pytest.raises(InputError, match="two values for head and embedding"):
+        open_weights(job_of(bases["llama tied"], tmp_path / "adapter", tmp_path / "out"))
 
 
 def test_a_copy_of_the_base_that_differs_is_the_base(bases: dict[str, Path], tmp_path: Path) -> None:
