@@ -100,9 +100,15 @@ class Checkpoint(ABC):
         """One tensor; bfloat16 is `ml_dtypes.bfloat16`.  Raises InputError when it is missing or cannot be read."""
 
     def says_nothing(self, name: str) -> bool:
-        """Whether the values of a tensor that no parameter is made from show that it has no effect."""
-        del name
-        return False
+        """Whether the values of a tensor that no parameter is made from show that it has no effect: a bias of zeros.
+
+        Raises InputError when it cannot be read.
+        """
+        module, _, part = name.rpartition(".")
+        weight = self.tensors.get(f"{module}.weight")
+        if part != "bias" or weight is None or self.tensors[name].shape != weight.shape[:1]:
+            return False
+        return not self.read(name).any()
 
     def parts(self, name: str) -> Iterator[np.ndarray]:
         """The elements of one tensor in order, `PART_ELEMENTS` at a time; from a file that can be read so, without the rest in

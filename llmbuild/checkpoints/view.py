@@ -38,9 +38,6 @@ class CheckpointView(Checkpoint):
     def location(self, name: str) -> str | None:
         return self._base.location(self._stored(name))
 
-    def says_nothing(self, name: str) -> bool:
-        return self._base.says_nothing(self._stored(name))
-
     def close(self) -> None:
         self._base.close()
 

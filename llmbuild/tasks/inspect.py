@@ -1,7 +1,8 @@
 """The inspect task: what only the tensors of a checkpoint and its adapter decide about the model.
 
 It reads headers, and values only where the names do not suffice.  Its result is a handful of facts: other weights with the
-same facts neither configure nor compile again.
+same facts neither configure nor compile again.  A list of tensors that is not the model's is refused here, so that nothing
+is quantized or compiled before.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from llmbuild.engine.kind import Job, TaskKind
+from llmbuild.engine.kind import Job, TaskKind, no_note
 from llmbuild.printable import several
 from llmbuild.tasks.facts import FACTS
-from llmbuild.tasks.weights import architecture_of, configuration_of, open_weights
+from llmbuild.tasks.weights import architecture_of, configuration_of, open_weights, with_zero_biases
 
 if TYPE_CHECKING:
     from llmbuild.checkpoints.tensor import Checkpoint
@@ -28,7 +29,11 @@ INV_FREQ_TOLERANCE = 0.01
 
 
 def run(job: Job) -> None:
-    """Write facts.json.  A configuration that no family takes is refused here, once for all schemes and platforms."""
+    """Write facts.json.
+
+    Raises InputError (MultiError for several), once for all schemes and platforms, for a configuration that no family takes
+    and for tensors that are not those of the model.
+    """
     with open_weights(job) as checkpoint:
         architecture = architecture_of(job, checkpoint.config)
         spec = architecture.decoder(configuration_of(job, architecture, checkpoint.config))
@@ -36,6 +41,7 @@ def run(job: Job) -> None:
         config |= _biases(job, checkpoint, architecture, {**checkpoint.config, **config})
         _check_frequencies(job, checkpoint, spec)
         _check_masks(checkpoint, architecture)
+        _check_tensors(job, checkpoint, architecture, {**checkpoint.config, **config})
     _note_adapter(job)
     (job.out / FACTS).write_text(json.dumps({"config": config}, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
@@ -67,20 +73,59 @@ def _tying(job: Job, checkpoint: Checkpoint, spec: DecoderSpec) -> dict[str, Any
 
 def _biases(job: Job, checkpoint: Checkpoint, architecture: DecoderFamily, config: Mapping[str, Any]) -> dict[str, Any]:
     """Which kinds of biases that the configuration promises are in no layer: transformers takes them as zeros."""
-
-    def needed(values: Mapping[str, Any]) -> set[str]:
-        parameters = architecture.parameters(configuration_of(job, architecture, values))
-        return {source for parameter in parameters for source in parameter.sources}
-
     absent: dict[str, Any] = {}
-    every = needed(config)
+    every = _needed(job, architecture, config)
     if not any(name.endswith(".bias") and name not in checkpoint.tensors for name in every):
         return absent
     for key in BIASES:
-        saved = every - needed({**config, key: False})
+        saved = every - _needed(job, architecture, {**config, key: False})
         if saved and not saved & checkpoint.tensors.keys():
             absent[key] = False
     return absent
+
+
+def _needed(job: Job, architecture: DecoderFamily, config: Mapping[str, Any]) -> set[str]:
+    """The names of the tensors that a model with this config.json is made from."""
+    parameters = architecture.parameters(configuration_of(job, architecture, config))
+    return {source for parameter in parameters for source in parameter.sources}
+
+
+def _check_tensors(job: Job, checkpoint: Checkpoint, architecture: DecoderFamily, config: Mapping[str, Any]) -> None:
+    """Raise InputError, or MultiError, when the names, shapes and types of the tensors are not those of the model."""
+    from llmbuild.quantization.fitting import check
+
+    _check_biases(job, checkpoint, architecture, config)
+    parameters = architecture.parameters(configuration_of(job, architecture, config))
+    check(
+        with_zero_biases(checkpoint, parameters, no_note),
+        parameters,
+        lambda name: architecture.unused(name) or checkpoint.says_nothing(name),
+    )
+
+
+def _check_biases(job: Job, checkpoint: Checkpoint, architecture: DecoderFamily, config: Mapping[str, Any]) -> None:
+    """Note biases of zeros that the model does not have, and raise InputError for others that a key of config.json denies."""
+    from llmbuild.errors import InputError
+
+    every = _needed(job, architecture, config)
+    denied = [name for name in checkpoint.tensors if name.endswith(".bias") and name not in every]
+    denied = [name for name in denied if not architecture.unused(name)]
+    silent = [name for name in denied if checkpoint.says_nothing(name)]
+    # Who packs weights writes a bias of zeros for each as a rule.
+    if silent and checkpoint.packed_by is None:
+        names, one = several([f"'{name}'" for name in silent]), len(silent) == 1
+        job.note(f"{names} {'is a bias' if one else 'are biases'} of zeros that the model does not have, and left out")
+    for key in BIASES if len(denied) > len(silent) else ():
+        promised = _needed(job, architecture, {**config, key: True}) - every
+        found = [name for name in denied if name in promised and name not in silent]
+        if found:
+            more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+            raise InputError(
+                f"'{found[0]}'{more}: biases that the configuration denies",
+                where=checkpoint.location(found[0]),
+                why=f"{key} is not true, and their values are not zero: transformers would leave them out",
+                fix=f"set {key} = true in config.json, or remove these tensors if the model was trained without them",
+            )
 
 
 def _check_frequencies(job: Job, checkpoint: Checkpoint, spec: DecoderSpec) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -236,7 +237,24 @@ def test_a_head_of_another_part_is_not_ignored(tmp_path: Path) -> None:
         tensors["model.draft.lm_head.weight"] = tensors["lm_head.weight"].copy()
 
     with pytest.raises(LlmbuildError, match="unexpected tensor"):
-        quantized(copy_with(cached_checkpoint("llama"), tmp_path / "in", change), tmp_path)
+        inspect(copy_with(cached_checkpoint("llama"), tmp_path / "in", change), tmp_path)
+
+
+NOT_THE_MODELS: dict[str, tuple[Callable[[dict[str, np.ndarray]], object], str]] = {
+    "unexpected": (lambda tensors: tensors.update({"router.weight": np.ones(3, np.float32)}), "unexpected tensor 'rou"),
+    "missing": (lambda tensors: tensors.pop("model.norm.weight"), r"tensor 'model\.norm\.weight' is missing"),
+    "of another shape": (
+        lambda tensors: tensors.update({"model.norm.weight": np.ones(3, np.float32)}),
+        r"shape mismatch: 'model\.norm\.weight' \[3\]",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NOT_THE_MODELS)
+def test_tensors_that_are_not_the_models_are_refused_before_any_other_task(tmp_path: Path, case: str) -> None:
+    change, reason = NOT_THE_MODELS[case]
+    with pytest.raises(LlmbuildError, match=reason):
+        inspect(copy_with(cached_checkpoint("llama"), tmp_path / "in", change), tmp_path)
 
 
 BIASED = {"attention_bias": True}
@@ -276,6 +294,39 @@ def test_a_bias_that_one_layer_lacks_was_lost(tmp_path: Path) -> None:
     )
     with pytest.raises(LlmbuildError, match=r"layers\.1\.self_attn\..*\.bias"):
         quantized(checkpoint, tmp_path)
+
+
+ZERO_BIASES = ("model.layers.0.self_attn.q_proj.bias", "lm_head.bias", "model.norm.bias")
+
+
+def test_biases_of_zeros_that_the_model_does_not_have_are_left_out(tmp_path: Path) -> None:
+    def change(tensors: dict[str, np.ndarray]) -> None:
+        for name in ZERO_BIASES:
+            tensors[name] = np.zeros(len(tensors[name.replace(".bias", ".weight")]), np.float32)
+
+    checkpoint = copy_with(cached_checkpoint("llama"), tmp_path / "in", change)
+    stored, facts, notes = quantized(checkpoint, tmp_path)
+    assert facts == {} and not any(name.endswith(".bias") for name in stored)
+    assert len(notes) == 1 and all(f"'{name}'" in notes[0] for name in ZERO_BIASES)
+    assert "are biases of zeros that the model does not have" in notes[0]
+    assert_pair_is_that_of_transformers(checkpoint, stored, "llama")
+
+
+def test_other_biases_that_the_configuration_denies_are_refused_by_the_key(tmp_path: Path) -> None:
+    denied = copy_with(cached_checkpoint("llama"), tmp_path / "in", lambda tensors: with_biases(tensors, *"qkvo"))
+    with pytest.raises(InputError, match="' and 7 more: biases that the configuration denies") as caught:
+        inspect(denied, tmp_path / "out")
+    assert "attention_bias = true" in str(caught.value.fix)
+    quantized(copy_with(denied, tmp_path / "right", lambda tensors: None, **BIASED), tmp_path)
+
+
+@pytest.mark.parametrize("shape", [(3,), (64, 1)])
+def test_zeros_of_another_shape_are_no_bias(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    def change(tensors: dict[str, np.ndarray]) -> None:
+        tensors["model.norm.bias"] = np.zeros(shape, np.float32)
+
+    with pytest.raises(LlmbuildError, match=r"unexpected tensor 'model\.norm\.bias'"):
+        inspect(copy_with(cached_checkpoint("llama"), tmp_path / "in", change), tmp_path)
 
 
 def test_qwen2_without_biases_has_zeros(tmp_path: Path) -> None:

@@ -119,11 +119,6 @@ class UnpackedCheckpoint(CheckpointView):
     def parts(self, name: str) -> Iterator[np.ndarray]:
         return in_parts(self.read(name)) if name in self._weights else super().parts(name)
 
-    def says_nothing(self, name: str) -> bool:
-        """AutoGPTQ gives each layer that it packs a bias, of zeros where the model has none."""
-        module, _, part = name.rpartition(".")
-        return part == "bias" and f"{module}.weight" in self._weights and not self.read(name).any()
-
     def _stored(self, name: str) -> str:
         weight = self._weights.get(name)
         return name if weight is None else weight.parts[0]
