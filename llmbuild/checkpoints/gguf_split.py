@@ -90,7 +90,7 @@ class SplitGguf:
 
     @staticmethod
     def _bad(path: Path, what: str, why: str) -> InputError:
-        return InputError(what, where=str(path), why=why, fix="fetch all parts again")
+        return InputError(what, where=str(path), why=why, fix="fetch the checkpoint again")
 
 
 def open_gguf(path: Path, checks: Checks = NO_CHECKS) -> GgufFile | SplitGguf:
