@@ -18,7 +18,8 @@ class ConfigClass:
     is a value that follows from others.
 
     `renamed` are names that the class takes for others.  `theta` and `partial` are the keys of the RoPE base and of the rotated
-    share beside `rope_parameters`; a class without `partial` rotates whole heads.
+    share beside `rope_parameters`; a class without `partial` rotates whole heads.  `rope_types` are the types of RoPE that it
+    takes, by its own names of them; None: all, by transformers' names.
     """
 
     name: str
@@ -29,6 +30,7 @@ class ConfigClass:
     partial: str | None = None
     default_theta: float = 10000
     default_partial: float = 1.0
+    rope_types: Mapping[str, str] | None = None
 
 
 def without(defaults: Mapping[str, Json], *keys: str) -> dict[str, Json]:

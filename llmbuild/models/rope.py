@@ -73,9 +73,13 @@ def resolve_rope(source: ConfigValues, like: ConfigClass, positions: int) -> Rop
             why="only MLC reads position_embedding_base, and only transformers the other",
             fix="keep the one that the weights were trained with",
         )
-    kind = _kind(source, place, parameters)
+    kind = _kind(source, place, parameters, like)
     partial = _partial(source, place, parameters, like, kind)
-    return Rope(theta, _scaling(source, place, parameters, kind, positions), partial)
+    # A class may have an original length of its own.
+    original = {key: value for key, value in like.defaults.items() if key == ORIGINAL}
+    return Rope(
+        theta, _scaling(source.but(original | dict(source.values)), place, parameters, kind, positions), partial
+    )
 
 
 def check_scaling(source: ConfigValues, place: str, scaling: Mapping[str, Json]) -> None:
@@ -184,7 +188,7 @@ def _unread(source: ConfigValues, name: str, value: float, like: ConfigClass) ->
         )
 
 
-def _kind(source: ConfigValues, place: str, parameters: Mapping[str, Json]) -> str:
+def _kind(source: ConfigValues, place: str, parameters: Mapping[str, Json], like: ConfigClass) -> str:
     name = "rope_type" if "rope_type" in parameters else "type"
     kind = parameters.get(name, "default")
     if not isinstance(kind, str):
@@ -195,7 +199,24 @@ def _kind(source: ConfigValues, place: str, parameters: Mapping[str, Json]) -> s
             f"config.json: {place}.rope_type = {shown(kind)} counts, and {place}.type = {shown(older)} does not, "
             "as in transformers"
         )
-    return kind
+    if like.rope_types is None:
+        return kind
+    if kind not in like.rope_types:
+        raise source.error(
+            f"{place}.{name}",
+            f"RoPE scaling '{kind}' is not supported for {source.model_type}",
+            why=f"{like.name} of transformers takes {', '.join(like.rope_types)}",
+            fix="choose another checkpoint",
+        )
+    lists = [key for key in ("short_factor", "long_factor") if parameters.get(key) is not None]
+    if kind == "default" and lists:
+        raise source.error(
+            f"{place}.{lists[0]}",
+            "is there, and the type of RoPE is default",
+            why="only longrope has factors for each pair of elements",
+            fix=f"remove it, or set {place}.rope_type to longrope",
+        )
+    return like.rope_types[kind]
 
 
 def _partial(
@@ -212,7 +233,8 @@ def _partial(
                 f"{place}.rope_type", f"RoPE scaling 'proportional' is not supported for {source.model_type}"
             )
         share = _placed(source, place, parameters, inner, like.partial, like.default_partial)
-        _unread(source, inner, share, like)
+        if like.partial != inner:
+            _unread(source, inner, share, like)
         return share
     key = f"{place}.{inner}" if parameters.get(inner) is not None else inner
     value = parameters.get(inner, source.values.get(inner))

@@ -116,6 +116,38 @@ def head_dim(default: int | None = None) -> Row:
     return Row("head_dim", read)
 
 
+def whole_head_dim() -> Row:
+    """The head size of heads that together have the hidden size."""
+
+    def read(c: Reading) -> int:
+        heads: int = c.num_attention_heads
+        size: int = HEAD_DIM.read(c)
+        if heads * size != c.hidden_size:
+            raise c.source.error(
+                "num_attention_heads", f"{heads} heads of {size} do not make the hidden size {c.hidden_size}"
+            )
+        return size
+
+    return Row("head_dim", read)
+
+
+def rotary_share(default: float, name: str = "partial_rotary_factor") -> Row:
+    """The share of a head that RoPE turns, which is an even number of elements."""
+
+    def read(c: Reading) -> float:
+        share: float = c.source.number(name, default=default)
+        if share > 1 or int(c.head_dim * share) % 2 or int(c.head_dim * share) == 0:
+            raise c.source.error(name, f"is {share}, which does not make an even part of the head size {c.head_dim}")
+        return share
+
+    return Row(name, read)
+
+
+def rotated(c: Reading | ModelConfig) -> int:
+    """The rotated elements of a head by a `partial_rotary_factor`."""
+    return int(c.head_dim * c.partial_rotary_factor)
+
+
 def chunk(largest: int = DEFAULT_CHUNK) -> Row:
     """MLC's rule: unset, or larger than the window, becomes min(window, largest)."""
 
@@ -169,12 +201,14 @@ INTERMEDIATE_SIZE = integer("intermediate_size")
 HEADS = integer("num_attention_heads")
 KV_HEADS = Row("num_key_value_heads", _kv_heads)
 HEAD_DIM = head_dim()
+WHOLE_HEAD_DIM = whole_head_dim()
 LAYERS = integer("num_hidden_layers", maximum=LARGEST_LAYERS)
 RMS_NORM_EPS = number("rms_norm_eps")
 TIED = flag("tie_word_embeddings", False)
 POSITION_EMBEDDING_BASE = Row("position_embedding_base", _theta)
 ROPE_THETA = Row("rope_theta", _theta)
 ROPE_SCALING = rope_scaling()
+PARTIAL_ROPE_SCALING = rope_scaling(rotated)
 CONTEXT = integer("context_window_size", "max_position_embeddings")
 CHUNK = chunk()
 BATCH = integer("max_batch_size", default=DEFAULT_BATCH)

@@ -13,9 +13,20 @@ import numpy as np
 
 from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.family import ModelConfig
+from llmbuild.models.registry import families
 
 POINTS = np.linspace(-6, 6, 49, dtype=np.float32)
 _NAMES = {"silu": "silu", "gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu", "relu2": "relu2"}
+
+
+_ACTIVATION = ("act_fn", "act", "activation_fn")
+
+
+def partial(model_type: str) -> bool:
+    """Whether transformers' class rotates a part of each head."""
+    return any(
+        family.classes[model_type].partial is not None for family in families().values() if model_type in family.classes
+    )
 
 
 class NotLoaded(Exception):
@@ -72,14 +83,16 @@ def read_by_transformers(config: Mapping[str, Any], directory: Path) -> Reading:
     layers = list(base.layers)
     attentions = [getattr(layer, "self_attn", None) or layer.attention for layer in layers]
     head_dim = getattr(attentions[0], "head_dim", None) or attentions[0].head_size
-    if len(frequencies) * 2 > head_dim or (loaded.model_type != "gpt_neox" and len(frequencies) * 2 != head_dim):
+    if len(frequencies) * 2 > head_dim or (not partial(loaded.model_type) and len(frequencies) * 2 != head_dim):
         raise NotLoaded("the frequencies do not fit the heads")
     tensors = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     if loaded.tie_word_embeddings:
         tensors = {name: shape for name, shape in tensors.items() if name not in ("lm_head.weight", "embed_out.weight")}
-    sliding = loaded.sliding_window if loaded.model_type == "mistral" else None
+    sliding = loaded.sliding_window if loaded.model_type in ("mistral", "phi3", "starcoder2") else None
+    if loaded.model_type != "mistral" and sliding is not None and sliding >= loaded.max_position_embeddings:
+        sliding = None
     with torch.no_grad():
-        activation = layers[0].mlp.__dict__["_modules"].get("act_fn") or layers[0].mlp.act
+        activation = next(getattr(layers[0].mlp, name) for name in _ACTIVATION if hasattr(layers[0].mlp, name))
         values = activation(torch.from_numpy(POINTS)).tolist()
     return Reading(
         tensors,
@@ -93,7 +106,7 @@ def read_by_transformers(config: Mapping[str, Any], directory: Path) -> Reading:
         tuple(values),
         tuple(getattr(attention, "sliding_window", None) or sliding for attention in attentions),
         float(attentions[0].scaling),
-        loaded.model_type == "gpt_neox" and loaded.use_parallel_residual,
+        loaded.model_type == "phi" or (loaded.model_type in ("gpt_neox", "stablelm") and loaded.use_parallel_residual),
         bool(getattr(loaded, "is_causal", True)),
     )
 
@@ -115,7 +128,7 @@ def read_by_llmbuild(family: DecoderFamily, config: ModelConfig) -> Reading:
                 *parameter.shape[1:],
             )
         if len(parameter.sources) > 1:
-            sizes = _shares(parameter.sources, block)
+            sizes = _shares(parameter.sources, block, share)
             assert sum(sizes) == share
             for source, size in zip(parameter.sources, sizes, strict=True):
                 tensors[source] = (size, *parameter.shape[1:])
@@ -136,8 +149,10 @@ def read_by_llmbuild(family: DecoderFamily, config: ModelConfig) -> Reading:
     )
 
 
-def _shares(sources: tuple[str, ...], block: Any) -> list[int]:
+def _shares(sources: tuple[str, ...], block: Any, rows: int) -> list[int]:
     """The rows of each source of a parameter that several make."""
+    if ".norms." in sources[0]:
+        return [rows // len(sources)] * len(sources)
     if len(sources) == 3:
         return [count * block.attention.head_dim for count in (block.attention.heads, *[block.attention.kv_heads] * 2)]
     return [block.mlp.intermediate] * len(sources)

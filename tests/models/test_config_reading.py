@@ -111,8 +111,10 @@ def configs(draw: st.DrawFn, model_type: str) -> dict[str, Any]:
         "num_attention_heads": heads,
         "num_hidden_layers": LAYERS,
         "vocab_size": draw(st.sampled_from([50, 64])),
+        "pad_token_id": 0,
     }
-    eps = "layer_norm_eps" if model_type == "gpt_neox" else "rms_norm_eps"
+    like = next(iter(families()[model_type].classes.values()))
+    eps = next(key for key in like.defaults if "eps" in key)
     optional = {
         "num_key_value_heads": st.one_of(
             st.sampled_from([one for one in (1, 2, 3, 4) if heads % one == 0]), maybe(heads)

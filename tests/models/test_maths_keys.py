@@ -16,6 +16,7 @@ from tests.helpers.config_oracle import POINTS
 
 CONFIG_CLASSES = {name: found for family in families().values() for name, found in family.classes.items()}
 SIZES = {"hidden_size": 48, "intermediate_size": 32, "num_attention_heads": 4, "num_hidden_layers": 2, "vocab_size": 60}
+SIZES["pad_token_id"] = 0
 # Of values that are neutral, another; of a list, one that has an entry a layer.
 OTHERS: dict[str, Any] = {
     "no_rope_layers": [0, 1],

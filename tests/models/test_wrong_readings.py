@@ -21,8 +21,10 @@ SMALL: dict[str, Any] = {
     "num_hidden_layers": 2,
     "vocab_size": 60,
     "max_position_embeddings": 256,
+    "pad_token_id": 0,
 }
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+LONGROPE = {"short_factor": [1.0] * 7 + [1.5], "long_factor": [1.0] * 7 + [9.0]}
 LLAMA_LIKE = ("llama", "mistral", "qwen2", "qwen3")
 
 
@@ -163,7 +165,8 @@ def test_the_value_that_loses_is_named(model_type: str, keys: dict[str, Any], lo
 @pytest.mark.parametrize("model_type", families())
 def test_what_is_false_is_no_scaling(model_type: str, value: Any, tmp_path: Path) -> None:
     assert read_right(model_type, {"rope_scaling": value}, tmp_path) == read_right(model_type, {}, tmp_path)
-    beside = {"rope_scaling": value, "rope_parameters": {**LLAMA3, "rope_theta": 5e5}}
+    scaling = LLAMA3 if model_type != "phi3" else {"rope_type": "longrope", **LONGROPE}
+    beside = {"rope_scaling": value, "rope_parameters": {**scaling, "rope_theta": 5e5}}
     config, _ = configured(model_type, beside)
     assert read_by_llmbuild(families()[model_type], config) == read_by_llmbuild(
         families()[model_type], configured(model_type, {"rope_scaling": beside["rope_parameters"]})[0]
@@ -368,3 +371,25 @@ def test_a_value_that_cannot_be_meant_is_refused_by_its_key(
         configured(model_type, keys)
     assert error.value.where == f"config.json: {place}"
     assert says in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["su", "yarn", "longrope"])
+def test_each_name_that_phi3_has_for_longrope_is_read(kind: str, tmp_path: Path) -> None:
+    scaling = {"type": kind, **LONGROPE}
+    notes = read_right(
+        "phi3",
+        {"max_position_embeddings": 8192, "original_max_position_embeddings": 2048, "rope_scaling": scaling},
+        tmp_path,
+    )
+    assert any("more than 2048 tokens" in note for note in notes)
+
+
+def test_the_original_length_of_phi3_has_a_default(tmp_path: Path) -> None:
+    scaling = {"type": "longrope", **LONGROPE}
+    notes = read_right("phi3", {"max_position_embeddings": 8192, "rope_scaling": scaling}, tmp_path)
+    assert any("more than 4096 tokens" in note for note in notes)
+
+
+@pytest.mark.parametrize("parameters", [{"rope_type": "llama3", **LLAMA3}, LONGROPE])
+def test_a_type_that_phi3_does_not_have_is_refused(parameters: dict[str, Any]) -> None:
+    assert str(refused("phi3", {"rope_scaling": parameters}).where).startswith("config.json: rope_scaling.")

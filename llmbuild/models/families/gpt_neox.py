@@ -5,29 +5,8 @@ from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.building import rope_of
 from llmbuild.models.config_classes import ConfigClass
 from llmbuild.models.family import ModelConfig
-from llmbuild.models.rows import Reading, Row
 from llmbuild.models.spec import AttentionSpec, BlockSpec, DecoderSpec, MlpSpec, Names, NormSpec
 from llmbuild.models.values import ACTIVATIONS
-
-
-def _rotary_pct(c: Reading) -> float:
-    share: float = c.source.number("rotary_pct", default=0.25)
-    if share > 1 or int(c.head_dim * share) % 2 or int(c.head_dim * share) == 0:
-        raise c.source.error(
-            "rotary_pct", f"is {share}, which does not make an even part of the head size {c.head_dim}"
-        )
-    return share
-
-
-def _head_dim(c: Reading) -> int:
-    heads: int = c.num_attention_heads
-    size: int = rows.HEAD_DIM.read(c)
-    if heads * size != c.hidden_size:
-        raise c.source.error(
-            "num_attention_heads", f"{heads} heads of {size} do not make the hidden size {c.hidden_size}"
-        )
-    return size
-
 
 ROWS = (
     rows.flag("use_parallel_residual", True),
@@ -37,10 +16,10 @@ ROWS = (
     rows.LAYERS,
     rows.number("layer_norm_eps", default=1e-5),
     rows.VOCAB_SIZE,
-    Row("rotary_pct", _rotary_pct),
+    rows.rotary_share(0.25, "rotary_pct"),
     rows.POSITION_EMBEDDING_BASE,
     rows.CONTEXT,
-    Row("head_dim", _head_dim),
+    rows.WHOLE_HEAD_DIM,
     rows.CHUNK,
     rows.SHARDS,
     rows.choice("ffn_out_dtype", "float32"),

@@ -1,0 +1,86 @@
+"""Phi-3, 3.5, 4 and 4-mini: Llama's block with packed projections, and RoPE of type longrope on a part of each head."""
+
+from llmbuild.models import rows
+from llmbuild.models.architecture import DecoderFamily
+from llmbuild.models.building import rope_of
+from llmbuild.models.config_classes import LLAMA, ConfigClass, without
+from llmbuild.models.family import ModelConfig
+from llmbuild.models.spec import AttentionSpec, BlockSpec, DecoderSpec, MlpSpec, Names, NormSpec
+from llmbuild.models.values import ACTIVATIONS
+
+ROWS = (
+    rows.constant("model_type", "phi3"),
+    rows.HIDDEN_SIZE,
+    rows.VOCAB_SIZE,
+    rows.LAYERS,
+    rows.HEADS,
+    rows.INTERMEDIATE_SIZE,
+    rows.RMS_NORM_EPS,
+    rows.KV_HEADS,
+    rows.integer("max_position_embeddings"),
+    rows.POSITION_EMBEDDING_BASE,
+    rows.PARTIAL_ROPE_SCALING,
+    rows.integer("original_max_position_embeddings", default=4096),
+    rows.CONTEXT,
+    rows.CHUNK,
+    rows.WHOLE_HEAD_DIM,
+    rows.SHARDS,
+    rows.BATCH,
+    rows.TIED,
+    rows.rotary_share(1.0),
+    rows.activation("silu").extra("silu"),
+)
+"""MLC's fields in MLC's order, then the activation, which MLC assumes."""
+NAMES = Names(
+    embedding="transformer.embd",
+    layers="transformer.h",
+    final_norm="transformer.norm",
+    before_attention="ln",
+    order=("before_attention", "attention", "mlp", "before_mlp"),
+    checkpoint=(
+        ("transformer.embd", "model.embed_tokens"),
+        ("transformer.h", "model.layers"),
+        ("transformer", "model"),
+        (".ln.", ".input_layernorm."),
+        ("mixer.out_proj", "self_attn.o_proj"),
+        ("mixer", "self_attn"),
+    ),
+)
+
+
+def decoder(c: ModelConfig) -> DecoderSpec:
+    norm = NormSpec("rms", c.rms_norm_eps)
+    attention = AttentionSpec(
+        c.num_attention_heads,
+        c.num_key_value_heads,
+        c.head_dim,
+        rope_of(c, rows.rotated(c)),
+        name="mixer",
+        qkv_sources=("qkv_proj",),
+        out="out_proj",
+    )
+    mlp = MlpSpec(c.intermediate_size, ACTIVATIONS[c.hidden_act], up_sources=("gate_up_proj",))
+    blocks = (BlockSpec(attention, mlp, norm, norm),) * c.num_hidden_layers
+    return DecoderSpec(c.vocab_size, c.hidden_size, blocks, norm, tied_head=c.tie_word_embeddings, names=NAMES)
+
+
+DEFAULTS = without(LLAMA, "attention_bias", "mlp_bias") | {
+    "max_position_embeddings": 4096,
+    "original_max_position_embeddings": 4096,
+    "rms_norm_eps": 1e-5,
+}
+FAMILY = DecoderFamily(
+    "phi3",
+    ("Phi3ForCausalLM",),
+    ROWS,
+    decoder,
+    {
+        "phi3": ConfigClass(
+            "Phi3Config",
+            DEFAULTS,
+            frozenset({"num_key_value_heads"}),
+            partial="partial_rotary_factor",
+            rope_types={"default": "default", "longrope": "longrope", "su": "longrope", "yarn": "longrope"},
+        )
+    },
+)
