@@ -15,6 +15,7 @@ from llmbuild.models.parameters import parameters
 from llmbuild.models.rows import Row, read_rows
 from llmbuild.models.spec import DecoderSpec
 from llmbuild.models.values import ConfigValues, no_note
+from llmbuild.models.windows import window_changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +74,13 @@ class DecoderFamily:
             value = getattr(overrides, item.name)
             if value is None or value == getattr(config, item.name):
                 continue
-            if item.name not in known:
+            if item.name not in config.fields:
                 key = item.name.replace("_", "-")
                 raise InputError(
                     f"a {self.model_type} model has no {key}", where=Where("overrides", key=key), fix="remove the key"
                 )
             changes[item.name] = value
+        changes = {**window_changes(config, values, overrides), **changes}
         # Once more where nothing changes, as notes are those of the settled values.
         return read_rows(values.but(known | changes) if changes else values, self.rows)
 

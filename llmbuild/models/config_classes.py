@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from llmbuild.canonical import Json
+from llmbuild.models.layer_types import LayerRule, every_layer
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,8 @@ class ConfigClass:
 
     `renamed` are names that the class takes for others.  `theta` and `partial` are the keys of the RoPE base and of the rotated
     share beside `rope_parameters`; a class without `partial` rotates whole heads.  `rope_types` are the types of RoPE that it
-    takes, by its own names of them; None: all, by transformers' names.
+    takes, by its own names of them; None: all, by transformers' names.  `layer_rule` says which layers of a model with a window
+    have it.
     """
 
     name: str
@@ -31,6 +33,7 @@ class ConfigClass:
     default_theta: float = 10000
     default_partial: float = 1.0
     rope_types: Mapping[str, str] | None = None
+    layer_rule: LayerRule = every_layer
 
 
 def without(defaults: Mapping[str, Json], *keys: str) -> dict[str, Json]:

@@ -58,7 +58,7 @@ def read_config_json(
     layers = found.integer("num_hidden_layers")
     check_layer_types(given, layers)
     rope = resolve_rope(given, like, found.integer("max_position_embeddings"))
-    values |= resolve_layer_types(found, layers)
+    values |= resolve_layer_types(found, like.layer_rule, layers)
     values |= {"rope_theta": rope.theta, "rope_scaling": rope.scaling}
     if like.partial is not None:
         values[like.partial] = rope.partial

@@ -1,14 +1,39 @@
-"""Which layers see a window, by the keys that say so: `layer_types`, and the older ones of Qwen and Mistral."""
+"""Which layers see a window, by the keys that say so: `layer_types`, and the rule of a class where that is absent."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from llmbuild.canonical import Json
 from llmbuild.models.values import ConfigValues, shown
 
-_FULL = ("full_attention", "attention")
-_SLIDING = "sliding_attention"
+FULL = "full_attention"
+SLIDING = "sliding_attention"
+_FULL_TOO = (FULL, "attention")
+
+LayerRule = Callable[[ConfigValues, int], Sequence[str]]
+"""The kinds of a number of layers in a model with a window, where `layer_types` is absent."""
+
+
+def every_layer(_: ConfigValues, layers: int) -> Sequence[str]:
+    """All layers have the window."""
+    return [SLIDING] * layers
+
+
+def upper_layers(source: ConfigValues, layers: int) -> Sequence[str]:
+    """Those from `max_window_layers` on have it (Qwen)."""
+    full = source.integer("max_window_layers", minimum=0)
+    return [FULL if layer < full else SLIDING for layer in range(layers)]
+
+
+def all_but_each(count: int, key: str | None = None) -> LayerRule:
+    """All but each `count`-th have it (Gemma 2: 2); `key` is the name under which a configuration may say another number."""
+
+    def rule(source: ConfigValues, layers: int) -> Sequence[str]:
+        each = count if key is None else source.integer(key, default=count)
+        return [SLIDING if (layer + 1) % each else FULL for layer in range(layers)]
+
+    return rule
 
 
 def check_layer_types(source: ConfigValues, layers: int) -> None:
@@ -22,55 +47,53 @@ def check_layer_types(source: ConfigValues, layers: int) -> None:
         raise source.error("layer_types", f"has {len(kinds)} entries for {layers} layers")
 
 
-def resolve_layer_types(source: ConfigValues, layers: int) -> Mapping[str, Json]:
-    """`sliding_window`, as the one window of all layers or null; empty for a family that has no such key.
+def resolve_layer_types(source: ConfigValues, rule: LayerRule, layers: int) -> Mapping[str, Json]:
+    """`sliding_window` and `layer_types` as they count: null for no window, and null for all layers alike.
 
-    Raises InputError where layers differ, which one KV cache cannot do, and for Qwen's windows.
+    Empty for a family without such keys.  Raises InputError for kinds of layers that are not known, and for a window of no
+    tokens.
     """
-    if "layer_types" not in source.values or "sliding_window" not in source.values:
+    if "sliding_window" not in source.values:
         return {}
-    if "use_sliding_window" in source.values:
-        _reject_windows(source, layers)
-        return {"sliding_window": None}
-    kinds, window = source.values["layer_types"], source.values["sliding_window"]
-    if not isinstance(kinds, list | tuple) or (all(kind == _SLIDING for kind in kinds) and window is not None):
-        return {"sliding_window": window}
-    if any(kind not in _FULL for kind in kinds):
+    none: Mapping[str, Json] = {"sliding_window": None, "layer_types": None}
+    window, given = source.values["sliding_window"], source.values.get("layer_types")
+    if "use_sliding_window" in source.values and not source.flag("use_sliding_window", default=False):
+        window = None
+    if isinstance(given, list | tuple):
+        _check_kinds(source, given, window)
+        if window is not None and SLIDING not in given:
+            source.note(
+                f"config.json: sliding_window = {shown(window)} does not count, as layer_types says {FULL} for all layers"
+            )
+            return none
+    if window is None:
+        return none
+    if type(window) is int and window <= 0:
         raise source.error(
-            "layer_types",
-            f"layers of several kinds are not supported for {source.model_type}",
-            why="transformers reads it as a ministral model, where each layer has its own window",
-            fix="choose another checkpoint",
+            "sliding_window",
+            f"is {window}",
+            why="transformers takes it as a window of that many tokens, in which no token is seen",
+            fix="correct config.json: null stands for no window",
         )
-    if window is not None:
-        source.note(
-            f"config.json: sliding_window = {shown(window)} does not count, as layer_types says full_attention for all "
-            "layers, which transformers reads as a ministral model"
-        )
-    return {"sliding_window": None}
+    kinds = given if isinstance(given, list | tuple) else rule(source, layers)
+    if SLIDING not in kinds:
+        return none
+    alike = all(kind == SLIDING for kind in kinds)
+    return {"sliding_window": source.integer("sliding_window"), "layer_types": None if alike else list(kinds)}
 
 
-def _reject_windows(source: ConfigValues, layers: int) -> None:
-    """A Qwen model slides a window over its upper layers only, or over those that `layer_types` names."""
-    kinds = source.values["layer_types"]
-    if isinstance(kinds, list | tuple):
-        if any(kind not in _FULL for kind in kinds):
+def _check_kinds(source: ConfigValues, kinds: Sequence[Json], window: Json) -> None:
+    for kind in kinds:
+        if kind not in (*_FULL_TOO, SLIDING):
             raise source.error(
                 "layer_types",
-                f"layers other than full_attention are not supported for {source.model_type}",
+                f"layers of kind {shown(kind)} are not supported for {source.model_type}",
                 fix="choose another checkpoint",
             )
-        return
-    sliding = source.flag("use_sliding_window", default=False)
-    if not sliding or source.values["sliding_window"] is None:
-        return
-    full = source.integer("max_window_layers", minimum=0)
-    if full < layers:
+    if window is None and SLIDING in kinds:
         raise source.error(
-            "use_sliding_window",
-            f"a sliding window is not supported for {source.model_type}",
-            why=f"layers {full} to {layers - 1} have one of {shown(source.values['sliding_window'])} tokens, "
-            f"as max_window_layers is {full}",
-            fix='choose another checkpoint, or set ignore-keys = ["use_sliding_window"] in the model\'s table and a '
-            "context-window-size within the window",
+            "layer_types",
+            f"says {SLIDING}, but there is no sliding_window",
+            why="transformers makes no mask of it",
+            fix="correct config.json",
         )

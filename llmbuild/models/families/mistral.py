@@ -1,13 +1,15 @@
-"""Mistral 7B and its fine-tunes: Llama's block, with a sliding window and attention sinks where the checkpoint has a window."""
+"""Mistral 7B and its fine-tunes: Llama's block, with a window where the checkpoint has one; Ministral 8B, where layers differ."""
+
+from dataclasses import replace
 
 from llmbuild.models import rows
 from llmbuild.models.architecture import DecoderFamily
-from llmbuild.models.building import rope_of
+from llmbuild.models.building import blocks_of, rope_of
 from llmbuild.models.config_classes import LLAMA, ConfigClass, without
 from llmbuild.models.family import ModelConfig
-from llmbuild.models.rolling import ROLLING_CONTEXT, SINKS, SLIDING_WINDOW
 from llmbuild.models.spec import AttentionSpec, BlockSpec, DecoderSpec, MlpSpec, NormSpec
 from llmbuild.models.values import ACTIVATIONS
+from llmbuild.models.windows import LAYER_TYPES, SINKS, SLIDING_WINDOW_SIZE, WINDOW, WINDOWED_CONTEXT, windows_of
 
 ROWS = (
     rows.HIDDEN_SIZE,
@@ -19,8 +21,8 @@ ROWS = (
     rows.POSITION_EMBEDDING_BASE,
     rows.KV_HEADS,
     rows.HEAD_DIM,
-    ROLLING_CONTEXT,
-    SLIDING_WINDOW,
+    WINDOWED_CONTEXT,
+    SLIDING_WINDOW_SIZE,
     rows.CHUNK,
     SINKS,
     rows.SHARDS,
@@ -28,6 +30,8 @@ ROWS = (
     rows.TIED.extra(False),
     rows.ROPE_SCALING.extra(None),
     rows.activation("silu").extra("silu"),
+    WINDOW,
+    LAYER_TYPES,
 )
 """MLC's fields in MLC's order, then values that MLC cannot express."""
 
@@ -35,34 +39,33 @@ ROWS = (
 def decoder(c: ModelConfig) -> DecoderSpec:
     norm = NormSpec("rms", c.rms_norm_eps)
     rope = rope_of(c)
-    attention = AttentionSpec(c.num_attention_heads, c.num_key_value_heads, c.head_dim, rope)
     mlp = MlpSpec(c.intermediate_size, ACTIVATIONS[c.hidden_act])
+    attention = AttentionSpec(c.num_attention_heads, c.num_key_value_heads, c.head_dim, rope)
+    blocks = blocks_of(windows_of(c), lambda window: BlockSpec(replace(attention, window=window), mlp, norm, norm))
     return DecoderSpec(
         c.vocab_size,
         c.hidden_size,
-        (BlockSpec(attention, mlp, norm, norm),) * c.num_hidden_layers,
+        blocks,
         norm,
         tied_head=c.tie_word_embeddings,
         rolling=c.sliding_window_size > 0,
     )
 
 
+DEFAULTS = without(LLAMA, "attention_bias", "mlp_bias") | {
+    "num_key_value_heads": 8,
+    "max_position_embeddings": 131072,
+    "sliding_window": 4096,
+    "layer_types": None,
+}
+NULLABLE = frozenset({"head_dim", "sliding_window", "layer_types"})
 FAMILY = DecoderFamily(
     "mistral",
-    ("MistralForCausalLM",),
+    ("MistralForCausalLM", "MinistralForCausalLM"),
     ROWS,
     decoder,
     {
-        "mistral": ConfigClass(
-            "MistralConfig",
-            without(LLAMA, "attention_bias", "mlp_bias")
-            | {
-                "num_key_value_heads": 8,
-                "max_position_embeddings": 131072,
-                "sliding_window": 4096,
-                "layer_types": None,
-            },
-            frozenset({"head_dim", "sliding_window", "layer_types"}),
-        )
+        "mistral": ConfigClass("MistralConfig", DEFAULTS, NULLABLE),
+        "ministral": ConfigClass("MinistralConfig", DEFAULTS | {"max_position_embeddings": 32768}, NULLABLE),
     },
 )

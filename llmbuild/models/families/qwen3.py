@@ -1,12 +1,16 @@
 """Qwen 3 (dense): Qwen 2's names, with RMSNorm on each head of q and k and a head size of its own."""
 
+from dataclasses import replace
+
 from llmbuild.models import rows
 from llmbuild.models.architecture import DecoderFamily
-from llmbuild.models.building import rope_of
+from llmbuild.models.building import blocks_of, rope_of
 from llmbuild.models.config_classes import QWEN2, WINDOWED, ConfigClass
 from llmbuild.models.family import ModelConfig
+from llmbuild.models.layer_types import upper_layers
 from llmbuild.models.spec import AttentionSpec, BlockSpec, DecoderSpec, MlpSpec, NormSpec
 from llmbuild.models.values import ACTIVATIONS
+from llmbuild.models.windows import LAYER_TYPES, WINDOW, WINDOWED_CONTEXT, windows_of
 
 ROWS = (
     rows.activation("silu"),
@@ -20,7 +24,7 @@ ROWS = (
     rows.ROPE_THETA,
     rows.VOCAB_SIZE,
     rows.TIED,
-    rows.CONTEXT,
+    WINDOWED_CONTEXT,
     rows.chunk(2048),
     rows.SHARDS,
     rows.head_dim(128),
@@ -28,6 +32,8 @@ ROWS = (
     rows.BATCH,
     rows.constant("weight_block_size", None),
     rows.ROPE_SCALING.extra(None),
+    WINDOW,
+    LAYER_TYPES,
 )
 """MLC's fields in MLC's order; `weight_block_size` is of fp8 checkpoints, and MLC's default prefill chunk is a smaller one."""
 
@@ -45,7 +51,7 @@ def decoder(c: ModelConfig) -> DecoderSpec:
         qk_norm=norm,
     )
     mlp = MlpSpec(c.intermediate_size, ACTIVATIONS[c.hidden_act])
-    blocks = (BlockSpec(attention, mlp, norm, norm),) * c.num_hidden_layers
+    blocks = blocks_of(windows_of(c), lambda window: BlockSpec(replace(attention, window=window), mlp, norm, norm))
     return DecoderSpec(c.vocab_size, c.hidden_size, blocks, norm, tied_head=c.tie_word_embeddings)
 
 
@@ -54,5 +60,9 @@ FAMILY = DecoderFamily(
     ("Qwen3ForCausalLM",),
     ROWS,
     decoder,
-    {"qwen3": ConfigClass("Qwen3Config", QWEN2 | {"head_dim": 128, "attention_bias": False}, WINDOWED)},
+    {
+        "qwen3": ConfigClass(
+            "Qwen3Config", QWEN2 | {"head_dim": 128, "attention_bias": False}, WINDOWED, layer_rule=upper_layers
+        )
+    },
 )
