@@ -61,7 +61,7 @@ def resolve_layer_types(source: ConfigValues, rule: LayerRule, layers: int) -> M
         window = None
     if isinstance(given, list | tuple):
         _check_kinds(source, given, window)
-        if window is not None and SLIDING not in given:
+        if window is not None and SLIDING not in given and "use_sliding_window" not in source.values:
             source.note(
                 f"config.json: sliding_window = {shown(window)} does not count, as layer_types says {FULL} for all layers"
             )

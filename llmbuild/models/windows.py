@@ -24,11 +24,12 @@ def _rolling(c: Reading) -> int:
     source = c.source
     value = source.values.get("sliding_window_size")
     sliding = -1 if value in (None, 0, -1) else source.integer("sliding_window_size")
-    if sliding != -1 and c.attention_sink_size >= sliding:
-        raise source.error(
-            "attention_sink_size",
-            f"is {c.attention_sink_size}, which does not fit into the sliding window of {sliding}",
-        )
+    if sliding != -1:
+        sinks = source.integer("attention_sink_size", default=4, minimum=0)
+        if sinks >= sliding:
+            raise source.error(
+                "attention_sink_size", f"is {sinks}, which does not fit into the sliding window of {sliding}"
+            )
     set_context = source.values.get("context_window_size")
     if set_context == -1 and sliding == -1:
         raise source.error("context_window_size", "is -1, but the model has no sliding window either")
@@ -42,6 +43,20 @@ def _rolling(c: Reading) -> int:
         f"set sliding-window-size = -1, or a context-window-size of at most {sliding}"
     )
     return sliding
+
+
+def _sinks(c: Reading) -> int:
+    value = c.source.values.get("attention_sink_size")
+    if c.sliding_window is None or c.sliding_window_size != -1:
+        return c.source.integer("attention_sink_size", default=4, minimum=0)
+    if value not in (None, -1):
+        raise c.source.error(
+            "attention_sink_size",
+            f"is {value}, and only a rolling cache keeps first tokens",
+            why="the windows of the checkpoint's layers are those of transformers, without such tokens",
+            fix="remove it, or set sliding-window-size for MLC's rolling cache",
+        )
+    return -1
 
 
 def _window(c: Reading) -> int | None:
@@ -68,15 +83,16 @@ WINDOW = Row("sliding_window", _window).extra(None)
 LAYER_TYPES = Row("layer_types", _kinds).extra(None)
 WINDOWED_CONTEXT = Row("context_window_size", _context)
 SLIDING_WINDOW_SIZE = Row("sliding_window_size", _rolling)
-SINKS = Row("attention_sink_size", lambda c: c.source.integer("attention_sink_size", default=4, minimum=0))
+SINKS = Row("attention_sink_size", _sinks)
 
 
 def windows_of(c: ModelConfig) -> tuple[int | None, ...]:
     """The window of each layer, None where it sees all; a window that the context never fills is none."""
-    window = c.fields.get("sliding_window")
+    layers: int = c.num_hidden_layers
+    window: int | None = c.fields.get("sliding_window")
     if window is None or c.sliding_window_size != -1 or c.context_window_size <= window:
-        return (None,) * c.num_hidden_layers
-    kinds: tuple[str, ...] = c.fields.get("layer_types") or (SLIDING,) * c.num_hidden_layers
+        return (None,) * layers
+    kinds: tuple[str, ...] = c.fields.get("layer_types") or (SLIDING,) * layers
     return tuple(window if kind == SLIDING else None for kind in kinds)
 
 
@@ -95,5 +111,5 @@ def window_changes(config: ModelConfig, values: ConfigValues, overrides: Overrid
             fix="remove sliding-window-size for the checkpoint's own windows, or set it to -1 for none",
         )
     context = -1 if size != -1 else values.get("max_position_embeddings")[1] or config.context_window_size
-    changes: dict[str, Json] = {"sliding_window": None, "layer_types": None, "context_window_size": context}
-    return changes
+    none = dict.fromkeys(("sliding_window", "layer_types", "attention_sink_size"))
+    return {**none, "context_window_size": context}

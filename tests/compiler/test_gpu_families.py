@@ -79,7 +79,7 @@ def test_a_sliding_window_with_sinks() -> None:
     require()
     directory = cached_checkpoint("mistral")
     tokens = [int(token) for token in np.random.default_rng(7).integers(3, 310, 60)]
-    library = OpenCLLibrary(directory, "q4f32_1", ONE_SEQUENCE, optimize=False)
+    library = OpenCLLibrary(directory, "q4f32_1", ONE_SEQUENCE, optimize=False, sliding_window_size=32)
     window, sinks = library.config.sliding_window_size, library.config.attention_sink_size
     assert (window, sinks) == (32, 4)
     expected = windowed_logits(stored_model(directory, "q4f32_1"), tokens, window=window, sink=sinks)

@@ -132,7 +132,8 @@ def read_by_llmbuild(family: DecoderFamily, config: ModelConfig) -> Reading:
             assert sum(sizes) == share
             for source, size in zip(parameter.sources, sizes, strict=True):
                 tensors[source] = (size, *parameter.shape[1:])
-    window = config.sliding_window_size if config.sliding_window_size > 0 else None
+    window, kinds = config.fields.get("sliding_window"), config.fields.get("layer_types")
+    sliding = [kinds is None or kind == "sliding_attention" for kind in kinds or spec.blocks]
     with torch.no_grad():
         activation = ACT2FN[_NAMES[block.mlp.activation]](torch.from_numpy(POINTS)).tolist()
     epsilons = {spec.final_norm.eps} | ({attention.qk_norm.eps} if attention.qk_norm else set())
@@ -142,7 +143,7 @@ def read_by_llmbuild(family: DecoderFamily, config: ModelConfig) -> Reading:
         attention.rope.factor,
         frozenset(map(float, epsilons)),
         tuple(activation),
-        (window,) * len(spec.blocks),
+        tuple(window if slides else None for slides in sliding),
         attention.head_dim**-0.5 if attention.scale is None else attention.scale,
         block.residual == "parallel",
         True,

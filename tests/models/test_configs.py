@@ -10,7 +10,7 @@ import pytest
 from llmbuild.errors import InputError
 from llmbuild.models.family import Overrides
 from llmbuild.models.presets import preset, presets
-from llmbuild.models.registry import families, family, infer_model_type
+from llmbuild.models.registry import family, infer_model_type
 
 LLAMA: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
@@ -66,7 +66,7 @@ FIELDS = {
     "num_key_value_heads head_dim tensor_parallel_shards pipeline_parallel_stages max_batch_size disaggregation",
     "mistral": "hidden_size intermediate_size num_attention_heads num_hidden_layers rms_norm_eps vocab_size "
     "position_embedding_base num_key_value_heads head_dim context_window_size sliding_window_size "
-    "prefill_chunk_size attention_sink_size tensor_parallel_shards max_batch_size",
+    "prefill_chunk_size attention_sink_size tensor_parallel_shards max_batch_size sliding_window",
     "gpt_neox": "use_parallel_residual hidden_size intermediate_size num_attention_heads num_hidden_layers "
     "layer_norm_eps vocab_size rotary_pct position_embedding_base context_window_size head_dim "
     "prefill_chunk_size tensor_parallel_shards ffn_out_dtype max_batch_size",
@@ -83,7 +83,7 @@ FIELDS = {
 }
 
 
-@pytest.mark.parametrize("model_type", families())
+@pytest.mark.parametrize("model_type", FIELDS)
 def test_model_config_has_mlcs_fields_and_reads_back_equal(model_type: str) -> None:
     config = configure(model_type, minimal(model_type))
     written = config.to_json()
@@ -169,20 +169,45 @@ def test_gpt_neox_rope_spellings() -> None:
     assert (newer.rotary_pct, newer.position_embedding_base) == (0.5, 5.0)
 
 
-def test_mistral_windows() -> None:
-    sliding = configure("mistral", minimal("mistral") | {"sliding_window": 64})
-    assert (sliding.sliding_window_size, sliding.context_window_size) == (64, -1)
-    assert (sliding.prefill_chunk_size, sliding.attention_sink_size) == (64, 4)
+def test_windows_of_layers_and_a_rolling_cache_on_request() -> None:
+    source = minimal("mistral") | {"sliding_window": 64}
+
+    def sizes(**overrides: Any) -> tuple[Any, ...]:
+        c = configure("mistral", source, **overrides)
+        return (
+            c.sliding_window,
+            c.sliding_window_size,
+            c.context_window_size,
+            c.prefill_chunk_size,
+            c.attention_sink_size,
+        )
+
+    assert sizes() == (64, -1, 256, 256, -1)
+    assert sizes(sliding_window_size=32) == (None, 32, -1, 32, 4)
+    assert sizes(sliding_window_size=32, attention_sink_size=0) == (None, 32, -1, 32, 0)
+    assert sizes(sliding_window_size=-1) == (None, -1, 256, 256, 4)
+    with pytest.raises(InputError, match="only a rolling cache keeps first tokens"):
+        sizes(attention_sink_size=2)
+    source |= {"max_position_embeddings": 32768}
+    assert sizes()[2:4] == (8192, 8192)
+    assert sizes(sliding_window_size=-1)[2] == 32768
     full = configure("mistral", minimal("mistral") | {"sliding_window": None})
-    assert (full.sliding_window_size, full.context_window_size, full.prefill_chunk_size) == (-1, 256, 256)
-    assert (
-        configure("mistral", minimal("mistral") | {"sliding_window": 64}, attention_sink_size=0).attention_sink_size
-        == 0
-    )
-    assert (
-        configure("mistral", minimal("mistral") | {"sliding_window": 64}, sliding_window_size=32).prefill_chunk_size
-        == 32
-    )
+    assert (full.sliding_window, full.sliding_window_size, full.context_window_size) == (None, -1, 256)
+
+
+def test_a_rolling_cache_does_not_take_the_place_of_windows_that_some_layers_have() -> None:
+    mixed = minimal("mistral") | {"sliding_window": 64, "layer_types": ["sliding_attention", "full_attention"]}
+    assert configure("mistral", mixed).layer_types == ("sliding_attention", "full_attention")
+    assert configure("mistral", mixed, sliding_window_size=-1).layer_types is None
+    with pytest.raises(InputError, match="a rolling cache has one for all"):
+        configure("mistral", mixed, sliding_window_size=64)
+
+
+def test_mlcs_own_configuration_with_a_window_is_that_of_a_rolling_cache() -> None:
+    written = configure("mistral", minimal("mistral") | {"sliding_window": 64}, sliding_window_size=64).to_json()
+    assert "sliding_window" not in written
+    again = family("mistral").restore(written, Overrides())
+    assert (again.sliding_window_size, again.context_window_size, again.attention_sink_size) == (64, -1, 4)
 
 
 def test_overrides_replace_and_derive_again() -> None:
@@ -245,7 +270,6 @@ def test_llama_biases_are_written_only_where_present() -> None:
         ("llama", {"rope_scaling": {**YARN, "beta_fast": "x"}}, "rope_scaling.beta_fast"),
         ("llama", {"rope_scaling": {**YARN, "truncate": 1}}, "rope_scaling.truncate"),
         ("llama", {"rope_scaling": YARN, "rope_theta": 1}, "rope_scaling"),
-        ("mistral", {"rope_scaling": YARN, "sliding_window": 32}, "rope_scaling"),
         ("llama", {"rope_scaling": {**LONGROPE, "long_factor": None}}, "rope_scaling.long_factor"),
         ("llama", {"rope_scaling": {**LONGROPE, "long_factor": [1.0] * 7}}, "rope_scaling.long_factor"),
         ("llama", {"rope_scaling": {**LONGROPE, "long_factor": [1.0, "x"]}}, "rope_scaling.long_factor[1]"),
@@ -262,13 +286,13 @@ def test_llama_biases_are_written_only_where_present() -> None:
         ("llama", {"prefill_chunk_size": -4}, "prefill_chunk_size"),
         ("llama", {"tie_word_embeddings": "yes"}, "tie_word_embeddings"),
         ("mistral", {"rope_scaling": {"rope_type": "llama3"}}, "rope_scaling.factor"),
-        ("mistral", {"sliding_window": 4}, "attention_sink_size"),
+        ("mistral", {"layer_types": ["chunked_attention"] * 2}, "layer_types"),
         ("mistral", {"context_window_size": -1, "sliding_window": None}, "context_window_size"),
         ("gpt_neox", {"hidden_act": "mish"}, "hidden_act"),
         ("gpt_neox", {"rotary_pct": 0.01}, "rotary_pct"),
         ("gpt_neox", {"rotary_pct": 2}, "rotary_pct"),
         ("gpt_neox", {"ffn_out_dtype": "float16"}, "ffn_out_dtype"),
-        ("qwen2", {"use_sliding_window": True, "max_window_layers": 1}, "use_sliding_window"),
+        ("qwen2", {"use_sliding_window": True, "layer_types": ["linear_attention"] * 2}, "layer_types"),
         ("qwen2", {"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
     ],
 )

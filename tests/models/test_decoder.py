@@ -167,7 +167,7 @@ def test_a_sliding_window_without_sinks_is_that_of_transformers() -> None:
     the current one: a step sees what transformers sees with a window of 33."""
     directory = cached_checkpoint("mistral")
     following = [int(token) for token in np.random.default_rng(6).integers(3, 310, 40)]
-    library = GenericLibrary(directory, functions=ONE_SEQUENCE, attention_sink_size=0)
+    library = GenericLibrary(directory, functions=ONE_SEQUENCE, sliding_window_size=32, attention_sink_size=0)
     expected = reference_logits(directory, PROMPT[:20] + following, sliding_window=33)[19:]
     tails(library.generate(PROMPT[:20], following), expected, 2e-5)
 
@@ -177,7 +177,7 @@ def test_attention_sinks_keep_the_first_tokens(tmp_path: Path) -> None:
     positions is a sequence that transformers can run: four sinks, the last 28 tokens, the current one (Xiao et al., 2023)."""
     directory = make_checkpoint(tmp_path, "mistral", config={"num_hidden_layers": 1}, tokenizer=False)
     tokens = [int(token) for token in np.random.default_rng(7).integers(3, 310, 60)]
-    library = GenericLibrary(directory, functions=ONE_SEQUENCE)
+    library = GenericLibrary(directory, functions=ONE_SEQUENCE, sliding_window_size=32)
     assert library.config.attention_sink_size == 4
     logits = library.generate(tokens[:20], tokens[20:])
     for length in (20, 33, 34, 47, 60):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from llmbuild.models.registry import families
+from llmbuild.models.family import Overrides
+from llmbuild.models.registry import families, infer_model_type
 from tests.helpers.generic_library import GenericLibrary, tails
 from tests.helpers.variants import DIRECTORY, all_logits, in_ci, variants, write_checkpoint
 
@@ -18,6 +20,14 @@ FIRST, SECOND = (RANDOM.integers(3, 150, size).tolist() for size in (45, 31))
 
 def test_every_family_has_variants() -> None:
     assert {path.stem for path in DIRECTORY.glob("*.json")} == {name.replace("-", "_") for name in families()}
+
+
+@pytest.mark.parametrize("name", variants())
+def test_a_written_configuration_reads_back_equal(name: str) -> None:
+    family = families()[infer_model_type(variants()[name])]
+    config = family.configure(variants()[name], Overrides())
+    again = family.restore(json.loads(json.dumps(config.to_json())), Overrides())
+    assert (again, family.parameters(again)) == (config, family.parameters(config))
 
 
 @pytest.mark.parametrize(

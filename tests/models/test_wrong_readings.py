@@ -69,7 +69,6 @@ def test_a_model_that_is_not_causal_is_refused(model_type: str, value: Any) -> N
         ("LlamaForCausalLM", "granite", {"embedding_multiplier": 12.0, "attention_multiplier": 0.1}),
         ("LlamaForCausalLM", "helium", {}),
         ("Qwen2ForCausalLM", "qwen3", {}),
-        ("MistralForCausalLM", "ministral", {}),
         ("GPTNeoXForCausalLM", "gptj", {}),
     ],
 )
@@ -207,9 +206,9 @@ def test_rope_by_type_of_layer_is_refused() -> None:
 def test_layers_beyond_the_default_of_max_window_layers_slide(model_type: str, tmp_path: Path) -> None:
     keys = {"use_sliding_window": True, "sliding_window": 32}
     read_right(model_type, keys, tmp_path)
-    error = refused(model_type, keys | {"num_hidden_layers": 30})
-    assert error.where == "config.json: use_sliding_window"
-    assert "max_window_layers is 28" in str(error)
+    read_right(model_type, keys | {"num_hidden_layers": 30}, tmp_path)
+    config, _ = configured(model_type, keys | {"num_hidden_layers": 30})
+    assert config.layer_types == ("full_attention",) * 28 + ("sliding_attention",) * 2
 
 
 @pytest.mark.parametrize("model_type", ["qwen2", "qwen3"])
@@ -249,9 +248,14 @@ def test_what_other_families_were_refused_for_is_taken(model_type: str, keys: di
 
 def test_a_window_that_is_left_out_is_the_default_of_mistral() -> None:
     config, notes = configured("mistral", {})
-    assert config.sliding_window_size == 4096
-    assert any("longer than the sliding window of 4096 tokens" in note for note in notes)
-    assert configured("mistral", {"sliding_window": None})[1] == []
+    assert (config.sliding_window, notes) == (4096, [])
+
+
+def test_a_rolling_cache_differs_from_transformers_with_a_note() -> None:
+    notes: list[str] = []
+    keys = SMALL | {"model_type": "mistral", "sliding_window": 32}
+    family("mistral").configure(keys, Overrides(sliding_window_size=32), note=notes.append)
+    assert any("longer than the sliding window of 32 tokens" in note for note in notes)
 
 
 def test_a_negative_window_is_not_none_of_mistral() -> None:
@@ -259,8 +263,14 @@ def test_a_negative_window_is_not_none_of_mistral() -> None:
     assert refused("mistral", {"sliding_window": -1}).where == "config.json: sliding_window"
 
 
-def test_layers_of_several_kinds_are_refused_for_mistral() -> None:
-    error = refused("mistral", {"layer_types": ["full_attention", "sliding_attention"], "sliding_window": 8})
+def test_layers_of_several_kinds_are_read_for_mistral(tmp_path: Path) -> None:
+    keys = {"layer_types": ["full_attention", "sliding_attention"], "sliding_window": 8, "head_dim": 16}
+    read_right("mistral", keys, tmp_path)
+
+
+@pytest.mark.parametrize("model_type", ["mistral", "qwen2"])
+def test_layers_with_a_window_that_is_nowhere_are_refused(model_type: str) -> None:
+    error = refused(model_type, {"layer_types": ["sliding_attention"] * 2, "sliding_window": None})
     assert error.where == "config.json: layer_types"
 
 
@@ -271,7 +281,8 @@ def test_web_llm_takes_the_windows(context: int, pair: tuple[int, int], noted: b
     """WebLLM 0.2.86 takes one of the two windows, and throws where both are positive or none is."""
     notes: list[str] = []
     keys = SMALL | {"model_type": "mistral", "sliding_window": 32}
-    config = family("mistral").configure(keys, Overrides(context_window_size=context), note=notes.append)
+    asked = Overrides(context_window_size=context, sliding_window_size=32)
+    config = family("mistral").configure(keys, asked, note=notes.append)
     assert (config.sliding_window_size, config.context_window_size) == pair
     assert any(f"context window of {context} tokens is not kept" in note for note in notes) == noted
 

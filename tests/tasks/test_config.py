@@ -136,9 +136,16 @@ def test_the_checkpoints_own_template_and_a_named_one_beside_it(tmp_path: Path, 
         run(tmp_path / "own", checkpoint, conversation="checkpoint")
 
 
-def test_sliding_window(tmp_path: Path) -> None:
-    config = run(tmp_path / "out", make_checkpoint(tmp_path / "checkpoint", "mistral"))
-    assert (config["context_window_size"], config["sliding_window_size"], config["attention_sink_size"]) == (-1, 32, 4)
+def test_windows(tmp_path: Path) -> None:
+    """Those of the checkpoint are in the library; a rolling cache is written as MLC writes it."""
+    keys = ("context_window_size", "sliding_window_size", "attention_sink_size")
+    checkpoint = make_checkpoint(tmp_path / "checkpoint", "mistral")
+    config = run(tmp_path / "out", checkpoint)
+    assert [config[key] for key in keys] == [256, -1, -1]
+    assert config["model_config"]["sliding_window"] == 32
+    rolling = run(tmp_path / "rolling", checkpoint, metadata={"sliding-window-size": 32})
+    assert [rolling[key] for key in keys] == [-1, 32, 4]
+    assert "sliding_window" not in rolling["model_config"]
 
 
 def test_metadata_overrides(tmp_path: Path, checkpoint: Path) -> None:

@@ -52,7 +52,7 @@ def decoder(c: ModelConfig) -> DecoderSpec:
 
 FAMILY = DecoderFamily(
     "llama",
-    ("LlamaForCausalLM", "LLaMAForCausalLM"),
+    ("LlamaForCausalLM", "LLaMAForCausalLM", "InternLM3ForCausalLM", "IQuestCoderForCausalLM"),
     ROWS,
     decoder,
     {

@@ -66,6 +66,6 @@ FAMILY = DecoderFamily(
     decoder,
     {
         "mistral": ConfigClass("MistralConfig", DEFAULTS, NULLABLE),
-        "ministral": ConfigClass("MinistralConfig", DEFAULTS | {"max_position_embeddings": 32768}, NULLABLE),
+        "ministral": ConfigClass("MinistralConfig", DEFAULTS, NULLABLE - {"head_dim"}),
     },
 )
