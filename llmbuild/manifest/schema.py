@@ -54,7 +54,7 @@ class Metadata(Table):
     sliding_window_size: Annotated[int, AfterValidator(_window)] | None = Field(
         default=None,
         ge=-1,
-        description="Sliding attention window, in tokens; -1 turns it off. Default: the checkpoint's own.",
+        description="Tokens that MLC's rolling cache keeps; -1 turns windows off. Default: the exact windows of the checkpoint.",
     )
     prefill_chunk_size: int | None = Field(
         default=None,
@@ -65,7 +65,7 @@ class Metadata(Table):
     attention_sink_size: int | None = Field(
         default=None,
         ge=0,
-        description="First tokens that stay visible beside a sliding window. Default: 4 with a sliding window.",
+        description="First tokens that a rolling cache keeps besides. Default: 4 with sliding-window-size.",
     )
     max_batch_size: int | None = Field(
         default=None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -81,6 +82,11 @@ FIELDS = {
     "original_max_position_embeddings context_window_size prefill_chunk_size head_dim tensor_parallel_shards "
     "max_batch_size tie_word_embeddings partial_rotary_factor",
 }
+
+
+def case_name(value: Any) -> str:
+    """A name of a parameter that no other case changes."""
+    return re.sub(r"[^\w .=-]+", " ", value if isinstance(value, str) else json.dumps(value)).strip()
 
 
 @pytest.mark.parametrize("model_type", FIELDS)
@@ -203,6 +209,19 @@ def test_a_rolling_cache_does_not_take_the_place_of_windows_that_some_layers_hav
         configure("mistral", mixed, sliding_window_size=64)
 
 
+@pytest.mark.parametrize(
+    ("change", "overrides", "says"),
+    [
+        ({"rope_scaling": YARN}, {}, "of type yarn does not work with a sliding window"),
+        ({}, {"attention_sink_size": 32}, "is 32, which does not fit into the sliding window of 32"),
+    ],
+    ids=["yarn", "sinks"],
+)
+def test_what_a_rolling_cache_does_not_take(change: dict[str, Any], overrides: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        configure("mistral", minimal("mistral") | change, sliding_window_size=32, **overrides)
+
+
 def test_mlcs_own_configuration_with_a_window_is_that_of_a_rolling_cache() -> None:
     written = configure("mistral", minimal("mistral") | {"sliding_window": 64}, sliding_window_size=64).to_json()
     assert "sliding_window" not in written
@@ -295,6 +314,7 @@ def test_llama_biases_are_written_only_where_present() -> None:
         ("qwen2", {"use_sliding_window": True, "layer_types": ["linear_attention"] * 2}, "layer_types"),
         ("qwen2", {"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
     ],
+    ids=case_name,
 )
 def test_a_wrong_configuration_names_its_key(model_type: str, change: dict[str, Any], key: str) -> None:
     with pytest.raises(InputError) as error:
