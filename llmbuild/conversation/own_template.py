@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from itertools import islice
 from pathlib import Path
 
 from llmbuild.canonical import Json
+from llmbuild.checkpoints.names import TOKENIZER_JSON
 from llmbuild.conversation.chat_template import ChatTemplate, no_chat_template, read_chat_template
 from llmbuild.conversation.derive import DERIVING_CHATS, derive
 from llmbuild.conversation.jinja import JinjaError, Rendered, render_chats
@@ -21,7 +22,9 @@ from llmbuild.conversation.templates import (
     TEMPLATE_NAMES,
     resolve_template,
 )
+from llmbuild.conversation.tokenizer_info import tokens_of_other_files
 from llmbuild.errors import InputError
+from llmbuild.printable import several
 
 _LONGEST_SHOWN = 600
 _FEWEST, _MOST_LETTERS = 8, 2_000_000
@@ -32,11 +35,13 @@ _COMPARED = 200
 
 @dataclass(frozen=True, slots=True)
 class Derived:
-    """A template in MLC's fields with what it gets wrong, and why the chat template refuses system messages, or None."""
+    """A template in MLC's fields with what it gets wrong, why the chat template refuses system messages, or None, and
+    the tokens in it that tokenizer.json lacks."""
 
     fields: Mapping[str, Json]
     wrong: tuple[Difference, ...]
     no_system: str | None
+    lacking: tuple[str, ...] = ()
 
 
 def settle_template(
@@ -62,6 +67,8 @@ def settle_template(
     if derived.wrong:
         count = f"{len(derived.wrong)} of {len(PROBES)} conversations"
         note(f"the derived conversation template differs in {count}: {derived.wrong[0].sentence}")
+    if derived.lacking:
+        note(_note_of(_lacks(derived.lacking)))
     if derived.no_system is not None:
         if system_prompt:
             raise InputError(
@@ -91,6 +98,9 @@ def derive_template(found: ChatTemplate, encoder: Encoder, *, anyway: bool = Fal
             fix="set conv-template to the registered template that the checkpoint was tuned with, or to a file of your own",
         ) from error
     rendered = dict(zip(PROBES, answers[len(DERIVING_CHATS) :], strict=True))
+    lacking = encoder.lacking(answer.text or "" for answer in answers)
+    if lacking and not anyway:
+        raise _lacks(lacking)
     refused = {probe: answer.refusal for probe, answer in rendered.items() if answer.text is None}
     best: tuple[Mapping[str, Json], list[Difference]] | None = None
     letters = sum(len(answer.text or "") for answer in answers)
@@ -113,7 +123,7 @@ def derive_template(found: ChatTemplate, encoder: Encoder, *, anyway: bool = Fal
     fields, wrong = best
     lost = PLACEHOLDERS["system"] not in str(fields["system_template"])
     no_system = next((why for probe, why in refused.items() if probe.has_system), "it leaves it out" if lost else None)
-    return Derived(fields, tuple(wrong), no_system)
+    return Derived(fields, tuple(wrong), no_system, tuple(lacking))
 
 
 def _not_expressible(
@@ -140,6 +150,20 @@ def _not_expressible(
         why=problem,
         fix=", or ".join(ways),
     )
+
+
+def _lacks(tokens: Sequence[str]) -> InputError:
+    names, them = several([f"'{token[:40]}'" for token in tokens]), "it" if len(tokens) == 1 else "them"
+    return InputError(
+        f"lacks {names}, which the checkpoint's chat template writes",
+        where=TOKENIZER_JSON,
+        why=f"other files of the tokenizer add {them}, and without {them} a runtime cuts the text into other tokens",
+        fix="load the tokenizer with transformers, save it, and put that tokenizer.json beside config.json",
+    )
+
+
+def _note_of(error: InputError) -> str:
+    return f"{error.where} {error.what}: {error.why}"
 
 
 def _nearest(rendered: Mapping[Probe, Rendered], encoder: Encoder) -> tuple[str, int]:
@@ -172,11 +196,15 @@ def _compare(
         if found is None:
             return
         answers = render_chats(found.text, found.tokens, [probe.chat for probe in PROBES])
-        wrong = next(differences(template, dict(zip(PROBES, answers, strict=True)), _encoder(files)), None)
+        encoder = _encoder(files)
+        lacking = encoder.lacking(answer.text or "" for answer in answers)
+        wrong = next(differences(template, dict(zip(PROBES, answers, strict=True)), encoder), None)
     except (InputError, JinjaError) as error:
         why = error.why or error.what if isinstance(error, InputError) else str(error)
         note(f"conv-template '{name}' cannot be held against the checkpoint's chat template: {why}")
         return
+    if lacking:
+        note(_note_of(_lacks(lacking)))
     if wrong is not None:
         note(
             f"conv-template '{name}' is not the checkpoint's chat template: with {wrong.probe} the checkpoint writes "
@@ -197,4 +225,4 @@ def _encoder(files: Mapping[str, bytes]) -> Encoder:
             "a conversation template is derived with the checkpoint's tokenizer.json, and there is none",
             fix="save it beside config.json, or name a registered template",
         )
-    return Encoder(content)
+    return Encoder(content, tokens_of_other_files(files))

@@ -6,7 +6,7 @@ llmbuild and MLC's engine do) and with each message encoded for itself (as WebLL
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,8 +68,9 @@ class Difference:
 class Encoder:
     """A checkpoint's tokenizer, as much of it as templates need."""
 
-    def __init__(self, tokenizer_json: bytes) -> None:
-        """Raises InputError for a tokenizer that the library does not read."""
+    def __init__(self, tokenizer_json: bytes, named: Iterable[str] = ()) -> None:
+        """`named` are the tokens that other files of the tokenizer name.  Raises InputError for a tokenizer that the library does
+        not read."""
         from tokenizers import Tokenizer
 
         try:
@@ -84,6 +85,13 @@ class Encoder:
         self.added: Mapping[str, int] = {
             token.content: number for number, token in tokenizer.get_added_tokens_decoder().items() if token.content
         }
+        self._named = set(named)
+
+    def lacking(self, texts: Iterable[str]) -> list[str]:
+        """The tokens in these texts that transformers adds by other files, and that this tokenizer cuts into pieces."""
+        whole = "\0".join(texts)
+        strange = sorted(token for token in self._named - self.added.keys() if token and token in whole)
+        return [token for token in strange if len(self.encode(token)) != 1]
 
     def encode(self, text: str) -> list[int]:
         """Raises InputError for a text that the tokenizer has no tokens for."""

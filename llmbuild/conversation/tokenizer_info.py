@@ -62,17 +62,24 @@ def active_vocab_size(files: Mapping[str, bytes]) -> int:
     there is no tokenizer.json, when a file is not valid, or when tokenizer.json lists an added token twice.
     """
 
-    def content(name: str) -> dict[str, Any]:
-        return parse_json(files[name], name) if name in files else {}
-
     if "tokenizer.json" not in files:
         raise no_tokenizer()
-    config = content("tokenizer_config.json")
-    tokens = _tokens_of_json(content("tokenizer.json")) | _tokens_of_config(config)
+    return len(_tokens_of_json(_content_of(files, "tokenizer.json")) | tokens_of_other_files(files))
+
+
+def tokens_of_other_files(files: Mapping[str, bytes]) -> set[str]:
+    """The tokens that the files beside tokenizer.json name: transformers adds those that it lacks.  Raises InputError."""
+    config = _content_of(files, "tokenizer_config.json")
+    tokens = _tokens_of_config(config)
     if "added_tokens_decoder" not in config:
         # The older files are read where tokenizer_config.json lacks the entry; where it has it, transformers ignores them.
-        tokens |= _tokens_of_config(content("special_tokens_map.json")) | set(content("added_tokens.json"))
-    return len(tokens)
+        tokens |= _tokens_of_config(_content_of(files, "special_tokens_map.json"))
+        tokens |= set(_content_of(files, "added_tokens.json"))
+    return tokens
+
+
+def _content_of(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
+    return parse_json(files[name], name) if name in files else {}
 
 
 def no_tokenizer() -> InputError:

@@ -120,7 +120,9 @@ def _of_checkpoint(job: Job) -> _Given:
     if made is not None:
         complete = files | {TOKENIZER: made.content}
         files = {name: complete[name] for name in TOKENIZER_FILES if name in complete}
-    conversation = settle_template(params["conversation"], params["system-prompt"], directory, files, job.note)
+    conversation = settle_template(
+        params["conversation"], params["system-prompt"], directory, files | special, job.note
+    )
     return _Given(
         config,
         metadata.generation_config or {},

@@ -213,6 +213,34 @@ def test_without_a_tokenizer_nothing_can_be_derived(tmp_path: Path) -> None:
         settle(checkpoint, CHECKPOINT)
 
 
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"tokenizer_config.json": {"added_tokens_decoder": {"310": {"content": "<new1>", "special": True}}}},
+        {"tokenizer_config.json": {"additional_special_tokens": ["<new1>"]}},
+        {"tokenizer_config.json": {"eos_token": "<new1>"}},
+        {"special_tokens_map.json": {"additional_special_tokens": ["<new1>"]}},
+        {"added_tokens.json": {"<new1>": 310}},
+    ],
+    ids=["numbered", "listed", "a role", "the older file", "the oldest file"],
+)
+def test_a_token_that_only_another_file_adds_is_no_token_of_the_runtime(files: dict[str, Any], tmp_path: Path) -> None:
+    """Transformers makes one token of it, and tokenizer.json, which a runtime reads, cuts it into pieces."""
+    checkpoint = Checkpoint(tmp_path, CHATML.replace("<|im_start|>", "<new1>"))
+    for name, values in files.items():
+        path = tmp_path / name
+        old = json.loads(path.read_text()) if path.exists() else {}
+        path.write_text(json.dumps(old | values))
+    (text, *_), encoder = checkpoint.ids((("user", "x"),)), checkpoint.encoder
+    assert text != encoder.encode("<new1>")[0] and len(encoder.encode("<new1>")) > 1
+    with pytest.raises(InputError) as caught:
+        settle(checkpoint, CHECKPOINT)
+    assert str(caught.value).startswith("tokenizer.json: lacks '<new1>', which the checkpoint's chat template writes\n")
+    said = "tokenizer.json lacks '<new1>', which the checkpoint's chat template writes: other files"
+    for conversation in (CHECKPOINT_ANYWAY, resolve_template("chatml", Path())):
+        assert any(note.startswith(said) for note in settle(checkpoint, conversation)[1])
+
+
 def test_a_system_prompt(tmp_path: Path) -> None:
     found, notes = settle(Checkpoint(tmp_path / "a", CHATML), CHECKPOINT, "Be brief.")
     assert (found["system_message"], notes) == ("Be brief.", [])
