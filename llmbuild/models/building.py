@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from llmbuild.models.family import ModelConfig
 from llmbuild.models.frequencies import make_rope
-from llmbuild.models.spec import BlockSpec, RopeSpec
+from llmbuild.models.spec import AttentionSpec, BlockSpec, DecoderSpec, NormSpec, RopeSpec
 
 T = TypeVar("T", bound=Hashable)
 
@@ -24,3 +24,14 @@ def blocks_of(kinds: Sequence[T], block: Callable[[T], BlockSpec]) -> tuple[Bloc
     """One block for each layer's kind; layers of one kind share the object."""
     make = cache(block)
     return tuple(make(kind) for kind in kinds)
+
+
+def attention_of(c: ModelConfig, rope: RopeSpec | None, **parts: Any) -> AttentionSpec:
+    """Attention with a configuration's heads; `parts` are other fields of AttentionSpec."""
+    return AttentionSpec(c.num_attention_heads, c.num_key_value_heads, c.head_dim, rope, **parts)
+
+
+def decoder_of(c: ModelConfig, block: BlockSpec | Sequence[BlockSpec], norm: NormSpec, **parts: Any) -> DecoderSpec:
+    """A decoder of a configuration's sizes, of one block for all layers or one each; `parts` are other fields of DecoderSpec."""
+    blocks = (block,) * c.num_hidden_layers if isinstance(block, BlockSpec) else tuple(block)
+    return DecoderSpec(c.vocab_size, c.hidden_size, blocks, norm, tied_head=c.tie_word_embeddings, **parts)

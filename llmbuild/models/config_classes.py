@@ -21,7 +21,7 @@ class ConfigClass:
     `renamed` are names that the class takes for others.  `theta` and `partial` are the keys of the RoPE base and of the rotated
     share beside `rope_parameters`; a class without `partial` rotates whole heads.  `rope_types` are the types of RoPE that it
     takes, by its own names of them; None: all, by transformers' names.  `layer_rule` says which layers of a model with a window
-    have it.
+    have it.  With `ntk_alpha` a scaling of type dynamic that has an `alpha` is Hunyuan's, which does not depend on the length.
     """
 
     name: str
@@ -34,6 +34,7 @@ class ConfigClass:
     default_partial: float = 1.0
     rope_types: Mapping[str, str] | None = None
     layer_rule: LayerRule = every_layer
+    ntk_alpha: bool = False
 
 
 def without(defaults: Mapping[str, Json], *keys: str) -> dict[str, Json]:

@@ -199,6 +199,10 @@ def _kind(source: ConfigValues, place: str, parameters: Mapping[str, Json], like
             f"config.json: {place}.rope_type = {shown(kind)} counts, and {place}.type = {shown(older)} does not, "
             "as in transformers"
         )
+    if kind in _OURS:
+        check_scaling(source, place, {"rope_type": None})
+    if like.ntk_alpha and kind == "dynamic" and parameters.get("alpha"):
+        return "ntk-alpha"
     if like.rope_types is None:
         return kind
     if kind not in like.rope_types:
@@ -270,14 +274,14 @@ def _scaling(
     }
     if kind == "linear" and settings.get("factor") == 1:
         return None
-    known = _KEYS[kind].all if kind in _KEYS and kind not in _OURS else ()
+    known = _KEYS[kind].all if kind in _KEYS else ()
     unread = {name: value for name, value in settings.items() if name not in known and value is not None}
     if unread and (known or kind == "default"):
         source.note(f"config.json: {shown(unread)} in {place} is not read, as its rope_type is {kind}")
     if kind == "default":
         return None
     if not known:
-        check_scaling(source, place, {"rope_type": None if kind in _OURS else kind})
+        check_scaling(source, place, {"rope_type": kind})
     scaling: dict[str, Json] = {"rope_type": kind}
     scaling |= {name: value for name, value in settings.items() if name in known}
     if kind == "dynamic":

@@ -218,3 +218,20 @@ STAGES = Row(
     lambda c: c.source.integer("pipeline_parallel_stages", default=1, maximum=c.num_hidden_layers),
 )
 DISAGGREGATION = flag("disaggregation", False)
+LLAMA_LIKE = (
+    HIDDEN_SIZE,
+    INTERMEDIATE_SIZE,
+    HEADS,
+    LAYERS,
+    VOCAB_SIZE,
+    TIED,
+    POSITION_EMBEDDING_BASE,
+    ROPE_SCALING,
+    CONTEXT,
+    CHUNK,
+    KV_HEADS,
+    HEAD_DIM,
+    SHARDS,
+    BATCH,
+)
+"""The fields of a family that MLC lacks and that has Llama's sizes, without its norm, biases and activation."""

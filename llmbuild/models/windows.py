@@ -7,7 +7,7 @@ wrote has it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from llmbuild.canonical import Json
 from llmbuild.models.family import ModelConfig, Overrides
@@ -84,6 +84,11 @@ LAYER_TYPES = Row("layer_types", _kinds).extra(None)
 WINDOWED_CONTEXT = Row("context_window_size", _context)
 SLIDING_WINDOW_SIZE = Row("sliding_window_size", _rolling)
 SINKS = Row("attention_sink_size", _sinks)
+
+
+def windowed(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """Rows of a family whose layers may have windows, of those of one without."""
+    return (*(WINDOWED_CONTEXT if row is CONTEXT else row for row in rows), WINDOW, LAYER_TYPES)
 
 
 def windows_of(c: ModelConfig) -> tuple[int | None, ...]:

@@ -17,6 +17,8 @@ from llmbuild.models.registry import families
 
 POINTS = np.linspace(-6, 6, 49, dtype=np.float32)
 _NAMES = {"silu": "silu", "gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu", "relu2": "relu2"}
+_HEAD_SIZE_NEEDED = ("hunyuan_v1_dense",)
+"""Model types whose class leaves the head size null, with which its model cannot be made."""
 
 
 _ACTIVATION = ("act_fn", "act", "activation_fn")
@@ -61,7 +63,10 @@ def read_by_transformers(config: Mapping[str, Any], directory: Path) -> Reading:
     import torch
 
     transformers = _quiet()
-    (directory / "config.json").write_text(json.dumps(config))
+    written = dict(config)
+    if config["model_type"] in _HEAD_SIZE_NEEDED and not written.get("head_dim"):
+        written["head_dim"] = config["hidden_size"] // config["num_attention_heads"]
+    (directory / "config.json").write_text(json.dumps(written))
     try:
         loaded = transformers.AutoConfig.from_pretrained(directory)
         with torch.device("meta"):
@@ -119,6 +124,7 @@ def read_by_llmbuild(family: DecoderFamily, config: ModelConfig) -> Reading:
     spec = family.decoder(config)
     block = spec.blocks[0]
     attention = block.attention
+    rope = spec.ropes[0]
     tensors: dict[str, tuple[int, ...]] = {}
     for parameter in family.parameters(config):
         share = parameter.shape[0]
@@ -139,8 +145,8 @@ def read_by_llmbuild(family: DecoderFamily, config: ModelConfig) -> Reading:
     epsilons = {spec.final_norm.eps} | ({attention.qk_norm.eps} if attention.qk_norm else set())
     return Reading(
         tensors,
-        attention.rope.frequencies,
-        attention.rope.factor,
+        rope.frequencies,
+        rope.factor,
         frozenset(map(float, epsilons)),
         tuple(activation),
         tuple(window if slides else None for slides in sliding),

@@ -1,0 +1,54 @@
+"""OLMo 2: Llama with norms after attention and MLP only, and RMSNorm over all heads of q and of k."""
+
+from llmbuild.models import rows
+from llmbuild.models.architecture import DecoderFamily
+from llmbuild.models.building import attention_of, decoder_of, rope_of
+from llmbuild.models.config_classes import LLAMA, ConfigClass, without
+from llmbuild.models.family import ModelConfig
+from llmbuild.models.spec import BlockSpec, DecoderSpec, MlpSpec, Names, NormSpec
+from llmbuild.models.values import ACTIVATIONS
+
+ROWS = (
+    rows.VOCAB_SIZE,
+    rows.HIDDEN_SIZE,
+    rows.HEADS,
+    rows.KV_HEADS,
+    rows.HEAD_DIM,
+    rows.POSITION_EMBEDDING_BASE,
+    rows.ROPE_SCALING,
+    rows.INTERMEDIATE_SIZE,
+    rows.activation("silu"),
+    rows.LAYERS,
+    rows.number("rms_norm_eps", default=1e-5),
+    rows.TIED,
+    rows.CONTEXT,
+    rows.CHUNK,
+    rows.SHARDS,
+    rows.STAGES,
+    rows.BATCH,
+    rows.flag("attention_bias", False).extra(False),
+)
+"""MLC's fields in MLC's order, then biases, which MLC cannot express."""
+
+
+def decoder(c: ModelConfig) -> DecoderSpec:
+    norm = NormSpec("rms", c.rms_norm_eps)
+    biases = {"qkv_bias": c.attention_bias, "out_bias": c.attention_bias}
+    attention = attention_of(c, rope_of(c), qk_norm=norm, qk_norm_over="all_heads", **biases)
+    mlp = MlpSpec(c.intermediate_size, ACTIVATIONS[c.hidden_act])
+    block = BlockSpec(attention, mlp, None, None, after_attention=norm, after_mlp=norm)
+    names = Names(after_attention="post_attention_layernorm", after_mlp="post_feedforward_layernorm")
+    return decoder_of(c, block, norm, names=names)
+
+
+FAMILY = DecoderFamily(
+    "olmo2",
+    ("Olmo2ForCausalLM",),
+    ROWS,
+    decoder,
+    {
+        "olmo2": ConfigClass(
+            "Olmo2Config", without(LLAMA, "mlp_bias") | {"rms_norm_eps": 1e-5}, frozenset({"num_key_value_heads"})
+        )
+    },
+)

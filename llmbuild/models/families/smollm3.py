@@ -1,0 +1,82 @@
+"""SmolLM3: Llama without RoPE in every fourth layer, or in those that the configuration lists."""
+
+from collections.abc import Sequence
+
+from llmbuild.models import rows
+from llmbuild.models.architecture import DecoderFamily
+from llmbuild.models.building import attention_of, blocks_of, decoder_of, rope_of
+from llmbuild.models.config_classes import LLAMA, WINDOWED, ConfigClass
+from llmbuild.models.family import ModelConfig
+from llmbuild.models.layer_types import FULL, SLIDING
+from llmbuild.models.spec import BlockSpec, DecoderSpec, MlpSpec, NormSpec
+from llmbuild.models.values import ACTIVATIONS, ConfigValues, shown
+from llmbuild.models.windows import windowed, windows_of
+
+
+def _rope_layers(source: ConfigValues, layers: int) -> tuple[int, ...]:
+    """For each layer 1 where it has RoPE and 0 where not: transformers' list of this name has the layers with it."""
+    _, found = source.get("no_rope_layers")
+    if found is None:
+        every = source.integer("no_rope_layer_interval", default=4)
+        return tuple(int((index + 1) % every != 0) for index in range(layers))
+    if not isinstance(found, list | tuple) or not all(isinstance(one, int) for one in found):
+        raise source.error("no_rope_layers", f"must be a list of 0 and 1, not {shown(found)}")
+    if len(found) != layers:
+        raise source.error("no_rope_layers", f"has {len(found)} entries for {layers} layers")
+    return tuple(int(bool(one)) for one in found)
+
+
+def layers_without_rope(source: ConfigValues, layers: int) -> Sequence[str]:
+    """Those have the window."""
+    return [FULL if has_rope else SLIDING for has_rope in _rope_layers(source, layers)]
+
+
+ROWS = (
+    *windowed(rows.LLAMA_LIKE),
+    rows.RMS_NORM_EPS,
+    rows.activation("silu"),
+    rows.flag("attention_bias", False),
+    rows.flag("mlp_bias", False),
+    rows.Row("no_rope_layers", lambda c: _rope_layers(c.source, c.num_hidden_layers)),
+)
+
+
+def decoder(c: ModelConfig) -> DecoderSpec:
+    norm = NormSpec("rms", c.rms_norm_eps)
+    mlp = MlpSpec(c.intermediate_size, ACTIVATIONS[c.hidden_act], bias=c.mlp_bias)
+    biases = {"qkv_bias": c.attention_bias, "out_bias": c.attention_bias}
+    rope = rope_of(c)
+
+    def block(kind: tuple[int, int | None]) -> BlockSpec:
+        has_rope, window = kind
+        return BlockSpec(attention_of(c, rope if has_rope else None, window=window, **biases), mlp, norm, norm)
+
+    kinds = list(zip(c.no_rope_layers, windows_of(c), strict=True))
+    return decoder_of(c, blocks_of(kinds, block), norm)
+
+
+DEFAULTS = LLAMA | {
+    "num_key_value_heads": 4,
+    "max_position_embeddings": 32768,
+    "tie_word_embeddings": True,
+    "use_sliding_window": False,
+    "sliding_window": None,
+    "layer_types": None,
+    "no_rope_layers": None,
+    "no_rope_layer_interval": 4,
+}
+FAMILY = DecoderFamily(
+    "smollm3",
+    ("SmolLM3ForCausalLM",),
+    ROWS,
+    decoder,
+    {
+        "smollm3": ConfigClass(
+            "SmolLM3Config",
+            DEFAULTS,
+            WINDOWED | {"no_rope_layers"},
+            default_theta=2000000,
+            layer_rule=layers_without_rope,
+        )
+    },
+)
