@@ -16,6 +16,7 @@ from llmbuild.conversation.templates import PLACEHOLDERS
 from llmbuild.errors import InputError
 
 _SYSTEM, _ASK, _MORE = "Answer in one word.", "What is 2 + 2?", "And 3 + 3?"
+_THOUGHT = "<think>\nThe sum of both.\n</think>\n\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +45,10 @@ PROBES = (
     Probe("a system message", _talk(_ASK, system=_SYSTEM)),
     Probe("several turns", _talk(_ASK, "Four.", _MORE, "Six.", "Thanks")),
     Probe("several turns and a system message", _talk(_ASK, "Four.", _MORE, system=_SYSTEM)),
-    Probe("a thinking turn", _talk(_ASK, "<think>\nTwo and two.\n</think>\n\nFour.", _MORE)),
+    Probe("thinking turns", _talk(_ASK, _THOUGHT + "Four.", _MORE, _THOUGHT + "Six.", "Thanks")),
     Probe("blanks at the ends of a question", _talk(f"  {_ASK} \n")),
     Probe("blanks at the ends of an answer", _talk(_ASK, " Four.\n\n", _MORE)),
+    Probe("blanks at the ends of what follows a thought", _talk(_ASK, _THOUGHT + " Four.\n\n", _MORE)),
     Probe("blanks at the ends of a system message", _talk(_ASK, system=f"\n{_SYSTEM}  ")),
 )
 

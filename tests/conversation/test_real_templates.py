@@ -29,7 +29,7 @@ SHA256 = "f28eb3ad3709975eec4adfe13307dd980c7e7917cc43cb03f2c6f26c007135cc"
 FOLDER = "axolotl/utils/chat_templates/templates"
 
 EQUAL = (
-    *("chatml", "deepseek_v2", "exaone", "exaone4", "falcon_h1", "jamba", "llava", "mistral_v1"),
+    *("chatml", "deepseek_v2", "exaone", "falcon_h1", "jamba", "llava", "mistral_v1"),
     *("nemotron_h", "phi_3", "phi_35", "phi_4", "qwen2_vl", "qwen_25", "qwen3", "qwen3_5"),
 )
 
@@ -39,7 +39,8 @@ REFUSED = {
     "gemma": "with blanks at the ends of a question",
     "gemma3": "with blanks at the ends of a question",
     "command_a": "with a system message",
-    "deepseek_v3": "with a thinking turn",
+    "deepseek_v3": "with thinking turns",
+    "exaone4": "with blanks at the ends of what follows a thought",
     "mistral_v2v3": "with several turns and a system message",
     "mistral_v7_tekken": "today's date",
 }
