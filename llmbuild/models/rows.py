@@ -80,6 +80,11 @@ def flag(name: str, default: bool) -> Row:
     return Row(name, lambda c: c.source.flag(name, default=default))
 
 
+def kept(name: str, default: Any) -> Row:
+    """A value that MLC writes and that no model is computed with."""
+    return Row(name, lambda c: c.source.values.get(name, default))
+
+
 def constant(name: str, value: Any) -> Row:
     """A field that MLC writes and that does not depend on the checkpoint."""
     return Row(name, lambda _: value)
@@ -191,6 +196,17 @@ def rope_scaling(rotary_dim: Callable[[Reading], int] = lambda c: c.head_dim) ->
     return Row("rope_scaling", read)
 
 
+def _untied(c: Reading) -> bool:
+    if c.source.flag("tie_word_embeddings", default=False):
+        raise c.source.error(
+            "tie_word_embeddings",
+            f"is true, which is not supported for {c.source.model_type}",
+            why="the head has a bias",
+            fix="choose another checkpoint",
+        )
+    return False
+
+
 def _theta(c: Reading) -> float:
     return c.source.number("position_embedding_base", "rope_theta", default=10000)
 
@@ -205,6 +221,7 @@ WHOLE_HEAD_DIM = whole_head_dim()
 LAYERS = integer("num_hidden_layers", maximum=LARGEST_LAYERS)
 RMS_NORM_EPS = number("rms_norm_eps")
 TIED = flag("tie_word_embeddings", False)
+UNTIED = Row("tie_word_embeddings", _untied)
 POSITION_EMBEDDING_BASE = Row("position_embedding_base", _theta)
 ROPE_THETA = Row("rope_theta", _theta)
 ROPE_SCALING = rope_scaling()

@@ -169,7 +169,7 @@ def named(error: InputError, config: dict[str, Any]) -> bool:
     return file == "config.json" and bool(key) and any(key.split(".")[0] == name for name in (*config, *FIELDS))
 
 
-FIELDS = ("num_key_value_heads", "head_dim", "rotary_pct", "rope_scaling")
+FIELDS = ("num_key_value_heads", "head_dim", "rotary_pct", "partial_rotary_factor", "rope_scaling")
 """Keys whose default may be at fault."""
 
 

@@ -392,6 +392,10 @@ def test_each_name_that_phi3_has_for_longrope_is_read(kind: str, tmp_path: Path)
     assert any("more than 2048 tokens" in note for note in notes)
 
 
+def test_a_head_with_a_bias_is_not_tied() -> None:
+    assert refused("phi", {"tie_word_embeddings": True}).where == "config.json: tie_word_embeddings"
+
+
 def test_the_original_length_of_phi3_has_a_default(tmp_path: Path) -> None:
     scaling = {"type": "longrope", **LONGROPE}
     notes = read_right("phi3", {"max_position_embeddings": 8192, "rope_scaling": scaling}, tmp_path)

@@ -1,0 +1,85 @@
+"""Phi-1, 1.5 and 2: attention and a plain MLP of one LayerNorm's output, biases everywhere, RoPE on a part of each head."""
+
+from llmbuild.models import rows
+from llmbuild.models.architecture import DecoderFamily
+from llmbuild.models.building import rope_of
+from llmbuild.models.config_classes import LLAMA, ConfigClass, without
+from llmbuild.models.family import ModelConfig
+from llmbuild.models.spec import AttentionSpec, BlockSpec, DecoderSpec, MlpSpec, Names, NormSpec
+from llmbuild.models.values import ACTIVATIONS
+
+ROWS = (
+    rows.VOCAB_SIZE,
+    rows.HIDDEN_SIZE,
+    rows.INTERMEDIATE_SIZE,
+    rows.LAYERS,
+    rows.HEADS,
+    rows.number("layer_norm_eps", default=1e-5),
+    rows.POSITION_EMBEDDING_BASE,
+    rows.rotary_share(0.5),
+    rows.KV_HEADS,
+    rows.CONTEXT,
+    rows.CHUNK,
+    rows.WHOLE_HEAD_DIM,
+    rows.SHARDS,
+    rows.BATCH,
+    rows.PARTIAL_ROPE_SCALING.extra(None),
+    rows.activation("gelu_new").extra("gelu_new"),
+    rows.flag("qk_layernorm", False).extra(False),
+    rows.UNTIED.extra(False),
+)
+"""MLC's fields in MLC's order, then values that MLC assumes."""
+NAMES = Names(
+    embedding="transformer.embd",
+    layers="transformer.h",
+    final_norm="lm_head.ln",
+    head="lm_head.linear",
+    before_attention="ln",
+    order=("before_attention", "attention", "mlp"),
+    checkpoint=(
+        ("lm_head.ln", "model.final_layernorm"),
+        ("lm_head.linear", "lm_head"),
+        ("transformer.embd", "model.embed_tokens"),
+        ("transformer.h", "model.layers"),
+        (".ln.", ".input_layernorm."),
+        ("mixer.out_proj", "self_attn.dense"),
+        ("mixer", "self_attn"),
+    ),
+)
+
+
+def decoder(c: ModelConfig) -> DecoderSpec:
+    norm = NormSpec("layer", c.layer_norm_eps)
+    attention = AttentionSpec(
+        c.num_attention_heads,
+        c.num_key_value_heads,
+        c.head_dim,
+        rope_of(c, rows.rotated(c)),
+        name="mixer",
+        qkv="Wqkv",
+        qkv_bias=True,
+        out="out_proj",
+        out_bias=True,
+        qk_norm=norm if c.qk_layernorm else None,
+        q_norm="q_layernorm",
+        k_norm="k_layernorm",
+    )
+    activation = ACTIVATIONS[c.hidden_act]
+    mlp = MlpSpec(c.intermediate_size, activation, False, up="fc1", up_sources=("fc1",), down="fc2", bias=True)
+    blocks = (BlockSpec(attention, mlp, norm, None, residual="parallel"),) * c.num_hidden_layers
+    return DecoderSpec(c.vocab_size, c.hidden_size, blocks, norm, head_bias=True, names=NAMES)
+
+
+DEFAULTS = without(LLAMA, "attention_bias", "mlp_bias", "rms_norm_eps") | {
+    "hidden_act": "gelu_new",
+    "layer_norm_eps": 1e-5,
+    "qk_layernorm": False,
+}
+CLASS = ConfigClass(
+    "PhiConfig",
+    DEFAULTS,
+    frozenset({"num_key_value_heads"}),
+    partial="partial_rotary_factor",
+    default_partial=0.5,
+)
+FAMILY = DecoderFamily("phi", ("PhiForCausalLM",), ROWS, decoder, {"phi": CLASS})
