@@ -24,6 +24,7 @@ OTHER_SPELLINGS: Mapping[str, tuple[str, ...]] = {
     "max_position_embeddings": ("n_positions", "n_ctx", "max_sequence_length", "max_seq_len", "seq_length"),
     "rms_norm_eps": ("layer_norm_eps", "layer_norm_epsilon", "norm_eps", "norm_epsilon"),
     "layer_norm_eps": ("rms_norm_eps", "layer_norm_epsilon", "norm_eps", "norm_epsilon"),
+    "norm_epsilon": ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_eps"),
     "sliding_window": ("sliding_window_size",),
     "hidden_act": ("hidden_activation", "activation_function"),
 }

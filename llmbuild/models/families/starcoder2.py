@@ -1,0 +1,70 @@
+"""StarCoder 2: Llama's names with LayerNorm, an MLP without a gate, and biases everywhere."""
+
+from llmbuild.models import rows
+from llmbuild.models.architecture import DecoderFamily
+from llmbuild.models.building import rope_of
+from llmbuild.models.config_classes import LLAMA, ConfigClass, without
+from llmbuild.models.family import ModelConfig
+from llmbuild.models.spec import AttentionSpec, BlockSpec, DecoderSpec, MlpSpec, NormSpec
+from llmbuild.models.values import ACTIVATIONS
+
+ROWS = (
+    rows.VOCAB_SIZE,
+    rows.HIDDEN_SIZE,
+    rows.LAYERS,
+    rows.HEADS,
+    rows.KV_HEADS,
+    rows.activation("gelu_pytorch_tanh"),
+    rows.number("norm_epsilon"),
+    rows.INTERMEDIATE_SIZE,
+    rows.ROPE_THETA,
+    rows.flag("use_bias", True),
+    rows.kept("use_cache", True),
+    rows.kept("bos_token_id", 50256),
+    rows.kept("eos_token_id", 50256),
+    rows.CONTEXT,
+    rows.CHUNK,
+    rows.SHARDS,
+    rows.BATCH,
+    rows.HEAD_DIM,
+    rows.flag("tie_word_embeddings", True).extra(True),
+    rows.ROPE_SCALING.extra(None),
+)
+"""MLC's fields in MLC's order, then values that MLC assumes."""
+
+
+def decoder(c: ModelConfig) -> DecoderSpec:
+    norm = NormSpec("layer", c.norm_epsilon)
+    attention = AttentionSpec(
+        c.num_attention_heads,
+        c.num_key_value_heads,
+        c.head_dim,
+        rope_of(c),
+        qkv="wqkv_pack",
+        qkv_bias=c.use_bias,
+        out_bias=c.use_bias,
+    )
+    mlp = MlpSpec(
+        c.intermediate_size,
+        ACTIVATIONS[c.hidden_act],
+        gated=False,
+        up="c_fc",
+        up_sources=("c_fc",),
+        down="c_proj",
+        bias=c.use_bias,
+    )
+    blocks = (BlockSpec(attention, mlp, norm, norm),) * c.num_hidden_layers
+    return DecoderSpec(c.vocab_size, c.hidden_size, blocks, norm, tied_head=c.tie_word_embeddings)
+
+
+DEFAULTS = without(LLAMA, "attention_bias", "mlp_bias", "rms_norm_eps") | {
+    "num_key_value_heads": 2,
+    "hidden_act": "gelu_pytorch_tanh",
+    "max_position_embeddings": 4096,
+    "norm_epsilon": 1e-5,
+    "use_bias": True,
+    "tie_word_embeddings": True,
+}
+FAMILY = DecoderFamily(
+    "starcoder2", ("Starcoder2ForCausalLM",), ROWS, decoder, {"starcoder2": ConfigClass("Starcoder2Config", DEFAULTS)}
+)
