@@ -65,6 +65,10 @@ def _attention(spec: DecoderSpec, attention: AttentionSpec, module: str) -> Iter
         yield _bias(f"{module}.{attention.out}", spec.hidden_size, names)
     if attention.qk_norm is not None:
         for name, heads in ((attention.q_norm, attention.heads), (attention.k_norm, attention.kv_heads)):
+            if attention.qk_norm_over == "each_head":
+                each = [f"{module}.{name}.norms.{head}" for head in range(heads)]
+                yield _weight(f"{module}.{name}", (heads * attention.head_dim,), "plain", names, each)
+                continue
             size = attention.head_dim * (heads if attention.qk_norm_over == "all_heads" else 1)
             yield from _norm(f"{module}.{name}", size, attention.qk_norm, names)
 

@@ -65,8 +65,9 @@ class AttentionSpec:
 
     `qkv_sources` are the checkpoint's modules stacked to form it.  Scores are q k * `scale` (None: head_dim ** -0.5), then
     softcap * tanh(scores / softcap) where there is one.  A query sees the `window` positions that end with its own, or all.
-    `qk_norm` normalizes q and k (modules `q_norm` and `k_norm`), each head or all heads together, before or after RoPE.  With
-    `transposed` the checkpoint has the inputs of both projections in rows.
+    `qk_norm` normalizes q and k (modules `q_norm` and `k_norm`), each head or all heads together, before or after RoPE; over
+    "each_head" every head has a weight of its own, which is a module `norms.N` of the checkpoint.  With `transposed` the
+    checkpoint has the inputs of both projections in rows.
     """
 
     heads: int
@@ -81,7 +82,7 @@ class AttentionSpec:
     out: str = "o_proj"
     out_bias: bool = False
     qk_norm: NormSpec | None = None
-    qk_norm_over: Literal["head", "all_heads"] = "head"
+    qk_norm_over: Literal["head", "all_heads", "each_head"] = "head"
     qk_norm_after_rope: bool = False
     q_norm: str = "q_norm"
     k_norm: str = "k_norm"

@@ -77,6 +77,15 @@ FIELDS = {
     "qwen3": "hidden_act hidden_size intermediate_size attention_bias num_attention_heads num_hidden_layers "
     "num_key_value_heads rms_norm_eps rope_theta vocab_size tie_word_embeddings context_window_size "
     "prefill_chunk_size tensor_parallel_shards head_dim dtype max_batch_size weight_block_size",
+    "phi": "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads layer_norm_eps "
+    "position_embedding_base partial_rotary_factor num_key_value_heads context_window_size prefill_chunk_size "
+    "head_dim tensor_parallel_shards max_batch_size",
+    "starcoder2": "vocab_size hidden_size num_hidden_layers num_attention_heads num_key_value_heads hidden_act "
+    "norm_epsilon intermediate_size rope_theta use_bias use_cache bos_token_id eos_token_id context_window_size "
+    "prefill_chunk_size tensor_parallel_shards max_batch_size head_dim",
+    "stablelm": "vocab_size hidden_size num_hidden_layers num_attention_heads num_key_value_heads layer_norm_eps "
+    "partial_rotary_factor rope_theta intermediate_size use_qkv_bias head_dim context_window_size "
+    "prefill_chunk_size tensor_parallel_shards max_batch_size",
     "phi3": "model_type hidden_size vocab_size num_hidden_layers num_attention_heads intermediate_size rms_norm_eps "
     "num_key_value_heads max_position_embeddings position_embedding_base rope_scaling "
     "original_max_position_embeddings context_window_size prefill_chunk_size head_dim tensor_parallel_shards "

@@ -10,7 +10,7 @@ from tvm.relax.frontend.nn import op
 from tvm.relax.frontend.nn.llm.kv_cache import PagedKVCache
 
 from llmbuild.models.parts.modules import at, place
-from llmbuild.models.parts.norm import build_norm
+from llmbuild.models.parts.norm import EachHeadNorm, build_norm
 from llmbuild.models.parts.rotary import Turns, rotate, turns
 from llmbuild.models.spec import AttentionSpec, RopeSpec
 from llmbuild.quantization.layers import Kernels, Linear
@@ -51,6 +51,9 @@ class Attention(nn.Module):  # type: ignore[misc]
         place(self, spec.out, Linear(inner, hidden_size, scheme, kernels, bias=spec.out_bias))
         if spec.qk_norm is not None:
             for name, heads in ((spec.q_norm, spec.heads), (spec.k_norm, spec.kv_heads)):
+                if spec.qk_norm_over == "each_head":
+                    place(self, name, EachHeadNorm(spec.qk_norm, heads, spec.head_dim, scheme.dtype))
+                    continue
                 size = spec.head_dim * (heads if spec.qk_norm_over == "all_heads" else 1)
                 place(self, name, build_norm(spec.qk_norm, size, scheme.dtype))
 
@@ -79,7 +82,7 @@ class Attention(nn.Module):  # type: ignore[misc]
 
     def _norm(self, name: str, x: nn.Tensor) -> nn.Tensor:
         norm = at(self, name)
-        if self.spec.qk_norm_over == "head":
+        if self.spec.qk_norm_over != "all_heads":
             return norm(x)
         tokens, heads, size = x.shape
         return op.reshape(norm(op.reshape(x, (tokens, heads * size))), (tokens, heads, size))

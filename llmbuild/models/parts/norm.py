@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tvm.relax.frontend import nn
 from tvm.relax.frontend.nn import op
 
@@ -37,6 +39,19 @@ class LayerNorm(nn.Module):  # type: ignore[misc]
         weight = self.weight if self.spec.weight else op.ones((self.size,), x.dtype)
         bias = self.bias if self.spec.has_bias else op.zeros((self.size,), x.dtype)
         return op.layer_norm(x, normalized_shape=self.size, weight=weight, bias=bias, eps=self.spec.eps)
+
+
+class EachHeadNorm(nn.Module):  # type: ignore[misc]
+    """Heads [tokens, heads, size] normalized one by one, each with a weight of its own."""
+
+    def __init__(self, spec: NormSpec, heads: int, size: int, dtype: str) -> None:
+        super().__init__()
+        self.shape = (heads, size)
+        self.norm = build_norm(replace(spec, weight=False), size, dtype)
+        self.weight = nn.Parameter((heads * size,), dtype)
+
+    def forward(self, x: nn.Tensor) -> nn.Tensor:
+        return self.norm(x) * op.reshape(self.weight, self.shape)
 
 
 def build_norm(spec: NormSpec, size: int, dtype: str) -> nn.Module:
