@@ -210,16 +210,6 @@ def test_what_cannot_be_proposed(
     [
         ({"max_position_embeddings": "many"}, "max_position_embeddings: must be an integer"),
         ({"rope_scaling": {"rope_type": "mrope", "factor": 4.0}}, "rope_scaling.rope_type: "),
-        (
-            {
-                "architectures": ["Qwen2ForCausalLM"],
-                "model_type": "qwen2",
-                "use_sliding_window": True,
-                "max_window_layers": 1,
-                "sliding_window": 8,
-            },
-            "sliding window",
-        ),
         ({"quantization_config": {"quant_method": "hqq"}}, "quantization_config.quant_method: "),
     ],
 )
