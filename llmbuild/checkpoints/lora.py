@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 _PREFIX = "base_model.model."
 _PART = re.compile(r"(.+)\.(lora_(?:[AB]|embedding_[AB]|magnitude_vector))(?:\.default)?(?:\.(weight|bias))?")
 _ROWS = re.compile(r"(.+)\.token_adapter\.trainable_tokens_delta(?:\.default)?")
+_COPY = re.compile(r"\.(?:token_adapter\.base_layer|base_layer|original_module)\.")
+"""What stands in the name of a copy of the base's own tensor, which peft stores beside what was trained."""
 _FLOATS = ("float32", "float16", "bfloat16", "float64")
 
 
@@ -149,16 +151,20 @@ class LoraAdapter:
             return changes.setdefault(self._meant(name), _Change())
 
         for stored in self._file.tensors:
+            if not stored.startswith(_PREFIX):
+                raise self._bad(
+                    f"tensor {stored!r} is not under '{_PREFIX}', and peft reads no other", "save it with peft"
+                )
             name = re.sub(r"\.modules_to_save(\.default)?(?=\.)", "", stored.removeprefix(_PREFIX))
             if (match := _PART.fullmatch(name)) is not None and (match[3] != "bias" or match[2] == "lora_B"):
                 factors.setdefault(match[1], {})[match[2] + (".bias" if match[3] == "bias" else "")] = stored
             elif (match := _ROWS.fullmatch(name)) is not None:
                 change = of(f"{match[1]}.weight")
                 change.rows, change.row_values = self.config.token_rows(match[1]), stored
+            elif (base := _COPY.sub(".", name)) != name:
+                of(base).base = stored
             elif ".lora_" in name or ".token_adapter." in name:
                 raise self._bad(f"tensor {stored!r} is of a kind that cannot be merged")
-            elif ".base_layer." in name:
-                of(name.replace(".base_layer.", ".")).base = stored
             else:
                 change = of(name)
                 change.whole, change.beside = stored, self.config.saves(name.rpartition(".")[0])
@@ -169,6 +175,7 @@ class LoraAdapter:
 
     def _read_factors(self, factors: Mapping[str, Mapping[str, str]], of: Callable[[str], _Change]) -> None:
         ranks: dict[str, int] = {}
+        self.config.check_targets(list(factors))
         for module, parts in factors.items():
             change = of(f"{module}.weight")
             change.embedding = "lora_embedding_A" in parts or "lora_embedding_B" in parts

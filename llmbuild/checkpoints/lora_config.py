@@ -31,6 +31,9 @@ _UNSUPPORTED = {
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 """Ways to begin training that alter the base's weights, so that the adapter does not fit the published ones."""
 
+_HEADS = frozenset({"embed_out", "lm_head"})
+_PAIR = _HEADS | {"embed_in", "embed_tokens"}
+
 _BIASES = ("none", "all", "lora_only")
 
 
@@ -67,6 +70,30 @@ class AdapterConfig:
             alpha = self._number("lora_alpha", settings)
             scales[module] = alpha / (math.sqrt(rank) if self._values.get("use_rslora") else rank)
         return scales
+
+    def check_targets(self, modules: Sequence[str]) -> None:
+        """Raise InputError for a module that has factors and is none of those that are named: peft passes these over.
+
+        Names in lists are compared; a regular expression in their place is believed, and so is a pair of head and embedding
+        that is tied, where the name of one stands for both.
+        """
+        targets, layers = self._values.get("target_modules"), self._values.get("layers_to_transform")
+        chosen = [layers] if isinstance(layers, int) else layers
+        for module in modules:
+            if self.tied and module.rpartition(".")[2] in _PAIR:
+                continue
+            if isinstance(targets, list) and not _is_named(module, targets):
+                raise self._unread("target_modules", module)
+            if _is_named(module, self._values.get("exclude_modules")):
+                raise self._unread("exclude_modules", module)
+            layer = next((int(part) for part in module.split(".") if part.isdecimal()), None)
+            named = isinstance(targets, list) and module in targets
+            if isinstance(targets, list) and chosen and not named and layer not in chosen:
+                raise self._unread("layers_to_transform", module)
+
+    def _unread(self, key: str, module: str) -> InputError:
+        why = f"it has factors for {module!r}, which peft passes over, as {key} is {self._values[key]!r:.80}"
+        return self.refused(key, why, f"correct {key}, or merge it with peft's merge_and_unload()")
 
     def saves(self, module: str) -> bool:
         """Whether a module was trained whole beside the base's one, which stays as it is for what shares its weight."""
@@ -133,3 +160,11 @@ class AdapterConfig:
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise self.refused(key, f"{value!r} is not a number")
         return float(value)
+
+
+def _is_named(module: str, names: Any) -> bool:
+    """Whether a list has the name of a module or an end of it after a point; the head has two names."""
+    if not isinstance(names, list):
+        return False
+    meant = _HEADS if module in _HEADS else {module}
+    return any(f".{one}".endswith(f".{name}") for name in names for one in meant)

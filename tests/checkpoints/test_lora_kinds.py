@@ -70,6 +70,16 @@ MERGED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
         "llama",
         {"target_modules": FEW, "trainable_token_indices": {"embed_tokens": [7, 3], "lm_head": [1]}},
     ),
+    "a saved head, with copies of both": ("llama", {"target_modules": FEW, "modules_to_save": HEAD, "save": True}),
+    "rows, with copies of both": ("llama", {"target_modules": FEW, "trainable_token_indices": [7, 3], "save": True}),
+    "tied: a saved head, with copies of both": (
+        "llama tied",
+        {"target_modules": FEW, "modules_to_save": HEAD, "save": True},
+    ),
+    "tied: a saved embedding, with copies of both": (
+        "llama tied",
+        {"target_modules": FEW, "modules_to_save": EMBED, "save": True},
+    ),
     "tied: plain": ("llama tied", {"target_modules": LINEAR}),
     "tied: a saved head": ("llama tied", {"target_modules": FEW, "modules_to_save": HEAD}),
     "tied: a saved embedding": ("llama tied", {"target_modules": FEW, "modules_to_save": EMBED}),
@@ -285,3 +295,28 @@ def test_an_adapter_of_gpt_neox_with_the_head_under_its_older_name(bases: dict[s
     save_file({name.replace("lm_head", "embed_out"): value for name, value in load_file(file).items()}, file)
     with open_weights(job_of(bases["gpt_neox"], tmp_path / "adapter", tmp_path / "out")) as checkpoint:
         assert np.abs(checkpoint.read("embed_out.weight") - wanted["embed_out.weight"]).max() <= 1e-6
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("target_modules", ["q_proj"]), ("exclude_modules", ["v_proj"]), ("layers_to_transform", [1])],
+)
+def test_factors_that_peft_passes_over_are_refused(
+    bases: dict[str, Path], tmp_path: Path, key: str, value: list[Any]
+) -> None:
+    make_adapter(bases["llama"], tmp_path / "adapter", target_modules=FEW)
+    file = tmp_path / "adapter/adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), key: value}))
+    with pytest.raises(InputError, match="which peft passes over") as caught:
+        open_weights(job_of(bases["llama"], tmp_path / "adapter", tmp_path / "out"))
+    assert key in str(caught.value)
+
+
+def test_names_that_peft_does_not_read_are_refused(bases: dict[str, Path], tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    make_adapter(bases["llama"], tmp_path / "adapter", target_modules=FEW)
+    file = tmp_path / "adapter/adapter_model.safetensors"
+    save_file({name.removeprefix("base_model.model."): value for name, value in load_file(file).items()}, file)
+    with pytest.raises(InputError, match="peft reads no other"):
+        open_weights(job_of(bases["llama"], tmp_path / "adapter", tmp_path / "out"))
