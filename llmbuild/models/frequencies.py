@@ -65,14 +65,14 @@ def _linear(theta: float, dim: int, scaling: Scaling, _: int) -> tuple[list[floa
 
 def _llama3(theta: float, dim: int, scaling: Scaling, _: int) -> tuple[list[float], float]:
     """Frequencies of less than `low` turns within the original length are divided by `factor`, those of more than `high` are
-    left alone, and the ones between go over from one to the other."""
+    left alone, and the ones between go over from one to the other.  Where `low` is above `high`, none is between."""
     factor, low, high, length = (
         _number(scaling, name) for name in ("factor", "low_freq_factor", "high_freq_factor", ORIGINAL)
     )
     scaled = []
     for frequency in _plain(theta, dim):
         turns = length * frequency / (2 * math.pi)
-        share = min(max((turns - low) / (high - low), 0.0), 1.0)
+        share = 0.0 if turns < low else 1.0 if turns > high else (turns - low) / (high - low)
         scaled.append((1 - share) * frequency / factor + share * frequency)
     return scaled, 1.0
 

@@ -105,6 +105,12 @@ def test_a_type_that_transformers_does_not_know_may_have_no_key_of_unknown_meani
     assert "'mine' is not known" in str(error)
 
 
+@pytest.mark.parametrize("model_type", ["llama", "gpt_neox"])
+def test_llama3_with_its_two_factors_the_other_way_round(model_type: str, tmp_path: Path) -> None:
+    scaling = {**LLAMA3, "low_freq_factor": 4.0, "high_freq_factor": 1.0, "original_max_position_embeddings": 64}
+    read_right(model_type, {"rope_scaling": scaling}, tmp_path)
+
+
 @pytest.mark.parametrize("model_type", LLAMA_LIKE)
 @pytest.mark.parametrize("kind", ["default", "llama3"])
 @pytest.mark.parametrize("beside", [None, 1e6])
