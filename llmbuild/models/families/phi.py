@@ -2,10 +2,10 @@
 
 from llmbuild.models import rows
 from llmbuild.models.architecture import DecoderFamily
-from llmbuild.models.building import rope_of
+from llmbuild.models.building import attention_of, decoder_of, rope_of
 from llmbuild.models.config_classes import LLAMA, ConfigClass, without
 from llmbuild.models.family import ModelConfig
-from llmbuild.models.spec import AttentionSpec, BlockSpec, DecoderSpec, MlpSpec, Names, NormSpec
+from llmbuild.models.spec import BlockSpec, DecoderSpec, MlpSpec, Names, NormSpec
 from llmbuild.models.values import ACTIVATIONS
 
 ROWS = (
@@ -50,10 +50,8 @@ NAMES = Names(
 
 def decoder(c: ModelConfig) -> DecoderSpec:
     norm = NormSpec("layer", c.layer_norm_eps)
-    attention = AttentionSpec(
-        c.num_attention_heads,
-        c.num_key_value_heads,
-        c.head_dim,
+    attention = attention_of(
+        c,
         rope_of(c, rows.rotated(c)),
         name="mixer",
         qkv="Wqkv",
@@ -66,8 +64,8 @@ def decoder(c: ModelConfig) -> DecoderSpec:
     )
     activation = ACTIVATIONS[c.hidden_act]
     mlp = MlpSpec(c.intermediate_size, activation, False, up="fc1", up_sources=("fc1",), down="fc2", bias=True)
-    blocks = (BlockSpec(attention, mlp, norm, None, residual="parallel"),) * c.num_hidden_layers
-    return DecoderSpec(c.vocab_size, c.hidden_size, blocks, norm, head_bias=True, names=NAMES)
+    block = BlockSpec(attention, mlp, norm, None, residual="parallel")
+    return decoder_of(c, block, norm, head_bias=True, names=NAMES)
 
 
 DEFAULTS = without(LLAMA, "attention_bias", "mlp_bias", "rms_norm_eps") | {

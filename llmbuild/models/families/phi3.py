@@ -1,12 +1,15 @@
 """Phi-3, 3.5, 4 and 4-mini: Llama's block with packed projections, and RoPE of type longrope on a part of each head."""
 
+from dataclasses import replace
+
 from llmbuild.models import rows
 from llmbuild.models.architecture import DecoderFamily
-from llmbuild.models.building import rope_of
+from llmbuild.models.building import attention_of, blocks_of, decoder_of, rope_of
 from llmbuild.models.config_classes import LLAMA, ConfigClass, without
 from llmbuild.models.family import ModelConfig
-from llmbuild.models.spec import AttentionSpec, BlockSpec, DecoderSpec, MlpSpec, Names, NormSpec
+from llmbuild.models.spec import BlockSpec, DecoderSpec, MlpSpec, Names, NormSpec
 from llmbuild.models.values import ACTIVATIONS
+from llmbuild.models.windows import LAYER_TYPES, WINDOW, WINDOWED_CONTEXT, windows_of
 
 ROWS = (
     rows.constant("model_type", "phi3"),
@@ -21,7 +24,7 @@ ROWS = (
     rows.POSITION_EMBEDDING_BASE,
     rows.PARTIAL_ROPE_SCALING,
     rows.integer("original_max_position_embeddings", default=4096),
-    rows.CONTEXT,
+    WINDOWED_CONTEXT,
     rows.CHUNK,
     rows.WHOLE_HEAD_DIM,
     rows.SHARDS,
@@ -29,8 +32,10 @@ ROWS = (
     rows.TIED,
     rows.rotary_share(1.0),
     rows.activation("silu").extra("silu"),
+    WINDOW,
+    LAYER_TYPES,
 )
-"""MLC's fields in MLC's order, then the activation, which MLC assumes."""
+"""MLC's fields in MLC's order, then the activation, which MLC assumes, and the window, which it does not read."""
 NAMES = Names(
     embedding="transformer.embd",
     layers="transformer.h",
@@ -50,24 +55,23 @@ NAMES = Names(
 
 def decoder(c: ModelConfig) -> DecoderSpec:
     norm = NormSpec("rms", c.rms_norm_eps)
-    attention = AttentionSpec(
-        c.num_attention_heads,
-        c.num_key_value_heads,
-        c.head_dim,
+    attention = attention_of(
+        c,
         rope_of(c, rows.rotated(c)),
         name="mixer",
         qkv_sources=("qkv_proj",),
         out="out_proj",
     )
     mlp = MlpSpec(c.intermediate_size, ACTIVATIONS[c.hidden_act], up_sources=("gate_up_proj",))
-    blocks = (BlockSpec(attention, mlp, norm, norm),) * c.num_hidden_layers
-    return DecoderSpec(c.vocab_size, c.hidden_size, blocks, norm, tied_head=c.tie_word_embeddings, names=NAMES)
+    blocks = blocks_of(windows_of(c), lambda window: BlockSpec(replace(attention, window=window), mlp, norm, norm))
+    return decoder_of(c, blocks, norm, names=NAMES)
 
 
 DEFAULTS = without(LLAMA, "attention_bias", "mlp_bias") | {
     "max_position_embeddings": 4096,
     "original_max_position_embeddings": 4096,
     "rms_norm_eps": 1e-5,
+    "sliding_window": None,
 }
 FAMILY = DecoderFamily(
     "phi3",
@@ -78,7 +82,7 @@ FAMILY = DecoderFamily(
         "phi3": ConfigClass(
             "Phi3Config",
             DEFAULTS,
-            frozenset({"num_key_value_heads"}),
+            frozenset({"num_key_value_heads", "sliding_window"}),
             partial="partial_rotary_factor",
             rope_types={"default": "default", "longrope": "longrope", "su": "longrope", "yarn": "longrope"},
         )

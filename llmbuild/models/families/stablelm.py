@@ -3,10 +3,10 @@ and a LayerNorm for each head of q and k."""
 
 from llmbuild.models import rows
 from llmbuild.models.architecture import DecoderFamily
-from llmbuild.models.building import rope_of
+from llmbuild.models.building import attention_of, decoder_of, rope_of
 from llmbuild.models.config_classes import LLAMA, ConfigClass, without
 from llmbuild.models.family import ModelConfig
-from llmbuild.models.spec import AttentionSpec, BlockSpec, DecoderSpec, MlpSpec, NormSpec
+from llmbuild.models.spec import BlockSpec, DecoderSpec, MlpSpec, NormSpec
 from llmbuild.models.values import ACTIVATIONS
 
 ROWS = (
@@ -36,10 +36,8 @@ ROWS = (
 
 def decoder(c: ModelConfig) -> DecoderSpec:
     norm = NormSpec("layer", c.layer_norm_eps)
-    attention = AttentionSpec(
-        c.num_attention_heads,
-        c.num_key_value_heads,
-        c.head_dim,
+    attention = attention_of(
+        c,
         rope_of(c, rows.rotated(c)),
         qkv_bias=c.use_qkv_bias,
         qk_norm=NormSpec("layer", c.layer_norm_eps, bias=False) if c.qk_layernorm else None,
@@ -52,8 +50,7 @@ def decoder(c: ModelConfig) -> DecoderSpec:
         block = BlockSpec(attention, mlp, norm, None, residual="parallel")
     else:
         block = BlockSpec(attention, mlp, norm, norm)
-    blocks = (block,) * c.num_hidden_layers
-    return DecoderSpec(c.vocab_size, c.hidden_size, blocks, norm, tied_head=c.tie_word_embeddings)
+    return decoder_of(c, block, norm)
 
 
 DEFAULTS = without(LLAMA, "attention_bias", "mlp_bias", "rms_norm_eps", "head_dim") | {

@@ -1,12 +1,15 @@
 """StarCoder 2: Llama's names with LayerNorm, an MLP without a gate, and biases everywhere."""
 
+from dataclasses import replace
+
 from llmbuild.models import rows
 from llmbuild.models.architecture import DecoderFamily
-from llmbuild.models.building import rope_of
+from llmbuild.models.building import attention_of, blocks_of, decoder_of, rope_of
 from llmbuild.models.config_classes import LLAMA, ConfigClass, without
 from llmbuild.models.family import ModelConfig
-from llmbuild.models.spec import AttentionSpec, BlockSpec, DecoderSpec, MlpSpec, NormSpec
+from llmbuild.models.spec import BlockSpec, DecoderSpec, MlpSpec, NormSpec
 from llmbuild.models.values import ACTIVATIONS
+from llmbuild.models.windows import LAYER_TYPES, WINDOW, WINDOWED_CONTEXT, windows_of
 
 ROWS = (
     rows.VOCAB_SIZE,
@@ -22,23 +25,23 @@ ROWS = (
     rows.kept("use_cache", True),
     rows.kept("bos_token_id", 50256),
     rows.kept("eos_token_id", 50256),
-    rows.CONTEXT,
+    WINDOWED_CONTEXT,
     rows.CHUNK,
     rows.SHARDS,
     rows.BATCH,
     rows.HEAD_DIM,
     rows.flag("tie_word_embeddings", True).extra(True),
     rows.ROPE_SCALING.extra(None),
+    WINDOW,
+    LAYER_TYPES,
 )
 """MLC's fields in MLC's order, then values that MLC assumes."""
 
 
 def decoder(c: ModelConfig) -> DecoderSpec:
     norm = NormSpec("layer", c.norm_epsilon)
-    attention = AttentionSpec(
-        c.num_attention_heads,
-        c.num_key_value_heads,
-        c.head_dim,
+    attention = attention_of(
+        c,
         rope_of(c),
         qkv="wqkv_pack",
         qkv_bias=c.use_bias,
@@ -53,8 +56,8 @@ def decoder(c: ModelConfig) -> DecoderSpec:
         down="c_proj",
         bias=c.use_bias,
     )
-    blocks = (BlockSpec(attention, mlp, norm, norm),) * c.num_hidden_layers
-    return DecoderSpec(c.vocab_size, c.hidden_size, blocks, norm, tied_head=c.tie_word_embeddings)
+    blocks = blocks_of(windows_of(c), lambda window: BlockSpec(replace(attention, window=window), mlp, norm, norm))
+    return decoder_of(c, blocks, norm)
 
 
 DEFAULTS = without(LLAMA, "attention_bias", "mlp_bias", "rms_norm_eps") | {
@@ -62,9 +65,9 @@ DEFAULTS = without(LLAMA, "attention_bias", "mlp_bias", "rms_norm_eps") | {
     "hidden_act": "gelu_pytorch_tanh",
     "max_position_embeddings": 4096,
     "norm_epsilon": 1e-5,
+    "sliding_window": None,
     "use_bias": True,
     "tie_word_embeddings": True,
 }
-FAMILY = DecoderFamily(
-    "starcoder2", ("Starcoder2ForCausalLM",), ROWS, decoder, {"starcoder2": ConfigClass("Starcoder2Config", DEFAULTS)}
-)
+CLASS = ConfigClass("Starcoder2Config", DEFAULTS, frozenset({"sliding_window"}))
+FAMILY = DecoderFamily("starcoder2", ("Starcoder2ForCausalLM",), ROWS, decoder, {"starcoder2": CLASS})
