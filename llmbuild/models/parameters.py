@@ -69,17 +69,21 @@ def _attention(spec: DecoderSpec, attention: AttentionSpec, module: str) -> Iter
                 each = [f"{module}.{name}.norms.{head}" for head in range(heads)]
                 yield _weight(f"{module}.{name}", (heads * attention.head_dim,), "plain", names, each)
                 continue
+            if attention.qk_norm_over == "each_row":
+                yield _weight(f"{module}.{name}", (heads, attention.head_dim), "plain", names)
+                continue
             size = attention.head_dim * (heads if attention.qk_norm_over == "all_heads" else 1)
             yield from _norm(f"{module}.{name}", size, attention.qk_norm, names)
 
 
 def _mlp(spec: DecoderSpec, mlp: MlpSpec, module: str) -> Iterator[Parameter]:
     names = spec.names
-    sources = [f"{module}.{source}" for source in mlp.up_sources]
-    shape = (mlp.up_features, spec.hidden_size)
-    yield _weight(f"{module}.{mlp.up}", shape, "linear", names, sources, transposed=mlp.transposed)
-    if mlp.bias:
-        yield _bias(f"{module}.{mlp.up}", mlp.up_features, names, sources, dtype=mlp.out_dtype)
+    for name, parts in mlp.up_modules.items():
+        sources = [f"{module}.{source}" for source in parts]
+        shape = (mlp.up_features, spec.hidden_size)
+        yield _weight(f"{module}.{name}", shape, "linear", names, sources, transposed=mlp.transposed)
+        if mlp.bias:
+            yield _bias(f"{module}.{name}", mlp.up_features, names, sources, dtype=mlp.out_dtype)
     shape = (spec.hidden_size, mlp.intermediate)
     yield _weight(f"{module}.{mlp.down}", shape, "linear", names, transposed=mlp.transposed)
     if mlp.bias:

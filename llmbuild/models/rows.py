@@ -65,6 +65,12 @@ def read_rows(source: ConfigValues, rows: Sequence[Row]) -> ModelConfig:
     return ModelConfig({row.name: getattr(reading, row.name) for row in rows}, omitted)
 
 
+def but(rows: Sequence[Row], *others: Row) -> tuple[Row, ...]:
+    """Rows with others in the places of those of the same names."""
+    named = {row.name: row for row in others}
+    return tuple(named.get(row.name, row) for row in rows)
+
+
 def integer(name: str, *others: str, default: int | None = None, minimum: int = 1, maximum: int = LARGEST) -> Row:
     """See `ConfigValues.integer`; `others` are names of the same value."""
     return Row(name, lambda c: c.source.integer(name, *others, default=default, minimum=minimum, maximum=maximum))

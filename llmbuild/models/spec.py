@@ -27,7 +27,8 @@ Slot = Literal["attention", "mlp", "before_attention", "after_attention", "befor
 class NormSpec:
     """RMSNorm, or LayerNorm with a bias; without `weight` neither weight nor bias is there.
 
-    `offset` is added to the weight when it is converted (Gemma stores a weight of 1 as 0).
+    `offset` is added to the weight when it is converted (Gemma stores a weight of 1 as 0), and `shift` when it is used, where
+    MLC keeps the checkpoint's weight (Nemotron).
     """
 
     kind: Literal["rms", "layer"]
@@ -35,6 +36,7 @@ class NormSpec:
     weight: bool = True
     bias: bool | None = None
     offset: float = 0.0
+    shift: float = 0.0
 
     @property
     def has_bias(self) -> bool:
@@ -66,8 +68,9 @@ class AttentionSpec:
     `qkv_sources` are the checkpoint's modules stacked to form it.  Scores are q k * `scale` (None: head_dim ** -0.5), then
     softcap * tanh(scores / softcap) where there is one.  A query sees the `window` positions that end with its own, or all.
     `qk_norm` normalizes q and k (modules `q_norm` and `k_norm`), each head or all heads together, before or after RoPE; over
-    "each_head" every head has a weight of its own, which is a module `norms.N` of the checkpoint.  With `transposed` the
-    checkpoint has the inputs of both projections in rows.
+    "each_head" every head has a weight of its own, which is a module `norms.N` of the checkpoint, and over "each_row" it is a row
+    of one.  Elements of q, k and v are kept within `clip` first.  With `transposed` the checkpoint has the inputs of both
+    projections in rows.
     """
 
     heads: int
@@ -82,7 +85,7 @@ class AttentionSpec:
     out: str = "o_proj"
     out_bias: bool = False
     qk_norm: NormSpec | None = None
-    qk_norm_over: Literal["head", "all_heads", "each_head"] = "head"
+    qk_norm_over: Literal["head", "all_heads", "each_head", "each_row"] = "head"
     qk_norm_after_rope: bool = False
     q_norm: str = "q_norm"
     k_norm: str = "k_norm"
@@ -90,6 +93,7 @@ class AttentionSpec:
     scale: float | None = None
     softcap: float | None = None
     window: int | None = None
+    clip: float | None = None
 
     @property
     def qkv_features(self) -> int:
@@ -98,7 +102,7 @@ class AttentionSpec:
 
 @dataclass(frozen=True, slots=True)
 class MlpSpec:
-    """`gated`: down(act(gate) * up) with gate and up stacked in one projection; otherwise down(act(up)).
+    """`gated`: down(act(gate) * up) with gate and up stacked in one projection, or not `joined`; otherwise down(act(up)).
 
     With `transposed` the checkpoint has the inputs of both in rows.  `out_dtype` "float32" keeps both biases and both products
     in float32, as MLC's GPT-NeoX does.
@@ -114,10 +118,17 @@ class MlpSpec:
     bias: bool = False
     transposed: bool = False
     out_dtype: Literal["float32"] | None = None
+    joined: bool = True
+
+    @property
+    def up_modules(self) -> Mapping[str, tuple[str, ...]]:
+        """The projections before the activation, with the sources of each."""
+        return {self.up: self.up_sources} if self.joined else {name: (name,) for name in self.up_sources}
 
     @property
     def up_features(self) -> int:
-        return 2 * self.intermediate if self.gated else self.intermediate
+        """Of each of them."""
+        return 2 * self.intermediate if self.gated and self.joined else self.intermediate
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from llmbuild.canonical import Json
 from llmbuild.models.family import ModelConfig, Overrides
 from llmbuild.models.layer_types import SLIDING, check_layer_types
-from llmbuild.models.rows import CONTEXT, Reading, Row
+from llmbuild.models.rows import CONTEXT, Reading, Row, but
 from llmbuild.models.values import ConfigValues
 
 LONGEST_DEFAULT = 8192
@@ -88,7 +88,7 @@ SINKS = Row("attention_sink_size", _sinks)
 
 def windowed(rows: Sequence[Row]) -> tuple[Row, ...]:
     """Rows of a family whose layers may have windows, of those of one without."""
-    return (*(WINDOWED_CONTEXT if row is CONTEXT else row for row in rows), WINDOW, LAYER_TYPES)
+    return (*but(rows, WINDOWED_CONTEXT), WINDOW, LAYER_TYPES)
 
 
 def windows_of(c: ModelConfig) -> tuple[int | None, ...]:

@@ -17,8 +17,8 @@ from llmbuild.models.registry import families
 
 POINTS = np.linspace(-6, 6, 49, dtype=np.float32)
 _NAMES = {"silu": "silu", "gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu", "relu2": "relu2"}
-_HEAD_SIZE_NEEDED = ("hunyuan_v1_dense",)
-"""Model types whose class leaves the head size null, with which its model cannot be made."""
+_NEEDED = {"hunyuan_v1_dense": "head_dim", "nemotron": "num_key_value_heads", "glm": "num_key_value_heads"}
+"""Keys that a class may leave null, and with which its model cannot be made then; what they mean is as in other classes."""
 
 
 _ACTIVATION = ("act_fn", "act", "activation_fn")
@@ -64,8 +64,10 @@ def read_by_transformers(config: Mapping[str, Any], directory: Path) -> Reading:
 
     transformers = _quiet()
     written = dict(config)
-    if config["model_type"] in _HEAD_SIZE_NEEDED and not written.get("head_dim"):
-        written["head_dim"] = config["hidden_size"] // config["num_attention_heads"]
+    needed = _NEEDED.get(config["model_type"])
+    if needed is not None and written.get(needed, "" if config["model_type"] == "glm" else None) is None:
+        heads = config["num_attention_heads"]
+        written[needed] = heads if needed == "num_key_value_heads" else config["hidden_size"] // heads
     (directory / "config.json").write_text(json.dumps(written))
     try:
         loaded = transformers.AutoConfig.from_pretrained(directory)
@@ -102,14 +104,15 @@ def read_by_transformers(config: Mapping[str, Any], directory: Path) -> Reading:
         tuple(frequencies),
         float(rotary.attention_scaling),
         frozenset(
-            float(getattr(module, "variance_epsilon", getattr(module, "eps", 0)))
+            float(getattr(module, "variance_epsilon", getattr(module, "eps", 1e-5)))
             for module in model.modules()
             if "Norm" in type(module).__name__
         ),
         tuple(values),
         tuple(getattr(attention, "sliding_window", None) or sliding for attention in attentions),
         float(attentions[0].scaling),
-        loaded.model_type == "phi" or (loaded.model_type in ("gpt_neox", "stablelm") and loaded.use_parallel_residual),
+        loaded.model_type in ("phi", "cohere")
+        or (loaded.model_type in ("gpt_neox", "stablelm") and loaded.use_parallel_residual),
         bool(getattr(loaded, "is_causal", True)),
     )
 

@@ -114,7 +114,7 @@ def configs(draw: st.DrawFn, model_type: str) -> dict[str, Any]:
         "pad_token_id": 0,
     }
     like = next(iter(families()[model_type].classes.values()))
-    eps = next(key for key in like.defaults if "eps" in key)
+    eps = next((key for key in like.defaults if "eps" in key), "rms_norm_eps")
     optional = {
         "num_key_value_heads": st.one_of(
             st.sampled_from([one for one in (1, 2, 3, 4) if heads % one == 0]), maybe(heads)
@@ -150,6 +150,9 @@ def configs(draw: st.DrawFn, model_type: str) -> dict[str, Any]:
             config[key] = value
     if "num_key_value_heads" not in config and model_type != "gpt_neox" and draw(st.integers(0, 3)):
         config["num_key_value_heads"] = heads
+    if model_type == "helium":
+        # The class has 128, and the output takes no other size than the hidden one.
+        config["head_dim"] = size
     if model_type == "mistral" and "layer_types" in config:
         # transformers' Ministral, which such a file is read as, cannot do without.
         config["head_dim"] = 8

@@ -90,6 +90,16 @@ FIELDS = {
     "num_key_value_heads max_position_embeddings position_embedding_base rope_scaling "
     "original_max_position_embeddings context_window_size prefill_chunk_size head_dim tensor_parallel_shards "
     "max_batch_size tie_word_embeddings partial_rotary_factor",
+    "cohere": "hidden_size vocab_size num_hidden_layers num_attention_heads num_key_value_heads intermediate_size "
+    "layer_norm_eps position_embedding_base context_window_size prefill_chunk_size head_dim tensor_parallel_shards "
+    "max_batch_size",
+    "nemotron": "vocab_size max_position_embeddings hidden_size intermediate_size num_hidden_layers num_attention_heads "
+    "num_key_value_heads rope_theta partial_rotary_factor rope_scaling norm_eps head_dim tie_word_embeddings mlp_bias "
+    "context_window_size prefill_chunk_size tensor_parallel_shards pipeline_parallel_stages max_batch_size "
+    "disaggregation",
+    "olmo": "vocab_size hidden_size num_attention_heads num_key_value_heads head_dim position_embedding_base rope_scaling "
+    "intermediate_size hidden_act num_hidden_layers tie_word_embeddings context_window_size prefill_chunk_size "
+    "tensor_parallel_shards pipeline_parallel_stages max_batch_size clip_qkv",
     "olmo2": "vocab_size hidden_size num_attention_heads num_key_value_heads head_dim position_embedding_base rope_scaling "
     "intermediate_size hidden_act num_hidden_layers rms_norm_eps tie_word_embeddings context_window_size "
     "prefill_chunk_size tensor_parallel_shards pipeline_parallel_stages max_batch_size",
@@ -327,6 +337,10 @@ def test_llama_biases_are_written_only_where_present() -> None:
         ("smollm3", {"no_rope_layers": [1, "x"]}, "no_rope_layers"),
         ("smollm3", {"no_rope_layers": [1, 0, 1]}, "no_rope_layers"),
         ("smollm3", {"no_rope_layer_interval": -2}, "no_rope_layer_interval"),
+        ("helium", {"head_dim": 8}, "num_attention_heads"),
+        ("glm", {"partial_rotary_factor": 0.01}, "partial_rotary_factor"),
+        ("olmo", {"clip_qkv": -1.0}, "clip_qkv"),
+        ("cohere", {"logit_scale": None}, "logit_scale"),
     ],
     ids=case_name,
 )

@@ -28,9 +28,14 @@ LONGROPE = {"short_factor": [1.0] * 7 + [1.5], "long_factor": [1.0] * 7 + [9.0]}
 LLAMA_LIKE = ("llama", "mistral", "qwen2", "qwen3")
 
 
+def small(model_type: str) -> dict[str, Any]:
+    """A helium model's heads are of 128 elements where nothing else is said, and together have the hidden size."""
+    return SMALL | {"model_type": model_type} | ({"head_dim": 16} if model_type == "helium" else {})
+
+
 def configured(model_type: str, keys: dict[str, Any], ignore: tuple[str, ...] = ()) -> tuple[Any, list[str]]:
     """The configuration, by the family that is inferred, and the notes."""
-    config = SMALL | {"model_type": model_type} | keys
+    config = small(model_type) | keys
     notes: list[str] = []
     name = infer_model_type(config)
     return family(name).configure(config, Overrides(), ignore=ignore, note=notes.append), notes
@@ -39,13 +44,13 @@ def configured(model_type: str, keys: dict[str, Any], ignore: tuple[str, ...] = 
 def read_right(model_type: str, keys: dict[str, Any], directory: Path) -> list[str]:
     """The notes of a configuration that is read as transformers reads it."""
     config, notes = configured(model_type, keys)
-    oracle = read_by_transformers(SMALL | {"model_type": model_type} | keys, directory)
+    oracle = read_by_transformers(small(model_type) | keys, directory)
     assert not differences(read_by_llmbuild(families()[model_type], config), oracle)
     return notes
 
 
 def refused(model_type: str, keys: dict[str, Any], family_name: str | None = None) -> InputError:
-    config = SMALL | {"model_type": model_type} | keys
+    config = small(model_type) | keys
     with pytest.raises(InputError) as error:
         family(family_name or infer_model_type(config)).configure(config, Overrides())
     assert error.value.why is not None

@@ -51,8 +51,10 @@ class Attention(nn.Module):  # type: ignore[misc]
         place(self, spec.out, Linear(inner, hidden_size, scheme, kernels, bias=spec.out_bias))
         if spec.qk_norm is not None:
             for name, heads in ((spec.q_norm, spec.heads), (spec.k_norm, spec.kv_heads)):
-                if spec.qk_norm_over == "each_head":
-                    place(self, name, EachHeadNorm(spec.qk_norm, heads, spec.head_dim, scheme.dtype))
+                if spec.qk_norm_over in ("each_head", "each_row"):
+                    shape = (heads, spec.head_dim)
+                    rows = spec.qk_norm_over == "each_row"
+                    place(self, name, EachHeadNorm(spec.qk_norm, shape, scheme.dtype, rows=rows))
                     continue
                 size = spec.head_dim * (heads if spec.qk_norm_over == "all_heads" else 1)
                 place(self, name, build_norm(spec.qk_norm, size, scheme.dtype))
@@ -62,6 +64,8 @@ class Attention(nn.Module):  # type: ignore[misc]
         spec = self.spec
         b, s, _ = x.shape
         qkv = op.reshape(at(self, spec.qkv)(x), (b * s, spec.heads + 2 * spec.kv_heads, spec.head_dim))
+        if spec.clip is not None:
+            qkv = qkv.maximum(-spec.clip).minimum(spec.clip)
         if not spec.qk_norm_after_rope:
             qkv = self._normed(qkv)
         if spec.rope is not None and not step.rotates:

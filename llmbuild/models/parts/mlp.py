@@ -38,15 +38,16 @@ class MLP(nn.Module):  # type: ignore[misc]
         self.spec = spec
         self.dtype = scheme.dtype
         out = spec.out_dtype
-        place(self, spec.up, Linear(hidden_size, spec.up_features, scheme, kernels, bias=spec.bias, out_dtype=out))
+        for name in spec.up_modules:
+            place(self, name, Linear(hidden_size, spec.up_features, scheme, kernels, bias=spec.bias, out_dtype=out))
         place(self, spec.down, Linear(spec.intermediate, hidden_size, scheme, kernels, bias=spec.bias, out_dtype=out))
 
     def forward(self, x: nn.Tensor) -> nn.Tensor:
         """[b, s, hidden] to [b, s, hidden], both in the compute dtype."""
-        inner = at(self, self.spec.up)(x)
+        inner, *other = [at(self, name)(x) for name in self.spec.up_modules]
         activate = ACTIVATE[self.spec.activation]
         if self.spec.gated:
-            gate, up = op.split(inner, 2, axis=-1)
+            gate, up = op.split(inner, 2, axis=-1) if self.spec.joined else (inner, *other)
             inner = activate(gate) * up
         else:
             inner = activate(inner)

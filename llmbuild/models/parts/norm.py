@@ -20,7 +20,7 @@ class RMSNorm(nn.Module):  # type: ignore[misc]
             self.weight = nn.Parameter((size,), dtype)
 
     def forward(self, x: nn.Tensor) -> nn.Tensor:
-        weight = self.weight if self.spec.weight else op.ones((self.size,), x.dtype)
+        weight = _weight_of(self, x.dtype)
         return op.rms_norm(x, weight, axes=-1, epsilon=self.spec.eps)
 
 
@@ -36,19 +36,26 @@ class LayerNorm(nn.Module):  # type: ignore[misc]
             self.bias = nn.Parameter((size,), dtype)
 
     def forward(self, x: nn.Tensor) -> nn.Tensor:
-        weight = self.weight if self.spec.weight else op.ones((self.size,), x.dtype)
+        weight = _weight_of(self, x.dtype)
         bias = self.bias if self.spec.has_bias else op.zeros((self.size,), x.dtype)
         return op.layer_norm(x, normalized_shape=self.size, weight=weight, bias=bias, eps=self.spec.eps)
+
+
+def _weight_of(norm: RMSNorm | LayerNorm, dtype: str) -> nn.Tensor:
+    if not norm.spec.weight:
+        return op.ones((norm.size,), dtype)
+    return norm.weight + norm.spec.shift if norm.spec.shift else norm.weight
 
 
 class EachHeadNorm(nn.Module):  # type: ignore[misc]
     """Heads [tokens, heads, size] normalized one by one, each with a weight of its own."""
 
-    def __init__(self, spec: NormSpec, heads: int, size: int, dtype: str) -> None:
+    def __init__(self, spec: NormSpec, shape: tuple[int, int], dtype: str, *, rows: bool) -> None:
+        """`shape` has the heads and their size; with `rows` the weight is of this shape, else flat."""
         super().__init__()
-        self.shape = (heads, size)
-        self.norm = build_norm(replace(spec, weight=False), size, dtype)
-        self.weight = nn.Parameter((heads * size,), dtype)
+        self.shape = shape
+        self.norm = build_norm(replace(spec, weight=False), shape[1], dtype)
+        self.weight = nn.Parameter(shape if rows else (shape[0] * shape[1],), dtype)
 
     def forward(self, x: nn.Tensor) -> nn.Tensor:
         return self.norm(x) * op.reshape(self.weight, self.shape)

@@ -1,0 +1,72 @@
+"""Cohere (Command R, Aya): attention and MLP of one LayerNorm without bias, and logits times a scale."""
+
+from llmbuild.models import rows
+from llmbuild.models.architecture import DecoderFamily
+from llmbuild.models.building import attention_of, decoder_of, rope_of
+from llmbuild.models.config_classes import LLAMA, ConfigClass, without
+from llmbuild.models.family import ModelConfig
+from llmbuild.models.rows import Reading, Row
+from llmbuild.models.spec import BlockSpec, DecoderSpec, MlpSpec, Names, NormSpec
+from llmbuild.models.values import ACTIVATIONS
+
+
+def _logit_scale(c: Reading) -> float:
+    """A null is no number, though transformers fails with one only when it computes."""
+    return c.source.number("logit_scale", default=None if "logit_scale" in c.source.values else 0.0625)
+
+
+ROWS = (
+    rows.HIDDEN_SIZE,
+    rows.VOCAB_SIZE,
+    rows.LAYERS,
+    rows.HEADS,
+    rows.KV_HEADS,
+    rows.INTERMEDIATE_SIZE,
+    rows.number("layer_norm_eps"),
+    rows.POSITION_EMBEDDING_BASE,
+    rows.CONTEXT,
+    rows.CHUNK,
+    rows.HEAD_DIM,
+    rows.SHARDS,
+    rows.BATCH,
+    rows.flag("tie_word_embeddings", True).extra(True),
+    rows.ROPE_SCALING.extra(None),
+    rows.activation("silu").extra("silu"),
+    rows.flag("attention_bias", False).extra(False),
+    rows.flag("use_qk_norm", False).extra(False),
+    Row("logit_scale", _logit_scale).extra(0.0625),
+)
+"""MLC's fields in MLC's order, then values that MLC cannot express; it computes without the scale of the logits."""
+
+
+def decoder(c: ModelConfig) -> DecoderSpec:
+    norm = NormSpec("layer", c.layer_norm_eps, bias=False)
+    attention = attention_of(
+        c,
+        rope_of(c, interleaved=True),
+        qkv_bias=c.attention_bias,
+        out="out_proj",
+        out_bias=c.attention_bias,
+        qk_norm=norm if c.use_qk_norm else None,
+        qk_norm_over="each_row",
+    )
+    mlp = MlpSpec(c.intermediate_size, ACTIVATIONS[c.hidden_act], joined=False)
+    block = BlockSpec(attention, mlp, norm, None, residual="parallel")
+    return decoder_of(c, block, norm, logit_scale=c.logit_scale, names=Names(checkpoint=(("out_proj", "o_proj"),)))
+
+
+DEFAULTS = without(LLAMA, "mlp_bias", "rms_norm_eps") | {
+    "layer_norm_eps": 1e-5,
+    "max_position_embeddings": 8192,
+    "tie_word_embeddings": True,
+    "logit_scale": 0.0625,
+    "use_qk_norm": False,
+}
+NULLABLE = frozenset({"num_key_value_heads", "layer_norm_eps", "logit_scale", "use_qk_norm"})
+FAMILY = DecoderFamily(
+    "cohere",
+    ("CohereForCausalLM",),
+    ROWS,
+    decoder,
+    {"cohere": ConfigClass("CohereConfig", DEFAULTS, NULLABLE, default_theta=500000)},
+)
