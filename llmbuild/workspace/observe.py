@@ -5,7 +5,8 @@ This part of planning reads the disk.  Where nothing changed it costs a stat for
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -182,14 +183,34 @@ def _sources(
 
                 presets[name] = preset(model.preset)
             elif model.source is not None:
-                observe(sources, name, model.source, model.source_format)
+                with _as_written(model.source, Path(project.root)):
+                    observe(sources, name, model.source, model.source_format)
                 if model.adapter is not None:
-                    observe(adapters, name, model.adapter, None)
+                    with _as_written(model.adapter, Path(project.root)):
+                        observe(adapters, name, model.adapter, None)
         except MultiError as error:
             errors += error.errors
         except LlmbuildError as error:
             errors.append(error)
     return sources, adapters, presets
+
+
+@contextmanager
+def _as_written(source: Source, root: Path) -> Iterator[None]:
+    """Name a local source in errors as the manifest does, in the place of where it was found."""
+    from llmbuild.sources.kinds import source_kind
+    from llmbuild.sources.local import LocalKind
+
+    try:
+        yield
+    except LlmbuildError as error:
+        kind = source_kind(source.kind)
+        if isinstance(kind, LocalKind):
+            found = str((root / source.spec["path"]).absolute())
+            for one in error.errors if isinstance(error, MultiError) else (error,):
+                if one.where is not None and (one.where == found or one.where.startswith(f"{found}/")):
+                    one.where = kind.written(source.spec, one.where[len(found) + 1 :])
+        raise
 
 
 def _tools(

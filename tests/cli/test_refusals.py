@@ -264,9 +264,18 @@ def test_advice_fits_a_directory(tmp_path: Path) -> None:
     project = local(tmp_path, {})
     (project.root / "checkpoint/model.safetensors").unlink()
     (project.root / "checkpoint/model.safetensors.index.json").write_text("{}")
-    plan = project.run("plan")
-    assert plan.code == 3 and "the weight index has no weight_map" in plan.err
+    plan = project.run("plan", env={"COLUMNS": "200"})
+    assert plan.code == 3 and plan.err.startswith(
+        "error: checkpoint/model.safetensors.index.json: weight_map: the weight index has no weight_map"
+    )
     assert "fix: get the checkpoint again from where you have it from" in plan.err
+
+
+@pytest.mark.parametrize("source", ["./no/../where", "checkpoint/x.gguf"])
+def test_a_source_that_is_missing_has_its_name_in_the_manifest(source: str, tmp_path: Path) -> None:
+    project = make_project(tmp_path, MANIFEST.replace("SOURCE", source), cached_checkpoint("llama"))
+    plan = project.run("plan")
+    assert plan.code == 4 and plan.err.startswith(f"error: {source}: the source does not exist\n")
 
 
 def test_a_gguf_file_has_its_tokenizer_itself(tmp_path: Path) -> None:
