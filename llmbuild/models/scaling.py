@@ -26,6 +26,12 @@ def read_scaling(
     if kind in (None, "default"):
         return None
     scaling = {"rope_type": kind} | {name: value for name, value in found.items() if name != "type"}
+    longest = scaling.get("max_position_embeddings")
+    if kind == "longrope" and "factor" not in scaling and isinstance(longest, int):
+        # MLC has the longest text there, of which the factor follows.
+        original = source.but(scaling).integer(ORIGINAL)
+        scaling = {name: value for name, value in scaling.items() if name != "max_position_embeddings"}
+        scaling["factor"] = longest / original
     check_scaling(source, "rope_scaling", scaling)
     if rolling and kind != "llama3":
         raise source.error(

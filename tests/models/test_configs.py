@@ -121,6 +121,16 @@ def test_model_config_has_mlcs_fields_and_reads_back_equal(model_type: str) -> N
     assert config.tensor_parallel_shards == 1
 
 
+def test_the_longrope_that_mlc_writes_reads_back() -> None:
+    lists = {"short_factor": [1.0] * 8, "long_factor": [2.0] * 8}
+    source = minimal("phi3") | {"original_max_position_embeddings": 64, "rope_scaling": {"type": "longrope", **lists}}
+    config = configure("phi3", source)
+    written = config.to_json()
+    names = {"type": "longrope", "rope_type": "longrope", "max_position_embeddings": 256}
+    written["rope_scaling"] = {**lists, **names, "original_max_position_embeddings": 64}
+    assert family("phi3").restore(written, Overrides()) == config
+
+
 def test_llama_derivations() -> None:
     config = configure("llama", LLAMA)
     assert (config.head_dim, config.num_key_value_heads, config.position_embedding_base) == (16, 2, 10000)

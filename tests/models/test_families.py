@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from llmbuild.models.family import Overrides
-from llmbuild.models.registry import families, infer_model_type
-from tests.helpers.generic_library import GenericLibrary, tails
+from llmbuild.models.registry import families, family, infer_model_type
+from llmbuild.quantization.scheme import SCHEMES
+from tests.helpers.generic_library import GenericLibrary, is_packed, tails
 from tests.helpers.variants import DIRECTORY, all_logits, in_ci, variants, write_checkpoint
 
 FUNCTIONS = ("embed", "batch_prefill", "batch_decode")
@@ -28,6 +29,23 @@ def test_a_written_configuration_reads_back_equal(name: str) -> None:
     config = family.configure(variants()[name], Overrides())
     again = family.restore(json.loads(json.dumps(config.to_json())), Overrides())
     assert (again, family.parameters(again)) == (config, family.parameters(config))
+
+
+@pytest.mark.parametrize("name", variants())
+@pytest.mark.parametrize("scheme", ["q0f16", "q4f16_1"])
+def test_the_module_declares_the_listed_parameters(name: str, scheme: str) -> None:
+    from llmbuild.models.build import export
+
+    chosen, kind = SCHEMES[scheme], family(infer_model_type(variants()[name]))
+    config = kind.configure(variants()[name], Overrides())
+    wanted: list[tuple[str, str]] = []
+    for parameter in kind.parameters(config):
+        stem = parameter.name.removesuffix("weight")
+        if is_packed(parameter, chosen):
+            wanted += [(f"{stem}q_weight", "uint32"), (f"{stem}q_scale", chosen.dtype)]
+        else:
+            wanted.append((parameter.name, parameter.dtype or chosen.dtype))
+    assert [(name, value.dtype) for name, value in export(config, kind, chosen).params] == wanted
 
 
 @pytest.mark.parametrize(
