@@ -64,6 +64,9 @@ def read_by_transformers(config: Mapping[str, Any], directory: Path) -> Reading:
 
     transformers = _quiet()
     written = dict(config)
+    if config["model_type"] == "exaone4" and written.get("layer_types") is None:
+        # The class divides by the pattern of windows, which is 0 without one, unless the layers are named.
+        written["layer_types"] = ["full_attention"] * config["num_hidden_layers"]
     needed = _NEEDED.get(config["model_type"])
     if needed is not None and written.get(needed, "" if config["model_type"] == "glm" else None) is None:
         heads = config["num_attention_heads"]

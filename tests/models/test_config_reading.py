@@ -153,6 +153,8 @@ def configs(draw: st.DrawFn, model_type: str) -> dict[str, Any]:
     if model_type == "helium":
         # The class has 128, and the output takes no other size than the hidden one.
         config["head_dim"] = size
+    if model_type == "exaone4":
+        config["sliding_window"] = None
     if model_type == "mistral" and "layer_types" in config:
         # transformers' Ministral, which such a file is read as, cannot do without.
         config["head_dim"] = 8

@@ -347,6 +347,8 @@ def test_llama_biases_are_written_only_where_present() -> None:
         ("smollm3", {"no_rope_layers": [1, "x"]}, "no_rope_layers"),
         ("smollm3", {"no_rope_layers": [1, 0, 1]}, "no_rope_layers"),
         ("smollm3", {"no_rope_layer_interval": -2}, "no_rope_layer_interval"),
+        ("exaone4", {"sliding_window": 64}, "sliding_window"),
+        ("exaone4", {}, "sliding_window"),
         ("helium", {"head_dim": 8}, "num_attention_heads"),
         ("glm", {"partial_rotary_factor": 0.01}, "partial_rotary_factor"),
         ("olmo", {"clip_qkv": -1.0}, "clip_qkv"),

@@ -29,8 +29,9 @@ LLAMA_LIKE = ("llama", "mistral", "qwen2", "qwen3")
 
 
 def small(model_type: str) -> dict[str, Any]:
-    """A helium model's heads are of 128 elements where nothing else is said, and together have the hidden size."""
-    return SMALL | {"model_type": model_type} | ({"head_dim": 16} if model_type == "helium" else {})
+    """A helium model's heads are of 128 elements where nothing else is said, and exaone4's layers differ."""
+    own: dict[str, Any] = {"helium": {"head_dim": 16}, "exaone4": {"sliding_window": None}}.get(model_type, {})
+    return SMALL | {"model_type": model_type} | own
 
 
 def configured(model_type: str, keys: dict[str, Any], ignore: tuple[str, ...] = ()) -> tuple[Any, list[str]]:
