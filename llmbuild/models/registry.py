@@ -71,5 +71,6 @@ def infer_model_type(config: Mapping[str, Json]) -> str:
     raise InputError(
         f"model type {model_type!r} is not supported",
         where=Where("config.json", key="model_type"),
+        why=did_you_mean(str(model_type), by_class),
         fix=_LISTED,
     )

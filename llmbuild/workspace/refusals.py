@@ -45,6 +45,9 @@ def with_refusals(
     errors: dict[str, LlmbuildError] = {}
     for name in dict.fromkeys(task.model for task in tasks if task.model):
         readers = [task for task in tasks if task.model == name and task.kind in ("config", "quantize")]
+        adapter = _of_adapter(project.models[name], observed.adapters.get(name), store, judges)
+        if adapter is not None:
+            errors |= dict.fromkeys((task.label for task in readers if task.kind == "quantize"), adapter)
         errors |= _of_model(project.models[name], readers, observed.sources.get(name), store, judges, project.file)
     return tuple(_with_lacks(tasks, errors)) if errors else tuple(tasks)
 
@@ -136,6 +139,29 @@ def _of_model(
         with contextlib.suppress(StoreError):
             files.write_atomic(fine, b"")
     return errors
+
+
+def _of_adapter(model: Model, observation: Observation | None, store: Store, judges: Json) -> LlmbuildError | None:
+    """The refusal of a directory's adapter_config.json; None for an adapter that is somewhere else."""
+    if model.adapter is None or observation is None or source_kind(model.adapter.kind).remote:
+        return None
+    listed: dict[str, Json] = dict(_digests(observation))
+    fine = store.root / VERDICTS / digest_json({"adapter": listed, "judges": judges})
+    place = Path(str(observation.hints["path"]))
+    if fine.exists() or not place.is_dir():
+        return None
+    from llmbuild.checkpoints.lora_config import AdapterConfig
+    from llmbuild.tasks.refusal import placed
+    from llmbuild.workspace.spelling import written
+
+    try:
+        AdapterConfig(place)
+    except InputError as error:
+        error.where = (error.where or "").removeprefix(str(place)).removeprefix("/")
+        return placed(error, partial(written, model.adapter, observation))
+    with contextlib.suppress(StoreError):
+        files.write_atomic(fine, b"")
+    return None
 
 
 def _content(model: Model, observation: Observation | None) -> Json:

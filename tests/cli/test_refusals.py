@@ -407,6 +407,24 @@ def test_tokenizer_settings_that_are_large_are_left_to_the_fetch(hub: Hub, proje
         assert moved(hub).keys() == {"config.json", "generation_config.json"}
 
 
+def test_an_adapter_that_no_merge_expresses_is_refused_before_the_fetch(tmp_path: Path) -> None:
+    project = local(tmp_path, {})
+    adapter = project.root / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_model.safetensors").write_bytes(bytes(2048))
+    (adapter / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "use_qalora": True}))
+    project.write(
+        MANIFEST.replace("SOURCE", "checkpoint").replace("conv-template", 'adapter = "adapter"\nconv-template')
+    )
+    plan = project.run("plan", env={"COLUMNS": "200"})
+    assert plan.code == 3 and plan.err.startswith("error: adapter/adapter_config.json: use_qalora: ")
+    assert plan.out.count("use_qalora") == 1 and "run  " not in plan.out
+    build = project.run("build", env={"COLUMNS": "200"})
+    assert (build.code, build.err) == (3, plan.err)
+    (adapter / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
+    assert project.run("plan").code == 0
+
+
 WEIGHTLESS: Mapping[str, tuple[Mapping[str, bytes], str]] = {
     "none": ({}, "there are none of safetensors, torch or GGUF"),
     "an index alone": (

@@ -170,7 +170,7 @@ CASES = [
         "unsupported architecture",
         edit_config(model_type="mamba", architectures=["MambaForCausalLM"]),
         3,
-        ("MambaForCausalLM", "LlamaForCausalLM"),
+        ("MambaForCausalLM", "docs/models.md"),
     ),
     Case(
         "misspelt architecture", edit_config(model_type="lama", architectures=...), 3, ("lama", "did you mean 'llama'")
