@@ -27,6 +27,7 @@ OTHER_SPELLINGS: Mapping[str, tuple[str, ...]] = {
     "norm_epsilon": ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_eps"),
     "sliding_window": ("sliding_window_size",),
     "hidden_act": ("hidden_activation", "activation_function"),
+    "hidden_activation": ("hidden_act", "activation_function"),
 }
 """Names that other families have for the same value, which no class of a family reads."""
 
@@ -205,7 +206,7 @@ def _check_other_spellings(
                 raise source.error(
                     key, f"is missing: {name} = {shown(other)} is another family's name", fix=f"rename {name} to {key}"
                 )
-            if value is None or other == value or (key == "hidden_act" and _same_function(other, value)):
+            if value is None or other == value or (key.startswith("hidden_act") and _same_function(other, value)):
                 continue
             if isinstance(own, str) and own not in classes:
                 raise source.error(

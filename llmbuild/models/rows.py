@@ -71,6 +71,12 @@ def but(rows: Sequence[Row], *others: Row) -> tuple[Row, ...]:
     return tuple(named.get(row.name, row) for row in rows)
 
 
+def replaced(rows: Sequence[Row], *others: Row) -> tuple[Row, ...]:
+    """The rows of a family, of which some are read as others of the same name are."""
+    by_name = {row.name: row for row in others}
+    return tuple(by_name.get(row.name, row) for row in rows)
+
+
 def integer(name: str, *others: str, default: int | None = None, minimum: int = 1, maximum: int = LARGEST) -> Row:
     """See `ConfigValues.integer`; `others` are names of the same value."""
     return Row(name, lambda c: c.source.integer(name, *others, default=default, minimum=minimum, maximum=maximum))
@@ -79,6 +85,11 @@ def integer(name: str, *others: str, default: int | None = None, minimum: int = 
 def number(name: str, *others: str, default: float | None = None) -> Row:
     """A finite number above 0."""
     return Row(name, lambda c: c.source.number(name, *others, default=default))
+
+
+def optional_number(name: str) -> Row:
+    """A finite number above 0, or None."""
+    return Row(name, lambda c: None if c.source.values.get(name) is None else c.source.number(name))
 
 
 def flag(name: str, default: bool) -> Row:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from llmbuild.canonical import Json
 from llmbuild.models.family import ModelConfig, Overrides
-from llmbuild.models.layer_types import SLIDING, check_layer_types
+from llmbuild.models.layer_types import SLIDING, LayerRule, check_layer_types
 from llmbuild.models.rows import CONTEXT, Reading, Row, but
 from llmbuild.models.values import ConfigValues
 
@@ -68,6 +68,17 @@ def _kinds(c: Reading) -> tuple[str, ...] | None:
     check_layer_types(c.source, c.num_hidden_layers)
     kinds = c.source.values.get("layer_types")
     return tuple(str(kind) for kind in kinds) if isinstance(kinds, list | tuple) else None
+
+
+def layer_types(rule: LayerRule) -> Row:
+    """The kinds of layers of a family whose layers differ, which is so in a `model_config` of MLC that does not say it."""
+
+    def read(c: Reading) -> tuple[str, ...] | None:
+        if "layer_types" in c.source.values or c.sliding_window is None:
+            return _kinds(c)
+        return tuple(rule(c.source, c.num_hidden_layers))
+
+    return Row("layer_types", read)
 
 
 def _context(c: Reading) -> int:

@@ -62,6 +62,9 @@ def minimal(model_type: str) -> dict[str, Any]:
 
 # The field names and their order, as MLC's configuration classes have them, of the families that MLC has.
 FIELDS = {
+    "gemma": "hidden_size intermediate_size attention_bias num_attention_heads num_key_value_heads head_dim "
+    "num_hidden_layers rms_norm_eps vocab_size hidden_activation position_embedding_base context_window_size "
+    "prefill_chunk_size tensor_parallel_shards max_batch_size",
     "llama": "hidden_size intermediate_size num_attention_heads num_hidden_layers rms_norm_eps vocab_size "
     "tie_word_embeddings position_embedding_base rope_scaling context_window_size prefill_chunk_size "
     "num_key_value_heads head_dim tensor_parallel_shards pipeline_parallel_stages max_batch_size disaggregation",
@@ -426,3 +429,21 @@ def test_preset_parameter_counts_are_the_published_ones(name: str, billions: flo
             size *= dimension
         total += size
     assert total / 1e9 == pytest.approx(billions, rel=1e-3)
+
+
+def test_layers_of_gemma_2_alternate_where_mlc_does_not_say_it() -> None:
+    gemma2 = family("gemma2")
+    config = gemma2.configure(minimal("gemma2") | {"sliding_window": 16}, Overrides(context_window_size=64))
+    kinds = ("sliding_attention", "full_attention")
+    assert config.layer_types == kinds
+    mlc = {key: value for key, value in config.to_json().items() if key != "layer_types"}
+    assert gemma2.restore(mlc, Overrides()).layer_types == kinds
+    assert gemma2.restore(config.to_json() | {"layer_types": None}, Overrides()).layer_types is None
+
+
+def test_the_first_gemma_means_the_approximation_by_gelu() -> None:
+    for keys in ({"hidden_act": "gelu"}, {"hidden_act": "gelu", "hidden_activation": "gelu_pytorch_tanh"}, {}):
+        gemma = family("gemma")
+        assert (
+            gemma.decoder(gemma.configure(minimal("gemma") | keys, Overrides())).blocks[0].mlp.activation == "gelu_tanh"
+        )

@@ -1,0 +1,66 @@
+"""Gemma 2: Gemma with norms on both sides of attention and MLP, a window in every other layer, and capped scores and logits."""
+
+from llmbuild.models import rows
+from llmbuild.models.architecture import DecoderFamily
+from llmbuild.models.building import blocks_of, decoder_of, rope_of
+from llmbuild.models.config_classes import ConfigClass, without
+from llmbuild.models.families import gemma
+from llmbuild.models.family import ModelConfig
+from llmbuild.models.layer_types import all_but_each
+from llmbuild.models.spec import BlockSpec, DecoderSpec, MlpSpec, Names
+from llmbuild.models.values import ACTIVATIONS
+from llmbuild.models.windows import WINDOW, WINDOWED_CONTEXT, layer_types, windows_of
+
+ALTERNATING = all_but_each(2)
+OWN = (
+    rows.optional_number("attn_logit_softcapping"),
+    rows.optional_number("final_logit_softcapping"),
+    rows.number("query_pre_attn_scalar", default=256),
+    WINDOW,
+)
+CHANGED = (rows.activation("gelu_pytorch_tanh", "hidden_activation"), WINDOWED_CONTEXT)
+ROWS = (*rows.replaced(gemma.ROWS, *CHANGED), *OWN, layer_types(ALTERNATING))
+"""MLC's fields, whose context is the window; MLC does not cap scores."""
+NAMES = Names(
+    after_attention="post_attention_layernorm",
+    before_mlp="pre_feedforward_layernorm",
+    after_mlp="post_feedforward_layernorm",
+)
+
+
+def decoder(c: ModelConfig) -> DecoderSpec:
+    norm, rope = gemma.norm_of(c), rope_of(c)
+    mlp = MlpSpec(c.intermediate_size, ACTIVATIONS[c.hidden_activation])
+
+    def block(window: int | None) -> BlockSpec:
+        scale, softcap = c.query_pre_attn_scalar**-0.5, c.attn_logit_softcapping
+        attention = gemma.gemma_attention(c, rope, scale=scale, softcap=softcap, window=window)
+        return BlockSpec(attention, mlp, norm, norm, norm, norm)
+
+    return decoder_of(
+        c,
+        blocks_of(windows_of(c), block),
+        norm,
+        embedding_scale=c.hidden_size**0.5,
+        logit_softcap=c.final_logit_softcapping,
+        names=NAMES,
+    )
+
+
+DEFAULTS = without(gemma.DEFAULTS, "hidden_act") | {
+    "num_key_value_heads": 4,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "query_pre_attn_scalar": 256,
+    "sliding_window": 4096,
+    "layer_types": None,
+    "final_logit_softcapping": 30.0,
+    "attn_logit_softcapping": 50.0,
+}
+NULLABLE = frozenset({"sliding_window", "layer_types", "final_logit_softcapping", "attn_logit_softcapping"})
+FAMILY = DecoderFamily(
+    "gemma2",
+    ("Gemma2ForCausalLM",),
+    ROWS,
+    decoder,
+    {"gemma2": ConfigClass("Gemma2Config", DEFAULTS, NULLABLE, layer_rule=ALTERNATING)},
+)
