@@ -79,7 +79,7 @@ def test_fetching_depends_on_no_description_of_a_model() -> None:
     assert not any(name.startswith(("models/", "quantization/")) for name in behind["fetch"])
     # The kernels of a family are in no key but lower's.
     assert [name for name, found in behind.items() if "models/decoder.py" in found] == ["lower"]
-    assert [name for name, found in behind.items() if "models/llama.py" in found][-2:] == ["config", "lower"]
+    assert [name for name, found in behind.items() if "models/families/llama.py" in found][-2:] == ["config", "lower"]
     assert any(name.startswith("emscripten/headers/src/") for name in behind["runtime"])
     assert not any("headers/" in name for name in behind["link"])
 
