@@ -8,7 +8,7 @@ is quantized or compiled before.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llmbuild.engine.kind import Job, TaskKind, no_note
@@ -130,7 +130,7 @@ def _check_biases(job: Job, checkpoint: Checkpoint, architecture: DecoderFamily,
 
 def _check_frequencies(job: Job, checkpoint: Checkpoint, spec: DecoderSpec) -> None:
     """Note stored frequencies that are not those of the configuration; transformers computes them and reads none."""
-    wanted = list(spec.ropes[0].frequencies)
+    wanted = [rope.frequencies for rope in spec.ropes]
     others = [
         name
         for name in checkpoint.tensors
@@ -144,11 +144,14 @@ def _check_frequencies(job: Job, checkpoint: Checkpoint, spec: DecoderSpec) -> N
         )
 
 
-def _near(checkpoint: Checkpoint, name: str, wanted: list[float]) -> bool:
-    if checkpoint.tensors[name].shape != (len(wanted),):
-        return False
-    found = checkpoint.read(name).tolist()
-    return all(abs(one - other) <= INV_FREQ_TOLERANCE * other for one, other in zip(found, wanted, strict=True))
+def _near(checkpoint: Checkpoint, name: str, wanted: Sequence[Sequence[float]]) -> bool:
+    """Whether a stored tensor is near the frequencies of one of the model's RoPEs."""
+    fitting = [frequencies for frequencies in wanted if checkpoint.tensors[name].shape == (len(frequencies),)]
+    found = checkpoint.read(name).tolist() if fitting else []
+    return any(
+        all(abs(one - other) <= INV_FREQ_TOLERANCE * other for one, other in zip(found, frequencies, strict=True))
+        for frequencies in fitting
+    )
 
 
 def _check_masks(checkpoint: Checkpoint, architecture: DecoderFamily) -> None:

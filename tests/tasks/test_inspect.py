@@ -19,6 +19,7 @@ from llmbuild.tasks.quantize import KIND as QUANTIZE
 from tests.helpers.changed import copy_with
 from tests.helpers.checkpoints import cached_checkpoint, reference_model
 from tests.helpers.reference_quant import read_weights
+from tests.helpers.variants import SHARED, write_checkpoint
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gpt_neox")
 HEADS = {"gpt_neox": "embed_out.weight"}
@@ -210,6 +211,12 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
+
+
+def test_a_model_without_any_rope_is_inspected(tmp_path: Path) -> None:
+    config = {**SHARED, "model_type": "smollm3", "architectures": ["SmolLM3ForCausalLM"], "no_rope_layers": [0, 0]}
+    write_checkpoint(tmp_path / "checkpoint", config)
+    assert inspect(tmp_path / "checkpoint", tmp_path / "out") == ({}, [])
 
 
 @pytest.mark.parametrize("config", [{}, {"rope_theta": 500000.0}, {"rope_scaling": LLAMA3}])
