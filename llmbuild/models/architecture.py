@@ -67,7 +67,8 @@ class DecoderFamily:
 
     def _settled(self, values: ConfigValues, overrides: Overrides) -> ModelConfig:
         """As in MLC, an override replaces the field and every derived field is checked again."""
-        config = read_rows(replace(values, note=no_note), self.rows)
+        notes: list[str] = []
+        config = read_rows(replace(values, note=notes.append), self.rows)
         changes: dict[str, Json] = {}
         known = config.to_json()
         for item in fields(overrides):
@@ -81,8 +82,11 @@ class DecoderFamily:
                 )
             changes[item.name] = value
         changes = {**window_changes(config, values, overrides), **changes}
-        # Once more where nothing changes, as notes are those of the settled values.
-        return read_rows(values.but(known | changes) if changes else values, self.rows)
+        if changes:
+            return read_rows(values.but(known | changes), self.rows)
+        for text in notes:
+            values.note(text)
+        return config
 
     def parameters(self, config: ModelConfig) -> tuple[Parameter, ...]:
         """Every parameter, in the order of the module's own declaration."""

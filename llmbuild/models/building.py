@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any, TypeVar
 
 from llmbuild.models.family import ModelConfig
 from llmbuild.models.frequencies import make_rope
 from llmbuild.models.spec import AttentionSpec, BlockSpec, DecoderSpec, NormSpec, RopeSpec
+from llmbuild.models.windows import windows_of
 
 T = TypeVar("T", bound=Hashable)
 
@@ -24,6 +26,11 @@ def blocks_of(kinds: Sequence[T], block: Callable[[T], BlockSpec]) -> tuple[Bloc
     """One block for each layer's kind; layers of one kind share the object."""
     make = cache(block)
     return tuple(make(kind) for kind in kinds)
+
+
+def windowed_blocks(c: ModelConfig, block: BlockSpec) -> tuple[BlockSpec, ...]:
+    """A block for each layer, with the window that the layer has."""
+    return blocks_of(windows_of(c), lambda window: replace(block, attention=replace(block.attention, window=window)))
 
 
 def attention_of(c: ModelConfig, rope: RopeSpec | None, **parts: Any) -> AttentionSpec:

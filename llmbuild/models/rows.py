@@ -71,12 +71,6 @@ def but(rows: Sequence[Row], *others: Row) -> tuple[Row, ...]:
     return tuple(named.get(row.name, row) for row in rows)
 
 
-def replaced(rows: Sequence[Row], *others: Row) -> tuple[Row, ...]:
-    """The rows of a family, of which some are read as others of the same name are."""
-    by_name = {row.name: row for row in others}
-    return tuple(by_name.get(row.name, row) for row in rows)
-
-
 def integer(name: str, *others: str, default: int | None = None, minimum: int = 1, maximum: int = LARGEST) -> Row:
     """See `ConfigValues.integer`; `others` are names of the same value."""
     return Row(name, lambda c: c.source.integer(name, *others, default=default, minimum=minimum, maximum=maximum))

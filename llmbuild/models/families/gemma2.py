@@ -2,14 +2,14 @@
 
 from llmbuild.models import rows
 from llmbuild.models.architecture import DecoderFamily
-from llmbuild.models.building import blocks_of, decoder_of, rope_of
+from llmbuild.models.building import decoder_of, rope_of, windowed_blocks
 from llmbuild.models.config_classes import ConfigClass, without
 from llmbuild.models.families import gemma
 from llmbuild.models.family import ModelConfig
 from llmbuild.models.layer_types import all_but_each
 from llmbuild.models.spec import BlockSpec, DecoderSpec, MlpSpec, Names
 from llmbuild.models.values import ACTIVATIONS
-from llmbuild.models.windows import WINDOW, WINDOWED_CONTEXT, layer_types, windows_of
+from llmbuild.models.windows import WINDOW, WINDOWED_CONTEXT, layer_types
 
 ALTERNATING = all_but_each(2)
 OWN = (
@@ -19,7 +19,7 @@ OWN = (
     WINDOW,
 )
 CHANGED = (rows.activation("gelu_pytorch_tanh", "hidden_activation"), WINDOWED_CONTEXT)
-ROWS = (*rows.replaced(gemma.ROWS, *CHANGED), *OWN, layer_types(ALTERNATING))
+ROWS = (*rows.but(gemma.ROWS, *CHANGED), *OWN, layer_types(ALTERNATING))
 """MLC's fields, whose context is the window; MLC does not cap scores."""
 NAMES = Names(
     after_attention="post_attention_layernorm",
@@ -29,17 +29,13 @@ NAMES = Names(
 
 
 def decoder(c: ModelConfig) -> DecoderSpec:
-    norm, rope = gemma.norm_of(c), rope_of(c)
+    norm = gemma.norm_of(c)
     mlp = MlpSpec(c.intermediate_size, ACTIVATIONS[c.hidden_activation])
-
-    def block(window: int | None) -> BlockSpec:
-        scale, softcap = c.query_pre_attn_scalar**-0.5, c.attn_logit_softcapping
-        attention = gemma.gemma_attention(c, rope, scale=scale, softcap=softcap, window=window)
-        return BlockSpec(attention, mlp, norm, norm, norm, norm)
-
+    scale, softcap = c.query_pre_attn_scalar**-0.5, c.attn_logit_softcapping
+    attention = gemma.gemma_attention(c, rope_of(c), scale=scale, softcap=softcap)
     return decoder_of(
         c,
-        blocks_of(windows_of(c), block),
+        windowed_blocks(c, BlockSpec(attention, mlp, norm, norm, norm, norm)),
         norm,
         embedding_scale=c.hidden_size**0.5,
         logit_softcap=c.final_logit_softcapping,

@@ -2,10 +2,10 @@
 
 from llmbuild.models import rows
 from llmbuild.models.architecture import DecoderFamily
-from llmbuild.models.building import rope_of
+from llmbuild.models.building import attention_of, decoder_of, rope_of
 from llmbuild.models.config_classes import GROUPED, LLAMA, ConfigClass
 from llmbuild.models.family import ModelConfig
-from llmbuild.models.spec import AttentionSpec, BlockSpec, DecoderSpec, MlpSpec, NormSpec
+from llmbuild.models.spec import BlockSpec, DecoderSpec, MlpSpec, NormSpec
 from llmbuild.models.values import ACTIVATIONS
 
 ROWS = (
@@ -35,19 +35,9 @@ ROWS = (
 
 def decoder(c: ModelConfig) -> DecoderSpec:
     norm = NormSpec("rms", c.rms_norm_eps)
-    rope = rope_of(c)
-    biases = {"qkv_bias": c.attention_bias, "out_bias": c.attention_bias}
-    attention = AttentionSpec(c.num_attention_heads, c.num_key_value_heads, c.head_dim, rope, **biases)
+    attention = attention_of(c, rope_of(c), qkv_bias=c.attention_bias, out_bias=c.attention_bias)
     mlp = MlpSpec(c.intermediate_size, ACTIVATIONS[c.hidden_act], bias=c.mlp_bias)
-    blocks = (BlockSpec(attention, mlp, norm, norm),) * c.num_hidden_layers
-    return DecoderSpec(
-        c.vocab_size,
-        c.hidden_size,
-        blocks,
-        norm,
-        tied_head=c.tie_word_embeddings,
-        disaggregation=c.disaggregation,
-    )
+    return decoder_of(c, BlockSpec(attention, mlp, norm, norm), norm, disaggregation=c.disaggregation)
 
 
 FAMILY = DecoderFamily(

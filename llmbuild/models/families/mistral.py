@@ -1,15 +1,13 @@
 """Mistral 7B and its fine-tunes: Llama's block, with a window where the checkpoint has one; Ministral 8B, where layers differ."""
 
-from dataclasses import replace
-
 from llmbuild.models import rows
 from llmbuild.models.architecture import DecoderFamily
-from llmbuild.models.building import blocks_of, rope_of
+from llmbuild.models.building import attention_of, decoder_of, rope_of, windowed_blocks
 from llmbuild.models.config_classes import LLAMA, ConfigClass, without
 from llmbuild.models.family import ModelConfig
-from llmbuild.models.spec import AttentionSpec, BlockSpec, DecoderSpec, MlpSpec, NormSpec
+from llmbuild.models.spec import BlockSpec, DecoderSpec, MlpSpec, NormSpec
 from llmbuild.models.values import ACTIVATIONS
-from llmbuild.models.windows import LAYER_TYPES, SINKS, SLIDING_WINDOW_SIZE, WINDOW, WINDOWED_CONTEXT, windows_of
+from llmbuild.models.windows import LAYER_TYPES, SINKS, SLIDING_WINDOW_SIZE, WINDOW, WINDOWED_CONTEXT
 
 ROWS = (
     rows.HIDDEN_SIZE,
@@ -38,18 +36,10 @@ ROWS = (
 
 def decoder(c: ModelConfig) -> DecoderSpec:
     norm = NormSpec("rms", c.rms_norm_eps)
-    rope = rope_of(c)
+    attention = attention_of(c, rope_of(c))
     mlp = MlpSpec(c.intermediate_size, ACTIVATIONS[c.hidden_act])
-    attention = AttentionSpec(c.num_attention_heads, c.num_key_value_heads, c.head_dim, rope)
-    blocks = blocks_of(windows_of(c), lambda window: BlockSpec(replace(attention, window=window), mlp, norm, norm))
-    return DecoderSpec(
-        c.vocab_size,
-        c.hidden_size,
-        blocks,
-        norm,
-        tied_head=c.tie_word_embeddings,
-        rolling=c.sliding_window_size > 0,
-    )
+    blocks = windowed_blocks(c, BlockSpec(attention, mlp, norm, norm))
+    return decoder_of(c, blocks, norm, rolling=c.sliding_window_size > 0)
 
 
 DEFAULTS = without(LLAMA, "attention_bias", "mlp_bias") | {

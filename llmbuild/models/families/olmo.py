@@ -5,14 +5,8 @@ from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.building import attention_of, decoder_of, rope_of
 from llmbuild.models.config_classes import LLAMA, ConfigClass, without
 from llmbuild.models.family import ModelConfig
-from llmbuild.models.rows import Reading, Row
 from llmbuild.models.spec import BlockSpec, DecoderSpec, MlpSpec, NormSpec
 from llmbuild.models.values import ACTIVATIONS
-
-
-def _clip(c: Reading) -> float | None:
-    return None if c.source.get("clip_qkv")[1] is None else c.source.number("clip_qkv")
-
 
 ROWS = (
     rows.VOCAB_SIZE,
@@ -31,7 +25,7 @@ ROWS = (
     rows.SHARDS,
     rows.STAGES,
     rows.BATCH,
-    Row("clip_qkv", _clip),
+    rows.optional_number("clip_qkv"),
     rows.flag("attention_bias", False).extra(False),
 )
 """MLC's fields in MLC's order, then biases, which MLC cannot express."""

@@ -1,15 +1,13 @@
 """Phi-3, 3.5, 4 and 4-mini: Llama's block with packed projections, and RoPE of type longrope on a part of each head."""
 
-from dataclasses import replace
-
 from llmbuild.models import rows
 from llmbuild.models.architecture import DecoderFamily
-from llmbuild.models.building import attention_of, blocks_of, decoder_of, rope_of
+from llmbuild.models.building import attention_of, decoder_of, rope_of, windowed_blocks
 from llmbuild.models.config_classes import LLAMA, ConfigClass, without
 from llmbuild.models.family import ModelConfig
 from llmbuild.models.spec import BlockSpec, DecoderSpec, MlpSpec, Names, NormSpec
 from llmbuild.models.values import ACTIVATIONS
-from llmbuild.models.windows import LAYER_TYPES, WINDOW, WINDOWED_CONTEXT, windows_of
+from llmbuild.models.windows import LAYER_TYPES, WINDOW, WINDOWED_CONTEXT
 
 ROWS = (
     rows.constant("model_type", "phi3"),
@@ -63,7 +61,7 @@ def decoder(c: ModelConfig) -> DecoderSpec:
         out="out_proj",
     )
     mlp = MlpSpec(c.intermediate_size, ACTIVATIONS[c.hidden_act], up_sources=("gate_up_proj",))
-    blocks = blocks_of(windows_of(c), lambda window: BlockSpec(replace(attention, window=window), mlp, norm, norm))
+    blocks = windowed_blocks(c, BlockSpec(attention, mlp, norm, norm))
     return decoder_of(c, blocks, norm, names=NAMES)
 
 

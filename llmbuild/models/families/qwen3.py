@@ -1,16 +1,14 @@
 """Qwen 3 (dense): Qwen 2's names, with RMSNorm on each head of q and k and a head size of its own."""
 
-from dataclasses import replace
-
 from llmbuild.models import rows
 from llmbuild.models.architecture import DecoderFamily
-from llmbuild.models.building import blocks_of, rope_of
+from llmbuild.models.building import attention_of, decoder_of, rope_of, windowed_blocks
 from llmbuild.models.config_classes import QWEN2, WINDOWED, ConfigClass
 from llmbuild.models.family import ModelConfig
 from llmbuild.models.layer_types import upper_layers
-from llmbuild.models.spec import AttentionSpec, BlockSpec, DecoderSpec, MlpSpec, NormSpec
+from llmbuild.models.spec import BlockSpec, DecoderSpec, MlpSpec, NormSpec
 from llmbuild.models.values import ACTIVATIONS
-from llmbuild.models.windows import LAYER_TYPES, WINDOW, WINDOWED_CONTEXT, windows_of
+from llmbuild.models.windows import LAYER_TYPES, WINDOW, WINDOWED_CONTEXT
 
 ROWS = (
     rows.activation("silu"),
@@ -40,10 +38,8 @@ ROWS = (
 
 def decoder(c: ModelConfig) -> DecoderSpec:
     norm = NormSpec("rms", c.rms_norm_eps)
-    attention = AttentionSpec(
-        c.num_attention_heads,
-        c.num_key_value_heads,
-        c.head_dim,
+    attention = attention_of(
+        c,
         rope_of(c),
         qkv="c_attn",
         qkv_bias=c.attention_bias,
@@ -51,8 +47,8 @@ def decoder(c: ModelConfig) -> DecoderSpec:
         qk_norm=norm,
     )
     mlp = MlpSpec(c.intermediate_size, ACTIVATIONS[c.hidden_act])
-    blocks = blocks_of(windows_of(c), lambda window: BlockSpec(replace(attention, window=window), mlp, norm, norm))
-    return DecoderSpec(c.vocab_size, c.hidden_size, blocks, norm, tied_head=c.tie_word_embeddings)
+    blocks = windowed_blocks(c, BlockSpec(attention, mlp, norm, norm))
+    return decoder_of(c, blocks, norm)
 
 
 FAMILY = DecoderFamily(

@@ -1,15 +1,13 @@
 """StarCoder 2: Llama's names with LayerNorm, an MLP without a gate, and biases everywhere."""
 
-from dataclasses import replace
-
 from llmbuild.models import rows
 from llmbuild.models.architecture import DecoderFamily
-from llmbuild.models.building import attention_of, blocks_of, decoder_of, rope_of
+from llmbuild.models.building import attention_of, decoder_of, rope_of, windowed_blocks
 from llmbuild.models.config_classes import LLAMA, ConfigClass, without
 from llmbuild.models.family import ModelConfig
 from llmbuild.models.spec import BlockSpec, DecoderSpec, MlpSpec, NormSpec
 from llmbuild.models.values import ACTIVATIONS
-from llmbuild.models.windows import LAYER_TYPES, WINDOW, WINDOWED_CONTEXT, windows_of
+from llmbuild.models.windows import LAYER_TYPES, WINDOW, WINDOWED_CONTEXT
 
 ROWS = (
     rows.VOCAB_SIZE,
@@ -56,7 +54,7 @@ def decoder(c: ModelConfig) -> DecoderSpec:
         down="c_proj",
         bias=c.use_bias,
     )
-    blocks = blocks_of(windows_of(c), lambda window: BlockSpec(replace(attention, window=window), mlp, norm, norm))
+    blocks = windowed_blocks(c, BlockSpec(attention, mlp, norm, norm))
     return decoder_of(c, blocks, norm)
 
 
