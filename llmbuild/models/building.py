@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 from llmbuild.models.family import ModelConfig
 from llmbuild.models.frequencies import make_rope
-from llmbuild.models.spec import AttentionSpec, BlockSpec, DecoderSpec, NormSpec, RopeSpec
+from llmbuild.models.spec import AttentionSpec, BlockSpec, DecoderSpec, MlpSpec, NormSpec, RopeSpec
+from llmbuild.models.values import ACTIVATIONS
 from llmbuild.models.windows import windows_of
 
 T = TypeVar("T", bound=Hashable)
@@ -34,8 +35,20 @@ def windowed_blocks(c: ModelConfig, block: BlockSpec) -> tuple[BlockSpec, ...]:
 
 
 def attention_of(c: ModelConfig, rope: RopeSpec | None, **parts: Any) -> AttentionSpec:
-    """Attention with a configuration's heads; `parts` are other fields of AttentionSpec."""
-    return AttentionSpec(c.num_attention_heads, c.num_key_value_heads, c.head_dim, rope, **parts)
+    """Attention with a configuration's heads, in groups where it has them; `parts` are other fields of AttentionSpec."""
+    kv_heads = c.fields.get("num_key_value_heads", c.num_attention_heads)
+    return AttentionSpec(c.num_attention_heads, kv_heads, c.head_dim, rope, **parts)
+
+
+def mlp_of(c: ModelConfig, **parts: Any) -> MlpSpec:
+    """A gated MLP with a configuration's size and activation; `parts` are other fields of MlpSpec."""
+    activation = c.fields.get("hidden_act", c.fields.get("hidden_activation"))
+    return MlpSpec(c.intermediate_size, ACTIVATIONS[activation], **parts)
+
+
+def plain_mlp(c: ModelConfig, up: str, down: str, **parts: Any) -> MlpSpec:
+    """An MLP without a gate, of projections with these names."""
+    return mlp_of(c, gated=False, up=up, up_sources=(up,), down=down, **parts)
 
 
 def decoder_of(c: ModelConfig, block: BlockSpec | Sequence[BlockSpec], norm: NormSpec, **parts: Any) -> DecoderSpec:

@@ -246,20 +246,39 @@ STAGES = Row(
     lambda c: c.source.integer("pipeline_parallel_stages", default=1, maximum=c.num_hidden_layers),
 )
 DISAGGREGATION = flag("disaggregation", False)
-LLAMA_LIKE = (
-    HIDDEN_SIZE,
-    INTERMEDIATE_SIZE,
-    HEADS,
-    LAYERS,
-    VOCAB_SIZE,
-    TIED,
-    POSITION_EMBEDDING_BASE,
-    ROPE_SCALING,
-    CONTEXT,
-    CHUNK,
-    KV_HEADS,
-    HEAD_DIM,
-    SHARDS,
-    BATCH,
+_STANDARD = {
+    row.name: row
+    for row in (
+        VOCAB_SIZE,
+        HIDDEN_SIZE,
+        INTERMEDIATE_SIZE,
+        HEADS,
+        KV_HEADS,
+        HEAD_DIM,
+        LAYERS,
+        RMS_NORM_EPS,
+        TIED,
+        POSITION_EMBEDDING_BASE,
+        ROPE_THETA,
+        ROPE_SCALING,
+        CONTEXT,
+        CHUNK,
+        BATCH,
+        SHARDS,
+        STAGES,
+        DISAGGREGATION,
+    )
+}
+
+
+def standard(names: str) -> tuple[Row, ...]:
+    """Rows that many families have and that say no more than their names, which are separated by blanks."""
+    return tuple(_STANDARD[name] for name in names.split())
+
+
+LLAMA_LIKE = standard(
+    "hidden_size intermediate_size num_attention_heads num_hidden_layers vocab_size tie_word_embeddings "
+    "position_embedding_base rope_scaling context_window_size prefill_chunk_size num_key_value_heads head_dim "
+    "tensor_parallel_shards max_batch_size"
 )
 """The fields of a family that MLC lacks and that has Llama's sizes, without its norm, biases and activation."""

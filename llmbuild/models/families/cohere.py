@@ -2,12 +2,11 @@
 
 from llmbuild.models import rows
 from llmbuild.models.architecture import DecoderFamily
-from llmbuild.models.building import attention_of, decoder_of, rope_of
+from llmbuild.models.building import attention_of, decoder_of, mlp_of, rope_of
 from llmbuild.models.config_classes import LLAMA, ConfigClass, without
 from llmbuild.models.family import ModelConfig
 from llmbuild.models.rows import Reading, Row
-from llmbuild.models.spec import BlockSpec, DecoderSpec, MlpSpec, Names, NormSpec
-from llmbuild.models.values import ACTIVATIONS
+from llmbuild.models.spec import BlockSpec, DecoderSpec, Names, NormSpec
 
 
 def _logit_scale(c: Reading) -> float:
@@ -16,19 +15,13 @@ def _logit_scale(c: Reading) -> float:
 
 
 ROWS = (
-    rows.HIDDEN_SIZE,
-    rows.VOCAB_SIZE,
-    rows.LAYERS,
-    rows.HEADS,
-    rows.KV_HEADS,
-    rows.INTERMEDIATE_SIZE,
+    *rows.standard(
+        "hidden_size vocab_size num_hidden_layers num_attention_heads num_key_value_heads intermediate_size"
+    ),
     rows.number("layer_norm_eps"),
-    rows.POSITION_EMBEDDING_BASE,
-    rows.CONTEXT,
-    rows.CHUNK,
-    rows.HEAD_DIM,
-    rows.SHARDS,
-    rows.BATCH,
+    *rows.standard(
+        "position_embedding_base context_window_size prefill_chunk_size head_dim tensor_parallel_shards max_batch_size"
+    ),
     rows.flag("tie_word_embeddings", True).extra(True),
     rows.ROPE_SCALING.extra(None),
     rows.activation("silu").extra("silu"),
@@ -50,7 +43,7 @@ def decoder(c: ModelConfig) -> DecoderSpec:
         qk_norm=norm if c.use_qk_norm else None,
         qk_norm_over="each_row",
     )
-    mlp = MlpSpec(c.intermediate_size, ACTIVATIONS[c.hidden_act], joined=False)
+    mlp = mlp_of(c, joined=False)
     block = BlockSpec(attention, mlp, norm, None, residual="parallel")
     return decoder_of(c, block, norm, logit_scale=c.logit_scale, names=Names(checkpoint=(("out_proj", "o_proj"),)))
 

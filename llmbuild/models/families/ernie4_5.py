@@ -2,11 +2,10 @@
 
 from llmbuild.models import rows
 from llmbuild.models.architecture import DecoderFamily
-from llmbuild.models.building import attention_of, decoder_of, rope_of
+from llmbuild.models.building import attention_of, decoder_of, mlp_of, rope_of
 from llmbuild.models.config_classes import GROUPED, LLAMA, ConfigClass, without
 from llmbuild.models.family import ModelConfig
-from llmbuild.models.spec import BlockSpec, DecoderSpec, MlpSpec, NormSpec
-from llmbuild.models.values import ACTIVATIONS
+from llmbuild.models.spec import BlockSpec, DecoderSpec, NormSpec
 
 ROWS = (*rows.LLAMA_LIKE, rows.RMS_NORM_EPS, rows.activation("silu"), rows.flag("use_bias", False))
 
@@ -15,7 +14,7 @@ def decoder(c: ModelConfig) -> DecoderSpec:
     norm = NormSpec("rms", c.rms_norm_eps)
     rope = rope_of(c, interleaved=True)
     attention = attention_of(c, rope, qkv_bias=c.use_bias, out_bias=c.use_bias)
-    mlp = MlpSpec(c.intermediate_size, ACTIVATIONS[c.hidden_act], bias=c.use_bias)
+    mlp = mlp_of(c, bias=c.use_bias)
     return decoder_of(c, BlockSpec(attention, mlp, norm, norm), norm)
 
 

@@ -2,12 +2,12 @@
 
 from llmbuild.models import rows
 from llmbuild.models.architecture import DecoderFamily
-from llmbuild.models.building import attention_of, decoder_of, rope_of
+from llmbuild.models.building import attention_of, decoder_of, mlp_of, rope_of
 from llmbuild.models.config_classes import LLAMA, ConfigClass, without
 from llmbuild.models.family import ModelConfig
 from llmbuild.models.rows import Reading, Row
-from llmbuild.models.spec import BlockSpec, DecoderSpec, MlpSpec, Names, NormSpec
-from llmbuild.models.values import ACTIVATIONS, shown
+from llmbuild.models.spec import BlockSpec, DecoderSpec, Names, NormSpec
+from llmbuild.models.values import shown
 
 
 def _no_window(c: Reading) -> None:
@@ -32,7 +32,7 @@ ROWS = (
 def decoder(c: ModelConfig) -> DecoderSpec:
     norm = NormSpec("rms", c.rms_norm_eps)
     attention = attention_of(c, rope_of(c), qk_norm=norm)
-    mlp = MlpSpec(c.intermediate_size, ACTIVATIONS[c.hidden_act])
+    mlp = mlp_of(c)
     block = BlockSpec(attention, mlp, None, None, after_attention=norm, after_mlp=norm)
     names = Names(after_attention="post_attention_layernorm", after_mlp="post_feedforward_layernorm")
     return decoder_of(c, block, norm, names=names)

@@ -19,21 +19,15 @@ def _activation(c: Reading) -> str:
 
 
 ROWS = (
-    rows.HIDDEN_SIZE,
-    rows.INTERMEDIATE_SIZE,
+    *rows.standard("hidden_size intermediate_size"),
     rows.flag("attention_bias", False),
-    rows.HEADS,
-    rows.KV_HEADS,
+    *rows.standard("num_attention_heads num_key_value_heads"),
     rows.head_dim(256),
-    rows.LAYERS,
-    rows.RMS_NORM_EPS,
-    rows.VOCAB_SIZE,
+    *rows.standard("num_hidden_layers rms_norm_eps vocab_size"),
     Row("hidden_activation", _activation),
-    rows.POSITION_EMBEDDING_BASE,
-    rows.CONTEXT,
-    rows.CHUNK,
-    rows.SHARDS,
-    rows.BATCH,
+    *rows.standard(
+        "position_embedding_base context_window_size prefill_chunk_size tensor_parallel_shards max_batch_size"
+    ),
     rows.flag("tie_word_embeddings", True).extra(True),
     rows.ROPE_SCALING.extra(None),
 )

@@ -2,13 +2,12 @@
 
 from llmbuild.models import rows
 from llmbuild.models.architecture import DecoderFamily
-from llmbuild.models.building import decoder_of, rope_of, windowed_blocks
+from llmbuild.models.building import decoder_of, mlp_of, rope_of, windowed_blocks
 from llmbuild.models.config_classes import ConfigClass, without
 from llmbuild.models.families import gemma
 from llmbuild.models.family import ModelConfig
 from llmbuild.models.layer_types import all_but_each
-from llmbuild.models.spec import BlockSpec, DecoderSpec, MlpSpec, Names
-from llmbuild.models.values import ACTIVATIONS
+from llmbuild.models.spec import BlockSpec, DecoderSpec, Names
 from llmbuild.models.windows import WINDOW, WINDOWED_CONTEXT, layer_types
 
 ALTERNATING = all_but_each(2)
@@ -30,7 +29,7 @@ NAMES = Names(
 
 def decoder(c: ModelConfig) -> DecoderSpec:
     norm = gemma.norm_of(c)
-    mlp = MlpSpec(c.intermediate_size, ACTIVATIONS[c.hidden_activation])
+    mlp = mlp_of(c)
     scale, softcap = c.query_pre_attn_scalar**-0.5, c.attn_logit_softcapping
     attention = gemma.gemma_attention(c, rope_of(c), scale=scale, softcap=softcap)
     return decoder_of(

@@ -2,11 +2,10 @@
 
 from llmbuild.models import rows
 from llmbuild.models.architecture import DecoderFamily
-from llmbuild.models.building import attention_of, decoder_of, rope_of
+from llmbuild.models.building import attention_of, decoder_of, mlp_of, rope_of
 from llmbuild.models.config_classes import LLAMA, ConfigClass, without
 from llmbuild.models.family import ModelConfig
-from llmbuild.models.spec import BlockSpec, DecoderSpec, MlpSpec, NormSpec
-from llmbuild.models.values import ACTIVATIONS
+from llmbuild.models.spec import BlockSpec, DecoderSpec, NormSpec
 
 ROWS = (
     *rows.but(rows.LLAMA_LIKE, rows.PARTIAL_ROPE_SCALING),
@@ -20,7 +19,7 @@ ROWS = (
 def block_of(c: ModelConfig, norm: NormSpec) -> BlockSpec:
     """The block of GLM, which GLM 4 of 2025 adds norms to."""
     attention = attention_of(c, rope_of(c, rows.rotated(c), interleaved=True), qkv_bias=c.attention_bias)
-    mlp = MlpSpec(c.intermediate_size, ACTIVATIONS[c.hidden_act], up_sources=("gate_up_proj",))
+    mlp = mlp_of(c, up_sources=("gate_up_proj",))
     return BlockSpec(attention, mlp, norm, norm)
 
 

@@ -2,11 +2,10 @@
 
 from llmbuild.models import rows
 from llmbuild.models.architecture import DecoderFamily
-from llmbuild.models.building import attention_of, decoder_of, rope_of
+from llmbuild.models.building import attention_of, decoder_of, mlp_of, rope_of
 from llmbuild.models.config_classes import LLAMA, ConfigClass
 from llmbuild.models.family import ModelConfig
-from llmbuild.models.spec import BlockSpec, DecoderSpec, MlpSpec, NormSpec
-from llmbuild.models.values import ACTIVATIONS
+from llmbuild.models.spec import BlockSpec, DecoderSpec, NormSpec
 
 MULTIPLIERS = ("embedding_multiplier", "attention_multiplier", "residual_multiplier", "logits_scaling")
 ROWS = (
@@ -23,7 +22,7 @@ def decoder(c: ModelConfig) -> DecoderSpec:
     norm = NormSpec("rms", c.rms_norm_eps)
     biases = {"qkv_bias": c.attention_bias, "out_bias": c.attention_bias}
     attention = attention_of(c, rope_of(c), scale=c.attention_multiplier, **biases)
-    mlp = MlpSpec(c.intermediate_size, ACTIVATIONS[c.hidden_act], bias=c.mlp_bias)
+    mlp = mlp_of(c, bias=c.mlp_bias)
     block = BlockSpec(attention, mlp, norm, norm, residual_scale=c.residual_multiplier)
     return decoder_of(c, block, norm, embedding_scale=c.embedding_multiplier, logit_scale=1 / c.logits_scaling)
 

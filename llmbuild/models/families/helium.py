@@ -2,11 +2,10 @@
 
 from llmbuild.models import rows
 from llmbuild.models.architecture import DecoderFamily
-from llmbuild.models.building import attention_of, decoder_of, rope_of
+from llmbuild.models.building import attention_of, decoder_of, mlp_of, rope_of
 from llmbuild.models.config_classes import LLAMA, ConfigClass
 from llmbuild.models.family import ModelConfig
-from llmbuild.models.spec import BlockSpec, DecoderSpec, MlpSpec, NormSpec
-from llmbuild.models.values import ACTIVATIONS
+from llmbuild.models.spec import BlockSpec, DecoderSpec, NormSpec
 
 ROWS = (
     *rows.but(rows.LLAMA_LIKE, rows.WHOLE_HEAD_DIM),
@@ -20,7 +19,7 @@ ROWS = (
 def decoder(c: ModelConfig) -> DecoderSpec:
     norm = NormSpec("rms", c.rms_norm_eps)
     attention = attention_of(c, rope_of(c, interleaved=True), qkv_bias=c.attention_bias)
-    mlp = MlpSpec(c.intermediate_size, ACTIVATIONS[c.hidden_act], bias=c.mlp_bias)
+    mlp = mlp_of(c, bias=c.mlp_bias)
     return decoder_of(c, BlockSpec(attention, mlp, norm, norm), norm)
 
 

@@ -2,30 +2,17 @@
 
 from llmbuild.models import rows
 from llmbuild.models.architecture import DecoderFamily
-from llmbuild.models.building import attention_of, decoder_of, rope_of
+from llmbuild.models.building import attention_of, decoder_of, mlp_of, rope_of
 from llmbuild.models.config_classes import GROUPED, LLAMA, ConfigClass
 from llmbuild.models.family import ModelConfig
-from llmbuild.models.spec import BlockSpec, DecoderSpec, MlpSpec, NormSpec
-from llmbuild.models.values import ACTIVATIONS
+from llmbuild.models.spec import BlockSpec, DecoderSpec, NormSpec
 
 ROWS = (
-    rows.HIDDEN_SIZE,
-    rows.INTERMEDIATE_SIZE,
-    rows.HEADS,
-    rows.LAYERS,
-    rows.RMS_NORM_EPS,
-    rows.VOCAB_SIZE,
-    rows.TIED,
-    rows.POSITION_EMBEDDING_BASE,
-    rows.ROPE_SCALING,
-    rows.CONTEXT,
-    rows.CHUNK,
-    rows.KV_HEADS,
-    rows.HEAD_DIM,
-    rows.SHARDS,
-    rows.STAGES,
-    rows.BATCH,
-    rows.DISAGGREGATION,
+    *rows.standard(
+        "hidden_size intermediate_size num_attention_heads num_hidden_layers rms_norm_eps vocab_size "
+        "tie_word_embeddings position_embedding_base rope_scaling context_window_size prefill_chunk_size "
+        "num_key_value_heads head_dim tensor_parallel_shards pipeline_parallel_stages max_batch_size disaggregation"
+    ),
     rows.flag("attention_bias", False).extra(False),
     rows.flag("mlp_bias", False).extra(False),
     rows.activation("silu").extra("silu"),
@@ -36,7 +23,7 @@ ROWS = (
 def decoder(c: ModelConfig) -> DecoderSpec:
     norm = NormSpec("rms", c.rms_norm_eps)
     attention = attention_of(c, rope_of(c), qkv_bias=c.attention_bias, out_bias=c.attention_bias)
-    mlp = MlpSpec(c.intermediate_size, ACTIVATIONS[c.hidden_act], bias=c.mlp_bias)
+    mlp = mlp_of(c, bias=c.mlp_bias)
     return decoder_of(c, BlockSpec(attention, mlp, norm, norm), norm, disaggregation=c.disaggregation)
 
 

@@ -2,29 +2,22 @@
 
 from llmbuild.models import rows
 from llmbuild.models.architecture import DecoderFamily
-from llmbuild.models.building import attention_of, decoder_of, rope_of, windowed_blocks
+from llmbuild.models.building import attention_of, decoder_of, mlp_of, rope_of, windowed_blocks
 from llmbuild.models.config_classes import LLAMA, ConfigClass, without
 from llmbuild.models.family import ModelConfig
-from llmbuild.models.spec import BlockSpec, DecoderSpec, MlpSpec, NormSpec
-from llmbuild.models.values import ACTIVATIONS
+from llmbuild.models.spec import BlockSpec, DecoderSpec, NormSpec
 from llmbuild.models.windows import LAYER_TYPES, SINKS, SLIDING_WINDOW_SIZE, WINDOW, WINDOWED_CONTEXT
 
 ROWS = (
-    rows.HIDDEN_SIZE,
-    rows.INTERMEDIATE_SIZE,
-    rows.HEADS,
-    rows.LAYERS,
-    rows.RMS_NORM_EPS,
-    rows.VOCAB_SIZE,
-    rows.POSITION_EMBEDDING_BASE,
-    rows.KV_HEADS,
-    rows.HEAD_DIM,
+    *rows.standard(
+        "hidden_size intermediate_size num_attention_heads num_hidden_layers rms_norm_eps vocab_size "
+        "position_embedding_base num_key_value_heads head_dim"
+    ),
     WINDOWED_CONTEXT,
     SLIDING_WINDOW_SIZE,
     rows.CHUNK,
     SINKS,
-    rows.SHARDS,
-    rows.BATCH,
+    *rows.standard("tensor_parallel_shards max_batch_size"),
     rows.TIED.extra(False),
     rows.ROPE_SCALING.extra(None),
     rows.activation("silu").extra("silu"),
@@ -36,9 +29,7 @@ ROWS = (
 
 def decoder(c: ModelConfig) -> DecoderSpec:
     norm = NormSpec("rms", c.rms_norm_eps)
-    attention = attention_of(c, rope_of(c))
-    mlp = MlpSpec(c.intermediate_size, ACTIVATIONS[c.hidden_act])
-    blocks = windowed_blocks(c, BlockSpec(attention, mlp, norm, norm))
+    blocks = windowed_blocks(c, BlockSpec(attention_of(c, rope_of(c)), mlp_of(c), norm, norm))
     return decoder_of(c, blocks, norm, rolling=c.sliding_window_size > 0)
 
 

@@ -2,33 +2,26 @@
 
 from llmbuild.models import rows
 from llmbuild.models.architecture import DecoderFamily
-from llmbuild.models.building import attention_of, decoder_of, rope_of
+from llmbuild.models.building import attention_of, decoder_of, plain_mlp, rope_of
 from llmbuild.models.config_classes import GROUPED, LLAMA, ConfigClass, without
 from llmbuild.models.family import ModelConfig
-from llmbuild.models.spec import BlockSpec, DecoderSpec, MlpSpec, NormSpec
-from llmbuild.models.values import ACTIVATIONS
+from llmbuild.models.spec import BlockSpec, DecoderSpec, NormSpec
 
 ROWS = (
     rows.VOCAB_SIZE,
     rows.integer("max_position_embeddings"),
-    rows.HIDDEN_SIZE,
-    rows.INTERMEDIATE_SIZE,
-    rows.LAYERS,
-    rows.HEADS,
-    rows.KV_HEADS,
-    rows.ROPE_THETA,
+    *rows.standard(
+        "hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads rope_theta"
+    ),
     rows.rotary_share(0.5),
     rows.PARTIAL_ROPE_SCALING,
     rows.number("norm_eps", default=1e-5),
-    rows.HEAD_DIM,
-    rows.TIED,
+    *rows.standard("head_dim tie_word_embeddings"),
     rows.flag("mlp_bias", False),
-    rows.CONTEXT,
-    rows.CHUNK,
-    rows.SHARDS,
-    rows.STAGES,
-    rows.BATCH,
-    rows.DISAGGREGATION,
+    *rows.standard(
+        "context_window_size prefill_chunk_size tensor_parallel_shards pipeline_parallel_stages max_batch_size "
+        "disaggregation"
+    ),
     rows.flag("attention_bias", False).extra(False),
     rows.activation("relu2").extra("relu2"),
 )
@@ -39,14 +32,7 @@ def decoder(c: ModelConfig) -> DecoderSpec:
     norm = NormSpec("layer", c.norm_eps, shift=1.0)
     rope = rope_of(c, rows.rotated(c))
     attention = attention_of(c, rope, qkv_bias=c.attention_bias, out_bias=c.attention_bias)
-    mlp = MlpSpec(
-        c.intermediate_size,
-        ACTIVATIONS[c.hidden_act],
-        gated=False,
-        up="up_proj",
-        up_sources=("up_proj",),
-        bias=c.mlp_bias,
-    )
+    mlp = plain_mlp(c, "up_proj", "down_proj", bias=c.mlp_bias)
     return decoder_of(c, BlockSpec(attention, mlp, norm, norm), norm, disaggregation=c.disaggregation)
 
 

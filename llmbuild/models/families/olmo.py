@@ -2,29 +2,21 @@
 
 from llmbuild.models import rows
 from llmbuild.models.architecture import DecoderFamily
-from llmbuild.models.building import attention_of, decoder_of, rope_of
+from llmbuild.models.building import attention_of, decoder_of, mlp_of, rope_of
 from llmbuild.models.config_classes import LLAMA, ConfigClass, without
 from llmbuild.models.family import ModelConfig
-from llmbuild.models.spec import BlockSpec, DecoderSpec, MlpSpec, NormSpec
-from llmbuild.models.values import ACTIVATIONS
+from llmbuild.models.spec import BlockSpec, DecoderSpec, NormSpec
 
 ROWS = (
-    rows.VOCAB_SIZE,
-    rows.HIDDEN_SIZE,
-    rows.HEADS,
-    rows.KV_HEADS,
-    rows.HEAD_DIM,
-    rows.POSITION_EMBEDDING_BASE,
-    rows.ROPE_SCALING,
-    rows.INTERMEDIATE_SIZE,
+    *rows.standard(
+        "vocab_size hidden_size num_attention_heads num_key_value_heads head_dim position_embedding_base rope_scaling "
+        "intermediate_size"
+    ),
     rows.activation("silu"),
-    rows.LAYERS,
-    rows.TIED,
-    rows.CONTEXT,
-    rows.CHUNK,
-    rows.SHARDS,
-    rows.STAGES,
-    rows.BATCH,
+    *rows.standard(
+        "num_hidden_layers tie_word_embeddings context_window_size prefill_chunk_size tensor_parallel_shards "
+        "pipeline_parallel_stages max_batch_size"
+    ),
     rows.optional_number("clip_qkv"),
     rows.flag("attention_bias", False).extra(False),
 )
@@ -35,7 +27,7 @@ def decoder(c: ModelConfig) -> DecoderSpec:
     norm = NormSpec("layer", 1e-5, weight=False)
     biases = {"qkv_bias": c.attention_bias, "out_bias": c.attention_bias}
     attention = attention_of(c, rope_of(c), clip=c.clip_qkv, **biases)
-    mlp = MlpSpec(c.intermediate_size, ACTIVATIONS[c.hidden_act])
+    mlp = mlp_of(c)
     return decoder_of(c, BlockSpec(attention, mlp, norm, norm), norm)
 
 

@@ -2,30 +2,23 @@
 
 from llmbuild.models import rows
 from llmbuild.models.architecture import DecoderFamily
-from llmbuild.models.building import attention_of, decoder_of, rope_of
+from llmbuild.models.building import attention_of, decoder_of, mlp_of, rope_of
 from llmbuild.models.config_classes import LLAMA, ConfigClass, without
 from llmbuild.models.family import ModelConfig
-from llmbuild.models.spec import BlockSpec, DecoderSpec, MlpSpec, Names, NormSpec
-from llmbuild.models.values import ACTIVATIONS
+from llmbuild.models.spec import BlockSpec, DecoderSpec, Names, NormSpec
 
 ROWS = (
-    rows.VOCAB_SIZE,
-    rows.HIDDEN_SIZE,
-    rows.HEADS,
-    rows.KV_HEADS,
-    rows.HEAD_DIM,
-    rows.POSITION_EMBEDDING_BASE,
-    rows.ROPE_SCALING,
-    rows.INTERMEDIATE_SIZE,
+    *rows.standard(
+        "vocab_size hidden_size num_attention_heads num_key_value_heads head_dim position_embedding_base rope_scaling "
+        "intermediate_size"
+    ),
     rows.activation("silu"),
     rows.LAYERS,
     rows.number("rms_norm_eps", default=1e-5),
-    rows.TIED,
-    rows.CONTEXT,
-    rows.CHUNK,
-    rows.SHARDS,
-    rows.STAGES,
-    rows.BATCH,
+    *rows.standard(
+        "tie_word_embeddings context_window_size prefill_chunk_size tensor_parallel_shards pipeline_parallel_stages "
+        "max_batch_size"
+    ),
     rows.flag("attention_bias", False).extra(False),
 )
 """MLC's fields in MLC's order, then biases, which MLC cannot express."""
@@ -35,7 +28,7 @@ def decoder(c: ModelConfig) -> DecoderSpec:
     norm = NormSpec("rms", c.rms_norm_eps)
     biases = {"qkv_bias": c.attention_bias, "out_bias": c.attention_bias}
     attention = attention_of(c, rope_of(c), qk_norm=norm, qk_norm_over="all_heads", **biases)
-    mlp = MlpSpec(c.intermediate_size, ACTIVATIONS[c.hidden_act])
+    mlp = mlp_of(c)
     block = BlockSpec(attention, mlp, None, None, after_attention=norm, after_mlp=norm)
     names = Names(after_attention="post_attention_layernorm", after_mlp="post_feedforward_layernorm")
     return decoder_of(c, block, norm, names=names)

@@ -2,27 +2,19 @@
 
 from llmbuild.models import rows
 from llmbuild.models.architecture import DecoderFamily
-from llmbuild.models.building import attention_of, decoder_of, rope_of
+from llmbuild.models.building import attention_of, decoder_of, plain_mlp, rope_of
 from llmbuild.models.config_classes import LLAMA, ConfigClass, without
 from llmbuild.models.family import ModelConfig
-from llmbuild.models.spec import BlockSpec, DecoderSpec, MlpSpec, Names, NormSpec
-from llmbuild.models.values import ACTIVATIONS
+from llmbuild.models.spec import BlockSpec, DecoderSpec, Names, NormSpec
 
 ROWS = (
-    rows.VOCAB_SIZE,
-    rows.HIDDEN_SIZE,
-    rows.INTERMEDIATE_SIZE,
-    rows.LAYERS,
-    rows.HEADS,
+    *rows.standard("vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads"),
     rows.number("layer_norm_eps", default=1e-5),
     rows.POSITION_EMBEDDING_BASE,
     rows.rotary_share(0.5),
-    rows.KV_HEADS,
-    rows.CONTEXT,
-    rows.CHUNK,
+    *rows.standard("num_key_value_heads context_window_size prefill_chunk_size"),
     rows.WHOLE_HEAD_DIM,
-    rows.SHARDS,
-    rows.BATCH,
+    *rows.standard("tensor_parallel_shards max_batch_size"),
     rows.PARTIAL_ROPE_SCALING.extra(None),
     rows.activation("gelu_new").extra("gelu_new"),
     rows.flag("qk_layernorm", False).extra(False),
@@ -50,20 +42,16 @@ NAMES = Names(
 
 def decoder(c: ModelConfig) -> DecoderSpec:
     norm = NormSpec("layer", c.layer_norm_eps)
+    names = {"name": "mixer", "qkv": "Wqkv", "out": "out_proj", "q_norm": "q_layernorm", "k_norm": "k_layernorm"}
     attention = attention_of(
         c,
         rope_of(c, rows.rotated(c)),
-        name="mixer",
-        qkv="Wqkv",
         qkv_bias=True,
-        out="out_proj",
         out_bias=True,
         qk_norm=norm if c.qk_layernorm else None,
-        q_norm="q_layernorm",
-        k_norm="k_layernorm",
+        **names,
     )
-    activation = ACTIVATIONS[c.hidden_act]
-    mlp = MlpSpec(c.intermediate_size, activation, False, up="fc1", up_sources=("fc1",), down="fc2", bias=True)
+    mlp = plain_mlp(c, "fc1", "fc2", bias=True)
     block = BlockSpec(attention, mlp, norm, None, residual="parallel")
     return decoder_of(c, block, norm, head_bias=True, names=NAMES)
 
@@ -73,11 +61,6 @@ DEFAULTS = without(LLAMA, "attention_bias", "mlp_bias", "rms_norm_eps") | {
     "layer_norm_eps": 1e-5,
     "qk_layernorm": False,
 }
-CLASS = ConfigClass(
-    "PhiConfig",
-    DEFAULTS,
-    frozenset({"num_key_value_heads"}),
-    partial="partial_rotary_factor",
-    default_partial=0.5,
-)
+NULLABLE = frozenset({"num_key_value_heads"})
+CLASS = ConfigClass("PhiConfig", DEFAULTS, NULLABLE, partial="partial_rotary_factor", default_partial=0.5)
 FAMILY = DecoderFamily("phi", ("PhiForCausalLM",), ROWS, decoder, {"phi": CLASS})

@@ -2,22 +2,18 @@
 
 from llmbuild.models import rows
 from llmbuild.models.architecture import DecoderFamily
-from llmbuild.models.building import attention_of, decoder_of, rope_of, windowed_blocks
+from llmbuild.models.building import attention_of, decoder_of, mlp_of, rope_of, windowed_blocks
 from llmbuild.models.config_classes import LLAMA, ConfigClass, without
 from llmbuild.models.family import ModelConfig
-from llmbuild.models.spec import BlockSpec, DecoderSpec, MlpSpec, Names, NormSpec
-from llmbuild.models.values import ACTIVATIONS
+from llmbuild.models.spec import BlockSpec, DecoderSpec, Names, NormSpec
 from llmbuild.models.windows import LAYER_TYPES, WINDOW, WINDOWED_CONTEXT
 
 ROWS = (
     rows.constant("model_type", "phi3"),
-    rows.HIDDEN_SIZE,
-    rows.VOCAB_SIZE,
-    rows.LAYERS,
-    rows.HEADS,
-    rows.INTERMEDIATE_SIZE,
-    rows.RMS_NORM_EPS,
-    rows.KV_HEADS,
+    *rows.standard(
+        "hidden_size vocab_size num_hidden_layers num_attention_heads intermediate_size rms_norm_eps "
+        "num_key_value_heads"
+    ),
     rows.integer("max_position_embeddings"),
     rows.POSITION_EMBEDDING_BASE,
     rows.PARTIAL_ROPE_SCALING,
@@ -25,9 +21,7 @@ ROWS = (
     WINDOWED_CONTEXT,
     rows.CHUNK,
     rows.WHOLE_HEAD_DIM,
-    rows.SHARDS,
-    rows.BATCH,
-    rows.TIED,
+    *rows.standard("tensor_parallel_shards max_batch_size tie_word_embeddings"),
     rows.rotary_share(1.0),
     rows.activation("silu").extra("silu"),
     WINDOW,
@@ -53,14 +47,9 @@ NAMES = Names(
 
 def decoder(c: ModelConfig) -> DecoderSpec:
     norm = NormSpec("rms", c.rms_norm_eps)
-    attention = attention_of(
-        c,
-        rope_of(c, rows.rotated(c)),
-        name="mixer",
-        qkv_sources=("qkv_proj",),
-        out="out_proj",
-    )
-    mlp = MlpSpec(c.intermediate_size, ACTIVATIONS[c.hidden_act], up_sources=("gate_up_proj",))
+    rope = rope_of(c, rows.rotated(c))
+    attention = attention_of(c, rope, name="mixer", qkv_sources=("qkv_proj",), out="out_proj")
+    mlp = mlp_of(c, up_sources=("gate_up_proj",))
     blocks = windowed_blocks(c, BlockSpec(attention, mlp, norm, norm))
     return decoder_of(c, blocks, norm, names=NAMES)
 
@@ -71,18 +60,7 @@ DEFAULTS = without(LLAMA, "attention_bias", "mlp_bias") | {
     "rms_norm_eps": 1e-5,
     "sliding_window": None,
 }
-FAMILY = DecoderFamily(
-    "phi3",
-    ("Phi3ForCausalLM",),
-    ROWS,
-    decoder,
-    {
-        "phi3": ConfigClass(
-            "Phi3Config",
-            DEFAULTS,
-            frozenset({"num_key_value_heads", "sliding_window"}),
-            partial="partial_rotary_factor",
-            rope_types={"default": "default", "longrope": "longrope", "su": "longrope", "yarn": "longrope"},
-        )
-    },
-)
+TYPES = {"default": "default", "longrope": "longrope", "su": "longrope", "yarn": "longrope"}
+NULLABLE = frozenset({"num_key_value_heads", "sliding_window"})
+CLASS = ConfigClass("Phi3Config", DEFAULTS, NULLABLE, partial="partial_rotary_factor", rope_types=TYPES)
+FAMILY = DecoderFamily("phi3", ("Phi3ForCausalLM",), ROWS, decoder, {"phi3": CLASS})

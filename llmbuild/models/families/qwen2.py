@@ -2,29 +2,21 @@
 
 from llmbuild.models import rows
 from llmbuild.models.architecture import DecoderFamily
-from llmbuild.models.building import attention_of, decoder_of, rope_of, windowed_blocks
+from llmbuild.models.building import attention_of, decoder_of, mlp_of, rope_of, windowed_blocks
 from llmbuild.models.config_classes import QWEN2, WINDOWED, ConfigClass
 from llmbuild.models.family import ModelConfig
 from llmbuild.models.layer_types import upper_layers
-from llmbuild.models.spec import BlockSpec, DecoderSpec, MlpSpec, NormSpec
-from llmbuild.models.values import ACTIVATIONS
+from llmbuild.models.spec import BlockSpec, DecoderSpec, NormSpec
 from llmbuild.models.windows import LAYER_TYPES, WINDOW, WINDOWED_CONTEXT
 
 ROWS = (
     rows.activation("silu"),
-    rows.HIDDEN_SIZE,
-    rows.INTERMEDIATE_SIZE,
-    rows.HEADS,
-    rows.LAYERS,
-    rows.KV_HEADS,
-    rows.RMS_NORM_EPS,
-    rows.ROPE_THETA,
-    rows.VOCAB_SIZE,
-    rows.TIED,
+    *rows.standard(
+        "hidden_size intermediate_size num_attention_heads num_hidden_layers num_key_value_heads rms_norm_eps "
+        "rope_theta vocab_size tie_word_embeddings"
+    ),
     WINDOWED_CONTEXT,
-    rows.CHUNK,
-    rows.SHARDS,
-    rows.HEAD_DIM,
+    *rows.standard("prefill_chunk_size tensor_parallel_shards head_dim"),
     rows.constant("dtype", "float32"),
     rows.BATCH,
     rows.ROPE_SCALING.extra(None),
@@ -37,7 +29,7 @@ ROWS = (
 def decoder(c: ModelConfig) -> DecoderSpec:
     norm = NormSpec("rms", c.rms_norm_eps)
     attention = attention_of(c, rope_of(c), qkv="c_attn", qkv_bias=True)
-    mlp = MlpSpec(c.intermediate_size, ACTIVATIONS[c.hidden_act])
+    mlp = mlp_of(c)
     blocks = windowed_blocks(c, BlockSpec(attention, mlp, norm, norm))
     return decoder_of(c, blocks, norm)
 

@@ -2,26 +2,21 @@
 
 from llmbuild.models import rows
 from llmbuild.models.architecture import DecoderFamily
-from llmbuild.models.building import attention_of, decoder_of, rope_of, windowed_blocks
+from llmbuild.models.building import attention_of, decoder_of, mlp_of, rope_of, windowed_blocks
 from llmbuild.models.config_classes import QWEN2, WINDOWED, ConfigClass
 from llmbuild.models.family import ModelConfig
 from llmbuild.models.layer_types import upper_layers
-from llmbuild.models.spec import BlockSpec, DecoderSpec, MlpSpec, NormSpec
-from llmbuild.models.values import ACTIVATIONS
+from llmbuild.models.spec import BlockSpec, DecoderSpec, NormSpec
 from llmbuild.models.windows import LAYER_TYPES, WINDOW, WINDOWED_CONTEXT
 
 ROWS = (
     rows.activation("silu"),
-    rows.HIDDEN_SIZE,
-    rows.INTERMEDIATE_SIZE,
+    *rows.standard("hidden_size intermediate_size"),
     rows.flag("attention_bias", False),
-    rows.HEADS,
-    rows.LAYERS,
-    rows.KV_HEADS,
-    rows.RMS_NORM_EPS,
-    rows.ROPE_THETA,
-    rows.VOCAB_SIZE,
-    rows.TIED,
+    *rows.standard(
+        "num_attention_heads num_hidden_layers num_key_value_heads rms_norm_eps rope_theta vocab_size "
+        "tie_word_embeddings"
+    ),
     WINDOWED_CONTEXT,
     rows.chunk(2048),
     rows.SHARDS,
@@ -38,27 +33,11 @@ ROWS = (
 
 def decoder(c: ModelConfig) -> DecoderSpec:
     norm = NormSpec("rms", c.rms_norm_eps)
-    attention = attention_of(
-        c,
-        rope_of(c),
-        qkv="c_attn",
-        qkv_bias=c.attention_bias,
-        out_bias=c.attention_bias,
-        qk_norm=norm,
-    )
-    mlp = MlpSpec(c.intermediate_size, ACTIVATIONS[c.hidden_act])
-    blocks = windowed_blocks(c, BlockSpec(attention, mlp, norm, norm))
-    return decoder_of(c, blocks, norm)
+    biases = {"qkv_bias": c.attention_bias, "out_bias": c.attention_bias}
+    attention = attention_of(c, rope_of(c), qkv="c_attn", qk_norm=norm, **biases)
+    return decoder_of(c, windowed_blocks(c, BlockSpec(attention, mlp_of(c), norm, norm)), norm)
 
 
-FAMILY = DecoderFamily(
-    "qwen3",
-    ("Qwen3ForCausalLM",),
-    ROWS,
-    decoder,
-    {
-        "qwen3": ConfigClass(
-            "Qwen3Config", QWEN2 | {"head_dim": 128, "attention_bias": False}, WINDOWED, layer_rule=upper_layers
-        )
-    },
-)
+DEFAULTS = QWEN2 | {"head_dim": 128, "attention_bias": False}
+CLASS = ConfigClass("Qwen3Config", DEFAULTS, WINDOWED, layer_rule=upper_layers)
+FAMILY = DecoderFamily("qwen3", ("Qwen3ForCausalLM",), ROWS, decoder, {"qwen3": CLASS})

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from llmbuild.models import rows
 from llmbuild.models.architecture import DecoderFamily
-from llmbuild.models.building import attention_of, blocks_of, decoder_of, rope_of
+from llmbuild.models.building import attention_of, blocks_of, decoder_of, mlp_of, rope_of
 from llmbuild.models.config_classes import LLAMA, WINDOWED, ConfigClass
 from llmbuild.models.family import ModelConfig
 from llmbuild.models.layer_types import FULL, SLIDING
-from llmbuild.models.spec import BlockSpec, DecoderSpec, MlpSpec, NormSpec
-from llmbuild.models.values import ACTIVATIONS, ConfigValues, shown
+from llmbuild.models.spec import BlockSpec, DecoderSpec, NormSpec
+from llmbuild.models.values import ConfigValues, shown
 from llmbuild.models.windows import windowed, windows_of
 
 
@@ -43,7 +43,7 @@ ROWS = (
 
 def decoder(c: ModelConfig) -> DecoderSpec:
     norm = NormSpec("rms", c.rms_norm_eps)
-    mlp = MlpSpec(c.intermediate_size, ACTIVATIONS[c.hidden_act], bias=c.mlp_bias)
+    mlp = mlp_of(c, bias=c.mlp_bias)
     biases = {"qkv_bias": c.attention_bias, "out_bias": c.attention_bias}
     rope = rope_of(c)
 
@@ -65,18 +65,6 @@ DEFAULTS = LLAMA | {
     "no_rope_layers": None,
     "no_rope_layer_interval": 4,
 }
-FAMILY = DecoderFamily(
-    "smollm3",
-    ("SmolLM3ForCausalLM",),
-    ROWS,
-    decoder,
-    {
-        "smollm3": ConfigClass(
-            "SmolLM3Config",
-            DEFAULTS,
-            WINDOWED | {"no_rope_layers"},
-            default_theta=2000000,
-            layer_rule=layers_without_rope,
-        )
-    },
-)
+NULLABLE = WINDOWED | {"no_rope_layers"}
+CLASS = ConfigClass("SmolLM3Config", DEFAULTS, NULLABLE, default_theta=2000000, layer_rule=layers_without_rope)
+FAMILY = DecoderFamily("smollm3", ("SmolLM3ForCausalLM",), ROWS, decoder, {"smollm3": CLASS})

@@ -3,28 +3,19 @@ and a LayerNorm for each head of q and k."""
 
 from llmbuild.models import rows
 from llmbuild.models.architecture import DecoderFamily
-from llmbuild.models.building import attention_of, decoder_of, rope_of
+from llmbuild.models.building import attention_of, decoder_of, mlp_of, rope_of
 from llmbuild.models.config_classes import LLAMA, ConfigClass, without
 from llmbuild.models.family import ModelConfig
-from llmbuild.models.spec import BlockSpec, DecoderSpec, MlpSpec, NormSpec
-from llmbuild.models.values import ACTIVATIONS
+from llmbuild.models.spec import BlockSpec, DecoderSpec, NormSpec
 
 ROWS = (
-    rows.VOCAB_SIZE,
-    rows.HIDDEN_SIZE,
-    rows.LAYERS,
-    rows.HEADS,
-    rows.KV_HEADS,
+    *rows.standard("vocab_size hidden_size num_hidden_layers num_attention_heads num_key_value_heads"),
     rows.number("layer_norm_eps"),
     rows.rotary_share(0.25),
-    rows.ROPE_THETA,
-    rows.INTERMEDIATE_SIZE,
+    *rows.standard("rope_theta intermediate_size"),
     rows.flag("use_qkv_bias", False),
     rows.WHOLE_HEAD_DIM,
-    rows.CONTEXT,
-    rows.CHUNK,
-    rows.SHARDS,
-    rows.BATCH,
+    *rows.standard("context_window_size prefill_chunk_size tensor_parallel_shards max_batch_size"),
     rows.activation("silu").extra("silu"),
     rows.flag("qk_layernorm", False).extra(False),
     rows.flag("use_parallel_residual", False).extra(False),
@@ -45,7 +36,7 @@ def decoder(c: ModelConfig) -> DecoderSpec:
         q_norm="q_layernorm",
         k_norm="k_layernorm",
     )
-    mlp = MlpSpec(c.intermediate_size, ACTIVATIONS[c.hidden_act])
+    mlp = mlp_of(c)
     if c.use_parallel_residual:
         block = BlockSpec(attention, mlp, norm, None, residual="parallel")
     else:

@@ -2,32 +2,23 @@
 
 from llmbuild.models import rows
 from llmbuild.models.architecture import DecoderFamily
-from llmbuild.models.building import attention_of, decoder_of, rope_of, windowed_blocks
+from llmbuild.models.building import attention_of, decoder_of, plain_mlp, rope_of, windowed_blocks
 from llmbuild.models.config_classes import LLAMA, ConfigClass, without
 from llmbuild.models.family import ModelConfig
-from llmbuild.models.spec import BlockSpec, DecoderSpec, MlpSpec, NormSpec
-from llmbuild.models.values import ACTIVATIONS
+from llmbuild.models.spec import BlockSpec, DecoderSpec, NormSpec
 from llmbuild.models.windows import LAYER_TYPES, WINDOW, WINDOWED_CONTEXT
 
 ROWS = (
-    rows.VOCAB_SIZE,
-    rows.HIDDEN_SIZE,
-    rows.LAYERS,
-    rows.HEADS,
-    rows.KV_HEADS,
+    *rows.standard("vocab_size hidden_size num_hidden_layers num_attention_heads num_key_value_heads"),
     rows.activation("gelu_pytorch_tanh"),
     rows.number("norm_epsilon"),
-    rows.INTERMEDIATE_SIZE,
-    rows.ROPE_THETA,
+    *rows.standard("intermediate_size rope_theta"),
     rows.flag("use_bias", True),
     rows.kept("use_cache", True),
     rows.kept("bos_token_id", 50256),
     rows.kept("eos_token_id", 50256),
     WINDOWED_CONTEXT,
-    rows.CHUNK,
-    rows.SHARDS,
-    rows.BATCH,
-    rows.HEAD_DIM,
+    *rows.standard("prefill_chunk_size tensor_parallel_shards max_batch_size head_dim"),
     rows.flag("tie_word_embeddings", True).extra(True),
     rows.ROPE_SCALING.extra(None),
     WINDOW,
@@ -38,22 +29,8 @@ ROWS = (
 
 def decoder(c: ModelConfig) -> DecoderSpec:
     norm = NormSpec("layer", c.norm_epsilon)
-    attention = attention_of(
-        c,
-        rope_of(c),
-        qkv="wqkv_pack",
-        qkv_bias=c.use_bias,
-        out_bias=c.use_bias,
-    )
-    mlp = MlpSpec(
-        c.intermediate_size,
-        ACTIVATIONS[c.hidden_act],
-        gated=False,
-        up="c_fc",
-        up_sources=("c_fc",),
-        down="c_proj",
-        bias=c.use_bias,
-    )
+    attention = attention_of(c, rope_of(c), qkv="wqkv_pack", qkv_bias=c.use_bias, out_bias=c.use_bias)
+    mlp = plain_mlp(c, "c_fc", "c_proj", bias=c.use_bias)
     blocks = windowed_blocks(c, BlockSpec(attention, mlp, norm, norm))
     return decoder_of(c, blocks, norm)
 
