@@ -23,7 +23,7 @@ from llmbuild.sources.kinds import source_kind
 from llmbuild.tomlfile import dotted
 
 if TYPE_CHECKING:
-    from llmbuild.checkpoints.open import CheckpointMetadata
+    from llmbuild.models.open import CheckpointMetadata
 
 BASE_TEMPLATE = "LM"
 SCHEME = "q4f32_1"
@@ -103,8 +103,8 @@ def _existing(text: str) -> Path | None:
 
 
 def _of_files(checkpoint: str, path: Path, directory: Path) -> Starter:
-    from llmbuild.checkpoints.open import read_metadata
     from llmbuild.checkpoints.packed.quantization import read_quantization_files
+    from llmbuild.models.open import read_metadata
     from llmbuild.models.registry import infer_model_type
     from llmbuild.quantization.scheme import SCHEMES
     from llmbuild.tasks.refusal import placed, refusal

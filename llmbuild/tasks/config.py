@@ -104,9 +104,9 @@ def _of_preset(params: Mapping[str, Any]) -> _Given:
 def _of_checkpoint(job: Job) -> _Given:
     """The checkpoint's files, with a tokenizer.json made where it has another form, and its conversation template."""
     from llmbuild.checkpoints.files import is_file, parse_json, read_bounded
-    from llmbuild.checkpoints.open import read_metadata
     from llmbuild.conversation.make_tokenizer import TOKENIZER, make_tokenizer
     from llmbuild.conversation.own_template import settle_template
+    from llmbuild.models.open import read_metadata
 
     params: Mapping[str, Any] = job.params
     directory = job.inputs["checkpoint"]

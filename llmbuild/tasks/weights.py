@@ -78,9 +78,9 @@ def open_weights(job: Job, *, packed: bool = False, note: Callable[[str], None] 
     view; the task that writes the weights passes it on.  Raises InputError when they cannot be read or do not fit each other.
     """
     from llmbuild.checkpoints.head import with_known_pair
-    from llmbuild.checkpoints.open import open_checkpoint
     from llmbuild.checkpoints.packed.checkpoint import unpacked
     from llmbuild.checkpoints.renamed import renamed
+    from llmbuild.models.open import open_checkpoint
 
     directory, source_format = job.inputs["checkpoint"], job.params["source-format"]
     with ExitStack() as stack:

@@ -242,7 +242,7 @@ def _description(
 
 
 def _of_gguf(path: Path) -> dict[str, Any]:
-    from llmbuild.checkpoints.gguf_checkpoint import read_gguf_description
+    from llmbuild.models.gguf.checkpoint import read_gguf_description
 
     try:
         return read_gguf_description(path)
@@ -252,7 +252,7 @@ def _of_gguf(path: Path) -> dict[str, Any]:
 
 
 def _check_head(head: bytes) -> None:
-    from llmbuild.checkpoints.gguf_head import check_head
+    from llmbuild.models.gguf.head import check_head
 
     try:
         check_head(head)

@@ -10,9 +10,9 @@ import pytest
 from llmbuild.checkpoints.files import WeightFile, read_bounded, read_json
 from llmbuild.checkpoints.huggingface import read_generation_config
 from llmbuild.checkpoints.lora import MergedCheckpoint, Pair
-from llmbuild.checkpoints.open import open_checkpoint, read_metadata
 from llmbuild.checkpoints.pointer import POINTER_BYTES
 from llmbuild.errors import InputError
+from llmbuild.models.open import open_checkpoint, read_metadata
 from tests.helpers.checkpoints import cached_checkpoint
 
 POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 269060552\n"

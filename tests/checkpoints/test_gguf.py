@@ -19,13 +19,13 @@ from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
 from llmbuild.checkpoints.gguf import BLOCK_TYPES, GgufFile
-from llmbuild.checkpoints.gguf_config import make_config, make_generation_config
 from llmbuild.checkpoints.gguf_tokenizer import make_tokenizer_files
-from llmbuild.checkpoints.open import open_checkpoint, read_metadata
 from llmbuild.checkpoints.tensor import TensorInfo
 from llmbuild.conversation.hard_texts import HARD_TEXTS, around, cut_at
 from llmbuild.conversation.sentencepiece_model import read_sentencepiece
 from llmbuild.errors import InputError, LlmbuildError
+from llmbuild.models.gguf.config import make_config, make_generation_config
+from llmbuild.models.open import open_checkpoint, read_metadata
 from tests.helpers.checkpoints import cached_checkpoint
 from tests.helpers.gguf_files import llama3_factors, make_gguf
 from tests.helpers.tokenizer_files import sentencepiece_model
@@ -271,7 +271,7 @@ def test_without_a_pre_tokenizer_text_is_cut_as_the_architecture_does_it(tmp_pat
     ],
 )
 def test_llama3_scaling_is_found_from_its_factors(factor, high, original, theta, head):
-    from llmbuild.checkpoints.gguf_config import _Keys, _llama3_scaling
+    from llmbuild.models.gguf.config import _Keys, _llama3_scaling
 
     scaling = {
         "rope_type": "llama3",

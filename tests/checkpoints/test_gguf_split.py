@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 
-from llmbuild.checkpoints.open import infer_format, open_checkpoint, read_metadata
 from llmbuild.errors import InputError
+from llmbuild.models.open import infer_format, open_checkpoint, read_metadata
 from tests.helpers.gguf_files import make_gguf, write_gguf_parts
 
 

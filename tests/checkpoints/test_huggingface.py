@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from llmbuild.checkpoints.open import infer_format, open_checkpoint, read_metadata
 from llmbuild.errors import InputError, LlmbuildError, UsageError
+from llmbuild.models.open import infer_format, open_checkpoint, read_metadata
 from tests.helpers.checkpoints import cached_checkpoint, reference_model, write_tokenizer
 from tests.helpers.replaced_parts import mutations
 

@@ -11,8 +11,8 @@ from safetensors.numpy import load_file, save_file
 
 from llmbuild.checkpoints import patterns
 from llmbuild.checkpoints.lora import MergedCheckpoint, Pair
-from llmbuild.checkpoints.open import open_checkpoint
 from llmbuild.errors import InputError, LlmbuildError
+from llmbuild.models.open import open_checkpoint
 from tests.helpers.checkpoints import cached_checkpoint, reference_model
 from tests.helpers.replaced_parts import mutations
 

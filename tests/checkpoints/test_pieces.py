@@ -17,9 +17,9 @@ from safetensors.numpy import save_file
 from llmbuild.checkpoints import files, pieces
 from llmbuild.checkpoints.files import WeightFile
 from llmbuild.checkpoints.lora import MergedCheckpoint, Pair
-from llmbuild.checkpoints.open import open_checkpoint, read_metadata
 from llmbuild.checkpoints.pieces import ChangedError, Pieces, PiecesReader, digest_pieces
 from llmbuild.errors import ExitCode
+from llmbuild.models.open import open_checkpoint, read_metadata
 from tests.helpers.checkpoints import cached_checkpoint
 from tests.helpers.gguf_files import make_gguf
 

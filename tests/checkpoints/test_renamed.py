@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from llmbuild.checkpoints.open import open_checkpoint
 from llmbuild.checkpoints.renamed import renamed
 from llmbuild.errors import InputError
 from llmbuild.models.family import Overrides
+from llmbuild.models.open import open_checkpoint
 from llmbuild.models.registry import family
 from tests.helpers.checkpoints import CONFIGS, cached_checkpoint
 

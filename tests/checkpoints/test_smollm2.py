@@ -5,7 +5,7 @@ import json
 import pytest
 from tokenizers import Tokenizer
 
-from llmbuild.checkpoints.open import open_checkpoint, read_metadata
+from llmbuild.models.open import open_checkpoint, read_metadata
 from tests.helpers.smollm2 import smollm2_gguf
 
 pytestmark = pytest.mark.slow

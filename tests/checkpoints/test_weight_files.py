@@ -9,7 +9,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from llmbuild.checkpoints.open import infer_format, open_checkpoint
 from llmbuild.checkpoints.weight_files import (
     NAMES,
     choose,
@@ -20,6 +19,7 @@ from llmbuild.checkpoints.weight_files import (
     unread,
 )
 from llmbuild.errors import InputError
+from llmbuild.models.open import infer_format, open_checkpoint
 from tests.helpers.checkpoints import cached_checkpoint
 
 SUFFIX = {"model.safetensors": ".safetensors", "pytorch_model.bin": ".bin"}

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from llmbuild.checkpoints.open import read_metadata
 from llmbuild.conversation.chat_template import read_chat_template
 from llmbuild.conversation.own_template import derive_template
 from llmbuild.conversation.probes import PROBES, Encoder
 from llmbuild.errors import InputError
+from llmbuild.models.open import read_metadata
 from tests.conversation.test_own_template import TALKS, same_ids
 from tests.helpers.chat_templates import Checkpoint
 from tests.helpers.checkpoints import cache_root

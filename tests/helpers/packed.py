@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from llmbuild.checkpoints.open import open_checkpoint
 from llmbuild.checkpoints.packed.checkpoint import unpacked
 from llmbuild.checkpoints.packed.quantization import check_quantization, read_quantization_files
 from llmbuild.checkpoints.packed.weight import Stored
 from llmbuild.checkpoints.tensor import Checkpoint, TensorInfo
+from llmbuild.models.open import open_checkpoint
 from tests.helpers.awq import quantize as quantize_awq
 from tests.helpers.checkpoints import cached_checkpoint
 

@@ -94,8 +94,8 @@ def tensors(drop: str = "", add: str = "") -> Case:
     """A checkpoint's list of tensors held against the architecture."""
 
     def provoke(path: Path, patch: pytest.MonkeyPatch) -> None:
-        from llmbuild.checkpoints.open import open_checkpoint
         from llmbuild.checkpoints.tensor import TensorInfo
+        from llmbuild.models.open import open_checkpoint
         from llmbuild.models.parameter import Parameter
         from llmbuild.quantization.fitting import check
 

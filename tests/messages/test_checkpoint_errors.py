@@ -18,17 +18,18 @@ import numpy as np
 import pytest
 
 from llmbuild import jsontext
-from llmbuild.checkpoints import gguf, gguf_checkpoint, patterns, torch_machine, torch_pickle
+from llmbuild.checkpoints import gguf, patterns, torch_machine, torch_pickle
 from llmbuild.checkpoints.files import WeightFile, read_json
-from llmbuild.checkpoints.gguf_config import make_config
 from llmbuild.checkpoints.gguf_tokenizer import make_tokenizer_files
 from llmbuild.checkpoints.huggingface import missing_tensor
 from llmbuild.checkpoints.lora import MergedCheckpoint, Pair
-from llmbuild.checkpoints.open import open_checkpoint
 from llmbuild.checkpoints.tensor import TensorInfo
 from llmbuild.checkpoints.torch_machine import run_pickle
 from llmbuild.checkpoints.torch_pickle import TorchFile
 from llmbuild.errors import LlmbuildError
+from llmbuild.models.gguf import checkpoint as gguf_checkpoint
+from llmbuild.models.gguf.config import make_config
+from llmbuild.models.open import open_checkpoint
 from tests.helpers.checkpoints import cached_checkpoint
 from tests.helpers.gguf_files import make_gguf
 

@@ -14,7 +14,6 @@ from types import ModuleType
 import pytest
 
 import llmbuild
-from llmbuild.checkpoints import open as open_
 from llmbuild.checkpoints.pieces import Pieces, digest_pieces
 from llmbuild.cli.main import main
 from llmbuild.engine import fs, statcache
@@ -28,6 +27,7 @@ from llmbuild.engine.upkeep.gc import Retention, collect
 from llmbuild.engine.verified import stamp_of
 from llmbuild.errors import ExitCode, FetchError, LlmbuildError
 from llmbuild.executors.inline import InlineExecutor
+from llmbuild.models import open as open_
 from llmbuild.quantization import convert
 from llmbuild.report.plan_text import plan_text
 from llmbuild.report.style import Style

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from llmbuild.checkpoints.gguf_head import check_head
 from llmbuild.errors import InputError
+from llmbuild.models.gguf.head import check_head
 from tests.helpers.gguf_files import make_gguf
 
 

@@ -55,7 +55,7 @@ def open_checkpoint(directory: Path, source_format: str | None = None, checks: C
     """
     format = infer_format(directory, source_format)
     if format == GGUF:
-        from llmbuild.checkpoints.gguf_checkpoint import GgufCheckpoint
+        from llmbuild.models.gguf.checkpoint import GgufCheckpoint
 
         return GgufCheckpoint(_gguf_file(directory), checks)
     if format is None:
@@ -80,7 +80,7 @@ def read_metadata(
     Raises InputError when config.json is missing or not valid, or a GGUF file's metadata is not valid.
     """
     if infer_format(directory, source_format) == GGUF:
-        from llmbuild.checkpoints.gguf_checkpoint import read_gguf_metadata
+        from llmbuild.models.gguf.checkpoint import read_gguf_metadata
 
         config, generation, tokenizer = read_gguf_metadata(_gguf_file(directory), checks, note)
         return CheckpointMetadata(config, generation, tokenizer)

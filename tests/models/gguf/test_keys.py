@@ -10,11 +10,11 @@ from typing import Any
 import gguf
 import pytest
 
-from llmbuild.checkpoints.gguf_config import make_config
-from llmbuild.checkpoints.gguf_keys import HARMLESS, NEUTRAL, OF_EXPERTS, OF_YARN, READ
 from llmbuild.checkpoints.tensor import TensorInfo
 from llmbuild.errors import InputError
 from llmbuild.models.family import Overrides
+from llmbuild.models.gguf.config import make_config
+from llmbuild.models.gguf.keys import HARMLESS, NEUTRAL, OF_EXPERTS, OF_YARN, READ
 from llmbuild.models.registry import family
 
 METADATA: dict[str, Any] = {

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmbuild.checkpoints.gguf import GgufFile
-from llmbuild.checkpoints.gguf_config import make_config, make_generation_config
-from llmbuild.checkpoints.gguf_names import restored_tensors
 from llmbuild.checkpoints.gguf_split import SplitGguf, open_gguf
 from llmbuild.checkpoints.gguf_tokenizer import Note, make_tokenizer_files
 from llmbuild.checkpoints.huggingface import missing_tensor
@@ -16,6 +14,8 @@ from llmbuild.checkpoints.names import GENERATION_CONFIG, TOKENIZER_CONFIG, TOKE
 from llmbuild.checkpoints.pieces import NO_CHECKS, Checks
 from llmbuild.checkpoints.tensor import Checkpoint, TensorInfo
 from llmbuild.errors import InputError
+from llmbuild.models.gguf.config import make_config, make_generation_config
+from llmbuild.models.gguf.names import restored_tensors
 
 if TYPE_CHECKING:
     import numpy as np

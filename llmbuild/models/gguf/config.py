@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
-from llmbuild.checkpoints.gguf_keys import NEUTRAL, OF_YARN
 from llmbuild.checkpoints.tensor import TensorInfo
 from llmbuild.errors import InputError, Where
+from llmbuild.models.gguf.keys import NEUTRAL, OF_YARN
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3", "gptneox")
 
