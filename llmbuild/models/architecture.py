@@ -9,7 +9,7 @@ from llmbuild.canonical import Json
 from llmbuild.errors import InputError, Where
 from llmbuild.models.config_classes import ConfigClass
 from llmbuild.models.config_json import read_config_json
-from llmbuild.models.family import ModelConfig, Overrides
+from llmbuild.models.family import ModelConfig, Overrides, flattened
 from llmbuild.models.parameter import Parameter
 from llmbuild.models.parameters import parameters
 from llmbuild.models.rows import Row, read_rows
@@ -61,8 +61,9 @@ class DecoderFamily:
 
     def restore(self, model_config: Mapping[str, Json], overrides: Overrides) -> ModelConfig:
         """From a `model_config` that `ModelConfig.to_json` or MLC wrote.  Raises InputError."""
-        config = self._settled(ConfigValues(self.model_type, model_config), overrides)
-        _require_one_device(model_config, overrides, config)
+        values = ConfigValues(self.model_type, flattened(model_config))
+        config = self._settled(values, overrides)
+        _require_one_device(values.values, overrides, config)
         return config
 
     def _settled(self, values: ConfigValues, overrides: Overrides) -> ModelConfig:
@@ -70,7 +71,7 @@ class DecoderFamily:
         notes: list[str] = []
         config = read_rows(replace(values, note=notes.append), self.rows)
         changes: dict[str, Json] = {}
-        known = config.to_json()
+        known = config.values()
         for item in fields(overrides):
             value = getattr(overrides, item.name)
             if value is None or value == getattr(config, item.name):

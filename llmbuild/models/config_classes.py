@@ -22,6 +22,7 @@ class ConfigClass:
     share beside `rope_parameters`; a class without `partial` rotates whole heads.  `rope_types` are the types of RoPE that it
     takes, by its own names of them; None: all, by transformers' names.  `layer_rule` says which layers of a model with a window
     have it.  With `ntk_alpha` a scaling of type dynamic that has an `alpha` is Hunyuan's, which does not depend on the length.
+    `local_theta` is the key of the RoPE base of layers with a window, in a class whose RoPE is by type of layer.
     """
 
     name: str
@@ -35,6 +36,8 @@ class ConfigClass:
     rope_types: Mapping[str, str] | None = None
     layer_rule: LayerRule = every_layer
     ntk_alpha: bool = False
+    local_theta: str | None = None
+    default_local_theta: float = 10000
 
 
 def without(defaults: Mapping[str, Json], *keys: str) -> dict[str, Json]:

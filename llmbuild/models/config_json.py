@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 
 from llmbuild.canonical import Json
 from llmbuild.models.config_classes import ConfigClass
-from llmbuild.models.layer_types import check_layer_types, resolve_layer_types
+from llmbuild.models.layer_types import SLIDING, check_layer_types, kinds_of, resolve_layer_types
 from llmbuild.models.maths_keys import MATHS_KEYS, MODEL_TYPES
-from llmbuild.models.rope import resolve_rope
+from llmbuild.models.rope import resolve_rope, resolve_ropes_by_layer
 from llmbuild.models.values import ACTIVATIONS, ConfigValues, shown
 
 OTHER_SPELLINGS: Mapping[str, tuple[str, ...]] = {
@@ -59,7 +59,13 @@ def read_config_json(
     _check_other_spellings(found, own, classes, like)
     layers = found.integer("num_hidden_layers")
     check_layer_types(given, layers)
-    rope = resolve_rope(given, like, found.integer("max_position_embeddings"))
+    positions = found.integer("max_position_embeddings")
+    if like.local_theta is None:
+        rope = resolve_rope(given, like, positions)
+    else:
+        rope, local = resolve_ropes_by_layer(given, like, like.local_theta, positions)
+        kinds = kinds_of(found, like.layer_rule, layers)
+        values |= {like.local_theta: local.theta, "local_layers": [kind == SLIDING for kind in kinds]}
     values |= resolve_layer_types(found, like.layer_rule, layers)
     values |= {"rope_theta": rope.theta, "rope_scaling": rope.scaling}
     if like.partial is not None:
@@ -123,7 +129,7 @@ def _renamed(source: ConfigValues, like: ConfigClass) -> Mapping[str, Json]:
 
 def _unread_keys(source: ConfigValues, like: ConfigClass, own: str, *, known: bool) -> set[str]:
     """The keys of `MATHS_KEYS` that are there and not read; raises InputError for one that transformers reads."""
-    read = {*like.defaults, like.partial, "original_max_position_embeddings"}
+    read = {*like.defaults, like.partial, like.local_theta, "original_max_position_embeddings"}
     if known:
         read.add("partial_rotary_factor")
     unread = {key for key in MATHS_KEYS if key in source.values and key not in read}

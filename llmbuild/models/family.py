@@ -45,21 +45,39 @@ class ModelConfig:
     """A family's configuration, whose fields are attributes.  Sizes are in tokens; -1 means "does not apply".
 
     Fields named in `omitted` are ours: they are written only where they differ from the value there, so that a configuration
-    that MLC can express stays exactly as MLC writes it.
+    that MLC can express stays exactly as MLC writes it.  Those in `nested` are written into an object `text_config`.
     """
 
     fields: Mapping[str, Any]
     omitted: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    nested: frozenset[str] = field(default_factory=frozenset, repr=False)
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("fields", "omitted") or name.startswith("__"):
+        if name in ("fields", "omitted", "nested") or name.startswith("__"):
             raise AttributeError(name)
         return self.fields[name] if name in self.fields else absent(name)
 
     def to_json(self) -> dict[str, Json]:
         """The `model_config` object of mlc-chat-config.json: the architecture's own fields in MLC's order."""
+        values = self.values()
+        if not self.nested:
+            return values
+        text = {name: value for name, value in values.items() if name in self.nested}
+        return {"text_config": text, **{name: value for name, value in values.items() if name not in self.nested}}
+
+    def values(self) -> dict[str, Json]:
+        """The fields as JSON, all in one object."""
         return {
             name: dict(value) if isinstance(value, Mapping) else list(value) if isinstance(value, tuple) else value
             for name, value in self.fields.items()
             if name not in self.omitted or value != self.omitted[name]
         }
+
+
+def flattened(model_config: Mapping[str, Json]) -> Mapping[str, Json]:
+    """The values of a `model_config` in one object; MLC keeps those that it does not know in `kwargs` of `text_config`."""
+    text = model_config.get("text_config")
+    if not isinstance(text, Mapping):
+        return model_config
+    unknown = text.get("kwargs")
+    return {**(unknown if isinstance(unknown, Mapping) else {}), **text, **model_config}

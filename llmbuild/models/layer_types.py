@@ -47,6 +47,12 @@ def check_layer_types(source: ConfigValues, layers: int) -> None:
         raise source.error("layer_types", f"has {len(kinds)} entries for {layers} layers")
 
 
+def kinds_of(source: ConfigValues, rule: LayerRule, layers: int) -> Sequence[Json]:
+    """The kinds of layers, by `layer_types` or else the rule."""
+    given = source.values.get("layer_types")
+    return given if isinstance(given, list | tuple) else rule(source, layers)
+
+
 def resolve_layer_types(source: ConfigValues, rule: LayerRule, layers: int) -> Mapping[str, Json]:
     """`sliding_window` and `layer_types` as they count: null for no window, and null for all layers alike.
 
@@ -75,7 +81,7 @@ def resolve_layer_types(source: ConfigValues, rule: LayerRule, layers: int) -> M
             why="transformers takes it as a window of that many tokens, in which no token is seen",
             fix="correct config.json: null stands for no window",
         )
-    kinds = given if isinstance(given, list | tuple) else rule(source, layers)
+    kinds = kinds_of(source, rule, layers)
     if SLIDING not in kinds:
         return none
     alike = all(kind == SLIDING for kind in kinds)

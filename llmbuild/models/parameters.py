@@ -47,7 +47,6 @@ def _block(spec: DecoderSpec, block: BlockSpec, layer: str) -> Iterator[Paramete
 
 def _attention(spec: DecoderSpec, attention: AttentionSpec, module: str) -> Iterator[Parameter]:
     names = spec.names
-    sources = [f"{module}.{source}" for source in attention.qkv_sources]
     shared = attention.heads // attention.kv_heads
     groupings = {
         "stacked": None,
@@ -55,10 +54,12 @@ def _attention(spec: DecoderSpec, attention: AttentionSpec, module: str) -> Iter
         "by_group": (attention.kv_heads, shared, 1, 1),
     }
     grouping = groupings[attention.stacking]
-    shape = (attention.qkv_features, spec.hidden_size)
-    yield _weight(f"{module}.{attention.qkv}", shape, "linear", names, sources, grouping, attention.transposed)
-    if attention.qkv_bias:
-        yield _bias(f"{module}.{attention.qkv}", attention.qkv_features, names, sources, grouping)
+    for name, (features, parts) in attention.qkv_modules.items():
+        sources = [f"{module}.{source}" for source in parts]
+        shape = (features, spec.hidden_size)
+        yield _weight(f"{module}.{name}", shape, "linear", names, sources, grouping, attention.transposed)
+        if attention.qkv_bias:
+            yield _bias(f"{module}.{name}", features, names, sources, grouping)
     shape = (spec.hidden_size, attention.heads * attention.head_dim)
     yield _weight(f"{module}.{attention.out}", shape, "linear", names, transposed=attention.transposed)
     if attention.out_bias:

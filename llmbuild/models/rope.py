@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llmbuild.canonical import Json
 from llmbuild.models.config_classes import ConfigClass
 from llmbuild.models.frequencies import ORIGINAL, TYPES
+from llmbuild.models.layer_types import FULL, SLIDING
 from llmbuild.models.values import ConfigValues, shown
 
 
@@ -55,13 +56,17 @@ class Rope:
     partial: float
 
 
-def resolve_rope(source: ConfigValues, like: ConfigClass, positions: int) -> Rope:
+def resolve_rope(
+    source: ConfigValues, like: ConfigClass, positions: int, given: tuple[str, Mapping[str, Json]] | None = None
+) -> Rope:
     """`positions` is the resolved max_position_embeddings, the default of an original length.
+
+    `given` is the object that counts, with its name, where that is none of the configuration's own.
 
     A value that another place overrides is named in a note.  Raises InputError for values that mean nothing, for values of
     which transformers knows no winner, and for the types of scaling that are not supported.
     """
-    place, parameters = _parameters(source)
+    place, parameters = _parameters(source) if given is None else given
     theta = _placed(source, place, parameters, "rope_theta", like.theta, like.default_theta)
     for name in {"rope_theta", "rotary_emb_base"} - {like.theta}:
         _unread(source, name, theta, like)
@@ -80,6 +85,50 @@ def resolve_rope(source: ConfigValues, like: ConfigClass, positions: int) -> Rop
     return Rope(
         theta, _scaling(source.but(original | dict(source.values)), place, parameters, kind, positions), partial
     )
+
+
+def resolve_ropes_by_layer(
+    source: ConfigValues, like: ConfigClass, local_theta: str, positions: int
+) -> tuple[Rope, Rope]:
+    """The RoPE of layers that see all, and that of layers with a window; `local_theta` is the key of the second one's base.
+
+    `rope_parameters` has an object for each, and `rope_scaling` adds to the first.  Raises InputError as `resolve_rope` does,
+    and for a scaling of the second.
+    """
+    kinds: dict[str, dict[str, Json]] = {FULL: {"rope_type": "default"}, SLIDING: {"rope_type": "default"}}
+    for name, value in _object(source, "rope_parameters").items():
+        if name not in kinds:
+            raise source.error(
+                f"rope_parameters.{name}",
+                "is no type of layer",
+                why=f"RoPE is by type of layer in a {source.model_type} model",
+                fix=f"write the values into rope_parameters.{FULL} and rope_parameters.{SLIDING}",
+            )
+        if value is not None:
+            kinds[name] = dict(_object(source.but({f"rope_parameters.{name}": value}), f"rope_parameters.{name}"))
+    added = _object(source, "rope_scaling")
+    place = "rope_scaling" if added else f"rope_parameters.{FULL}"
+    everywhere = resolve_rope(source, like, positions, (place, kinds[FULL] | dict(added)))
+    others = source.but({key: value for key, value in source.values.items() if key not in _BASES})
+    second = replace(like, theta=local_theta, default_theta=like.default_local_theta)
+    local = resolve_rope(others, second, positions, (f"rope_parameters.{SLIDING}", kinds[SLIDING]))
+    if local.scaling is not None:
+        raise source.error(
+            f"rope_parameters.{SLIDING}.rope_type",
+            f"RoPE scaling '{local.scaling['rope_type']}' of layers with a window is not supported",
+            fix="choose another checkpoint",
+        )
+    return everywhere, local
+
+
+def _object(source: ConfigValues, name: str) -> Mapping[str, Json]:
+    value = source.values.get(name)
+    if value is not None and not isinstance(value, Mapping):
+        raise source.error(name, f"must be an object, not {shown(value)}")
+    return value or {}
+
+
+_BASES = frozenset({"rope_theta", "rotary_emb_base", "position_embedding_base"})
 
 
 def check_scaling(source: ConfigValues, place: str, scaling: Mapping[str, Json]) -> None:

@@ -46,12 +46,14 @@ class Reading:
 class Row:
     """`read` gives the value, from the source and from other rows.
 
-    A row with `omitted` is one that MLC lacks: it is written only where its value is another.
+    A row with `omitted` is one that MLC lacks: it is written only where its value is another.  A `nested` one is written into
+    `text_config`.
     """
 
     name: str
     read: Callable[[Reading], Any]
     omitted: Any = _UNSET
+    nested: bool = False
 
     def extra(self, omitted: Any) -> Row:
         """This row as one that MLC lacks."""
@@ -62,7 +64,13 @@ def read_rows(source: ConfigValues, rows: Sequence[Row]) -> ModelConfig:
     """The configuration; raises InputError naming the key of a value that is missing or senseless."""
     reading = Reading(source, rows)
     omitted = {row.name: row.omitted for row in rows if row.omitted is not _UNSET}
-    return ModelConfig({row.name: getattr(reading, row.name) for row in rows}, omitted)
+    nested = frozenset(row.name for row in rows if row.nested)
+    return ModelConfig({row.name: getattr(reading, row.name) for row in rows}, omitted, nested)
+
+
+def in_text_config(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """Rows that MLC has in an object of their own."""
+    return tuple(replace(row, nested=True) for row in rows)
 
 
 def but(rows: Sequence[Row], *others: Row) -> tuple[Row, ...]:

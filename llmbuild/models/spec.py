@@ -63,12 +63,12 @@ class RopeSpec:
 
 @dataclass(frozen=True, slots=True)
 class AttentionSpec:
-    """Grouped-query attention with one fused projection of outputs (heads + 2 * kv_heads) * head_dim.
+    """Grouped-query attention with one fused projection of outputs (heads + 2 * kv_heads) * head_dim, or three not `joined`.
 
-    `qkv_sources` are the checkpoint's modules stacked to form it.  Scores are q k * `scale` (None: head_dim ** -0.5), then
-    softcap * tanh(scores / softcap) where there is one.  A query sees the `window` positions that end with its own, or all.
-    `qk_norm` normalizes q and k (modules `q_norm` and `k_norm`), each head or all heads together, before or after RoPE; over
-    "each_head" every head has a weight of its own, which is a module `norms.N` of the checkpoint, and over "each_row" it is a row
+    `qkv_sources` are the checkpoint's modules stacked to form it, or the three.  Scores are q k * `scale` (None: head_dim **
+    -0.5), then softcap * tanh(scores / softcap) where there is one.  A query sees the `window` positions that end with its own,
+    or all.  `qk_norm` normalizes q and k (modules `q_norm` and `k_norm`), each head or all heads together, before or after RoPE;
+    over "each_head" every head has a weight of its own, which is a module `norms.N` of the checkpoint, over "each_row" a row
     of one.  Elements of q, k and v are kept within `clip` first.  With `transposed` the checkpoint has the inputs of both
     projections in rows.
     """
@@ -90,6 +90,7 @@ class AttentionSpec:
     q_norm: str = "q_norm"
     k_norm: str = "k_norm"
     transposed: bool = False
+    joined: bool = True
     scale: float | None = None
     softcap: float | None = None
     window: int | None = None
@@ -98,6 +99,14 @@ class AttentionSpec:
     @property
     def qkv_features(self) -> int:
         return (self.heads + 2 * self.kv_heads) * self.head_dim
+
+    @property
+    def qkv_modules(self) -> Mapping[str, tuple[int, tuple[str, ...]]]:
+        """The projections, in order: of each its outputs and its sources."""
+        if self.joined:
+            return {self.qkv: (self.qkv_features, self.qkv_sources)}
+        heads = (self.heads, self.kv_heads, self.kv_heads)
+        return {name: (n * self.head_dim, (name,)) for name, n in zip(self.qkv_sources, heads, strict=True)}
 
 
 @dataclass(frozen=True, slots=True)

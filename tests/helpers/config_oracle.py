@@ -37,11 +37,11 @@ class NotLoaded(Exception):
 
 @dataclass(frozen=True)
 class Reading:
-    """What a model computes with, as far as a configuration decides it."""
+    """What a model computes with, as far as a configuration decides it; frequencies, factors and windows are of each layer."""
 
     tensors: Mapping[str, tuple[int, ...]]
-    frequencies: tuple[float, ...]
-    factor: float
+    frequencies: tuple[tuple[float, ...], ...]
+    factors: tuple[float, ...]
     epsilons: frozenset[float]
     activation: tuple[float, ...]
     windows: tuple[int | None, ...]
@@ -79,8 +79,11 @@ def read_by_transformers(config: Mapping[str, Any], directory: Path) -> Reading:
         base = model.base_model
         rotary = type(base.rotary_emb)(loaded)
         # The classes that go by the length of a text see one that fills the context.
-        rotary(torch.zeros(1), torch.tensor([[loaded.max_position_embeddings - 1]]))
-        frequencies = rotary.inv_freq.double().tolist()
+        for kind in getattr(rotary, "layer_types", [None]):
+            which = {} if kind is None else {"layer_type": kind}
+            rotary(torch.zeros(1), torch.tensor([[loaded.max_position_embeddings - 1]]), **which)
+        kinds = loaded.layer_types if hasattr(rotary, "layer_types") else [None] * loaded.num_hidden_layers
+        frequencies, factors = zip(*(_rotation(rotary, kind) for kind in kinds), strict=True)
     except (ValueError, TypeError, KeyError, ZeroDivisionError, RuntimeError, AttributeError) as error:
         raise NotLoaded(f"{type(error).__name__}: {error}") from error
     except Exception as error:
@@ -88,12 +91,13 @@ def read_by_transformers(config: Mapping[str, Any], directory: Path) -> Reading:
         if "Strict" not in type(error).__name__:
             raise
         raise NotLoaded(str(error)) from error
-    if not rotary.attention_scaling or not all(np.isfinite([*frequencies, rotary.attention_scaling])):
+    if not all(factors) or not np.isfinite([*np.ravel(frequencies), *factors]).all():
         raise NotLoaded("the rotation is not a rotation")
     layers = list(base.layers)
     attentions = [getattr(layer, "self_attn", None) or layer.attention for layer in layers]
     head_dim = getattr(attentions[0], "head_dim", None) or attentions[0].head_size
-    if len(frequencies) * 2 > head_dim or (not partial(loaded.model_type) and len(frequencies) * 2 != head_dim):
+    pairs = len(frequencies[0])
+    if pairs * 2 > head_dim or (not partial(loaded.model_type) and pairs * 2 != head_dim):
         raise NotLoaded("the frequencies do not fit the heads")
     tensors = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     if loaded.tie_word_embeddings:
@@ -104,8 +108,8 @@ def read_by_transformers(config: Mapping[str, Any], directory: Path) -> Reading:
         values = activation(torch.from_numpy(POINTS)).tolist()
     return Reading(
         tensors,
-        tuple(frequencies),
-        float(rotary.attention_scaling),
+        frequencies,
+        factors,
         frozenset(
             float(getattr(module, "variance_epsilon", getattr(module, "eps", 1e-5)))
             for module in model.modules()
@@ -120,6 +124,13 @@ def read_by_transformers(config: Mapping[str, Any], directory: Path) -> Reading:
     )
 
 
+def _rotation(rotary: Any, kind: str | None) -> tuple[tuple[float, ...], float]:
+    """Frequencies and factor of layers of a kind, or of all where there is one RoPE."""
+    prefix = "" if kind is None else f"{kind}_"
+    frequencies = getattr(rotary, f"{prefix}inv_freq").double().tolist()
+    return tuple(frequencies), float(getattr(rotary, f"{prefix}attention_scaling"))
+
+
 def read_by_llmbuild(family: DecoderFamily, config: ModelConfig) -> Reading:
     """The same of a family's configuration."""
     import torch
@@ -128,7 +139,7 @@ def read_by_llmbuild(family: DecoderFamily, config: ModelConfig) -> Reading:
     spec = family.decoder(config)
     block = spec.blocks[0]
     attention = block.attention
-    rope = spec.ropes[0]
+    ropes = [one.attention.rope or spec.ropes[0] for one in spec.blocks]
     tensors: dict[str, tuple[int, ...]] = {}
     for parameter in family.parameters(config):
         share = parameter.shape[0]
@@ -149,8 +160,8 @@ def read_by_llmbuild(family: DecoderFamily, config: ModelConfig) -> Reading:
     epsilons = {spec.final_norm.eps} | ({attention.qk_norm.eps} if attention.qk_norm else set())
     return Reading(
         tensors,
-        rope.frequencies,
-        rope.factor,
+        tuple(rope.frequencies for rope in ropes),
+        tuple(rope.factor for rope in ropes),
         frozenset(map(float, epsilons)),
         tuple(activation),
         tuple(window if slides else None for slides in sliding),
@@ -186,7 +197,7 @@ def differences(product: Reading, oracle: Reading) -> list[str]:
         not np.isclose(a, b, rtol=1e-7) for a, b in zip(sorted(product.epsilons), sorted(oracle.epsilons), strict=True)
     ):
         found.append(f"epsilons: {product.epsilons} and {oracle.epsilons}")
-    for name in ("scale", "factor"):
-        if not np.isclose(getattr(product, name), getattr(oracle, name)):
+    for name in ("scale", "factors"):
+        if not np.allclose(getattr(product, name), getattr(oracle, name)):
             found.append(f"{name}: {getattr(product, name)} and {getattr(oracle, name)}")
     return found

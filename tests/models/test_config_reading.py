@@ -70,6 +70,8 @@ LLAMA3 = ROPE.map(
     }
 )
 ROPES = st.one_of(st.just(ABSENT), st.just(ABSENT), st.none(), st.just({}), ROPE, LLAMA3, SCALED)
+ROPES_OF_A_KIND = st.one_of(st.none(), st.just({}), ROPE, LLAMA3, SCALED)
+PLAIN = st.one_of(st.none(), st.just({}), st.sampled_from([{"rope_theta": 500.0, "rope_type": "default"}]), ROPE)
 OTHER = sorted({name for names in OTHER_SPELLINGS.values() for name in names})
 KINDS = st.lists(st.sampled_from(["full_attention", "full_attention", "sliding_attention"]), min_size=1, max_size=3)
 
@@ -142,6 +144,9 @@ def configs(draw: st.DrawFn, model_type: str) -> dict[str, Any]:
         "layer_types": st.one_of(st.just(ABSENT), st.just(ABSENT), st.none(), KINDS),
         "is_causal": st.sampled_from([ABSENT] * 8 + [True, False]),
     }
+    if like.local_theta is not None:
+        by_kind = st.fixed_dictionaries({}, optional={"full_attention": ROPES_OF_A_KIND, "sliding_attention": PLAIN})
+        optional |= {"rope_parameters": st.one_of(by_kind, ROPES), like.local_theta: maybe(100.0, 10000)}
     # A few keys at a time, so that not every example is refused for one of them.
     chosen = draw(st.lists(st.sampled_from(sorted(optional)), max_size=8, unique=True))
     for key in chosen:

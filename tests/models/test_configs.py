@@ -65,6 +65,8 @@ FIELDS = {
     "gemma": "hidden_size intermediate_size attention_bias num_attention_heads num_key_value_heads head_dim "
     "num_hidden_layers rms_norm_eps vocab_size hidden_activation position_embedding_base context_window_size "
     "prefill_chunk_size tensor_parallel_shards max_batch_size",
+    "gemma3_text": "text_config vocab_size tensor_parallel_shards max_batch_size context_window_size prefill_chunk_size "
+    "is_text_model",
     "llama": "hidden_size intermediate_size num_attention_heads num_hidden_layers rms_norm_eps vocab_size "
     "tie_word_embeddings position_embedding_base rope_scaling context_window_size prefill_chunk_size "
     "num_key_value_heads head_dim tensor_parallel_shards pipeline_parallel_stages max_batch_size disaggregation",
@@ -447,3 +449,62 @@ def test_the_first_gemma_means_the_approximation_by_gelu() -> None:
         assert (
             gemma.decoder(gemma.configure(minimal("gemma") | keys, Overrides())).blocks[0].mlp.activation == "gelu_tanh"
         )
+
+
+def test_gemma_3_is_as_mlc_has_it() -> None:
+    """MLC's parameters, and its model_config: the text's values in an object, and in `kwargs` there what it does not know."""
+    gemma3 = family("gemma3_text")
+    keys = {"sliding_window": 16, "head_dim": 16, "rope_local_base_freq": 500.0, "sliding_window_pattern": 2}
+    config = gemma3.configure(minimal("gemma3_text") | keys, Overrides())
+    text: Any = config.to_json()["text_config"]
+    unknown = {name: text[name] for name in ("sliding_window", "rope_local_base_freq")}
+    known = {name: text[name] for name in text if name not in (*unknown, "layer_types", "local_layers")}
+    theirs = {
+        "sliding_window_size": 16,
+        "kwargs": {**unknown, "sliding_window_pattern": 2, "model_type": "gemma3_text"},
+    }
+    mlc = {**config.to_json(), "sliding_window_size": 16, "text_config": {**known, **theirs}}
+    assert gemma3.restore(json.loads(json.dumps(mlc)), Overrides()) == config
+    layer, attention = "language_model.model.layers.0", "language_model.model.layers.0.self_attn"
+    assert [one.name.removesuffix(".weight") for one in gemma3.parameters(config)[:13]] == [
+        "language_model.model.embed_tokens",
+        *(f"{attention}.{name}" for name in ("q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "k_norm")),
+        *(f"{layer}.{name}" for name in ("mlp.gate_up_proj", "mlp.down_proj", "input_layernorm")),
+        *(f"{layer}.{name}" for name in ("post_attention_layernorm", "pre_feedforward_layernorm")),
+        f"{layer}.post_feedforward_layernorm",
+    ]
+    assert gemma3.parameters(config)[1].sources == ("model.layers.0.self_attn.q_proj.weight",)
+
+
+def test_layers_of_gemma_3_keep_their_rope_where_a_manifest_takes_their_windows_away() -> None:
+    gemma3 = family("gemma3_text")
+    keys = {"sliding_window": 16, "sliding_window_pattern": 2, "rope_local_base_freq": 500.0}
+    for overrides in (Overrides(), Overrides(sliding_window_size=-1)):
+        config = gemma3.configure(minimal("gemma3_text") | keys, overrides)
+        ropes = [block.attention.rope for block in gemma3.decoder(config).blocks]
+        assert [rope.theta for rope in ropes if rope is not None] == [500.0, 1000000]
+        assert gemma3.restore(config.to_json(), Overrides()) == config
+
+
+@pytest.mark.parametrize(
+    ("keys", "where"),
+    [
+        ({"rope_parameters": {"rope_type": "linear", "factor": 2.0}}, "rope_parameters.rope_type"),
+        ({"rope_parameters": {"full_attention": 3}}, "rope_parameters.full_attention"),
+        (
+            {"rope_parameters": {"sliding_attention": {"rope_type": "linear", "factor": 2.0}}},
+            "rope_parameters.sliding_attention.rope_type",
+        ),
+        ({"rope_scaling": {"rope_type": "linear"}}, "rope_scaling.factor"),
+        ({"attn_logit_softcapping": 50.0}, "attn_logit_softcapping"),
+    ],
+)
+def test_ropes_by_type_of_layer_that_are_refused(keys: dict[str, Any], where: str) -> None:
+    with pytest.raises(InputError) as caught:
+        configure("gemma3_text", minimal("gemma3_text") | keys)
+    assert str(caught.value.where) == f"config.json: {where}"
+
+
+def test_local_layers_are_one_for_each_layer() -> None:
+    with pytest.raises(InputError, match="each layer"):
+        family("gemma3_text").restore(minimal("gemma3_text") | {"local_layers": [True]}, Overrides())

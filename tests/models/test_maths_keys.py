@@ -54,7 +54,10 @@ def test_every_default_is_that_of_transformers_5_24(model_type: str) -> None:
         follows = default is None or (key == "num_key_value_heads" and fields[key] is None)
         assert (fields[key] == default) if not follows else fields[key] in (None, default), key
     assert found.renamed == {name: key for name, key in cls.attribute_map.items() if key in found.defaults}
-    assert cls.default_theta == found.default_theta
+    theta: Any = found.default_theta
+    if found.local_theta is not None:
+        theta = {"global": theta, "local": found.default_local_theta}
+    assert cls.default_theta == theta
     partial = cls(**SIZES).rope_parameters.get("partial_rotary_factor", 1.0)
     assert partial == found.default_partial
 

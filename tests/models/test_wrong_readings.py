@@ -172,8 +172,11 @@ def test_the_value_that_loses_is_named(model_type: str, keys: dict[str, Any], lo
     assert any(lost in note for note in read_right(model_type, keys, tmp_path))
 
 
+BY_LAYER = [name for name, one in families().items() if one.classes[name].local_theta is not None]
+
+
 @pytest.mark.parametrize("value", [False, [], 0, "", {}])
-@pytest.mark.parametrize("model_type", families())
+@pytest.mark.parametrize("model_type", [name for name in families() if name not in BY_LAYER])
 def test_what_is_false_is_no_scaling(model_type: str, value: Any, tmp_path: Path) -> None:
     assert read_right(model_type, {"rope_scaling": value}, tmp_path) == read_right(model_type, {}, tmp_path)
     scaling = LLAMA3 if model_type != "phi3" else {"rope_type": "longrope", **LONGROPE}
@@ -182,6 +185,19 @@ def test_what_is_false_is_no_scaling(model_type: str, value: Any, tmp_path: Path
     assert read_by_llmbuild(families()[model_type], config) == read_by_llmbuild(
         families()[model_type], configured(model_type, {"rope_scaling": beside["rope_parameters"]})[0]
     )
+
+
+@pytest.mark.parametrize("model_type", BY_LAYER)
+def test_scaling_beside_rope_by_type_of_layer_is_an_object(model_type: str, tmp_path: Path) -> None:
+    """transformers updates the layers that see all by it, which an empty one does not change."""
+    kinds = {"rope_parameters": {"full_attention": {**LLAMA3, "rope_theta": 5e5}}}
+    for value in (False, 0, [], ""):
+        with pytest.raises(InputError, match="must be an object"):
+            configured(model_type, kinds | {"rope_scaling": value})
+    config, _ = configured(model_type, kinds | {"rope_scaling": {}})
+    assert config == configured(model_type, kinds)[0]
+    read_right(model_type, kinds | {"rope_scaling": {}}, tmp_path)
+    read_right(model_type, {"rope_scaling": LLAMA3, "rope_local_base_freq": 700.0}, tmp_path)
 
 
 @pytest.mark.parametrize("model_type", ["clip", "mine"])

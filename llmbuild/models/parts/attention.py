@@ -41,13 +41,14 @@ class Step:
 
 
 class Attention(nn.Module):  # type: ignore[misc]
-    """Fused q, k, v projection, optional norms of q and k, attention, output projection."""
+    """Projection of q, k and v, in one or in three, optional norms of q and k, attention, output projection."""
 
     def __init__(self, spec: AttentionSpec, hidden_size: int, scheme: Scheme, kernels: Kernels) -> None:
         super().__init__()
         self.spec = spec
         inner = spec.heads * spec.head_dim
-        place(self, spec.qkv, Linear(hidden_size, spec.qkv_features, scheme, kernels, bias=spec.qkv_bias))
+        for name, (features, _) in spec.qkv_modules.items():
+            place(self, name, Linear(hidden_size, features, scheme, kernels, bias=spec.qkv_bias))
         place(self, spec.out, Linear(inner, hidden_size, scheme, kernels, bias=spec.out_bias))
         if spec.qk_norm is not None:
             for name, heads in ((spec.q_norm, spec.heads), (spec.k_norm, spec.kv_heads)):
@@ -63,7 +64,9 @@ class Attention(nn.Module):  # type: ignore[misc]
         """[b, s, hidden] to [b, s, hidden], appending this layer's k and v to the cache."""
         spec = self.spec
         b, s, _ = x.shape
-        qkv = op.reshape(at(self, spec.qkv)(x), (b * s, spec.heads + 2 * spec.kv_heads, spec.head_dim))
+        parts = [at(self, name)(x) for name in spec.qkv_modules]
+        qkv = parts[0] if spec.joined else op.concat(parts, dim=-1)
+        qkv = op.reshape(qkv, (b * s, spec.heads + 2 * spec.kv_heads, spec.head_dim))
         if spec.clip is not None:
             qkv = qkv.maximum(-spec.clip).minimum(spec.clip)
         if not spec.qk_norm_after_rope:

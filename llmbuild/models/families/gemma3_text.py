@@ -1,0 +1,106 @@
+"""Gemma 3's text models: Gemma 2 with RMSNorm on each head of q and k, and a RoPE of its own for the layers with a window."""
+
+from llmbuild.models import rows
+from llmbuild.models.architecture import DecoderFamily
+from llmbuild.models.building import blocks_of, decoder_of, mlp_of, rope_of
+from llmbuild.models.config_classes import ConfigClass, without
+from llmbuild.models.families import gemma, gemma2
+from llmbuild.models.family import ModelConfig
+from llmbuild.models.frequencies import make_rope
+from llmbuild.models.layer_types import SLIDING, all_but_each
+from llmbuild.models.rows import Reading, Row
+from llmbuild.models.spec import BlockSpec, DecoderSpec, Names
+from llmbuild.models.windows import WINDOW, WINDOWED_CONTEXT, layer_types, windows_of
+
+UNUSED = "attn_logit_softcapping"
+"""A key of transformers' class that its attention does not use; a value of it is refused, and what is published has none."""
+ALL_BUT_EACH_SIXTH = all_but_each(6, "sliding_window_pattern")
+
+
+def _local_layers(c: Reading) -> tuple[bool, ...]:
+    """The layers with the other RoPE, which they keep where a manifest takes their window away; MLC does not say them."""
+    given = c.source.values.get("local_layers")
+    if given is None:
+        return tuple(kind == SLIDING for kind in c.layer_types or ALL_BUT_EACH_SIXTH(c.source, c.num_hidden_layers))
+    if not isinstance(given, list | tuple) or len(given) != c.num_hidden_layers:
+        raise c.source.error("local_layers", "must be a list of true or false for each layer")
+    return tuple(bool(one) for one in given)
+
+
+TEXT = (
+    *rows.standard("hidden_size intermediate_size num_hidden_layers"),
+    rows.flag("attention_bias", False),
+    *rows.standard("num_attention_heads num_key_value_heads"),
+    rows.head_dim(256),
+    rows.RMS_NORM_EPS,
+    rows.activation("gelu_pytorch_tanh", "hidden_activation"),
+    rows.POSITION_EMBEDDING_BASE,
+    rows.ROPE_SCALING,
+    rows.number("query_pre_attn_scalar", default=256),
+    WINDOW,
+    layer_types(ALL_BUT_EACH_SIXTH),
+    rows.number("rope_local_base_freq", default=10000),
+    Row("local_layers", _local_layers),
+    rows.optional_number("final_logit_softcapping").extra(None),
+    rows.flag("tie_word_embeddings", True).extra(True),
+)
+ROWS = (
+    *rows.in_text_config(TEXT),
+    *rows.standard("vocab_size tensor_parallel_shards max_batch_size"),
+    WINDOWED_CONTEXT,
+    rows.CHUNK,
+    rows.flag("is_text_model", True),
+)
+"""MLC's fields, in an object of their own as MLC has them, and what MLC leaves out: the other RoPE, and which layers have it."""
+NAMES = Names(
+    embedding="language_model.model.embed_tokens",
+    layers="language_model.model.layers",
+    final_norm="language_model.model.norm",
+    head="language_model.lm_head",
+    after_attention=gemma2.NAMES.after_attention,
+    before_mlp=gemma2.NAMES.before_mlp,
+    after_mlp=gemma2.NAMES.after_mlp,
+    checkpoint=(("language_model.", ""),),
+)
+
+
+def decoder(c: ModelConfig) -> DecoderSpec:
+    norm = gemma.norm_of(c)
+    ropes = (rope_of(c), make_rope(c.rope_local_base_freq, c.head_dim))
+    parts = {"qk_norm": norm, "scale": c.query_pre_attn_scalar**-0.5, "joined": False}
+
+    def block(kind: tuple[bool, int | None]) -> BlockSpec:
+        is_local, window = kind
+        attention = gemma.gemma_attention(c, ropes[is_local], window=window, **parts)
+        return BlockSpec(attention, mlp_of(c), norm, norm, norm, norm)
+
+    return decoder_of(
+        c,
+        blocks_of(list(zip(c.local_layers, windows_of(c), strict=True)), block),
+        norm,
+        embedding_scale=c.hidden_size**0.5,
+        logit_softcap=c.final_logit_softcapping,
+        names=NAMES,
+    )
+
+
+DEFAULTS = without(gemma2.DEFAULTS, UNUSED) | {
+    "max_position_embeddings": 131072,
+    "final_logit_softcapping": None,
+}
+FAMILY = DecoderFamily(
+    "gemma3_text",
+    ("Gemma3ForCausalLM",),
+    ROWS,
+    decoder,
+    {
+        "gemma3_text": ConfigClass(
+            "Gemma3TextConfig",
+            DEFAULTS,
+            gemma2.NULLABLE - {UNUSED},
+            default_theta=1000000,
+            local_theta="rope_local_base_freq",
+            layer_rule=ALL_BUT_EACH_SIXTH,
+        )
+    },
+)
