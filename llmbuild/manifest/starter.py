@@ -170,7 +170,7 @@ def _of_preset(name: str) -> Starter:
             "there is no such file, directory or preset",
             where=name,
             why=near,
-            fix=f"give {forms()}, or a preset: {', '.join(presets())}",
+            fix=f"give {forms()}, or a preset, which docs/models.md lists",
         ) from None
     window, window_note = _window(config)
     return Starter(
@@ -237,9 +237,6 @@ def _template_by_name(name: str) -> str | None:
 
 def _window(config: Mapping[str, Any]) -> tuple[int | None, str | None]:
     """The context window to propose, and a comment where it is not the checkpoint's own."""
-    if isinstance(config.get("sliding_window"), int) and config.get("use_sliding_window", True):
-        # Such a model's sequences are unbounded; its window is the sliding one.
-        return None, None
     said = config.get("max_position_embeddings")
     if not isinstance(said, int) or isinstance(said, bool) or said < 1:
         return None, None

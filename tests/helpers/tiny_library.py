@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from llmbuild.models.family import Overrides
+
 HOST = {"kind": "llvm", "mtriple": "x86_64-unknown-linux-gnu", "mcpu": "x86-64-v3"}
 TARGET = {"device": "cpu", "host": HOST}
 
@@ -26,13 +28,14 @@ TINY_LLAMA: Mapping[str, Any] = {
 }
 
 
-def chat_config(source: Mapping[str, Any] = TINY_LLAMA, quantization: str = "q4f32_1") -> dict[str, Any]:
+def chat_config(
+    source: Mapping[str, Any] = TINY_LLAMA, quantization: str = "q4f32_1", overrides: Overrides | None = None
+) -> dict[str, Any]:
     """The fields of mlc-chat-config.json that compilation reads, as the config task writes them."""
-    from llmbuild.models.family import Overrides
     from llmbuild.models.registry import family, infer_model_type
 
     model_type = infer_model_type(source)
-    config = family(model_type).configure(source, Overrides())
+    config = family(model_type).configure(source, overrides or Overrides())
     names = ("vocab_size", "context_window_size", "sliding_window_size", "prefill_chunk_size", "attention_sink_size")
     return {
         "model_type": model_type,

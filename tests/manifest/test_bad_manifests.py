@@ -179,7 +179,11 @@ CASES = [
         "a source or a preset, not both",
     ),
     Bad(
-        "unknown preset", '[models.a]\npreset = "Llama-2-7" #!\n' + BUILD, "models.a.preset", "unknown preset", "one of"
+        "unknown preset",
+        '[models.a]\npreset = "Llama-2-7" #!\n' + BUILD,
+        "models.a.preset",
+        "unknown preset",
+        "docs/models.md lists",
     ),
     Bad(
         "preset with a hash",

@@ -92,7 +92,7 @@ def test_a_manifest_elsewhere_has_paths_that_work_from_there(checkpoint: Path) -
         ({"max_position_embeddings": 131072}, CHATML, "checkpoint", 8192),
         ({}, [{"name": "tool_use", "template": "x"}, {"name": "default", "template": CHATML}], "checkpoint", 2048),
         ({}, [{"name": "tool_use", "template": "x"}], "LM", 2048),
-        (MISTRAL, CHATML, "checkpoint", None),
+        (MISTRAL, CHATML, "checkpoint", 2048),
     ],
 )
 def test_proposals(

@@ -10,7 +10,6 @@ import pytest
 
 from llmbuild.errors import InputError
 from llmbuild.models.family import Overrides
-from llmbuild.models.presets import preset, presets
 from llmbuild.models.registry import family, infer_model_type
 
 LLAMA: dict[str, Any] = {
@@ -391,46 +390,6 @@ def test_an_unsupported_architecture_says_where_the_supported_are_listed(config:
 def test_an_unknown_model_type_is_answered_with_the_nearest() -> None:
     with pytest.raises(InputError, match="did you mean 'llama'"):
         family("lama")
-
-
-@pytest.mark.parametrize("name", presets())
-def test_every_preset_configures(name: str) -> None:
-    config = preset(name)
-    model = family(infer_model_type(config))
-    assert model.parameters(model.configure(config, Overrides()))
-
-
-def test_preset_aliases_and_suggestions() -> None:
-    assert preset("llama2_7b") is preset("Llama-2-7B")
-    assert preset("redpajama_3b_v1")["vocab_size"] == 50432
-    assert preset("Mistral-7B-Instruct-v0.2")["sliding_window"] is None
-    with pytest.raises(InputError, match="did you mean 'smollm2_135m'"):
-        preset("smollm2_135")
-
-
-@pytest.mark.parametrize(
-    ("name", "billions"),
-    [
-        ("RedPajama-INCITE-Chat-3B", 2.776),
-        ("Llama-2-7B", 6.738),
-        ("Llama-3.1-8B", 8.030),
-        ("Mistral-7B-Instruct-v0.2", 7.242),
-        ("CodeLlama-7B", 6.739),
-        ("Qwen2.5-0.5B", 0.494),
-        ("Qwen3-0.6B", 0.596),
-        ("SmolLM2-135M", 0.1345),
-    ],
-)
-def test_preset_parameter_counts_are_the_published_ones(name: str, billions: float) -> None:
-    config = preset(name)
-    model = family(infer_model_type(config))
-    total = 0
-    for parameter in model.parameters(model.configure(config, Overrides())):
-        size = 1
-        for dimension in parameter.shape:
-            size *= dimension
-        total += size
-    assert total / 1e9 == pytest.approx(billions, rel=1e-3)
 
 
 def test_layers_of_gemma_2_alternate_where_mlc_does_not_say_it() -> None:

@@ -1,25 +1,44 @@
-"""The table of docs/models.md, held against the families; `python -m tests.models.test_models_page` writes it."""
+"""The tables of docs/models.md, held against families and presets; `python -m tests.models.test_models_page` writes them."""
 
 from __future__ import annotations
 
-from llmbuild.models.registry import families
+import pytest
+
+from llmbuild.models.presets import aliases, presets
+from llmbuild.models.registry import families, infer_model_type
 from tests.helpers.imports import PACKAGE
 
 PAGE = PACKAGE.parent / "docs" / "models.md"
-START, END = "<!-- table -->\n", "<!-- end -->\n"
+END = "<!-- end -->\n"
 
 
-def table() -> str:
+def architectures() -> str:
     rows = ["| model-type | architectures | model_type of config.json |", "|---|---|---|"]
     for name, family in families().items():
         rows.append(f"| `{name}` | {', '.join(family.architectures)} | {', '.join(family.classes)} |")
     return "\n".join(rows) + "\n"
 
 
-def test_the_page_lists_the_families() -> None:
-    assert PAGE.read_text(encoding="utf-8").partition(START)[2].partition(END)[0] == table()
+def all_presets() -> str:
+    rows = ["| preset | model-type | other names of it |", "|---|---|---|"]
+    names = aliases()
+    for name, config in presets().items():
+        others = [alias for alias in names if names[alias] == name]
+        rows.append(f"| `{name}` | `{infer_model_type(config)}` | {', '.join(others)} |")
+    return "\n".join(rows) + "\n"
+
+
+TABLES = {"<!-- table -->\n": architectures, "<!-- presets -->\n": all_presets}
+
+
+@pytest.mark.parametrize("start", TABLES)
+def test_the_page_lists_them_all(start: str) -> None:
+    assert PAGE.read_text(encoding="utf-8").partition(start)[2].partition(END)[0] == TABLES[start]()
 
 
 if __name__ == "__main__":
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(START)
-    PAGE.write_text(f"{before}{START}{table()}{END}{rest.partition(END)[2]}", encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
+    for start, table in TABLES.items():
+        before, _, rest = text.partition(start)
+        text = f"{before}{start}{table()}{END}{rest.partition(END)[2]}"
+    PAGE.write_text(text, encoding="utf-8")
