@@ -24,7 +24,8 @@ class DecoderFamily:
 
     `model_type` is MLC's name, `architectures` are Hugging Face's class names, and `classes` transformers' configuration classes
     by their model type.  `ignored` are endings of names of buffers that no parameter needs, `masks` those of causal masks;
-    `head` is the checkpoint's name of the final layer.
+    `head` is the checkpoint's name of the final layer.  `others` are the model types of all families of which transformers has no
+    class.
     """
 
     model_type: str
@@ -35,6 +36,7 @@ class DecoderFamily:
     ignored: tuple[str, ...] = (".rotary_emb.inv_freq",)
     masks: tuple[str, ...] = ()
     head: str = "lm_head.weight"
+    others: frozenset[str] = frozenset()
 
     def configure(
         self,
@@ -48,7 +50,7 @@ class DecoderFamily:
 
         The keys in `ignore` count as absent of a config.json.  Each value of one that does not count goes to `note`.
         """
-        values = read_config_json(ConfigValues(self.model_type, source, note), self.classes, ignore)
+        values = read_config_json(ConfigValues(self.model_type, source, note), self.classes, ignore, self.others)
         config = self._settled(values, overrides)
         _require_one_device(source, overrides, config)
         if config.sliding_window_size > 0:

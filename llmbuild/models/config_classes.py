@@ -1,16 +1,17 @@
 """What transformers' configuration classes say of keys that a config.json leaves out, as data.
 
 Sizes that the tensors show (hidden size, inner size, layers, heads, vocabulary) have no default here: they must be there, as a
-default would only make another error of a missing key.  A test holds all of it against the installed classes.
+default would only make another error of a missing key.  A test holds what is said of transformers' classes against them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from llmbuild.canonical import Json
 from llmbuild.models.layer_types import LayerRule, every_layer
+from llmbuild.models.values import ConfigValues
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,9 @@ class ConfigClass:
     takes, by its own names of them; None: all, by transformers' names.  `layer_rule` says which layers of a model with a window
     have it.  With `ntk_alpha` a scaling of type dynamic that has an `alpha` is Hunyuan's, which does not depend on the length.
     `local_theta` is the key of the RoPE base of layers with a window, in a class whose RoPE is by type of layer.
+
+    A class that is `remote` is none of transformers, but of code that comes with checkpoints, which is never run: what it says is
+    written down here.  `adapted` gives the content of a config.json in the words that other classes have for the same.
     """
 
     name: str
@@ -38,6 +42,13 @@ class ConfigClass:
     ntk_alpha: bool = False
     local_theta: str | None = None
     default_local_theta: float = 10000
+    remote: bool = False
+    adapted: Callable[[ConfigValues], Mapping[str, Json]] | None = None
+
+    @property
+    def title(self) -> str:
+        """The class, for messages."""
+        return f"{self.name} of the checkpoint's own code" if self.remote else f"{self.name} of transformers"
 
 
 def without(defaults: Mapping[str, Json], *keys: str) -> dict[str, Json]:

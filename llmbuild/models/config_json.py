@@ -5,7 +5,7 @@ The outcome is in one spelling, which the families' `parse` reads beside that of
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from llmbuild.canonical import Json
 from llmbuild.models.config_classes import ConfigClass
@@ -33,22 +33,27 @@ OTHER_SPELLINGS: Mapping[str, tuple[str, ...]] = {
 
 
 def read_config_json(
-    source: ConfigValues, classes: Mapping[str, ConfigClass], ignore: Sequence[str] = ()
+    source: ConfigValues,
+    classes: Mapping[str, ConfigClass],
+    ignore: Sequence[str] = (),
+    others: Collection[str] = (),
 ) -> ConfigValues:
     """The content of a config.json for a model of the family `source.model_type`, with every key that the family reads.
 
     `classes` are those of the family, by model type; the first one counts for a type that transformers does not know.
-    `ignore` are keys that count as absent.  Each value that is there and does not count is noted.  Raises InputError for a
-    model of another family, for a key that would change the result and that the family does not read, and for values that
-    transformers does not take or that contradict each other.
+    `ignore` are keys that count as absent, `others` model types of families that transformers lacks.  Each value that is there
+    and does not count is noted.  Raises InputError for a model of another family, for a key that would change the result and
+    that the family does not read, and for values that transformers does not take or that contradict each other.
     """
     own = source.values.get("model_type")
-    _check_model_type(source, own, classes, ignore)
+    _check_model_type(source, own, classes, ignore, others)
     known = own if isinstance(own, str) and own in classes else next(iter(classes))
     like = classes[known]
     _note_ignored(source, ignore)
     given = source.but({key: value for key, value in source.values.items() if key not in ignore})
     given = given.but(_renamed(given, like))
+    if like.adapted is not None:
+        given = given.but(like.adapted(given))
     unread = _unread_keys(given, like, own if isinstance(own, str) else known, known=own is None or own in classes)
     values = {key: value for key, value in given.values.items() if key not in unread}
     for key, default in like.defaults.items():
@@ -76,7 +81,11 @@ def read_config_json(
 
 
 def _check_model_type(
-    source: ConfigValues, own: Json, classes: Mapping[str, ConfigClass], ignore: Sequence[str]
+    source: ConfigValues,
+    own: Json,
+    classes: Mapping[str, ConfigClass],
+    ignore: Sequence[str],
+    others: Collection[str],
 ) -> None:
     """A config.json of another family that is known would be read with the wrong defaults, and its model is another."""
     if own is None or "model_type" in ignore:
@@ -86,7 +95,7 @@ def _check_model_type(
     if own in classes:
         return
     names = source.values.get("architectures")
-    if own not in MODEL_TYPES:
+    if own not in MODEL_TYPES and own not in others:
         # transformers' class that is named reads it with a warning, and its own defaults.
         source.note(
             f"config.json: model_type '{own}' is no causal language model of transformers; "
@@ -97,7 +106,9 @@ def _check_model_type(
     raise source.error(
         "model_type",
         f"is '{own}', which is another family than '{source.model_type}'",
-        why=f"transformers goes by model_type and computes a {own} model{says}",
+        why=f"the checkpoint's own code goes by model_type{says}"
+        if own in others
+        else f"transformers goes by model_type and computes a {own} model{says}",
         fix=f"remove a model-type of the manifest that is not {own}, or, if the checkpoint is a {source.model_type} model, "
         'set ignore-keys = ["model_type"] in the model\'s table',
     )
@@ -164,9 +175,7 @@ def _without_groups(source: ConfigValues, like: ConfigClass) -> ConfigValues:
     if "num_key_value_heads" in like.defaults or "num_key_value_heads" not in source.values:
         return source
     if groups is not None and groups != heads:
-        source.note(
-            f"config.json: num_key_value_heads = {shown(groups)} is not read, as {like.name} of transformers has none"
-        )
+        source.note(f"config.json: num_key_value_heads = {shown(groups)} is not read, as {like.title} has none")
     return source.but({key: value for key, value in source.values.items() if key != "num_key_value_heads"})
 
 
@@ -205,7 +214,7 @@ def _check_other_spellings(
     for key, names in OTHER_SPELLINGS.items():
         for name in names:
             other = source.values.get(name)
-            if other is None or (key not in like.defaults and key not in _SIZES):
+            if other is None or name in like.defaults or (key not in like.defaults and key not in _SIZES):
                 continue
             value = source.values.get(key)
             if value is None and key in _SIZES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
@@ -20,7 +21,8 @@ def families() -> Mapping[str, DecoderFamily]:
     """Every supported family, by MLC's name of its model type: those of the files in `llmbuild.models.families`."""
     names = sorted(info.name for info in iter_modules(_package.__path__))
     found = [import_module(f"llmbuild.models.families.{name}").FAMILY for name in names]
-    return {item.model_type: item for item in found}
+    remote = frozenset(name for item in found for name, one in item.classes.items() if one.remote)
+    return {item.model_type: replace(item, others=remote) for item in found}
 
 
 def family(model_type: str) -> DecoderFamily:

@@ -232,9 +232,7 @@ def _number(source: ConfigValues, key: str, value: Json) -> float:
 def _unread(source: ConfigValues, name: str, value: float, like: ConfigClass) -> None:
     other = source.values.get(name)
     if other is not None and other != value:
-        source.note(
-            f"config.json: {name} = {shown(other)} is not read, as {like.name} of transformers does not read it"
-        )
+        source.note(f"config.json: {name} = {shown(other)} is not read, as {like.title} does not read it")
 
 
 def _kind(source: ConfigValues, place: str, parameters: Mapping[str, Json], like: ConfigClass) -> str:
@@ -258,7 +256,7 @@ def _kind(source: ConfigValues, place: str, parameters: Mapping[str, Json], like
         raise source.error(
             f"{place}.{name}",
             f"RoPE scaling '{kind}' is not supported for {source.model_type}",
-            why=f"{like.name} of transformers takes {', '.join(like.rope_types)}",
+            why=f"{like.title} takes {', '.join(like.rope_types)}",
             fix="choose another checkpoint",
         )
     lists = [key for key in ("short_factor", "long_factor") if parameters.get(key) is not None]

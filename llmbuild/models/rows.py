@@ -104,6 +104,11 @@ def kept(name: str, default: Any) -> Row:
     return Row(name, lambda c: c.source.values.get(name, default))
 
 
+def token_ids(**defaults: int) -> tuple[Row, ...]:
+    """Special tokens, each with its default, which MLC writes beside what a conversation says."""
+    return tuple(kept(f"{name}_token_id", default) for name, default in defaults.items())
+
+
 def constant(name: str, value: Any) -> Row:
     """A field that MLC writes and that does not depend on the checkpoint."""
     return Row(name, lambda _: value)

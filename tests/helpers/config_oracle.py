@@ -21,6 +21,8 @@ _NEEDED = {"hunyuan_v1_dense": "head_dim", "nemotron": "num_key_value_heads", "g
 """Keys that a class may leave null, and with which its model cannot be made then; what they mean is as in other classes."""
 
 
+KNOWN = [name for name, item in families().items() if not any(one.remote for one in item.classes.values())]
+"""The families that transformers has classes of."""
 _ACTIVATION = ("act_fn", "act", "activation_fn")
 
 

@@ -2,6 +2,9 @@
 
 A file there is a family's, and has config.json contents by the names of variants.  The first one is built in CI, all by
 `-m full`.
+
+A family of which transformers has no class has a module in tests/helpers/references, named as its model_type: `model` makes a
+model of transformers that computes the same, and `tensors` has its weights as such a checkpoint has them.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -50,20 +54,32 @@ def in_ci(name: str) -> bool:
     return name == next(other for other in variants() if other.partition("/")[0] == family)
 
 
+def reference_of(config: Mapping[str, Any]) -> Any:
+    """The module of a configuration that transformers has no class for, else None."""
+    name = str(config.get("model_type")).replace("-", "_")
+    known = (Path(__file__).parent / "references" / f"{name}.py").exists()
+    return import_module(f"tests.helpers.references.{name}") if known else None
+
+
 def write_checkpoint(directory: Path, config: Mapping[str, Any], seed: int = 11) -> Any:
-    """Save a random model of a configuration, with norms and biases that say something; returns transformers' model.
+    """Save a random model of a configuration, with norms and biases that say something; returns the model.
 
     config.json keeps the spelling that it was given in.
     """
     import torch
+    from safetensors.torch import save_file
     from transformers import AutoConfig, AutoModelForCausalLM, logging
 
     logging.set_verbosity_error()
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "config.json").write_text(json.dumps(config))
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(directory), attn_implementation="eager").eval()
-    model = model.float()
+    reference = reference_of(config)
+    if reference is None:
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(directory), attn_implementation="eager")
+    else:
+        model = reference.model(config)
+    model = model.eval().float()
     with torch.no_grad():
         for name, value in model.named_parameters():
             if value.ndim == 1:
@@ -72,13 +88,17 @@ def write_checkpoint(directory: Path, config: Mapping[str, Any], seed: int = 11)
                 value.copy_(torch.randn_like(value) * 0.08)
             else:
                 value.copy_(torch.randn_like(value) * 0.5)
-    model.save_pretrained(directory)
+    if reference is None:
+        model.save_pretrained(directory)
+    else:
+        tensors = reference.tensors(config, model)
+        save_file({name: value.contiguous() for name, value in tensors.items()}, directory / "model.safetensors")
     (directory / "config.json").write_text(json.dumps(config))
     return model
 
 
 def all_logits(model: Any, ids: list[int]) -> np.ndarray:
-    """transformers' logits [len(ids), vocabulary]."""
+    """The model's logits [len(ids), vocabulary]."""
     import torch
 
     with torch.no_grad():

@@ -14,7 +14,9 @@ from llmbuild.models.registry import families
 from llmbuild.models.values import ACTIVATIONS
 from tests.helpers.config_oracle import POINTS
 
-CONFIG_CLASSES = {name: found for family in families().values() for name, found in family.classes.items()}
+CONFIG_CLASSES = {
+    name: found for family in families().values() for name, found in family.classes.items() if not found.remote
+}
 SIZES = {"hidden_size": 48, "intermediate_size": 32, "num_attention_heads": 4, "num_hidden_layers": 2, "vocab_size": 60}
 SIZES["pad_token_id"] = 0
 # Of values that are neutral, another; of a list, one that has an entry a layer.
