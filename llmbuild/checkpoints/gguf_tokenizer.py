@@ -68,27 +68,21 @@ PRE_TOKENIZERS: Mapping[str, PreTokenizer] = {
 }
 """By tokenizer.ggml.pre."""
 
-PRE_OF_ARCHITECTURE: Mapping[str, str] = {
-    "gptneox": "olmo",
-    "llama": "llama-bpe",
-    "qwen2": "qwen2",
-    "qwen3": "qwen2",
-}
-"""What tokenizer.ggml.pre would be, by general.architecture: converters before spring 2024 did not write it.  OLMo has
-GPT-NeoX's tokenizer, and llama.cpp knows its name only."""
-
 Note = Callable[[str], None]
 
 
-def make_tokenizer_files(metadata: Mapping[str, Any], path: Path, note: Note | None = None) -> dict[str, bytes]:
-    """The two files' bytes.  `note` takes a sentence about what the file does not say.
+def make_tokenizer_files(
+    metadata: Mapping[str, Any], path: Path, note: Note | None = None, pre: str = "gpt-2"
+) -> dict[str, bytes]:
+    """The two files' bytes.  `note` takes a sentence about what the file does not say.  `pre` is what tokenizer.ggml.pre would
+    be where it is absent, for converters before spring 2024 did not write it.
 
     Raises InputError for a tokenizer of an unknown kind, or an inconsistent one.
     """
     vocabulary = _Vocabulary(metadata, path)
     match vocabulary.model:
         case "gpt2":
-            tokenizer, add_bos = _byte_level(vocabulary, _pre_tokenizer(vocabulary, note))
+            tokenizer, add_bos = _byte_level(vocabulary, _pre_tokenizer(vocabulary, note, pre))
         case "llama":
             tokenizer, add_bos = _sentencepiece(vocabulary)
         case other:
@@ -183,10 +177,10 @@ class _Vocabulary:
         )
 
 
-def _pre_tokenizer(vocabulary: _Vocabulary, note: Note | None) -> PreTokenizer:
+def _pre_tokenizer(vocabulary: _Vocabulary, note: Note | None, usual: str) -> PreTokenizer:
     name = vocabulary.get("pre")
     if name is None or name == "":
-        name = PRE_OF_ARCHITECTURE.get(vocabulary.architecture, "gpt-2")
+        name = usual
         if note is not None:
             note(
                 "the GGUF file does not say how its tokenizer cuts text (tokenizer.ggml.pre); "

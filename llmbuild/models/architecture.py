@@ -10,6 +10,7 @@ from llmbuild.errors import InputError, Where
 from llmbuild.models.config_classes import ConfigClass
 from llmbuild.models.config_json import read_config_json
 from llmbuild.models.family import ModelConfig, Overrides, flattened
+from llmbuild.models.gguf.architecture import GgufArchitecture
 from llmbuild.models.parameter import Parameter
 from llmbuild.models.parameters import parameters
 from llmbuild.models.rows import Row, read_rows
@@ -25,7 +26,7 @@ class DecoderFamily:
     `model_type` is MLC's name, `architectures` are Hugging Face's class names, and `classes` transformers' configuration classes
     by their model type.  `ignored` are endings of names of buffers that no parameter needs, `masks` those of causal masks;
     `head` is the checkpoint's name of the final layer.  `others` are the model types of all families of which transformers has no
-    class.
+    class.  `gguf` says what GGUF files of it are like, if there are any.
     """
 
     model_type: str
@@ -37,6 +38,7 @@ class DecoderFamily:
     masks: tuple[str, ...] = ()
     head: str = "lm_head.weight"
     others: frozenset[str] = frozenset()
+    gguf: GgufArchitecture | None = None
 
     def configure(
         self,

@@ -271,7 +271,8 @@ def test_without_a_pre_tokenizer_text_is_cut_as_the_architecture_does_it(tmp_pat
     ],
 )
 def test_llama3_scaling_is_found_from_its_factors(factor, high, original, theta, head):
-    from llmbuild.models.gguf.config import _Keys, _llama3_scaling
+    from llmbuild.models.gguf.rope import llama3_scaling
+    from llmbuild.models.gguf.values import GgufValues
 
     scaling = {
         "rope_type": "llama3",
@@ -280,12 +281,12 @@ def test_llama3_scaling_is_found_from_its_factors(factor, high, original, theta,
         "high_freq_factor": high,
         "original_max_position_embeddings": original,
     }
-    keys = _Keys({"general.architecture": "llama"}, "x.gguf")
+    values = GgufValues("llama", {}, {}, "x.gguf")
     factors = [float(value) for value in llama3_factors(scaling, theta, head)]
-    assert _llama3_scaling(keys, {"rope_theta": theta}, factors) == scaling
+    assert llama3_scaling(values, theta, factors) == scaling
     factors[0] = 2.0
     with pytest.raises(InputError, match="rope_freqs"):
-        _llama3_scaling(keys, {"rope_theta": theta}, factors)
+        llama3_scaling(values, theta, factors)
 
 
 def rebuilt(tmp_path, change, variant="llama-gqa"):
@@ -517,7 +518,7 @@ def test_any_value_of_any_key_is_taken_or_refused(base: dict[str, Any], tmp_path
         left = {name: value for name, value in base.items() if name != key}
         for metadata in (left, *(base | {key: value} for value in WRONG)):
             with contextlib.suppress(LlmbuildError):
-                make_config(metadata, EMBEDDING, None, tmp_path)
+                make_config(metadata, EMBEDDING, {}, tmp_path)
             with contextlib.suppress(LlmbuildError):
                 make_generation_config(metadata)
                 for content in make_tokenizer_files(metadata, tmp_path).values():
@@ -535,11 +536,13 @@ def test_rope_factors_beside_another_scaling_are_refused(kind: str) -> None:
     }
     factors = [float(value) for value in llama3_factors(scaling, theta, head)]
     metadata = METADATA | {"llama.rope.freq_base": theta, "llama.rope.scaling.factor": 1.0}
-    one = make_config(metadata | {"llama.rope.scaling.type": "linear"}, EMBEDDING, factors, Path("x.gguf"))
+    one = make_config(
+        metadata | {"llama.rope.scaling.type": "linear"}, EMBEDDING, {"rope_freqs.weight": factors}, Path("x.gguf")
+    )
     assert one["rope_scaling"]["rope_type"] == "llama3"
     with pytest.raises(InputError, match=r"metadata cannot be used") as caught:
         two = {"llama.rope.scaling.type": kind, "llama.rope.scaling.factor": 4.0}
-        make_config(metadata | two, EMBEDDING, factors, Path("x.gguf"))
+        make_config(metadata | two, EMBEDDING, {"rope_freqs.weight": factors}, Path("x.gguf"))
     assert caught.value.why == f"it is '{kind}', and the file has rope_freqs beside it"
 
 
@@ -558,7 +561,7 @@ def test_a_factor_of_rope_counts_as_in_llama_cpp(scaling: dict[str, Any], expect
     """A kind that is not named is linear, "none" scales never, and a factor of 0 is none."""
     plain = {key: value for key, value in METADATA.items() if not key.startswith("llama.rope.")}
     metadata = plain | {f"llama.rope.{key}": value for key, value in scaling.items()}
-    assert make_config(metadata, EMBEDDING, None, Path("x.gguf")).get("rope_scaling") == expected
+    assert make_config(metadata, EMBEDDING, {}, Path("x.gguf")).get("rope_scaling") == expected
 
 
 @settings(max_examples=300, deadline=None)
@@ -566,4 +569,4 @@ def test_a_factor_of_rope_counts_as_in_llama_cpp(scaling: dict[str, Any], expect
 def test_any_rope_factors_are_taken_or_refused(factors: list[float], theta: float) -> None:
     with contextlib.suppress(LlmbuildError):
         metadata = METADATA | {"llama.rope.freq_base": theta}
-        json.dumps(make_config(metadata, EMBEDDING, factors, Path("x.gguf")), allow_nan=False)
+        json.dumps(make_config(metadata, EMBEDDING, {"rope_freqs.weight": factors}, Path("x.gguf")), allow_nan=False)

@@ -328,7 +328,7 @@ def test_a_gguf_file_that_is_elsewhere(
         if state == "blocked":
             assert refused_by(workspace) == (
                 f"{source}: architecture 'strange' is not supported\n"
-                "  why: GGUF files of llama, qwen2, qwen3, gptneox are (Mistral is called llama there)"
+                "  fix: use the original weights, or another model: docs/models.md lists the architectures"
             )
 
 

@@ -53,7 +53,7 @@ VOCABULARY = {"tokenizer.ggml.model": "llama", "tokenizer.ggml.tokens": ["a", "b
 
 def config(values: Mapping[str, Any]) -> Callable[[Path, pytest.MonkeyPatch], object]:
     """The configuration of a GGUF file with this metadata."""
-    return lambda path, patch: make_config(values, {}, None, path / "model.gguf")
+    return lambda path, patch: make_config(values, {}, {}, path / "model.gguf")
 
 
 def tokenizer(values: Mapping[str, Any]) -> Callable[[Path, pytest.MonkeyPatch], object]:

@@ -13,9 +13,10 @@ END = "<!-- end -->\n"
 
 
 def architectures() -> str:
-    rows = ["| model-type | architectures | model_type of config.json |", "|---|---|---|"]
+    rows = ["| model-type | architectures | model_type of config.json | GGUF |", "|---|---|---|---|"]
     for name, family in families().items():
-        rows.append(f"| `{name}` | {', '.join(family.architectures)} | {', '.join(family.classes)} |")
+        gguf = "" if family.gguf is None else family.gguf.name
+        rows.append(f"| `{name}` | {', '.join(family.architectures)} | {', '.join(family.classes)} | {gguf} |")
     return "\n".join(rows) + "\n"
 
 

@@ -5,6 +5,7 @@ from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.building import attention_of, decoder_of, plain_mlp, rope_of
 from llmbuild.models.config_classes import GROUPED, LLAMA, ConfigClass
 from llmbuild.models.family import ModelConfig
+from llmbuild.models.gguf.architecture import GgufArchitecture
 from llmbuild.models.spec import BlockSpec, DecoderSpec, NormSpec
 
 ROWS = (
@@ -25,5 +26,10 @@ def decoder(c: ModelConfig) -> DecoderSpec:
 
 DEFAULTS = LLAMA | {"hidden_act": "relu2", "max_position_embeddings": 4096, "rms_norm_eps": 1e-5}
 FAMILY = DecoderFamily(
-    "arcee", ("ArceeForCausalLM",), ROWS, decoder, {"arcee": ConfigClass("ArceeConfig", DEFAULTS, GROUPED)}
+    "arcee",
+    ("ArceeForCausalLM",),
+    ROWS,
+    decoder,
+    {"arcee": ConfigClass("ArceeConfig", DEFAULTS, GROUPED)},
+    gguf=GgufArchitecture("arcee", neighbours=True),
 )

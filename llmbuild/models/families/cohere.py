@@ -5,6 +5,7 @@ from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.building import attention_of, decoder_of, mlp_of, rope_of
 from llmbuild.models.config_classes import LLAMA, ConfigClass, without
 from llmbuild.models.family import ModelConfig
+from llmbuild.models.gguf.architecture import GgufArchitecture
 from llmbuild.models.rows import Reading, Row
 from llmbuild.models.spec import BlockSpec, DecoderSpec, Names, NormSpec
 
@@ -62,4 +63,5 @@ FAMILY = DecoderFamily(
     ROWS,
     decoder,
     {"cohere": ConfigClass("CohereConfig", DEFAULTS, NULLABLE, default_theta=500000)},
+    gguf=GgufArchitecture("command-r", pre="command-r"),
 )

@@ -5,6 +5,7 @@ from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.building import attention_of, decoder_of, mlp_of, rope_of
 from llmbuild.models.config_classes import GROUPED, LLAMA, ConfigClass, without
 from llmbuild.models.family import ModelConfig
+from llmbuild.models.gguf.architecture import GgufArchitecture
 from llmbuild.models.spec import BlockSpec, DecoderSpec, NormSpec
 
 ROWS = (*rows.LLAMA_LIKE, rows.RMS_NORM_EPS, rows.activation("silu"), rows.flag("use_bias", False))
@@ -32,4 +33,5 @@ FAMILY = DecoderFamily(
     ROWS,
     decoder,
     {"ernie4_5": ConfigClass("Ernie4_5Config", DEFAULTS, GROUPED | {"use_bias"}, default_theta=500000)},
+    gguf=GgufArchitecture("ernie4_5"),
 )

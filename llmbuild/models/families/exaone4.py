@@ -5,6 +5,7 @@ from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.building import attention_of, decoder_of, mlp_of, rope_of
 from llmbuild.models.config_classes import LLAMA, ConfigClass, without
 from llmbuild.models.family import ModelConfig
+from llmbuild.models.gguf.architecture import GgufArchitecture
 from llmbuild.models.rows import Reading, Row
 from llmbuild.models.spec import BlockSpec, DecoderSpec, Names, NormSpec
 from llmbuild.models.values import shown
@@ -49,4 +50,5 @@ FAMILY = DecoderFamily(
     ROWS,
     decoder,
     {"exaone4": ConfigClass("Exaone4Config", DEFAULTS, frozenset({"sliding_window"}))},
+    gguf=GgufArchitecture("exaone4", period=4),
 )

@@ -7,6 +7,7 @@ from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.building import attention_of, decoder_of, rope_of
 from llmbuild.models.config_classes import LLAMA, ConfigClass, without
 from llmbuild.models.family import ModelConfig
+from llmbuild.models.gguf.architecture import GgufArchitecture
 from llmbuild.models.rows import Reading, Row
 from llmbuild.models.spec import AttentionSpec, BlockSpec, DecoderSpec, MlpSpec, NormSpec, RopeSpec
 from llmbuild.models.values import ACTIVATIONS
@@ -57,4 +58,11 @@ DEFAULTS = without(LLAMA, "mlp_bias") | {
     "max_position_embeddings": 8192,
     "tie_word_embeddings": True,
 }
-FAMILY = DecoderFamily("gemma", ("GemmaForCausalLM",), ROWS, decoder, {"gemma": ConfigClass("GemmaConfig", DEFAULTS)})
+FAMILY = DecoderFamily(
+    "gemma",
+    ("GemmaForCausalLM",),
+    ROWS,
+    decoder,
+    {"gemma": ConfigClass("GemmaConfig", DEFAULTS)},
+    gguf=GgufArchitecture("gemma"),
+)

@@ -6,6 +6,8 @@ from llmbuild.models.building import decoder_of, mlp_of, rope_of, windowed_block
 from llmbuild.models.config_classes import ConfigClass, without
 from llmbuild.models.families import gemma
 from llmbuild.models.family import ModelConfig
+from llmbuild.models.gguf.architecture import GgufArchitecture
+from llmbuild.models.gguf.values import GgufValues
 from llmbuild.models.layer_types import all_but_each
 from llmbuild.models.spec import BlockSpec, DecoderSpec, Names
 from llmbuild.models.windows import WINDOW, WINDOWED_CONTEXT, layer_types
@@ -52,10 +54,19 @@ DEFAULTS = without(gemma.DEFAULTS, "hidden_act") | {
     "attn_logit_softcapping": 50.0,
 }
 NULLABLE = frozenset({"sliding_window", "layer_types", "final_logit_softcapping", "attn_logit_softcapping"})
+
+
+def _query_scalar(values: GgufValues) -> float:
+    """The head's size, except in the model of 27 billion parameters, which llama.cpp knows by its layers."""
+    return values.hidden // values.heads if values.layers == 46 else values.head_size
+
+
+GGUF = GgufArchitecture("gemma2", keys={"query_pre_attn_scalar": _query_scalar}, window=4096, period=2)
 FAMILY = DecoderFamily(
     "gemma2",
     ("Gemma2ForCausalLM",),
     ROWS,
     decoder,
     {"gemma2": ConfigClass("Gemma2Config", DEFAULTS, NULLABLE, layer_rule=ALTERNATING)},
+    gguf=GGUF,
 )

@@ -7,6 +7,7 @@ from llmbuild.models.building import decoder_of
 from llmbuild.models.config_classes import ConfigClass
 from llmbuild.models.families.glm import DEFAULTS, ROWS, block_of
 from llmbuild.models.family import ModelConfig
+from llmbuild.models.gguf.architecture import GgufArchitecture
 from llmbuild.models.spec import DecoderSpec, NormSpec
 
 
@@ -21,4 +22,5 @@ FAMILY = DecoderFamily(
     ROWS,
     decoder,
     {"glm4": ConfigClass("Glm4Config", DEFAULTS, partial="partial_rotary_factor", default_partial=0.5)},
+    gguf=GgufArchitecture("glm4"),
 )

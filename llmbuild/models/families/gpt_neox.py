@@ -6,6 +6,7 @@ from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.building import attention_of, decoder_of, plain_mlp, rope_of
 from llmbuild.models.config_classes import ConfigClass
 from llmbuild.models.family import ModelConfig
+from llmbuild.models.gguf.architecture import GgufArchitecture
 from llmbuild.models.spec import BlockSpec, DecoderSpec, Names, NormSpec
 
 ROWS = (
@@ -64,4 +65,5 @@ FAMILY = DecoderFamily(
     {"gpt_neox": CLASS},
     masks=(".attention.masked_bias", ".attention.bias"),
     head="embed_out.weight",
+    gguf=GgufArchitecture("gptneox", pre="olmo"),
 )

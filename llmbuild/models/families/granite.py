@@ -5,6 +5,8 @@ from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.building import attention_of, decoder_of, mlp_of, rope_of
 from llmbuild.models.config_classes import LLAMA, ConfigClass
 from llmbuild.models.family import ModelConfig
+from llmbuild.models.gguf.architecture import GgufArchitecture, Reader
+from llmbuild.models.gguf.values import GgufValues
 from llmbuild.models.spec import BlockSpec, DecoderSpec, NormSpec
 
 MULTIPLIERS = ("embedding_multiplier", "attention_multiplier", "residual_multiplier", "logits_scaling")
@@ -28,10 +30,27 @@ def decoder(c: ModelConfig) -> DecoderSpec:
 
 
 DEFAULTS = LLAMA | dict.fromkeys(MULTIPLIERS, 1.0)
+
+
+def _attention_multiplier(values: GgufValues) -> float:
+    if not values.flag("rope.scaling.finetuned", True):
+        raise values.wrong(
+            "rope.scaling.finetuned", "it is false, which means no RoPE and is not supported for granite"
+        )
+    return values.optional_number("attention.scale") or values.head_size**-0.5
+
+
+GGUF_KEYS: dict[str, Reader] = {
+    "embedding_multiplier": lambda values: values.optional_number("embedding_scale") or 1.0,
+    "attention_multiplier": _attention_multiplier,
+    "residual_multiplier": lambda values: values.optional_number("residual_scale") or 1.0,
+    "logits_scaling": lambda values: values.number("logit_scale"),
+}
 FAMILY = DecoderFamily(
     "granite",
     ("GraniteForCausalLM",),
     ROWS,
     decoder,
     {"granite": ConfigClass("GraniteConfig", DEFAULTS, frozenset({"num_key_value_heads"}))},
+    gguf=GgufArchitecture("granite", neighbours=True, keys=GGUF_KEYS),
 )

@@ -5,6 +5,7 @@ from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.building import attention_of, decoder_of, mlp_of, rope_of
 from llmbuild.models.config_classes import LLAMA, ConfigClass, without
 from llmbuild.models.family import ModelConfig
+from llmbuild.models.gguf.architecture import GgufArchitecture
 from llmbuild.models.spec import BlockSpec, DecoderSpec, NormSpec
 
 ROWS = (*rows.LLAMA_LIKE, rows.RMS_NORM_EPS, rows.activation("silu"), rows.flag("attention_bias", False))
@@ -39,4 +40,5 @@ FAMILY = DecoderFamily(
             ntk_alpha=True,
         )
     },
+    gguf=GgufArchitecture("hunyuan-dense"),
 )

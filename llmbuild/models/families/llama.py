@@ -5,6 +5,7 @@ from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.building import attention_of, decoder_of, mlp_of, rope_of
 from llmbuild.models.config_classes import GROUPED, LLAMA, ConfigClass
 from llmbuild.models.family import ModelConfig
+from llmbuild.models.gguf.architecture import GgufArchitecture
 from llmbuild.models.spec import BlockSpec, DecoderSpec, NormSpec
 
 ROWS = (
@@ -47,4 +48,5 @@ FAMILY = DecoderFamily(
             GROUPED,
         ),
     },
+    gguf=GgufArchitecture("llama", neighbours=True, pre="llama-bpe"),
 )

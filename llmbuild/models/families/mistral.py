@@ -5,6 +5,7 @@ from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.building import attention_of, decoder_of, mlp_of, rope_of, windowed_blocks
 from llmbuild.models.config_classes import LLAMA, ConfigClass, without
 from llmbuild.models.family import ModelConfig
+from llmbuild.models.gguf.architecture import GgufArchitecture
 from llmbuild.models.spec import BlockSpec, DecoderSpec, NormSpec
 from llmbuild.models.windows import LAYER_TYPES, SINKS, SLIDING_WINDOW_SIZE, WINDOW, WINDOWED_CONTEXT
 
@@ -49,4 +50,5 @@ FAMILY = DecoderFamily(
         "mistral": ConfigClass("MistralConfig", DEFAULTS, NULLABLE),
         "ministral": ConfigClass("MinistralConfig", DEFAULTS, NULLABLE - {"head_dim"}),
     },
+    gguf=GgufArchitecture("llama", neighbours=True, when=lambda values: values.windowed, pre="llama-bpe"),
 )

@@ -5,6 +5,7 @@ from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.building import attention_of, decoder_of, plain_mlp, rope_of
 from llmbuild.models.config_classes import GROUPED, LLAMA, ConfigClass, without
 from llmbuild.models.family import ModelConfig
+from llmbuild.models.gguf.architecture import GgufArchitecture
 from llmbuild.models.spec import BlockSpec, DecoderSpec, NormSpec
 
 ROWS = (
@@ -47,4 +48,5 @@ FAMILY = DecoderFamily(
             "NemotronConfig", DEFAULTS, GROUPED, partial="partial_rotary_factor", default_partial=0.5
         )
     },
+    gguf=GgufArchitecture("nemotron"),
 )

@@ -5,6 +5,7 @@ from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.building import attention_of, decoder_of, mlp_of, rope_of
 from llmbuild.models.config_classes import LLAMA, ConfigClass, without
 from llmbuild.models.family import ModelConfig
+from llmbuild.models.gguf.architecture import GgufArchitecture
 from llmbuild.models.spec import BlockSpec, DecoderSpec, NormSpec
 
 ROWS = (
@@ -43,4 +44,5 @@ FAMILY = DecoderFamily(
             frozenset({"num_key_value_heads", "clip_qkv"}),
         )
     },
+    gguf=GgufArchitecture("olmo", neighbours=True, pre="olmo"),
 )

@@ -5,6 +5,7 @@ from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.building import attention_of, decoder_of, mlp_of, rope_of
 from llmbuild.models.config_classes import LLAMA, ConfigClass, without
 from llmbuild.models.family import ModelConfig
+from llmbuild.models.gguf.architecture import GgufArchitecture
 from llmbuild.models.spec import BlockSpec, DecoderSpec, Names, NormSpec
 
 ROWS = (
@@ -44,4 +45,5 @@ FAMILY = DecoderFamily(
             "Olmo2Config", without(LLAMA, "mlp_bias") | {"rms_norm_eps": 1e-5}, frozenset({"num_key_value_heads"})
         )
     },
+    gguf=GgufArchitecture("olmo2"),
 )

@@ -5,6 +5,7 @@ from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.building import attention_of, decoder_of, plain_mlp, rope_of
 from llmbuild.models.config_classes import LLAMA, ConfigClass, without
 from llmbuild.models.family import ModelConfig
+from llmbuild.models.gguf.architecture import GgufArchitecture
 from llmbuild.models.spec import BlockSpec, DecoderSpec, Names, NormSpec
 
 ROWS = (
@@ -63,4 +64,4 @@ DEFAULTS = without(LLAMA, "attention_bias", "mlp_bias", "rms_norm_eps") | {
 }
 NULLABLE = frozenset({"num_key_value_heads"})
 CLASS = ConfigClass("PhiConfig", DEFAULTS, NULLABLE, partial="partial_rotary_factor", default_partial=0.5)
-FAMILY = DecoderFamily("phi", ("PhiForCausalLM",), ROWS, decoder, {"phi": CLASS})
+FAMILY = DecoderFamily("phi", ("PhiForCausalLM",), ROWS, decoder, {"phi": CLASS}, gguf=GgufArchitecture("phi2"))

@@ -5,6 +5,7 @@ from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.building import attention_of, decoder_of, mlp_of, rope_of, windowed_blocks
 from llmbuild.models.config_classes import LLAMA, ConfigClass, without
 from llmbuild.models.family import ModelConfig
+from llmbuild.models.gguf.architecture import GgufArchitecture
 from llmbuild.models.spec import BlockSpec, DecoderSpec, Names, NormSpec
 from llmbuild.models.windows import LAYER_TYPES, WINDOW, WINDOWED_CONTEXT
 
@@ -63,4 +64,4 @@ DEFAULTS = without(LLAMA, "attention_bias", "mlp_bias") | {
 TYPES = {"default": "default", "longrope": "longrope", "su": "longrope", "yarn": "longrope"}
 NULLABLE = frozenset({"num_key_value_heads", "sliding_window"})
 CLASS = ConfigClass("Phi3Config", DEFAULTS, NULLABLE, partial="partial_rotary_factor", rope_types=TYPES)
-FAMILY = DecoderFamily("phi3", ("Phi3ForCausalLM",), ROWS, decoder, {"phi3": CLASS})
+FAMILY = DecoderFamily("phi3", ("Phi3ForCausalLM",), ROWS, decoder, {"phi3": CLASS}, gguf=GgufArchitecture("phi3"))

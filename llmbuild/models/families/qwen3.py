@@ -5,6 +5,7 @@ from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.building import attention_of, decoder_of, mlp_of, rope_of, windowed_blocks
 from llmbuild.models.config_classes import QWEN2, WINDOWED, ConfigClass
 from llmbuild.models.family import ModelConfig
+from llmbuild.models.gguf.architecture import GgufArchitecture
 from llmbuild.models.layer_types import upper_layers
 from llmbuild.models.spec import BlockSpec, DecoderSpec, NormSpec
 from llmbuild.models.windows import LAYER_TYPES, WINDOW, WINDOWED_CONTEXT
@@ -40,4 +41,5 @@ def decoder(c: ModelConfig) -> DecoderSpec:
 
 DEFAULTS = QWEN2 | {"head_dim": 128, "attention_bias": False}
 CLASS = ConfigClass("Qwen3Config", DEFAULTS, WINDOWED, layer_rule=upper_layers)
-FAMILY = DecoderFamily("qwen3", ("Qwen3ForCausalLM",), ROWS, decoder, {"qwen3": CLASS})
+GGUF = GgufArchitecture("qwen3", pre="qwen2")
+FAMILY = DecoderFamily("qwen3", ("Qwen3ForCausalLM",), ROWS, decoder, {"qwen3": CLASS}, gguf=GGUF)

@@ -5,6 +5,7 @@ from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.building import attention_of, decoder_of, mlp_of, rope_of
 from llmbuild.models.config_classes import GROUPED, LLAMA, ConfigClass
 from llmbuild.models.family import ModelConfig
+from llmbuild.models.gguf.architecture import GgufArchitecture
 from llmbuild.models.spec import BlockSpec, DecoderSpec, NormSpec
 
 ROWS = (
@@ -32,5 +33,10 @@ DEFAULTS = LLAMA | {
     "attention_out_bias": False,
 }
 FAMILY = DecoderFamily(
-    "seed_oss", ("SeedOssForCausalLM",), ROWS, decoder, {"seed_oss": ConfigClass("SeedOssConfig", DEFAULTS, GROUPED)}
+    "seed_oss",
+    ("SeedOssForCausalLM",),
+    ROWS,
+    decoder,
+    {"seed_oss": ConfigClass("SeedOssConfig", DEFAULTS, GROUPED)},
+    gguf=GgufArchitecture("seed_oss", before_mlp="post_attention_norm"),
 )

@@ -7,6 +7,7 @@ from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.building import attention_of, blocks_of, decoder_of, mlp_of, rope_of
 from llmbuild.models.config_classes import LLAMA, WINDOWED, ConfigClass
 from llmbuild.models.family import ModelConfig
+from llmbuild.models.gguf.architecture import GgufArchitecture
 from llmbuild.models.layer_types import FULL, SLIDING
 from llmbuild.models.spec import BlockSpec, DecoderSpec, NormSpec
 from llmbuild.models.values import ConfigValues, shown
@@ -67,4 +68,11 @@ DEFAULTS = LLAMA | {
 }
 NULLABLE = WINDOWED | {"no_rope_layers"}
 CLASS = ConfigClass("SmolLM3Config", DEFAULTS, NULLABLE, default_theta=2000000, layer_rule=layers_without_rope)
-FAMILY = DecoderFamily("smollm3", ("SmolLM3ForCausalLM",), ROWS, decoder, {"smollm3": CLASS})
+FAMILY = DecoderFamily(
+    "smollm3",
+    ("SmolLM3ForCausalLM",),
+    ROWS,
+    decoder,
+    {"smollm3": CLASS},
+    gguf=GgufArchitecture("smollm3", neighbours=True),
+)

@@ -6,6 +6,7 @@ from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.building import attention_of, decoder_of, mlp_of, rope_of
 from llmbuild.models.config_classes import LLAMA, ConfigClass, without
 from llmbuild.models.family import ModelConfig
+from llmbuild.models.gguf.architecture import GgufArchitecture
 from llmbuild.models.spec import BlockSpec, DecoderSpec, NormSpec
 
 ROWS = (
@@ -53,4 +54,5 @@ DEFAULTS = without(LLAMA, "attention_bias", "mlp_bias", "rms_norm_eps", "head_di
     "use_parallel_residual": False,
 }
 CLASS = ConfigClass("StableLmConfig", DEFAULTS, partial="partial_rotary_factor", default_partial=0.25)
-FAMILY = DecoderFamily("stablelm", ("StableLmForCausalLM",), ROWS, decoder, {"stablelm": CLASS})
+GGUF = GgufArchitecture("stablelm", keys={"use_parallel_residual": lambda values: not values.has("ffn_norm.weight")})
+FAMILY = DecoderFamily("stablelm", ("StableLmForCausalLM",), ROWS, decoder, {"stablelm": CLASS}, gguf=GGUF)

@@ -5,6 +5,7 @@ from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.building import attention_of, decoder_of, plain_mlp, rope_of, windowed_blocks
 from llmbuild.models.config_classes import LLAMA, ConfigClass, without
 from llmbuild.models.family import ModelConfig
+from llmbuild.models.gguf.architecture import GgufArchitecture
 from llmbuild.models.spec import BlockSpec, DecoderSpec, NormSpec
 from llmbuild.models.windows import LAYER_TYPES, WINDOW, WINDOWED_CONTEXT
 
@@ -45,4 +46,11 @@ DEFAULTS = without(LLAMA, "attention_bias", "mlp_bias", "rms_norm_eps") | {
     "tie_word_embeddings": True,
 }
 CLASS = ConfigClass("Starcoder2Config", DEFAULTS, frozenset({"sliding_window"}))
-FAMILY = DecoderFamily("starcoder2", ("Starcoder2ForCausalLM",), ROWS, decoder, {"starcoder2": CLASS})
+FAMILY = DecoderFamily(
+    "starcoder2",
+    ("Starcoder2ForCausalLM",),
+    ROWS,
+    decoder,
+    {"starcoder2": CLASS},
+    gguf=GgufArchitecture("starcoder2", pre="starcoder"),
+)

@@ -13,14 +13,19 @@ from llmbuild.checkpoints.huggingface import missing_tensor
 from llmbuild.checkpoints.names import GENERATION_CONFIG, TOKENIZER_CONFIG, TOKENIZER_JSON
 from llmbuild.checkpoints.pieces import NO_CHECKS, Checks
 from llmbuild.checkpoints.tensor import Checkpoint, TensorInfo
-from llmbuild.errors import InputError
+from llmbuild.errors import InputError, Where
+from llmbuild.models.architecture import DecoderFamily
+from llmbuild.models.family import Overrides
+from llmbuild.models.gguf.architecture import GgufArchitecture
 from llmbuild.models.gguf.config import make_config, make_generation_config
+from llmbuild.models.gguf.known import family_of, values_of
 from llmbuild.models.gguf.names import restored_tensors
+from llmbuild.models.gguf.rope import FACTORS
+from llmbuild.models.spec import DecoderSpec
 
 if TYPE_CHECKING:
     import numpy as np
 
-_ROPE_FACTORS = "rope_freqs.weight"
 MAX_FACTORS_BYTES = 1 << 20
 """There is one for each two elements of a head."""
 
@@ -33,17 +38,14 @@ class GgufCheckpoint(Checkpoint):
     def __init__(self, path: Path, checks: Checks = NO_CHECKS) -> None:
         self._file = open_gguf(path, checks)
         try:
+            family, gguf = _family(self._file)
             self.config = _config(self._file)
             self.generation_config = make_generation_config(self._file.metadata)
-            heads = int(self.config["num_attention_heads"])
-            self._restored = restored_tensors(
-                self._file.metadata["general.architecture"],
-                tuple(self._file.tensors),
-                heads=heads,
-                key_value_heads=int(self.config.get("num_key_value_heads", heads)),
-                where=path,
-            )
-            self._tensors = {name: self._info(name) for name in self._restored}
+            spec = _decoder(family, self.config, path)
+            self._restored = restored_tensors(self._file.tensors, spec, gguf, path)
+            self._tensors = {
+                name: TensorInfo.of(name, origin.shape, origin.dtype) for name, origin in self._restored.items()
+            }
             types = self._file.block_types
             self.packed_by = f"GGUF, {' and '.join(types)}" if types else None
         except BaseException:
@@ -58,25 +60,10 @@ class GgufCheckpoint(Checkpoint):
         if name not in self._tensors:
             raise missing_tensor(name, self._tensors, self._file.path)
         origin = self._restored[name]
-        value = self._file.read(origin.source)
-        return value if origin.restore is None else origin.restore(value)
+        return origin.restore([self._file.read(source) for source in origin.sources])
 
     def close(self) -> None:
         self._file.close()
-
-    def _info(self, name: str) -> TensorInfo:
-        origin = self._restored[name]
-        info = self._file.tensors[origin.source]
-        heads = int(self.config["num_attention_heads"])
-        groups = int(self.config.get("num_key_value_heads", heads))
-        parts = {"attn_q": 2 * heads, "attn_k": 2 * groups, "attn_qkv": 3 * heads}
-        unit = parts.get(origin.source.split(".")[-2], 1) if origin.restore is not None else 1
-        if info.shape[0] % unit:
-            raise InputError(
-                f"tensor {origin.source!r} has {info.shape[0]} rows, which the attention heads do not divide",
-                where=str(self._file.path),
-            )
-        return TensorInfo(name, info.shape, info.dtype, info.nbytes)
 
 
 def read_gguf_metadata(
@@ -85,7 +72,8 @@ def read_gguf_metadata(
     """Configuration, generation configuration and tokenizer files of a GGUF file.  Raises InputError."""
     file = open_gguf(path, checks)
     try:
-        return _config(file), make_generation_config(file.metadata), make_tokenizer_files(file.metadata, path, note)
+        config, pre = _config(file), _family(file)[1].pre
+        return config, make_generation_config(file.metadata), make_tokenizer_files(file.metadata, path, note, pre)
     finally:
         file.close()
 
@@ -103,16 +91,31 @@ def read_gguf_description(path: Path) -> dict[str, bytes | dict[str, Any]]:
         found[GENERATION_CONFIG] = make_generation_config(file.metadata) or {}
         tokens = file.metadata.get("tokenizer.ggml.tokens")
         if isinstance(tokens, list) and len(tokens) > config["vocab_size"]:
-            found[TOKENIZER_JSON] = make_tokenizer_files(file.metadata, path)[TOKENIZER_JSON]
+            found[TOKENIZER_JSON] = make_tokenizer_files(file.metadata, path, pre=_family(file)[1].pre)[TOKENIZER_JSON]
         return found
     finally:
         file.close()
 
 
 def _config(file: GgufFile | SplitGguf) -> dict[str, Any]:
-    factors = None
-    if _ROPE_FACTORS in file.tensors:
-        if file.tensors[_ROPE_FACTORS].nbytes > MAX_FACTORS_BYTES:
-            raise InputError(f"tensor {_ROPE_FACTORS!r} is too large to be one of frequencies", where=str(file.path))
-        factors = [float(value) for value in file.read(_ROPE_FACTORS).reshape(-1)]
+    factors = {}
+    for name in FACTORS:
+        if name in file.tensors:
+            if file.tensors[name].nbytes > MAX_FACTORS_BYTES:
+                raise InputError(f"tensor {name!r} is too large to be one of frequencies", where=str(file.path))
+            factors[name] = [float(value) for value in file.read(name).reshape(-1)]
     return make_config(file.metadata, file.tensors, factors, file.path)
+
+
+def _family(file: GgufFile | SplitGguf) -> tuple[DecoderFamily, GgufArchitecture]:
+    return family_of(values_of(file.metadata, file.tensors, file.path))
+
+
+def _decoder(family: DecoderFamily, config: Mapping[str, Any], path: Path) -> DecoderSpec:
+    try:
+        return family.decoder(family.configure(config, Overrides()))
+    except InputError as error:
+        # The file has config.json's keys under other names.
+        _, _, key = (error.where or "").partition(": ")
+        error.where = str(Where(str(path), key=key)) if key else str(path)
+        raise

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from llmbuild.errors import InputError
-from llmbuild.models.gguf.config import require_architecture
+from llmbuild.models.gguf.known import require_architecture
 
 _SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 _STRING = 8

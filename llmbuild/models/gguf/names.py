@@ -1,106 +1,190 @@
-"""GGUF's tensor names and layouts, turned back into those of Hugging Face.
+"""GGUF's tensors, turned back into those of Hugging Face.
 
-Source: what llama.cpp's convert_hf_to_gguf.py does to each architecture, inverted.
+GGUF has one name for each place of a decoder, so the names and the inverse of what llama.cpp's converter does to each follow from
+a family's description of its decoder.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmbuild.checkpoints.tensor import TensorInfo
 from llmbuild.errors import InputError
+from llmbuild.models.gguf.architecture import GgufArchitecture
+from llmbuild.models.gguf.steps import Grouped, Less, Neighbours, Row, Rows, Step, Transposed
+from llmbuild.models.gguf.values import undivided
+from llmbuild.models.spec import AttentionSpec, BlockSpec, DecoderSpec, NormSpec
 
 if TYPE_CHECKING:
     import numpy as np
 
-_LLAMA_TOP = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
-_LLAMA_LAYER = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_q_norm": "self_attn.q_norm",
-    "attn_k_norm": "self_attn.k_norm",
-    "attn_output": "self_attn.o_proj",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-_NEOX_TOP = {"token_embd": "gpt_neox.embed_in", "output_norm": "gpt_neox.final_layer_norm", "output": "embed_out"}
-_NEOX_LAYER = {
-    "attn_norm": "input_layernorm",
-    "attn_qkv": "attention.query_key_value",
-    "attn_output": "attention.dense",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_up": "mlp.dense_h_to_4h",
-    "ffn_down": "mlp.dense_4h_to_h",
-}
-_UNUSED = re.compile(r"rope_freqs\.weight|blk\.\d+\.attn_rot_embd\.weight")
-"""Rotary frequencies: part of the configuration, not of the weights."""
+_UNUSED = re.compile(r"rope_(freqs|factors_long|factors_short)\.weight|blk\.\d+\.attn_rot_embd\.weight")
+"""Rotary frequencies: part of the configuration."""
 
 _NAME = re.compile(r"(?:blk\.(\d+)\.)?(\w+)\.(weight|bias)")
 
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """The origin of a Hugging Face tensor: a GGUF tensor and the inverse of the converter's change, if any."""
+    """A Hugging Face tensor: the GGUF tensors whose rows it has, and the inverse of what the converter did."""
 
-    source: str
-    restore: Callable[[np.ndarray], np.ndarray] | None
+    sources: tuple[str, ...]
+    steps: tuple[Step, ...]
+    shape: tuple[int, ...]
+    dtype: str
+
+    def restore(self, values: Sequence[np.ndarray]) -> np.ndarray:
+        """The tensor, of the values of its sources."""
+        import numpy as np
+
+        value = values[0] if len(values) == 1 else np.concatenate([each.astype(self.dtype) for each in values])
+        for step in self.steps:
+            value = step(value)
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A module of a decoder, or of a layer: its part of the name in GGUF, or parts whose rows it has together."""
+
+    stems: tuple[str, ...]
+    module: str
+    steps: tuple[Step, ...] = ()
+    less: float = 0.0
+    """What the converter added to the weight."""
 
 
 def restored_tensors(
-    architecture: str, names: tuple[str, ...], *, heads: int, key_value_heads: int, where: Path
+    tensors: Mapping[str, TensorInfo], spec: DecoderSpec, gguf: GgufArchitecture, where: Path
 ) -> Mapping[str, Restored]:
-    """By Hugging Face names, in the order of `names` (GGUF's).  Raises InputError for a tensor the architecture lacks."""
-    neox = architecture == "gptneox"
-    top, layer, prefix = (
-        (_NEOX_TOP, _NEOX_LAYER, "gpt_neox.layers") if neox else (_LLAMA_TOP, _LLAMA_LAYER, "model.layers")
-    )
-    result: dict[str, Restored] = {}
-    for name in names:
+    """By Hugging Face names, in the order of `tensors` (GGUF's).  Raises InputError for a tensor that the architecture lacks."""
+    there = {match[2] for name in tensors if (match := _NAME.fullmatch(name)) is not None}
+    top = tuple(_top(spec))
+    layer = cache(lambda block: tuple(_layer(block, spec, gguf, there)))
+    found: dict[str, Restored] = {}
+    for name in tensors:
         if _UNUSED.fullmatch(name):
             continue
         match = _NAME.fullmatch(name)
-        part = None if match is None else (top if match[1] is None else layer).get(match[2])
-        if match is None or part is None:
+        places: Sequence[_Place] = ()
+        if match is not None and (match[1] is None or int(match[1]) < len(spec.blocks)):
+            places = top if match[1] is None else layer(spec.blocks[int(match[1])])
+            places = [place for place in places if match[2] in place.stems]
+        if match is None or not places:
             raise InputError(
-                f"tensor {name!r} is not one of architecture {architecture}",
+                f"tensor {name!r} is not one of architecture {gguf.name}",
                 where=str(where),
                 why="the file uses a variant of the architecture that llmbuild does not know",
                 fix="use the original weights of the model",
             )
-        full = f"{part}.{match[3]}" if match[1] is None else f"{prefix}.{match[1]}.{part}.{match[3]}"
-        restore: Callable[[np.ndarray], np.ndarray] | None = None
-        if architecture == "llama" and match[2] in ("attn_q", "attn_k"):
-            restore = _RotaryRows(heads if match[2] == "attn_q" else key_value_heads)
-        elif neox and match[2] == "attn_qkv":
-            restore = _InterleavedHeads(heads)
-        result[full] = Restored(name, restore)
-    return result
+        prefix, start = ("", "") if match[1] is None else (f"blk.{match[1]}.", f"{spec.names.layers}.{match[1]}.")
+        for place in places:
+            full = spec.names.in_checkpoint(f"{start}{place.module}.{match[3]}")
+            if full not in found:
+                sources = [f"{prefix}{stem}.{match[3]}" for stem in place.stems]
+                found[full] = _restored(tensors, sources, place, weight=match[3] == "weight", where=where)
+    return found
 
 
-@dataclass(frozen=True, slots=True)
-class _RotaryRows:
-    """llama.cpp rotates neighbouring rows of a head, Hugging Face the first half with the second: [h, d/2, 2] -> [h, 2, d/2]."""
+def _restored(
+    tensors: Mapping[str, TensorInfo], sources: Sequence[str], place: _Place, *, weight: bool, where: Path
+) -> Restored:
+    missing = next((source for source in sources if source not in tensors), None)
+    if missing is not None:
+        raise InputError(
+            f"tensor {missing!r} is missing", where=str(where), why=f"{', '.join(sources)} are stored together"
+        )
+    infos = [tensors[source] for source in sources]
+    steps = (*place.steps, Less(place.less)) if weight and place.less else place.steps
+    shape = (sum(info.shape[0] for info in infos), *infos[0].shape[1:])
+    dtypes = {info.dtype for info in infos}
+    try:
+        if any(info.shape[1:] != shape[1:] for info in infos):
+            raise ValueError("rows of different length")
+        for step in steps:
+            shape = step.shape(shape)
+    except ValueError:
+        raise undivided(sources[0], infos[0].shape[0], where) from None
+    dtype = dtypes.pop() if len(dtypes) == 1 and not (weight and place.less) else "float32"
+    return Restored(tuple(sources), steps, shape, dtype)
 
-    heads: int
 
-    def __call__(self, value: np.ndarray) -> np.ndarray:
-        rows = value.reshape(self.heads, -1, 2, *value.shape[1:])
-        return rows.swapaxes(1, 2).reshape(value.shape)
+def _top(spec: DecoderSpec) -> Iterator[_Place]:
+    yield _Place(("token_embd",), spec.names.embedding)
+    yield _Place(("output_norm",), spec.names.final_norm, less=_added(spec.final_norm))
+    yield _Place(("output",), spec.names.head)
+    if spec.positions:
+        yield _Place(("position_embd",), spec.names.positions)
 
 
-@dataclass(frozen=True, slots=True)
-class _InterleavedHeads:
-    """GGUF stacks all q, all k, all v; GPT-NeoX has q, k and v head by head: [3, h, d] -> [h, 3, d]."""
+def _layer(block: BlockSpec, spec: DecoderSpec, gguf: GgufArchitecture, there: set[str]) -> Iterator[_Place]:
+    """The places of a layer; `there` are the parts of names that the file has."""
+    names = spec.names
+    norms = (
+        ("attn_norm", names.before_attention, block.before_attention),
+        ("post_attention_norm", names.after_attention, block.after_attention),
+        (gguf.before_mlp, names.before_mlp, block.before_mlp),
+        ("post_ffw_norm", names.after_mlp, block.after_mlp),
+    )
+    for stem, module, norm in norms:
+        if norm is not None:
+            yield _Place((stem,), module, less=_added(norm))
+    yield from _qkv(block.attention, gguf, there)
+    yield from _qk_norms(block.attention)
+    attention, mlp = block.attention, block.mlp
+    turned = (Transposed(),) if attention.transposed else ()
+    yield _Place(("attn_output",), f"{attention.name}.{attention.out}", turned)
+    stems = ("ffn_gate", "ffn_up") if mlp.gated and "ffn_gate" in there else ("ffn_up",)
+    turned = (Transposed(),) if mlp.transposed else ()
+    if len(mlp.up_sources) == len(stems):
+        for stem, module in zip(stems, mlp.up_sources, strict=True):
+            yield _Place((stem,), f"{mlp.name}.{module}", turned)
+    else:
+        yield _Place(stems, f"{mlp.name}.{mlp.up_sources[0]}", turned)
+    yield _Place(("ffn_down",), f"{mlp.name}.{mlp.down}", turned)
 
-    heads: int
 
-    def __call__(self, value: np.ndarray) -> np.ndarray:
-        rows = value.reshape(3, self.heads, -1, *value.shape[1:])
-        return rows.swapaxes(0, 1).reshape(value.shape)
+def _qkv(attention: AttentionSpec, gguf: GgufArchitecture, there: set[str]) -> Iterator[_Place]:
+    """Queries, keys and values, which are one tensor or three, in the file as in the checkpoint."""
+    groups, size = attention.kv_heads, attention.head_dim
+    counts = (attention.heads, groups, groups)
+    turned = (Transposed(),) if attention.transposed else ()
+    starts = [sum(counts[:part]) * size for part in range(4)]
+    neighbours = [Neighbours(count) for count in counts[:2]] if gguf.neighbours else []
+    fused = "attn_qkv" in there
+    stems = ("attn_qkv",) if fused else ("attn_q", "attn_k", "attn_v")
+    modules = [f"{attention.name}.{source}" for source in attention.qkv_sources]
+    if len(modules) == 1:
+        steps: list[Step] = [
+            Rows(starts[part], starts[part + 1], starts[3], order) for part, order in enumerate(neighbours)
+        ]
+        if attention.stacking != "stacked":
+            steps.append(Grouped(groups, attention.heads // groups, size))
+        yield _Place(stems, modules[0], (*steps, *turned))
+        return
+    for part, module in enumerate(modules):
+        order = neighbours[part : part + 1]
+        cut = [Rows(starts[part], starts[part + 1], starts[3])] if fused else []
+        yield _Place((stems[0 if fused else part],), module, (*cut, *order, *turned))
+
+
+def _qk_norms(attention: AttentionSpec) -> Iterator[_Place]:
+    if attention.qk_norm is None:
+        return
+    parts = (("attn_q_norm", attention.q_norm, attention.heads), ("attn_k_norm", attention.k_norm, attention.kv_heads))
+    for stem, module, heads in parts:
+        if attention.qk_norm_over == "each_head":
+            for head in range(heads):
+                yield _Place((stem,), f"{attention.name}.{module}.norms.{head}", (Row(head, heads),))
+        else:
+            yield _Place((stem,), f"{attention.name}.{module}", less=_added(attention.qk_norm))
+
+
+def _added(norm: NormSpec) -> float:
+    """The converter adds to a weight what every use of it would add."""
+    return norm.offset or norm.shift

@@ -46,7 +46,7 @@ def keys_of(group: type) -> Iterator[str]:
 
 
 def config(key: str, value: Any) -> dict[str, Any]:
-    return make_config(METADATA | {f"llama.{key}": value}, EMBEDDING, None, Path("x.gguf"))
+    return make_config(METADATA | {f"llama.{key}": value}, EMBEDDING, {}, Path("x.gguf"))
 
 
 def test_no_key_of_gguf_is_unknown() -> None:
@@ -66,7 +66,7 @@ def test_a_key_that_is_read_counts(key: str) -> None:
     metadata |= {"general.architecture": architecture, "gptneox.attention.layer_norm_epsilon": 1e-5}
     metadata |= {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 2.0}
     with pytest.raises(InputError, match="metadata cannot be used") as caught:
-        make_config(metadata | {f"{architecture}.{key}": []}, EMBEDDING, None, Path("x.gguf"))
+        make_config(metadata | {f"{architecture}.{key}": []}, EMBEDDING, {}, Path("x.gguf"))
     assert caught.value.where == f"x.gguf: {architecture}.{key}"
 
 
@@ -93,16 +93,16 @@ def test_keys_of_experts_count_with_experts_only(key: str) -> None:
 def test_keys_of_yarn_count_with_yarn_only(key: str) -> None:
     assert config(key, 0.5) == config("nothing", 0)
     yarn = METADATA | {"llama.rope.scaling.type": "yarn", "llama.rope.scaling.factor": 4.0}
-    plain = make_config(yarn, EMBEDDING, None, Path("x.gguf"))
+    plain = make_config(yarn, EMBEDDING, {}, Path("x.gguf"))
     assert plain["rope_scaling"] == {"rope_type": "yarn", "factor": 4.0}
     family("llama").configure(plain, Overrides())
     for neutral in OF_YARN[key] or ():
-        assert make_config(yarn | {f"llama.{key}": neutral}, EMBEDDING, None, Path("x.gguf")) == plain
+        assert make_config(yarn | {f"llama.{key}": neutral}, EMBEDDING, {}, Path("x.gguf")) == plain
     if OF_YARN[key] is None:
-        read = make_config(yarn | {f"llama.{key}": 2.5}, EMBEDDING, None, Path("x.gguf"))["rope_scaling"]
+        read = make_config(yarn | {f"llama.{key}": 2.5}, EMBEDDING, {}, Path("x.gguf"))["rope_scaling"]
         assert read == {**plain["rope_scaling"], key.removeprefix("rope.scaling.yarn_"): 2.5}
     with pytest.raises(InputError, match="metadata cannot be used") as caught:
-        make_config(yarn | {f"llama.{key}": -0.5}, EMBEDDING, None, Path("x.gguf"))
+        make_config(yarn | {f"llama.{key}": -0.5}, EMBEDDING, {}, Path("x.gguf"))
     assert caught.value.where == f"x.gguf: llama.{key}"
 
 

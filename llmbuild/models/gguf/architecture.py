@@ -1,0 +1,36 @@
+"""What GGUF files of a family are like, where its description for other files does not tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from llmbuild.canonical import Json
+from llmbuild.models.gguf.values import GgufValues
+
+Reader = Callable[[GgufValues], Json]
+
+
+@dataclass(frozen=True, slots=True)
+class GgufArchitecture:
+    """A family's files have `name` as general.architecture; of families with the same name, one whose `when` is true is meant,
+    else the one without.
+
+    Tensors have the names that llama.cpp gives to each place of the decoder; `before_mlp` is that of the norm there.  With
+    `neighbours` llama.cpp's converter put rows of q and k that RoPE turns together next to each other, where the checkpoint has
+    them half a head apart.
+
+    Values of config.json follow from the keys that GGUF has for all architectures, by the keys that the configuration class has;
+    `keys` reads those that are an architecture's own.  `window` is llama.cpp's window where a file names none, and of models with
+    a window each `period`-th layer has none, unless the file says which.  `pre` is how text is cut where a file does not say it
+    (`tokenizer.ggml.pre`).
+    """
+
+    name: str
+    neighbours: bool = False
+    before_mlp: str = "ffn_norm"
+    keys: Mapping[str, Reader] = field(default_factory=dict)
+    when: Callable[[GgufValues], bool] | None = None
+    window: int = 0
+    period: int | None = None
+    pre: str = "gpt-2"
