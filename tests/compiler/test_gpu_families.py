@@ -6,17 +6,21 @@ The reference holds the weights as the library has them stored, so that only the
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from llmbuild.quantization.scheme import SCHEMES, Scheme
-from tests.helpers.checkpoints import CONFIGS, cached_checkpoint, make_checkpoint
+from tests.helpers.agreement import FUNCTIONS, agree
+from tests.helpers.checkpoints import CONFIGS, cached_checkpoint
 from tests.helpers.generic_library import logits_of, stored_model, tails
 from tests.helpers.opencl import require
 from tests.helpers.opencl_library import OpenCLLibrary
+from tests.helpers.parts import covering, of_kernels
 from tests.helpers.stored import windowed_logits
+from tests.helpers.variants import all_logits, variants, write_checkpoint
 
 LAYOUTS: dict[str, Scheme] = {
     "q0f32": SCHEMES["q0f32"],
@@ -30,12 +34,11 @@ FAMILIES = [name for name in CONFIGS if name != "llama3-rope-parameters"]
 
 USUAL = {
     ("gpt_neox", "q4f32_1"),
-    ("gpt_neox-sequential", "q0f32"),
     ("llama-bias", "q3f32_1"),
     ("llama-tied", "q4f32_0"),
     ("qwen2", "q4f32_1"),
 }
-"""Each family and each layout once; mistral and qwen3 have tests of their own, llama3 is in test_pipeline_gpu.py.  `pytest -m
+"""Each packed layout once; mistral and qwen3 have tests of their own, llama3 is in test_pipeline_gpu.py.  `pytest -m
 full` runs all of them."""
 
 PROMPT = [int(token) for token in np.random.default_rng(5).integers(3, 310, 37)]
@@ -64,14 +67,15 @@ def test_logits_of_one_sequence(variant: str, layout: str) -> None:
         tails(library.generate(prompt, FOLLOWING, chunk), expected, TOLERANCE)
 
 
-def test_a_table_of_frequencies_with_a_factor(tmp_path: Path) -> None:
-    """yarn past its original context, whose frequencies TVM's kernels would compute otherwise."""
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in covering(of_kernels) else pytest.mark.full) for name in variants()]
+)
+def test_every_part(name: str, tmp_path: Path) -> None:
+    """A batch, decode steps, chunks, and what lies past a window, of every variant that a family has."""
     require()
-    scaling = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
-    directory = make_checkpoint(tmp_path / "checkpoint", "qwen2", config={"rope_scaling": scaling})
-    library = OpenCLLibrary(directory, "q0f32", ONE_SEQUENCE, optimize=False)
-    expected = logits_of(stored_model(directory, "q0f32"), PROMPT + FOLLOWING)[len(PROMPT) - 1 :]
-    tails(library.generate(PROMPT, FOLLOWING, 16), expected, TOLERANCE)
+    model = write_checkpoint(tmp_path / "checkpoint", variants()[name])
+    library = OpenCLLibrary(tmp_path / "checkpoint", "q0f32", FUNCTIONS, optimize=False)
+    agree(library, partial(all_logits, model), 2e-5)
 
 
 def test_a_sliding_window_with_sinks() -> None:

@@ -1,8 +1,10 @@
-"""Every model family as device code in float16: generated for each device kind, accepted by the compilers that exist here."""
+"""Every model family as device code in float16: generated for each device kind, accepted by the compilers that exist here.
+
+In CI one decoder is built that has every part of every family.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,56 +15,59 @@ from llmbuild.compiler.device_code import fatbin
 from llmbuild.compiler.devices import rocm
 from llmbuild.compiler.lower import lower
 from llmbuild.errors import ToolchainError
+from llmbuild.models import build
 from llmbuild.quantization.scheme import SCHEMES
 from tests.helpers import wgsl
-from tests.helpers.checkpoints import CONFIGS
+from tests.helpers.generic_library import only
 from tests.helpers.gpu_library import TARGETS
 from tests.helpers.opencl_source import front_end_errors, opencl_sources, require_clang
-from tests.helpers.tiny_library import chat_config
+from tests.helpers.parts import composed, covering, parts
+from tests.helpers.tiny_library import TINY_LLAMA, chat_config
+from tests.helpers.variants import in_ci, variants
 
 SCHEME = "q4f16_1"
 ARCHS = {"cuda": "sm_80", "rocm": "gfx942"}
-VARIANTS = (
-    "gpt_neox",
-    "gpt_neox-sequential",
-    "llama-bias",
-    "llama-tied",
-    "llama3",
-    "mistral",
-    "qwen2",
-    "qwen3",
-    "qwen3-tied",
-)
-USUAL = {("cuda", "gpt_neox"), ("webgpu", "qwen3")}
-"""Llama is built for every kind by tests/e2e/test_platforms.py, and the other kinds take the same functions as these."""
+FUNCTIONS = ("embed", "batch_prefill", "decode", "batch_decode")
 
 
-def objects(kind: str, variant: str, out: Path) -> Path:
-    """The library of the tiny model for the device kind; the test is skipped where the device's compiler is missing."""
-    part: Mapping[str, Any] = TARGETS[kind]
-    if kind in ARCHS:
-        part = {**part, "archs": [ARCHS[kind]]}
+def objects(kind: str, config: dict[str, Any], out: Path) -> Path:
+    """The library of a tiny model for the device kind; the test is skipped where the device's compiler is missing."""
+    part = {**TARGETS[kind], **({"archs": [ARCHS[kind]]} if kind in ARCHS else {})}
     try:
         devices.identity(part)
     except ToolchainError as error:
         pytest.skip(error.what)
     web = kind == "webgpu"
-    config = chat_config(CONFIGS[variant], SCHEME)
     lower(config, SCHEMES[SCHEME], {}, part, system_lib=web, system_lib_prefix="" if web else None, out=out)
     return out
 
 
-@pytest.mark.parametrize(
-    ("kind", "variant"),
-    [
-        pytest.param(kind, variant, marks=() if (kind, variant) in USUAL else pytest.mark.full)
-        for kind in ("cuda", "rocm", "metal", "opencl", "webgpu")
-        for variant in VARIANTS
-    ],
-)
-def test_device_code(kind: str, variant: str, tmp_path: Path) -> None:
+def test_families_that_have_every_part() -> None:
+    chosen = covering()
+    assert set().union(*map(parts, chosen)) == set().union(*(parts(name) for name in variants() if in_ci(name)))
+    assert len(chosen) < sum(map(in_ci, variants())) * 0.7
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+def test_every_part(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def export(_: Any, __: Any, *rest: Any) -> build.ExportedModel:
+        model = build.export_decoder(composed(), *rest)
+        only(model.module, FUNCTIONS)
+        return model
+
+    monkeypatch.setattr(build, "export", export)
+    check(kind, objects(kind, chat_config(TINY_LLAMA, SCHEME), tmp_path), tmp_path)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("kind", TARGETS)
+@pytest.mark.parametrize("name", [name for name in variants() if in_ci(name)])
+def test_every_family(kind: str, name: str, tmp_path: Path) -> None:
+    check(kind, objects(kind, chat_config(variants()[name], SCHEME), tmp_path), tmp_path)
+
+
+def check(kind: str, out: Path, scratch: Path) -> None:
     """CUDA and ROCm: machine code for the architecture is inside.  Metal: only that source is generated."""
-    out = objects(kind, variant, tmp_path)
     data = (out / "devc.o").read_bytes()
     if kind == "metal":
         assert b"simdgroup_multiply_accumulate" in data
@@ -71,13 +76,13 @@ def test_device_code(kind: str, variant: str, tmp_path: Path) -> None:
     elif kind == "rocm":
         (code,) = rocm.code_objects(data)
         assert rocm.machine(code) == ARCHS[kind]
-    elif kind == "opencl":
+    elif kind in ("opencl", "adreno"):
         require_clang()
         (text,) = opencl_sources(data)
-        assert front_end_errors(text, tmp_path / "kernels.cl") == ""
+        assert front_end_errors(text, scratch / "kernels.cl") == ""
     elif kind == "webgpu":
         if reason := wgsl.missing():
             pytest.skip(reason)
         kernels = wgsl.shaders(out)
         assert len(kernels) > 50
-        assert wgsl.validate(kernels, tmp_path / "shaders") == {}
+        assert wgsl.validate(kernels, scratch / "shaders") == {}

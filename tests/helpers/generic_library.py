@@ -48,6 +48,16 @@ def read_state(directory: Path) -> dict[str, np.ndarray]:
     return load_file(directory / "model.safetensors")
 
 
+def only(module: Any, functions: Sequence[str] | None) -> Any:
+    """The module without those of a model's functions that are not named; all of them where None is given."""
+    from tvm import relax
+
+    for variable in module.get_global_vars() if functions is not None else ():
+        if isinstance(module[variable], relax.Function) and variable.name_hint not in functions:
+            del module[variable]
+    return module
+
+
 class GenericLibrary:
     """A compiled model with one KV cache."""
 
@@ -67,12 +77,7 @@ class GenericLibrary:
         self.config = self.family.configure(source, Overrides(**overrides))
         model = export(self.config, self.family, self.scheme)
         target = tvm.target.Target({"kind": "llvm", "mcpu": "x86-64-v3"})
-        module = model.module
-        for variable in module.get_global_vars():
-            is_relax = isinstance(module[variable], relax.Function)
-            if is_relax and functions is not None and variable.name_hint not in functions:
-                del module[variable]
-        module = AttachKVCache(model.kv_cache, target, None)(module)
+        module = AttachKVCache(model.kv_cache, target, None)(only(model.module, functions))
         with tvm.transform.PassContext(config={"tirx.disable_cse_tir": True}):
             executable = relax.build(module, target=target, relax_pipeline="default")
         self.vm = relax.VirtualMachine(executable, tvm.cpu())

@@ -9,6 +9,7 @@ from typing import Any
 from llmbuild.compiler.devices.device import Device
 from llmbuild.models.registry import family
 from llmbuild.quantization.scheme import SCHEMES, Scheme
+from tests.helpers.generic_library import only
 from tests.helpers.tiny_library import TINY_LLAMA, chat_config
 
 LINUX = {"kind": "llvm", "mtriple": "x86_64-unknown-linux-gnu"}
@@ -108,13 +109,8 @@ def _passed(name: str, scheme: str, functions: Sequence[str] | None, end: str | 
 
 def export_some(kind: Any, config: Any, scheme: Scheme, device: Device, functions: Sequence[str] | None) -> Any:
     """A model with the kernels of a device, and of its Relax functions only those that are named."""
-    from tvm import relax
-
     from llmbuild.models.build import export
 
     model = export(config, kind, scheme, device.kernels().linear())
-    for variable in model.module.get_global_vars():
-        is_relax = isinstance(model.module[variable], relax.Function)
-        if is_relax and functions is not None and variable.name_hint not in functions:
-            del model.module[variable]
+    only(model.module, functions)
     return model

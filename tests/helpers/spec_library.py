@@ -14,7 +14,7 @@ from llmbuild.models.parameters import parameters
 from llmbuild.models.spec import DecoderSpec
 from llmbuild.quantization.scheme import SCHEMES
 from tests.helpers.cache_scenarios import build_with_cache
-from tests.helpers.generic_library import GenericLibrary
+from tests.helpers.generic_library import GenericLibrary, only
 
 FUNCTIONS = ("embed", "prefill", "decode", "batch_prefill", "batch_decode")
 
@@ -32,14 +32,9 @@ class SpecLibrary(GenericLibrary):
     ) -> None:
         """`state` has the checkpoint's tensors by name."""
         import tvm
-        from tvm import relax
 
         model = export_decoder(spec, SCHEMES["q0f32"], find_device(device).kernels().linear())
-        for variable in model.module.get_global_vars():
-            is_relax = isinstance(model.module[variable], relax.Function)
-            if is_relax and variable.name_hint not in functions:
-                del model.module[variable]
-        self.vm = build_with_cache(model.module, model.kv_cache, device, target)
+        self.vm = build_with_cache(only(model.module, functions), model.kv_cache, device, target)
         values = [
             parameter.assemble([state[name] for name in parameter.sources]).astype(parameter.dtype or "float32")
             for parameter in parameters(spec)

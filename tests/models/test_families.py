@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from llmbuild.models.family import Overrides
 from llmbuild.models.registry import families, family, infer_model_type
 from llmbuild.quantization.scheme import SCHEMES
-from tests.helpers.generic_library import GenericLibrary, is_packed, tails
+from tests.helpers.agreement import FUNCTIONS, agree
+from tests.helpers.generic_library import GenericLibrary, is_packed
 from tests.helpers.variants import DIRECTORY, all_logits, in_ci, variants, write_checkpoint
-
-FUNCTIONS = ("embed", "batch_prefill", "batch_decode")
-RANDOM = np.random.default_rng(3)
-FIRST, SECOND = (RANDOM.integers(3, 150, size).tolist() for size in (45, 31))
 
 
 def test_every_family_has_variants() -> None:
@@ -54,20 +51,4 @@ def test_the_module_declares_the_listed_parameters(name: str, scheme: str) -> No
 def test_logits_are_those_of_transformers(name: str, tmp_path: Path) -> None:
     model = write_checkpoint(tmp_path / "checkpoint", variants()[name])
     library = GenericLibrary(tmp_path / "checkpoint", functions=FUNCTIONS)
-    wanted = [all_logits(model, ids) for ids in (FIRST, SECOND)]
-    starts = [len(FIRST) - 8, len(SECOND) - 8]
-
-    library.start(sequences=2)
-    prompt = [*FIRST[: starts[0]], *SECOND[: starts[1]]]
-    rows = library.forward("batch_prefill", prompt, starts, positions=[starts[0] - 1, sum(starts) - 1])[0]
-    tails(rows, np.stack([wanted[i][starts[i] - 1] for i in (0, 1)]), 2e-5)
-    for step in range(8):
-        tokens = [FIRST[starts[0] + step], SECOND[starts[1] + step]]
-        rows = library.forward("batch_decode", tokens, (1, 1))[:, 0]
-        tails(rows, np.stack([wanted[i][starts[i] + step] for i in (0, 1)]), 2e-5)
-
-    library.start(chunk=16)
-    for start in range(0, len(FIRST), 16):
-        ids = FIRST[start : start + 16]
-        last = library.forward("batch_prefill", ids, positions=[len(ids) - 1])[0]
-        tails(last, wanted[0][start + len(ids) - 1][None], 2e-5)
+    agree(library, partial(all_logits, model), 2e-5)

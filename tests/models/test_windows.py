@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import functools
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from llmbuild.compiler.devices import identity, prepare
-from llmbuild.compiler.lower import resolve_target
-from llmbuild.compiler.passes.annotate import variable_bounds
-from llmbuild.compiler.pipeline import PassInputs, pipeline
-from llmbuild.errors import ToolchainError
-from llmbuild.models.build import export_decoder
 from llmbuild.models.frequencies import make_rope
 from llmbuild.models.kv_cache import kv_cache_layout
 from llmbuild.models.spec import AttentionSpec, BlockSpec, DecoderSpec, MlpSpec, Names, NormSpec
-from llmbuild.quantization.scheme import SCHEMES
 from tests.helpers.generic_library import logits_of, tails
-from tests.helpers.gpu_library import TARGETS
 from tests.helpers.opencl import compiling
 from tests.helpers.spec_library import SpecLibrary
 
@@ -143,27 +134,3 @@ def test_on_a_gpu(name: str) -> None:
     with compiling(optimize=False) as device:
         library = SpecLibrary(spec, state, "opencl", device.target)
     check(library, model)
-
-
-@pytest.mark.full
-@pytest.mark.parametrize("kind", TARGETS)
-def test_lowering_for_a_gpu(kind: str) -> None:
-    """In half precision, through the whole pipeline to device code."""
-    import tvm
-    from tvm import relax
-
-    archs = {"cuda": ["sm_80"], "rocm": ["gfx942"]}
-    part = {**TARGETS[kind], **({"archs": archs[kind]} if kind in archs else {})}
-    try:
-        identity(part)
-    except ToolchainError as error:
-        pytest.skip(error.what)
-    device, target = resolve_target(part)
-    _, spec = gemma2(32)
-    model = export_decoder(spec, SCHEMES["q4f16_1"], device.kernels().linear())
-    device.require_attention(model.kv_cache, target)
-    sizes = {"context_window_size": 256, "sliding_window_size": -1, "prefill_chunk_size": 128, "max_batch_size": 4}
-    bounds = variable_bounds(SimpleNamespace(**sizes, attention_sink_size=-1))
-    plan = PassInputs(device, target, model.kv_cache, bounds, {**sizes, "active_vocab_size": None})
-    with prepare(part), target, tvm.transform.PassContext(config={"tirx.disable_cse_tir": True}):
-        relax.build(model.module, target=target, relax_pipeline=pipeline(plan))
