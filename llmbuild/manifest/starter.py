@@ -237,7 +237,7 @@ def _template_by_name(name: str) -> str | None:
 
 def _window(config: Mapping[str, Any]) -> tuple[int | None, str | None]:
     """The context window to propose, and a comment where it is not the checkpoint's own."""
-    said = config.get("max_position_embeddings")
+    said = config.get("max_position_embeddings", config.get("n_positions"))
     if not isinstance(said, int) or isinstance(said, bool) or said < 1:
         return None, None
     if said <= MAX_WINDOW:

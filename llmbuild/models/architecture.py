@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 from llmbuild.canonical import Json
 from llmbuild.errors import InputError, Where
@@ -25,8 +25,9 @@ class DecoderFamily:
 
     `model_type` is MLC's name, `architectures` are Hugging Face's class names, and `classes` transformers' configuration classes
     by their model type.  `ignored` are endings of names of buffers that no parameter needs, `masks` those of causal masks;
-    `head` is the checkpoint's name of the final layer.  `others` are the model types of all families of which transformers has no
-    class.  `gguf` says what GGUF files of it are like, if there are any.
+    `head` is the checkpoint's name of the final layer.  `spelling` has this family's own names, in config.json and in
+    `model_config`, of keys that other families have too, by their names.  `others` are the model types of all families of which
+    transformers has no class.  `gguf` says what GGUF files of it are like, if there are any.
     """
 
     model_type: str
@@ -39,6 +40,7 @@ class DecoderFamily:
     head: str = "lm_head.weight"
     others: frozenset[str] = frozenset()
     gguf: GgufArchitecture | None = None
+    spelling: Mapping[str, str] = field(default_factory=dict)
 
     def configure(
         self,
@@ -52,7 +54,8 @@ class DecoderFamily:
 
         The keys in `ignore` count as absent of a config.json.  Each value of one that does not count goes to `note`.
         """
-        values = read_config_json(ConfigValues(self.model_type, source, note), self.classes, ignore, self.others)
+        given = ConfigValues(self.model_type, source, note, self.spelling)
+        values = read_config_json(given, self.classes, ignore, self.others)
         config = self._settled(values, overrides)
         _require_one_device(source, overrides, config)
         if config.sliding_window_size > 0:
@@ -65,7 +68,7 @@ class DecoderFamily:
 
     def restore(self, model_config: Mapping[str, Json], overrides: Overrides) -> ModelConfig:
         """From a `model_config` that `ModelConfig.to_json` or MLC wrote.  Raises InputError."""
-        values = ConfigValues(self.model_type, flattened(model_config))
+        values = ConfigValues(self.model_type, flattened(model_config), spelling=self.spelling).in_common_names()
         config = self._settled(values, overrides)
         _require_one_device(values.values, overrides, config)
         return config

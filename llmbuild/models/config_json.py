@@ -52,6 +52,8 @@ def read_config_json(
     _note_ignored(source, ignore)
     given = source.but({key: value for key, value in source.values.items() if key not in ignore})
     given = given.but(_renamed(given, like))
+    _note_other_names(given, like)
+    given = given.in_common_names()
     if like.adapted is not None:
         given = given.but(like.adapted(given))
     unread = _unread_keys(given, like, own if isinstance(own, str) else known, known=own is None or own in classes)
@@ -65,16 +67,19 @@ def read_config_json(
     layers = found.integer("num_hidden_layers")
     check_layer_types(given, layers)
     positions = found.integer("max_position_embeddings")
-    if like.local_theta is None:
+    if not like.rope:
+        values |= {"rope_theta": None, "rope_scaling": None}
+    elif like.local_theta is None:
         rope = resolve_rope(given, like, positions)
     else:
         rope, local = resolve_ropes_by_layer(given, like, like.local_theta, positions)
         kinds = kinds_of(found, like.layer_rule, layers)
         values |= {like.local_theta: local.theta, "local_layers": [kind == SLIDING for kind in kinds]}
     values |= resolve_layer_types(found, like.layer_rule, layers)
-    values |= {"rope_theta": rope.theta, "rope_scaling": rope.scaling}
-    if like.partial is not None:
-        values[like.partial] = rope.partial
+    if like.rope:
+        values |= {"rope_theta": rope.theta, "rope_scaling": rope.scaling}
+        if like.partial is not None:
+            values[like.partial] = rope.partial
     for key in ("rope_parameters", "position_embedding_base", "sliding_window_size"):
         values.pop(key, None)
     return source.but(values)
@@ -138,10 +143,21 @@ def _renamed(source: ConfigValues, like: ConfigClass) -> Mapping[str, Json]:
     return values
 
 
+def _note_other_names(source: ConfigValues, like: ConfigClass) -> None:
+    """Name what another family's names have, where the class has names of its own, and RoPE where it has none."""
+    unread = {name: source.values.get(own) for name, own in source.spelling.items()}
+    if not like.rope:
+        unread |= dict.fromkeys(("rope_theta", "rope_scaling", "rope_parameters"))
+    for name, counts in unread.items():
+        value = source.values.get(name)
+        if value not in (None, counts):
+            source.note(f"config.json: {name} = {shown(value)} is not read, as {like.title} does not read it")
+
+
 def _unread_keys(source: ConfigValues, like: ConfigClass, own: str, *, known: bool) -> set[str]:
     """The keys of `MATHS_KEYS` that are there and not read; raises InputError for one that transformers reads."""
     read = {*like.defaults, like.partial, like.local_theta, "original_max_position_embeddings"}
-    if known:
+    if known and like.rope:
         read.add("partial_rotary_factor")
     unread = {key for key in MATHS_KEYS if key in source.values and key not in read}
     for key in sorted(unread):
@@ -219,7 +235,9 @@ def _check_other_spellings(
             value = source.values.get(key)
             if value is None and key in _SIZES:
                 raise source.error(
-                    key, f"is missing: {name} = {shown(other)} is another family's name", fix=f"rename {name} to {key}"
+                    key,
+                    f"is missing: {name} = {shown(other)} is another family's name",
+                    fix=f"rename {name} to {source.spelled(key)}",
                 )
             if value is None or other == value or (key.startswith("hidden_act") and _same_function(other, value)):
                 continue
@@ -231,7 +249,8 @@ def _check_other_spellings(
                     fix=f'set ignore-keys = ["{name}"] in the model\'s table, or correct {key}',
                 )
             source.note(
-                f"config.json: {name} = {shown(other)} is not read, and {key} = {shown(value)} counts, as in transformers"
+                f"config.json: {name} = {shown(other)} is not read, and {source.spelled(key)} = {shown(value)} counts, "
+                "as in transformers"
             )
 
 

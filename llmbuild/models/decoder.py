@@ -72,7 +72,7 @@ class Decoder(nn.Module):  # type: ignore[misc]
             place(self, names.positions, Embedding(rows, size, scheme, kernels))
         place(self, names.layers, nn.ModuleList([Layer(block, decoder, scheme, kernels) for block in decoder.blocks]))
         place(self, names.final_norm, build_norm(decoder.final_norm, size, scheme.dtype))
-        if not decoder.tied_head:
+        if decoder.has_head:
             head = Linear(
                 size,
                 decoder.vocab_size,
@@ -108,7 +108,7 @@ class Decoder(nn.Module):  # type: ignore[misc]
     def get_logits(self, hidden_states: nn.Tensor) -> nn.Tensor:
         """[s, hidden] or [b, s, hidden] to float32 [.., vocabulary]."""
         decoder = self.decoder
-        head = self.embedding.logits if decoder.tied_head else at(self, decoder.names.head)
+        head = at(self, decoder.names.head) if decoder.has_head else self.embedding.logits
         logits = scaled(head(hidden_states), decoder.logit_scale)
         cap = decoder.logit_softcap
         return logits if cap is None else op.tanh(logits / cap) * cap

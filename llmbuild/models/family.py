@@ -45,32 +45,38 @@ class ModelConfig:
     """A family's configuration, whose fields are attributes.  Sizes are in tokens; -1 means "does not apply".
 
     Fields named in `omitted` are ours: they are written only where they differ from the value there, so that a configuration
-    that MLC can express stays exactly as MLC writes it.  Those in `nested` are written into an object `text_config`.
+    that MLC can express stays exactly as MLC writes it.  Those in `nested` are written into an object `text_config`, and
+    `spelling` has names that are written in the place of others.
     """
 
     fields: Mapping[str, Any]
     omitted: Mapping[str, Any] = field(default_factory=dict, repr=False)
     nested: frozenset[str] = field(default_factory=frozenset, repr=False)
+    spelling: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("fields", "omitted", "nested") or name.startswith("__"):
+        if name in ("fields", "omitted", "nested", "spelling") or name.startswith("__"):
             raise AttributeError(name)
         return self.fields[name] if name in self.fields else absent(name)
 
     def to_json(self) -> dict[str, Json]:
         """The `model_config` object of mlc-chat-config.json: the architecture's own fields in MLC's order."""
         values = self.values()
+        written = {
+            self.spelling.get(name, name): values[name]
+            for name, value in self.fields.items()
+            if name not in self.omitted or value != self.omitted[name]
+        }
         if not self.nested:
-            return values
-        text = {name: value for name, value in values.items() if name in self.nested}
-        return {"text_config": text, **{name: value for name, value in values.items() if name not in self.nested}}
+            return written
+        text = {name: value for name, value in written.items() if name in self.nested}
+        return {"text_config": text, **{name: value for name, value in written.items() if name not in self.nested}}
 
     def values(self) -> dict[str, Json]:
-        """The fields as JSON, all in one object."""
+        """All fields as JSON in one object, which their rows read again."""
         return {
             name: dict(value) if isinstance(value, Mapping) else list(value) if isinstance(value, tuple) else value
             for name, value in self.fields.items()
-            if name not in self.omitted or value != self.omitted[name]
         }
 
 

@@ -194,6 +194,10 @@ MATHS_KEYS: Mapping[str, MathsKey] = {
     ),
     "gating": MathsKey((False, None), _names("laguna")),
     "norm_type": MathsKey((None,), _names("mpt")),
+    "scale_attn_weights": MathsKey((True, None), _names("gpt-sw3 gpt2 gpt_bigcode")),
+    "scale_attn_by_inverse_layer_idx": MathsKey((False, None), _names("gpt-sw3 gpt2")),
+    "multi_query": MathsKey((False, None), _names("falcon gpt_bigcode")),
+    "rotary_dim": MathsKey((None,), _names("codegen gptj minimax_m2 minimax_m3_vl_text")),
 }
 
 MODEL_TYPES = _names(

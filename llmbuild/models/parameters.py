@@ -27,8 +27,9 @@ def _decoder(spec: DecoderSpec) -> Iterator[Parameter]:
     for index, block in enumerate(spec.blocks):
         yield from _block(spec, block, f"{names.layers}.{index}")
     yield from _norm(names.final_norm, spec.hidden_size, spec.final_norm, names)
-    if not spec.tied_head:
-        yield _weight(names.head, (spec.vocab_size, spec.hidden_size), "head", names)
+    if spec.has_head:
+        sources = [names.embedding] if spec.tied_head else []
+        yield _weight(names.head, (spec.vocab_size, spec.hidden_size), "head", names, sources)
         if spec.head_bias:
             yield _bias(names.head, spec.vocab_size, names, dtype="float32")
 

@@ -46,8 +46,8 @@ class Reading:
 class Row:
     """`read` gives the value, from the source and from other rows.
 
-    A row with `omitted` is one that MLC lacks: it is written only where its value is another.  A `nested` one is written into
-    `text_config`.
+    A row with `omitted`, a value or a function that gives one of other rows, is one that MLC lacks: it is written only where its
+    value is another.  A `nested` one is written into `text_config`.
     """
 
     name: str
@@ -63,9 +63,14 @@ class Row:
 def read_rows(source: ConfigValues, rows: Sequence[Row]) -> ModelConfig:
     """The configuration; raises InputError naming the key of a value that is missing or senseless."""
     reading = Reading(source, rows)
-    omitted = {row.name: row.omitted for row in rows if row.omitted is not _UNSET}
+    found = {row.name: getattr(reading, row.name) for row in rows}
+    omitted = {
+        row.name: row.omitted(reading) if callable(row.omitted) else row.omitted
+        for row in rows
+        if row.omitted is not _UNSET
+    }
     nested = frozenset(row.name for row in rows if row.nested)
-    return ModelConfig({row.name: getattr(reading, row.name) for row in rows}, omitted, nested)
+    return ModelConfig(found, omitted, nested, source.spelling)
 
 
 def in_text_config(rows: Sequence[Row]) -> tuple[Row, ...]:
@@ -210,6 +215,28 @@ def _shards(c: Reading) -> int:
     return shards
 
 
+def _inner_size(c: Reading) -> int:
+    size: int = c.source.integer("intermediate_size", default=4 * c.hidden_size)
+    return size
+
+
+def _positions(c: Reading) -> int:
+    size: int = c.source.integer("max_position_embeddings", default=CONTEXT.read(c))
+    return size
+
+
+def _positioned_context(c: Reading) -> int:
+    context: int = CONTEXT.read(c)
+    if context > c.max_position_embeddings:
+        raise c.source.error(
+            "context_window_size",
+            f"is {context}, and the model has {c.max_position_embeddings} positions",
+            why="each position has an embedding of its own, which was learned, and there is none for a later token",
+            fix=f"set context-window-size to {c.max_position_embeddings} or less",
+        )
+    return context
+
+
 def rope_scaling(rotary_dim: Callable[[Reading], int] = lambda c: c.head_dim) -> Row:
     """The scaling of RoPE, or None, for a number of rotated elements of a head."""
 
@@ -251,6 +278,9 @@ ROPE_THETA = Row("rope_theta", _theta)
 ROPE_SCALING = rope_scaling()
 PARTIAL_ROPE_SCALING = rope_scaling(rotated)
 CONTEXT = integer("context_window_size", "max_position_embeddings")
+POSITIONS = Row("max_position_embeddings", _positions)
+POSITIONED_CONTEXT = Row("context_window_size", _positioned_context)
+INNER_SIZE = Row("intermediate_size", _inner_size)
 CHUNK = chunk()
 BATCH = integer("max_batch_size", default=DEFAULT_BATCH)
 SHARDS = Row("tensor_parallel_shards", _shards)

@@ -209,6 +209,7 @@ class DecoderSpec:
     """Sizes are in elements.
 
     The embedding is multiplied by `embedding_scale`; logits by `logit_scale`, and then they are capped as scores are.
+    With `tied_head` the checkpoint has one table for both, which the model has twice where MLC does (`copied_head`).
     `positions` is the number of learned positions that are added to the embedding, and `positions_offset` the row of the first.
     With `rolling` the cache keeps a window of one size for all layers (MLC's sliding window with sinks), and RoPE turns keys as
     they are used.
@@ -219,6 +220,7 @@ class DecoderSpec:
     blocks: tuple[BlockSpec, ...]
     final_norm: NormSpec
     tied_head: bool = False
+    copied_head: bool = False
     head_bias: bool = False
     embedding_scale: float = 1.0
     logit_scale: float = 1.0
@@ -228,6 +230,11 @@ class DecoderSpec:
     rolling: bool = False
     disaggregation: bool = False
     names: Names = field(default_factory=Names)
+
+    @property
+    def has_head(self) -> bool:
+        """Whether the head is a module of its own."""
+        return self.copied_head or not self.tied_head
 
     @property
     def ropes(self) -> tuple[RopeSpec, ...]:

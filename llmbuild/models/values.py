@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from llmbuild.canonical import Json
@@ -40,19 +40,33 @@ def no_note(text: str) -> None:
 class ConfigValues:
     """The content of a configuration of one model type.  Every accessor raises InputError naming the key.
 
-    `note` takes a sentence about a value that is there and does not count.
+    `note` takes a sentence about a value that is there and does not count.  `spelling` has the family's own names of keys that
+    other families have too; `values` have theirs.
     """
 
     model_type: str
     values: Mapping[str, Json]
     note: Callable[[str], None] = no_note
+    spelling: Mapping[str, str] = field(default_factory=dict)
 
     def but(self, values: Mapping[str, Json]) -> ConfigValues:
         """Other values of the same configuration."""
         return replace(self, values=values)
 
     def error(self, key: str, what: str, *, why: str | None = None, fix: str | None = None) -> InputError:
-        return InputError(what, where=Where("config.json", key=key), why=why, fix=fix)
+        return InputError(what, where=Where("config.json", key=self.spelled(key)), why=why, fix=fix)
+
+    def spelled(self, key: str) -> str:
+        """The family's own name of a key."""
+        return self.spelling.get(key, key)
+
+    def in_common_names(self) -> ConfigValues:
+        """Values under the names that they have in other families, of those under the family's own.
+
+        What stands under another family's name is none of this one's.
+        """
+        common = {own: name for name, own in self.spelling.items()}
+        return self.but({common.get(key, key): value for key, value in self.values.items() if key not in self.spelling})
 
     def get(self, *names: str) -> tuple[str, Json]:
         """The first of `names` that is present and not null, with its value; (names[0], None) when none is."""
@@ -109,7 +123,7 @@ class ConfigValues:
 
     def _default(self, names: tuple[str, ...], default: N | None) -> N:
         if default is None:
-            spelled = " or ".join(f"'{name}'" for name in names)
+            spelled = " or ".join(f"'{self.spelled(name)}'" for name in names)
             raise self.error(names[0], f"is missing: a {self.model_type} configuration needs {spelled}")
         return default
 

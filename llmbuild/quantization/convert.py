@@ -55,14 +55,15 @@ def packed_names(name: str) -> tuple[str, str]:
 
 
 def record_order(parameters: Sequence[PlainParameter], names: Sequence[str]) -> list[PlainParameter]:
-    """The parameters in the order in which the checkpoint names their first source tensor."""
+    """The parameters in the order in which the checkpoint names their first source tensor; of two that are made of the same
+    one, a head comes before the embedding, as in MLC."""
     users: dict[str, list[PlainParameter]] = {}
     for parameter in parameters:
         for source in parameter.sources:
             users.setdefault(source, []).append(parameter)
     order: dict[str, PlainParameter] = {}
     for name in names:
-        for parameter in users.get(name, ()):
+        for parameter in sorted(users.get(name, ()), key=lambda parameter: parameter.role != "head"):
             order.setdefault(parameter.name, parameter)
     return list(order.values())
 

@@ -28,7 +28,10 @@ def check(checkpoint: TensorSource, parameters: Sequence[PlainParameter], unused
     present = [parameter for parameter in parameters if all(source in tensors for source in parameter.sources)]
     # Packed weights have names and shapes of their own, which would be reported as well.
     raise_all(_wrong_dtypes(checkpoint, present))
-    expected = {source: parameter for parameter in parameters for source in parameter.sources}
+    expected: dict[str, PlainParameter] = {}
+    for parameter in parameters:
+        for source in parameter.sources:
+            expected.setdefault(source, parameter)
     missing = [name for name in expected if name not in tensors]
     unexpected = [name for name in tensors if name not in expected and not unused(name)]
     errors = _other_layers(checkpoint, list(expected), missing, unexpected)

@@ -21,8 +21,12 @@ _NEEDED = {"hunyuan_v1_dense": "head_dim", "nemotron": "num_key_value_heads", "g
 """Keys that a class may leave null, and with which its model cannot be made then; what they mean is as in other classes."""
 
 
-KNOWN = [name for name, item in families().items() if not any(one.remote for one in item.classes.values())]
-"""The families that transformers has classes of."""
+KNOWN = [
+    name
+    for name, item in families().items()
+    if not item.spelling and not any(one.remote for one in item.classes.values())
+]
+"""The families that transformers has classes of, with RoPE and with names for it and for sizes that others have too."""
 _ACTIVATION = ("act_fn", "act", "activation_fn")
 
 

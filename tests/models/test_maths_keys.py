@@ -14,6 +14,7 @@ from llmbuild.models.registry import families
 from llmbuild.models.values import ACTIVATIONS
 from tests.helpers.config_oracle import POINTS
 
+SPELLINGS = {name: family.spelling for family in families().values() for name in family.classes}
 CONFIG_CLASSES = {
     name: found for family in families().values() for name, found in family.classes.items() if not found.remote
 }
@@ -48,14 +49,19 @@ def test_every_default_is_that_of_transformers_5_24(model_type: str) -> None:
     found, cls = CONFIG_CLASSES[model_type], classes()[model_type]
     assert cls.__name__ == found.name
     fields = {one.name: one.default for one in dataclasses.fields(cls)}
-    for key, default in found.defaults.items():
+    for name, default in found.defaults.items():
+        key = SPELLINGS[model_type].get(name, name)
         if key in ("head_dim", "layer_types") and key not in fields:
             # A key of some of the family's files that the class keeps as it is.
             assert default is None
             continue
         follows = default is None or (key == "num_key_value_heads" and fields[key] is None)
         assert (fields[key] == default) if not follows else fields[key] in (None, default), key
-    assert found.renamed == {name: key for name, key in cls.attribute_map.items() if key in found.defaults}
+    read = {*found.defaults, *SPELLINGS[model_type].values()}
+    assert found.renamed == {name: key for name, key in cls.attribute_map.items() if key in read}
+    assert found.rope == hasattr(cls(**SIZES), "rope_parameters")
+    if not found.rope:
+        return
     theta: Any = found.default_theta
     if found.local_theta is not None:
         theta = {"global": theta, "local": found.default_local_theta}
@@ -71,7 +77,7 @@ def test_null_is_taken_where_transformers_takes_it(model_type: str) -> None:
         try:
             # Without a window exaone4's class computes layers' kinds only where they are named.
             named = {"layer_types": ["full_attention"] * 2} if model_type == "exaone4" else {}
-            loaded = cls(**SIZES | named | {key: None})
+            loaded = cls(**SIZES | named | {SPELLINGS[model_type].get(key, key): None})
             # A qwen2 model is made with a null head size, and then fails.
             taken = key != "head_dim" or loaded.head_dim is not None
         except Exception as error:  # the errors of strict dataclasses are of huggingface_hub

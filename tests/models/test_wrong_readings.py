@@ -326,7 +326,7 @@ def test_windows_that_only_the_cache_of_transformers_has_are_refused(model_type:
 @pytest.mark.parametrize(
     "key", ["hidden_size", "intermediate_size", "num_attention_heads", "num_hidden_layers", "vocab_size"]
 )
-@pytest.mark.parametrize("model_type", families())
+@pytest.mark.parametrize("model_type", KNOWN)
 def test_a_size_that_tensors_show_must_be_there(model_type: str, key: str) -> None:
     config = {name: value for name, value in SMALL.items() if name != key} | {"model_type": model_type}
     with pytest.raises(InputError, match="is missing") as error:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from llmbuild.errors import InputError, MultiError
-from llmbuild.models.parameter import Parameter
+from llmbuild.models.parameter import Parameter, Role
 from llmbuild.quantization import convert as module
 from llmbuild.quantization.convert import convert, is_quantized, is_transposed, packed_names, record_order
 from llmbuild.quantization.scheme import SCHEMES
@@ -170,6 +170,14 @@ def test_the_record_order_is_that_of_the_first_source(tmp_path: Path) -> None:
     assert checkpoint.reads.keys() == checkpoint.values.keys()
 
 
+def test_a_head_that_is_made_of_the_embedding_comes_before_it() -> None:
+    def made(name: str, role: Role) -> Parameter:
+        return Parameter(name, (4, 4), role, ("wte.weight",))
+
+    order = record_order([made("wte.weight", "embedding"), made("lm_head.weight", "head")], ["wte.weight"])
+    assert [parameter.name for parameter in order] == ["lm_head.weight", "wte.weight"]
+
+
 @pytest.mark.parametrize("name", ["q4f16_1", "q3f16_0", "q0f32"])
 def test_threads_and_read_ahead_change_no_byte(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     results = []
@@ -272,7 +280,7 @@ _MEASURE = """
 import sys
 from pathlib import Path
 import numpy as np
-from llmbuild.models.parameter import Parameter
+from llmbuild.models.parameter import Parameter, Role
 from llmbuild.quantization.convert import convert
 from llmbuild.quantization.scheme import SCHEMES
 from tests.quantization.test_convert import Info

@@ -1,0 +1,101 @@
+"""Families whose positions have learned embeddings, and names of their own for keys of config.json."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from llmbuild.errors import InputError
+from llmbuild.models.family import ModelConfig, Overrides
+from llmbuild.models.registry import family
+
+GPT2: dict[str, Any] = {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 96, "vocab_size": 160}
+
+
+def configured(keys: dict[str, Any], model_type: str = "gpt2", **overrides: Any) -> tuple[ModelConfig, list[str]]:
+    notes: list[str] = []
+    return family(model_type).configure(keys, Overrides(**overrides), note=notes.append), notes
+
+
+def positions(config: ModelConfig) -> tuple[int, ...]:
+    shapes = {one.name: one.shape for one in family("gpt2").parameters(config)}
+    return shapes["transformer.wpe.weight"]
+
+
+def test_the_configuration_is_written_in_the_names_and_the_order_of_mlc() -> None:
+    config, _ = configured({**GPT2, "model_type": "gpt2"})
+    assert config.to_json() == {
+        "vocab_size": 160,
+        "n_embd": 64,
+        "n_layer": 2,
+        "n_head": 4,
+        "layer_norm_epsilon": 1e-5,
+        "n_inner": 256,
+        "context_window_size": 96,
+        "prefill_chunk_size": 96,
+        "scale_attn_by_inverse_layer_idx": False,
+        "tensor_parallel_shards": 1,
+        "head_dim": 16,
+        "max_batch_size": 128,
+    }
+    assert list(config.to_json())[:4] == ["vocab_size", "n_embd", "n_layer", "n_head"]
+
+
+def test_a_smaller_context_keeps_all_positions() -> None:
+    config, _ = configured(GPT2, context_window_size=32)
+    assert (config.context_window_size, config.prefill_chunk_size) == (32, 32)
+    assert positions(config) == (96, 64)
+    again = family("gpt2").restore(config.to_json(), Overrides())
+    assert again == config
+    assert config.to_json()["n_positions"] == 96
+
+
+def test_the_context_of_mlc_is_its_number_of_positions() -> None:
+    written = configured(GPT2)[0].to_json()
+    assert "n_positions" not in written
+    smaller = family("gpt2").restore(written, Overrides(context_window_size=16))
+    assert (smaller.context_window_size, positions(smaller)) == (16, (96, 64))
+
+
+def test_a_context_beyond_the_positions_is_refused() -> None:
+    with pytest.raises(InputError, match="is 97, and the model has 96 positions") as error:
+        configured(GPT2, context_window_size=97)
+    assert error.value.where == "config.json: context_window_size"
+    assert error.value.fix == "set context-window-size to 96 or less"
+
+
+def test_keys_of_the_family_win_over_those_of_others() -> None:
+    keys = {"intermediate_size": 7, "layer_norm_eps": 0.1, "rope_theta": 5.0, "hidden_size": 32}
+    config, notes = configured({**GPT2, **keys})
+    # The class takes hidden_size for n_embd.
+    assert (config.hidden_size, config.intermediate_size, config.layer_norm_eps) == (32, 128, 1e-5)
+    for name in ("intermediate_size = 7", "layer_norm_eps = 0.1", "rope_theta = 5.0"):
+        assert f"config.json: {name} is not read, as GPT2Config of transformers does not read it" in notes
+    assert any("hidden_size = 32 counts, and n_embd = 64 does not" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("keys", "where"),
+    [({"n_embd": "x"}, "n_embd"), ({"n_head": 3}, "n_embd"), ({"activation_function": "mish"}, "activation_function")],
+)
+def test_errors_name_the_keys_of_the_family(keys: dict[str, Any], where: str) -> None:
+    with pytest.raises(InputError) as error:
+        configured({**GPT2, **keys})
+    assert error.value.where == f"config.json: {where}"
+
+
+def test_a_missing_size_is_asked_for_under_the_name_of_the_family() -> None:
+    with pytest.raises(InputError, match="is missing: a gpt2 configuration needs 'n_embd'"):
+        configured({key: value for key, value in GPT2.items() if key != "n_embd"})
+    with pytest.raises(InputError) as error:
+        configured({"d_model": 64, **{key: value for key, value in GPT2.items() if key != "n_embd"}})
+    assert error.value.fix == "rename d_model to n_embd"
+
+
+def test_a_tied_head_is_a_copy_of_the_embedding() -> None:
+    tied, _ = configured(GPT2)
+    head = family("gpt2").parameters(tied)[-1]
+    assert (head.name, head.role, head.sources) == ("lm_head.weight", "head", ("transformer.wte.weight",))
+    untied, _ = configured({**GPT2, "tie_word_embeddings": False})
+    assert family("gpt2").parameters(untied)[-1].sources == ("lm_head.weight",)
