@@ -15,6 +15,7 @@ import gguf
 import numpy as np
 
 from tests.helpers.gguf_files import llama3_factors
+from tests.helpers.variants import reference_of
 
 ARCHITECTURES: Mapping[str, str] = {
     **dict.fromkeys(("llama", "mistral", "internlm3", "iquestcoder"), "llama"),
@@ -23,6 +24,7 @@ ARCHITECTURES: Mapping[str, str] = {
     "hunyuan_v1_dense": "hunyuan-dense",
     "glm": "chatglm",
     "cohere": "command-r",
+    "gemma3_text": "gemma3",
 }
 """By model_type, where GGUF has another name."""
 
@@ -65,6 +67,9 @@ def whole_config(source: Path) -> dict[str, Any]:
     """config.json with the defaults of transformers' class."""
     from transformers import AutoConfig
 
+    own: dict[str, Any] = json.loads((source / "config.json").read_text())
+    if reference_of(own) is not None:
+        return {**own, "rope_parameters": {"rope_theta": own.get("rope_theta", 10000.0)}}
     return json.loads(json.dumps(AutoConfig.from_pretrained(source).to_dict(), default=str))
 
 
@@ -97,8 +102,10 @@ def _metadata(name: str, c: Config) -> Iterator[tuple[str, Any]]:
     if c.get("head_dim") is not None and name not in ("granite", "phi2", "phi3", "stablelm"):
         yield "attention.key_length", _head(c)
         yield "attention.value_length", _head(c)
-    if (eps := c.get("rms_norm_eps", c.get("norm_eps"))) is not None:
+    if (eps := c.get("rms_norm_eps", c.get("norm_eps"))) is not None and name != "orion":
         yield "attention.layer_norm_rms_epsilon", eps
+    if name == "orion":
+        yield "attention.layer_norm_epsilon", c["rms_norm_eps"]
     if (eps := c.get("layer_norm_eps", c.get("norm_epsilon", c.get("norm_eps")))) is not None:
         yield "attention.layer_norm_epsilon", eps
     rope = c.get("rope_parameters") or {}
@@ -140,6 +147,11 @@ def _gemma2(c: Config) -> Iterator[tuple[str, Any]]:
     yield "attention.sliding_window", c["sliding_window"]
 
 
+def _gemma3(c: Config) -> Iterator[tuple[str, Any]]:
+    yield "attention.sliding_window", c["sliding_window"]
+    yield "rope.freq_base_swa", float(c["rope_parameters"]["sliding_attention"]["rope_theta"])
+
+
 def _phi3(c: Config) -> Iterator[tuple[str, Any]]:
     longest, original = c["max_position_embeddings"], c["original_max_position_embeddings"]
     yield "rope.scaling.original_context_length", original
@@ -169,8 +181,11 @@ def _mistral(c: Config) -> Iterator[tuple[str, Any]]:
 _OWN: Mapping[str, Callable[[Config], Iterator[tuple[str, Any]]]] = {
     "llama": _mistral,
     "gptneox": lambda c: iter([("use_parallel_residual", c["use_parallel_residual"])]),
-    "stablelm": lambda c: iter([("use_parallel_residual", c["use_parallel_residual"])]),
+    # It is what the converter says of a config.json without the key, and llama.cpp goes by the norm that is there or not.
+    "stablelm": lambda _: iter([("use_parallel_residual", True)]),
     "gemma2": _gemma2,
+    "gemma3": _gemma3,
+    "orion": lambda c: iter([("tensor_data_layout", "Meta AI original pth")]),
     "phi3": _phi3,
     "granite": _granite,
     "command-r": lambda c: iter([("logit_scale", c["logit_scale"]), ("rope.scaling.type", "none")]),
@@ -194,6 +209,8 @@ def _tensors(name: str, c: Config, stored: Mapping[str, np.ndarray]) -> Tensors:
             yield tensor, value + np.float32(1)
         elif name in PERMUTED and module.endswith(("q_proj", "k_proj")):
             yield tensor, neighbours(value, heads if module.endswith("q_proj") else groups)
+        elif module.endswith("attention.wqkv"):
+            yield from _of_groups(module.removesuffix("wqkv"), value, heads, groups)
         elif module.endswith("attention.query_key_value"):
             parts = value.reshape(heads, 3, -1, *value.shape[1:])
             yield tensor, np.concatenate([parts[:, part].reshape(-1, *value.shape[1:]) for part in range(3)])
@@ -207,6 +224,15 @@ def _tensors(name: str, c: Config, stored: Mapping[str, np.ndarray]) -> Tensors:
     if "long_factor" in rope:
         yield "rope_factors_long.weight", np.array(rope["long_factor"], np.float32)
         yield "rope_factors_short.weight", np.array(rope["short_factor"], np.float32)
+
+
+def _of_groups(start: str, value: np.ndarray, heads: int, groups: int) -> Tensors:
+    """InternLM 2's, where each key-value head stands behind its queries."""
+    parts = value.reshape(groups, heads // groups + 2, -1, value.shape[-1])
+    rows = {"wq": parts[:, :-2], "wk": parts[:, -2:-1], "wv": parts[:, -1:]}
+    for name, part in rows.items():
+        flat = part.reshape(-1, value.shape[-1])
+        yield f"{start}{name}.weight", flat if name == "wv" else neighbours(flat, heads if name == "wq" else groups)
 
 
 def neighbours(value: np.ndarray, heads: int) -> np.ndarray:

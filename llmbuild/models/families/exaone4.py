@@ -50,5 +50,5 @@ FAMILY = DecoderFamily(
     ROWS,
     decoder,
     {"exaone4": ConfigClass("Exaone4Config", DEFAULTS, frozenset({"sliding_window"}))},
-    gguf=GgufArchitecture("exaone4", period=4),
+    gguf=GgufArchitecture("exaone4"),
 )

@@ -56,12 +56,12 @@ DEFAULTS = without(gemma.DEFAULTS, "hidden_act") | {
 NULLABLE = frozenset({"sliding_window", "layer_types", "final_logit_softcapping", "attn_logit_softcapping"})
 
 
-def _query_scalar(values: GgufValues) -> float:
+def query_scalar(values: GgufValues, largest: int) -> float:
     """The head's size, except in the model of 27 billion parameters, which llama.cpp knows by its layers."""
-    return values.hidden // values.heads if values.layers == 46 else values.head_size
+    return values.hidden // values.heads if values.layers == largest else values.head_size
 
 
-GGUF = GgufArchitecture("gemma2", keys={"query_pre_attn_scalar": _query_scalar}, window=4096, period=2)
+GGUF = GgufArchitecture("gemma2", keys={"query_pre_attn_scalar": lambda values: query_scalar(values, 46)}, window=4096)
 FAMILY = DecoderFamily(
     "gemma2",
     ("Gemma2ForCausalLM",),

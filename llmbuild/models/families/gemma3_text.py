@@ -7,6 +7,7 @@ from llmbuild.models.config_classes import ConfigClass, without
 from llmbuild.models.families import gemma, gemma2
 from llmbuild.models.family import ModelConfig
 from llmbuild.models.frequencies import make_rope
+from llmbuild.models.gguf.architecture import GgufArchitecture, Reader
 from llmbuild.models.layer_types import SLIDING, all_but_each
 from llmbuild.models.rows import Reading, Row
 from llmbuild.models.spec import BlockSpec, DecoderSpec, Names
@@ -88,6 +89,12 @@ DEFAULTS = without(gemma2.DEFAULTS, UNUSED) | {
     "max_position_embeddings": 131072,
     "final_logit_softcapping": None,
 }
+GGUF_KEYS: dict[str, Reader] = {
+    "query_pre_attn_scalar": lambda values: gemma2.query_scalar(values, largest=62),
+    "rope_local_base_freq": lambda values: values.number("rope.freq_base_swa", 10000.0),
+    # Without one llama.cpp uses the other RoPE in all layers, as no model that is published does.
+    "sliding_window": lambda values: values.integer("attention.sliding_window"),
+}
 FAMILY = DecoderFamily(
     "gemma3_text",
     ("Gemma3ForCausalLM",),
@@ -103,4 +110,5 @@ FAMILY = DecoderFamily(
             layer_rule=ALL_BUT_EACH_SIXTH,
         )
     },
+    gguf=GgufArchitecture("gemma3", keys=GGUF_KEYS),
 )

@@ -5,6 +5,7 @@ from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.building import attention_of, decoder_of, mlp_of, rope_of
 from llmbuild.models.config_classes import LLAMA, ConfigClass, without
 from llmbuild.models.family import ModelConfig
+from llmbuild.models.gguf.architecture import GgufArchitecture
 from llmbuild.models.spec import BlockSpec, DecoderSpec, Names, NormSpec
 
 ROWS = (
@@ -39,5 +40,11 @@ DEFAULTS = without(LLAMA, "attention_bias", "mlp_bias", "head_dim") | {"bias": T
 TYPES = {"default": "default", "linear": "linear", "dynamic": "dynamic"}
 CLASS = ConfigClass("InternLM2Config", DEFAULTS, frozenset({"num_key_value_heads"}), rope_types=TYPES, remote=True)
 FAMILY = DecoderFamily(
-    "internlm2", ("InternLM2ForCausalLM",), ROWS, decoder, {"internlm2": CLASS}, head="output.weight"
+    "internlm2",
+    ("InternLM2ForCausalLM",),
+    ROWS,
+    decoder,
+    {"internlm2": CLASS},
+    head="output.weight",
+    gguf=GgufArchitecture("internlm2", neighbours=True),
 )

@@ -5,6 +5,7 @@ from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.building import attention_of, decoder_of, mlp_of, rope_of
 from llmbuild.models.config_classes import LLAMA, ConfigClass, without
 from llmbuild.models.family import ModelConfig
+from llmbuild.models.gguf.architecture import GgufArchitecture
 from llmbuild.models.spec import BlockSpec, DecoderSpec, NormSpec
 
 ROWS = (
@@ -31,4 +32,4 @@ def decoder(c: ModelConfig) -> DecoderSpec:
 DEFAULTS = without(LLAMA, "mlp_bias", "head_dim") | {"max_position_embeddings": 4096, "rms_norm_eps": 1e-5}
 TYPES = {"default": "default", "linear": "linear", "dynamic": "dynamic"}
 CLASS = ConfigClass("OrionConfig", DEFAULTS, frozenset({"num_key_value_heads"}), rope_types=TYPES, remote=True)
-FAMILY = DecoderFamily("orion", ("OrionForCausalLM",), ROWS, decoder, {"orion": CLASS})
+FAMILY = DecoderFamily("orion", ("OrionForCausalLM",), ROWS, decoder, {"orion": CLASS}, gguf=GgufArchitecture("orion"))

@@ -21,9 +21,8 @@ class GgufArchitecture:
     them half a head apart.
 
     Values of config.json follow from the keys that GGUF has for all architectures, by the keys that the configuration class has;
-    `keys` reads those that are an architecture's own.  `window` is llama.cpp's window where a file names none, and of models with
-    a window each `period`-th layer has none, unless the file says which.  `pre` is how text is cut where a file does not say it
-    (`tokenizer.ggml.pre`).
+    `keys` reads those that are an architecture's own.  `window` is llama.cpp's window where a file names none.  `pre` is how text
+    is cut where a file does not say it (`tokenizer.ggml.pre`).
     """
 
     name: str
@@ -32,5 +31,4 @@ class GgufArchitecture:
     keys: Mapping[str, Reader] = field(default_factory=dict)
     when: Callable[[GgufValues], bool] | None = None
     window: int = 0
-    period: int | None = None
     pre: str = "gpt-2"

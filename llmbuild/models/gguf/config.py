@@ -112,7 +112,7 @@ _USUAL: Mapping[str, Callable[[GgufValues, Json], Json]] = {
     ),
     "rms_norm_eps": _eps(_RMS_NORM, _LAYER_NORM),
     **dict.fromkeys(("layer_norm_eps", "norm_epsilon", "norm_eps"), _eps(_LAYER_NORM, _RMS_NORM)),
-    **dict.fromkeys(("attention_bias", "use_bias", "use_qkv_bias"), _QKV_BIAS),
+    **dict.fromkeys(("attention_bias", "use_bias", "use_qkv_bias", "bias"), _QKV_BIAS),
     "attention_out_bias": _has("attn_output.bias"),
     "mlp_bias": _has("ffn_up.bias"),
     **dict.fromkeys(("qk_layernorm", "use_qk_norm"), _has("attn_q_norm.weight")),
@@ -151,14 +151,16 @@ def _windows(values: GgufValues, like: ConfigClass, gguf: GgufArchitecture) -> d
         if window:
             raise values.wrong(key, f"it is {window}, which is not supported for {values.architecture}")
         return {}
-    if not window or gguf.period is None:
+    key = "attention.sliding_window_pattern"
+    if not window or "layer_types" not in like.defaults or not values.says(key):
+        # The class's own rule says which layers have it, as llama.cpp's does.
         return {"sliding_window": window or None}
-    pattern = values.get("attention.sliding_window_pattern", gguf.period)
+    pattern = values.get(key, None)
     if isinstance(pattern, int) and not isinstance(pattern, bool) and 0 < pattern < 1 << 31:
         slides = [bool((layer + 1) % pattern) for layer in range(values.layers)]
     elif isinstance(pattern, list | array) and len(pattern) == values.layers and all(one in (0, 1) for one in pattern):
         slides = [bool(one) for one in pattern]
     else:
         shown = reprlib.repr(list(pattern) if isinstance(pattern, array) else pattern)
-        raise values.wrong("attention.sliding_window_pattern", f"{shown} does not say which layers have a window")
+        raise values.wrong(key, f"{shown} does not say which layers have a window")
     return {"sliding_window": window, "layer_types": [SLIDING if one else FULL for one in slides]}
