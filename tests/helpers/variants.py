@@ -10,6 +10,7 @@ model of transformers that computes the same, and `tensors` has its weights as s
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
@@ -61,10 +62,10 @@ def reference_of(config: Mapping[str, Any]) -> Any:
     return import_module(f"tests.helpers.references.{name}") if known else None
 
 
-def write_checkpoint(directory: Path, config: Mapping[str, Any], seed: int = 11) -> Any:
+def write_checkpoint(directory: Path, config: Mapping[str, Any], seed: int = 11, *, four_bits: bool = False) -> Any:
     """Save a random model of a configuration, with norms and biases that say something; returns the model.
 
-    config.json keeps the spelling that it was given in.
+    config.json keeps the spelling that it was given in.  With `four_bits` q4f32_1 stores all matrices without loss.
     """
     import torch
     from safetensors.torch import save_file
@@ -84,10 +85,9 @@ def write_checkpoint(directory: Path, config: Mapping[str, Any], seed: int = 11)
         for name, value in model.named_parameters():
             if value.ndim == 1:
                 value.add_(torch.randn_like(value) * 0.2)
-            elif "embed" not in name:
-                value.copy_(torch.randn_like(value) * 0.08)
-            else:
-                value.copy_(torch.randn_like(value) * 0.5)
+                continue
+            size = 0.5 if "embed" in name else 0.08
+            value.copy_(_packable(value, size) if four_bits else torch.randn_like(value) * size)
     if reference is None:
         model.save_pretrained(directory)
     else:
@@ -95,6 +95,16 @@ def write_checkpoint(directory: Path, config: Mapping[str, Any], seed: int = 11)
         save_file({name: value.contiguous() for name, value in tensors.items()}, directory / "model.safetensors")
     (directory / "config.json").write_text(json.dumps(config))
     return model
+
+
+def _packable(like: Any, size: float) -> Any:
+    """Multiples from -7 to 7 of powers of two about `size` / 4, one for each 32 rows and columns; every such group has a 7."""
+    import torch
+
+    rows, columns = (torch.arange(count) for count in like.shape)
+    at = rows[:, None], columns[None]
+    scales = 2.0 ** (round(math.log2(size / 4)) - (at[0] // 32 + at[1] // 32) % 2)
+    return torch.where((at[0] + at[1]) % 16 == 0, 7, torch.randint(-7, 8, like.shape)) * scales
 
 
 def all_logits(model: Any, ids: list[int]) -> np.ndarray:

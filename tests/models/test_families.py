@@ -13,6 +13,7 @@ from llmbuild.models.registry import families, family, infer_model_type
 from llmbuild.quantization.scheme import SCHEMES
 from tests.helpers.agreement import FUNCTIONS, agree
 from tests.helpers.generic_library import GenericLibrary, is_packed
+from tests.helpers.parts import covering, of_weights
 from tests.helpers.variants import DIRECTORY, all_logits, in_ci, variants, write_checkpoint
 
 
@@ -51,4 +52,14 @@ def test_the_module_declares_the_listed_parameters(name: str, scheme: str) -> No
 def test_logits_are_those_of_transformers(name: str, tmp_path: Path) -> None:
     model = write_checkpoint(tmp_path / "checkpoint", variants()[name])
     library = GenericLibrary(tmp_path / "checkpoint", functions=FUNCTIONS)
+    agree(library, partial(all_logits, model), 2e-5)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in covering(of_weights) else pytest.mark.full) for name in variants()]
+)
+def test_logits_of_packed_weights(name: str, tmp_path: Path) -> None:
+    """The checkpoint's weights are the dequantized ones: every matrix is one of four bits."""
+    model = write_checkpoint(tmp_path / "checkpoint", variants()[name], four_bits=True)
+    library = GenericLibrary(tmp_path / "checkpoint", "q4f32_1", FUNCTIONS)
     agree(library, partial(all_logits, model), 2e-5)
