@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from llmbuild.canonical import Digest, Json, canonical_json, digest_bytes
 from llmbuild.engine.action import Action, Input, JsonInput, TreeInput
-from llmbuild.engine.task import AllFiles, Files, JsonFields, Task
+from llmbuild.engine.task import AllFiles, Choice, Files, JsonFields, Task
 from llmbuild.engine.tree import Tree
 from llmbuild.errors import InputError
 from llmbuild.jsontext import parse_json
@@ -25,7 +25,7 @@ class Bound:
     blobs: tuple[bytes, ...]
 
 
-def project_fields(value: Json, fields: tuple[str, ...]) -> Json:
+def project_fields(value: Json, fields: tuple[str, ...]) -> dict[str, Json]:
     """The named fields of a JSON object, nested as in the original; dots descend, absent fields are left out."""
     result: dict[str, Json] = {}
     for field in fields:
@@ -54,6 +54,7 @@ def bind(task: Task, outputs: Mapping[str, Tree], read: Callable[[Digest], bytes
     """
     inputs: dict[str, Input] = {}
     blobs: list[bytes] = []
+    tools, choice = task.tools, task.choice
     for name, ref in task.inputs.items():
         tree = outputs[ref.task]
         match ref.select:
@@ -64,16 +65,19 @@ def bind(task: Task, outputs: Mapping[str, Tree], read: Callable[[Digest], bytes
                 inputs[name] = TreeInput(digest_bytes(data))
                 blobs.append(data)
             case JsonFields(file, fields):
-                data = _project_file(tree, ref.task, file, fields, read)
+                value = _project_file(tree, ref.task, file, fields, read)
+                data = canonical_json(value)
                 inputs[name] = JsonInput(digest_bytes(data))
                 blobs.append(data)
-    action = Action(task.kind, task.version, task.params, inputs, task.tools, task.hints)
+                if choice is not None and choice.input == name:
+                    tools = {**tools, choice.tool: _chosen(choice, value)}
+    action = Action(task.kind, task.version, task.params, inputs, tools, task.hints)
     return Bound(action, tuple(blobs))
 
 
 def _project_file(
     tree: Tree, producer: str, file: str, fields: tuple[str, ...], read: Callable[[Digest], bytes]
-) -> bytes:
+) -> Mapping[str, Json]:
     entry = next((entry for entry in tree.files if entry.path == file), None)
     if entry is None:
         raise InputError(f"{producer} did not produce {file}", where=producer)
@@ -83,4 +87,9 @@ def _project_file(
         raise InputError(f"{file} is not JSON", where=producer, why=str(error)) from error
     if not isinstance(value, dict):
         raise InputError(f"{file} is not a JSON object", where=producer)
-    return canonical_json(project_fields(value, fields))
+    return project_fields(value, fields)
+
+
+def _chosen(choice: Choice, value: Mapping[str, Json]) -> str:
+    decides = value.get(choice.field)
+    return choice.identities.get(decides, choice.otherwise) if isinstance(decides, str) else choice.otherwise

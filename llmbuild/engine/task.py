@@ -62,9 +62,20 @@ class Install:
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """A tool that a JSON input decides: its identity by the value of a field, `otherwise` for a value that is not among them."""
+
+    tool: str
+    input: str
+    field: str
+    identities: Mapping[str, str]
+    otherwise: str
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
-    """A node of the plan before its inputs are bound.  `params` and `tools` are part of the key, `hints` are not; a task with a
-    `lack` can be had from the store, and cannot run."""
+    """A node of the plan before its inputs are bound.  `params` and `tools` are part of the key, and so is the tool of `choice`,
+    once the input that decides it is known; `hints` are not.  A task with a `lack` can be had from the store, and cannot run."""
 
     kind: str
     label: str
@@ -78,6 +89,7 @@ class Task:
     scheme: str = ""
     platform: str = ""
     lack: Lack | None = None
+    choice: Choice | None = None
 
     @property
     def missing(self) -> tuple[LlmbuildError, ...]:

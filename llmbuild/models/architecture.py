@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 from llmbuild.canonical import Json
@@ -26,8 +26,8 @@ class DecoderFamily:
     `model_type` is MLC's name, `architectures` are Hugging Face's class names, and `classes` transformers' configuration classes
     by their model type.  `ignored` are endings of names of buffers that no parameter needs, `masks` those of causal masks;
     `head` is the checkpoint's name of the final layer.  `spelling` has this family's own names, in config.json and in
-    `model_config`, of keys that other families have too, by their names.  `others` are the model types of all families of which
-    transformers has no class.  `gguf` says what GGUF files of it are like, if there are any.
+    `model_config`, of keys that other families have too, by their names.  `others` gives the model types of all families of which
+    transformers has no class, which only a configuration with an unknown one needs.  `gguf` says what its GGUF files are like.
     """
 
     model_type: str
@@ -38,7 +38,7 @@ class DecoderFamily:
     ignored: tuple[str, ...] = (".rotary_emb.inv_freq",)
     masks: tuple[str, ...] = ()
     head: str = "lm_head.weight"
-    others: frozenset[str] = frozenset()
+    others: Callable[[], Collection[str]] = frozenset
     gguf: GgufArchitecture | None = None
     spelling: Mapping[str, str] = field(default_factory=dict)
 

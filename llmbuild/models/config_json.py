@@ -5,7 +5,7 @@ The outcome is in one spelling, which the families' `parse` reads beside that of
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from llmbuild.canonical import Json
 from llmbuild.models.config_classes import ConfigClass
@@ -36,7 +36,7 @@ def read_config_json(
     source: ConfigValues,
     classes: Mapping[str, ConfigClass],
     ignore: Sequence[str] = (),
-    others: Collection[str] = (),
+    others: Callable[[], Collection[str]] = frozenset,
 ) -> ConfigValues:
     """The content of a config.json for a model of the family `source.model_type`, with every key that the family reads.
 
@@ -90,7 +90,7 @@ def _check_model_type(
     own: Json,
     classes: Mapping[str, ConfigClass],
     ignore: Sequence[str],
-    others: Collection[str],
+    others: Callable[[], Collection[str]],
 ) -> None:
     """A config.json of another family that is known would be read with the wrong defaults, and its model is another."""
     if own is None or "model_type" in ignore:
@@ -100,7 +100,8 @@ def _check_model_type(
     if own in classes:
         return
     names = source.values.get("architectures")
-    if own not in MODEL_TYPES and own not in others:
+    remote = own not in MODEL_TYPES and own in others()
+    if own not in MODEL_TYPES and not remote:
         # transformers' class that is named reads it with a warning, and its own defaults.
         source.note(
             f"config.json: model_type '{own}' is no causal language model of transformers; "
@@ -112,7 +113,7 @@ def _check_model_type(
         "model_type",
         f"is '{own}', which is another family than '{source.model_type}'",
         why=f"the checkpoint's own code goes by model_type{says}"
-        if own in others
+        if remote
         else f"transformers goes by model_type and computes a {own} model{says}",
         fix=f"remove a model-type of the manifest that is not {own}, or, if the checkpoint is a {source.model_type} model, "
         'set ignore-keys = ["model_type"] in the model\'s table',

@@ -19,22 +19,40 @@ _LISTED = "choose another checkpoint: docs/models.md lists the architectures tha
 @cache
 def families() -> Mapping[str, DecoderFamily]:
     """Every supported family, by MLC's name of its model type: those of the files in `llmbuild.models.families`."""
-    names = sorted(info.name for info in iter_modules(_package.__path__))
-    found = [import_module(f"llmbuild.models.families.{name}").FAMILY for name in names]
-    remote = frozenset(name for item in found for name, one in item.classes.items() if one.remote)
-    return {item.model_type: replace(item, others=remote) for item in found}
+    found = map(_family_in, _modules())
+    return {item.model_type: item for item in found}
 
 
 def family(model_type: str) -> DecoderFamily:
-    """The family of this model type; raises InputError with the nearest names."""
-    try:
-        return families()[model_type]
-    except KeyError:
-        raise InputError(
-            f"unknown model type '{model_type}'",
-            why=did_you_mean(model_type, families()),
-            fix="docs/models.md lists the model types",
-        ) from None
+    """The family of this model type, without a look at the others; raises InputError with the nearest names."""
+    name = model_type.replace("-", "_")
+    if name in _modules():
+        found = _family_in(name)
+        if found.model_type == model_type:
+            return found
+    raise InputError(
+        f"unknown model type '{model_type}'",
+        why=did_you_mean(model_type, families()),
+        fix="docs/models.md lists the model types",
+    )
+
+
+@cache
+def _family_in(module: str) -> DecoderFamily:
+    family: DecoderFamily = import_module(f"llmbuild.models.families.{module}").FAMILY
+    return replace(family, others=_remote_types)
+
+
+@cache
+def _remote_types() -> frozenset[str]:
+    """The model types of all families of which transformers has no class."""
+    return frozenset(name for item in families().values() for name, one in item.classes.items() if one.remote)
+
+
+@cache
+def _modules() -> tuple[str, ...]:
+    """The names of the modules, which are the model types with "_" for "-"."""
+    return tuple(sorted(info.name for info in iter_modules(_package.__path__)))
 
 
 def infer_model_type(config: Mapping[str, Json]) -> str:

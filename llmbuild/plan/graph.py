@@ -20,10 +20,11 @@ from llmbuild.canonical import Json
 from llmbuild.checkpoints.names import CHAT_CONFIG
 from llmbuild.engine.kind import TaskKind
 from llmbuild.engine.labels import make_label
-from llmbuild.engine.task import AllFiles, Files, InputRef, Install, JsonFields, Task
+from llmbuild.engine.task import AllFiles, Choice, Files, InputRef, Install, JsonFields, Task
 from llmbuild.linkers import carries_name
 from llmbuild.manifest.project import Combination, Model, Platform, Project
 from llmbuild.plan.observed import DEVICE_TOOL, Observed
+from llmbuild.plan.reasons import FAMILY_TOOL
 from llmbuild.programs.run import compiler_of
 from llmbuild.quantization.scheme import Scheme
 from llmbuild.sources.kind import Observation
@@ -117,14 +118,27 @@ class _Maker:
         installs: tuple[Install, ...] = (),
         cell: tuple[str, str, str] = ("", "", ""),
         lack: Lack | None = None,
+        model_type: str | None = None,
+        typed_by: str | None = None,
     ) -> str:
-        """Add a task and return its label.  `params` are those that the kind declares, no more and no less."""
+        """Add a task and return its label.  `params` are those that the kind declares, no more and no less.
+
+        `model_type` says of which family the model is, or the input `typed_by` does.
+        """
         declared = self.kinds[kind]
         if undeclared := params.keys() - set(declared.params):
             # It would not be in the key, and the task could not read it.
             raise KeyError(f"{kind} does not declare {', '.join(sorted(undeclared))}")
         label = make_label(kind, *of)
         model, scheme, platform = cell
+        choice = None
+        if FAMILY_TOOL in declared.tools:
+            known, every = self.observed.families, self.observed.every_family
+            if typed_by is None:
+                # What finds out which family it is may look at all of them.
+                tools = {**(tools or {}), FAMILY_TOOL: known.get(model_type or "", every)}
+            else:
+                choice = Choice(FAMILY_TOOL, typed_by, "model_type", known, every)
         self.tasks[label] = Task(
             kind=kind,
             label=label,
@@ -138,6 +152,7 @@ class _Maker:
             scheme=scheme,
             platform=platform,
             lack=lack,
+            choice=choice,
         )
         return label
 
@@ -174,7 +189,9 @@ class _Maker:
             "ignore-keys": list(model.ignore_keys),
             "source-format": model.source_format,
         }
-        return self._task("inspect", (model.name,), params, weights, cell=(model.name, "", ""))
+        return self._task(
+            "inspect", (model.name,), params, weights, cell=(model.name, "", ""), model_type=model.model_type
+        )
 
     def _quantize(self, model: Model, scheme: Scheme, inputs: Mapping[str, InputRef], weights: str) -> None:
         if make_label("quantize", model.name, scheme.name) in self.tasks:
@@ -192,6 +209,7 @@ class _Maker:
             inputs,
             installs=(Install("", weights),),
             cell=(model.name, scheme.name, ""),
+            typed_by="facts",
         )
 
     def _config(self, model: Model, scheme: Scheme, inputs: Mapping[str, InputRef], weights: str) -> str:
@@ -214,6 +232,8 @@ class _Maker:
             inputs,
             installs=(Install("", weights),) if inputs else (),
             cell=(model.name, scheme.name, ""),
+            model_type=model.model_type or self.observed.types.get(model.name),
+            typed_by="facts" if inputs else None,
         )
 
     def _lower(self, cell: Combination, scheme: Scheme, platform: Platform, config: str) -> str:
@@ -237,6 +257,7 @@ class _Maker:
             installs=(Install(SIDECAR, _sidecar(cell), cell.library),) if has_sidecar(platform) else (),
             cell=of,
             lack=self._lack(platform, "lower"),
+            typed_by="config",
         )
 
     def _runtime(self, platform: Platform) -> str:

@@ -24,7 +24,9 @@ class Observed:
     identity by platform name, `source_files` the files behind each "llmbuild sources" digest, `devices` what compiles the
     device's code by platform name, where that is a tool of its own; `variables` those of the environment that a target names,
     by platform name, each with its identity; `lacks` what is missing, by platform name and task kind ("lower", "link");
-    `gone` the errors of sources that are taken as the lock file has them, by the label of their fetch task."""
+    `gone` the errors of sources that are taken as the lock file has them, by the label of their fetch task; `families` the
+    digest of each family's own sources by its model type, and `every_family` that over all of them; `types` the model types of
+    presets, by model name."""
 
     sources: Mapping[str, Observation]
     tools: Mapping[str, Mapping[str, str]]
@@ -36,3 +38,6 @@ class Observed:
     variables: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     lacks: Mapping[str, Mapping[str, Lack]] = field(default_factory=dict)
     gone: Mapping[str, LlmbuildError] = field(default_factory=dict)
+    families: Mapping[str, Digest] = field(default_factory=dict)
+    every_family: str = ""
+    types: Mapping[str, str] = field(default_factory=dict)

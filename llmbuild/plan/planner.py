@@ -279,9 +279,12 @@ def _judge_unbound(task: Task, running: Sequence[Verdict], knowledge: Knowledge,
 def own_reasons(task: Task, previous: Mapping[str, Json], contents: Contents) -> tuple[Reason, ...]:
     """What differs from an earlier key whatever the inputs turn out to be: parameters, tools, and the kind's version."""
     params, tools = previous.get("params"), previous.get("tools")
+    # Which tool an input will choose is not known yet.
+    chosen = None if task.choice is None else task.choice.tool
+    known = {name: value for name, value in tools.items() if name != chosen} if isinstance(tools, Mapping) else {}
     reasons = (
         *parameter_reasons(params if isinstance(params, Mapping) else {}, task.params),
-        *tool_reasons(tools if isinstance(tools, Mapping) else {}, task.tools, contents),
+        *tool_reasons(known, task.tools, contents),
     )
     if previous.get("version") != task.version:
         reasons = (*reasons, ParameterChanged("task version", previous.get("version"), task.version))

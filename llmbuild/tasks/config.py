@@ -23,7 +23,7 @@ from llmbuild.checkpoints.names import (
 )
 from llmbuild.engine.kind import Job, TaskKind
 from llmbuild.tasks import generation
-from llmbuild.tasks.facts import with_facts
+from llmbuild.tasks.facts import known_type, with_facts
 
 if TYPE_CHECKING:
     from llmbuild.models.family import ModelConfig
@@ -65,7 +65,9 @@ def run(job: Job) -> None:
 
     params: Mapping[str, Any] = job.params
     given = _of_checkpoint(job) if params["preset"] is None else _of_preset(params)
-    model_type = params["model-type"] or infer_model_type(dict(given.config))
+    # What inspect has found needs no look at the other families.
+    found = known_type(job) if params["preset"] is None else params["model-type"]
+    model_type = found or infer_model_type(dict(given.config))
     config = family(model_type).configure(
         given.config, overrides(params["metadata"]), ignore=params["ignore-keys"], note=job.note
     )
@@ -221,7 +223,7 @@ KIND = TaskKind(
         "preset",
     ),
     sources=("llmbuild.tasks.config",),
-    tools=("numpy", "ml_dtypes", "gguf", "tokenizers", "jinja2"),
+    tools=("numpy", "ml_dtypes", "gguf", "tokenizers", "jinja2", "llmbuild family"),
     run=run,
     in_place=True,
 )

@@ -43,7 +43,8 @@ def run(job: Job) -> None:
         _check_masks(checkpoint, architecture)
         _check_tensors(job, checkpoint, architecture, {**checkpoint.config, **config})
     _note_adapter(job)
-    (job.out / FACTS).write_text(json.dumps({"config": config}, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    facts = {"config": config, "model_type": architecture.model_type}
+    (job.out / FACTS).write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _note_adapter(job: Job) -> None:
@@ -190,7 +191,7 @@ KIND = TaskKind(
     version=1,
     params=("model-type", "ignore-keys", "source-format"),
     sources=("llmbuild.tasks.inspect",),
-    tools=("numpy", "ml_dtypes", "gguf"),
+    tools=("numpy", "ml_dtypes", "gguf", "llmbuild family"),
     run=run,
     in_place=True,
 )

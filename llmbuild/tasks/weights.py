@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from llmbuild.engine.kind import Job, no_note
+from llmbuild.tasks.facts import known_type
 
 if TYPE_CHECKING:
     from llmbuild.checkpoints.packed.stated import Quantization
@@ -21,10 +22,11 @@ if TYPE_CHECKING:
 
 
 def architecture_of(job: Job, config: Mapping[str, Any]) -> DecoderFamily:
-    """The family of a checkpoint with this config.json: the manifest's, else the one that it names.  Raises InputError."""
+    """The family of a checkpoint with this config.json: the one that inspect has found, else the manifest's, else the one that
+    it names.  Raises InputError."""
     from llmbuild.models.registry import family, infer_model_type
 
-    model_type = job.params["model-type"]
+    model_type = known_type(job) if "facts" in job.inputs else job.params["model-type"]
     return family(str(model_type) if model_type else infer_model_type(config))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from llmbuild.canonical import Digest, Json, digest_json
@@ -91,6 +92,7 @@ def observe_world(
     gone: dict[str, LlmbuildError] = {}
     sources, adapters, presets = _sources(project, store, lock, offline, resolve, anew, errors, gone)
     tools, source_files = _tools(kinds, toolchain, errors)
+    families, every_family = _families(toolchain, source_files)
     of_platforms = find_tools(project, Machine(toolchain, trust), LockedTools(lock, store, identity(project)))
     raise_all(errors)
     return Observed(
@@ -104,6 +106,9 @@ def observe_world(
         of_platforms.variables,
         of_platforms.lacks,
         gone,
+        families,
+        every_family,
+        _types(presets, toolchain, every_family),
     )
 
 
@@ -225,3 +230,35 @@ def _tools(
         except LlmbuildError as error:
             errors.append(error)
     return tools, source_files
+
+
+def _families(toolchain: Toolchain, source_files: dict[Digest, dict[str, Digest]]) -> tuple[dict[str, Digest], Digest]:
+    """The digest of each family's own sources by its model type, and that over all; their files are added to `source_files`."""
+    families: dict[str, Digest] = {}
+    every: dict[str, Digest] = {}
+    for module, listed in toolchain.families.items():
+        # A model type has dashes where the name of its module cannot.
+        families[module] = families[module.replace("_", "-")] = digest_json(listed)
+        source_files[families[module]] = listed
+        every |= listed
+    source_files[digest_json(every)] = every
+    return families, digest_json(every)
+
+
+def _types(presets: Mapping[str, Mapping[str, Json]], toolchain: Toolchain, families: Digest) -> dict[str, str]:
+    """The model types of presets, which are asked of the families once for each content of both."""
+
+    def ask(config: Mapping[str, Json]) -> Json:
+        from llmbuild.models.registry import infer_model_type
+
+        try:
+            return infer_model_type(config)
+        except LlmbuildError:
+            # The task that configures the model says why.
+            return None
+
+    found = {
+        name: toolchain.programs.remembered(["type", dict(config), families], partial(ask, config))
+        for name, config in presets.items()
+    }
+    return {name: model_type for name, model_type in found.items() if isinstance(model_type, str)}

@@ -17,12 +17,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmbuild.canonical import Digest, canonical_json, digest_json
+from llmbuild.canonical import Digest, Json, canonical_json, digest_json
 from llmbuild.engine.kind import TaskKind
 from llmbuild.engine.seal import SECRET, Seal
 from llmbuild.errors import StoreError, ToolchainError
 from llmbuild.jsontext import parse_json
-from llmbuild.plan.reasons import SOURCES_TOOL
+from llmbuild.plan.reasons import FAMILY_TOOL, SOURCES_TOOL
 from llmbuild.programs.parts import FileTree, Listed
 from llmbuild.workspace.programs import PROGRAMS_MEMO, Digests, Programs
 
@@ -41,8 +41,11 @@ CONTENTS: Mapping[str, tuple[str, ...]] = {
 _NO_PROGRAMS = ("3rdparty", "include", "src", "cmake", "share", "licenses")
 """The directories of such a package that have neither Python nor libraries, but half of its files."""
 
-PER_TASK_TOOLS = frozenset({"linker"})
-"""Tools whose identity depends on the platform and not only on the kind."""
+PER_TASK_TOOLS = frozenset({"linker", FAMILY_TOOL})
+"""Tools whose identity depends on the platform or the model and not only on the kind."""
+
+FAMILIES = "models/families/"
+"""The directory of the families, each of which is in the keys of its own models alone."""
 
 TVM_MEMO = "code-generators.json"
 """The file in a store that caches the device kinds that TVM can generate code for."""
@@ -89,26 +92,55 @@ class Toolchain:
         files = self.source_files(["llmbuild"])
         return files, digest_json(files)
 
+    @cached_property
+    def families(self) -> Mapping[str, dict[str, Digest]]:
+        """The files of llmbuild that are in the keys of one family's models alone, by the name of the family's module: its own
+        and those of the families that it is made of."""
+        names = sorted(
+            name for name in self.llmbuild[0] if name.startswith(FAMILIES) and not name.endswith("/__init__.py")
+        )
+        modules = {name.removeprefix(FAMILIES).removesuffix(".py"): name for name in names if name.endswith(".py")}
+
+        def find() -> Json:
+            closures = {module: self._closure([_dotted(name)]) for module, name in modules.items()}
+            return {module: [one for one in found if one in names] for module, found in closures.items()}
+
+        found: Any = self.programs.remembered(["families", self.llmbuild[1]], find)
+        if not (isinstance(found, dict) and found.keys() == modules.keys() and all(map(self._known, found.values()))):
+            found = find()
+        return {module: self._digests_of(listed) for module, listed in found.items()}
+
     def _files_behind(self, kind: TaskKind) -> dict[str, Digest]:
         """The files that a kind's modules may load, with their digests."""
-        every, digest = self.llmbuild
 
-        def find() -> list[str]:
-            from llmbuild.workspace.imports import Imports
-
-            self._imports = self._imports or Imports(_PACKAGE, list(every))
-            return self._imports.closure(kind.sources)
+        def find() -> Json:
+            return list(self._closure(kind.sources))
 
         # Imports follow from the content of all files, so they are looked at once for each.
-        found = self.programs.remembered(["imports", list(kind.sources), digest], lambda: list(find()))
-        # A memo that was damaged counts for nothing.
-        right = isinstance(found, list) and all(isinstance(name, str) and name in every for name in found)
-        names: list[Any] = found if isinstance(found, list) and right else find()
-        return {name: every[name] for name in names}
+        found = self.programs.remembered(["imports", list(kind.sources), self.llmbuild[1]], find)
+        return self._digests_of(found if self._known(found) else find())
+
+    def _closure(self, modules: Iterable[str]) -> list[str]:
+        from llmbuild.workspace.imports import Imports
+
+        self._imports = self._imports or Imports(_PACKAGE, list(self.llmbuild[0]))
+        return self._imports.closure(modules)
+
+    def _known(self, names: Json) -> bool:
+        """Whether these are names of files of llmbuild: a memo that was damaged counts for nothing."""
+        every = self.llmbuild[0]
+        return isinstance(names, list) and all(isinstance(name, str) and name in every for name in names)
+
+    def _digests_of(self, names: Any) -> dict[str, Digest]:
+        return {name: self.llmbuild[0][name] for name in names}
 
     def tools_of(self, kind: TaskKind) -> tuple[dict[str, str], dict[str, Digest]]:
-        """The tools of a kind's key, without those of a single task; and the source files behind its sources digest."""
+        """The tools of a kind's key, without those of a single task; and the source files behind its sources digest, without
+        those of families (`families`)."""
         files = self._files_behind(kind)
+        if FAMILY_TOOL in kind.tools:
+            own = {name for listed in self.families.values() for name in listed}
+            files = {name: digest for name, digest in files.items() if name not in own}
         tools = {name: self.identity(name) for name in kind.tools if name not in PER_TASK_TOOLS}
         return {**tools, SOURCES_TOOL: digest_json(files)}, files
 
@@ -222,6 +254,10 @@ class Toolchain:
                 fix=f"reinstall it: `pip install --force-reinstall {distribution}`",
             )
         return digest_json(libraries)
+
+
+def _dotted(file: str) -> str:
+    return f"llmbuild.{file.removesuffix('.py').replace('/', '.')}"
 
 
 def _by_directory(root: str) -> dict[str, list[str]]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
 from llmbuild.canonical import Digest, canonical_json, digest_bytes
 from llmbuild.engine.action import JsonInput, TreeInput
 from llmbuild.engine.bind import bind, project_fields
-from llmbuild.engine.task import AllFiles, Files, InputRef, JsonFields, Task
+from llmbuild.engine.task import AllFiles, Choice, Files, InputRef, JsonFields, Task
 from llmbuild.engine.tree import FileEntry, Tree
 from llmbuild.errors import InputError
 
@@ -58,6 +59,23 @@ def test_whole_trees_narrowed_trees_and_values() -> None:
     assert bound.blobs == (narrowed.to_bytes(), value)
     assert bound.action.hints == {"h": 1}
     assert (bound.action.params, bound.action.tools) == ({"p": 1}, {"tool": "1"})
+
+
+@pytest.mark.parametrize(
+    ("value", "tools"),
+    [
+        ({"kind": "b"}, {"tool": "1", "own": "of b"}),
+        ({"kind": "c"}, {"tool": "1", "own": "of all"}),
+        ({}, None),
+        ({"kind": [1]}, None),
+    ],
+)
+def test_a_field_of_an_input_chooses_a_tool(value: dict[str, Any], tools: dict[str, str] | None) -> None:
+    world = World({"c.json": json.dumps(value).encode()})
+    choice = Choice("own", "value", "kind", {"a": "of a", "b": "of b"}, "of all")
+    inputs = {"value": InputRef("up", JsonFields("c.json", ("kind",)))}
+    bound = bind(Task("join", "t", 1, {}, inputs, {"tool": "1"}, choice=choice), {"up": world.tree}, world.read)
+    assert bound.action.tools == (tools or {"tool": "1", "own": "of all"})
 
 
 def test_only_what_is_selected_changes_the_digest() -> None:

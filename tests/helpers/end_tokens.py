@@ -12,6 +12,7 @@ from typing import Any
 from llmbuild.conversation.templates import resolve_template
 from llmbuild.engine.kind import Job
 from llmbuild.tasks.config import KIND
+from tests.helpers.inspected import write_facts
 
 TOKENS = ("<pad>", "<s>", "</s>", "<e>", "a", "b", "c", "d")
 """The tokenizer's vocabulary; the first four are special."""
@@ -44,7 +45,7 @@ def ends_by_llmbuild(directory: Path, files: Files) -> tuple[list[int], list[int
     (checkpoint / "tokenizer.json").write_text(tokenizer_json())
     for name, content in files.items():
         (checkpoint / name).write_text(json.dumps(content))
-    (directory / "facts.json").write_text('{"config": {}}')
+    write_facts(directory / "facts.json", checkpoint)
     params = {
         "quantization": "q0f32",
         "model-type": None,

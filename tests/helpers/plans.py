@@ -222,7 +222,7 @@ class Memory:
             assert isinstance(listed, Mapping)
             files = {path: str(digest).encode() for path, digest in listed.items()}
         elif task.kind == "inspect":
-            files = {"facts.json": canonical_json({"config": {}})}
+            files = {"facts.json": canonical_json({"config": {}, "model_type": "llama"})}
         elif task.kind == "config":
             metadata = task.params["metadata"]
             assert isinstance(metadata, Mapping)

@@ -23,11 +23,12 @@ from llmbuild.engine.kind import Job, TaskKind
 from llmbuild.engine.registry import KIND_NAMES, load_kind
 from llmbuild.engine.tree import FileEntry, Tree
 from llmbuild.manifest.project import Project
+from llmbuild.models.registry import families
 from llmbuild.plan.graph import CONFIG_FILES, OBJECT_FILES, WEIGHT_FILES, expand
 from llmbuild.plan.observed import Observed
 from llmbuild.sources.kind import Observation, Source
 from llmbuild.tasks.lower import COMPILE_FIELDS
-from llmbuild.workspace import tool_identities
+from llmbuild.workspace import observe, tool_identities
 from llmbuild.workspace.imports import Imports
 from llmbuild.workspace.tool_identities import Toolchain
 from tests.helpers import plans
@@ -113,7 +114,7 @@ def scene() -> Scene:
     )
     outputs = {
         "fetch": {path: path.encode() for path in CHECKPOINT_FILES},
-        "inspect": {"facts.json": b'{"config": {}}'},
+        "inspect": {"facts.json": b'{"config": {}, "model_type": "llama"}'},
         "config": {"mlc-chat-config.json": json.dumps(chat_config()).encode(), "tokenizer.json": b"{}"},
         "lower": {"lib0.o": b"lib0", "devc.o": b"devc", "metadata.json": b"{}"},
         "runtime": {"wasm_runtime.o": b"runtime"},
@@ -345,10 +346,12 @@ def test_an_object_of_lower_flips_link(path: str) -> None:
 
 def test_facts_flip_quantize_and_config_and_other_fields_of_their_file_nothing() -> None:
     before = scene()
-    for content, wanted in (
+    for change, wanted in (
         ({"config": {"tie_word_embeddings": False}}, {"quantize", "config"}),
-        ({"config": {}, "more": 1}, set[str]()),
+        ({"model_type": "mistral"}, {"quantize", "config"}),
+        ({"more": 1}, set[str]()),
     ):
+        content = {"config": {}, "model_type": "llama", **change}
         outputs = {**before.outputs, "inspect": {"facts.json": json.dumps(content).encode()}}
         assert before.flipped(dataclasses.replace(before, outputs=outputs)) == wanted
 
@@ -469,6 +472,7 @@ def test_the_linker_flips_link_and_the_runtime_that_it_compiles() -> None:
 
 
 def declared_files(kind: TaskKind) -> set[Path]:
+    """The files in all keys of a kind."""
     return {PACKAGE / name for name in Toolchain(Bytes(None)).tools_of(kind)[1]}
 
 
@@ -482,6 +486,55 @@ def test_the_bytes_of_each_source_file_flip_the_kinds_that_declare_it(native: Pa
         assert {name for name in KINDS if changed[name] != first[name]} == {
             name for name in KINDS if path in declared[name]
         }, path
+
+
+FAMILIES = Toolchain(Bytes()).families
+
+
+def model_of(model_type: str, changed: Path | None = None) -> Scene:
+    """The scene with a model of a family, while a file of llmbuild may have other bytes; its manifest names no model type."""
+    one = edit_project(lambda of: edit_model(of, model_type=None))(scene())
+    config = {**chat_config(), "model_type": model_type}
+    outputs = {
+        **one.outputs,
+        "inspect": {"facts.json": json.dumps({"config": {}, "model_type": model_type}).encode()},
+        "config": {"mlc-chat-config.json": json.dumps(config).encode(), "tokenizer.json": b"{}"},
+    }
+    chain = Toolchain(Bytes(changed))
+    chain._imports = imports()
+    families, every = observe._families(chain, {})
+    world = dataclasses.replace(one.observed, families=families, every_family=every)
+    return dataclasses.replace(one, observed=world, outputs=outputs)
+
+
+@pytest.mark.parametrize("changed", FAMILIES)
+def test_the_bytes_of_a_family_flip_the_keys_of_its_own_models(changed: str) -> None:
+    file = PACKAGE / tool_identities.FAMILIES / f"{changed}.py"
+    made_of_it = {name for name, files in FAMILIES.items() if str(file.relative_to(PACKAGE)) in files}
+    assert changed in made_of_it
+    for name in FAMILIES:
+        wanted = {"quantize", "config", "lower"} if name in made_of_it else set[str]()
+        # Inspect finds out which family it is.
+        assert model_of(name).flipped(model_of(name, file)) == wanted | {"inspect"}, name
+
+
+def test_a_family_is_made_of_what_its_module_imports() -> None:
+    listed = {name: {Path(file).stem for file in files} for name, files in FAMILIES.items()}
+    assert (listed["llama"], listed["glm4"], listed["gemma2"]) == ({"llama"}, {"glm", "glm4"}, {"gemma", "gemma2"})
+    assert set(listed) == {name.replace("-", "_") for name in families()}
+
+
+@pytest.mark.parametrize(("name", "own"), [("llama", False), ("qwen2", True)])
+def test_a_model_type_that_is_known_keeps_other_families_out_of_inspect_and_of_a_preset(name: str, own: bool) -> None:
+    both = [model_of("llama"), model_of("llama", PACKAGE / tool_identities.FAMILIES / "qwen2.py")]
+    before, after = map(edit_project(lambda of: edit_model(of, model_type=name)), both)
+    assert before.flipped(after) == ({"inspect"} if own else set())
+    of = edit_model(edit_platform(plans.project(preset=("smollm2",)), artifact="wasm"), model_type=None)
+    known = {"presets": {"smollm2": {}}, "types": {"smollm2": name}}
+    before, after = (
+        dataclasses.replace(one, project=of, observed=dataclasses.replace(one.observed, **known)) for one in both
+    )
+    assert before.flipped(after) == ({"config"} if own else set())
 
 
 # Declarations against the code.

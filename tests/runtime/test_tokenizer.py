@@ -15,6 +15,7 @@ from llmbuild.engine.kind import Job
 from llmbuild.tasks.config import KIND
 from tests.helpers.checkpoints import make_checkpoint
 from tests.helpers.cli import ProjectDir
+from tests.helpers.inspected import write_facts
 from tests.helpers.tokenizer_files import sentencepiece_model, vocab_and_merges
 
 pytestmark = pytest.mark.xdist_group("load")
@@ -44,8 +45,7 @@ def test_a_model_answers_with_a_made_tokenizer(tmp_path: Path, built: ProjectDir
     }
     copy = shutil.copytree(model_dir, tmp_path / "model")
     (copy / "tokenizer.json").unlink()
-    facts = tmp_path / "facts.json"
-    facts.write_text('{"config": {}}')
+    facts = write_facts(tmp_path / "facts.json", checkpoint)
     KIND.run(
         Job(params, {"checkpoint": checkpoint, "facts": facts}, {}, copy, tmp_path, lambda done, total, unit="": None)
     )

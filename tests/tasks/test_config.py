@@ -17,6 +17,7 @@ from llmbuild.models.registry import family, infer_model_type
 from llmbuild.tasks.config import KIND
 from tests.helpers.checkpoints import make_checkpoint
 from tests.helpers.gguf_files import make_gguf
+from tests.helpers.inspected import write_facts
 from tests.helpers.replaced_parts import mutations
 from tests.helpers.tokenizer_files import sentencepiece_model
 
@@ -77,8 +78,10 @@ def run(out: Path, checkpoint: Path | None, facts: dict[str, Any] | None = None,
         "preset": None,
     }
     assert set(defaults) == set(KIND.params)
-    (scratch / "facts.json").write_text(json.dumps({"config": facts or {}}))
-    inputs = {} if checkpoint is None else {"checkpoint": checkpoint, "facts": scratch / "facts.json"}
+    inputs = {}
+    if checkpoint is not None:
+        found = write_facts(scratch / "facts.json", checkpoint, params.get("model-type"), facts)
+        inputs = {"checkpoint": checkpoint, "facts": found}
     KIND.run(Job({**defaults, **params}, inputs, {}, out, scratch, lambda done, total, unit="": None, note=take))
     result: dict[str, Any] = json.loads((out / "mlc-chat-config.json").read_text())
     return result

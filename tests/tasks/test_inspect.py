@@ -41,7 +41,7 @@ def inspect(checkpoint: Path, out: Path) -> tuple[dict[str, Any], list[str]]:
     params: dict[str, Json] = {"model-type": None, "ignore-keys": [], "source-format": None}
     KIND.run(Job(params, {"checkpoint": checkpoint}, {}, out, out, no_progress, note=notes.append))
     facts: dict[str, Any] = json.loads((out / "facts.json").read_text())
-    assert list(facts) == ["config"]
+    assert list(facts) == ["config", "model_type"]
     return facts["config"], notes
 
 
