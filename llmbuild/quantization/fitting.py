@@ -172,17 +172,24 @@ def _wrong_shapes(checkpoint: TensorSource, parameters: Sequence[PlainParameter]
             f"shape mismatch: {found}",
             where=checkpoint.location(parameter.sources[0]),
             why=f"the configuration wants {parameter.name} {joined} {list(parameter.shape)}{others}",
-            fix=_vocabulary_fix(tensors, [each for _, each in wrong]) or _FIX_TYPE,
+            fix=_vocabulary_fix(tensors, parameters, [each for _, each in wrong]) or _FIX_TYPE,
         )
     ]
 
 
-def _vocabulary_fix(tensors: Mapping[str, TensorHeader], wrong: Sequence[PlainParameter]) -> str | None:
-    """The number of rows that embedding and head have, where nothing else differs: embeddings are often padded."""
+def _vocabulary_fix(
+    tensors: Mapping[str, TensorHeader], parameters: Sequence[PlainParameter], wrong: Sequence[PlainParameter]
+) -> str | None:
+    """The number of rows that embedding, head and the head's bias have, where nothing else differs: embeddings are often padded.
+
+    The tokens' embedding is a model's first parameter; one of positions follows it.
+    """
+    if wrong[0] is not parameters[0]:
+        return None
     rows: set[int] = set()
     for parameter in wrong:
         shape = tensors[parameter.sources[0]].shape
-        if parameter.role not in ("embedding", "head") or shape[1:] != parameter.shape[1:]:
+        if parameter.shape[0] != wrong[0].shape[0] or shape[1:] != parameter.shape[1:]:
             return None
         rows.add(shape[0])
     return f"set vocab_size = {rows.pop()} in config.json" if len(rows) == 1 else None

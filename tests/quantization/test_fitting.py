@@ -10,11 +10,12 @@ import pytest
 from llmbuild.checkpoints.tensor import TensorInfo
 from llmbuild.errors import InputError, MultiError
 from llmbuild.models.family import Overrides
-from llmbuild.models.registry import family
+from llmbuild.models.registry import family, infer_model_type
 from llmbuild.quantization.fitting import check
 from llmbuild.report.errors import render_error
 from llmbuild.report.style import Style
 from tests.helpers.checkpoints import CONFIGS
+from tests.helpers.variants import variants
 
 LAYERS = 32
 Tensors = dict[str, TensorInfo]
@@ -180,6 +181,21 @@ def test_padded_embeddings_are_told_the_number_to_set(tied: bool) -> None:
     padded = stored(parameters)
     (error,) = verdict(lambda tensors: tensors.update(padded), vocab_size=317, tie_word_embeddings=tied)
     assert error.fix == "set vocab_size = 320 in config.json"
+
+
+@pytest.mark.parametrize("name", variants())
+def test_padded_embeddings_of_every_family_are_told_the_number_to_set(name: str) -> None:
+    """Also where a head's bias or an embedding of positions is beside them."""
+    config = variants()[name]
+    architecture = family(infer_model_type(config))
+    parameters, padded = (
+        architecture.parameters(architecture.configure({**config, "vocab_size": size}, Overrides()))
+        for size in (config["vocab_size"], config["vocab_size"] + 32)
+    )
+    source = SimpleNamespace(tensors=stored(padded), location=lambda name: "model.safetensors")
+    with pytest.raises(InputError, match="shape mismatch") as caught:
+        check(source, parameters, architecture.unused)  # type: ignore[arg-type]
+    assert caught.value.fix == f"set vocab_size = {config['vocab_size'] + 32} in config.json"
 
 
 @pytest.mark.parametrize("variant", ["gpt_neox", "qwen2", "qwen3", "mistral"])
