@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from llmbuild.conversation.jinja import Chat, Rendered
@@ -209,19 +210,18 @@ def _systems(pieces: _Pieces, user: str, special: _Special, begin: str | None) -
     with_role = pieces.before.endswith(user)
     head = pieces.before[: len(pieces.before) - len(user)] if with_role else pieces.before
     if pieces.system is None:
-        prefix = _prefix(head, head, pieces, special, begin)
-        rest = head[len("".join(prefix)) :]
-        fields = _of_prefix(prefix, special)
-        # A chat template that drops system messages is followed; before one that refuses them they stand as they are.
-        template = rest if rest or pieces.system_is_lost else PLACEHOLDERS["system"]
-        yield {**fields, "system_template": template, "add_role_after_system_message": with_role}
+        for prefix in _prefixes(head, head, pieces, special, begin):
+            rest = head[len("".join(prefix)) :]
+            fields = _of_prefix(prefix, special)
+            # A chat template that drops system messages is followed; before one that refuses them they stand as they are.
+            template = rest if rest or pieces.system_is_lost else PLACEHOLDERS["system"]
+            yield {**fields, "system_template": template, "add_role_after_system_message": with_role}
         return
     start, end = pieces.system
-    for adds_role in (True, False):
+    for prefix, adds_role in product(_prefixes(head, start, pieces, special, begin), (True, False)):
         if adds_role and not end.endswith(user):
             continue
         close = end[: len(end) - len(user)] if adds_role else end
-        prefix = _prefix(head, start, pieces, special, begin)
         length = len("".join(prefix))
         opening, rest = start[length:], (head if adds_role else pieces.before)[length:]
         fields = {
@@ -237,8 +237,9 @@ def _systems(pieces: _Pieces, user: str, special: _Special, begin: str | None) -
             yield {**fields, "system_template": PLACEHOLDERS["system"], "system_message": rest}
 
 
-def _prefix(head: str, start: str, pieces: _Pieces, special: _Special, begin: str | None) -> list[str]:
-    """The tokens that begin every conversation and come nowhere else in it."""
+def _prefixes(head: str, start: str, pieces: _Pieces, special: _Special, begin: str | None) -> Iterator[Sequence[str]]:
+    """The tokens that begin every conversation and come nowhere else in it, then all that precede a first question: the one that
+    ends answers may begin conversations too."""
     common = special.run(_common_start(head, start))
     rest = pieces.after_question + pieces.after_answer + pieces.header
     alone = []
@@ -246,7 +247,9 @@ def _prefix(head: str, start: str, pieces: _Pieces, special: _Special, begin: st
         if token in rest or (token != begin and "".join(common) != head):
             break
         alone.append(token)
-    return alone
+    yield alone
+    if alone != common and "".join(common) == head:
+        yield common
 
 
 def _of_prefix(prefix: Sequence[str], special: _Special) -> dict[str, Any]:

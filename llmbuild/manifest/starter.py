@@ -47,6 +47,22 @@ NAMES = (
     (r"qwen.*(instruct|chat)", "qwen2"),
     (r"smollm.*instruct", "chatml"),
     (r"phi-?3.*instruct", "phi-3"),
+    (r"phi-?4-mini.*instruct", "phi-4"),
+    (r"phi-?2", "phi-2"),
+    (r"gemma-?3.*-it", "gemma3_instruction"),
+    (r"gemma.*-it", "gemma_instruction"),
+    (r"ministral-3-.*reasoning", "ministral3_reasoning"),
+    (r"ministral-3-.*instruct", "ministral3"),
+    (r"stablelm-?2.*(zephyr|chat)", "stablelm-2"),
+    (r"stablelm.*zephyr", "stablelm-3b"),
+    (r"stablelm.*tuned", "stablelm"),
+    (r"olmo-?2.*instruct", "olmo2"),
+    (r"olmo(?!-?3).*instruct", "olmo"),
+    (r"aya-23", "aya-23"),
+    (r"nemotron-mini.*instruct", "nemotron"),
+    (r"orion.*chat", "orion"),
+    (r"chatglm[23]", "glm"),
+    (r"internlm-?2.*chat", "chatml"),
 )
 
 
@@ -237,11 +253,13 @@ def _template_by_name(name: str) -> str | None:
 
 def _window(config: Mapping[str, Any]) -> tuple[int | None, str | None]:
     """The context window to propose, and a comment where it is not the checkpoint's own."""
-    said = config.get("max_position_embeddings", config.get("n_positions"))
-    if not isinstance(said, int) or isinstance(said, bool) or said < 1:
-        return None, None
+    from llmbuild.models.family import Overrides
+    from llmbuild.models.registry import family, infer_model_type
+
+    said = family(infer_model_type(config)).configure(config, Overrides()).context_window_size
     if said <= MAX_WINDOW:
-        return said, None
+        # A rolling cache has no such window.
+        return None if said < 1 else said, None
     return MAX_WINDOW, f"The checkpoint allows up to {said}; a larger window needs more memory."
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from llmbuild.canonical import canonical_json
+from llmbuild.conversation.prompt import render_prompt
 from llmbuild.conversation.templates import PLACEHOLDERS, TEMPLATE_NAMES, resolve_template
 from llmbuild.errors import InputError, LlmbuildError
 from tests.helpers.replaced_parts import mutations
@@ -46,7 +47,9 @@ def test_every_registered_template_has_all_fields_in_order(name: str) -> None:
 def test_the_templates_of_the_supported_families_are_there() -> None:
     expected = """redpajama_chat llama-2 llama-3 llama-3_1 chatml chatml_nosystem mistral_default LM codellama_completion
     codellama_instruct tinyllama_v1_0 open_hermes_mistral neural_hermes_mistral hermes2_pro_llama3 hermes3_llama-3_1 dolly oasst
-    stablelm gorilla gorilla-openfunctions-v2 wizardlm_7b wizard_coder_or_math qwen2 qwen3 gpt2"""
+    stablelm gorilla gorilla-openfunctions-v2 wizardlm_7b wizard_coder_or_math qwen2 qwen3 gpt2 gemma_instruction
+    gemma3_instruction phi-2 phi-3 phi-3-vision phi-4 stablelm-2 stablelm-3b olmo olmo2 orion aya-23 nemotron glm gpt_bigcode
+    llava ministral3 ministral3_reasoning"""
     assert set(expected.split()) <= set(TEMPLATE_NAMES)
 
 
@@ -56,6 +59,12 @@ def test_redpajama() -> None:
     assert (template["seps"], template["role_content_sep"], template["role_empty_sep"]) == (["\n"], ": ", ":")
     assert (template["stop_str"], template["stop_token_ids"]) == (["<human>"], [0])
     assert template["system_prefix_token_ids"] is None
+
+
+def test_ministral_3_has_the_system_message_before_the_first_question() -> None:
+    talk = [("user", "Hi"), ("assistant", "Yes?"), ("user", "Bye"), ("assistant", None)]
+    rendered = render_prompt({**resolve_template("ministral3", Path()), "system_message": "Be kind."}, talk)
+    assert rendered == "[SYSTEM_PROMPT]Be kind.[/SYSTEM_PROMPT][INST]Hi[/INST]Yes?</s>[INST]Bye[/INST]"
 
 
 def test_an_unknown_name_is_an_error_with_a_suggestion() -> None:

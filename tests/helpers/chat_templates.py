@@ -20,7 +20,7 @@ CHATML = (
 TRIMMED = CHATML.replace("m['content']", "m['content'] | trim")
 
 _TOKENS = re.compile(
-    r"<\|[^|<>]{1,40}\|>|</?[a-z]+_of_[a-z]+>|\[/?[A-Z_]+\]|<\|?[a-z]+\|?>|<｜[^｜]+｜>|<[A-Z_]+>", re.ASCII
+    r"<\|[^|<>]{1,40}\|>|</?[a-z]+_of_[a-z]+>|\[/?g?[A-Z_]+\]|<\|?[a-z]+\|?>|<｜[^｜]+｜>|<[A-Z_]+>", re.ASCII
 )
 _PLAIN = {
     "<think>",

@@ -12,12 +12,16 @@ import pytest
 from llmbuild.cli.main import main
 from llmbuild.conversation.templates import TEMPLATE_NAMES
 from llmbuild.errors import LlmbuildError, UsageError
-from llmbuild.manifest.load import load_project
+from llmbuild.manifest.load import load, load_project
 from llmbuild.manifest.starter import NAMES, propose, render
+from llmbuild.models.family import Overrides
 from llmbuild.models.presets import presets
+from llmbuild.models.registry import family, infer_model_type
+from llmbuild.tasks.refusal import refusal
 from tests.helpers.chat_templates import CHATML as JINJA
 from tests.helpers.chat_templates import TRIMMED, Checkpoint
 from tests.helpers.replaced_parts import mutations
+from tests.helpers.variants import in_ci, variants
 
 LLAMA = {
     "architectures": ["LlamaForCausalLM"],
@@ -130,6 +134,55 @@ def test_a_checkpoint_without_a_chat_template_is_known_by_its_name(checkpoint: P
     assert propose("RedPajama-INCITE-Chat-3B-v1", Path.cwd()).template == "redpajama_chat"
 
 
+@pytest.mark.parametrize(
+    ("name", "template"),
+    [
+        ("gemma-2b-it", "gemma_instruction"),
+        ("gemma-2-9b-it", "gemma_instruction"),
+        ("gemma-3-1b-it", "gemma3_instruction"),
+        ("gemma-2-9b", "LM"),
+        ("phi-2", "phi-2"),
+        ("phi-1_5", "LM"),
+        ("Phi-3.5-mini-instruct", "phi-3"),
+        ("Phi-4-mini-instruct", "phi-4"),
+        ("stablelm-2-zephyr-1_6b", "stablelm-2"),
+        ("stablelm-zephyr-3b", "stablelm-3b"),
+        ("OLMo-7B-Instruct", "olmo"),
+        ("OLMo-2-1124-7B-Instruct", "olmo2"),
+        ("Ministral-3-3B-Reasoning-2512", "ministral3_reasoning"),
+        ("Ministral-3-3B-Instruct-2512-BF16", "ministral3"),
+        ("Ministral-3-3B-Base-2512", "LM"),
+        ("aya-23-8B", "aya-23"),
+        ("Nemotron-Mini-4B-Instruct", "nemotron"),
+        ("Llama-3.1-Nemotron-70B-Instruct", "llama-3_1"),
+        ("Orion-14B-Chat", "orion"),
+        ("internlm2-chat-7b", "chatml"),
+        ("chatglm3-6b", "glm"),
+        ("starcoder2-7b", "LM"),
+    ],
+)
+def test_names_of_the_families_models(checkpoint: Path, name: str, template: str) -> None:
+    (checkpoint / "tokenizer_config.json").unlink()
+    checkpoint.rename(name)
+    assert propose(name, Path.cwd()).template == template
+
+
+@pytest.mark.parametrize("name", [name for name in variants() if in_ci(name)])
+def test_every_family_has_a_manifest_whose_tasks_take_the_checkpoint(name: str, checkpoint: Path) -> None:
+    """The window is that of the family's own keys; what is proposed is not refused."""
+    (checkpoint / "config.json").write_text(json.dumps(variants()[name]))
+    Checkpoint(checkpoint, JINJA)
+    starter = propose("Tiny Model", checkpoint.parent)
+    model_type = infer_model_type(variants()[name])
+    own = family(model_type).configure(variants()[name], Overrides()).context_window_size
+    assert (starter.model_type, starter.template, starter.window) == (model_type, "checkpoint", own)
+    Path("buildfile.toml").write_text(render(starter, "x"))
+    project = load_project(Path("buildfile.toml"))
+    params = {"model-type": model_type, "ignore-keys": (), "preset": None, "conversation": "checkpoint"}
+    metadata = {"metadata": project.models["Tiny-Model"].metadata}
+    assert refusal("config", params | metadata, variants()[name], {}) is None
+
+
 def test_weights_that_come_packed(checkpoint: Path) -> None:
     assert scheme_of(str(checkpoint)) == "q4f32_1"
     packed = {"quantization_config": {"quant_method": "awq", "bits": 4}}
@@ -225,8 +278,6 @@ def test_no_manifest_is_written_for_what_cannot_be_built(
 
 @pytest.mark.parametrize("name", presets())
 def test_every_preset_has_a_manifest_that_loads(name: str, tmp_path: Path) -> None:
-    from llmbuild.manifest.load import load
-
     load(tmp_path / "buildfile.toml", render(propose(name, tmp_path), 'a "project"\\'))
 
 

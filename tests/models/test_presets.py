@@ -48,6 +48,10 @@ WITHOUT_FAMILY = {
 }
 
 
+TOO_MANY_HEADS = {"starcoder2-7b"}
+"""What TVM's attention kernel for decode does not compute within WebGPU's 256 threads a block."""
+
+
 @pytest.mark.parametrize("name", presets())
 def test_every_preset_configures(name: str) -> None:
     config = preset(name)
@@ -133,6 +137,10 @@ def test_every_preset_lowers_for_browsers(name: str, tmp_path: Path) -> None:
     whole = family(infer_model_type(preset(name))).configure(preset(name), Overrides())
     sizes = Overrides(min(4096, whole.context_window_size), prefill_chunk_size=1024, max_batch_size=1)
     config, target = chat_config(preset(name), "q4f16_1", sizes), load_target("wasm32-webgpu").compile_part()
+    if name in TOO_MANY_HEADS:
+        with pytest.raises(InputError, match="cannot compute 9 heads of 128 for each key-value head"):
+            lower(config, SCHEMES["q4f16_1"], {}, target, system_lib=True, system_lib_prefix=None, out=tmp_path)
+        return
     record = lower(config, SCHEMES["q4f16_1"], {}, target, system_lib=True, system_lib_prefix=None, out=tmp_path)
     assert (record["model_type"], record["prefill_chunk_size"]) == (config["model_type"], 1024)
     assert b"@compute @workgroup_size" in (tmp_path / "devc.o").read_bytes()
