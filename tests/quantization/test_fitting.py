@@ -31,9 +31,10 @@ def model(variant: str = "llama", **keys: object) -> tuple[object, ...]:
 def stored(parameters: object) -> Tensors:
     found: Tensors = {}
     for parameter in parameters:  # type: ignore[attr-defined]
-        rest = parameter.shape[0] - len(parameter.sources) + 1
+        whole = parameter.stored_shape
+        rest = whole[0] - len(parameter.sources) + 1
         for source in parameter.sources:
-            found[source] = TensorInfo.of(source, (rest, *parameter.shape[1:]), "float16")
+            found[source] = TensorInfo.of(source, (rest, *whole[1:]), "float16")
             rest = 1
     return found
 
