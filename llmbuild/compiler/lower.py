@@ -22,6 +22,7 @@ from llmbuild.compiler.devices import find_device, prepare, require
 from llmbuild.compiler.devices.device import Device
 from llmbuild.compiler.frames import quick_stacks
 from llmbuild.compiler.passes.annotate import variable_bounds
+from llmbuild.compiler.passes.own_errors import own_errors
 from llmbuild.compiler.pipeline import PassInputs, pipeline
 from llmbuild.errors import InputError, ToolchainError, UsageError, Where
 from llmbuild.models import build, registry
@@ -68,8 +69,9 @@ def lower(
     themselves under the prefix when the program starts (for archives); otherwise they are for a shared object.
     `stock` names the parts that a CPU library leaves to TVM ("linears", "attention"): benchmarks compare with it.  With
     `cuda_graph` a CUDA library records its steps as CUDA graphs; on other devices it has no meaning.  The
-    module at each stage goes into the directory `dump`, if any.  Raises InputError for a
-    configuration that no library can be made from, ToolchainError when the device's compiler is missing or fails.
+    module at each stage goes into the directory `dump`, if any.  Raises InputError for a configuration that no library can be
+    made from, ToolchainError when the device's compiler is missing or fails, or TVM's attention is another, and StoreError where
+    the module cannot be dumped.
     """
     device, target = resolve_target(compile_part)
     require_code_generator(target.kind.name)
@@ -100,7 +102,7 @@ def lower(
     # Common subexpression elimination leaves variables undefined in host code (this release of TVM).
     settings = {"tirx.disable_cse_tir": True, "relax.backend.use_cuda_graph": plan.cuda_graph}
     with prepare(compile_part):
-        with target, tvm.transform.PassContext(config=settings):
+        with target, own_errors(), tvm.transform.PassContext(config=settings):
             executable = relax.build(module, target=target, relax_pipeline=pipeline(plan), system_lib=False)
         _export(executable, out)
     require(compile_part, out / "devc.o")

@@ -12,6 +12,7 @@ from typing import Any
 
 import tvm
 
+from llmbuild.compiler.passes.own_errors import kept
 from llmbuild.errors import StoreError
 
 
@@ -22,6 +23,7 @@ class Dump:
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    @kept
     def transform_module(self, module: Any, _: Any) -> Any:
         try:
             self.path.write_text(module.script(show_meta=False), encoding="utf-8")

@@ -25,6 +25,7 @@ from llmbuild.checkpoints.names import CHAT_CONFIG
 from llmbuild.compiler.kernels.split_rotary import NAME as SPLIT
 from llmbuild.compiler.kernels.split_rotary import split_kernel
 from llmbuild.compiler.passes.attention_scores import alter_scores
+from llmbuild.compiler.passes.own_errors import kept
 from llmbuild.errors import InputError, Where
 from llmbuild.models.kv_cache import KVCacheLayout
 
@@ -45,6 +46,7 @@ class AttachKVCache:
         self.target = target
         self.attention = attention
 
+    @kept
     def transform_module(self, module: Any, _: Any) -> Any:
         layout, rope, applied = self.layout, self.layout.rope, self.layout.applied_rope
         # A rolling cache keeps keys as they are and turns them inside attention, with TVM's form of RoPE.
@@ -91,8 +93,7 @@ def require_every_head(layout: KVCacheLayout, target: Any, threads: int) -> None
     """Raise InputError where TVM's GPU kernel for decode would leave heads out.
 
     A block, of at most `threads` threads, has those for four elements of a head each, and as many of the heads that share
-    keys as fit: the kernel halves their number until they do, and drops what an odd number leaves over.  Called before the
-    passes run, since an error inside of one loses its class.
+    keys as fit: the kernel halves their number until they do, and drops what an odd number leaves over.
     """
     attributes = target.attrs
     most = max(int(attributes[name]) for name in ("max_num_threads", "max_threads_per_block") if name in attributes)
