@@ -25,7 +25,8 @@ class DecoderFamily:
 
     `model_type` is MLC's name, `architectures` are Hugging Face's class names, and `classes` transformers' configuration classes
     by their model type.  `ignored` are endings of names of buffers that no parameter needs, `masks` those of causal masks;
-    `head` is the checkpoint's name of the final layer.  `spelling` has this family's own names, in config.json and in
+    `head` is the checkpoint's name of the final layer; with `keeps_head` a stored one is a parameter though it equals the
+    embedding, as MLC's module of such a family is never tied.  `spelling` has this family's own names, in config.json and in
     `model_config`, of keys that other families have too, by their names.  `others` gives the model types of all families of which
     transformers has no class, which only a configuration with an unknown one needs.  `gguf` says what its GGUF files are like.
     """
@@ -38,6 +39,7 @@ class DecoderFamily:
     ignored: tuple[str, ...] = (".rotary_emb.inv_freq",)
     masks: tuple[str, ...] = ()
     head: str = "lm_head.weight"
+    keeps_head: bool = False
     others: Callable[[], Collection[str]] = frozenset
     gguf: GgufArchitecture | None = None
     spelling: Mapping[str, str] = field(default_factory=dict)

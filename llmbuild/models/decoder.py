@@ -80,6 +80,7 @@ class Decoder(nn.Module):  # type: ignore[misc]
                 kernels,
                 bias=decoder.head_bias,
                 out_dtype="float32",
+                bias_dtype=scheme.dtype,
                 packed=scheme.quantized and scheme.quantize_head,
             )
             place(self, names.head, head)

@@ -31,7 +31,7 @@ def _decoder(spec: DecoderSpec) -> Iterator[Parameter]:
         sources = [names.embedding] if spec.tied_head else []
         yield _weight(names.head, (spec.vocab_size, spec.hidden_size), "head", names, sources)
         if spec.head_bias:
-            yield _bias(names.head, spec.vocab_size, names, dtype="float32")
+            yield _bias(names.head, spec.vocab_size, names)
 
 
 def _block(spec: DecoderSpec, block: BlockSpec, layer: str) -> Iterator[Parameter]:

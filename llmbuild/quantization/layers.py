@@ -117,7 +117,8 @@ class GenericKernels:
 class Linear(nn.Module):  # type: ignore[misc]
     """y = x w^T (+ bias) with w [n, k] plain or packed.
 
-    `out_dtype` is the dtype of the product, of the bias and of y; None means the compute dtype.
+    `out_dtype` is the dtype of the product and of y, and that of the bias unless `bias_dtype` is another; None means the compute
+    dtype.
     """
 
     def __init__(
@@ -129,6 +130,7 @@ class Linear(nn.Module):  # type: ignore[misc]
         *,
         bias: bool = False,
         out_dtype: str | None = None,
+        bias_dtype: str | None = None,
         packed: bool | None = None,
     ) -> None:
         super().__init__()
@@ -139,7 +141,7 @@ class Linear(nn.Module):  # type: ignore[misc]
         self.tensors = packed_tensors(scheme, n, k) if self.packed else {"weight": ((n, k), scheme.dtype)}
         for name, (shape, dtype) in self.tensors.items():
             setattr(self, name, nn.Parameter(shape, dtype))
-        self.bias = nn.Parameter((n,), self.out_dtype) if bias else None
+        self.bias = nn.Parameter((n,), bias_dtype or self.out_dtype) if bias else None
 
     def forward(self, x: nn.Tensor) -> nn.Tensor:
         """[b, s, k] (or [s, k]) to [b, s, n] (or [s, n])."""
@@ -150,7 +152,7 @@ class Linear(nn.Module):  # type: ignore[misc]
         else:
             y = self.kernels.linear(rows, weights[0], self.out_dtype)
         if self.bias is not None:
-            y = y + self.bias
+            y = y + (self.bias if self.bias.dtype == y.dtype else op.astype(self.bias, y.dtype))
         return op.reshape(y, (x.shape[0], self.n)) if x.ndim == 2 else y
 
 

@@ -37,7 +37,7 @@ def run(job: Job) -> None:
     with open_weights(job) as checkpoint:
         architecture = architecture_of(job, checkpoint.config)
         spec = architecture.decoder(configuration_of(job, architecture, checkpoint.config))
-        config = _tying(job, checkpoint, spec)
+        config = _tying(job, checkpoint, spec, keeps_head=architecture.keeps_head)
         config |= _biases(job, checkpoint, architecture, {**checkpoint.config, **config})
         _check_frequencies(job, checkpoint, spec)
         _check_masks(checkpoint, architecture)
@@ -60,14 +60,19 @@ def _note_adapter(job: Job) -> None:
         )
 
 
-def _tying(job: Job, checkpoint: Checkpoint, spec: DecoderSpec) -> dict[str, Any]:
-    """Head and embedding are one tensor only where the configuration says so and the values do not contradict it."""
+def _tying(job: Job, checkpoint: Checkpoint, spec: DecoderSpec, *, keeps_head: bool) -> dict[str, Any]:
+    """Head and embedding are one tensor only where the configuration says so and the values do not contradict it.
+
+    A stored head that is equal counts as another tensor in a family that keeps it.
+    """
     from llmbuild.checkpoints.head import same_values
 
     embedding, head = spec.names.embedding_weight, spec.names.head_weight
     stored = checkpoint.tensors
-    if not spec.tied_head or not {embedding, head} <= stored.keys() or same_values(checkpoint, embedding, head):
+    if not spec.tied_head or not {embedding, head} <= stored.keys():
         return {}
+    if same_values(checkpoint, embedding, head):
+        return {"tie_word_embeddings": False} if keeps_head else {}
     job.note(f"tie_word_embeddings is true, but '{head}' differs from '{embedding}': the model has a head of its own")
     return {"tie_word_embeddings": False}
 

@@ -91,11 +91,3 @@ def test_a_missing_size_is_asked_for_under_the_name_of_the_family() -> None:
     with pytest.raises(InputError) as error:
         configured({"d_model": 64, **{key: value for key, value in GPT2.items() if key != "n_embd"}})
     assert error.value.fix == "rename d_model to n_embd"
-
-
-def test_a_tied_head_is_a_copy_of_the_embedding() -> None:
-    tied, _ = configured(GPT2)
-    head = family("gpt2").parameters(tied)[-1]
-    assert (head.name, head.role, head.sources) == ("lm_head.weight", "head", ("transformer.wte.weight",))
-    untied, _ = configured({**GPT2, "tie_word_embeddings": False})
-    assert family("gpt2").parameters(untied)[-1].sources == ("lm_head.weight",)

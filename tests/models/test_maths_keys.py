@@ -19,7 +19,7 @@ CONFIG_CLASSES = {
     name: found for family in families().values() for name, found in family.classes.items() if not found.remote
 }
 SIZES = {"hidden_size": 48, "intermediate_size": 32, "num_attention_heads": 4, "num_hidden_layers": 2, "vocab_size": 60}
-SIZES["pad_token_id"] = 0
+SIZES |= {"pad_token_id": 0, "rotary_dim": 8}
 # Of values that are neutral, another; of a list, one that has an entry a layer.
 OTHERS: dict[str, Any] = {
     "no_rope_layers": [0, 1],
@@ -105,7 +105,7 @@ def test_keys_that_a_class_is_said_not_to_read_change_nothing(model_type: str) -
     logits = []
     for keys in ({}, ignored):
         torch.manual_seed(5)
-        model = AutoModelForCausalLM.from_config(classes()[model_type](**plain, **keys)).eval()
+        model = AutoModelForCausalLM.from_config(classes()[model_type](**plain | keys)).eval()
         with torch.no_grad():
             first = model(tokens[:, :8], use_cache=True)
             second = model(tokens[:, 8:], past_key_values=first.past_key_values)

@@ -13,6 +13,7 @@ import pytest
 from llmbuild.canonical import Json
 from llmbuild.engine.kind import Job, no_progress
 from llmbuild.errors import InputError, LlmbuildError
+from llmbuild.models.registry import families
 from llmbuild.quantization.scheme import SCHEMES
 from llmbuild.tasks.inspect import KIND
 from llmbuild.tasks.quantize import KIND as QUANTIZE
@@ -61,7 +62,10 @@ def quantized(checkpoint: Path, out: Path) -> tuple[dict[str, np.ndarray], dict[
     return read_weights(out / "weights")[0], facts, notes
 
 
-def assert_pair_is_that_of_transformers(checkpoint: Path, stored: dict[str, np.ndarray], family: str) -> None:
+def assert_pair_is_that_of_transformers(
+    checkpoint: Path, stored: dict[str, np.ndarray], family: str, *, kept: bool = False
+) -> None:
+    """`kept` says whether a tied head is stored as well."""
     model = reference_model(checkpoint)
     wanted = {
         embedding_of(family): model.get_input_embeddings().weight,
@@ -71,7 +75,7 @@ def assert_pair_is_that_of_transformers(checkpoint: Path, stored: dict[str, np.n
         found = stored.get(name, stored[embedding_of(family)])
         assert np.array_equal(found, value.detach().numpy()), name
     tied = wanted[embedding_of(family)].data_ptr() == wanted[head_of(family)].data_ptr()
-    assert (head_of(family) not in stored) is tied
+    assert (head_of(family) in stored) is (kept or not tied)
 
 
 def random_head(like: np.ndarray) -> np.ndarray:
@@ -109,8 +113,10 @@ def test_an_equal_stored_head_stays_tied(tmp_path: Path, family: str) -> None:
 
     checkpoint = copy_with(cached_checkpoint(family), tmp_path / "in", change, tie_word_embeddings=True)
     stored, facts, notes = quantized(checkpoint, tmp_path)
-    assert (facts, notes) == ({}, [])
-    assert_pair_is_that_of_transformers(checkpoint, stored, family)
+    # MLC's module of some families has a head of its own in any case.
+    kept = families()[family].keeps_head
+    assert (facts, notes) == ({"tie_word_embeddings": False} if kept else {}, [])
+    assert_pair_is_that_of_transformers(checkpoint, stored, family, kept=kept)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

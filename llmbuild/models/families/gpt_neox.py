@@ -65,5 +65,6 @@ FAMILY = DecoderFamily(
     {"gpt_neox": CLASS},
     masks=(".attention.masked_bias", ".attention.bias"),
     head="embed_out.weight",
+    keeps_head=True,
     gguf=GgufArchitecture("gptneox", pre="olmo"),
 )

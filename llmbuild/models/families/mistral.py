@@ -50,5 +50,6 @@ FAMILY = DecoderFamily(
         "mistral": ConfigClass("MistralConfig", DEFAULTS, NULLABLE),
         "ministral": ConfigClass("MinistralConfig", DEFAULTS, NULLABLE - {"head_dim"}),
     },
+    keeps_head=True,
     gguf=GgufArchitecture("llama", neighbours=True, when=lambda values: values.windowed, pre="llama-bpe"),
 )

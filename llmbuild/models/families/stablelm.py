@@ -55,4 +55,6 @@ DEFAULTS = without(LLAMA, "attention_bias", "mlp_bias", "rms_norm_eps", "head_di
 }
 CLASS = ConfigClass("StableLmConfig", DEFAULTS, partial="partial_rotary_factor", default_partial=0.25)
 GGUF = GgufArchitecture("stablelm", keys={"use_parallel_residual": lambda values: not values.has("ffn_norm.weight")})
-FAMILY = DecoderFamily("stablelm", ("StableLmForCausalLM",), ROWS, decoder, {"stablelm": CLASS}, gguf=GGUF)
+FAMILY = DecoderFamily(
+    "stablelm", ("StableLmForCausalLM",), ROWS, decoder, {"stablelm": CLASS}, keeps_head=True, gguf=GGUF
+)

@@ -33,7 +33,7 @@ def decoder(c: ModelConfig) -> DecoderSpec:
     attention = attention_of(c, rope_of(c), qkv="wqkv_pack", qkv_bias=c.use_bias, out_bias=c.use_bias)
     mlp = plain_mlp(c, "c_fc", "c_proj", bias=c.use_bias)
     blocks = windowed_blocks(c, BlockSpec(attention, mlp, norm, norm))
-    return decoder_of(c, blocks, norm)
+    return decoder_of(c, blocks, norm, copied_head=True)
 
 
 DEFAULTS = without(LLAMA, "attention_bias", "mlp_bias", "rms_norm_eps") | {
