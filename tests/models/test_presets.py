@@ -34,16 +34,14 @@ WITHOUT_FAMILY = {
     "no family yet": {
         *(
             "ministral3_3b_2512",
-            "gemma3_1b_it",
-            "gpt2",
-            "gpt2_medium",
             "gpt_bigcode",
             "gpt_j",
             "qwen",
             "baichuan",
-            "internlm",
+            "chatglm",
+            "minicpm_2b",
+            "minicpm_2b_sft_bf16",
         ),
-        *("internlm2", "internlm2_5_7b", "orion", "chatglm", "minicpm_2b", "minicpm_2b_sft_bf16"),
     },
 }
 
@@ -110,6 +108,10 @@ def test_preset_aliases_and_suggestions() -> None:
         ("gemma-2-2b", 2.614),
         ("gemma-2-9b", 9.242),
         ("gemma-2-27b", 27.23),
+        ("gemma-3-1b", 1.000),
+        ("internlm-7b", 7.322),
+        ("internlm2-7b", 7.738),
+        ("Orion-14B", 14.50),
         ("OLMo-2-0425-1B", 1.485),
         ("OLMo-2-1124-7B", 7.299),
         ("OLMo-2-0325-32B", 32.23),
