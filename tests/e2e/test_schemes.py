@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.chat_templates import CHATML, Checkpoint
 from tests.helpers.checkpoints import cached_checkpoint
 from tests.helpers.cli import TINY_MANIFEST, ProjectDir, make_project
 from tests.helpers.schemes import QUANTIZING
+from tests.helpers.variants import in_ci, variants, write_checkpoint
 
 
 def verified(project: ProjectDir, *arguments: str) -> dict[str, dict[str, float]]:
@@ -57,6 +59,18 @@ def test_a_preset_builds_its_library_without_weights(tmp_path: Path) -> None:
     assert project.build() == {"config": 1, "lower": 1, "link": 1}
     assert list(project.snapshot()) == ["libs/tiny-q4f32_1-x86_64-linux-cpu.so"]
     assert project.build() == {}
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", [name for name in variants() if in_ci(name)])
+def test_init_writes_a_manifest_that_builds_for_every_family(name: str, tmp_path: Path) -> None:
+    project = make_project(tmp_path)
+    write_checkpoint(project.root / "checkpoint", {**variants()[name], "vocab_size": 512})
+    Checkpoint(project.root / "checkpoint", CHATML)
+    assert project.run("init", "checkpoint", "--force").code == 0
+    project.build()
+    (record,) = verified(project).values()
+    assert record["distance"] < 1e-3
 
 
 def test_init_writes_a_manifest_that_builds(tmp_path: Path) -> None:

@@ -32,16 +32,7 @@ WITHOUT_FAMILY = {
     "recurrent state": {"rwkv5_3b"},
     "encoders": {"snowflake-arctic-embed-m", "phi-3_5-vision", "llava"},
     "no family yet": {
-        *(
-            "ministral3_3b_2512",
-            "gpt_bigcode",
-            "gpt_j",
-            "qwen",
-            "baichuan",
-            "chatglm",
-            "minicpm_2b",
-            "minicpm_2b_sft_bf16",
-        ),
+        *("ministral3_3b_2512", "qwen", "baichuan", "chatglm", "minicpm_2b", "minicpm_2b_sft_bf16"),
     },
 }
 
@@ -109,6 +100,7 @@ def test_preset_aliases_and_suggestions() -> None:
         ("gemma-2-9b", 9.242),
         ("gemma-2-27b", 27.23),
         ("gemma-3-1b", 1.000),
+        ("gpt-j-6b", 6.051),
         ("internlm-7b", 7.322),
         ("internlm2-7b", 7.738),
         ("Orion-14B", 14.50),
@@ -117,7 +109,6 @@ def test_preset_aliases_and_suggestions() -> None:
         ("OLMo-2-0325-32B", 32.23),
         ("stablelm-3b-4e1t", 2.795),
         ("stablelm-2-zephyr-1_6b", 1.645),
-        ("starcoder2-7b", 7.174),
         ("aya-23-8B", 8.028),
     ],
 )
