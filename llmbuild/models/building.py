@@ -23,6 +23,11 @@ def rope_of(c: ModelConfig, rotary_dim: int | None = None, *, interleaved: bool 
     return make_rope(theta, size, c.rope_scaling, context=c.context_window_size, interleaved=interleaved)
 
 
+def local_rope_of(c: ModelConfig) -> RopeSpec:
+    """The RoPE of the layers with a window, where they have one of their own."""
+    return make_rope(c.rope_local_base_freq, c.head_dim)
+
+
 def blocks_of(kinds: Sequence[T], block: Callable[[T], BlockSpec]) -> tuple[BlockSpec, ...]:
     """One block for each layer's kind; layers of one kind share the object."""
     make = cache(block)
@@ -32,6 +37,19 @@ def blocks_of(kinds: Sequence[T], block: Callable[[T], BlockSpec]) -> tuple[Bloc
 def windowed_blocks(c: ModelConfig, block: BlockSpec) -> tuple[BlockSpec, ...]:
     """A block for each layer, with the window that the layer has."""
     return blocks_of(windows_of(c), lambda window: replace(block, attention=replace(block.attention, window=window)))
+
+
+def local_blocks(
+    c: ModelConfig, block: BlockSpec, local: RopeSpec | None, everywhere: RopeSpec | None
+) -> tuple[BlockSpec, ...]:
+    """As `windowed_blocks`, with one RoPE for the layers of `local_layers` and another for those that see all."""
+
+    def make(kind: tuple[bool, int | None]) -> BlockSpec:
+        is_local, window = kind
+        rope = local if is_local else everywhere
+        return replace(block, attention=replace(block.attention, rope=rope, window=window))
+
+    return blocks_of(list(zip(c.local_layers, windows_of(c), strict=True)), make)
 
 
 def attention_of(c: ModelConfig, rope: RopeSpec | None, **parts: Any) -> AttentionSpec:

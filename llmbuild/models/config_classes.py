@@ -23,8 +23,9 @@ class ConfigClass:
     share beside `rope_parameters`; a class without `partial` rotates whole heads.  `rope_types` are the types of RoPE that it
     takes, by its own names of them; None: all, by transformers' names.  `layer_rule` says which layers of a model with a window
     have it.  With `ntk_alpha` a scaling of type dynamic that has an `alpha` is Hunyuan's, which does not depend on the length.
-    `local_theta` is the key of the RoPE base of layers with a window, in a class whose RoPE is by type of layer.  A class without
-    `rope` reads none of its keys.
+    With `ropes_by_layer` the layers with a window have a RoPE of their own, and `local_theta` is the key of its base, if any.
+    `without_window` says of a class whose layers with a window have RoPE and others none: whether they have where there is no
+    window.  A class without `rope` reads none of its keys.
 
     A class that is `remote` is none of transformers, but of code that comes with checkpoints, which is never run: what it says is
     written down here.  `adapted` gives the content of a config.json in the words that other classes have for the same.
@@ -41,8 +42,10 @@ class ConfigClass:
     rope_types: Mapping[str, str] | None = None
     layer_rule: LayerRule = every_layer
     ntk_alpha: bool = False
+    ropes_by_layer: bool = False
     local_theta: str | None = None
     default_local_theta: float = 10000
+    without_window: bool | None = None
     rope: bool = True
     remote: bool = False
     adapted: Callable[[ConfigValues], Mapping[str, Json]] | None = None

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from llmbuild.canonical import Json
 from llmbuild.models.config_classes import ConfigClass
-from llmbuild.models.layer_types import SLIDING, check_layer_types, kinds_of, resolve_layer_types
+from llmbuild.models.layer_types import check_layer_types, resolve_layer_types, resolve_local_layers
 from llmbuild.models.maths_keys import MATHS_KEYS, MODEL_TYPES
 from llmbuild.models.rope import resolve_rope, resolve_ropes_by_layer
 from llmbuild.models.values import ACTIVATIONS, ConfigValues, shown
@@ -69,12 +69,13 @@ def read_config_json(
     positions = found.integer("max_position_embeddings")
     if not like.rope:
         values |= {"rope_theta": None, "rope_scaling": None}
-    elif like.local_theta is None:
-        rope = resolve_rope(given, like, positions)
+    elif like.ropes_by_layer:
+        rope, local = resolve_ropes_by_layer(given, like, positions)
+        values["rope_local_base_freq"] = local.theta
     else:
-        rope, local = resolve_ropes_by_layer(given, like, like.local_theta, positions)
-        kinds = kinds_of(found, like.layer_rule, layers)
-        values |= {like.local_theta: local.theta, "local_layers": [kind == SLIDING for kind in kinds]}
+        rope = resolve_rope(given, like, positions)
+    if like.ropes_by_layer or like.without_window is not None:
+        values["local_layers"] = resolve_local_layers(found, like.layer_rule, layers, like.without_window)
     values |= resolve_layer_types(found, like.layer_rule, layers)
     if like.rope:
         values |= {"rope_theta": rope.theta, "rope_scaling": rope.scaling}

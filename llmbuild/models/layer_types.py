@@ -30,7 +30,7 @@ def all_but_each(count: int, key: str | None = None) -> LayerRule:
     """All but each `count`-th have it (Gemma 2: 2); `key` is the name under which a configuration may say another number."""
 
     def rule(source: ConfigValues, layers: int) -> Sequence[str]:
-        each = count if key is None else source.integer(key, default=count)
+        each = count if key is None else source.integer(key, default=None if key in source.values else count)
         return [SLIDING if (layer + 1) % each else FULL for layer in range(layers)]
 
     return rule
@@ -51,6 +51,15 @@ def kinds_of(source: ConfigValues, rule: LayerRule, layers: int) -> Sequence[Jso
     """The kinds of layers, by `layer_types` or else the rule."""
     given = source.values.get("layer_types")
     return given if isinstance(given, list | tuple) else rule(source, layers)
+
+
+def resolve_local_layers(
+    source: ConfigValues, rule: LayerRule, layers: int, without_window: bool | None
+) -> Sequence[bool]:
+    """For each layer whether it is of the kind that has a window, by what a class says of one where there is no window."""
+    if without_window is not None and source.values["sliding_window"] is None:
+        return [without_window] * layers
+    return [kind == SLIDING for kind in kinds_of(source, rule, layers)]
 
 
 def resolve_layer_types(source: ConfigValues, rule: LayerRule, layers: int) -> Mapping[str, Json]:

@@ -87,10 +87,8 @@ def resolve_rope(
     )
 
 
-def resolve_ropes_by_layer(
-    source: ConfigValues, like: ConfigClass, local_theta: str, positions: int
-) -> tuple[Rope, Rope]:
-    """The RoPE of layers that see all, and that of layers with a window; `local_theta` is the key of the second one's base.
+def resolve_ropes_by_layer(source: ConfigValues, like: ConfigClass, positions: int) -> tuple[Rope, Rope]:
+    """The RoPE of layers that see all, and that of layers with a window.
 
     `rope_parameters` has an object for each, and `rope_scaling` adds to the first.  Raises InputError as `resolve_rope` does,
     and for a scaling of the second.
@@ -110,7 +108,7 @@ def resolve_ropes_by_layer(
     place = "rope_scaling" if added else f"rope_parameters.{FULL}"
     everywhere = resolve_rope(source, like, positions, (place, kinds[FULL] | dict(added)))
     others = source.but({key: value for key, value in source.values.items() if key not in _BASES})
-    second = replace(like, theta=local_theta, default_theta=like.default_local_theta)
+    second = replace(like, theta=like.local_theta or "", default_theta=like.default_local_theta)
     local = resolve_rope(others, second, positions, (f"rope_parameters.{SLIDING}", kinds[SLIDING]))
     if local.scaling is not None:
         raise source.error(

@@ -81,6 +81,23 @@ def layer_types(rule: LayerRule) -> Row:
     return Row("layer_types", read)
 
 
+def local_layers(rule: LayerRule) -> Row:
+    """The layers of the kind that has a window: they keep their RoPE where a manifest takes the window away.
+
+    A `model_config` of MLC does not say them.
+    """
+
+    def read(c: Reading) -> tuple[bool, ...]:
+        given, layers = c.source.values.get("local_layers"), c.num_hidden_layers
+        if given is None:
+            return tuple(kind == SLIDING for kind in c.layer_types or rule(c.source, layers))
+        if not isinstance(given, list | tuple) or len(given) != layers:
+            raise c.source.error("local_layers", "must be a list of true or false for each layer")
+        return tuple(bool(one) for one in given)
+
+    return Row("local_layers", read)
+
+
 def _context(c: Reading) -> int:
     """WebLLM takes one window and not both: with a rolling cache the context is -1."""
     if c.sliding_window_size != -1:

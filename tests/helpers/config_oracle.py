@@ -70,7 +70,8 @@ def read_by_transformers(config: Mapping[str, Any], directory: Path) -> Reading:
 
     transformers = _quiet()
     written = dict(config)
-    if config["model_type"] == "exaone4" and written.get("layer_types") is None:
+    windows = config.get("sliding_window", 4096) is not None
+    if config["model_type"] == "exaone4" and not windows and written.get("layer_types") is None:
         # The class divides by the pattern of windows, which is 0 without one, unless the layers are named.
         written["layer_types"] = ["full_attention"] * config["num_hidden_layers"]
     needed = _NEEDED.get(config["model_type"])
@@ -114,20 +115,31 @@ def read_by_transformers(config: Mapping[str, Any], directory: Path) -> Reading:
         values = activation(torch.from_numpy(POINTS)).tolist()
     return Reading(
         tensors,
-        frequencies,
-        factors,
+        tuple(one if rotates(attention) else () for one, attention in zip(frequencies, attentions, strict=True)),
+        tuple(one if rotates(attention) else 1.0 for one, attention in zip(factors, attentions, strict=True)),
         frozenset(
             float(getattr(module, "variance_epsilon", getattr(module, "eps", 1e-5)))
             for module in model.modules()
             if "Norm" in type(module).__name__
         ),
         tuple(values),
-        tuple(getattr(attention, "sliding_window", None) or sliding for attention in attentions),
+        tuple(
+            getattr(attention, "sliding_window", None) or sliding if getattr(attention, "is_sliding", True) else None
+            for attention in attentions
+        ),
         float(attentions[0].scaling),
-        loaded.model_type in ("phi", "cohere")
+        loaded.model_type in ("phi", "cohere", "cohere2")
         or (loaded.model_type in ("gpt_neox", "stablelm") and loaded.use_parallel_residual),
         bool(getattr(loaded, "is_causal", True)),
     )
+
+
+def rotates(attention: Any) -> bool:
+    """Whether a layer of transformers has RoPE."""
+    kind, window = attention.config.model_type, getattr(attention, "sliding_window", None)
+    if kind == "exaone4":
+        return window is None or bool(attention.is_sliding)
+    return bool(getattr(attention, "use_rope", window is not None if kind == "cohere2" else True))
 
 
 def _rotation(rotary: Any, kind: str | None) -> tuple[tuple[float, ...], float]:
@@ -145,7 +157,7 @@ def read_by_llmbuild(family: DecoderFamily, config: ModelConfig) -> Reading:
     spec = family.decoder(config)
     block = spec.blocks[0]
     attention = block.attention
-    ropes = [one.attention.rope or spec.ropes[0] for one in spec.blocks]
+    ropes = [one.attention.rope for one in spec.blocks]
     tensors: dict[str, tuple[int, ...]] = {}
     for parameter in family.parameters(config):
         share = parameter.shape[0]
@@ -166,8 +178,8 @@ def read_by_llmbuild(family: DecoderFamily, config: ModelConfig) -> Reading:
     epsilons = {spec.final_norm.eps} | ({attention.qk_norm.eps} if attention.qk_norm else set())
     return Reading(
         tensors,
-        tuple(rope.frequencies for rope in ropes),
-        tuple(rope.factor for rope in ropes),
+        tuple(() if rope is None else rope.frequencies for rope in ropes),
+        tuple(1.0 if rope is None else rope.factor for rope in ropes),
         frozenset(map(float, epsilons)),
         tuple(activation),
         tuple(window if slides else None for slides in sliding),
@@ -193,12 +205,13 @@ def differences(product: Reading, oracle: Reading) -> list[str]:
         ours, theirs = getattr(product, name), getattr(oracle, name)
         if ours != theirs:
             found.append(f"{name}: {ours} and {theirs}")
-    for name in ("frequencies", "activation"):
-        ours, theirs = np.array(getattr(product, name)), np.array(getattr(oracle, name))
-        if ours.shape != theirs.shape or not np.allclose(
-            ours, theirs, rtol=1e-5, atol=1e-6 if name == "activation" else 0
-        ):
-            found.append(f"{name}: {ours} and {theirs}")
+    if [len(one) for one in product.frequencies] != [len(one) for one in oracle.frequencies] or not all(
+        np.allclose(ours, theirs, rtol=1e-5, atol=0)
+        for ours, theirs in zip(product.frequencies, oracle.frequencies, strict=True)
+    ):
+        found.append(f"frequencies: {product.frequencies} and {oracle.frequencies}")
+    if not np.allclose(product.activation, oracle.activation, rtol=1e-5, atol=1e-6):
+        found.append(f"activation: {product.activation} and {oracle.activation}")
     if any(
         not np.isclose(a, b, rtol=1e-7) for a, b in zip(sorted(product.epsilons), sorted(oracle.epsilons), strict=True)
     ):

@@ -144,9 +144,9 @@ def configs(draw: st.DrawFn, model_type: str) -> dict[str, Any]:
         "layer_types": st.one_of(st.just(ABSENT), st.just(ABSENT), st.none(), KINDS),
         "is_causal": st.sampled_from([ABSENT] * 8 + [True, False]),
     }
-    if like.local_theta is not None:
+    if like.ropes_by_layer:
         by_kind = st.fixed_dictionaries({}, optional={"full_attention": ROPES_OF_A_KIND, "sliding_attention": PLAIN})
-        optional |= {"rope_parameters": st.one_of(by_kind, ROPES), like.local_theta: maybe(100.0, 10000)}
+        optional |= {"rope_parameters": st.one_of(by_kind, ROPES), "rope_local_base_freq": maybe(100.0, 10000)}
     # A few keys at a time, so that not every example is refused for one of them.
     chosen = draw(st.lists(st.sampled_from(sorted(optional)), max_size=8, unique=True))
     for key in chosen:
@@ -158,8 +158,6 @@ def configs(draw: st.DrawFn, model_type: str) -> dict[str, Any]:
     if model_type == "helium":
         # The class has 128, and the output takes no other size than the hidden one.
         config["head_dim"] = size
-    if model_type == "exaone4":
-        config["sliding_window"] = None
     if model_type == "mistral" and "layer_types" in config:
         # transformers' Ministral, which such a file is read as, cannot do without.
         config["head_dim"] = 8

@@ -351,8 +351,9 @@ def test_llama_biases_are_written_only_where_present() -> None:
         ("smollm3", {"no_rope_layers": [1, "x"]}, "no_rope_layers"),
         ("smollm3", {"no_rope_layers": [1, 0, 1]}, "no_rope_layers"),
         ("smollm3", {"no_rope_layer_interval": -2}, "no_rope_layer_interval"),
-        ("exaone4", {"sliding_window": 64}, "sliding_window"),
-        ("exaone4", {}, "sliding_window"),
+        ("exaone4", {"sliding_window_pattern": "LLLG"}, "sliding_window_pattern"),
+        ("exaone4", {"sliding_window_pattern": None}, "sliding_window_pattern"),
+        ("cohere2", {"sliding_window_pattern": None}, "sliding_window_pattern"),
         ("helium", {"head_dim": 8}, "num_attention_heads"),
         ("glm", {"partial_rotary_factor": 0.01}, "partial_rotary_factor"),
         ("olmo", {"clip_qkv": -1.0}, "clip_qkv"),
@@ -443,6 +444,26 @@ def test_layers_of_gemma_3_keep_their_rope_where_a_manifest_takes_their_windows_
         ropes = [block.attention.rope for block in gemma3.decoder(config).blocks]
         assert [rope.theta for rope in ropes if rope is not None] == [500.0, 1000000]
         assert gemma3.restore(config.to_json(), Overrides()) == config
+
+
+@pytest.mark.parametrize("model_type", ["cohere2", "exaone4", "olmo3"])
+def test_layers_keep_their_rope_where_a_manifest_takes_their_windows_away(model_type: str) -> None:
+    """Of OLMo 3 all have one, of the others those with a window."""
+    kinds = ["sliding_attention", "full_attention"]
+    keys = minimal(model_type) | {"sliding_window": 16, "layer_types": kinds}
+    for size, window in ((None, 16), (-1, None)):
+        config = family(model_type).configure(keys, Overrides(sliding_window_size=size))
+        layers = [block.attention for block in family(model_type).decoder(config).blocks]
+        assert [layer.window for layer in layers] == [window, None]
+        assert [layer.rope is not None for layer in layers] == [True, model_type == "olmo3"]
+        assert family(model_type).restore(config.to_json(), Overrides()) == config
+
+
+def test_without_a_window_every_layer_of_exaone_4_has_rope_and_none_of_cohere_2() -> None:
+    for model_type, has_rope in (("exaone4", True), ("cohere2", False)):
+        config = configure(model_type, minimal(model_type) | {"sliding_window": None})
+        blocks = family(model_type).decoder(config).blocks
+        assert {block.attention.rope is not None for block in blocks} == {has_rope}
 
 
 @pytest.mark.parametrize(

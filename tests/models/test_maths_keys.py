@@ -63,7 +63,7 @@ def test_every_default_is_that_of_transformers_5_24(model_type: str) -> None:
     if not found.rope:
         return
     theta: Any = found.default_theta
-    if found.local_theta is not None:
+    if isinstance(cls.default_theta, dict):
         theta = {"global": theta, "local": found.default_local_theta}
     assert cls.default_theta == theta
     partial = cls(**SIZES).rope_parameters.get("partial_rotary_factor", 1.0)

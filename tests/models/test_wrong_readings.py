@@ -172,7 +172,7 @@ def test_the_value_that_loses_is_named(model_type: str, keys: dict[str, Any], lo
     assert any(lost in note for note in read_right(model_type, keys, tmp_path))
 
 
-BY_LAYER = [name for name, one in families().items() if one.classes[name].local_theta is not None]
+BY_LAYER = [name for name, one in families().items() if one.classes[name].ropes_by_layer]
 
 
 @pytest.mark.parametrize("value", [False, [], 0, "", {}])

@@ -1,5 +1,7 @@
 """Cohere (Command R, Aya): attention and MLP of one LayerNorm without bias, and logits times a scale."""
 
+from typing import Any
+
 from llmbuild.models import rows
 from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.building import attention_of, decoder_of, mlp_of, rope_of
@@ -7,7 +9,7 @@ from llmbuild.models.config_classes import LLAMA, ConfigClass, without
 from llmbuild.models.family import ModelConfig
 from llmbuild.models.gguf.architecture import GgufArchitecture
 from llmbuild.models.rows import Reading, Row
-from llmbuild.models.spec import BlockSpec, DecoderSpec, Names, NormSpec
+from llmbuild.models.spec import BlockSpec, DecoderSpec, Names, NormSpec, RopeSpec
 
 
 def _logit_scale(c: Reading) -> float:
@@ -33,20 +35,26 @@ ROWS = (
 """MLC's fields in MLC's order, then values that MLC cannot express; it computes without the scale of the logits."""
 
 
+NAMES = Names(checkpoint=(("out_proj", "o_proj"),))
+
+
+def norm_of(c: ModelConfig) -> NormSpec:
+    """The LayerNorm of all places."""
+    return NormSpec("layer", c.layer_norm_eps, bias=False)
+
+
+def block_of(c: ModelConfig, rope: RopeSpec, **parts: Any) -> BlockSpec:
+    """A layer; `parts` are other fields of its attention."""
+    biases = {"qkv_bias": c.attention_bias, "out_bias": c.attention_bias}
+    attention = attention_of(c, rope, out="out_proj", **biases, **parts)
+    return BlockSpec(attention, mlp_of(c, joined=False), norm_of(c), None, residual="parallel")
+
+
 def decoder(c: ModelConfig) -> DecoderSpec:
-    norm = NormSpec("layer", c.layer_norm_eps, bias=False)
-    attention = attention_of(
-        c,
-        rope_of(c, interleaved=True),
-        qkv_bias=c.attention_bias,
-        out="out_proj",
-        out_bias=c.attention_bias,
-        qk_norm=norm if c.use_qk_norm else None,
-        qk_norm_over="each_row",
-    )
-    mlp = mlp_of(c, joined=False)
-    block = BlockSpec(attention, mlp, norm, None, residual="parallel")
-    return decoder_of(c, block, norm, logit_scale=c.logit_scale, names=Names(checkpoint=(("out_proj", "o_proj"),)))
+    norm = norm_of(c)
+    rope = rope_of(c, interleaved=True)
+    block = block_of(c, rope, qk_norm=norm if c.use_qk_norm else None, qk_norm_over="each_row")
+    return decoder_of(c, block, norm, logit_scale=c.logit_scale, names=NAMES)
 
 
 DEFAULTS = without(LLAMA, "mlp_bias", "rms_norm_eps") | {

@@ -2,30 +2,18 @@
 
 from llmbuild.models import rows
 from llmbuild.models.architecture import DecoderFamily
-from llmbuild.models.building import blocks_of, decoder_of, mlp_of, rope_of
+from llmbuild.models.building import decoder_of, local_blocks, local_rope_of, mlp_of, rope_of
 from llmbuild.models.config_classes import ConfigClass, without
 from llmbuild.models.families import gemma, gemma2
 from llmbuild.models.family import ModelConfig
-from llmbuild.models.frequencies import make_rope
 from llmbuild.models.gguf.architecture import GgufArchitecture, Reader
-from llmbuild.models.layer_types import SLIDING, all_but_each
-from llmbuild.models.rows import Reading, Row
+from llmbuild.models.layer_types import all_but_each
 from llmbuild.models.spec import BlockSpec, DecoderSpec, Names
-from llmbuild.models.windows import WINDOW, WINDOWED_CONTEXT, layer_types, windows_of
+from llmbuild.models.windows import WINDOW, WINDOWED_CONTEXT, layer_types, local_layers
 
 UNUSED = "attn_logit_softcapping"
 """A key of transformers' class that its attention does not use; a value of it is refused, and what is published has none."""
 ALL_BUT_EACH_SIXTH = all_but_each(6, "sliding_window_pattern")
-
-
-def _local_layers(c: Reading) -> tuple[bool, ...]:
-    """The layers with the other RoPE, which they keep where a manifest takes their window away; MLC does not say them."""
-    given = c.source.values.get("local_layers")
-    if given is None:
-        return tuple(kind == SLIDING for kind in c.layer_types or ALL_BUT_EACH_SIXTH(c.source, c.num_hidden_layers))
-    if not isinstance(given, list | tuple) or len(given) != c.num_hidden_layers:
-        raise c.source.error("local_layers", "must be a list of true or false for each layer")
-    return tuple(bool(one) for one in given)
 
 
 TEXT = (
@@ -41,7 +29,7 @@ TEXT = (
     WINDOW,
     layer_types(ALL_BUT_EACH_SIXTH),
     rows.number("rope_local_base_freq", default=10000),
-    Row("local_layers", _local_layers),
+    local_layers(ALL_BUT_EACH_SIXTH),
     rows.optional_number("final_logit_softcapping").extra(None),
     rows.flag("tie_word_embeddings", True).extra(True),
 )
@@ -67,17 +55,12 @@ NAMES = Names(
 
 def decoder(c: ModelConfig) -> DecoderSpec:
     norm = gemma.norm_of(c)
-    ropes = (rope_of(c), make_rope(c.rope_local_base_freq, c.head_dim))
-    parts = {"qk_norm": norm, "scale": c.query_pre_attn_scalar**-0.5, "joined": False}
-
-    def block(kind: tuple[bool, int | None]) -> BlockSpec:
-        is_local, window = kind
-        attention = gemma.gemma_attention(c, ropes[is_local], window=window, **parts)
-        return BlockSpec(attention, mlp_of(c), norm, norm, norm, norm)
-
+    rope, scale = rope_of(c), c.query_pre_attn_scalar**-0.5
+    attention = gemma.gemma_attention(c, rope, qk_norm=norm, scale=scale, joined=False)
+    block = BlockSpec(attention, mlp_of(c), norm, norm, norm, norm)
     return decoder_of(
         c,
-        blocks_of(list(zip(c.local_layers, windows_of(c), strict=True)), block),
+        local_blocks(c, block, local_rope_of(c), rope),
         norm,
         embedding_scale=c.hidden_size**0.5,
         logit_softcap=c.final_logit_softcapping,
@@ -106,6 +89,7 @@ FAMILY = DecoderFamily(
             DEFAULTS,
             gemma2.NULLABLE - {UNUSED},
             default_theta=1000000,
+            ropes_by_layer=True,
             local_theta="rope_local_base_freq",
             layer_rule=ALL_BUT_EACH_SIXTH,
         )

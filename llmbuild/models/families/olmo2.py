@@ -6,7 +6,7 @@ from llmbuild.models.building import attention_of, decoder_of, mlp_of, rope_of
 from llmbuild.models.config_classes import LLAMA, ConfigClass, without
 from llmbuild.models.family import ModelConfig
 from llmbuild.models.gguf.architecture import GgufArchitecture
-from llmbuild.models.spec import BlockSpec, DecoderSpec, Names, NormSpec
+from llmbuild.models.spec import BlockSpec, DecoderSpec, Names, NormSpec, RopeSpec
 
 ROWS = (
     *rows.standard(
@@ -25,25 +25,20 @@ ROWS = (
 """MLC's fields in MLC's order, then biases, which MLC cannot express."""
 
 
+NAMES = Names(after_attention="post_attention_layernorm", after_mlp="post_feedforward_layernorm")
+
+
+def block_of(c: ModelConfig, norm: NormSpec, rope: RopeSpec) -> BlockSpec:
+    biases = {"qkv_bias": c.attention_bias, "out_bias": c.attention_bias}
+    attention = attention_of(c, rope, qk_norm=norm, qk_norm_over="all_heads", **biases)
+    return BlockSpec(attention, mlp_of(c), None, None, after_attention=norm, after_mlp=norm)
+
+
 def decoder(c: ModelConfig) -> DecoderSpec:
     norm = NormSpec("rms", c.rms_norm_eps)
-    biases = {"qkv_bias": c.attention_bias, "out_bias": c.attention_bias}
-    attention = attention_of(c, rope_of(c), qk_norm=norm, qk_norm_over="all_heads", **biases)
-    mlp = mlp_of(c)
-    block = BlockSpec(attention, mlp, None, None, after_attention=norm, after_mlp=norm)
-    names = Names(after_attention="post_attention_layernorm", after_mlp="post_feedforward_layernorm")
-    return decoder_of(c, block, norm, names=names)
+    return decoder_of(c, block_of(c, norm, rope_of(c)), norm, names=NAMES)
 
 
-FAMILY = DecoderFamily(
-    "olmo2",
-    ("Olmo2ForCausalLM",),
-    ROWS,
-    decoder,
-    {
-        "olmo2": ConfigClass(
-            "Olmo2Config", without(LLAMA, "mlp_bias") | {"rms_norm_eps": 1e-5}, frozenset({"num_key_value_heads"})
-        )
-    },
-    gguf=GgufArchitecture("olmo2"),
-)
+DEFAULTS = without(LLAMA, "mlp_bias") | {"rms_norm_eps": 1e-5}
+CLASS = ConfigClass("Olmo2Config", DEFAULTS, frozenset({"num_key_value_heads"}))
+FAMILY = DecoderFamily("olmo2", ("Olmo2ForCausalLM",), ROWS, decoder, {"olmo2": CLASS}, gguf=GgufArchitecture("olmo2"))
