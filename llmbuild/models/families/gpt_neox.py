@@ -1,10 +1,9 @@
 """GPT-NeoX: Pythia, RedPajama-INCITE, Dolly 2, with parallel or sequential residuals and RoPE on a part of each head."""
 
-from llmbuild.canonical import Json
 from llmbuild.models import rows
 from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.building import attention_of, decoder_of, plain_mlp, rope_of
-from llmbuild.models.config_classes import ConfigClass
+from llmbuild.models.config_classes import LLAMA, ConfigClass, without
 from llmbuild.models.family import ModelConfig
 from llmbuild.models.gguf.architecture import GgufArchitecture
 from llmbuild.models.spec import BlockSpec, DecoderSpec, Names, NormSpec
@@ -48,11 +47,9 @@ def decoder(c: ModelConfig) -> DecoderSpec:
     return decoder_of(c, block, norm, names=names)
 
 
-DEFAULTS: dict[str, Json] = {
+DEFAULTS = without(LLAMA, "num_key_value_heads", "head_dim", "rms_norm_eps", "mlp_bias") | {
     "hidden_act": "gelu",
-    "max_position_embeddings": 2048,
     "layer_norm_eps": 1e-5,
-    "tie_word_embeddings": False,
     "use_parallel_residual": True,
     "attention_bias": True,
 }
