@@ -27,44 +27,55 @@ Piece = dict[str, Any]
 class PreTokenizer:
     """How a byte-level tokenizer cuts text before merging.
 
-    `split` is a regular expression, or None for GPT-2's, which is built in; `digits` cuts numbers into digits first;
+    `splits` are regular expressions, one after another, or none for GPT-2's, which is built in; `digits` cuts numbers into digits
+    first;
     `ignore_merges` takes a whole word that is a token without merging; `add_bos` is the default of add_bos_token.
     """
 
-    split: str | None = None
+    splits: tuple[str, ...] = ()
     digits: bool = False
     ignore_merges: bool = False
     add_bos: bool = False
     normal_form: bool = False
 
 
-def _gpt4_like(numbers: str) -> str:
-    return (
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
-        + numbers
-        + r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-    )
+_ENDINGS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 
 
-_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
-_TEKKEN = (
-    rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*|"
-    r"\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+def _gpt4_like(numbers: str, signs: str = r"[^\s\p{L}\p{N}]+[\r\n]*") -> tuple[str]:
+    return (rf"{_ENDINGS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{numbers}| ?{signs}|\s*[\r\n]+|\s+(?!\S)|\s+",)
+
+
+def _by_case(numbers: str, endings: str = "") -> tuple[str]:
+    """Words end where capitals follow small letters."""
+    upper, lower = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+    words = "|".join(rf"[^\r\n\p{{L}}\p{{N}}]?{word}{endings}" for word in (f"{upper}*{lower}+", f"{upper}+{lower}*"))
+    return (rf"{words}|{numbers}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",)
+
+
+_DEEPSEEK = (
+    r"\p{N}{1,3}",
+    "[一-龥぀-ゟ゠-ヿ]+",
+    r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|"
+    r"\s*[\r\n]+|\s+(?!\S)|\s+",
 )
 
 PRE_TOKENIZERS: Mapping[str, PreTokenizer] = {
-    **dict.fromkeys(("gpt-2", "phi-2", "roberta-bpe", "gigachat", "mpt"), PreTokenizer()),
+    **dict.fromkeys(("gpt-2", "phi-2", "roberta-bpe", "gigachat", "mpt", "exaone4"), PreTokenizer()),
     "olmo": PreTokenizer(normal_form=True),
     **dict.fromkeys(("smollm", "starcoder", "refact", "command-r"), PreTokenizer(digits=True)),
     **dict.fromkeys(
         ("llama3", "llama-v3", "llama-bpe", "smaug-bpe"),
         PreTokenizer(_gpt4_like(r"\p{N}{1,3}"), ignore_merges=True, add_bos=True),
     ),
-    "dbrx": PreTokenizer(_gpt4_like(r"\p{N}{1,3}")),
+    **dict.fromkeys(("dbrx", "glm4", "chatglm-bpe"), PreTokenizer(_gpt4_like(r"\p{N}{1,3}"))),
     "qwen2": PreTokenizer(_gpt4_like(r"\p{N}"), normal_form=True),
     "deepseek-r1-qwen": PreTokenizer(_gpt4_like(r"\p{N}"), normal_form=True, add_bos=True),
     "stablelm2": PreTokenizer(_gpt4_like(r"\p{N}"), normal_form=True),
-    "tekken": PreTokenizer(_TEKKEN, ignore_merges=True, add_bos=True),
+    "tekken": PreTokenizer(_by_case(r"\p{N}"), ignore_merges=True, add_bos=True),
+    "gpt-4o": PreTokenizer(_by_case(r"\p{N}{1,3}", f"{_ENDINGS}?")),
+    "seed-coder": PreTokenizer(_gpt4_like(r"\p{N}", r"[^\s\p{L}\p{N}\r\n]+")),
+    "hunyuan-dense": PreTokenizer(_DEEPSEEK),
 }
 """By tokenizer.ggml.pre."""
 
@@ -200,12 +211,12 @@ def _byte_level(vocabulary: _Vocabulary, pre: PreTokenizer) -> tuple[Piece, bool
     for pair in merges:
         if len(pair) != 2 or any(part not in vocabulary.vocab for part in (*pair, "".join(pair))):
             raise vocabulary.wrong("merges", f"{reprlib.repr(' '.join(pair))} does not join two tokens to a third")
-    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": pre.split is None}
+    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": not pre.splits}
     steps: list[Piece] = []
     if pre.digits:
         steps.append({"type": "Digits", "individual_digits": True})
-    if pre.split is not None:
-        steps.append({"type": "Split", "pattern": {"Regex": pre.split}, "behavior": "Isolated", "invert": False})
+    for split in pre.splits:
+        steps.append({"type": "Split", "pattern": {"Regex": split}, "behavior": "Isolated", "invert": False})
     steps.append(level)
     tokenizer = _tokenizer(vocabulary, merges, ignore_merges=pre.ignore_merges, byte_fallback=False)
     tokenizer["normalizer"] = {"type": "NFC"} if pre.normal_form else None

@@ -261,6 +261,46 @@ def test_without_a_pre_tokenizer_text_is_cut_as_the_architecture_does_it(tmp_pat
     assert ours.encode(CUT).ids == wanted.encode(CUT, add_special_tokens=False)
 
 
+WORDS = "Sam's 12345 aHTTPServer don'T 日本語abc :x!!\n\n y"
+PIECES = {
+    "gpt-4o": ["Sam's", " ", "123", "45", " a", "HTTPServer", " don'T", " 日本語abc", " :", "x", "!!\n\n", " y"],
+    "seed-coder": [
+        *(
+            "Sam",
+            "'s",
+            " ",
+            "1",
+            "2",
+            "3",
+            "4",
+            "5",
+            " aHTTPServer",
+            " don",
+            "'T",
+            " 日本語abc",
+            " :",
+            "x",
+            "!!",
+            "\n\n",
+        ),
+        " y",
+    ],
+    "hunyuan-dense": [
+        *("Sam", "'s", " ", "123", "45", " aHTTPServer", " don", "'T", " ", "日本語", "abc", " :", "x", "!!\n\n", " y")
+    ],
+    "glm4": ["Sam", "'s", " ", "123", "45", " aHTTPServer", " don", "'T", " 日本語abc", " :", "x", "!!\n\n", " y"],
+    "exaone4": ["Sam", "'s", " 12345", " aHTTPServer", " don", "'", "T", " 日本語abc", " :", "x", "!!", "\n\n", " y"],
+}
+
+
+@pytest.mark.parametrize("name", PIECES)
+def test_text_is_cut_as_the_file_says(tmp_path, name):
+    """By the regular expressions that llama.cpp has from the models' own files."""
+    made = read_metadata(rebuilt(tmp_path, put("tokenizer.ggml.pre", name, TEXT), "llama3"))
+    cutter = Tokenizer.from_str(made.tokenizer_file("tokenizer.json").decode()).pre_tokenizer
+    assert [WORDS[start:end] for _, (start, end) in cutter.pre_tokenize_str(WORDS)] == PIECES[name]
+
+
 @pytest.mark.parametrize(
     ("factor", "high", "original", "theta", "head"),
     [
