@@ -66,14 +66,16 @@ def make_byte_level(
     _check_vocab(vocab)
     pairs = _merges(merges, vocab)
     prefix = config.get("add_prefix_space") is True
-    split = PRE_TOKENIZERS[rules.split].split
-    level: Part = {"type": "ByteLevel", "add_prefix_space": prefix, "trim_offsets": True, "use_regex": split is None}
-    cut: Part = {"type": "Split", "pattern": {"Regex": split}, "behavior": "Isolated", "invert": False}
+    splits = PRE_TOKENIZERS[rules.split].splits
+    level: Part = {"type": "ByteLevel", "add_prefix_space": prefix, "trim_offsets": True, "use_regex": not splits}
+    cuts: list[Part] = [
+        {"type": "Split", "pattern": {"Regex": split}, "behavior": "Isolated", "invert": False} for split in splits
+    ]
     text = write(
         bpe(vocab, pairs),
         added,
         normalizer={"type": "NFC"} if rules.normal_form else None,
-        pre_tokenizer=level if split is None else {"type": "Sequence", "pretokenizers": [cut, level]},
+        pre_tokenizer={"type": "Sequence", "pretokenizers": [*cuts, level]} if cuts else level,
         decoder={"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
         config=config,
         where=VOCAB,

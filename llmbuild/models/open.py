@@ -46,18 +46,23 @@ class CheckpointMetadata:
         return content
 
 
-def open_checkpoint(directory: Path, source_format: str | None = None, checks: Checks = NO_CHECKS) -> Checkpoint:
+def open_checkpoint(
+    directory: Path,
+    source_format: str | None = None,
+    checks: Checks = NO_CHECKS,
+    model_type: str | None = None,
+) -> Checkpoint:
     """Open the checkpoint in `directory` (or a single GGUF file) for lazy reading; close it after use.
 
     `source_format` forces one of `SOURCE_FORMATS`; None and "auto" detect the format, safetensors before torch before GGUF.
-    Files that `checks` names are read as `WeightFile` describes.  Raises InputError when no format matches or a file is not
-    valid, UsageError for an unknown format, ChangedError.
+    Files that `checks` names are read as `WeightFile` describes.  `model_type` is the family's of a GGUF file, where it is known.
+    Raises InputError when no format matches or a file is not valid, UsageError for an unknown format, ChangedError.
     """
     format = infer_format(directory, source_format)
     if format == GGUF:
         from llmbuild.models.gguf.checkpoint import GgufCheckpoint
 
-        return GgufCheckpoint(_gguf_file(directory), checks)
+        return GgufCheckpoint(_gguf_file(directory), checks, model_type)
     if format is None:
         raise InputError(
             "no weights found",
@@ -73,16 +78,17 @@ def read_metadata(
     source_format: str | None = None,
     checks: Checks = NO_CHECKS,
     note: Callable[[str], None] | None = None,
+    model_type: str | None = None,
 ) -> CheckpointMetadata:
     """Configuration and tokenizer.  The weights may be absent, except for GGUF, whose one file contains everything.
 
-    `note` takes a sentence about what a GGUF file does not say.
+    `note` takes a sentence about what a GGUF file does not say; `model_type` is as for `open_checkpoint`.
     Raises InputError when config.json is missing or not valid, or a GGUF file's metadata is not valid.
     """
     if infer_format(directory, source_format) == GGUF:
         from llmbuild.models.gguf.checkpoint import read_gguf_metadata
 
-        config, generation, tokenizer = read_gguf_metadata(_gguf_file(directory), checks, note)
+        config, generation, tokenizer = read_gguf_metadata(_gguf_file(directory), checks, note, model_type)
         return CheckpointMetadata(config, generation, tokenizer)
     config = read_config(directory)
     files = {name: directory / name for name in TOKENIZER_FILES if is_file(directory / name)}

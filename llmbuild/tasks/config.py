@@ -112,7 +112,7 @@ def _of_checkpoint(job: Job) -> _Given:
 
     params: Mapping[str, Any] = job.params
     directory = job.inputs["checkpoint"]
-    metadata = read_metadata(directory, checks=job.checks, note=job.note)
+    metadata = read_metadata(directory, checks=job.checks, note=job.note, model_type=known_type(job))
     config = with_facts(job, metadata.config)
     files = {name: content for name in TOKENIZER_FILES if (content := metadata.tokenizer_file(name)) is not None}
     special = {}

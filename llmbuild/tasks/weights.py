@@ -26,8 +26,12 @@ def architecture_of(job: Job, config: Mapping[str, Any]) -> DecoderFamily:
     it names.  Raises InputError."""
     from llmbuild.models.registry import family, infer_model_type
 
+    return family(_type_of(job) or infer_model_type(config))
+
+
+def _type_of(job: Job) -> str | None:
     model_type = known_type(job) if "facts" in job.inputs else job.params["model-type"]
-    return family(str(model_type) if model_type else infer_model_type(config))
+    return str(model_type) if model_type else None
 
 
 def configuration_of(job: Job, architecture: DecoderFamily, config: Mapping[str, Any]) -> ModelConfig:
@@ -87,7 +91,7 @@ def open_weights(job: Job, *, packed: bool = False, note: Callable[[str], None] 
     directory, source_format = job.inputs["checkpoint"], job.params["source-format"]
     with ExitStack() as stack:
         checkpoint = stack.enter_context(
-            open_checkpoint(directory, None if source_format is None else str(source_format), job.checks)
+            open_checkpoint(directory, None if source_format is None else str(source_format), job.checks, _type_of(job))
         )
         if not packed:
             checkpoint = unpacked(checkpoint, quantization_of(job, checkpoint.config), note)

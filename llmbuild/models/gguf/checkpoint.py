@@ -16,9 +16,8 @@ from llmbuild.checkpoints.tensor import Checkpoint, TensorInfo
 from llmbuild.errors import InputError, Where
 from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.family import Overrides
-from llmbuild.models.gguf.architecture import GgufArchitecture
 from llmbuild.models.gguf.config import make_config, make_generation_config
-from llmbuild.models.gguf.known import family_of, values_of
+from llmbuild.models.gguf.known import choose
 from llmbuild.models.gguf.names import restored_tensors
 from llmbuild.models.gguf.rope import FACTORS
 from llmbuild.models.spec import DecoderSpec
@@ -31,15 +30,18 @@ MAX_FACTORS_BYTES = 1 << 20
 
 
 class GgufCheckpoint(Checkpoint):
-    """An open GGUF file, or its parts; the tensors are in the file's order.  Raises InputError when it is not valid."""
+    """An open GGUF file, or its parts; the tensors are in the file's order.  See `choose` for `model_type`.
+
+    Raises InputError when it is not valid.
+    """
 
     format = "gguf"
 
-    def __init__(self, path: Path, checks: Checks = NO_CHECKS) -> None:
+    def __init__(self, path: Path, checks: Checks = NO_CHECKS, model_type: str | None = None) -> None:
         self._file = open_gguf(path, checks)
         try:
-            family, gguf = _family(self._file)
-            self.config = _config(self._file)
+            _, family, gguf = choose(self._file.metadata, self._file.tensors, path, model_type)
+            self.config = _config(self._file, model_type)
             self.generation_config = make_generation_config(self._file.metadata)
             spec = _decoder(family, self.config, path)
             self._restored = restored_tensors(self._file.tensors, spec, gguf, path)
@@ -67,12 +69,12 @@ class GgufCheckpoint(Checkpoint):
 
 
 def read_gguf_metadata(
-    path: Path, checks: Checks = NO_CHECKS, note: Note | None = None
+    path: Path, checks: Checks = NO_CHECKS, note: Note | None = None, model_type: str | None = None
 ) -> tuple[dict[str, Any], dict[str, Any] | None, dict[str, bytes]]:
     """Configuration, generation configuration and tokenizer files of a GGUF file.  Raises InputError."""
     file = open_gguf(path, checks)
     try:
-        config, pre = _config(file), _family(file)[1].pre
+        config, pre = _config(file, model_type), _pre(file, model_type)
         return config, make_generation_config(file.metadata), make_tokenizer_files(file.metadata, path, note, pre)
     finally:
         file.close()
@@ -84,31 +86,31 @@ def read_gguf_description(path: Path) -> dict[str, bytes | dict[str, Any]]:
     embedding has rows.  Raises InputError."""
     file = open_gguf(path)
     try:
-        config = _config(file)
+        config = _config(file, None)
         template = file.metadata.get("tokenizer.chat_template")
         settings = {"chat_template": template} if isinstance(template, str) else {}
         found: dict[str, bytes | dict[str, Any]] = {"config.json": config, TOKENIZER_CONFIG: settings}
         found[GENERATION_CONFIG] = make_generation_config(file.metadata) or {}
         tokens = file.metadata.get("tokenizer.ggml.tokens")
         if isinstance(tokens, list) and len(tokens) > config["vocab_size"]:
-            found[TOKENIZER_JSON] = make_tokenizer_files(file.metadata, path, pre=_family(file)[1].pre)[TOKENIZER_JSON]
+            found[TOKENIZER_JSON] = make_tokenizer_files(file.metadata, path, pre=_pre(file, None))[TOKENIZER_JSON]
         return found
     finally:
         file.close()
 
 
-def _config(file: GgufFile | SplitGguf) -> dict[str, Any]:
+def _config(file: GgufFile | SplitGguf, model_type: str | None) -> dict[str, Any]:
     factors = {}
     for name in FACTORS:
         if name in file.tensors:
             if file.tensors[name].nbytes > MAX_FACTORS_BYTES:
                 raise InputError(f"tensor {name!r} is too large to be one of frequencies", where=str(file.path))
             factors[name] = [float(value) for value in file.read(name).reshape(-1)]
-    return make_config(file.metadata, file.tensors, factors, file.path)
+    return make_config(file.metadata, file.tensors, factors, file.path, model_type)
 
 
-def _family(file: GgufFile | SplitGguf) -> tuple[DecoderFamily, GgufArchitecture]:
-    return family_of(values_of(file.metadata, file.tensors, file.path))
+def _pre(file: GgufFile | SplitGguf, model_type: str | None) -> str:
+    return choose(file.metadata, file.tensors, file.path, model_type)[2].pre
 
 
 def _decoder(family: DecoderFamily, config: Mapping[str, Any], path: Path) -> DecoderSpec:

@@ -18,7 +18,7 @@ from llmbuild.errors import InputError
 from llmbuild.models.config_classes import ConfigClass
 from llmbuild.models.gguf.architecture import GgufArchitecture
 from llmbuild.models.gguf.keys import NEUTRAL
-from llmbuild.models.gguf.known import family_of, values_of
+from llmbuild.models.gguf.known import choose
 from llmbuild.models.gguf.rope import Factors, rope_scaling
 from llmbuild.models.gguf.values import GgufValues, shortest
 from llmbuild.models.layer_types import FULL, SLIDING
@@ -28,21 +28,24 @@ _SAMPLING = {"temperature": "temp", "top_p": "top_p", "top_k": "top_k", "repetit
 
 
 def make_config(
-    metadata: Mapping[str, Any], tensors: Mapping[str, TensorInfo], factors: Factors, path: Path
+    metadata: Mapping[str, Any],
+    tensors: Mapping[str, TensorInfo],
+    factors: Factors,
+    path: Path,
+    model_type: str | None = None,
 ) -> dict[str, Any]:
-    """`factors` are the contents of those tensors of `rope.FACTORS` that the file has.
+    """`factors` are the contents of those tensors of `rope.FACTORS` that the file has; see `choose` for `model_type`.
 
     Raises InputError for an architecture that no family has, and for metadata that is missing or not valid.
     """
-    values = values_of(metadata, tensors, path)
+    values, family, gguf = choose(metadata, tensors, path, model_type)
     if values.integer("expert_count", 0):
         raise values.wrong("expert_count", "the model is a mixture of experts, which is not supported")
-    family, gguf = family_of(values)
-    model_type = family.model_type if family.model_type in family.classes else next(iter(family.classes))
-    like = family.classes[model_type]
+    own_type = family.model_type if family.model_type in family.classes else next(iter(family.classes))
+    like = family.classes[own_type]
     config: dict[str, Any] = {
         "architectures": [family.architectures[0]],
-        "model_type": model_type,
+        "model_type": own_type,
         "hidden_size": values.hidden,
         "intermediate_size": values.integer("feed_forward_length"),
         "num_hidden_layers": values.layers,

@@ -13,17 +13,17 @@ from llmbuild.errors import InputError, Where, did_you_mean
 from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.gguf.architecture import GgufArchitecture
 from llmbuild.models.gguf.values import GgufValues
-from llmbuild.models.registry import families
+from llmbuild.models.registry import families, family
 
 
 @cache
 def gguf_families() -> Mapping[str, tuple[tuple[DecoderFamily, GgufArchitecture], ...]]:
     """The families of each general.architecture, those first that say when they are meant."""
     found: dict[str, list[tuple[DecoderFamily, GgufArchitecture]]] = {}
-    for family in families().values():
-        if family.gguf is not None:
-            found.setdefault(family.gguf.name, []).append((family, family.gguf))
-    return {name: tuple(sorted(found[name], key=lambda one: one[1].when is None)) for name in sorted(found)}
+    for one in families().values():
+        if one.gguf is not None:
+            found.setdefault(one.gguf.name, []).append((one, one.gguf))
+    return {name: tuple(sorted(found[name], key=lambda pair: pair[1].when is None)) for name in sorted(found)}
 
 
 def require_architecture(metadata: Mapping[str, Any], path: Path | None) -> str:
@@ -39,13 +39,18 @@ def require_architecture(metadata: Mapping[str, Any], path: Path | None) -> str:
     return name
 
 
-def values_of(metadata: Mapping[str, Any], tensors: Mapping[str, TensorInfo], path: Path) -> GgufValues:
-    """What a file says under its architecture's prefix.  Raises InputError where no family's files are of it."""
+def choose(
+    metadata: Mapping[str, Any], tensors: Mapping[str, TensorInfo], path: Path, model_type: str | None
+) -> tuple[GgufValues, DecoderFamily, GgufArchitecture]:
+    """What a file says under its architecture's prefix, and the family that it is of: the one of `model_type`, without a look at
+    the others, where its files are of this architecture.  Raises InputError."""
+    named = None if model_type is None else family(model_type)
+    architecture = metadata.get("general.architecture")
+    if named is None or named.gguf is None or named.gguf.name != architecture:
+        named, architecture = None, require_architecture(metadata, path)
     shapes = {name: info.shape for name, info in tensors.items()}
-    return GgufValues(require_architecture(metadata, path), metadata, shapes, path)
-
-
-def family_of(values: GgufValues) -> tuple[DecoderFamily, GgufArchitecture]:
-    """The family that a file is of.  Raises InputError where its metadata are not valid."""
-    candidates = gguf_families()[values.architecture]
-    return next((one for one in candidates if one[1].when is None or one[1].when(values)), candidates[-1])
+    values = GgufValues(architecture, metadata, shapes, path)
+    if named is not None and named.gguf is not None:
+        return values, named, named.gguf
+    candidates = gguf_families()[architecture]
+    return values, *next((one for one in candidates if one[1].when is None or one[1].when(values)), candidates[-1])

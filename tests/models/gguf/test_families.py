@@ -11,10 +11,14 @@ import gguf
 import numpy as np
 import pytest
 
+from llmbuild.checkpoints.gguf_split import open_gguf
 from llmbuild.checkpoints.tensor import Checkpoint
 from llmbuild.errors import InputError
 from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.family import Overrides
+from llmbuild.models.gguf import known
+from llmbuild.models.gguf.checkpoint import read_gguf_metadata
+from llmbuild.models.gguf.config import make_config
 from llmbuild.models.gguf.known import gguf_families, require_architecture
 from llmbuild.models.open import open_checkpoint
 from llmbuild.models.registry import families, family, infer_model_type
@@ -158,6 +162,32 @@ def test_wrong_content_is_explained(case: str, tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         open_checkpoint(rewritten(path, put=put, names=names))
     assert message in str(caught.value)
+
+
+def test_a_known_family_is_read_without_a_look_at_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, path = tmp_path / "checkpoint", tmp_path / "model.gguf"
+    write_checkpoint(source, first("mistral"))
+    convert(source, path)
+    with open_checkpoint(path) as found, open_checkpoint(path, model_type="qwen2") as other:
+        assert other.config == found.config
+    monkeypatch.setattr(known, "gguf_families", lambda: pytest.fail("all families are looked at"))
+    with open_checkpoint(path, model_type="mistral") as read:
+        assert read.config == found.config
+    assert read_metadata_of(path, "mistral") == found.config
+    with pytest.raises(InputError, match="metadata cannot be used") as caught:
+        open_checkpoint(path, model_type="llama")
+    assert caught.value.why == "it is 8, which is not supported for llama"
+
+
+def read_metadata_of(path: Path, model_type: str) -> Any:
+    """The configuration as it is read without the weights, of a file without a tokenizer."""
+    with pytest.raises(InputError, match="tokenizer"):
+        read_gguf_metadata(path, model_type=model_type)
+    file = open_gguf(path)
+    try:
+        return make_config(file.metadata, file.tensors, {}, path, model_type)
+    finally:
+        file.close()
 
 
 def test_an_architecture_that_no_family_has() -> None:
