@@ -33,6 +33,8 @@ PERMUTED = ("llama", "granite", "arcee", "smollm3", "olmo", "minicpm", "internlm
 
 NORMS_PLUS_1 = ("gemma", "gemma2", "gemma3", "nemotron")
 
+LAYER_NORM_EPS = ("layer_norm_eps", "layer_norm_epsilon", "norm_epsilon", "norm_eps")
+
 Config = Mapping[str, Any]
 Tensors = Iterator[tuple[str, np.ndarray]]
 
@@ -70,7 +72,12 @@ def whole_config(source: Path) -> dict[str, Any]:
     own: dict[str, Any] = json.loads((source / "config.json").read_text())
     if reference_of(own) is not None:
         return {**own, "rope_parameters": {"rope_theta": own.get("rope_theta", 10000.0)}}
-    return json.loads(json.dumps(AutoConfig.from_pretrained(source).to_dict(), default=str))
+    config = AutoConfig.from_pretrained(source)
+    found: dict[str, Any] = json.loads(json.dumps(config.to_dict(), default=str))
+    for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings"):
+        found.setdefault(name, getattr(config, name))
+    found.setdefault("intermediate_size", found.get("n_inner") or 4 * found["hidden_size"])
+    return found
 
 
 def add_value(writer: Any, key: str, value: Any) -> None:
@@ -106,7 +113,7 @@ def _metadata(name: str, c: Config) -> Iterator[tuple[str, Any]]:
         yield "attention.layer_norm_rms_epsilon", eps
     if name == "orion":
         yield "attention.layer_norm_epsilon", c["rms_norm_eps"]
-    if (eps := c.get("layer_norm_eps", c.get("norm_epsilon", c.get("norm_eps")))) is not None:
+    if (eps := next((c[key] for key in LAYER_NORM_EPS if c.get(key) is not None), None)) is not None:
         yield "attention.layer_norm_epsilon", eps
     rope = c.get("rope_parameters") or {}
     yield from _rope(name, c, rope.get("full_attention", rope))
@@ -114,6 +121,8 @@ def _metadata(name: str, c: Config) -> Iterator[tuple[str, Any]]:
 
 
 def _rope(name: str, c: Config, rope: Config) -> Iterator[tuple[str, Any]]:
+    if not rope:
+        return
     theta = rope.get("rope_theta", 10000.0)
     match rope.get("rope_type"):
         case "linear":
@@ -209,6 +218,8 @@ def _tensors(name: str, c: Config, stored: Mapping[str, np.ndarray]) -> Tensors:
             yield tensor, value + np.float32(1)
         elif name in PERMUTED and module.endswith(("q_proj", "k_proj")):
             yield tensor, neighbours(value, heads if module.endswith("q_proj") else groups)
+        elif name == "gpt2" and value.ndim == 2 and module.endswith(("c_attn", "c_proj", "c_fc")):
+            yield tensor, value.T
         elif module.endswith("attention.wqkv"):
             yield from _of_groups(module.removesuffix("wqkv"), value, heads, groups)
         elif module.endswith("attention.query_key_value"):

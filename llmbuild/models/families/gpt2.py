@@ -5,6 +5,7 @@ from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.building import attention_of, blocks_of, decoder_of, plain_mlp
 from llmbuild.models.config_classes import ConfigClass
 from llmbuild.models.family import ModelConfig
+from llmbuild.models.gguf.architecture import GgufArchitecture
 from llmbuild.models.spec import BlockSpec, DecoderSpec, Names, NormSpec
 
 ROWS = (
@@ -62,6 +63,7 @@ DEFAULTS = {
     "tie_word_embeddings": True,
 }
 CLASS = ConfigClass("GPT2Config", DEFAULTS, frozenset({"intermediate_size"}), RENAMED, rope=False)
+GGUF = GgufArchitecture("gpt2")
 FAMILY = DecoderFamily(
-    "gpt2", ("GPT2LMHeadModel",), ROWS, decoder, {"gpt2": CLASS}, masks=MASKS, spelling=RENAMED | OWN
+    "gpt2", ("GPT2LMHeadModel",), ROWS, decoder, {"gpt2": CLASS}, masks=MASKS, gguf=GGUF, spelling=RENAMED | OWN
 )

@@ -55,9 +55,9 @@ def make_config(
         value = _USUAL[key](values, default) if key in _USUAL and key not in gguf.keys else None
         if value is not None or (key in _USUAL and key in like.nullable):
             config[key] = value
-    config |= _rotated(values, like) | _windows(values, like, gguf)
+    config |= (_rotated(values, like) if like.rope else {}) | _windows(values, like, gguf)
     config |= {key: read(values) for key, read in gguf.keys.items()}
-    scaling = rope_scaling(values, config[like.theta], factors)
+    scaling = rope_scaling(values, config[like.theta], factors) if like.rope else None
     if scaling is not None:
         config["rope_scaling"] = scaling
     embedding = tensors.get("token_embd.weight")
@@ -72,7 +72,7 @@ def make_config(
         value = metadata.get(f"tokenizer.ggml.{key}")
         if isinstance(value, int):
             config[name] = value
-    return config
+    return {family.spelling.get(key, key): value for key, value in config.items()}
 
 
 def make_generation_config(metadata: Mapping[str, Any]) -> dict[str, Any] | None:
