@@ -25,6 +25,7 @@ ARCHITECTURES: Mapping[str, str] = {
     "glm": "chatglm",
     "cohere": "command-r",
     "gemma3_text": "gemma3",
+    "gpt_bigcode": "starcoder",
 }
 """By model_type, where GGUF has another name."""
 
@@ -192,6 +193,7 @@ _OWN: Mapping[str, Callable[[Config], Iterator[tuple[str, Any]]]] = {
     "gptneox": lambda c: iter([("use_parallel_residual", c["use_parallel_residual"])]),
     # It is what the converter says of a config.json without the key, and llama.cpp goes by the norm that is there or not.
     "stablelm": lambda _: iter([("use_parallel_residual", True)]),
+    "starcoder": lambda _: iter([("attention.head_count_kv", 1)]),
     "gemma2": _gemma2,
     "gemma3": _gemma3,
     "orion": lambda c: iter([("tensor_data_layout", "Meta AI original pth")]),

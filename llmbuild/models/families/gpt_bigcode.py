@@ -8,6 +8,7 @@ from llmbuild.models.building import decoder_of, plain_mlp
 from llmbuild.models.config_classes import ConfigClass, without
 from llmbuild.models.families import gpt2
 from llmbuild.models.family import ModelConfig
+from llmbuild.models.gguf.architecture import GgufArchitecture
 from llmbuild.models.spec import AttentionSpec, BlockSpec, DecoderSpec, NormSpec
 
 ROWS = (
@@ -62,5 +63,8 @@ FAMILY = DecoderFamily(
     {"gpt_bigcode": CLASS},
     masks=gpt2.MASKS,
     keeps_head=True,
+    gguf=GgufArchitecture(
+        "starcoder", pre="starcoder", keys={"multi_query": lambda values: values.key_value_heads == 1}
+    ),
     spelling=gpt2.FAMILY.spelling,
 )
