@@ -58,14 +58,23 @@ def _modules() -> tuple[str, ...]:
 def infer_model_type(config: Mapping[str, Json]) -> str:
     """The model type of a config.json's content, from its `architectures` and `model_type`; raises InputError.
 
-    `architectures` decides where it is present: a model_type of "llama" does not exclude a classifier's head.
+    `architectures` decides where it is present: a model_type of "llama" does not exclude a classifier's head.  Of two families
+    with classes of one name it is the one of the model_type, or else the first.
     """
-    by_architecture = {name: item.model_type for item in families().values() for name in item.architectures}
+    by_architecture: dict[str, list[str]] = {}
+    for item in families().values():
+        for name in item.architectures:
+            by_architecture.setdefault(name, []).append(item.model_type)
     by_class = {name: item.model_type for item in families().values() for name in item.classes}
     names = config.get("architectures")
     model_type = config.get("model_type")
     if isinstance(names, (list, tuple)) and names:
-        found = {by_architecture[name]: name for name in names if isinstance(name, str) and name in by_architecture}
+        own = by_class.get(model_type) if isinstance(model_type, str) else None
+        found = {
+            own if own in by_architecture[name] else by_architecture[name][0]: name
+            for name in names
+            if isinstance(name, str) and name in by_architecture
+        }
         if len(found) > 1:
             raise InputError(
                 f"architectures of two families: {', '.join(found.values())}",

@@ -177,6 +177,18 @@ def rotary_share(default: float, name: str = "partial_rotary_factor") -> Row:
     return Row(name, read)
 
 
+def rotary_dim(default: int) -> Row:
+    """The elements of a head that RoPE turns, an even number."""
+
+    def read(c: Reading) -> int:
+        size: int = c.source.integer("rotary_dim", default=default)
+        if size % 2 or size > c.head_dim:
+            raise c.source.error("rotary_dim", f"is {size}, which is no even part of the head size {c.head_dim}")
+        return size
+
+    return Row("rotary_dim", read)
+
+
 def rotated(c: Reading | ModelConfig) -> int:
     """The rotated elements of a head by a `partial_rotary_factor`."""
     return int(c.head_dim * c.partial_rotary_factor)

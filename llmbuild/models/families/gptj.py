@@ -7,21 +7,12 @@ from llmbuild.models.config_classes import ConfigClass, without
 from llmbuild.models.families import gpt2
 from llmbuild.models.family import ModelConfig
 from llmbuild.models.frequencies import make_rope
-from llmbuild.models.rows import Reading, Row
 from llmbuild.models.spec import BlockSpec, DecoderSpec, Names, NormSpec
-
-
-def _rotary_dim(c: Reading) -> int:
-    size: int = c.source.integer("rotary_dim", default=64)
-    if size % 2 or size > c.head_dim:
-        raise c.source.error("rotary_dim", f"is {size}, which is no even part of the head size {c.head_dim}")
-    return size
-
 
 ROWS = (
     *rows.standard("vocab_size hidden_size num_hidden_layers num_attention_heads"),
     rows.number("layer_norm_eps", default=1e-5),
-    Row("rotary_dim", _rotary_dim),
+    rows.rotary_dim(64),
     rows.activation("gelu_new"),
     rows.INNER_SIZE,
     rows.constant("rope_scaling", {"rope_type": "gptj"}),

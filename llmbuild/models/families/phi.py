@@ -1,12 +1,14 @@
 """Phi-1, 1.5 and 2: attention and a plain MLP of one LayerNorm's output, biases everywhere, RoPE on a part of each head."""
 
+from typing import Any
+
 from llmbuild.models import rows
 from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.building import attention_of, decoder_of, plain_mlp, rope_of
 from llmbuild.models.config_classes import LLAMA, ConfigClass, without
 from llmbuild.models.family import ModelConfig
 from llmbuild.models.gguf.architecture import GgufArchitecture
-from llmbuild.models.spec import BlockSpec, DecoderSpec, Names, NormSpec
+from llmbuild.models.spec import BlockSpec, DecoderSpec, Names, NormSpec, RopeSpec
 
 ROWS = (
     *rows.standard("vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads"),
@@ -41,20 +43,19 @@ NAMES = Names(
 )
 
 
-def decoder(c: ModelConfig) -> DecoderSpec:
+def phi_decoder(c: ModelConfig, rope: RopeSpec, names: Names, **parts: Any) -> DecoderSpec:
+    """The decoder of either layout of checkpoints; `parts` are fields of AttentionSpec."""
     norm = NormSpec("layer", c.layer_norm_eps)
-    names = {"name": "mixer", "qkv": "Wqkv", "out": "out_proj", "q_norm": "q_layernorm", "k_norm": "k_layernorm"}
-    attention = attention_of(
-        c,
-        rope_of(c, rows.rotated(c)),
-        qkv_bias=True,
-        out_bias=True,
-        qk_norm=norm if c.qk_layernorm else None,
-        **names,
-    )
+    attention = attention_of(c, rope, name="mixer", qkv="Wqkv", qkv_bias=True, out="out_proj", out_bias=True, **parts)
     mlp = plain_mlp(c, "fc1", "fc2", bias=True)
     block = BlockSpec(attention, mlp, norm, None, residual="parallel")
-    return decoder_of(c, block, norm, head_bias=True, names=NAMES)
+    return decoder_of(c, block, norm, head_bias=True, names=names)
+
+
+def decoder(c: ModelConfig) -> DecoderSpec:
+    norm = NormSpec("layer", c.layer_norm_eps) if c.qk_layernorm else None
+    names = {"q_norm": "q_layernorm", "k_norm": "k_layernorm"}
+    return phi_decoder(c, rope_of(c, rows.rotated(c)), NAMES, qk_norm=norm, **names)
 
 
 DEFAULTS = without(LLAMA, "attention_bias", "mlp_bias", "rms_norm_eps") | {

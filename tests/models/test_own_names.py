@@ -8,7 +8,8 @@ import pytest
 
 from llmbuild.errors import InputError
 from llmbuild.models.family import ModelConfig, Overrides
-from llmbuild.models.registry import family
+from llmbuild.models.registry import family, infer_model_type
+from tests.helpers.variants import variants
 
 GPT2: dict[str, Any] = {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 96, "vocab_size": 160}
 
@@ -91,3 +92,34 @@ def test_a_missing_size_is_asked_for_under_the_name_of_the_family() -> None:
     with pytest.raises(InputError) as error:
         configured({"d_model": 64, **{key: value for key, value in GPT2.items() if key != "n_embd"}})
     assert error.value.fix == "rename d_model to n_embd"
+
+
+FIELDS = {
+    "gpt_bigcode/StarCoder": "n_embd n_inner n_head n_layer n_positions layer_norm_epsilon vocab_size context_window_size "
+    "prefill_chunk_size tensor_parallel_shards max_batch_size",
+    "gptj/GPT-J": "vocab_size n_embd n_layer n_head layer_norm_epsilon rotary_dim activation_function n_inner rope_scaling "
+    "context_window_size prefill_chunk_size tensor_parallel_shards max_batch_size head_dim",
+    "phi_msft/Phi-2": "model_type vocab_size n_positions n_embd n_layer n_inner n_head rotary_dim position_embedding_base "
+    "layer_norm_epsilon context_window_size prefill_chunk_size n_head_kv head_dim tensor_parallel_shards",
+}
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_the_fields_are_those_of_mlc(name: str) -> None:
+    config, notes = configured(dict(variants()[name]), infer_model_type(variants()[name]))
+    assert list(config.to_json()) == FIELDS[name].split()
+    assert notes == []
+
+
+@pytest.mark.parametrize(
+    ("model_type", "wanted"), [("phi", "phi"), ("phi-msft", "phi-msft"), (None, "phi"), ("mine", "phi")]
+)
+def test_of_two_families_with_classes_of_one_name_the_model_type_decides(model_type: str | None, wanted: str) -> None:
+    assert infer_model_type({"architectures": ["PhiForCausalLM"], "model_type": model_type}) == wanted
+
+
+@pytest.mark.parametrize("size", [7, 20])
+def test_a_part_of_a_head_that_cannot_turn_is_refused(size: int) -> None:
+    with pytest.raises(InputError, match=f"is {size}, which is no even part of the head size 16") as error:
+        configured({**GPT2, "rotary_dim": size}, "gptj")
+    assert error.value.where == "config.json: rotary_dim"
