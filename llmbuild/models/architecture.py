@@ -17,6 +17,7 @@ from llmbuild.models.rows import Row, read_rows
 from llmbuild.models.spec import DecoderSpec
 from llmbuild.models.values import ConfigValues, no_note
 from llmbuild.models.windows import window_changes
+from llmbuild.models.wrappers import TEXT_OF, text_config
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +53,13 @@ class DecoderFamily:
         ignore: Sequence[str] = (),
         note: Callable[[str], None] = no_note,
     ) -> ModelConfig:
-        """From config.json's content.  Raises InputError.
+        """From the content of config.json, of a text model or of one that has such a model's in it.  Raises InputError.
 
         The keys in `ignore` count as absent of a config.json.  Each value of one that does not count goes to `note`.
         """
-        given = ConfigValues(self.model_type, source, note, self.spelling)
+        source = text_config(source)
+        within = "text_config." if TEXT_OF in source else ""
+        given = ConfigValues(self.model_type, source, note, self.spelling, within)
         values = read_config_json(given, self.classes, ignore, self.others)
         config = self._settled(values, overrides)
         _require_one_device(source, overrides, config)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from llmbuild.canonical import Json
+from llmbuild.models.frequencies import TYPES
 from llmbuild.models.layer_types import LayerRule, every_layer
 from llmbuild.models.values import ConfigValues
 
@@ -80,5 +81,13 @@ QWEN2: dict[str, Json] = {
     "max_window_layers": 28,
     "layer_types": None,
 }
+QWEN2_VL: dict[str, Json] = {
+    **without(QWEN2, "head_dim", "tie_word_embeddings"),
+    "num_key_value_heads": 8,
+    "rms_norm_eps": 1e-5,
+    "max_window_layers": 80,
+}
+MROPE: dict[str, str] = {name: name for name in ("default", *TYPES) if name != "ntk-alpha"} | {"mrope": "default"}
+"""Types of RoPE with that of positions in pictures, which are plain ones for a text."""
 GROUPED = frozenset({"num_key_value_heads", "head_dim"})
 WINDOWED = frozenset({"num_key_value_heads", "sliding_window", "layer_types"})

@@ -12,6 +12,7 @@ from llmbuild.canonical import Json
 from llmbuild.errors import InputError, Where, did_you_mean
 from llmbuild.models import families as _package
 from llmbuild.models.architecture import DecoderFamily
+from llmbuild.models.wrappers import TEXT_OF, text_config
 
 _LISTED = "choose another checkpoint: docs/models.md lists the architectures that llmbuild builds"
 
@@ -59,8 +60,9 @@ def infer_model_type(config: Mapping[str, Json]) -> str:
     """The model type of a config.json's content, from its `architectures` and `model_type`; raises InputError.
 
     `architectures` decides where it is present: a model_type of "llama" does not exclude a classifier's head.  Of two families
-    with classes of one name it is the one of the model_type, or else the first.
+    with classes of one name it is the one of the model_type, or else the first, and of a model with images that of its text.
     """
+    config = text_config(config)
     by_architecture: dict[str, list[str]] = {}
     for item in families().values():
         for name in item.architectures:
@@ -99,7 +101,7 @@ def infer_model_type(config: Mapping[str, Json]) -> str:
         )
     raise InputError(
         f"model type {model_type!r} is not supported",
-        where=Where("config.json", key="model_type"),
+        where=Where("config.json", key="text_config.model_type" if TEXT_OF in config else "model_type"),
         why=did_you_mean(str(model_type), by_class),
         fix=_LISTED,
     )

@@ -41,20 +41,22 @@ class ConfigValues:
     """The content of a configuration of one model type.  Every accessor raises InputError naming the key.
 
     `note` takes a sentence about a value that is there and does not count.  `spelling` has the family's own names of keys that
-    other families have too; `values` have theirs.
+    other families have too; `values` have theirs.  `within` stands before the keys in
+    messages.
     """
 
     model_type: str
     values: Mapping[str, Json]
     note: Callable[[str], None] = no_note
     spelling: Mapping[str, str] = field(default_factory=dict)
+    within: str = ""
 
     def but(self, values: Mapping[str, Json]) -> ConfigValues:
         """Other values of the same configuration."""
         return replace(self, values=values)
 
     def error(self, key: str, what: str, *, why: str | None = None, fix: str | None = None) -> InputError:
-        return InputError(what, where=Where("config.json", key=self.spelled(key)), why=why, fix=fix)
+        return InputError(what, where=Where("config.json", key=self.within + self.spelled(key)), why=why, fix=fix)
 
     def spelled(self, key: str) -> str:
         """The family's own name of a key."""

@@ -109,11 +109,12 @@ def _of_checkpoint(job: Job) -> _Given:
     from llmbuild.conversation.make_tokenizer import TOKENIZER, make_tokenizer
     from llmbuild.conversation.own_template import settle_template
     from llmbuild.models.open import read_metadata
+    from llmbuild.models.wrappers import text_config
 
     params: Mapping[str, Any] = job.params
     directory = job.inputs["checkpoint"]
     metadata = read_metadata(directory, checks=job.checks, note=job.note, model_type=known_type(job))
-    config = with_facts(job, metadata.config)
+    config = with_facts(job, text_config(metadata.config))
     files = {name: content for name in TOKENIZER_FILES if (content := metadata.tokenizer_file(name)) is not None}
     special = {}
     if is_file(directory / SPECIAL_TOKENS_FILE):

@@ -56,11 +56,13 @@ def refusal(
     from llmbuild.conversation.vocabulary import read_vocabulary
     from llmbuild.models.family import Overrides
     from llmbuild.models.registry import family, infer_model_type
+    from llmbuild.models.wrappers import text_config
     from llmbuild.tasks.config import overrides
     from llmbuild.tasks.generation import choose
 
     ignore = params["ignore-keys"]
     try:
+        config = text_config(config)
         architecture = family(params["model-type"] or infer_model_type(config))
         if kind == "config":
             model = architecture.configure(config, overrides(params["metadata"]), ignore=ignore)

@@ -87,6 +87,7 @@ def open_weights(job: Job, *, packed: bool = False, note: Callable[[str], None] 
     from llmbuild.checkpoints.packed.checkpoint import unpacked
     from llmbuild.checkpoints.renamed import renamed
     from llmbuild.models.open import open_checkpoint
+    from llmbuild.models.wrapped import text_checkpoint
 
     directory, source_format = job.inputs["checkpoint"], job.params["source-format"]
     with ExitStack() as stack:
@@ -95,6 +96,7 @@ def open_weights(job: Job, *, packed: bool = False, note: Callable[[str], None] 
         )
         if not packed:
             checkpoint = unpacked(checkpoint, quantization_of(job, checkpoint.config), note)
+        checkpoint = text_checkpoint(checkpoint, note)
         architecture = architecture_of(job, checkpoint.config)
         config = configuration_of(job, architecture, checkpoint.config)
         wanted = [source for parameter in architecture.parameters(config) for source in parameter.sources]

@@ -7,7 +7,7 @@ the models' sake only.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 from llmbuild.models.family import Overrides
 from llmbuild.models.parameter import Parameter
 from llmbuild.models.registry import family, infer_model_type
+from llmbuild.models.values import no_note
 from llmbuild.quantization.scheme import SCHEMES, Scheme
 from tests.helpers.reference_quant import DTYPES, dequantize, quantize
 
@@ -41,11 +42,15 @@ def stored(parameter: Parameter, value: np.ndarray, scheme: Scheme) -> dict[str,
     return {f"{stem}q_weight": words, f"{stem}q_scale": scale}
 
 
-def read_state(directory: Path) -> dict[str, np.ndarray]:
-    """The checkpoint's tensors by name."""
-    from safetensors.numpy import load_file
+def read_state(directory: Path, wanted: Collection[str]) -> dict[str, np.ndarray]:
+    """The wanted tensors of a checkpoint, under the names that the text model has for them."""
+    from llmbuild.checkpoints.renamed import renamed
+    from llmbuild.models.open import open_checkpoint
+    from llmbuild.models.wrapped import text_checkpoint
 
-    return load_file(directory / "model.safetensors")
+    with open_checkpoint(directory) as checkpoint:
+        text = renamed(text_checkpoint(checkpoint, no_note), wanted, no_note)
+        return {name: text.read(name) for name in wanted}
 
 
 def only(module: Any, functions: Sequence[str] | None) -> Any:
@@ -87,9 +92,10 @@ class GenericLibrary:
     def _weights(self, directory: Path, names: list[str]) -> list[Any]:
         import tvm
 
-        state = read_state(directory)
+        parameters = self.family.parameters(self.config)
+        state = read_state(directory, [source for parameter in parameters for source in parameter.sources])
         values: dict[str, np.ndarray] = {}
-        for parameter in self.family.parameters(self.config):
+        for parameter in parameters:
             value = parameter.assemble([state[name] for name in parameter.sources])
             assert value.shape == parameter.shape
             values |= stored(parameter, value, self.scheme)

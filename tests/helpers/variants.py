@@ -62,14 +62,17 @@ def reference_of(config: Mapping[str, Any]) -> Any:
     return import_module(f"tests.helpers.references.{name}") if known else None
 
 
-def write_checkpoint(directory: Path, config: Mapping[str, Any], seed: int = 11, *, four_bits: bool = False) -> Any:
+def write_checkpoint(
+    directory: Path, config: Mapping[str, Any], seed: int = 11, *, four_bits: bool = False, images: bool = False
+) -> Any:
     """Save a random model of a configuration, with norms and biases that say something; returns the model.
 
-    config.json keeps the spelling that it was given in.  With `four_bits` q4f32_1 stores all matrices without loss.
+    config.json keeps the spelling that it was given in.  With `four_bits` q4f32_1 stores all matrices without loss.  `images`
+    says that the model is one of text and images.
     """
     import torch
     from safetensors.torch import save_file
-    from transformers import AutoConfig, AutoModelForCausalLM, logging
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, logging
 
     logging.set_verbosity_error()
     directory.mkdir(parents=True, exist_ok=True)
@@ -77,7 +80,8 @@ def write_checkpoint(directory: Path, config: Mapping[str, Any], seed: int = 11,
     torch.manual_seed(seed)
     reference = reference_of(config)
     if reference is None:
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(directory), attn_implementation="eager")
+        made = AutoModelForImageTextToText if images else AutoModelForCausalLM
+        model = made.from_config(AutoConfig.from_pretrained(directory), attn_implementation="eager")
     else:
         model = reference.model(config)
     model = model.eval().float()

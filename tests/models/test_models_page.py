@@ -6,6 +6,7 @@ import pytest
 
 from llmbuild.models.presets import aliases, presets
 from llmbuild.models.registry import families, infer_model_type
+from llmbuild.models.wrappers import WRAPPERS
 from tests.helpers.imports import PACKAGE
 
 PAGE = PACKAGE.parent / "docs" / "models.md"
@@ -20,6 +21,17 @@ def architectures() -> str:
     return "\n".join(rows) + "\n"
 
 
+def wrappers() -> str:
+    rows = [
+        "| model_type of config.json | architecture | its text, where `text_config` names no type | left out |",
+        "|---|---|---|---|",
+    ]
+    for name, one in WRAPPERS.items():
+        left_out = [f"`{tower}`" for tower in one.towers] + ([one.passed_over[0]] if one.passed_over else [])
+        rows.append(f"| {name} | {one.architecture} | {one.text} | {', '.join(left_out)} |")
+    return "\n".join(rows) + "\n"
+
+
 def all_presets() -> str:
     rows = ["| preset | model-type | other names of it |", "|---|---|---|"]
     names = aliases()
@@ -29,7 +41,7 @@ def all_presets() -> str:
     return "\n".join(rows) + "\n"
 
 
-TABLES = {"<!-- table -->\n": architectures, "<!-- presets -->\n": all_presets}
+TABLES = {"<!-- table -->\n": architectures, "<!-- wrappers -->\n": wrappers, "<!-- presets -->\n": all_presets}
 
 
 @pytest.mark.parametrize("start", TABLES)

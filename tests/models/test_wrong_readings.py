@@ -328,6 +328,8 @@ def test_windows_that_only_the_cache_of_transformers_has_are_refused(model_type:
 )
 @pytest.mark.parametrize("model_type", KNOWN)
 def test_a_size_that_tensors_show_must_be_there(model_type: str, key: str) -> None:
+    if model_type == "gemma3_text" and key in ("num_attention_heads", "vocab_size"):
+        pytest.skip("published files leave it out")
     config = {name: value for name, value in SMALL.items() if name != key} | {"model_type": model_type}
     with pytest.raises(InputError, match="is missing") as error:
         family(model_type).configure(config, Overrides())

@@ -8,8 +8,10 @@ from llmbuild.models.families import gemma, gemma2
 from llmbuild.models.family import ModelConfig
 from llmbuild.models.gguf.architecture import GgufArchitecture, Reader
 from llmbuild.models.layer_types import all_but_each
+from llmbuild.models.rows import Row
 from llmbuild.models.spec import BlockSpec, DecoderSpec, Names
 from llmbuild.models.windows import WINDOW, WINDOWED_CONTEXT, layer_types, local_layers
+from llmbuild.models.wrappers import TEXT_OF
 
 UNUSED = "attn_logit_softcapping"
 """A key of transformers' class that its attention does not use; a value of it is refused, and what is published has none."""
@@ -38,7 +40,7 @@ ROWS = (
     *rows.standard("vocab_size tensor_parallel_shards max_batch_size"),
     WINDOWED_CONTEXT,
     rows.CHUNK,
-    rows.flag("is_text_model", True),
+    Row("is_text_model", lambda c: c.source.flag("is_text_model", default=TEXT_OF not in c.source.values)),
 )
 """MLC's fields, in an object of their own as MLC has them, and what MLC leaves out: the other RoPE, and which layers have it."""
 NAMES = Names(
@@ -71,7 +73,10 @@ def decoder(c: ModelConfig) -> DecoderSpec:
 DEFAULTS = without(gemma2.DEFAULTS, UNUSED) | {
     "max_position_embeddings": 131072,
     "final_logit_softcapping": None,
+    "num_attention_heads": 8,
+    "vocab_size": 262208,
 }
+"""Of two sizes too, which files of Gemma 3 4B leave out."""
 GGUF_KEYS: dict[str, Reader] = {
     "query_pre_attn_scalar": lambda values: gemma2.query_scalar(values, largest=62),
     "rope_local_base_freq": lambda values: values.number("rope.freq_base_swa", 10000.0),

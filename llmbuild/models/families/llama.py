@@ -3,7 +3,7 @@
 from llmbuild.models import rows
 from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.building import attention_of, decoder_of, mlp_of, rope_of
-from llmbuild.models.config_classes import GROUPED, LLAMA, ConfigClass
+from llmbuild.models.config_classes import GROUPED, LLAMA, ConfigClass, without
 from llmbuild.models.family import ModelConfig
 from llmbuild.models.gguf.architecture import GgufArchitecture
 from llmbuild.models.spec import BlockSpec, DecoderSpec, NormSpec
@@ -40,6 +40,12 @@ FAMILY = DecoderFamily(
             LLAMA | {"num_key_value_heads": 2, "head_dim": 128, "max_position_embeddings": 32768, "rms_norm_eps": 1e-5},
             GROUPED,
             renamed={"qkv_bias": "attention_bias", "bias": "mlp_bias"},
+        ),
+        "mllama_text_model": ConfigClass(
+            "MllamaTextConfig",
+            without(LLAMA, "head_dim", "attention_bias", "mlp_bias")
+            | {"num_key_value_heads": 8, "max_position_embeddings": 131072, "rms_norm_eps": 1e-5},
+            default_theta=500000,
         ),
         "iquestcoder": ConfigClass(
             "IQuestCoderConfig",

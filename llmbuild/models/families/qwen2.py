@@ -3,7 +3,7 @@
 from llmbuild.models import rows
 from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.building import attention_of, decoder_of, mlp_of, rope_of, windowed_blocks
-from llmbuild.models.config_classes import QWEN2, WINDOWED, ConfigClass
+from llmbuild.models.config_classes import MROPE, QWEN2, QWEN2_VL, WINDOWED, ConfigClass
 from llmbuild.models.family import ModelConfig
 from llmbuild.models.gguf.architecture import GgufArchitecture
 from llmbuild.models.layer_types import upper_layers
@@ -40,6 +40,19 @@ FAMILY = DecoderFamily(
     ("Qwen2ForCausalLM",),
     ROWS,
     decoder,
-    {"qwen2": ConfigClass("Qwen2Config", QWEN2, WINDOWED, layer_rule=upper_layers)},
+    {
+        "qwen2": ConfigClass("Qwen2Config", QWEN2, WINDOWED, layer_rule=upper_layers),
+        **{
+            f"{model_type}_text": ConfigClass(
+                f"{name}TextConfig",
+                QWEN2_VL,
+                WINDOWED | {"use_sliding_window", "max_window_layers"},
+                default_theta=1000000,
+                rope_types=MROPE,
+                layer_rule=upper_layers,
+            )
+            for model_type, name in {"qwen2_vl": "Qwen2VL", "qwen2_5_vl": "Qwen2_5_VL"}.items()
+        },
+    },
     gguf=GgufArchitecture("qwen2", pre="qwen2"),
 )

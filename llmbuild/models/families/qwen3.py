@@ -3,7 +3,7 @@
 from llmbuild.models import rows
 from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.building import attention_of, decoder_of, mlp_of, rope_of, windowed_blocks
-from llmbuild.models.config_classes import QWEN2, WINDOWED, ConfigClass
+from llmbuild.models.config_classes import QWEN2, WINDOWED, ConfigClass, without
 from llmbuild.models.family import ModelConfig
 from llmbuild.models.gguf.architecture import GgufArchitecture
 from llmbuild.models.layer_types import upper_layers
@@ -42,4 +42,13 @@ def decoder(c: ModelConfig) -> DecoderSpec:
 DEFAULTS = QWEN2 | {"head_dim": 128, "attention_bias": False}
 CLASS = ConfigClass("Qwen3Config", DEFAULTS, WINDOWED, layer_rule=upper_layers)
 GGUF = GgufArchitecture("qwen3", pre="qwen2")
-FAMILY = DecoderFamily("qwen3", ("Qwen3ForCausalLM",), ROWS, decoder, {"qwen3": CLASS}, gguf=GGUF)
+TEXT_OF_VL = ConfigClass(
+    "Qwen3VLTextConfig",
+    without(DEFAULTS, "use_sliding_window", "sliding_window", "max_window_layers", "layer_types", "tie_word_embeddings")
+    | {"max_position_embeddings": 128000},
+    frozenset({"num_key_value_heads"}),
+    default_theta=500000,
+)
+FAMILY = DecoderFamily(
+    "qwen3", ("Qwen3ForCausalLM",), ROWS, decoder, {"qwen3": CLASS, "qwen3_vl_text": TEXT_OF_VL}, gguf=GGUF
+)
