@@ -25,6 +25,7 @@ ARCHITECTURES: Mapping[str, str] = {
     "glm": "chatglm",
     "cohere": "command-r",
     "gemma3_text": "gemma3",
+    "olmo3": "olmo2",
     "gpt_bigcode": "starcoder",
 }
 """By model_type, where GGUF has another name."""
@@ -133,9 +134,13 @@ def _rope(name: str, c: Config, rope: Config) -> Iterator[tuple[str, Any]]:
             yield "rope.scaling.type", "yarn"
             yield "rope.scaling.factor", float(rope["factor"])
             yield "rope.scaling.original_context_length", rope["original_max_position_embeddings"]
-            for key in ("beta_fast", "beta_slow"):
-                if rope.get(key) is not None:
-                    yield f"rope.scaling.yarn_{key}", float(rope[key])
+            for key, its in (
+                ("beta_fast", "beta_fast"),
+                ("beta_slow", "beta_slow"),
+                ("attn_factor", "attention_factor"),
+            ):
+                if rope.get(its) is not None:
+                    yield f"rope.scaling.yarn_{key}", float(rope[its])
         case "dynamic":
             # Hunyuan's, which does not depend on the length.
             theta *= rope["alpha"] ** (_head(c) / (_head(c) - 2))
@@ -177,6 +182,12 @@ def _granite(c: Config) -> Iterator[tuple[str, Any]]:
     yield "logit_scale", float(c["logits_scaling"])
 
 
+def _cohere2(c: Config) -> Iterator[tuple[str, Any]]:
+    yield "logit_scale", float(c["logit_scale"])
+    yield "attention.sliding_window", c["sliding_window"]
+    yield "rope.scaling.type", "none"
+
+
 def _windows(c: Config) -> Iterator[tuple[str, Any]]:
     if c.get("sliding_window") is not None:
         yield "attention.sliding_window", c["sliding_window"]
@@ -202,6 +213,7 @@ _OWN: Mapping[str, Callable[[Config], Iterator[tuple[str, Any]]]] = {
     "command-r": lambda c: iter([("logit_scale", c["logit_scale"]), ("rope.scaling.type", "none")]),
     "olmo": lambda c: iter([("attention.clamp_kqv", float(c["clip_qkv"]))] if c["clip_qkv"] else []),
     "olmo2": _windows,
+    "cohere2": _cohere2,
     "exaone4": _windows,
 }
 

@@ -5,6 +5,7 @@ from llmbuild.models.building import decoder_of, local_blocks, rope_of
 from llmbuild.models.config_classes import ConfigClass, without
 from llmbuild.models.families import cohere
 from llmbuild.models.family import ModelConfig
+from llmbuild.models.gguf.architecture import GgufArchitecture
 from llmbuild.models.layer_types import all_but_each
 from llmbuild.models.spec import DecoderSpec
 from llmbuild.models.windows import local_layers, windowed
@@ -25,4 +26,5 @@ def decoder(c: ModelConfig) -> DecoderSpec:
 DEFAULTS = without(cohere.DEFAULTS, "use_qk_norm") | {"sliding_window": 4096, "layer_types": None}
 NULLABLE = frozenset({"num_key_value_heads", "sliding_window", "layer_types"})
 CLASS = ConfigClass("Cohere2Config", DEFAULTS, NULLABLE, layer_rule=ALL_BUT_EACH_FOURTH, without_window=False)
-FAMILY = DecoderFamily("cohere2", ("Cohere2ForCausalLM",), ROWS, decoder, {"cohere2": CLASS})
+GGUF = GgufArchitecture("cohere2", pre="command-r")
+FAMILY = DecoderFamily("cohere2", ("Cohere2ForCausalLM",), ROWS, decoder, {"cohere2": CLASS}, gguf=GGUF)

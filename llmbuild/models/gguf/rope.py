@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from llmbuild.canonical import Json
 from llmbuild.errors import InputError
-from llmbuild.models.gguf.keys import OF_YARN
+from llmbuild.models.gguf.keys import ATTENTION_FACTOR, OF_YARN
 from llmbuild.models.gguf.values import GgufValues, shortest
 
 FREQUENCIES = "rope_freqs.weight"
@@ -56,7 +56,9 @@ def _of_yarn(values: GgufValues) -> dict[str, Json]:
         if neutral is None:
             read[key.removeprefix("rope.scaling.yarn_")] = values.number(key)
         elif (value := values.get(key, None)) not in neutral:
-            raise values.wrong(key, f"it is {reprlib.repr(value)}, which is not supported")
+            if key != ATTENTION_FACTOR:
+                raise values.wrong(key, f"it is {reprlib.repr(value)}, which is not supported")
+            read["attention_factor"] = values.number(key)
     return read
 
 
