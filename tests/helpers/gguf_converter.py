@@ -41,15 +41,25 @@ Config = Mapping[str, Any]
 Tensors = Iterator[tuple[str, np.ndarray]]
 
 
-def convert(source: Path, path: Path, *, quantization: str = "F32") -> Path:
-    """Write the GGUF file of a checkpoint without a tokenizer; matrices are stored as `quantization`."""
+def convert(
+    source: Path,
+    path: Path,
+    *,
+    quantization: str = "F32",
+    like: str | None = None,
+    put: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write the GGUF file of a checkpoint without a tokenizer; matrices are stored as `quantization`.
+
+    The file is one of architecture `like`, if that is another one with the same names, and has the keys of `put` besides.
+    """
     from safetensors.numpy import load_file
 
     config = whole_config(source)
     name = ARCHITECTURES.get(config["model_type"], config["model_type"])
-    writer = gguf.GGUFWriter(path, name)
-    for key, value in _metadata(name, config):
-        add_value(writer, f"{name}.{key}", value)
+    writer = gguf.GGUFWriter(path, like or name)
+    for key, value in (*_metadata(name, config), *(put or {}).items()):
+        add_value(writer, f"{like or name}.{key}", value)
     kind = gguf.GGMLQuantizationType[quantization]
     architecture = next(one for one, text in gguf.MODEL_ARCH_NAMES.items() if text == name)
     names = gguf.get_tensor_name_map(architecture, config["num_hidden_layers"])

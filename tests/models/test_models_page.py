@@ -16,7 +16,7 @@ END = "<!-- end -->\n"
 def architectures() -> str:
     rows = ["| model-type | architectures | model_type of config.json | GGUF |", "|---|---|---|---|"]
     for name, family in families().items():
-        gguf = "" if family.gguf is None else family.gguf.name
+        gguf = "" if family.gguf is None else ", ".join(family.gguf.names)
         rows.append(f"| `{name}` | {', '.join(family.architectures)} | {', '.join(family.classes)} | {gguf} |")
     return "\n".join(rows) + "\n"
 

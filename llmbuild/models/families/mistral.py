@@ -51,5 +51,7 @@ FAMILY = DecoderFamily(
         "ministral": ConfigClass("MinistralConfig", DEFAULTS, NULLABLE - {"head_dim"}),
     },
     keeps_head=True,
-    gguf=GgufArchitecture("llama", neighbours=True, when=lambda values: values.windowed, pre="llama-bpe"),
+    gguf=GgufArchitecture(
+        "llama", neighbours=True, when=lambda values: values.windowed, pre="llama-bpe", others=("mistral3",)
+    ),
 )

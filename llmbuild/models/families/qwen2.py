@@ -54,5 +54,5 @@ FAMILY = DecoderFamily(
             for model_type, name in {"qwen2_vl": "Qwen2VL", "qwen2_5_vl": "Qwen2_5_VL"}.items()
         },
     },
-    gguf=GgufArchitecture("qwen2", pre="qwen2"),
+    gguf=GgufArchitecture("qwen2", pre="qwen2", others=("qwen2vl",), unused=frozenset({"rope.dimension_sections"})),
 )

@@ -41,7 +41,9 @@ def decoder(c: ModelConfig) -> DecoderSpec:
 
 DEFAULTS = QWEN2 | {"head_dim": 128, "attention_bias": False}
 CLASS = ConfigClass("Qwen3Config", DEFAULTS, WINDOWED, layer_rule=upper_layers)
-GGUF = GgufArchitecture("qwen3", pre="qwen2")
+GGUF = GgufArchitecture(
+    "qwen3", pre="qwen2", others=("qwen3vl",), unused=frozenset({"rope.dimension_sections", "n_deepstack_layers"})
+)
 TEXT_OF_VL = ConfigClass(
     "Qwen3VLTextConfig",
     without(DEFAULTS, "use_sliding_window", "sliding_window", "max_window_layers", "layer_types", "tie_word_embeddings")

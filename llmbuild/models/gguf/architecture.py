@@ -13,8 +13,9 @@ Reader = Callable[[GgufValues], Json]
 
 @dataclass(frozen=True, slots=True)
 class GgufArchitecture:
-    """A family's files have `name` as general.architecture; of families with the same name, one whose `when` is true is meant,
-    else the one without.
+    """A family's files have `name` as general.architecture, or one of `others`: models of text and images whose text is of the
+    family, where the keys in `unused` say nothing of a text alone.  Of families with the same name, one whose `when` is true is
+    meant, else the one without.
 
     Tensors have the names that llama.cpp gives to each place of the decoder; `before_mlp` is that of the norm there.  With
     `neighbours` llama.cpp's converter put rows of q and k that RoPE turns together next to each other, where the checkpoint has
@@ -32,3 +33,10 @@ class GgufArchitecture:
     when: Callable[[GgufValues], bool] | None = None
     window: int = 0
     pre: str = "gpt-2"
+    others: tuple[str, ...] = ()
+    unused: frozenset[str] = frozenset()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names of general.architecture."""
+        return (self.name, *self.others)

@@ -66,7 +66,7 @@ def make_config(
     config["vocab_size"] = embedding.shape[0]
     config["tie_word_embeddings"] = "output.weight" not in tensors
     for key, neutral in NEUTRAL.items():
-        if key not in values.asked and (value := values.get(key, neutral[0])) not in neutral:
+        if key not in values.asked | gguf.unused and (value := values.get(key, neutral[0])) not in neutral:
             raise values.wrong(key, f"it is {reprlib.repr(value)}, which is not supported for {values.architecture}")
     for name, key in _TOKENS.items():
         value = metadata.get(f"tokenizer.ggml.{key}")

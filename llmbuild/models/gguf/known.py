@@ -22,7 +22,8 @@ def gguf_families() -> Mapping[str, tuple[tuple[DecoderFamily, GgufArchitecture]
     found: dict[str, list[tuple[DecoderFamily, GgufArchitecture]]] = {}
     for one in families().values():
         if one.gguf is not None:
-            found.setdefault(one.gguf.name, []).append((one, one.gguf))
+            for name in one.gguf.names:
+                found.setdefault(name, []).append((one, one.gguf))
     return {name: tuple(sorted(found[name], key=lambda pair: pair[1].when is None)) for name in sorted(found)}
 
 
@@ -46,7 +47,7 @@ def choose(
     the others, where its files are of this architecture.  Raises InputError."""
     named = None if model_type is None else family(model_type)
     architecture = metadata.get("general.architecture")
-    if named is None or named.gguf is None or named.gguf.name != architecture:
+    if named is None or named.gguf is None or architecture not in named.gguf.names:
         named, architecture = None, require_architecture(metadata, path)
     shapes = {name: info.shape for name, info in tensors.items()}
     values = GgufValues(architecture, metadata, shapes, path)

@@ -196,5 +196,23 @@ def test_an_architecture_that_no_family_has() -> None:
     assert caught.value.why == "did you mean 'stablelm'?"
 
 
+@pytest.mark.parametrize(
+    ("name", "like", "put"),
+    [
+        ("qwen2", "qwen2vl", {"rope.dimension_sections": [16, 24, 24, 0]}),
+        ("qwen3", "qwen3vl", {"rope.dimension_sections": [24, 20, 20, 0], "n_deepstack_layers": 3}),
+        ("mistral", "mistral3", {}),
+    ],
+)
+def test_the_text_of_a_model_of_text_and_images(name: str, like: str, put: Mapping[str, Any], tmp_path: Path) -> None:
+    source, path = tmp_path / "checkpoint", tmp_path / "model.gguf"
+    write_checkpoint(source, first(name))
+    convert(source, path)
+    convert(source, tmp_path / "other.gguf", like=like, put=put)
+    with open_checkpoint(path) as one, open_checkpoint(tmp_path / "other.gguf") as other:
+        assert (one.config, list(one.tensors)) == (other.config, list(other.tensors))
+        assert all(np.array_equal(one.read(tensor), other.read(tensor)) for tensor in one.tensors)
+
+
 def test_the_names_are_ggufs() -> None:
     assert set(gguf_families()) <= set(gguf.MODEL_ARCH_NAMES.values())
