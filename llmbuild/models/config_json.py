@@ -13,6 +13,7 @@ from llmbuild.models.layer_types import check_layer_types, resolve_layer_types, 
 from llmbuild.models.maths_keys import MATHS_KEYS, MODEL_TYPES
 from llmbuild.models.rope import resolve_rope, resolve_ropes_by_layer
 from llmbuild.models.values import ACTIVATIONS, ConfigValues, shown
+from llmbuild.models.wrappers import TEXT_OF
 
 OTHER_SPELLINGS: Mapping[str, tuple[str, ...]] = {
     "hidden_size": ("n_embd", "d_model"),
@@ -30,6 +31,13 @@ OTHER_SPELLINGS: Mapping[str, tuple[str, ...]] = {
     "hidden_activation": ("hidden_act", "activation_function"),
 }
 """Names that other families have for the same value, which no class of a family reads."""
+
+
+def vocabulary_key(config: Mapping[str, Json]) -> str:
+    """The key of a config.json that says how many tokens there are, from the content or from that of its text."""
+    place = "text_config." if TEXT_OF in config else ""
+    names = ("vocab_size", *OTHER_SPELLINGS["vocab_size"])
+    return place + next((name for name in names if name in config), names[0])
 
 
 def read_config_json(

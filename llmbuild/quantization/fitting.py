@@ -18,11 +18,17 @@ _LAYER = re.compile(r"(.+?\.)(\d{1,6})\.")
 _FIX_TYPE = "check that model-type and config.json belong to this checkpoint"
 
 
-def check(checkpoint: TensorSource, parameters: Sequence[PlainParameter], unused: Callable[[str], bool]) -> None:
+def check(
+    checkpoint: TensorSource,
+    parameters: Sequence[PlainParameter],
+    unused: Callable[[str], bool],
+    vocabulary: str = "vocab_size",
+) -> None:
     """Compare the checkpoint's list of tensors with the model's, reading none of them.
 
-    Raises InputError, or MultiError of one error for each cause: weights that are quantized, another number of layers, no head,
-    missing tensors, unexpected ones, and shapes that do not fit.
+    `vocabulary` is the key of config.json that says how many tokens there are.  Raises InputError, or MultiError of one error for
+    each cause: weights that are quantized, another number of layers, no head, missing tensors, unexpected ones, and shapes that
+    do not fit.
     """
     tensors = checkpoint.tensors
     present = [parameter for parameter in parameters if all(source in tensors for source in parameter.sources)]
@@ -42,7 +48,7 @@ def check(checkpoint: TensorSource, parameters: Sequence[PlainParameter], unused
     else:
         errors += _missing(missing, checkpoint)
         errors += _unexpected(unexpected, checkpoint)
-    errors += _wrong_shapes(checkpoint, present)
+    errors += _wrong_shapes(checkpoint, present, vocabulary)
     raise_all(errors)
 
 
@@ -151,7 +157,9 @@ def _wrong_dtypes(checkpoint: TensorSource, parameters: Sequence[PlainParameter]
     return errors
 
 
-def _wrong_shapes(checkpoint: TensorSource, parameters: Sequence[PlainParameter]) -> list[LlmbuildError]:
+def _wrong_shapes(
+    checkpoint: TensorSource, parameters: Sequence[PlainParameter], vocabulary: str
+) -> list[LlmbuildError]:
     tensors = checkpoint.tensors
     wrong: list[tuple[str, PlainParameter]] = []
     for parameter in parameters:
@@ -162,6 +170,7 @@ def _wrong_shapes(checkpoint: TensorSource, parameters: Sequence[PlainParameter]
     if not wrong:
         return []
     found, parameter = wrong[0]
+    rows = _vocabulary(tensors, parameters, [each for _, each in wrong])
     joined = "stacked to" if len(parameter.sources) > 1 else "of shape"
     others = ""
     if len(wrong) > 1:
@@ -172,14 +181,14 @@ def _wrong_shapes(checkpoint: TensorSource, parameters: Sequence[PlainParameter]
             f"shape mismatch: {found}",
             where=checkpoint.location(parameter.sources[0]),
             why=f"the configuration wants {parameter.name} {joined} {list(parameter.shape)}{others}",
-            fix=_vocabulary_fix(tensors, parameters, [each for _, each in wrong]) or _FIX_TYPE,
+            fix=_FIX_TYPE if rows is None else f"set {vocabulary} = {rows} in config.json",
         )
     ]
 
 
-def _vocabulary_fix(
+def _vocabulary(
     tensors: Mapping[str, TensorHeader], parameters: Sequence[PlainParameter], wrong: Sequence[PlainParameter]
-) -> str | None:
+) -> int | None:
     """The number of rows that embedding, head and the head's bias have, where nothing else differs: embeddings are often padded.
 
     The tokens' embedding is a model's first parameter; one of positions follows it.
@@ -192,7 +201,7 @@ def _vocabulary_fix(
         if parameter.shape[0] != wrong[0].shape[0] or shape[1:] != parameter.shape[1:]:
             return None
         rows.add(shape[0])
-    return f"set vocab_size = {rows.pop()} in config.json" if len(rows) == 1 else None
+    return rows.pop() if len(rows) == 1 else None
 
 
 def _join_to(shapes: Sequence[tuple[int, ...]], axis: int, whole: tuple[int, ...]) -> bool:

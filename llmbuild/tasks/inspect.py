@@ -98,6 +98,7 @@ def _needed(job: Job, architecture: DecoderFamily, config: Mapping[str, Any]) ->
 
 def _check_tensors(job: Job, checkpoint: Checkpoint, architecture: DecoderFamily, config: Mapping[str, Any]) -> None:
     """Raise InputError, or MultiError, when the names, shapes and types of the tensors are not those of the model."""
+    from llmbuild.models.config_json import vocabulary_key
     from llmbuild.quantization.fitting import check
 
     _check_biases(job, checkpoint, architecture, config)
@@ -106,6 +107,7 @@ def _check_tensors(job: Job, checkpoint: Checkpoint, architecture: DecoderFamily
         with_zero_biases(checkpoint, parameters, no_note),
         parameters,
         lambda name: architecture.unused(name) or checkpoint.says_nothing(name),
+        vocabulary_key(config),
     )
 
 

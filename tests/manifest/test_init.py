@@ -21,7 +21,7 @@ from llmbuild.tasks.refusal import refusal
 from tests.helpers.chat_templates import CHATML as JINJA
 from tests.helpers.chat_templates import TRIMMED, Checkpoint
 from tests.helpers.replaced_parts import mutations
-from tests.helpers.variants import in_ci, variants
+from tests.helpers.variants import variants
 
 LLAMA = {
     "architectures": ["LlamaForCausalLM"],
@@ -167,7 +167,7 @@ def test_names_of_the_families_models(checkpoint: Path, name: str, template: str
     assert propose(name, Path.cwd()).template == template
 
 
-@pytest.mark.parametrize("name", [name for name in variants() if in_ci(name)])
+@pytest.mark.parametrize("name", variants())
 def test_every_family_has_a_manifest_whose_tasks_take_the_checkpoint(name: str, checkpoint: Path) -> None:
     """The window is that of the family's own keys; what is proposed is not refused."""
     (checkpoint / "config.json").write_text(json.dumps(variants()[name]))

@@ -75,6 +75,18 @@ def test_a_tensor_that_no_pattern_declares_is_refused(name: str, tmp_path: Path)
         inspect(changed, tmp_path / "out")
 
 
+def test_padded_embeddings_are_told_the_key_of_the_text(tmp_path: Path) -> None:
+    source = CONFIGS["gemma3/windows and two ropes"]
+    write_checkpoint(tmp_path, source, images=True)
+    rows = source["text_config"]["vocab_size"]
+    (tmp_path / "config.json").write_text(
+        json.dumps({**source, "text_config": {**source["text_config"], "vocab_size": rows - 5}})
+    )
+    with pytest.raises(InputError, match="shape mismatch") as caught:
+        inspect(tmp_path, tmp_path / "out")
+    assert caught.value.fix == f"set text_config.vocab_size = {rows} in config.json"
+
+
 def test_the_text_of_a_configuration_is_one_of_its_own() -> None:
     for config in CONFIGS.values():
         text = text_config(config)
