@@ -20,7 +20,7 @@ from llmbuild.tasks.quantize import KIND as QUANTIZE
 from tests.helpers.changed import copy_with
 from tests.helpers.checkpoints import cached_checkpoint, reference_model
 from tests.helpers.reference_quant import read_weights
-from tests.helpers.variants import SHARED, write_checkpoint
+from tests.helpers.variants import SHARED, variants, write_checkpoint
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gpt_neox")
 HEADS = {"gpt_neox": "embed_out.weight"}
@@ -129,6 +129,26 @@ def test_the_heads_name_alone_serves_as_the_embedding(tmp_path: Path, family: st
     stored, facts, _ = quantized(checkpoint, tmp_path)
     assert facts == {}
     assert_pair_is_that_of_transformers(checkpoint, stored, family)
+
+
+def test_gpt2_as_it_was_published(tmp_path: Path) -> None:
+    """Names without the model's own prefix, masks, and one table for embedding and head."""
+    write_checkpoint(tmp_path / "in", variants()["gpt2/gpt2"])
+
+    def change(tensors: dict[str, np.ndarray]) -> None:
+        for name in list(tensors):
+            tensors[name.removeprefix("transformer.")] = tensors.pop(name)
+        for layer in range(2):
+            tensors[f"h.{layer}.attn.bias"] = np.tri(64, dtype=np.float32)[None, None]
+
+    checkpoint = copy_with(tmp_path / "in", tmp_path / "published", change)
+    stored, facts, notes = quantized(checkpoint, tmp_path)
+    assert facts == {}
+    assert len(notes) == 1 and "read under the names that the model has for them" in notes[0]
+    assert np.array_equal(stored["lm_head.weight"], stored["transformer.wte.weight"])
+    assert stored["transformer.h.0.attn.c_attn.weight"].shape == (192, 64)
+    names = list(stored)
+    assert names.index("lm_head.weight") + 1 == names.index("transformer.wte.weight")
 
 
 @pytest.mark.parametrize("tied", [False, True])

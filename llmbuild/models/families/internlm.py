@@ -44,4 +44,4 @@ def _adapted(source: ConfigValues) -> Mapping[str, Json]:
 
 DEFAULTS = without(LLAMA, "num_key_value_heads", "attention_bias", "mlp_bias", "head_dim") | {"bias": True}
 CLASS = ConfigClass("InternLMConfig", DEFAULTS, theta="rotary.base", remote=True, adapted=_adapted)
-FAMILY = DecoderFamily("internlm", ("InternLMForCausalLM",), ROWS, decoder, {"internlm": CLASS})
+FAMILY = DecoderFamily("internlm", ("InternLMForCausalLM",), ROWS, decoder, {"internlm": CLASS}, keeps_head=True)

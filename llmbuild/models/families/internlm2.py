@@ -46,5 +46,6 @@ FAMILY = DecoderFamily(
     decoder,
     {"internlm2": CLASS},
     head="output.weight",
+    keeps_head=True,
     gguf=GgufArchitecture("internlm2", neighbours=True),
 )

@@ -32,4 +32,5 @@ def decoder(c: ModelConfig) -> DecoderSpec:
 DEFAULTS = without(LLAMA, "mlp_bias", "head_dim") | {"max_position_embeddings": 4096, "rms_norm_eps": 1e-5}
 TYPES = {"default": "default", "linear": "linear", "dynamic": "dynamic"}
 CLASS = ConfigClass("OrionConfig", DEFAULTS, frozenset({"num_key_value_heads"}), rope_types=TYPES, remote=True)
-FAMILY = DecoderFamily("orion", ("OrionForCausalLM",), ROWS, decoder, {"orion": CLASS}, gguf=GgufArchitecture("orion"))
+GGUF = GgufArchitecture("orion")
+FAMILY = DecoderFamily("orion", ("OrionForCausalLM",), ROWS, decoder, {"orion": CLASS}, keeps_head=True, gguf=GGUF)
