@@ -62,6 +62,14 @@ class RopeSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class TemperatureSpec:
+    """Queries are multiplied by 1 + `beta` * log(1 + the number of whole `length`s before their position) (Llama 4)."""
+
+    beta: float
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
 class AttentionSpec:
     """Grouped-query attention with one fused projection of outputs (heads + 2 * kv_heads) * head_dim, or three not `joined`.
 
@@ -95,6 +103,7 @@ class AttentionSpec:
     softcap: float | None = None
     window: int | None = None
     clip: float | None = None
+    temperature: TemperatureSpec | None = None
 
     @property
     def qkv_features(self) -> int:

@@ -109,7 +109,7 @@ def read_by_transformers(config: Mapping[str, Any], directory: Path) -> Reading:
     tensors = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     if loaded.tie_word_embeddings:
         tensors = {name: shape for name, shape in tensors.items() if name not in ("lm_head.weight", "embed_out.weight")}
-    sliding = loaded.sliding_window if loaded.model_type in ("mistral", "phi3", "starcoder2") else None
+    sliding = loaded.sliding_window if loaded.model_type in ("mistral", "ministral3", "phi3", "starcoder2") else None
     with torch.no_grad():
         activation = next(getattr(layers[0].mlp, name) for name in _ACTIVATION if hasattr(layers[0].mlp, name))
         values = activation(torch.from_numpy(POINTS)).tolist()

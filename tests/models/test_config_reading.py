@@ -147,6 +147,9 @@ def configs(draw: st.DrawFn, model_type: str) -> dict[str, Any]:
     if like.ropes_by_layer:
         by_kind = st.fixed_dictionaries({}, optional={"full_attention": ROPES_OF_A_KIND, "sliding_attention": PLAIN})
         optional |= {"rope_parameters": st.one_of(by_kind, ROPES), "rope_local_base_freq": maybe(100.0, 10000)}
+    if model_type == "ministral3":
+        grown = st.sampled_from([{"llama_4_scaling_beta": 0.1}, {"llama_4_scaling_beta": 0}, {}])
+        optional["rope_parameters"] = st.one_of(st.tuples(SCALED, grown).map(lambda both: both[0] | both[1]), ROPES)
     # A few keys at a time, so that not every example is refused for one of them.
     chosen = draw(st.lists(st.sampled_from(sorted(optional)), max_size=8, unique=True))
     for key in chosen:

@@ -11,6 +11,7 @@ import pytest
 from llmbuild.errors import InputError
 from llmbuild.models.family import Overrides
 from llmbuild.models.registry import family, infer_model_type
+from llmbuild.models.spec import TemperatureSpec
 
 LLAMA: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
@@ -66,6 +67,10 @@ FIELDS = {
     "prefill_chunk_size tensor_parallel_shards max_batch_size",
     "gemma3_text": "text_config vocab_size tensor_parallel_shards max_batch_size context_window_size prefill_chunk_size "
     "is_text_model",
+    "ministral3": "hidden_size intermediate_size num_attention_heads num_hidden_layers rms_norm_eps vocab_size "
+    "attention_sink_size context_window_size dtype head_dim hidden_act max_batch_size num_key_value_heads "
+    "position_embedding_base prefill_chunk_size rope_parameters sliding_window_size tensor_parallel_shards "
+    "tie_word_embeddings weight_block_size modules_to_not_convert",
     "llama": "hidden_size intermediate_size num_attention_heads num_hidden_layers rms_norm_eps vocab_size "
     "tie_word_embeddings position_embedding_base rope_scaling context_window_size prefill_chunk_size "
     "num_key_value_heads head_dim tensor_parallel_shards pipeline_parallel_stages max_batch_size disaggregation",
@@ -488,3 +493,21 @@ def test_ropes_by_type_of_layer_that_are_refused(keys: dict[str, Any], where: st
 def test_local_layers_are_one_for_each_layer() -> None:
     with pytest.raises(InputError, match="each layer"):
         family("gemma3_text").restore(minimal("gemma3_text") | {"local_layers": [True]}, Overrides())
+
+
+def test_queries_of_ministral_3_grow_beyond_the_original_length() -> None:
+    ministral3 = family("ministral3")
+    keys = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "llama_4_scaling_beta": 0.1}
+    for context, wanted in ((64, None), (65, TemperatureSpec(0.1, 64))):
+        source = minimal("ministral3") | {"rope_parameters": keys}
+        config = ministral3.configure(source, Overrides(context_window_size=context))
+        assert ministral3.decoder(config).blocks[0].attention.temperature == wanted
+        assert config.rope_parameters["llama_4_scaling_beta"] == 0.1
+
+
+@pytest.mark.parametrize("beta", [None, "x", True])
+def test_ministral_3_says_by_what_queries_grow(beta: Any) -> None:
+    keys = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "llama_4_scaling_beta": beta}
+    with pytest.raises(InputError) as caught:
+        configure("ministral3", minimal("ministral3") | {"rope_scaling": keys})
+    assert str(caught.value.where) == "config.json: rope_scaling.llama_4_scaling_beta"

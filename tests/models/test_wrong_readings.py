@@ -24,6 +24,7 @@ SMALL: dict[str, Any] = {
     "pad_token_id": 0,
 }
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+GROWING = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "llama_4_scaling_beta": 0.3}
 LONGROPE = {"short_factor": [1.0] * 7 + [1.5], "long_factor": [1.0] * 7 + [9.0]}
 LLAMA_LIKE = ("llama", "mistral", "qwen2", "qwen3")
 
@@ -179,7 +180,8 @@ BY_LAYER = [name for name, one in families().items() if one.classes[name].ropes_
 @pytest.mark.parametrize("model_type", [name for name in KNOWN if name not in BY_LAYER])
 def test_what_is_false_is_no_scaling(model_type: str, value: Any, tmp_path: Path) -> None:
     assert read_right(model_type, {"rope_scaling": value}, tmp_path) == read_right(model_type, {}, tmp_path)
-    scaling = LLAMA3 if model_type != "phi3" else {"rope_type": "longrope", **LONGROPE}
+    own = {"phi3": {"rope_type": "longrope", **LONGROPE}, "ministral3": GROWING}
+    scaling = own.get(model_type, LLAMA3)
     beside = {"rope_scaling": value, "rope_parameters": {**scaling, "rope_theta": 5e5}}
     config, _ = configured(model_type, beside)
     assert read_by_llmbuild(families()[model_type], config) == read_by_llmbuild(

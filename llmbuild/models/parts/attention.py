@@ -12,7 +12,8 @@ from tvm.relax.frontend.nn.llm.kv_cache import PagedKVCache
 from llmbuild.models.parts.modules import at, place
 from llmbuild.models.parts.norm import EachHeadNorm, build_norm
 from llmbuild.models.parts.rotary import Turns, rotate, turns
-from llmbuild.models.spec import AttentionSpec, RopeSpec
+from llmbuild.models.parts.temperature import grown, growth
+from llmbuild.models.spec import AttentionSpec, RopeSpec, TemperatureSpec
 from llmbuild.quantization.layers import Kernels, Linear
 from llmbuild.quantization.scheme import Scheme
 
@@ -25,6 +26,7 @@ class Step:
         self.cache, self.tokens, self.rotates = cache, tokens, rotates
         self._positions: nn.Tensor | None = None
         self._turns: dict[RopeSpec, Turns] = {}
+        self._growth: dict[TemperatureSpec, nn.Tensor] = {}
 
     @property
     def positions(self) -> nn.Tensor:
@@ -38,6 +40,12 @@ class Step:
         if rope not in self._turns:
             self._turns[rope] = turns(self.positions, rope)
         return self._turns[rope]
+
+    def growth(self, temperature: TemperatureSpec) -> nn.Tensor:
+        """What queries at the positions are multiplied by."""
+        if temperature not in self._growth:
+            self._growth[temperature] = growth(self.positions, temperature)
+        return self._growth[temperature]
 
 
 class Attention(nn.Module):  # type: ignore[misc]
@@ -75,6 +83,8 @@ class Attention(nn.Module):  # type: ignore[misc]
             qkv = rotate(qkv, step.turns(spec.rope), spec.rope, spec.heads + spec.kv_heads)
         if spec.qk_norm_after_rope:
             qkv = self._normed(qkv)
+        if spec.temperature is not None:
+            qkv = grown(qkv, step.growth(spec.temperature), spec.heads)
         out = _attend(step.cache, layer, qkv, spec)
         return at(self, spec.out)(op.reshape(out, (b, s, spec.heads * spec.head_dim)))
 
