@@ -25,12 +25,13 @@ ARCHITECTURES: Mapping[str, str] = {
     "glm": "chatglm",
     "cohere": "command-r",
     "gemma3_text": "gemma3",
+    "ministral3": "mistral3",
     "olmo3": "olmo2",
     "gpt_bigcode": "starcoder",
 }
 """By model_type, where GGUF has another name."""
 
-PERMUTED = ("llama", "granite", "arcee", "smollm3", "olmo", "minicpm", "internlm2", "baichuan")
+PERMUTED = ("llama", "mistral3", "granite", "arcee", "smollm3", "olmo", "minicpm", "internlm2", "baichuan")
 """Architectures whose RoPE turns neighbours in llama.cpp, and halves of a head in transformers."""
 
 NORMS_PLUS_1 = ("gemma", "gemma2", "gemma3", "nemotron")
@@ -185,6 +186,12 @@ def _phi3(c: Config) -> Iterator[tuple[str, Any]]:
         yield "rope.scaling.attn_factor", math.sqrt(1 + math.log(longest / original) / math.log(original))
 
 
+def _ministral3(c: Config) -> Iterator[tuple[str, Any]]:
+    if c["model_type"] == "ministral3":
+        yield "rope.scaling.yarn_log_multiplier", float(c["rope_parameters"]["mscale_all_dim"])
+        yield "attention.temperature_scale", float(c["rope_parameters"]["llama_4_scaling_beta"])
+
+
 def _granite(c: Config) -> Iterator[tuple[str, Any]]:
     yield "attention.scale", float(c["attention_multiplier"])
     yield "embedding_scale", float(c["embedding_multiplier"])
@@ -223,6 +230,7 @@ _OWN: Mapping[str, Callable[[Config], Iterator[tuple[str, Any]]]] = {
     "command-r": lambda c: iter([("logit_scale", c["logit_scale"]), ("rope.scaling.type", "none")]),
     "olmo": lambda c: iter([("attention.clamp_kqv", float(c["clip_qkv"]))] if c["clip_qkv"] else []),
     "olmo2": _windows,
+    "mistral3": _ministral3,
     "cohere2": _cohere2,
     "exaone4": _windows,
 }

@@ -14,6 +14,7 @@ from llmbuild.models.config_classes import ConfigClass, without
 from llmbuild.models.families import mistral
 from llmbuild.models.family import ModelConfig
 from llmbuild.models.frequencies import ORIGINAL, make_rope
+from llmbuild.models.gguf.architecture import GgufArchitecture
 from llmbuild.models.rows import Reading, Row
 from llmbuild.models.scaling import read_scaling
 from llmbuild.models.spec import BlockSpec, DecoderSpec, NormSpec, TemperatureSpec
@@ -107,4 +108,11 @@ CLASS = ConfigClass(
     rope_types={"yarn": "yarn"},
     adapted=_with_beta_beside,
 )
-FAMILY = DecoderFamily("ministral3", ("Ministral3ForCausalLM",), ROWS, decoder, {"ministral3": CLASS})
+GGUF = GgufArchitecture(
+    "mistral3",
+    neighbours=True,
+    scaling={BETA: lambda values: values.number("attention.temperature_scale")},
+    when=lambda values: values.optional_number("attention.temperature_scale") is not None,
+    pre="tekken",
+)
+FAMILY = DecoderFamily("ministral3", ("Ministral3ForCausalLM",), ROWS, decoder, {"ministral3": CLASS}, gguf=GGUF)

@@ -22,14 +22,15 @@ class GgufArchitecture:
     them half a head apart.
 
     Values of config.json follow from the keys that GGUF has for all architectures, by the keys that the configuration class has;
-    `keys` reads those that are an architecture's own.  `window` is llama.cpp's window where a file names none.  `pre` is how text
-    is cut where a file does not say it (`tokenizer.ggml.pre`).
+    `keys` reads those that are an architecture's own, and `scaling` those within `rope_scaling`.  `window` is llama.cpp's window
+    where a file names none.  `pre` is how text is cut where a file does not say it (`tokenizer.ggml.pre`).
     """
 
     name: str
     neighbours: bool = False
     before_mlp: str = "ffn_norm"
     keys: Mapping[str, Reader] = field(default_factory=dict)
+    scaling: Mapping[str, Reader] = field(default_factory=dict)
     when: Callable[[GgufValues], bool] | None = None
     window: int = 0
     pre: str = "gpt-2"

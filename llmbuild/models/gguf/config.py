@@ -59,7 +59,7 @@ def make_config(
     config |= {key: read(values) for key, read in gguf.keys.items()}
     scaling = rope_scaling(values, config[like.theta], factors) if like.rope else None
     if scaling is not None:
-        config["rope_scaling"] = scaling
+        config["rope_scaling"] = scaling | {key: read(values) for key, read in gguf.scaling.items()}
     embedding = tensors.get("token_embd.weight")
     if embedding is None or len(embedding.shape) != 2:
         raise InputError("the GGUF file has no embedding token_embd.weight", where=str(path))

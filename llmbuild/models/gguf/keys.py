@@ -68,17 +68,20 @@ NEUTRAL: Mapping[str, tuple[bool | int | str, ...]] = {
 }
 """Keys of other architectures that change what is computed, with the values that change nothing; 0 is llama.cpp's "not set"."""
 
-ATTENTION_FACTOR = "rope.scaling.yarn_attn_factor"
-"""config.json's attention_factor, as the converter writes it; files without one may have 1 there."""
-
 OF_YARN: Mapping[str, tuple[int, ...] | None] = {
     "rope.scaling.yarn_log_multiplier": (0,),
     "rope.scaling.yarn_ext_factor": (-1, 1),
-    ATTENTION_FACTOR: (1,),
+    "rope.scaling.yarn_attn_factor": (1,),
     "rope.scaling.yarn_beta_fast": None,
     "rope.scaling.yarn_beta_slow": None,
 }
 """Keys that count where rope.scaling.type is "yarn", with the values that change nothing; None: the key is read."""
+
+YARN_NAMES: Mapping[str, str] = {
+    "rope.scaling.yarn_attn_factor": "attention_factor",
+    "rope.scaling.yarn_log_multiplier": "mscale_all_dim",
+}
+"""Those whose other values are read too, with config.json's names of them."""
 
 OF_EXPERTS = frozenset(
     {

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from llmbuild.canonical import Json
 from llmbuild.errors import InputError
-from llmbuild.models.gguf.keys import ATTENTION_FACTOR, OF_YARN
+from llmbuild.models.gguf.keys import OF_YARN, YARN_NAMES
 from llmbuild.models.gguf.values import GgufValues, shortest
 
 FREQUENCIES = "rope_freqs.weight"
@@ -53,13 +53,13 @@ def _of_yarn(values: GgufValues) -> dict[str, Json]:
     for key, neutral in OF_YARN.items():
         if not values.says(key):
             continue
-        if neutral is None:
-            read[key.removeprefix("rope.scaling.yarn_")] = values.number(key)
-        elif (value := values.get(key, None)) not in neutral:
-            if key != ATTENTION_FACTOR:
-                raise values.wrong(key, f"it is {reprlib.repr(value)}, which is not supported")
-            read["attention_factor"] = values.number(key)
-    return read
+        value = values.get(key, None)
+        if neutral is None or (value not in neutral and key in YARN_NAMES):
+            read[YARN_NAMES.get(key, key.removeprefix("rope.scaling.yarn_"))] = values.number(key)
+        elif value not in neutral:
+            raise values.wrong(key, f"it is {reprlib.repr(value)}, which is not supported")
+    # The other of the two is 1 in llama.cpp, and has no key.
+    return read | {"mscale": 1.0} if "mscale_all_dim" in read else read
 
 
 def _longrope(values: GgufValues, factors: Factors) -> dict[str, Json]:

@@ -14,7 +14,7 @@ from llmbuild.checkpoints.tensor import TensorInfo
 from llmbuild.errors import InputError
 from llmbuild.models.family import Overrides
 from llmbuild.models.gguf.config import make_config
-from llmbuild.models.gguf.keys import HARMLESS, NEUTRAL, OF_EXPERTS, OF_YARN, READ
+from llmbuild.models.gguf.keys import HARMLESS, NEUTRAL, OF_EXPERTS, OF_YARN, READ, YARN_NAMES
 from llmbuild.models.registry import family
 
 METADATA: dict[str, Any] = {
@@ -101,6 +101,10 @@ def test_keys_of_yarn_count_with_yarn_only(key: str) -> None:
     if OF_YARN[key] is None:
         read = make_config(yarn | {f"llama.{key}": 2.5}, EMBEDDING, {}, Path("x.gguf"))["rope_scaling"]
         assert read == {**plain["rope_scaling"], key.removeprefix("rope.scaling.yarn_"): 2.5}
+    if key in YARN_NAMES:
+        read = make_config(yarn | {f"llama.{key}": 2.5}, EMBEDDING, {}, Path("x.gguf"))["rope_scaling"]
+        other = {"mscale": 1.0} if YARN_NAMES[key] == "mscale_all_dim" else {}
+        assert read == {**plain["rope_scaling"], YARN_NAMES[key]: 2.5, **other}
     with pytest.raises(InputError, match="metadata cannot be used") as caught:
         make_config(yarn | {f"llama.{key}": -0.5}, EMBEDDING, {}, Path("x.gguf"))
     assert caught.value.where == f"x.gguf: llama.{key}"
