@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -92,6 +94,35 @@ def test_a_missing_size_is_asked_for_under_the_name_of_the_family() -> None:
     with pytest.raises(InputError) as error:
         configured({"d_model": 64, **{key: value for key, value in GPT2.items() if key != "n_embd"}})
     assert error.value.fix == "rename d_model to n_embd"
+
+
+@pytest.mark.parametrize("model_type", ["gpt2", "gpt_bigcode", "gptj"])
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {},
+        {"hidden_size": 32},
+        {"max_position_embeddings": 48, "num_attention_heads": 2},
+        {"n_inner": 48, "intermediate_size": 80},
+        {"n_inner": None, "layer_norm_epsilon": 0.25, "layer_norm_eps": 0.5},
+        {"activation_function": "relu", "hidden_act": "silu", "num_key_value_heads": 2},
+    ],
+)
+def test_the_keys_count_that_count_in_transformers(model_type: str, keys: dict[str, Any], tmp_path: Path) -> None:
+    from transformers import AutoConfig
+
+    content = {**GPT2, "rotary_dim": 8, "model_type": model_type, **keys}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    theirs = AutoConfig.from_pretrained(tmp_path)
+    ours, _ = configured(content, model_type)
+    assert (ours.hidden_size, ours.num_attention_heads, ours.context_window_size) == (
+        theirs.n_embd,
+        theirs.n_head,
+        theirs.n_positions,
+    )
+    assert ours.intermediate_size == (theirs.n_inner or 4 * theirs.n_embd)
+    assert (ours.layer_norm_eps, ours.hidden_act) == (theirs.layer_norm_epsilon, theirs.activation_function)
+    assert ours.tie_word_embeddings == theirs.tie_word_embeddings
 
 
 FIELDS = {
