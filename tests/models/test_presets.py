@@ -32,7 +32,7 @@ WITHOUT_FAMILY = {
     "recurrent state": {"rwkv5_3b"},
     "encoders": {"snowflake-arctic-embed-m", "phi-3_5-vision", "llava"},
     "no family yet": {
-        *("ministral3_3b_2512", "qwen", "baichuan", "chatglm", "minicpm_2b", "minicpm_2b_sft_bf16"),
+        *("qwen", "baichuan", "chatglm", "minicpm_2b", "minicpm_2b_sft_bf16"),
     },
 }
 
@@ -100,6 +100,7 @@ def test_preset_aliases_and_suggestions() -> None:
         ("gemma-2-9b", 9.242),
         ("gemma-2-27b", 27.23),
         ("gemma-3-1b", 1.000),
+        ("Ministral-3-3B-2512", 3.429),
         ("gpt-j-6b", 6.051),
         ("internlm-7b", 7.322),
         ("internlm2-7b", 7.738),
