@@ -57,6 +57,11 @@ class ConfigClass:
         return f"{self.name} of the checkpoint's own code" if self.remote else f"{self.name} of transformers"
 
 
+def taken(rope_types: str) -> Mapping[str, str]:
+    """Types of RoPE, separated by blanks, that a class takes by transformers' names."""
+    return {name: name for name in rope_types.split()}
+
+
 def without(defaults: Mapping[str, Json], *keys: str) -> dict[str, Json]:
     """The defaults of a class that lacks some keys of another one."""
     return {key: value for key, value in defaults.items() if key not in keys}

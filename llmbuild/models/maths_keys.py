@@ -198,6 +198,10 @@ MATHS_KEYS: Mapping[str, MathsKey] = {
     "scale_attn_by_inverse_layer_idx": MathsKey((False, None), _names("gpt-sw3 gpt2")),
     "multi_query": MathsKey((False, None), _names("falcon gpt_bigcode")),
     "rotary_dim": MathsKey((None,), _names("codegen gptj minimax_m2 minimax_m3_vl_text")),
+    "apply_residual_connection_post_layernorm": MathsKey((False, None), _names("bloom")),
+    "position_encoding_2d": MathsKey((False, None), _names("")),
+    "pre_seq_len": MathsKey((0, None), _names("")),
+    "sparse_config": MathsKey((None,), _names("")),
 }
 
 MODEL_TYPES = _names(

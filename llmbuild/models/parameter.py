@@ -18,8 +18,8 @@ class Parameter:
     """`name` is the target module's ("model.layers.0.self_attn.qkv_proj.weight"); `sources` are the checkpoint's names,
     stacked on axis 0 in this order.  `grouping` (g, n, m, l) means that the (single) source has g groups of n queries, m keys
     and l values of one head each, and must be regrouped into all queries, all keys, all values.  With `transposed` the source
-    has inputs in rows.  `offset` is added to the value.  `dtype` overrides the scheme's compute dtype (GPT-NeoX keeps two biases
-    in float32)."""
+    has inputs in rows.  `offset` is added to the value, and with `unit_rows` each row is divided by its length.  `dtype`
+    overrides the scheme's compute dtype (GPT-NeoX keeps two biases in float32)."""
 
     name: str
     shape: tuple[int, ...]
@@ -28,6 +28,7 @@ class Parameter:
     grouping: tuple[int, int, int, int] | None = None
     transposed: bool = False
     offset: float = 0.0
+    unit_rows: bool = False
     dtype: Literal["float32"] | None = None
 
     @property
@@ -38,7 +39,7 @@ class Parameter:
     @property
     def in_order(self) -> bool:
         """Whether the rows are those of the sources, one source after another."""
-        return self.grouping is None and not self.transposed and not self.offset
+        return self.grouping is None and not self.transposed and not self.offset and not self.unit_rows
 
     @property
     def stored_shape(self) -> tuple[int, ...]:
@@ -51,7 +52,7 @@ class Parameter:
         return ("float16", "bfloat16", "float32", "float64")
 
     def assemble(self, tensors: Sequence[np.ndarray]) -> np.ndarray:
-        """The parameter's value [shape] from its sources' values, in the sources' dtype; in float32 with an offset."""
+        """The parameter's value [shape] from its sources' values, in the sources' dtype; in float32 where it is computed."""
         import numpy as np
 
         value = tensors[0] if len(tensors) == 1 else np.concatenate(tensors, axis=0)
@@ -62,4 +63,7 @@ class Parameter:
             heads = value.reshape(groups, sum(counts), -1, *value.shape[1:])
             parts = np.split(heads, np.cumsum(counts)[:-1], axis=1)
             value = np.concatenate([part.reshape(-1, *value.shape[1:]) for part in parts])
+        if self.unit_rows:
+            value = value.astype(np.float32)
+            value /= np.maximum(np.sqrt(np.einsum("ij,ij->i", value, value)), np.float32(1e-12))[:, None]
         return value.astype(np.float32) + np.float32(self.offset) if self.offset else value

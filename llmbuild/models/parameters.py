@@ -29,7 +29,8 @@ def _decoder(spec: DecoderSpec) -> Iterator[Parameter]:
     yield from _norm(names.final_norm, spec.hidden_size, spec.final_norm, names)
     if spec.has_head:
         sources = [names.embedding] if spec.tied_head else []
-        yield _weight(names.head, (spec.vocab_size, spec.hidden_size), "head", names, sources)
+        head = _weight(names.head, (spec.vocab_size, spec.hidden_size), "head", names, sources)
+        yield replace(head, unit_rows=spec.unit_head)
         if spec.head_bias:
             yield _bias(names.head, spec.vocab_size, names)
 

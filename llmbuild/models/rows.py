@@ -94,6 +94,22 @@ def number(name: str, *others: str, default: float | None = None) -> Row:
     return Row(name, lambda c: c.source.number(name, *others, default=default))
 
 
+def only(name: str, value: bool) -> Row:
+    """A flag of which one value is supported, and is the default."""
+
+    def read(c: Reading) -> bool:
+        if c.source.flag(name, default=value) != value:
+            raise c.source.error(
+                name,
+                f"is {str(not value).lower()}, which is not supported for {c.source.model_type}",
+                why="no published checkpoint has it",
+                fix="choose another checkpoint",
+            )
+        return value
+
+    return Row(name, read)
+
+
 def optional_number(name: str) -> Row:
     """A finite number above 0, or None."""
     return Row(name, lambda c: None if c.source.values.get(name) is None else c.source.number(name))
@@ -205,12 +221,17 @@ def chunk(largest: int = DEFAULT_CHUNK) -> Row:
     return Row("prefill_chunk_size", read)
 
 
-def _kv_heads(c: Reading) -> int:
-    heads = c.num_attention_heads
-    found: int = c.source.integer("num_key_value_heads", default=heads)
-    if heads % found:
-        raise c.source.error("num_key_value_heads", f"is {found}, which does not divide the {heads} attention heads")
-    return found
+def kv_heads(name: str = "num_key_value_heads", default: int | None = None) -> Row:
+    """The number of key-value heads, which divides that of attention heads; `default` None: as many."""
+
+    def read(c: Reading) -> int:
+        heads = c.num_attention_heads
+        found: int = c.source.integer(name, default=default or heads)
+        if heads % found:
+            raise c.source.error(name, f"is {found}, which does not divide the {heads} attention heads")
+        return found
+
+    return Row(name, read)
 
 
 def _shards(c: Reading) -> int:
@@ -278,7 +299,7 @@ VOCAB_SIZE = integer("vocab_size")
 HIDDEN_SIZE = integer("hidden_size")
 INTERMEDIATE_SIZE = integer("intermediate_size")
 HEADS = integer("num_attention_heads")
-KV_HEADS = Row("num_key_value_heads", _kv_heads)
+KV_HEADS = kv_heads()
 HEAD_DIM = head_dim()
 WHOLE_HEAD_DIM = whole_head_dim()
 LAYERS = integer("num_hidden_layers", maximum=LARGEST_LAYERS)

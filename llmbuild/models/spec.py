@@ -122,7 +122,8 @@ class AttentionSpec:
 class MlpSpec:
     """`gated`: down(act(gate) * up) with gate and up stacked in one projection, or not `joined`; otherwise down(act(up)).
 
-    With `transposed` the checkpoint has the inputs of both in rows.  `out_dtype` "float32" keeps both biases and both products
+    With `gate_last` the gate is the second of the stacked two.  With `transposed` the checkpoint has the inputs of both in rows.
+    `out_dtype` "float32" keeps both biases and both products
     in float32, as MLC's GPT-NeoX does.
     """
 
@@ -137,6 +138,7 @@ class MlpSpec:
     transposed: bool = False
     out_dtype: Literal["float32"] | None = None
     joined: bool = True
+    gate_last: bool = False
 
     @property
     def up_modules(self) -> Mapping[str, tuple[str, ...]]:
@@ -217,11 +219,11 @@ class Names:
 class DecoderSpec:
     """Sizes are in elements.
 
-    The embedding is multiplied by `embedding_scale`; logits by `logit_scale`, and then they are capped as scores are.
-    With `tied_head` the checkpoint has one table for both, which the model has twice where MLC does (`copied_head`).
-    `positions` is the number of learned positions that are added to the embedding, and `positions_offset` the row of the first.
-    With `rolling` the cache keeps a window of one size for all layers (MLC's sliding window with sinks), and RoPE turns keys as
-    they are used.
+    The embedding is multiplied by `embedding_scale`; logits by `logit_scale`, and then they are capped as scores are.  With
+    `unit_head` each row of the head is divided by its length when it is converted.  With `tied_head` the checkpoint has one
+    table for both, which the model has twice where MLC does (`copied_head`).  `positions` is the number of learned positions that
+    are added to the embedding, and `positions_offset` the row of the first.  With `rolling` the cache keeps a window of one size
+    for all layers (MLC's sliding window with sinks), and RoPE turns keys as they are used.
     """
 
     vocab_size: int
@@ -231,6 +233,7 @@ class DecoderSpec:
     tied_head: bool = False
     copied_head: bool = False
     head_bias: bool = False
+    unit_head: bool = False
     embedding_scale: float = 1.0
     logit_scale: float = 1.0
     logit_softcap: float | None = None

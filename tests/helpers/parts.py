@@ -66,7 +66,17 @@ def of_kernels(part: str) -> bool:
 
 def of_weights(part: str) -> bool:
     """Whether a part bears on how weights are stored."""
-    words = ("stacking", "transposed", "joined", "tied_head", "copied_head", "head_bias", "out_dtype", "offset")
+    words = (
+        "stacking",
+        "transposed",
+        "joined",
+        "tied_head",
+        "copied_head",
+        "head_bias",
+        "unit_head",
+        "out_dtype",
+        "offset",
+    )
     return any(word in part for word in words)
 
 

@@ -187,7 +187,7 @@ def test_padded_embeddings_are_told_the_number_to_set(tied: bool) -> None:
 @pytest.mark.parametrize("name", variants())
 def test_padded_embeddings_of_every_family_are_told_the_number_to_set(name: str) -> None:
     """Also where a head's bias or an embedding of positions is beside them."""
-    config = variants()[name]
+    config = {"vocab_size": variants()[name].get("padded_vocab_size"), **variants()[name]}
     architecture = family(infer_model_type(config))
     parameters, padded = (
         architecture.parameters(architecture.configure({**config, "vocab_size": size}, Overrides()))

@@ -3,7 +3,7 @@
 from llmbuild.models import rows
 from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.building import attention_of, decoder_of, mlp_of, rope_of
-from llmbuild.models.config_classes import LLAMA, ConfigClass, without
+from llmbuild.models.config_classes import LLAMA, ConfigClass, taken, without
 from llmbuild.models.family import ModelConfig
 from llmbuild.models.gguf.architecture import GgufArchitecture
 from llmbuild.models.spec import BlockSpec, DecoderSpec, Names, NormSpec
@@ -37,7 +37,7 @@ def decoder(c: ModelConfig) -> DecoderSpec:
 
 
 DEFAULTS = without(LLAMA, "attention_bias", "mlp_bias", "head_dim") | {"bias": True}
-TYPES = {"default": "default", "linear": "linear", "dynamic": "dynamic"}
+TYPES = taken("default linear dynamic")
 CLASS = ConfigClass("InternLM2Config", DEFAULTS, frozenset({"num_key_value_heads"}), rope_types=TYPES, remote=True)
 FAMILY = DecoderFamily(
     "internlm2",

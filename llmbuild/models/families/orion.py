@@ -3,7 +3,7 @@
 from llmbuild.models import rows
 from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.building import attention_of, decoder_of, mlp_of, rope_of
-from llmbuild.models.config_classes import LLAMA, ConfigClass, without
+from llmbuild.models.config_classes import LLAMA, ConfigClass, taken, without
 from llmbuild.models.family import ModelConfig
 from llmbuild.models.gguf.architecture import GgufArchitecture
 from llmbuild.models.spec import BlockSpec, DecoderSpec, NormSpec
@@ -30,7 +30,7 @@ def decoder(c: ModelConfig) -> DecoderSpec:
 
 
 DEFAULTS = without(LLAMA, "mlp_bias", "head_dim") | {"max_position_embeddings": 4096, "rms_norm_eps": 1e-5}
-TYPES = {"default": "default", "linear": "linear", "dynamic": "dynamic"}
+TYPES = taken("default linear dynamic")
 CLASS = ConfigClass("OrionConfig", DEFAULTS, frozenset({"num_key_value_heads"}), rope_types=TYPES, remote=True)
 GGUF = GgufArchitecture("orion")
 FAMILY = DecoderFamily("orion", ("OrionForCausalLM",), ROWS, decoder, {"orion": CLASS}, keeps_head=True, gguf=GGUF)

@@ -48,6 +48,8 @@ class MLP(nn.Module):  # type: ignore[misc]
         activate = ACTIVATE[self.spec.activation]
         if self.spec.gated:
             gate, up = op.split(inner, 2, axis=-1) if self.spec.joined else (inner, *other)
+            if self.spec.gate_last:
+                gate, up = up, gate
             inner = activate(gate) * up
         else:
             inner = activate(inner)
