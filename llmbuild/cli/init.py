@@ -34,7 +34,9 @@ def run(args: argparse.Namespace) -> int:
     from llmbuild.engine.files import write_atomic
     from llmbuild.manifest.load import load
     from llmbuild.manifest.starter import propose, render
+    from llmbuild.workspace.architectures import trusted_families
     from llmbuild.workspace.replacing import require_file
+    from llmbuild.workspace.trust import Trust
 
     output: Path = args.output
     if output.is_dir():
@@ -47,7 +49,13 @@ def run(args: argparse.Namespace) -> int:
     directory = output.absolute().parent
     if not directory.is_dir():
         raise UsageError(f"there is no directory {directory}", fix="make it first")
-    starter = propose(args.checkpoint, directory, revision=args.revision, sha256=args.sha256)
+    starter = propose(
+        args.checkpoint,
+        directory,
+        revision=args.revision,
+        sha256=args.sha256,
+        own=lambda: trusted_families(directory, Trust(directory)),
+    )
     text = render(starter, directory.name or "project")
     load(output, text)
     write_atomic(output, text.encode(), elsewhere=fs.PROJECT)

@@ -8,7 +8,7 @@ from llmbuild.cli.common import path_argument
 from llmbuild.errors import ExitCode
 from llmbuild.workspace.place import MANIFEST, find_manifest
 
-HELP = "let a project's own linkers and flags run on this machine"
+HELP = "let a project's own linkers, flags and architectures run on this machine"
 EXAMPLE = "llmbuild trust --dry-run"
 
 
@@ -30,10 +30,13 @@ def run(args: argparse.Namespace) -> int:
         return ExitCode.OK
     found = own_words(root)
     if not found:
-        print(f"{root}: its targets name no program and no flags of their own, so there is nothing to trust")
+        print(
+            f"{root}: its targets name no program and no flags of their own, and it has no architectures, "
+            "so there is nothing to trust"
+        )
         return ExitCode.OK
-    for words, targets in found:
-        print(f"{spoken_words(words)}\n  links for {', '.join(targets)}")
+    for words, use in found:
+        print(f"{spoken_words(words)}\n  {use}")
     if not args.dry_run:
         remember(root, [words for words, _ in found])
         print(f"trusted in {root}, until one of these words is another one")

@@ -26,6 +26,7 @@ from llmbuild.compiler.passes.own_errors import own_errors
 from llmbuild.compiler.pipeline import PassInputs, pipeline
 from llmbuild.errors import InputError, ToolchainError, UsageError, Where
 from llmbuild.models import build, registry
+from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.family import ModelConfig, Overrides
 from llmbuild.quantization.layers import GenericKernels
 from llmbuild.quantization.scheme import Scheme
@@ -62,6 +63,7 @@ def lower(
     stock: Collection[str] = (),
     cuda_graph: bool = False,
     dump: Path | None = None,
+    own: DecoderFamily | None = None,
 ) -> Mapping[str, Any]:
     """Compile and write the objects into `out`; returns the metadata record.
 
@@ -69,14 +71,14 @@ def lower(
     themselves under the prefix when the program starts (for archives); otherwise they are for a shared object.
     `stock` names the parts that a CPU library leaves to TVM ("linears", "attention"): benchmarks compare with it.  With
     `cuda_graph` a CUDA library records its steps as CUDA graphs; on other devices it has no meaning.  The
-    module at each stage goes into the directory `dump`, if any.  Raises InputError for a configuration that no library can be
-    made from, ToolchainError when the device's compiler is missing or fails, or TVM's attention is another, and StoreError where
-    the module cannot be dumped.
+    module at each stage goes into the directory `dump`, if any.  `own` is the family where it is none of llmbuild.  Raises
+    InputError for a configuration that no library can be made from, ToolchainError when the device's compiler is missing or
+    fails, or TVM's attention is another, and StoreError where the module cannot be dumped.
     """
     device, target = resolve_target(compile_part)
     require_code_generator(target.kind.name)
-    family = registry.family(str(config["model_type"]))
-    model_config = configure(config, overrides)
+    family = own or registry.family(str(config["model_type"]))
+    model_config = configure(config, overrides, family)
     print(
         f"building {family.model_type} in {scheme.name} for {device.name}: {json.dumps(dict(compile_part), sort_keys=True)}"
     )
@@ -122,8 +124,11 @@ def require_code_generator(device: str) -> None:
         )
 
 
-def configure(config: Mapping[str, Json], overrides: Mapping[str, Json]) -> ModelConfig:
-    """The family's configuration from the chat configuration: its top-level fields win over `model_config`'s."""
+def configure(
+    config: Mapping[str, Json], overrides: Mapping[str, Json], family: DecoderFamily | None = None
+) -> ModelConfig:
+    """The configuration of a family, or of the one that the chat configuration names, whose top-level fields win over
+    `model_config`'s."""
     inner = config.get("model_config")
     if not isinstance(inner, Mapping):
         raise InputError("the configuration has no model_config", where=Where(CHAT_CONFIG, key="model_config"))
@@ -132,7 +137,7 @@ def configure(config: Mapping[str, Json], overrides: Mapping[str, Json]) -> Mode
     if unknown:
         raise UsageError(f"unknown override '{min(unknown)}'", fix=f"one of {', '.join(sorted(known))}")
     merged = dict(inner) | {key: config[key] for key in inner if key in config}
-    return registry.family(str(config["model_type"])).restore(merged, Overrides(**overrides))  # type: ignore[arg-type]
+    return (family or registry.family(str(config["model_type"]))).restore(merged, Overrides(**overrides))  # type: ignore[arg-type]
 
 
 def metadata_record(

@@ -51,7 +51,7 @@ def load(path: Path, text: str | None = None) -> Loaded:
     """
     from llmbuild.manifest.combinations import check_prefixes, check_scheme, feature_notes, kernel_notes
     from llmbuild.manifest.matrix import Known, expand_matrix
-    from llmbuild.manifest.models import is_template_file, resolve_model
+    from llmbuild.manifest.models import files_of, resolve_model
     from llmbuild.manifest.platforms import implicit_platform, resolve_platform, uses_this_cpu
     from llmbuild.manifest.problems import Problems
     from llmbuild.manifest.schemes import resolve_schemes
@@ -74,8 +74,7 @@ def load(path: Path, text: str | None = None) -> Loaded:
         model = resolve_model(name, table, defaults, root, problems)
         if model is not None:
             models[name] = model
-        if table.conv_template is not None and is_template_file(table.conv_template):
-            reads.append(Read.file(root / table.conv_template))
+        reads += [Read.file(root / file) for file in files_of(table)]
 
     known = Known(
         models=_names(file.data, "models"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -24,6 +25,16 @@ def is_template_file(name: str) -> bool:
     return "/" in name or "\\" in name or name.endswith((".json", ".toml"))
 
 
+def files_of(table: ModelTable) -> list[str]:
+    """The files beside the manifest that a table names, whether they are there or not."""
+    from llmbuild.models.own import file_of, module_of
+
+    template = table.conv_template
+    module = None if table.model_type is None else module_of(table.model_type)
+    own = [] if module is None else [file_of(module)]
+    return own if template is None or not is_template_file(template) else [*own, template]
+
+
 def resolve_model(
     name: str, table: ModelTable, defaults: Mapping[str, int], root: Path, problems: Problems
 ) -> Model | None:
@@ -31,8 +42,9 @@ def resolve_model(
     origin = _origin(name, table, problems)
     adapter = _adapter(name, table, problems)
     conversation = _conversation(name, table, root, problems)
+    architecture = None if table.model_type is None else own_architecture(root, table.model_type)
     if table.model_type is not None:
-        _check_model_type(name, table.model_type, problems)
+        _check_model_type(name, table.model_type, root, architecture, problems)
     if origin is None or conversation is None:
         return None
     return Model(
@@ -48,6 +60,7 @@ def resolve_model(
         system_prompt=table.system_prompt,
         metadata={**defaults, **table.metadata.given()},
         generation=table.generation.model_dump(exclude_none=True, by_alias=True),
+        architecture=architecture,
     )
 
 
@@ -113,9 +126,34 @@ def _adapter(name: str, table: ModelTable, problems: Problems) -> Source | None:
     return source
 
 
-def _check_model_type(name: str, model_type: str, problems: Problems) -> None:
-    from llmbuild.models.registry import family
+def own_architecture(root: Path, model_type: str) -> str | None:
+    """The name of the project's own file of a model type, None where it has none."""
+    from llmbuild.models.own import file_of, module_of
 
+    name = module_of(model_type)
+    return name if name is not None and os.path.lexists(root / file_of(name)) else None
+
+
+def _check_model_type(name: str, model_type: str, root: Path, architecture: str | None, problems: Problems) -> None:
+    from llmbuild.models.own import file_of
+    from llmbuild.models.registry import family, has_module
+
+    if architecture is not None:
+        file, path = root / file_of(architecture), ("models", name, "model-type")
+        if has_module(architecture):
+            problems.add(
+                path,
+                f"'{model_type}' is a model type of llmbuild, and {file_of(architecture)} has its name",
+                fix="give the file and its model type another name",
+            )
+        elif not (file.is_file() and Path(os.path.realpath(file)).is_relative_to(os.path.realpath(root))):
+            problems.add(
+                path,
+                f"{file_of(architecture)} is no file of the project",
+                why="it is no plain file, or a link leads out of the project",
+                fix="put the file itself there",
+            )
+        return
     try:
         family(model_type)
     except InputError as error:

@@ -20,7 +20,8 @@ class Model:
 
     `conversation` is the template's resolved JSON object, or the word that stands for the
     checkpoint's own; `metadata` has kebab-case keys: the [metadata] defaults with the
-    model's own values on top; `ignore_keys` count as absent of config.json; `generation` the sampling values that were set.
+    model's own values on top; `ignore_keys` count as absent of config.json; `generation` the sampling values that were set;
+    `architecture` is the name of the project's own file of the model type, where it has one.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Model:
     system_prompt: str | None
     metadata: Mapping[str, int]
     generation: Mapping[str, Json]
+    architecture: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,7 +158,8 @@ class ModelTable(Table):
     )
     model_type: str | None = Field(
         default=None,
-        description="Architecture, such as llama or gpt_neox. Default: what the checkpoint's config.json says.",
+        description="Architecture, such as llama or gpt_neox, or the name of a file of your own, architectures/NAME.py. "
+        "Default: what the checkpoint's config.json says.",
     )
     ignore_keys: list[str] = Field(
         default_factory=list,

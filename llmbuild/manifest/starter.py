@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from llmbuild.sources.kinds import source_kind
 from llmbuild.tomlfile import dotted
 
 if TYPE_CHECKING:
+    from llmbuild.models.architecture import DecoderFamily
     from llmbuild.models.open import CheckpointMetadata
 
 BASE_TEMPLATE = "LM"
@@ -84,18 +85,26 @@ class Starter:
     awq: bool = False
 
 
-def propose(checkpoint: str, directory: Path, *, revision: str | None = None, sha256: str | None = None) -> Starter:
+def propose(
+    checkpoint: str,
+    directory: Path,
+    *,
+    revision: str | None = None,
+    sha256: str | None = None,
+    own: Callable[[], Iterable[DecoderFamily]] = tuple,
+) -> Starter:
     """Proposals for the user's argument: a directory, a .gguf file, hf:, https:, pypi:, or a preset.
 
-    `directory` is where the manifest will be.  Raises UsageError when it is none of these, and InputError when a local
-    checkpoint cannot be read, is not whole, or has an architecture or quantized weights that are not supported.
+    `directory` is where the manifest will be, and `own` loads the families that are the project's own.  Raises UsageError when it
+    is none of these, and InputError when a local checkpoint cannot be read, is not whole, or has an architecture or quantized
+    weights that are not supported.
     """
     here = _existing(checkpoint)
     if here is not None:
         if revision is not None or sha256 is not None:
             raise UsageError("--revision and --sha256 are for sources that are fetched", where=checkpoint)
         try:
-            return _of_files(checkpoint, here, directory)
+            return _of_files(checkpoint, here, directory, own)
         except InputError as error:
             error.fix = fitting(error.fix, remote=False)
             raise
@@ -118,9 +127,10 @@ def _existing(text: str) -> Path | None:
         return None
 
 
-def _of_files(checkpoint: str, path: Path, directory: Path) -> Starter:
+def _of_files(checkpoint: str, path: Path, directory: Path, own: Callable[[], Iterable[DecoderFamily]]) -> Starter:
     from llmbuild.checkpoints.packed.quantization import read_quantization_files
     from llmbuild.models.open import read_metadata
+    from llmbuild.models.own import recognised
     from llmbuild.models.registry import infer_model_type
     from llmbuild.quantization.scheme import SCHEMES
     from llmbuild.tasks.refusal import placed, refusal
@@ -130,14 +140,15 @@ def _of_files(checkpoint: str, path: Path, directory: Path) -> Starter:
     metadata = read_metadata(path)
     packed = read_quantization_files(path)
     params = {"model-type": None, "ignore-keys": (), "scheme": SCHEMES[SCHEME].to_json()}
-    refused = refusal("quantize", params, metadata.config, packed)
+    family = recognised([] if path.is_file() else list(own()), metadata.config)
+    refused = refusal("quantize", params, metadata.config, packed, own=lambda: family)
     if refused is not None:
         raise placed(refused, lambda name: str(path) if path.is_file() else str(path / name))
     if path.is_dir():
         _require_whole(path)
-    model_type = infer_model_type(metadata.config)
+    model_type = infer_model_type(metadata.config) if family is None else family.model_type
     template, because = _template(metadata, path)
-    window, window_note = _window(metadata.config)
+    window, window_note = _window(metadata.config, family)
     return Starter(
         name=_name(path.absolute().stem if path.is_file() else path.absolute().name),
         source=_written(checkpoint, path, directory),
@@ -147,7 +158,8 @@ def _of_files(checkpoint: str, path: Path, directory: Path) -> Starter:
         model_type=model_type,
         window=window,
         window_note=window_note,
-        awq=refusal("quantize", params | {"scheme": SCHEMES[PACKED].to_json()}, metadata.config, packed) is None,
+        awq=family is None
+        and refusal("quantize", params | {"scheme": SCHEMES[PACKED].to_json()}, metadata.config, packed) is None,
     )
 
 
@@ -251,12 +263,12 @@ def _template_by_name(name: str) -> str | None:
     return next((template for pattern, template in NAMES if re.search(pattern, name, re.IGNORECASE)), None)
 
 
-def _window(config: Mapping[str, Any]) -> tuple[int | None, str | None]:
+def _window(config: Mapping[str, Any], own: DecoderFamily | None = None) -> tuple[int | None, str | None]:
     """The context window to propose, and a comment where it is not the checkpoint's own."""
     from llmbuild.models.family import Overrides
     from llmbuild.models.registry import family, infer_model_type
 
-    said = family(infer_model_type(config)).configure(config, Overrides()).context_window_size
+    said = (own or family(infer_model_type(config))).configure(config, Overrides()).context_window_size
     if said <= MAX_WINDOW:
         # A rolling cache has no such window.
         return None if said < 1 else said, None

@@ -50,6 +50,11 @@ def _remote_types() -> frozenset[str]:
     return frozenset(name for item in families().values() for name, one in item.classes.items() if one.remote)
 
 
+def has_module(name: str) -> bool:
+    """Whether llmbuild has a family in a module of this name."""
+    return name in _modules()
+
+
 @cache
 def _modules() -> tuple[str, ...]:
     """The names of the modules, which are the model types with "_" for "-"."""

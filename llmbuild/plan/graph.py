@@ -31,6 +31,7 @@ from llmbuild.sources.kind import Observation
 from llmbuild.targets.compile_part import is_cpu
 from llmbuild.tasks.config import CHECKPOINT_PATTERNS
 from llmbuild.tasks.facts import FACTS, FACTS_FIELDS
+from llmbuild.tasks.own import ARCHITECTURE
 from llmbuild.tasks.prefix import MODEL_TYPE, fill
 
 if TYPE_CHECKING:
@@ -132,9 +133,16 @@ class _Maker:
         label = make_label(kind, *of)
         model, scheme, platform = cell
         choice = None
+        own = self.observed.architectures.get(model) if ARCHITECTURE in declared.params else None
+        if ARCHITECTURE in declared.params:
+            params = {**params, ARCHITECTURE: None if own is None else {"name": own.name, "sha256": own.sha256}}
+        if own is not None and own.text is not None:
+            hints = {**(hints or {}), ARCHITECTURE: own.text}
         if FAMILY_TOOL in declared.tools:
             known, every = self.observed.families, self.observed.every_family
-            if typed_by is None:
+            if own is not None:
+                tools = {**(tools or {}), FAMILY_TOOL: own.families}
+            elif typed_by is None:
                 # What finds out which family it is may look at all of them.
                 tools = {**(tools or {}), FAMILY_TOOL: known.get(model_type or "", every)}
             else:

@@ -18,6 +18,18 @@ DEVICE_TOOL = "device compiler"
 
 
 @dataclass(frozen=True, slots=True)
+class Architecture:
+    """A project's own architecture: its file's name and digest, and its text where it may run, else the `error` that says why
+    not.  `families` is the digest of the sources of the families that it is made of."""
+
+    name: str
+    sha256: Digest
+    text: str | None = None
+    families: str = ""
+    error: LlmbuildError | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """`sources` and `adapters` by model name (a preset has none), `presets` the configuration of a preset model by model
     name, `tools` by task kind (tool name to identity, llmbuild's own sources among them), `linkers` the linker's
@@ -26,7 +38,7 @@ class Observed:
     by platform name, each with its identity; `lacks` what is missing, by platform name and task kind ("lower", "link");
     `gone` the errors of sources that are taken as the lock file has them, by the label of their fetch task; `families` the
     digest of each family's own sources by its model type, and `every_family` that over all of them; `types` the model types of
-    presets, by model name."""
+    presets and `architectures` the architectures that are the project's own, by model name."""
 
     sources: Mapping[str, Observation]
     tools: Mapping[str, Mapping[str, str]]
@@ -41,3 +53,4 @@ class Observed:
     families: Mapping[str, Digest] = field(default_factory=dict)
     every_family: str = ""
     types: Mapping[str, str] = field(default_factory=dict)
+    architectures: Mapping[str, Architecture] = field(default_factory=dict)

@@ -24,6 +24,7 @@ from llmbuild.checkpoints.names import (
 from llmbuild.engine.kind import Job, TaskKind
 from llmbuild.tasks import generation
 from llmbuild.tasks.facts import known_type, with_facts
+from llmbuild.tasks.own import own_architecture
 
 if TYPE_CHECKING:
     from llmbuild.models.family import ModelConfig
@@ -68,7 +69,8 @@ def run(job: Job) -> None:
     # What inspect has found needs no look at the other families.
     found = known_type(job) if params["preset"] is None else params["model-type"]
     model_type = found or infer_model_type(dict(given.config))
-    config = family(model_type).configure(
+    own = own_architecture(job)
+    config = (own or family(model_type)).configure(
         given.config, overrides(params["metadata"]), ignore=params["ignore-keys"], note=job.note
     )
     heard = {key: value for key, value in given.config.items() if key not in params["ignore-keys"]}
@@ -222,6 +224,7 @@ KIND = TaskKind(
         "metadata",
         "generation",
         "preset",
+        "architecture",
     ),
     sources=("llmbuild.tasks.config",),
     tools=("numpy", "ml_dtypes", "gguf", "tokenizers", "jinja2", "llmbuild family"),

@@ -196,7 +196,7 @@ def _is_causal(checkpoint: Checkpoint, name: str) -> bool:
 KIND = TaskKind(
     name="inspect",
     version=1,
-    params=("model-type", "ignore-keys", "source-format"),
+    params=("model-type", "ignore-keys", "source-format", "architecture"),
     sources=("llmbuild.tasks.inspect",),
     tools=("numpy", "ml_dtypes", "gguf", "llmbuild family"),
     run=run,

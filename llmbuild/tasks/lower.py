@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from llmbuild.engine.kind import Job, TaskKind
 from llmbuild.tasks.fields import read_fields
+from llmbuild.tasks.own import own_architecture
 from llmbuild.tasks.prefix import fill
 
 COMPILE_TYPES: Mapping[str, type] = {
@@ -58,6 +59,7 @@ def run(job: Job) -> None:
         out=job.out,
         cuda_graph=opt.get("cudagraph") is True,
         dump=job.dump,
+        own=own_architecture(job),
     )
     if device_kind(target) == "webgpu":
         for text in refusals(config, metadata):
@@ -74,7 +76,7 @@ def run(job: Job) -> None:
 KIND = TaskKind(
     name="lower",
     version=1,
-    params=("scheme", "overrides", "target", "opt", "system-lib-prefix", "system-lib", "requires"),
+    params=("scheme", "overrides", "target", "opt", "system-lib-prefix", "system-lib", "requires", "architecture"),
     sources=("llmbuild.tasks.lower",),
     tools=("apache-tvm", "apache-tvm python", "apache-tvm-ffi", "apache-tvm-ffi python", "numpy", "llmbuild family"),
     run=run,

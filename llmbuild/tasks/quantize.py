@@ -60,7 +60,7 @@ def run(job: Job) -> None:
 KIND = TaskKind(
     name="quantize",
     version=1,
-    params=("scheme", "model-type", "ignore-keys", "source-format", "float32"),
+    params=("scheme", "model-type", "ignore-keys", "source-format", "float32", "architecture"),
     sources=("llmbuild.tasks.quantize",),
     tools=("numpy", "ml_dtypes", "gguf", "llmbuild family"),
     run=run,

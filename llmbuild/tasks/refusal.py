@@ -15,6 +15,7 @@ from llmbuild.errors import LlmbuildError, MultiError
 
 if TYPE_CHECKING:
     from llmbuild.checkpoints.packed.stated import Quantization
+    from llmbuild.models.architecture import DecoderFamily
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +42,12 @@ def refusal(
     config: Mapping[str, Any],
     files: Mapping[str, Mapping[str, Any]],
     said: Said = NOTHING_SAID,
+    own: Callable[[], DecoderFamily | None] = lambda: None,
 ) -> LlmbuildError | None:
     """The error with which a config or a quantize task with these parameters would refuse a checkpoint, None where it would
     not by `config`, the content of config.json, and `files`, the contents of QUANTIZATION_FILES that the checkpoint has.
 
-    `said` is what else a config task reads, as far as it is known.
+    `said` is what else a config task reads, as far as it is known, and `own` loads the project's own family of the model.
     """
     from llmbuild.checkpoints.files import parse_json
     from llmbuild.checkpoints.packed.quantization import check_quantization
@@ -63,7 +65,7 @@ def refusal(
     ignore = params["ignore-keys"]
     try:
         config = text_config(config)
-        architecture = family(params["model-type"] or infer_model_type(config))
+        architecture = own() or family(params["model-type"] or infer_model_type(config))
         if kind == "config":
             model = architecture.configure(config, overrides(params["metadata"]), ignore=ignore)
             heard = {key: value for key, value in config.items() if key not in ignore}
@@ -101,9 +103,13 @@ def _require_fitting(scheme_json: Mapping[str, Any], quantization: Quantization 
 def placed(error: LlmbuildError, written: Callable[[str], str]) -> LlmbuildError:
     """The same error with the user's name of the file that is at fault, which `written` gives for its name in the checkpoint."""
     from llmbuild.conversation.numbers import TOKEN_KEYS
+    from llmbuild.models.own import DIRECTORY
 
     for one in error.errors if isinstance(error, MultiError) else (error,):
         name, _, key = ("config.json" if one.where is None else one.where).partition(": ")
+        if name.startswith(f"{DIRECTORY}/"):
+            # It is in the project's own architecture.
+            continue
         one.what = one.what.removeprefix(f"{name} ")
         place = written(name)
         one.where = f"{place}: {key}" if key else place

@@ -111,14 +111,21 @@ _link = _table(
     {"flags": _words, "needed": _words, "environment": _words, "compiler": _command}
     | {"triple": _text, "linker": _text, "minimum-os": _text},
 )
+_architecture = _optional(_table({"name": _text, "sha256": _text}))
 _PARAMS: Mapping[str, Mapping[str, Shape]] = {
-    "inspect": {"model-type": _optional(_text), "ignore-keys": _words, "source-format": _optional(_text)},
+    "inspect": {
+        "model-type": _optional(_text),
+        "ignore-keys": _words,
+        "source-format": _optional(_text),
+        "architecture": _architecture,
+    },
     "quantize": {
         "scheme": _scheme,
         "model-type": _optional(_text),
         "ignore-keys": _words,
         "source-format": _optional(_text),
         "float32": _one_of("bf16", "exact"),
+        "architecture": _architecture,
     },
     "config": {
         "quantization": _text,
@@ -129,6 +136,7 @@ _PARAMS: Mapping[str, Mapping[str, Shape]] = {
         "metadata": _settings(_METADATA),
         "generation": _mapping,
         "preset": _optional(_mapping),
+        "architecture": _architecture,
     },
     "lower": {
         "scheme": _scheme,
@@ -138,6 +146,7 @@ _PARAMS: Mapping[str, Mapping[str, Shape]] = {
         "system-lib": _flag,
         "system-lib-prefix": _optional(_text),
         "requires": _words,
+        "architecture": _architecture,
     },
     "link": {
         "artifact": _one_of("so", "dylib", "dll", "tar", "wasm"),

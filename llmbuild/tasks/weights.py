@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmbuild.engine.kind import Job, no_note
 from llmbuild.tasks.facts import known_type
+from llmbuild.tasks.own import own_architecture
 
 if TYPE_CHECKING:
     from llmbuild.checkpoints.packed.stated import Quantization
@@ -22,11 +23,11 @@ if TYPE_CHECKING:
 
 
 def architecture_of(job: Job, config: Mapping[str, Any]) -> DecoderFamily:
-    """The family of a checkpoint with this config.json: the one that inspect has found, else the manifest's, else the one that
-    it names.  Raises InputError."""
+    """The family of a checkpoint with this config.json: the project's own, else the one that inspect has found, else the
+    manifest's, else the one that it names.  Raises InputError."""
     from llmbuild.models.registry import family, infer_model_type
 
-    return family(_type_of(job) or infer_model_type(config))
+    return own_architecture(job) or family(_type_of(job) or infer_model_type(config))
 
 
 def _type_of(job: Job) -> str | None:

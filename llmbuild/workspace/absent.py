@@ -16,6 +16,7 @@ from llmbuild.errors import LlmbuildError, ToolchainError, raise_all
 from llmbuild.manifest.lock import Lock
 from llmbuild.plan.planner import Plan
 from llmbuild.plan.reasons import spoken
+from llmbuild.workspace.trust import UntrustedError
 
 
 class LockedTools:
@@ -76,11 +77,14 @@ def require_tools(plan: Plan, *, blocked_only: bool = False) -> None:
 
 
 def require_accepted(plan: Plan) -> None:
-    """Raise InputError, or a MultiError, for the checkpoints that tasks must or may read and would refuse."""
+    """Raise InputError, or a MultiError, for the checkpoints that tasks must or may read and would refuse.
+
+    What is not trusted is said in the plan, which goes on.
+    """
     refused = [
         one.task for one in plan.verdicts if one.impossible and one.task.lack is not None and one.task.lack.refused
     ]
-    raise_all(missing_for(refused))
+    raise_all([error for error in missing_for(refused) if not isinstance(error, UntrustedError)])
 
 
 def _for_platforms(error: LlmbuildError, names: list[str]) -> LlmbuildError:

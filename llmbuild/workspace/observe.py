@@ -25,6 +25,7 @@ from llmbuild.plan.graph import WITH_RUNTIME, expand
 from llmbuild.plan.observed import Observed
 from llmbuild.sources.kind import GoneError, Observation, Source
 from llmbuild.workspace.absent import LockedTools
+from llmbuild.workspace.architectures import own_architectures
 from llmbuild.workspace.manifests import identity
 from llmbuild.workspace.platform_tools import Machine, find_tools
 from llmbuild.workspace.refusals import keep_description, refuses
@@ -109,6 +110,7 @@ def observe_world(
         families,
         every_family,
         _types(presets, toolchain, every_family),
+        own_architectures(project, toolchain, trust),
     )
 
 

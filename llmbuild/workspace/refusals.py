@@ -45,6 +45,12 @@ def with_refusals(
     errors: dict[str, LlmbuildError] = {}
     for name in dict.fromkeys(task.model for task in tasks if task.model):
         readers = [task for task in tasks if task.model == name and task.kind in ("config", "quantize")]
+        own = observed.architectures.get(name)
+        if own is not None and own.error is not None:
+            # Nothing of it runs, neither here nor in a task.
+            loading = [task for task in tasks if task.model == name and task.kind in ("config", "quantize", "lower")]
+            errors |= dict.fromkeys((task.label for task in loading), own.error)
+            continue
         adapter = _of_adapter(project.models[name], observed.adapters.get(name), store, judges)
         if adapter is not None:
             errors |= dict.fromkeys((task.label for task in readers if task.kind == "quantize"), adapter)
@@ -63,6 +69,8 @@ def refuses(model: Model, description: Mapping[str, bytes]) -> bool:
     except InputError:
         return True
     if "config.json" not in parsed:
+        return False
+    if model.architecture is not None:
         return False
     config = parsed.pop("config.json")
     params: dict[str, Any] = {"model-type": model.model_type, "ignore-keys": model.ignore_keys}
@@ -104,6 +112,7 @@ def _of_model(
     fine = store.root / VERDICTS / digest_json({"content": content, "tasks": asked, "judges": judges})
     if fine.exists():
         return {}
+    from llmbuild.tasks.own import architecture_in
     from llmbuild.tasks.refusal import Said, placed, refusal
 
     name_of = partial(_written, model, observation, manifest)
@@ -127,7 +136,9 @@ def _of_model(
     said = Said(() if any(map(_is_gguf, names)) else names, settings, generation or {}, tokenizer)
     found: dict[str, LlmbuildError | None] = {}
     for task in readers:
-        refused = refusal(task.kind, task.params, config, description, said)
+        refused = refusal(
+            task.kind, task.params, config, description, said, partial(architecture_in, task.params, task.hints)
+        )
         found[task.label] = None if refused is None else placed(refused, name_of)
     for task in readers:
         # Weights without the configuration of the same scheme are of no use.

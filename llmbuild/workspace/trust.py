@@ -24,6 +24,7 @@ VARIABLE = "LLMBUILD_TRUST"
 """The variable that trusts every project, for CI."""
 
 _FORMAT = 1
+_READ = f"read it, and run `llmbuild trust` (in CI: --trust, or {VARIABLE}=1)"
 
 
 class UntrustedError(UsageError):
@@ -51,6 +52,11 @@ class Trust:
         if "compiler" in (words := words_of(link)) and not self.holds(words):
             raise _refusal(words)
 
+    def require_architecture(self, name: str, sha256: Digest) -> None:
+        """Raise UntrustedError for a file of an architecture whose content is not trusted."""
+        if not self.holds(words := architecture_words(name, sha256)):
+            raise _refusal(words)
+
     def flags_error(self, link: Mapping[str, Json]) -> UntrustedError | None:
         """The error where a link part has untrusted flags of its own, and no program; None where it does not: nothing is linked
         with them."""
@@ -69,9 +75,16 @@ def words_of(link: Mapping[str, Json]) -> dict[str, Json]:
     return found
 
 
-def own_words(root: Path) -> list[tuple[dict[str, Json], list[str]]]:
-    """The words that the targets of a project name, with the names of these targets.  Raises UsageError for a wrong target
-    file."""
+def architecture_words(name: str, sha256: Digest) -> dict[str, Json]:
+    """The words that stand for a file of an architecture and its content."""
+    return {"architecture": [f"architectures/{name}.py", sha256]}
+
+
+def own_words(root: Path) -> list[tuple[dict[str, Json], str]]:
+    """The words that a project has for its targets and its architectures, with what each is for.  Raises UsageError for a wrong
+    target file, InputError for an architecture that cannot be read."""
+    from llmbuild.canonical import digest_bytes
+    from llmbuild.manifest.architectures import own_files, read_architecture
     from llmbuild.manifest.load import USER_TARGETS
     from llmbuild.targets.files import load_target, target_names
 
@@ -79,13 +92,17 @@ def own_words(root: Path) -> list[tuple[dict[str, Json], list[str]]]:
     for name in target_names(root / USER_TARGETS):
         if words := words_of(load_target(name, root / USER_TARGETS).link_part()):
             found.setdefault(digest_json(words), (words, []))[1].append(name)
-    return list(found.values())
+    linked = [(words, f"links for {', '.join(names)}") for words, names in found.values()]
+    files = {name: digest_bytes(read_architecture(root, name)) for name in own_files(root)}
+    return linked + [(architecture_words(name, sha256), f"describes {name} models") for name, sha256 in files.items()]
 
 
 def spoken_words(words: Mapping[str, Json]) -> str:
     """The words as a person reads them: `gcc-13 -m64, with the flags -Wl,-s`."""
     import shlex
 
+    if isinstance(of := words.get("architecture"), list):
+        return f"{of[0]} (SHA-256 {str(of[1])[:12]}…)"
     said = [shlex.join(map(str, value)) for value in words.values() if isinstance(value, list)]
     return (
         ", with the flags ".join(said) if len(said) > 1 else said[0] if "compiler" in words else f"the flags {said[0]}"
@@ -111,6 +128,9 @@ def require_asked(record: ActionRecord, everything: bool) -> None:
     for part in (record.action.params, record.action.params.get("link")):
         if isinstance(part, Mapping) and not trust.holds(words := words_of(part)):
             raise _refusal(words)
+    own = record.action.params.get("architecture")
+    if isinstance(own, Mapping):
+        trust.require_architecture(str(own.get("name")), parse_digest(str(own.get("sha256"))))
 
 
 def remember(root: Path, words: Collection[Mapping[str, Json]]) -> None:
@@ -178,8 +198,16 @@ def _variable() -> bool:
 
 
 def _refusal(words: Mapping[str, Json]) -> UntrustedError:
+    own = words.get("architecture")
+    if isinstance(own, list):
+        return UntrustedError(
+            f"not trusted (SHA-256 {str(own[1])[:12]}…)",
+            where=str(own[0]),
+            why="the project's own architecture is code that runs on your machine",
+            fix=_READ,
+        )
     return UntrustedError(
         f"not trusted: {spoken_words(words)}",
         why="the project's own target has this run on your machine",
-        fix=f"read it, and run `llmbuild trust` (in CI: --trust, or {VARIABLE}=1)",
+        fix=_READ,
     )

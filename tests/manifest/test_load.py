@@ -292,3 +292,39 @@ def test_the_example_manifest_loads() -> None:
     [cell] = project.matrix
     assert (cell.model, cell.scheme, cell.platform) == ("smollm2", "q4f32_1", "x86_64-linux-cpu")
     assert project.models["smollm2"].source.spec["sha256"].startswith("b179c952")
+
+
+def test_a_model_type_may_be_that_of_a_file_of_the_project(tmp_path: Path) -> None:
+    path, file = tmp_path / "buildfile.toml", tmp_path / "architectures/my_model.py"
+    path.write_text(SHORT.replace('"chatml"', '"chatml"\nmodel-type = "my-model"'))
+    with pytest.raises(LlmbuildError, match="unknown model type 'my-model'"):
+        load(path)
+    file.parent.mkdir()
+    # It is not run.
+    file.write_text("1 / 0\n")
+    loaded = load(path)
+    assert loaded.project.models["a"].architecture == "my_model"
+    assert Project.from_json(json.loads(json.dumps(loaded.project.to_json()))) == loaded.project
+    assert Read.file(file) in loaded.reads
+    file.write_text("another\n")
+    assert not all_current(loaded.reads)
+
+
+def test_a_file_of_an_architecture_is_one_of_the_project(tmp_path: Path) -> None:
+    root, outside = tmp_path / "project", tmp_path / "outside.py"
+    path, file = root / "buildfile.toml", root / "architectures/mine.py"
+    file.parent.mkdir(parents=True)
+    path.write_text(SHORT.replace('"chatml"', '"chatml"\nmodel-type = "mine"'))
+    outside.write_text("")
+    for make in (lambda: file.symlink_to(outside), lambda: file.symlink_to("nothing.py"), file.mkdir):
+        make()
+        with pytest.raises(LlmbuildError, match=r"architectures/mine\.py is no file of the project"):
+            load(path)
+        file.rmdir() if file.is_dir() and not file.is_symlink() else file.unlink()
+    (file.parent / "other.py").write_text("")
+    file.symlink_to("other.py")
+    assert load(path).project.models["a"].architecture == "mine"
+    (file.parent / "llama.py").write_text("")
+    path.write_text(SHORT.replace('"chatml"', '"chatml"\nmodel-type = "llama"'))
+    with pytest.raises(LlmbuildError, match="'llama' is a model type of llmbuild, and"):
+        load(path)

@@ -22,10 +22,11 @@ from llmbuild.engine.bind import bind
 from llmbuild.engine.kind import Job, TaskKind
 from llmbuild.engine.registry import KIND_NAMES, load_kind
 from llmbuild.engine.tree import FileEntry, Tree
+from llmbuild.errors import UsageError
 from llmbuild.manifest.project import Project
 from llmbuild.models.registry import families
 from llmbuild.plan.graph import CONFIG_FILES, OBJECT_FILES, WEIGHT_FILES, expand
-from llmbuild.plan.observed import Observed
+from llmbuild.plan.observed import Architecture, Observed
 from llmbuild.sources.kind import Observation, Source
 from llmbuild.tasks.lower import COMPILE_FIELDS
 from llmbuild.workspace import observe, tool_identities
@@ -94,6 +95,7 @@ def chat_config() -> Mapping[str, Any]:
             "metadata": {},
             "generation": {},
             "preset": next(iter(presets().values())),
+            "architecture": None,
         }
         assert params.keys() == set(KINDS["config"].params)
         KINDS["config"].run(Job(params, {}, {}, out, out, lambda done, total, unit="": None))
@@ -137,6 +139,12 @@ def edit_source(params: Mapping[str, Json], hints: Mapping[str, Json]) -> Callab
         return dataclasses.replace(one, observed=dataclasses.replace(one.observed, sources={"smollm2": source}))
 
     return edit
+
+
+def edit_architecture(own: Architecture) -> Callable[[Scene], Scene]:
+    return lambda one: dataclasses.replace(
+        one, observed=dataclasses.replace(one.observed, architectures={"smollm2": own})
+    )
 
 
 def edit_scheme(**changes: Any) -> Callable[[Scene], Scene]:
@@ -184,6 +192,11 @@ EDITS: dict[str, tuple[Callable[[Scene], Scene], tuple[str, ...]]] = {
     "model.source": (edit_project(lambda of: edit_model(of, source=Source("path", {"path": "elsewhere"}))), ()),
     "model.preset": (edit_project(lambda of: edit_model(of, preset="elsewhere")), ()),
     "model.name": (rename("model"), ()),
+    "model.architecture": (edit_project(lambda of: edit_model(of, architecture="mine")), ()),
+    "observed architecture": (
+        edit_architecture(Architecture("mine", digest_bytes(b"text"), "text")),
+        ("architecture",),
+    ),
     "model.adapter": (lambda one: one, ()),
     "observed source": (edit_source({"source": {"kind": "hf"}}, {}), ("source",)),
     "observed files": (edit_source({"files": {"model.safetensors": "0" * 64}}, {}), ("files",)),
@@ -254,6 +267,27 @@ def test_a_value_flips_the_kinds_that_declare_it_and_no_others(name: str) -> Non
 def test_every_declared_parameter_is_reached_by_an_edit() -> None:
     reached = {param for _, params in EDITS.values() for param in params} | {"preset", "name"}
     assert reached == {param for kind in KINDS.values() for param in kind.params}
+
+
+def test_an_architecture_of_the_project_counts_by_its_content_and_by_what_it_is_made_of() -> None:
+    def with_own(**changes: Any) -> Scene:
+        own = Architecture("mine", digest_bytes(b"text"), "text", "of llama")
+        return edit_architecture(dataclasses.replace(own, **changes))(scene())
+
+    wanted = declaring("architecture")
+    assert wanted == {"inspect", "quantize", "config", "lower"}
+    assert with_own().flipped(with_own(sha256=digest_bytes(b"other"))) == wanted
+    assert with_own().flipped(with_own(families="of llama, edited")) == wanted
+    # Whether it is trusted is in no key, and where it is not, no action has its text.
+    assert with_own().flipped(with_own(text=None, error=UsageError("not trusted"))) == set()
+    for text in ("text", None):
+        one = with_own(text=text)
+        hints = {
+            task.kind: task.hints.get("architecture")
+            for task in expand(one.project, one.observed, KINDS, COMPILE_FIELDS)
+        }
+        assert {kind for kind, hint in hints.items() if hint == text and kind in wanted} == wanted
+        assert not any(hint for kind, hint in hints.items() if kind not in wanted)
 
 
 def test_a_preset_flips_config_alone() -> None:

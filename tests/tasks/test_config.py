@@ -76,6 +76,7 @@ def run(out: Path, checkpoint: Path | None, facts: dict[str, Any] | None = None,
         "metadata": {},
         "generation": {},
         "preset": None,
+        "architecture": None,
     }
     assert set(defaults) == set(KIND.params)
     inputs = {}
