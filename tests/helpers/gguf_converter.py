@@ -192,6 +192,12 @@ def _ministral3(c: Config) -> Iterator[tuple[str, Any]]:
         yield "attention.temperature_scale", float(c["rope_parameters"]["llama_4_scaling_beta"])
 
 
+def _minicpm(c: Config) -> Iterator[tuple[str, Any]]:
+    yield "embedding_scale", float(c["scale_emb"])
+    yield "residual_scale", c["scale_depth"] / math.sqrt(c["num_hidden_layers"])
+    yield "logit_scale", c["hidden_size"] / c["dim_model_base"]
+
+
 def _granite(c: Config) -> Iterator[tuple[str, Any]]:
     yield "attention.scale", float(c["attention_multiplier"])
     yield "embedding_scale", float(c["embedding_multiplier"])
@@ -224,7 +230,8 @@ _OWN: Mapping[str, Callable[[Config], Iterator[tuple[str, Any]]]] = {
     "starcoder": lambda _: iter([("attention.head_count_kv", 1)]),
     "gemma2": _gemma2,
     "gemma3": _gemma3,
-    "orion": lambda c: iter([("tensor_data_layout", "Meta AI original pth")]),
+    "minicpm": _minicpm,
+    **dict.fromkeys(("orion", "baichuan"), lambda _: iter([("tensor_data_layout", "Meta AI original pth")])),
     "phi3": _phi3,
     "granite": _granite,
     "command-r": lambda c: iter([("logit_scale", c["logit_scale"]), ("rope.scaling.type", "none")]),
@@ -252,6 +259,12 @@ def _tensors(name: str, c: Config, stored: Mapping[str, np.ndarray]) -> Tensors:
             yield tensor, neighbours(value, heads if module.endswith("q_proj") else groups)
         elif name == "gpt2" and value.ndim == 2 and module.endswith(("c_attn", "c_proj", "c_fc")):
             yield tensor, value.T
+        elif module.endswith("W_pack"):
+            for part, rows in zip("qkv", np.split(value, 3), strict=True):
+                yield (
+                    f"{module.removesuffix('W_pack')}{part}_proj.weight",
+                    rows if part == "v" else neighbours(rows, heads),
+                )
         elif module.endswith("attention.wqkv"):
             yield from _of_groups(module.removesuffix("wqkv"), value, heads, groups)
         elif module.endswith("attention.query_key_value"):

@@ -9,6 +9,7 @@ from llmbuild.models.building import attention_of, decoder_of, mlp_of
 from llmbuild.models.config_classes import LLAMA, ConfigClass, taken, without
 from llmbuild.models.family import ModelConfig
 from llmbuild.models.frequencies import make_rope
+from llmbuild.models.gguf.architecture import GgufArchitecture
 from llmbuild.models.spec import BlockSpec, DecoderSpec, NormSpec
 from llmbuild.models.values import ConfigValues
 
@@ -55,4 +56,7 @@ DEFAULTS = without(LLAMA, "num_key_value_heads", "head_dim", "attention_bias", "
 CLASS = ConfigClass(
     "BaichuanConfig", DEFAULTS, theta="rope_base", rope_types=taken("default"), remote=True, adapted=_adapted
 )
-FAMILY = DecoderFamily("baichuan", ("BaiChuanForCausalLM", "BaichuanForCausalLM"), ROWS, decoder, {"baichuan": CLASS})
+ARCHITECTURES = ("BaiChuanForCausalLM", "BaichuanForCausalLM")
+# A file does not name one of the two, and the size of the vocabulary tells.
+GGUF = GgufArchitecture("baichuan", neighbours=True, keys={"architectures": lambda _: None})
+FAMILY = DecoderFamily("baichuan", ARCHITECTURES, ROWS, decoder, {"baichuan": CLASS}, gguf=GGUF)

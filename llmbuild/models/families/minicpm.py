@@ -7,6 +7,8 @@ from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.building import attention_of, decoder_of, mlp_of, rope_of
 from llmbuild.models.config_classes import LLAMA, ConfigClass, taken, without
 from llmbuild.models.family import ModelConfig
+from llmbuild.models.gguf.architecture import GgufArchitecture, Reader
+from llmbuild.models.gguf.values import GgufValues
 from llmbuild.models.spec import BlockSpec, DecoderSpec, NormSpec
 
 MULTIPLIERS = ("scale_emb", "scale_depth", "dim_model_base")
@@ -39,4 +41,23 @@ def decoder(c: ModelConfig) -> DecoderSpec:
 DEFAULTS = without(LLAMA, "mlp_bias", "head_dim") | {"tie_word_embeddings": True, **dict.fromkeys(MULTIPLIERS, 1)}
 TYPES = taken("default linear dynamic longrope")
 CLASS = ConfigClass("MiniCPMConfig", DEFAULTS, frozenset({"num_key_value_heads"}), rope_types=TYPES, remote=True)
-FAMILY = DecoderFamily("minicpm", ("MiniCPMForCausalLM",), ROWS, decoder, {"minicpm": CLASS})
+
+
+def _rounded(value: float) -> float:
+    """A quotient or a product of what a float32 has, as the number that it was made of."""
+    return float(f"{value:.6g}")
+
+
+def _depth(values: GgufValues) -> float:
+    scale = values.optional_number("residual_scale")
+    return 1.4 if scale is None else _rounded(scale * math.sqrt(values.layers))
+
+
+GGUF_KEYS: dict[str, Reader] = {
+    "scale_emb": lambda values: values.optional_number("embedding_scale") or 12.0,
+    "scale_depth": _depth,
+    "dim_model_base": lambda values: _rounded(values.hidden / values.number("logit_scale", values.hidden / 256)),
+}
+"""The first files of MiniCPM had none of these, and llama.cpp takes the first models' then."""
+GGUF = GgufArchitecture("minicpm", neighbours=True, keys=GGUF_KEYS)
+FAMILY = DecoderFamily("minicpm", ("MiniCPMForCausalLM",), ROWS, decoder, {"minicpm": CLASS}, gguf=GGUF)

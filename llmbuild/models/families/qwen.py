@@ -7,6 +7,7 @@ from llmbuild.models.building import attention_of, decoder_of
 from llmbuild.models.config_classes import ConfigClass, taken
 from llmbuild.models.family import ModelConfig
 from llmbuild.models.frequencies import make_rope
+from llmbuild.models.gguf.architecture import GgufArchitecture
 from llmbuild.models.spec import BlockSpec, DecoderSpec, MlpSpec, Names, NormSpec
 
 
@@ -69,4 +70,5 @@ DEFAULTS: dict[str, Json] = {
 }
 SPELLING, RENAMED = {"rms_norm_eps": "layer_norm_epsilon", "rope_theta": "rotary_emb_base"}, {"kv_channels": "head_dim"}
 CLASS = ConfigClass("QWenConfig", DEFAULTS, renamed=RENAMED, rope_types=taken("default"), remote=True)
-FAMILY = DecoderFamily("qwen", ("QWenLMHeadModel",), ROWS, decoder, {"qwen": CLASS}, spelling=SPELLING)
+GGUF = GgufArchitecture("qwen", pre="qwen2")
+FAMILY = DecoderFamily("qwen", ("QWenLMHeadModel",), ROWS, decoder, {"qwen": CLASS}, gguf=GGUF, spelling=SPELLING)

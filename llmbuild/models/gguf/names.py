@@ -140,6 +140,7 @@ def _layer(block: BlockSpec, spec: DecoderSpec, gguf: GgufArchitecture, there: s
     turned = (Transposed(),) if attention.transposed else ()
     yield _Place(("attn_output",), f"{attention.name}.{attention.out}", turned)
     stems = ("ffn_gate", "ffn_up") if mlp.gated and "ffn_gate" in there else ("ffn_up",)
+    stems = stems[::-1] if mlp.gate_last else stems
     turned = (Transposed(),) if mlp.transposed else ()
     if len(mlp.up_sources) == len(stems):
         for stem, module in zip(stems, mlp.up_sources, strict=True):

@@ -26,6 +26,7 @@ from tests.helpers.gguf_converter import add_value, convert
 from tests.helpers.variants import variants, write_checkpoint
 
 LOST: Mapping[str, Mapping[str, Any]] = {
+    "baichuan": {"architectures": ["BaiChuanForCausalLM"]},
     "gemma2": {"query_pre_attn_scalar": 32},
     "gemma3_text": {"query_pre_attn_scalar": 32, "sliding_window_pattern": 6, "num_hidden_layers": 6},
     "phi": {"intermediate_size": 256},
