@@ -77,6 +77,8 @@ def check_tokenizer(names: Collection[str], settings: Mapping[str, Any], config:
     if not _originals(names):
         error = no_tokenizer()
         error.where = TOKENIZER
+        if (own := _own_code(settings, config)) is not None:
+            error.why, error.fix = _of_own_code(own)
         raise error
     _rules(names, settings, config)
 
@@ -99,12 +101,35 @@ def _rules(names: Collection[str], settings: Mapping[str, Any], config: Mapping[
         return _byte_level, None
     have = FILE if model else f"{VOCAB} and {MERGES}"
     known = sorted(name for name in (*BYTE_LEVEL, *SENTENCEPIECE) if name is not None)
+    why = f"rules are known of {', '.join(known)}"
+    fix = "save the tokenizer with transformers, which writes tokenizer.json, and put that file beside config.json"
+    if name not in known and (own := _own_code(settings, config)) is not None:
+        why, fix = _of_own_code(own)
     raise InputError(
         f"a tokenizer.json cannot be made of {have}: the rules of {name or 'a checkpoint without tokenizer_class'} are "
         + ("for other files" if name in known else "not known"),
         where=where,
-        why=f"rules are known of {', '.join(known)}",
-        fix="save the tokenizer with transformers, which writes tokenizer.json, and put that file beside config.json",
+        why=why,
+        fix=fix,
+    )
+
+
+def _own_code(settings: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
+    """The class of a tokenizer whose code comes with the checkpoint, or None."""
+    for values in (settings, config):
+        classes = values.get("auto_map")
+        own = classes.get("AutoTokenizer") if isinstance(classes, Mapping) else None
+        names = own if isinstance(own, list | tuple) else [own]
+        if found := next((name for name in names if isinstance(name, str)), None):
+            return found
+    return None
+
+
+def _of_own_code(name: str) -> tuple[str, str]:
+    """Why such a tokenizer is not read, and what helps."""
+    return (
+        f"the tokenizer is code that comes with the checkpoint ({name}), which is never run",
+        "put a tokenizer.json of the same vocabulary beside config.json",
     )
 
 

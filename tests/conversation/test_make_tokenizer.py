@@ -264,6 +264,27 @@ def test_what_the_names_of_files_and_the_class_show(
         check_tokenizer(names, settings, {"model_type": "llama"})
 
 
+@pytest.mark.parametrize("names", [[], ["tokenizer.model"]])
+@pytest.mark.parametrize("classes", [["tokenization_odd.OddTokenizer", None], "tokenization_odd.OddTokenizer"])
+@pytest.mark.parametrize("place", [0, 1])
+def test_code_of_a_checkpoint_is_said_to_be_never_run(names: list[str], classes: Any, place: int) -> None:
+    values: list[dict[str, Any]] = [{"tokenizer_class": "OddTokenizer"}, {"model_type": "chatglm"}]
+    values[place]["auto_map"] = {"AutoTokenizer": classes}
+    with pytest.raises(InputError) as error:
+        check_tokenizer(names, *values)
+    assert error.value.why == (
+        "the tokenizer is code that comes with the checkpoint (tokenization_odd.OddTokenizer), which is never run"
+    )
+    assert error.value.fix == "put a tokenizer.json of the same vocabulary beside config.json"
+
+
+@pytest.mark.parametrize("classes", [None, [], {}, {"AutoTokenizer": None}, {"AutoTokenizer": [None, 3]}])
+def test_an_auto_map_without_a_tokenizer_says_nothing(classes: Any) -> None:
+    with pytest.raises(InputError) as error:
+        check_tokenizer([], {"auto_map": classes}, {})
+    assert "tokenizer.model nor vocab.json" in str(error.value.why)
+
+
 VOCAB, MERGES = vocab_and_merges()
 RENAMED = {"added_tokens_decoder": {"3": {"content": "</s>"}}}
 BOTH = {"vocab.json": VOCAB, "merges.txt": MERGES}
