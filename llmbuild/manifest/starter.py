@@ -268,7 +268,14 @@ def _window(config: Mapping[str, Any], own: DecoderFamily | None = None) -> tupl
     from llmbuild.models.family import Overrides
     from llmbuild.models.registry import family, infer_model_type
 
-    said = (own or family(infer_model_type(config))).configure(config, Overrides()).context_window_size
+    model = (own or family(infer_model_type(config))).configure(config, Overrides())
+    said = model.context_window_size
+    rope = getattr(model, "rope_scaling", None)
+    if isinstance(rope, Mapping) and rope.get("rope_type") == "longrope":
+        short = rope.get("original_max_position_embeddings")
+        if isinstance(short, int) and short <= MAX_WINDOW and short < said:
+            why = "with a larger window its RoPE is that of long texts, for short ones too"
+            return short, f"The checkpoint allows up to {said}; {why}."
     if said <= MAX_WINDOW:
         # A rolling cache has no such window.
         return None if said < 1 else said, None

@@ -167,6 +167,10 @@ def test_names_of_the_families_models(checkpoint: Path, name: str, template: str
     assert propose(name, Path.cwd()).template == template
 
 
+SHORT_TEXTS = {"phi3/longrope, partial, tied": 16}
+"""Windows up to which RoPE of type longrope is that of short texts."""
+
+
 @pytest.mark.parametrize("name", variants())
 def test_every_family_has_a_manifest_whose_tasks_take_the_checkpoint(name: str, checkpoint: Path) -> None:
     """The window is that of the family's own keys; what is proposed is not refused."""
@@ -175,7 +179,11 @@ def test_every_family_has_a_manifest_whose_tasks_take_the_checkpoint(name: str, 
     starter = propose("Tiny Model", checkpoint.parent)
     model_type = infer_model_type(variants()[name])
     own = family(model_type).configure(variants()[name], Overrides()).context_window_size
-    assert (starter.model_type, starter.template, starter.window) == (model_type, "checkpoint", own)
+    assert (starter.model_type, starter.template, starter.window) == (
+        model_type,
+        "checkpoint",
+        SHORT_TEXTS.get(name, own),
+    )
     Path("buildfile.toml").write_text(render(starter, "x"))
     project = load_project(Path("buildfile.toml"))
     params = {"model-type": model_type, "ignore-keys": (), "preset": None, "conversation": "checkpoint"}
@@ -279,6 +287,13 @@ def test_no_manifest_is_written_for_what_cannot_be_built(
 @pytest.mark.parametrize("name", presets())
 def test_every_preset_has_a_manifest_that_loads(name: str, tmp_path: Path) -> None:
     load(tmp_path / "buildfile.toml", render(propose(name, tmp_path), 'a "project"\\'))
+
+
+def test_the_window_of_longrope_is_that_of_its_short_texts(tmp_path: Path) -> None:
+    starter = propose("Phi-3.5-mini-instruct", tmp_path)
+    assert starter.window == 4096
+    assert starter.window_note is not None
+    assert "allows up to 131072; with a larger window its RoPE is that of long texts" in starter.window_note
 
 
 def test_a_source_that_is_not_utf_8(tmp_path: Path) -> None:

@@ -31,9 +31,6 @@ WITHOUT_FAMILY = {
     "latent attention": {"deepseek_v2_lite"},
     "recurrent state": {"rwkv5_3b"},
     "encoders": {"snowflake-arctic-embed-m", "phi-3_5-vision", "llava"},
-    "no family yet": {
-        *("qwen", "baichuan", "chatglm", "minicpm_2b", "minicpm_2b_sft_bf16"),
-    },
 }
 
 
@@ -102,6 +99,10 @@ def test_preset_aliases_and_suggestions() -> None:
         ("gemma-3-1b", 1.000),
         ("Ministral-3-3B-2512", 3.429),
         ("gpt-j-6b", 6.051),
+        ("chatglm3-6b", 6.244),
+        ("MiniCPM-2B-sft-bf16", 2.725),
+        ("Qwen-1_8B", 1.837),
+        ("Baichuan2-7B", 7.506),
         ("internlm-7b", 7.322),
         ("internlm2-7b", 7.738),
         ("Orion-14B", 14.50),
