@@ -36,6 +36,15 @@ def all_but_each(count: int, key: str | None = None) -> LayerRule:
     return rule
 
 
+def all_but_first_of(count: int) -> LayerRule:
+    """All have it but the first of each `count` (CWM: 4)."""
+
+    def rule(_: ConfigValues, layers: int) -> Sequence[str]:
+        return [SLIDING if layer % count else FULL for layer in range(layers)]
+
+    return rule
+
+
 def check_layer_types(source: ConfigValues, layers: int) -> None:
     """Raise InputError for `layer_types` that are no list of one name for each layer, which transformers does not load."""
     kinds = source.values.get("layer_types")

@@ -61,17 +61,21 @@ def _modules() -> tuple[str, ...]:
     return tuple(sorted(info.name for info in iter_modules(_package.__path__)))
 
 
+def _architectures() -> list[tuple[DecoderFamily, str]]:
+    return [(item, name) for item in families().values() for name in item.architectures]
+
+
 def infer_model_type(config: Mapping[str, Json]) -> str:
     """The model type of a config.json's content, from its `architectures` and `model_type`; raises InputError.
 
     `architectures` decides where it is present: a model_type of "llama" does not exclude a classifier's head.  Of two families
-    with classes of one name it is the one of the model_type, or else the first, and of a model with images that of its text.
+    with classes of one name it is the one of the model_type, or else the one whose first it is, and of a model with images that
+    of its text.
     """
     config = text_config(config)
     by_architecture: dict[str, list[str]] = {}
-    for item in families().values():
-        for name in item.architectures:
-            by_architecture.setdefault(name, []).append(item.model_type)
+    for item, name in sorted(_architectures(), key=lambda one: one[0].architectures.index(one[1])):
+        by_architecture.setdefault(name, []).append(item.model_type)
     by_class = {name: item.model_type for item in families().values() for name in item.classes}
     names = config.get("architectures")
     model_type = config.get("model_type")

@@ -171,6 +171,10 @@ def read_by_llmbuild(family: DecoderFamily, config: ModelConfig) -> Reading:
             assert sum(sizes) == share
             for source, size in zip(parameter.sources, sizes, strict=True):
                 tensors[source] = (size, *parameter.shape[1:])
+    if family.model_type == "exaone":
+        # transformers' module has Llama's names, and renames the tensors of files.
+        for ours, theirs in spec.names.checkpoint:
+            tensors = {name.replace(theirs, ours): shape for name, shape in tensors.items()}
     window, kinds = config.fields.get("sliding_window"), config.fields.get("layer_types")
     sliding = [kinds is None or kind == "sliding_attention" for kind in kinds or spec.blocks]
     with torch.no_grad():

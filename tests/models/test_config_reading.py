@@ -177,7 +177,9 @@ def configs(draw: st.DrawFn, model_type: str) -> dict[str, Any]:
 def named(error: InputError, config: dict[str, Any]) -> bool:
     """Whether an error of a configuration names one of its keys."""
     file, _, key = str(error.where).partition(": ")
-    return file == "config.json" and bool(key) and any(key.split(".")[0] == name for name in (*config, *FIELDS))
+    renamed = families()[config["model_type"]].classes[config["model_type"]].renamed
+    meant = [renamed[name] for name in config if name in renamed]
+    return file == "config.json" and bool(key) and any(key.split(".")[0] == name for name in (*config, *meant, *FIELDS))
 
 
 FIELDS = ("num_key_value_heads", "head_dim", "rotary_pct", "partial_rotary_factor", "rope_scaling")

@@ -29,14 +29,15 @@ NAMES = Names(
 )
 
 
-def decoder(c: ModelConfig) -> DecoderSpec:
+def decoder(c: ModelConfig, *, norms_after: bool = True) -> DecoderSpec:
+    """With norms of what attention and MLP give, or without (VaultGemma)."""
     norm = gemma.norm_of(c)
-    mlp = mlp_of(c)
+    after, mlp = norm if norms_after else None, mlp_of(c)
     scale, softcap = c.query_pre_attn_scalar**-0.5, c.attn_logit_softcapping
     attention = gemma.gemma_attention(c, rope_of(c), scale=scale, softcap=softcap)
     return decoder_of(
         c,
-        windowed_blocks(c, BlockSpec(attention, mlp, norm, norm, norm, norm)),
+        windowed_blocks(c, BlockSpec(attention, mlp, norm, norm, after, after)),
         norm,
         embedding_scale=c.hidden_size**0.5,
         logit_softcap=c.final_logit_softcapping,

@@ -65,5 +65,12 @@ DEFAULTS = {
 CLASS = ConfigClass("GPT2Config", DEFAULTS, frozenset({"intermediate_size"}), RENAMED, rope=False)
 GGUF = GgufArchitecture("gpt2")
 FAMILY = DecoderFamily(
-    "gpt2", ("GPT2LMHeadModel",), ROWS, decoder, {"gpt2": CLASS}, masks=MASKS, gguf=GGUF, spelling=RENAMED | OWN
+    "gpt2",
+    ("GPT2LMHeadModel",),
+    ROWS,
+    decoder,
+    {"gpt2": CLASS, "gpt-sw3": CLASS},
+    masks=MASKS,
+    gguf=GGUF,
+    spelling=RENAMED | OWN,
 )

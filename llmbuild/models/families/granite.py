@@ -7,7 +7,7 @@ from llmbuild.models.config_classes import LLAMA, ConfigClass
 from llmbuild.models.family import ModelConfig
 from llmbuild.models.gguf.architecture import GgufArchitecture, Reader
 from llmbuild.models.gguf.values import GgufValues
-from llmbuild.models.spec import BlockSpec, DecoderSpec, NormSpec
+from llmbuild.models.spec import BlockSpec, DecoderSpec, NormSpec, RopeSpec
 
 MULTIPLIERS = ("embedding_multiplier", "attention_multiplier", "residual_multiplier", "logits_scaling")
 ROWS = (
@@ -20,12 +20,17 @@ ROWS = (
 )
 
 
+def block_of(c: ModelConfig, rope: RopeSpec, norm: NormSpec, after: NormSpec | None = None) -> BlockSpec:
+    """A layer; `after` normalizes what attention and MLP give."""
+    biases = {"qkv_bias": c.attention_bias, "out_bias": c.attention_bias}
+    attention = attention_of(c, rope, scale=c.attention_multiplier, **biases)
+    mlp = mlp_of(c, bias=c.mlp_bias)
+    return BlockSpec(attention, mlp, norm, norm, after, after, residual_scale=c.residual_multiplier)
+
+
 def decoder(c: ModelConfig) -> DecoderSpec:
     norm = NormSpec("rms", c.rms_norm_eps)
-    biases = {"qkv_bias": c.attention_bias, "out_bias": c.attention_bias}
-    attention = attention_of(c, rope_of(c), scale=c.attention_multiplier, **biases)
-    mlp = mlp_of(c, bias=c.mlp_bias)
-    block = BlockSpec(attention, mlp, norm, norm, residual_scale=c.residual_multiplier)
+    block = block_of(c, rope_of(c), norm)
     return decoder_of(c, block, norm, embedding_scale=c.embedding_multiplier, logit_scale=1 / c.logits_scaling)
 
 
