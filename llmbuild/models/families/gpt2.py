@@ -1,5 +1,7 @@
 """GPT-2: learned positions, LayerNorm, biases everywhere, and weights that lie with their inputs in rows."""
 
+from typing import Any
+
 from llmbuild.models import rows
 from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.building import attention_of, blocks_of, decoder_of, plain_mlp
@@ -33,16 +35,16 @@ NAMES = Names(
     before_mlp="ln_2",
     order=("before_attention", "attention", "before_mlp", "mlp"),
 )
+ATTENTION: dict[str, Any] = {"name": "attn", "qkv": "c_attn", "qkv_sources": ("c_attn",), "out": "c_proj"}
 
 
 def decoder(c: ModelConfig) -> DecoderSpec:
     norm, scale = NormSpec("layer", c.layer_norm_eps), c.head_dim**-0.5 if c.scale_attn_weights else 1.0
-    names = {"name": "attn", "qkv": "c_attn", "qkv_sources": ("c_attn",), "out": "c_proj"}
     mlp = plain_mlp(c, "c_fc", "c_proj", bias=True, transposed=True)
 
     def block(divisor: int) -> BlockSpec:
         parts = {"qkv_bias": True, "out_bias": True, "transposed": True, "scale": scale / divisor}
-        return BlockSpec(attention_of(c, None, **names, **parts), mlp, norm, norm)
+        return BlockSpec(attention_of(c, None, **ATTENTION, **parts), mlp, norm, norm)
 
     divisors = [layer + 1 if c.scale_attn_by_inverse_layer_idx else 1 for layer in range(c.num_hidden_layers)]
     positions = c.max_position_embeddings

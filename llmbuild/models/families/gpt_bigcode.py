@@ -35,16 +35,13 @@ def decoder(c: ModelConfig) -> DecoderSpec:
     norm, heads = NormSpec("layer", c.layer_norm_eps), c.num_attention_heads
     attention = AttentionSpec(
         heads,
-        1 if c.multi_query else heads,
-        c.head_dim,
-        name="attn",
-        qkv="c_attn",
-        qkv_sources=("c_attn",),
+        kv_heads=1 if c.multi_query else heads,
+        head_dim=c.head_dim,
         stacking="stacked" if c.multi_query else "by_head",
         qkv_bias=True,
-        out="c_proj",
         out_bias=True,
         scale=None if c.scale_attn_weights else 1.0,
+        **gpt2.ATTENTION,
     )
     block = BlockSpec(attention, plain_mlp(c, "c_fc", "c_proj", bias=True), norm, norm)
     return decoder_of(c, block, norm, positions=c.max_position_embeddings, names=NAMES)
