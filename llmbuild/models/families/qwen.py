@@ -71,4 +71,6 @@ DEFAULTS: dict[str, Json] = {
 SPELLING, RENAMED = {"rms_norm_eps": "layer_norm_epsilon", "rope_theta": "rotary_emb_base"}, {"kv_channels": "head_dim"}
 CLASS = ConfigClass("QWenConfig", DEFAULTS, renamed=RENAMED, rope_types=taken("default"), remote=True)
 GGUF = GgufArchitecture("qwen", pre="qwen2")
-FAMILY = DecoderFamily("qwen", ("QWenLMHeadModel",), ROWS, decoder, {"qwen": CLASS}, gguf=GGUF, spelling=SPELLING)
+FAMILY = DecoderFamily(
+    "qwen", ("QWenLMHeadModel",), ROWS, decoder, {"qwen": CLASS}, keeps_head=True, gguf=GGUF, spelling=SPELLING
+)
