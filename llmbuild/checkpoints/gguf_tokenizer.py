@@ -63,7 +63,7 @@ _DEEPSEEK = (
 PRE_TOKENIZERS: Mapping[str, PreTokenizer] = {
     **dict.fromkeys(("gpt-2", "phi-2", "roberta-bpe", "gigachat", "mpt", "exaone4"), PreTokenizer()),
     "olmo": PreTokenizer(normal_form=True),
-    **dict.fromkeys(("smollm", "starcoder", "refact", "command-r"), PreTokenizer(digits=True)),
+    **dict.fromkeys(("smollm", "starcoder", "refact", "command-r", "exaone"), PreTokenizer(digits=True)),
     **dict.fromkeys(
         ("llama3", "llama-v3", "llama-bpe", "smaug-bpe"),
         PreTokenizer(_gpt4_like(r"\p{N}{1,3}"), ignore_merges=True, add_bos=True),

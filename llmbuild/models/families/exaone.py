@@ -6,6 +6,7 @@ from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.config_classes import GROUPED, LLAMA, ConfigClass
 from llmbuild.models.families import llama
 from llmbuild.models.family import ModelConfig
+from llmbuild.models.gguf.architecture import GgufArchitecture
 from llmbuild.models.spec import DecoderSpec, Names
 
 NAMES = Names(
@@ -35,4 +36,7 @@ RENAMED = {
 }
 DEFAULTS = LLAMA | {"num_key_value_heads": 8, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5}
 CLASS = ConfigClass("ExaoneConfig", DEFAULTS, GROUPED, RENAMED, default_theta=500000)
-FAMILY = DecoderFamily("exaone", ("ExaoneForCausalLM", "LlamaForCausalLM"), llama.ROWS, decoder, {"exaone": CLASS})
+GGUF = GgufArchitecture("exaone", pre="exaone")
+FAMILY = DecoderFamily(
+    "exaone", ("ExaoneForCausalLM", "LlamaForCausalLM"), llama.ROWS, decoder, {"exaone": CLASS}, gguf=GGUF
+)
