@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -193,3 +194,8 @@ def test_the_cache_calls_ours() -> None:
     assert names == {variable.name_hint for variable in stock.get_global_vars()}
     changed = {name for name in names if str(ours[name]) != str(stock[name])}
     assert set(replacements(layout)) <= changed
+
+    rolling = AttachKVCache(replace(layout, rolling=True), target, None)(tvm.IRModule())
+    more = {variable.name_hint for variable in rolling.get_global_vars()} - names
+    assert more == set(replacements(replace(layout, rolling=True))) - set(replacements(layout))
+    assert len(more) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,9 @@ def stock(kind: str, dim: int, window: int | None = None, softcap: float | None 
         target = tvm.target.Target({"kind": "llvm"})
     else:
         _, target = resolve_target(VULKAN if kind == "vulkan" else TARGETS[kind])
-    return AttachKVCache(make_layout(window, softcap, dim=dim, dtype="float16"), target, None)(tvm.IRModule())
+    # The kernels for a cache that rolls are there only where it does.
+    layout = replace(make_layout(window, softcap, dim=dim, dtype="float16"), rolling=True)
+    return AttachKVCache(layout, target, None)(tvm.IRModule())
 
 
 @functools.cache

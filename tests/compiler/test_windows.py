@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from llmbuild.models.kv_cache import KVCacheLayout
-from tests.helpers.cache_scenarios import build_cache, make_layout, worst_errors
+from tests.helpers.cache_scenarios import Run, build_cache, make_layout, worst_errors
 from tests.helpers.opencl import compiling
 
 MORE = [pytest.param(*rest, marks=pytest.mark.full) for rest in ((16, None), (33, 1.0), (None, 0.5))]
@@ -24,7 +24,11 @@ def test_our_kernels_on_a_cpu(window: int | None, cap: float | None) -> None:
     import tvm
 
     layout = make_layout(window, cap)
-    check(build_cache(layout, "llvm", tvm.target.Target(CPU)), layout)
+    machine = build_cache(layout, "llvm", tvm.target.Target(CPU))
+    check(machine, layout)
+    # There are no kernels for a cache that rolls, and the runtime makes none that does.
+    with pytest.raises(tvm.error.InternalError, match="RoPE mode must be normal"):
+        Run(machine, layout, rolls=True)
 
 
 @pytest.mark.full

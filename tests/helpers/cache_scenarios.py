@@ -63,14 +63,14 @@ def rotate(x: np.ndarray, at: np.ndarray) -> np.ndarray:
 class Run:
     """A cache and the same sequences in NumPy; `errors` has the largest of each step, of layer 0 and of layer 1."""
 
-    def __init__(self, machine: Any, layout: KVCacheLayout) -> None:
+    def __init__(self, machine: Any, layout: KVCacheLayout, *, rolls: bool = False) -> None:
         from tvm_ffi import Shape
 
         self.layout, self.dim, self.rng = layout, layout.head_dim, np.random.default_rng(0)
         self.sequences: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {}
         self.tree: list[int] = []
         self.errors: list[tuple[float, float]] = []
-        self.cache = machine["create_tir_paged_kv_cache"](*(Shape([size]) for size in (4, 1024, 512, PAGE, 0)))
+        self.cache = machine["create_tir_paged_kv_cache"](*(Shape([size]) for size in (4, 1024, 512, PAGE, int(rolls))))
 
     def add(self, *sequences: int) -> None:
         for sequence in sequences:

@@ -23,11 +23,15 @@ def replacements(layout: KVCacheLayout) -> dict[str, Any]:
     # A rolling cache's attention turns q and k, by frequencies that it computes.
     scaling = dict(layout.rope.scaling or {}) if layout.rolling and layout.rope is not None else None
     shape = (layout.num_attention_heads, layout.num_key_value_heads, layout.head_dim, layout.dtype)
-    return {
+    kernels = {
         "batch_decode_paged_kv_cpu": decode_kernel(*shape, False, scaling, layout.window, layout.softcap),
-        "batch_decode_paged_kv_cpu_sliding_window": decode_kernel(*shape, True, scaling, None, layout.softcap),
         "batch_prefill_paged_kv_cpu": paged_kernel(*shape, False, scaling, layout.window, layout.softcap),
-        "batch_prefill_paged_kv_cpu_sliding_window": paged_kernel(*shape, True, scaling, None, layout.softcap),
         "batch_prefill_ragged_kv": ragged_kernel(*shape, scaling, layout.window, layout.softcap),
         **split,
     }
+    if layout.rolling:
+        kernels |= {
+            "batch_decode_paged_kv_cpu_sliding_window": decode_kernel(*shape, True, scaling, None, layout.softcap),
+            "batch_prefill_paged_kv_cpu_sliding_window": paged_kernel(*shape, True, scaling, None, layout.softcap),
+        }
+    return kernels
