@@ -85,4 +85,6 @@ def check(kind: str, out: Path, scratch: Path) -> None:
             pytest.skip(reason)
         kernels = wgsl.shaders(out)
         assert len(kernels) > 50
+        most = max(text.count("var<storage") for text in kernels.values())
+        assert most <= wgsl.MOST_STORAGE
         assert wgsl.validate(kernels, scratch / "shaders") == {}

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from tests.helpers import dawn
-from tests.helpers.checkpoints import cached_checkpoint
+from tests.helpers.checkpoints import VOCAB, cached_checkpoint, write_tokenizer
 from tests.helpers.cli import make_project
+from tests.helpers.variants import variants, write_checkpoint
 from tests.helpers.web_library import ANSWER, CPU, QUESTION, greedy, likeliest, smollm2_manifest, tiny_manifest, told
 from tests.helpers.web_runtime import seed
 
@@ -23,6 +24,8 @@ LONG = "hi, who are you and what can you do?"
 TOLERANCE = 5e-2
 # A window and not a context, since WebLLM takes one of the two: the question is longer than it.
 WINDOW = {"mistral": {"window": "sliding-window-size = 32, attention-sink-size = 4"}}
+# Past its windows of 8 the first also has caps on scores and logits; the last has interleaved rotary.
+VARIANTS = ("gemma2/caps and windows", "mistral/window", "cohere/norms of q and k")
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
 
@@ -35,10 +38,24 @@ def _needs() -> None:
 
 @pytest.mark.parametrize(
     "family",
-    ["llama", "gpt_neox", *(pytest.param(each, marks=pytest.mark.full) for each in ("mistral", "qwen2", "qwen3"))],
+    ["gpt_neox", *(pytest.param(each, marks=pytest.mark.full) for each in ("llama", "mistral", "qwen2", "qwen3"))],
 )
 def test_a_tiny_model_answers_in_16_bits_as_on_the_cpu(family: str, tmp_path: Path) -> None:
-    project = make_project(tmp_path, tiny_manifest("q4f16_1", **WINDOW.get(family, {})), cached_checkpoint(family))
+    answers_as_on_the_cpu(cached_checkpoint(family), tmp_path, **WINDOW.get(family, {}))
+
+
+@pytest.mark.parametrize(
+    "variant", [VARIANTS[0], *(pytest.param(each, marks=pytest.mark.full) for each in VARIANTS[1:])]
+)
+def test_windows_caps_and_interleaved_rotary(variant: str, tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "checkpoint", {**variants()[variant], "vocab_size": VOCAB})
+    write_tokenizer(tmp_path / "checkpoint", "byte-level")
+    answers_as_on_the_cpu(tmp_path / "checkpoint", tmp_path)
+
+
+def answers_as_on_the_cpu(checkpoint: Path, tmp_path: Path, **settings: str) -> None:
+    """Build a checkpoint for the browser and for the CPU, and compare what WebLLM and the CPU's library say."""
+    project = make_project(tmp_path, tiny_manifest("q4f16_1", **settings), checkpoint)
     seed(project.store)
     project.build()
     answer = dawn.ask(project.root / "dist", "tiny-q4f16_1", timeout=280, **likeliest(LONG, 4, top=5))

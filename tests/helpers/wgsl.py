@@ -13,6 +13,8 @@ from tests.helpers.node import install, node_modules
 
 VALIDATOR = Path(__file__).parent.parent / "drivers" / "validate_wgsl.mjs"
 PACKAGE = "webgpu"
+MOST_STORAGE = 10
+"""The most tensors of a kernel: WebLLM asks the adapter for no more."""
 
 
 def missing() -> str | None:

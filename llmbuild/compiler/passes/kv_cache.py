@@ -4,7 +4,7 @@ Before: the module's functions take a cache as an opaque object.
 After: `create_tir_paged_kv_cache(max_batch_size, max_total_seq_len, prefill_chunk_size, page_size,
 support_sliding_window)`, each a Shape of one element, creates one, with the kernels that it will call as PrimFuncs of the
 module.  On CPU ours replace TVM's of the same signature for attention of decode, of prefill over its own keys and over
-the cache; a library whose cache does not roll has no kernels for one that does.  TVM's stay: attention with a tree mask
+the cache; kernels that nothing can call are left out.  TVM's stay: attention with a tree mask
 (speculative decoding), the merge of two attention results, appending to pages and copying them; and all of them where none of
 ours is given.  On GPUs ours replaces the merge of two results, which is a race in TVM's (see `kernels.gpu.merge`).  The split
 into q, k and v with RoPE is ours everywhere (see `kernels.split_rotary`).  For layers with a window and for soft caps TVM's
@@ -13,7 +13,7 @@ kernels are altered (see `passes.attention_scores`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -31,8 +31,14 @@ from llmbuild.models.kv_cache import KVCacheLayout
 
 NAME = "create_tir_paged_kv_cache"
 
-ROLLING = "_sliding_window"
-"""The end of the names of the kernels for a rolling cache."""
+ROLLING = tuple(
+    f"batch_{step}_paged_kv{device}_sliding_window" for step in ("decode", "prefill") for device in ("", "_cpu")
+)
+"""The kernels for a rolling cache, which take a fifth of the lowering for a CPU.  The runtime makes no rolling cache that has
+frequencies for its keys, so another's library needs none."""
+TREES = ("batch_tree_attn", "tree_attn_paged_kv")
+"""The kernels for trees of drafts.  WebLLM has no drafts, and refuses a library where a kernel has more than 10 tensors, as one
+of these has where layers have a window."""
 
 SIZES = ("max_batch_size", "max_total_seq_len", "prefill_chunk_size", "page_size", "support_sliding_window")
 
@@ -86,8 +92,8 @@ class AttachKVCache:
         kernels = {SPLIT: split_kernel(layout)} if self.attention is None else self.attention(layout)
         if layout.window is not None or layout.softcap is not None:
             alter_scores(module, layout, self.target.kind.name != "llvm", kernels)
-        if not layout.rolling:
-            module = _without_rolling(module)
+        unused = () if layout.rolling else ROLLING
+        module = _without(module, {*unused, *(TREES if self.target.kind.name == "webgpu" else ())})
         for name, kernel in kernels.items():
             # The lookup fails where TVM has renamed its kernel: adding ours beside it would have no effect.
             module.update_func(module.get_global_var(name), kernel)
@@ -96,22 +102,23 @@ class AttachKVCache:
 
 @relax.expr_functor.mutator
 class _Without(relax.PyExprMutator):  # type: ignore[misc]
-    """Empty tuples, which the runtime takes for no function, in place of the kernels for a rolling cache."""
+    """Empty tuples, which the runtime takes for no function, in place of some kernels."""
+
+    def __init__(self, module: Any, kernels: Collection[str]) -> None:
+        super().__init__(module)
+        self.kernels = kernels
 
     def visit_tuple_(self, op: Any) -> Any:
         kernel = op.fields[-1] if op.fields else None
-        rolling = isinstance(kernel, tvm.ir.GlobalVar) and kernel.name_hint.endswith(ROLLING)
-        return relax.Tuple([]) if rolling else super().visit_tuple_(op)
+        unused = isinstance(kernel, tvm.ir.GlobalVar) and kernel.name_hint in self.kernels
+        return relax.Tuple([]) if unused else super().visit_tuple_(op)
 
 
-def _without_rolling(module: Any) -> Any:
-    """The module without the kernels for a rolling cache, which take a fifth of the lowering for a CPU.
-
-    Nothing can call them: the runtime makes no rolling cache that has frequencies for its keys.
-    """
-    module[NAME] = _Without(module).visit_expr(module[NAME])
+def _without(module: Any, kernels: Collection[str]) -> Any:
+    """The module without the kernels, as far as it has them: the runtime refuses to compute what it would need them for."""
+    module[NAME] = _Without(module, kernels).visit_expr(module[NAME])
     for variable in module.get_global_vars():
-        if variable.name_hint.endswith(ROLLING):
+        if variable.name_hint in kernels:
             del module[variable]
     return module
 
