@@ -67,3 +67,22 @@ class Parameter:
             value = value.astype(np.float32)
             value /= np.maximum(np.sqrt(np.einsum("ij,ij->i", value, value)), np.float32(1e-12))[:, None]
         return value.astype(np.float32) + np.float32(self.offset) if self.offset else value
+
+    def take_apart(self, value: np.ndarray, rows: Sequence[int]) -> list[np.ndarray]:
+        """The sources' values from the parameter's in float32, as `assemble` takes them; `rows` are those of each source.
+
+        Rows that were divided by their lengths stay so.
+        """
+        import numpy as np
+
+        if self.offset:
+            value = value - np.float32(self.offset)
+        if self.grouping is not None:
+            groups, *counts = self.grouping
+            size = len(value) // (groups * sum(counts))
+            ends = np.cumsum([groups * count * size for count in counts])[:-1]
+            parts = [part.reshape(groups, -1, *value.shape[1:]) for part in np.split(value, ends)]
+            value = np.concatenate(parts, axis=1).reshape(value.shape)
+        if self.transposed:
+            value = value.T
+        return [np.ascontiguousarray(part) for part in np.split(value, np.cumsum(rows)[:-1])]
