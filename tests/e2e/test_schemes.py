@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from llmbuild.models.config_json import vocabulary_key
 from tests.helpers.chat_templates import CHATML, Checkpoint
 from tests.helpers.checkpoints import cached_checkpoint
 from tests.helpers.cli import TINY_MANIFEST, ProjectDir, make_project
@@ -65,7 +66,8 @@ def test_a_preset_builds_its_library_without_weights(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [name for name in variants() if in_ci(name)])
 def test_init_writes_a_manifest_that_builds_for_every_family(name: str, tmp_path: Path) -> None:
     project = make_project(tmp_path)
-    write_checkpoint(project.root / "checkpoint", {**variants()[name], "vocab_size": 512})
+    config = variants()[name]
+    write_checkpoint(project.root / "checkpoint", {**config, vocabulary_key(config): 512})
     Checkpoint(project.root / "checkpoint", CHATML)
     assert project.run("init", "checkpoint", "--force").code == 0
     project.build()

@@ -9,6 +9,7 @@ import pytest
 
 from llmbuild.checkpoints.tensor import TensorInfo
 from llmbuild.errors import InputError, MultiError
+from llmbuild.models.config_json import vocabulary_key
 from llmbuild.models.family import Overrides
 from llmbuild.models.registry import family, infer_model_type
 from llmbuild.quantization.fitting import check
@@ -187,16 +188,17 @@ def test_padded_embeddings_are_told_the_number_to_set(tied: bool) -> None:
 @pytest.mark.parametrize("name", variants())
 def test_padded_embeddings_of_every_family_are_told_the_number_to_set(name: str) -> None:
     """Also where a head's bias or an embedding of positions is beside them."""
-    config = {"vocab_size": variants()[name].get("padded_vocab_size"), **variants()[name]}
+    config = variants()[name]
+    key = vocabulary_key(config)
     architecture = family(infer_model_type(config))
     parameters, padded = (
-        architecture.parameters(architecture.configure({**config, "vocab_size": size}, Overrides()))
-        for size in (config["vocab_size"], config["vocab_size"] + 32)
+        architecture.parameters(architecture.configure({**config, key: size}, Overrides()))
+        for size in (config[key], config[key] + 32)
     )
     source = SimpleNamespace(tensors=stored(padded), location=lambda name: "model.safetensors")
     with pytest.raises(InputError, match="shape mismatch") as caught:
-        check(source, parameters, architecture.unused)  # type: ignore[arg-type]
-    assert caught.value.fix == f"set vocab_size = {config['vocab_size'] + 32} in config.json"
+        check(source, parameters, architecture.unused, key)  # type: ignore[arg-type]
+    assert caught.value.fix == f"set {key} = {config[key] + 32} in config.json"
 
 
 @pytest.mark.parametrize("variant", ["gpt_neox", "qwen2", "qwen3", "mistral"])
