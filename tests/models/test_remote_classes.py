@@ -152,7 +152,7 @@ QWEN = {"model_type": "qwen", "kv_channels": 16, "seq_length": 64}
 def test_the_context_of_qwen_ends_where_its_rope_and_its_queries_change() -> None:
     config, notes = configured(QWEN)
     assert (config.context_window_size, config.prefill_chunk_size) == (64, 64)
-    assert notes == ["the context window has the 64 tokens of seq_length, as longer texts change RoPE and queries"]
+    assert notes == ["the context window has the 64 tokens of seq_length; longer texts change RoPE and queries"]
     assert configured(QWEN, context_window_size=32)[0].context_window_size == 32
     assert refused(QWEN, context_window_size=128).fix == "set context-window-size to at most 64"
 

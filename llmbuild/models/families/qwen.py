@@ -30,10 +30,9 @@ def _context(c: rows.Reading) -> int:
             fix=f"set context-window-size to at most {c.seq_length}",
         )
     c.source.note(
-        f"the context window has the {c.seq_length} tokens of seq_length, as longer texts change RoPE and queries"
+        f"the context window has the {c.seq_length} tokens of seq_length; longer texts change RoPE and queries"
     )
-    trained: int = c.seq_length
-    return trained
+    return int(c.seq_length)
 
 
 ROWS = (
