@@ -22,6 +22,7 @@ from llmbuild.errors import InputError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from llmbuild.checkpoints.tensor import Checkpoint
+    from llmbuild.models.architecture import DecoderFamily
 
 GGUF = "gguf"
 AUTO = "auto"
@@ -50,19 +51,19 @@ def open_checkpoint(
     directory: Path,
     source_format: str | None = None,
     checks: Checks = NO_CHECKS,
-    model_type: str | None = None,
+    family: DecoderFamily | None = None,
 ) -> Checkpoint:
     """Open the checkpoint in `directory` (or a single GGUF file) for lazy reading; close it after use.
 
     `source_format` forces one of `SOURCE_FORMATS`; None and "auto" detect the format, safetensors before torch before GGUF.
-    Files that `checks` names are read as `WeightFile` describes.  `model_type` is the family's of a GGUF file, where it is known.
+    Files that `checks` names are read as `WeightFile` describes.  `family` is that of a GGUF file, where it is known.
     Raises InputError when no format matches or a file is not valid, UsageError for an unknown format, ChangedError.
     """
     format = infer_format(directory, source_format)
     if format == GGUF:
         from llmbuild.models.gguf.checkpoint import GgufCheckpoint
 
-        return GgufCheckpoint(_gguf_file(directory), checks, model_type)
+        return GgufCheckpoint(_gguf_file(directory), checks, family)
     if format is None:
         raise InputError(
             "no weights found",
@@ -78,17 +79,17 @@ def read_metadata(
     source_format: str | None = None,
     checks: Checks = NO_CHECKS,
     note: Callable[[str], None] | None = None,
-    model_type: str | None = None,
+    family: DecoderFamily | None = None,
 ) -> CheckpointMetadata:
     """Configuration and tokenizer.  The weights may be absent, except for GGUF, whose one file contains everything.
 
-    `note` takes a sentence about what a GGUF file does not say; `model_type` is as for `open_checkpoint`.
+    `note` takes a sentence about what a GGUF file does not say; `family` is as for `open_checkpoint`.
     Raises InputError when config.json is missing or not valid, or a GGUF file's metadata is not valid.
     """
     if infer_format(directory, source_format) == GGUF:
         from llmbuild.models.gguf.checkpoint import read_gguf_metadata
 
-        config, generation, tokenizer = read_gguf_metadata(_gguf_file(directory), checks, note, model_type)
+        config, generation, tokenizer = read_gguf_metadata(_gguf_file(directory), checks, note, family)
         return CheckpointMetadata(config, generation, tokenizer)
     config = read_config(directory)
     files = {name: directory / name for name in TOKENIZER_FILES if is_file(directory / name)}

@@ -24,7 +24,7 @@ from llmbuild.checkpoints.names import (
 from llmbuild.engine.kind import Job, TaskKind
 from llmbuild.tasks import generation
 from llmbuild.tasks.facts import known_type, with_facts
-from llmbuild.tasks.own import own_architecture
+from llmbuild.tasks.own import known_architecture, own_architecture
 
 if TYPE_CHECKING:
     from llmbuild.models.family import ModelConfig
@@ -115,7 +115,7 @@ def _of_checkpoint(job: Job) -> _Given:
 
     params: Mapping[str, Any] = job.params
     directory = job.inputs["checkpoint"]
-    metadata = read_metadata(directory, checks=job.checks, note=job.note, model_type=known_type(job))
+    metadata = read_metadata(directory, checks=job.checks, note=job.note, family=known_architecture(job))
     config = with_facts(job, text_config(metadata.config))
     files = {name: content for name in TOKENIZER_FILES if (content := metadata.tokenizer_file(name)) is not None}
     special = {}

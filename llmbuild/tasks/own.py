@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from llmbuild.canonical import digest_bytes
 from llmbuild.engine.kind import Job
 from llmbuild.errors import InputError
+from llmbuild.tasks.facts import known_type
 
 if TYPE_CHECKING:
     from llmbuild.models.architecture import DecoderFamily
@@ -22,8 +23,19 @@ def own_architecture(job: Job) -> DecoderFamily | None:
     return architecture_in(job.params, job.hints)
 
 
+def known_architecture(job: Job) -> DecoderFamily | None:
+    """The family as far as it is known without a look at the checkpoint.  Raises InputError."""
+    from llmbuild.models.registry import family
+
+    own = own_architecture(job)
+    if own is not None:
+        return own
+    model_type = known_type(job) if "facts" in job.inputs else job.params["model-type"]
+    return family(str(model_type)) if model_type else None
+
+
 def architecture_in(params: Mapping[str, Any], hints: Mapping[str, Any]) -> DecoderFamily | None:
-    """The same, of the parameters and the hints of a task."""
+    """As `own_architecture`, of the parameters and the hints of a task."""
     given, text = params.get(ARCHITECTURE), hints.get(ARCHITECTURE)
     if given is None:
         return None

@@ -11,8 +11,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from llmbuild.engine.kind import Job, no_note
-from llmbuild.tasks.facts import known_type
-from llmbuild.tasks.own import own_architecture
+from llmbuild.tasks.own import known_architecture
 
 if TYPE_CHECKING:
     from llmbuild.checkpoints.packed.stated import Quantization
@@ -27,12 +26,7 @@ def architecture_of(job: Job, config: Mapping[str, Any]) -> DecoderFamily:
     manifest's, else the one that it names.  Raises InputError."""
     from llmbuild.models.registry import family, infer_model_type
 
-    return own_architecture(job) or family(_type_of(job) or infer_model_type(config))
-
-
-def _type_of(job: Job) -> str | None:
-    model_type = known_type(job) if "facts" in job.inputs else job.params["model-type"]
-    return str(model_type) if model_type else None
+    return known_architecture(job) or family(infer_model_type(config))
 
 
 def configuration_of(job: Job, architecture: DecoderFamily, config: Mapping[str, Any]) -> ModelConfig:
@@ -93,7 +87,9 @@ def open_weights(job: Job, *, packed: bool = False, note: Callable[[str], None] 
     directory, source_format = job.inputs["checkpoint"], job.params["source-format"]
     with ExitStack() as stack:
         checkpoint = stack.enter_context(
-            open_checkpoint(directory, None if source_format is None else str(source_format), job.checks, _type_of(job))
+            open_checkpoint(
+                directory, None if source_format is None else str(source_format), job.checks, known_architecture(job)
+            )
         )
         if not packed:
             checkpoint = unpacked(checkpoint, quantization_of(job, checkpoint.config), note)

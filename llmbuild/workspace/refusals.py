@@ -26,6 +26,7 @@ from llmbuild.sources.select import GGUF_NAME, descriptions, output_name, requir
 
 if TYPE_CHECKING:
     from llmbuild.engine.store import Store
+    from llmbuild.models.architecture import DecoderFamily
     from llmbuild.plan.observed import Observed
     from llmbuild.sources.kind import Observation
     from llmbuild.workspace.tool_identities import Toolchain
@@ -119,7 +120,8 @@ def _of_model(
     try:
         if names := _names(observation):
             require_weights(names, model.source_format)
-        description = _description(model, readers[0], observation, content, store)
+        own = architecture_in(readers[0].params, readers[0].hints)
+        description = _description(model, readers[0], observation, content, store, own)
     except InputError as error:
         if model.source is not None:
             error.fix = fitting(error.fix, remote=source_kind(model.source.kind).remote)
@@ -214,9 +216,15 @@ def _digests(observation: Observation) -> dict[str, Digest]:
 
 
 def _description(
-    model: Model, reader: Task, observation: Observation | None, content: Json, store: Store
+    model: Model,
+    reader: Task,
+    observation: Observation | None,
+    content: Json,
+    store: Store,
+    own: DecoderFamily | None,
 ) -> dict[str, Any] | None:
-    """The contents of the files that describe a model, by their names; None where they are not known.
+    """The contents of the files that describe a model, by their names; None where they are not known.  `own` is the project's
+    own family of the model.
 
     Raises InputError where one of them is not valid."""
     if model.source is None or observation is None:
@@ -228,7 +236,7 @@ def _description(
         # The parts of one in the store have other names than the first part tells.
         place = _held(store, digests.get(GGUF_NAME)) if kind.remote else Path(str(observation.hints["path"]))
         if place is not None and place.is_file():
-            return _of_gguf(place)
+            return _of_gguf(place, own)
     kept = None if not kind.remote else _kept(store, content) or _from_store(store, digests)
     description = kept if kept is not None else kind.description(observation.params, observation.hints)
     if description is None:
@@ -239,7 +247,7 @@ def _description(
     from llmbuild.checkpoints.pointer import refuse_pointer
 
     if GGUF_NAME in description:
-        _check_head(description[GGUF_NAME])
+        _check_head(description[GGUF_NAME], own)
         return None
     found = {}
     for name, data in description.items():
@@ -252,21 +260,21 @@ def _description(
     return found
 
 
-def _of_gguf(path: Path) -> dict[str, Any]:
+def _of_gguf(path: Path, own: DecoderFamily | None) -> dict[str, Any]:
     from llmbuild.models.gguf.checkpoint import read_gguf_description
 
     try:
-        return read_gguf_description(path)
+        return read_gguf_description(path, own)
     except InputError as error:
         # The path may be one in the store.
         raise InputError(error.what, why=error.why, fix=error.fix) from error
 
 
-def _check_head(head: bytes) -> None:
+def _check_head(head: bytes, own: DecoderFamily | None) -> None:
     from llmbuild.models.gguf.head import check_head
 
     try:
-        check_head(head)
+        check_head(head, own)
     except InputError as error:
         error.where = GGUF_NAME
         raise

@@ -30,18 +30,18 @@ MAX_FACTORS_BYTES = 1 << 20
 
 
 class GgufCheckpoint(Checkpoint):
-    """An open GGUF file, or its parts; the tensors are in the file's order.  See `choose` for `model_type`.
+    """An open GGUF file, or its parts; the tensors are in the file's order.  See `choose` for `known`.
 
     Raises InputError when it is not valid.
     """
 
     format = "gguf"
 
-    def __init__(self, path: Path, checks: Checks = NO_CHECKS, model_type: str | None = None) -> None:
+    def __init__(self, path: Path, checks: Checks = NO_CHECKS, known: DecoderFamily | None = None) -> None:
         self._file = open_gguf(path, checks)
         try:
-            _, family, gguf = choose(self._file.metadata, self._file.tensors, path, model_type)
-            self.config = _config(self._file, model_type)
+            _, family, gguf = choose(self._file.metadata, self._file.tensors, path, known)
+            self.config = _config(self._file, known)
             self.generation_config = make_generation_config(self._file.metadata)
             spec = _decoder(family, self.config, path)
             self._restored = restored_tensors(self._file.tensors, spec, gguf, path)
@@ -69,48 +69,48 @@ class GgufCheckpoint(Checkpoint):
 
 
 def read_gguf_metadata(
-    path: Path, checks: Checks = NO_CHECKS, note: Note | None = None, model_type: str | None = None
+    path: Path, checks: Checks = NO_CHECKS, note: Note | None = None, known: DecoderFamily | None = None
 ) -> tuple[dict[str, Any], dict[str, Any] | None, dict[str, bytes]]:
     """Configuration, generation configuration and tokenizer files of a GGUF file.  Raises InputError."""
     file = open_gguf(path, checks)
     try:
-        config, pre = _config(file, model_type), _pre(file, model_type)
+        config, pre = _config(file, known), _pre(file, known)
         return config, make_generation_config(file.metadata), make_tokenizer_files(file.metadata, path, note, pre)
     finally:
         file.close()
 
 
-def read_gguf_description(path: Path) -> dict[str, bytes | dict[str, Any]]:
+def read_gguf_description(path: Path, known: DecoderFamily | None = None) -> dict[str, bytes | dict[str, Any]]:
     """What a GGUF file says for config.json, for generation_config.json where it has sampling values, and of the chat template
     for tokenizer_config.json.  tokenizer.json takes long to make, and is there only where the file lists more tokens than its
     embedding has rows.  Raises InputError."""
     file = open_gguf(path)
     try:
-        config = _config(file, None)
+        config = _config(file, known)
         template = file.metadata.get("tokenizer.chat_template")
         settings = {"chat_template": template} if isinstance(template, str) else {}
         found: dict[str, bytes | dict[str, Any]] = {"config.json": config, TOKENIZER_CONFIG: settings}
         found[GENERATION_CONFIG] = make_generation_config(file.metadata) or {}
         tokens = file.metadata.get("tokenizer.ggml.tokens")
         if isinstance(tokens, list) and len(tokens) > config["vocab_size"]:
-            found[TOKENIZER_JSON] = make_tokenizer_files(file.metadata, path, pre=_pre(file, None))[TOKENIZER_JSON]
+            found[TOKENIZER_JSON] = make_tokenizer_files(file.metadata, path, pre=_pre(file, known))[TOKENIZER_JSON]
         return found
     finally:
         file.close()
 
 
-def _config(file: GgufFile | SplitGguf, model_type: str | None) -> dict[str, Any]:
+def _config(file: GgufFile | SplitGguf, known: DecoderFamily | None) -> dict[str, Any]:
     factors = {}
     for name in FACTORS:
         if name in file.tensors:
             if file.tensors[name].nbytes > MAX_FACTORS_BYTES:
                 raise InputError(f"tensor {name!r} is too large to be one of frequencies", where=str(file.path))
             factors[name] = [float(value) for value in file.read(name).reshape(-1)]
-    return make_config(file.metadata, file.tensors, factors, file.path, model_type)
+    return make_config(file.metadata, file.tensors, factors, file.path, known)
 
 
-def _pre(file: GgufFile | SplitGguf, model_type: str | None) -> str:
-    return choose(file.metadata, file.tensors, file.path, model_type)[2].pre
+def _pre(file: GgufFile | SplitGguf, known: DecoderFamily | None) -> str:
+    return choose(file.metadata, file.tensors, file.path, known)[2].pre
 
 
 def _decoder(family: DecoderFamily, config: Mapping[str, Any], path: Path) -> DecoderSpec:

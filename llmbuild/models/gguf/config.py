@@ -15,6 +15,7 @@ from typing import Any
 from llmbuild.canonical import Json
 from llmbuild.checkpoints.tensor import TensorInfo
 from llmbuild.errors import InputError
+from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.config_classes import ConfigClass
 from llmbuild.models.gguf.architecture import GgufArchitecture
 from llmbuild.models.gguf.keys import NEUTRAL
@@ -32,13 +33,13 @@ def make_config(
     tensors: Mapping[str, TensorInfo],
     factors: Factors,
     path: Path,
-    model_type: str | None = None,
+    known: DecoderFamily | None = None,
 ) -> dict[str, Any]:
-    """`factors` are the contents of those tensors of `rope.FACTORS` that the file has; see `choose` for `model_type`.
+    """`factors` are the contents of those tensors of `rope.FACTORS` that the file has; see `choose` for `known`.
 
     Raises InputError for an architecture that no family has, and for metadata that is missing or not valid.
     """
-    values, family, gguf = choose(metadata, tensors, path, model_type)
+    values, family, gguf = choose(metadata, tensors, path, known)
     if values.integer("expert_count", 0):
         raise values.wrong("expert_count", "the model is a mixture of experts, which is not supported")
     own_type = family.model_type if family.model_type in family.classes else next(iter(family.classes))

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from llmbuild.errors import InputError
+from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.gguf.known import require_architecture
 
 _SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
@@ -17,14 +18,16 @@ _STRING = 8
 _MOST_PAIRS = 1 << 14
 
 
-def check_head(head: bytes) -> None:
+def check_head(head: bytes, known: DecoderFamily | None = None) -> None:
     """Raise InputError where the beginning of a file shows that it is no GGUF file, or one of an architecture that is not
     supported; what is not seen in it yet is for whoever has the whole file."""
     if len(head) >= 4 and not head.startswith(b"GGUF"):
         raise InputError("not a GGUF file", why="it does not begin with the letters GGUF")
     for key, value in _texts(head):
         if key == b"general.architecture":
-            require_architecture({"general.architecture": value.decode("utf-8", "replace")}, None)
+            name = value.decode("utf-8", "replace")
+            if known is None or known.gguf is None or name not in known.gguf.names:
+                require_architecture({"general.architecture": name}, None)
             return
 
 

@@ -13,7 +13,7 @@ from llmbuild.errors import InputError, Where, did_you_mean
 from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.gguf.architecture import GgufArchitecture
 from llmbuild.models.gguf.values import GgufValues
-from llmbuild.models.registry import families, family
+from llmbuild.models.registry import families
 
 
 @cache
@@ -41,11 +41,11 @@ def require_architecture(metadata: Mapping[str, Any], path: Path | None) -> str:
 
 
 def choose(
-    metadata: Mapping[str, Any], tensors: Mapping[str, TensorInfo], path: Path, model_type: str | None
+    metadata: Mapping[str, Any], tensors: Mapping[str, TensorInfo], path: Path, known: DecoderFamily | None
 ) -> tuple[GgufValues, DecoderFamily, GgufArchitecture]:
-    """What a file says under its architecture's prefix, and the family that it is of: the one of `model_type`, without a look at
+    """What a file says under its architecture's prefix, and the family that it is of: the one that is known, without a look at
     the others, where its files are of this architecture.  Raises InputError."""
-    named = None if model_type is None else family(model_type)
+    named = known
     architecture = metadata.get("general.architecture")
     if named is None or named.gguf is None or architecture not in named.gguf.names:
         named, architecture = None, require_architecture(metadata, path)

@@ -17,8 +17,10 @@ from llmbuild.errors import InputError
 from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.family import Overrides
 from llmbuild.models.gguf import known
-from llmbuild.models.gguf.checkpoint import read_gguf_metadata
+from llmbuild.models.gguf.architecture import GgufArchitecture
+from llmbuild.models.gguf.checkpoint import read_gguf_description, read_gguf_metadata
 from llmbuild.models.gguf.config import make_config
+from llmbuild.models.gguf.head import check_head
 from llmbuild.models.gguf.known import gguf_families, require_architecture
 from llmbuild.models.open import open_checkpoint
 from llmbuild.models.registry import families, family, infer_model_type
@@ -169,24 +171,39 @@ def test_a_known_family_is_read_without_a_look_at_the_others(tmp_path: Path, mon
     source, path = tmp_path / "checkpoint", tmp_path / "model.gguf"
     write_checkpoint(source, first("mistral"))
     convert(source, path)
-    with open_checkpoint(path) as found, open_checkpoint(path, model_type="qwen2") as other:
+    with open_checkpoint(path) as found, open_checkpoint(path, family=family("qwen2")) as other:
         assert other.config == found.config
     monkeypatch.setattr(known, "gguf_families", lambda: pytest.fail("all families are looked at"))
-    with open_checkpoint(path, model_type="mistral") as read:
+    with open_checkpoint(path, family=family("mistral")) as read:
         assert read.config == found.config
     assert read_metadata_of(path, "mistral") == found.config
     with pytest.raises(InputError, match="metadata cannot be used") as caught:
-        open_checkpoint(path, model_type="llama")
+        open_checkpoint(path, family=family("llama"))
     assert caught.value.why == "it is 8, which is not supported for llama"
+
+
+def test_a_family_of_a_project_is_read_by_its_own_name(tmp_path: Path) -> None:
+    source, path = tmp_path / "checkpoint", tmp_path / "model.gguf"
+    write_checkpoint(source, first("qwen3"))
+    convert(source, path, like="parrot")
+    with pytest.raises(InputError, match="architecture 'parrot' is not supported"):
+        open_checkpoint(path)
+    own = dataclasses.replace(family("qwen3"), gguf=GgufArchitecture("parrot"))
+    with open_checkpoint(path, family=own) as read, open_checkpoint(source) as original:
+        assert all(np.array_equal(read.read(name), original.read(name)) for name in original.tensors)
+    assert read_gguf_description(path, own)["config.json"] == read.config
+    check_head(path.read_bytes()[:1000], own)
+    with pytest.raises(InputError, match="architecture 'parrot' is not supported"):
+        check_head(path.read_bytes()[:1000])
 
 
 def read_metadata_of(path: Path, model_type: str) -> Any:
     """The configuration as it is read without the weights, of a file without a tokenizer."""
     with pytest.raises(InputError, match="tokenizer"):
-        read_gguf_metadata(path, model_type=model_type)
+        read_gguf_metadata(path, known=family(model_type))
     file = open_gguf(path)
     try:
-        return make_config(file.metadata, file.tensors, {}, path, model_type)
+        return make_config(file.metadata, file.tensors, {}, path, family(model_type))
     finally:
         file.close()
 
