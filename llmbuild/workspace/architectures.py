@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from llmbuild.canonical import Digest, Json, digest_bytes, digest_json
 from llmbuild.errors import LlmbuildError
-from llmbuild.manifest.architectures import own_files, read_architecture, text_of
 from llmbuild.manifest.project import Project
 from llmbuild.plan.observed import Architecture
 from llmbuild.workspace.tool_identities import Toolchain
@@ -33,6 +32,8 @@ def own_architectures(project: Project, toolchain: Toolchain, trust: Trust) -> d
 
 
 def _observed(root: Path, name: str, toolchain: Toolchain, trust: Trust) -> Architecture:
+    # A project without such files loads none of this.
+    from llmbuild.manifest.architectures import read_architecture, text_of
     from llmbuild.models.own import made_of
 
     sha256 = NO_DIGEST
@@ -59,6 +60,7 @@ def _observed(root: Path, name: str, toolchain: Toolchain, trust: Trust) -> Arch
 def trusted_families(root: Path, trust: Trust) -> Iterator[DecoderFamily]:
     """The project's own families, each of which is run.  Raises UntrustedError for one that is not trusted, and InputError for
     one that is wrong."""
+    from llmbuild.manifest.architectures import own_files, read_architecture, text_of
     from llmbuild.models.own import own_family
 
     for name in own_files(root):

@@ -94,6 +94,9 @@ def observe_world(
     sources, adapters, presets = _sources(project, store, lock, offline, resolve, anew, errors, gone)
     tools, source_files = _tools(kinds, toolchain, errors)
     families, every_family = _families(toolchain, source_files)
+    types = _types(presets, toolchain, every_family)
+    architectures = own_architectures(project, toolchain, trust)
+    # The memo of what was asked so far is written there.
     of_platforms = find_tools(project, Machine(toolchain, trust), LockedTools(lock, store, identity(project)))
     raise_all(errors)
     return Observed(
@@ -109,8 +112,8 @@ def observe_world(
         gone,
         families,
         every_family,
-        _types(presets, toolchain, every_family),
-        own_architectures(project, toolchain, trust),
+        types,
+        architectures,
     )
 
 

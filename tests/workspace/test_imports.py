@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from llmbuild.engine.store import Store
 from llmbuild.workspace.imports import Imports
 from llmbuild.workspace.tool_identities import Toolchain
 from tests.helpers.checkpoints import cached_checkpoint
-from tests.helpers.cli import make_project
+from tests.helpers.cli import TINY_MANIFEST, make_project
 from tests.helpers.imports import PACKAGE, module_name
 
 FILES = {
@@ -129,3 +130,26 @@ def test_what_a_task_loads_is_in_its_key(tmp_path: Path) -> None:
     store.close()
     assert {kind: names for kind, names in seen.items() if names} == {}
     assert len(seen) >= 5
+
+
+PLANNED = """
+import sys
+from llmbuild.cli.main import main
+assert main(["plan"]) == 0
+print("LOADED", [name for name in sys.modules if name.startswith("llmbuild.models.") and name != "llmbuild.models.presets"])
+"""
+
+
+def test_a_plan_of_what_is_known_loads_no_family(tmp_path: Path) -> None:
+    manifest = TINY_MANIFEST.replace('source = "checkpoint"', 'preset = "SmolLM2-135M"').replace('"chatml"', '"LM"')
+    project = make_project(tmp_path, manifest)
+    assert project.run("plan").code == 0
+    done = subprocess.run(
+        [sys.executable, "-c", PLANNED],
+        cwd=project.root,
+        env={**os.environ, "LLMBUILD_CACHE": str(project.store)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.endswith("LOADED []\n")
