@@ -29,7 +29,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "verify": ("llmbuild.cli.verify", "load built libraries with their weights and run them"),
     "chat": ("llmbuild.cli.chat", "talk to a built model"),
     "targets": ("llmbuild.cli.targets", "list the targets, and what this machine can do for each"),
-    "trust": ("llmbuild.cli.trust", "let a project's own linkers and flags run on this machine"),
+    "trust": ("llmbuild.cli.trust", "let a project's own linkers, flags and architectures run on this machine"),
     "cache": ("llmbuild.cli.cache", "look after the cache: stats, gc, verify, export, import"),
     "schema": ("llmbuild.cli.schema", "print the JSON schema of the manifest"),
     "exec": ("llmbuild.cli.exec_", "run one action by its digest, to reproduce a failure"),
