@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from llmbuild.canonical import Json
 from llmbuild.models.frequencies import TYPES
@@ -26,7 +27,7 @@ class ConfigClass:
     have it.  With `ntk_alpha` a scaling of type dynamic that has an `alpha` is Hunyuan's, which does not depend on the length.
     With `ropes_by_layer` the layers with a window have a RoPE of their own, and `local_theta` is the key of its base, if any.
     `without_window` says of a class whose layers with a window have RoPE and others none: whether they have where there is no
-    window.  A class without `rope` reads none of its keys.
+    window.  `default_rope` is that of a config.json that says nothing of it.  A class without `rope` reads none of its keys.
 
     A class that is `remote` is none of transformers, but of code that comes with checkpoints, which is never run: what it says is
     written down here.  `adapted` gives the content of a config.json in the words that other classes have for the same.
@@ -47,6 +48,7 @@ class ConfigClass:
     local_theta: str | None = None
     default_local_theta: float = 10000
     without_window: bool | None = None
+    default_rope: Mapping[str, Any] | None = None
     rope: bool = True
     remote: bool = False
     adapted: Callable[[ConfigValues], Mapping[str, Json]] | None = None

@@ -62,6 +62,9 @@ def read_config_json(
     given = given.but(_renamed(given, like))
     _note_other_names(given, like)
     given = given.in_common_names()
+    has_rope = given.values.get("rope_scaling") or given.values.get("rope_parameters") is not None
+    if like.default_rope is not None and not has_rope:
+        given = given.but({**given.values, "rope_parameters": like.default_rope})
     if like.adapted is not None:
         given = given.but(like.adapted(given))
     unread = _unread_keys(given, like, own if isinstance(own, str) else known, known=own is None or own in classes)

@@ -8,7 +8,7 @@ the TVM module.  Nothing here imports TVM.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from llmbuild.canonical import Json
@@ -197,6 +197,12 @@ class Names:
     after_mlp: str = "post_mlp_layernorm"
     order: tuple[Slot, ...] = ("attention", "mlp", "before_attention", "after_attention", "before_mlp", "after_mlp")
     checkpoint: tuple[tuple[str, str], ...] = ()
+
+    def below(self, prefix: str) -> Names:
+        """These names with a prefix, which the checkpoint's names do not have."""
+        parts = ("embedding", "positions", "layers", "final_norm", "head")
+        named = {part: prefix + getattr(self, part) for part in parts}
+        return replace(self, checkpoint=((prefix, ""), *self.checkpoint), **named)
 
     def in_checkpoint(self, name: str) -> str:
         """The checkpoint's name of a tensor."""

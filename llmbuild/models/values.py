@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -106,6 +106,15 @@ class ConfigValues:
         if not isinstance(value, bool):
             raise self.error(name, f"must be true or false, not {value!r}")
         return value
+
+    def flags(self, name: str, count: int, default: Callable[[], Sequence[bool]]) -> tuple[bool, ...]:
+        """True or false, or 1 or 0, for each of so many layers; `default` where the key is absent or null."""
+        found = self.values.get(name)
+        if found is None:
+            return tuple(default())
+        if not isinstance(found, list | tuple) or len(found) != count or not all(isinstance(one, int) for one in found):
+            raise self.error(name, f"must be a list of true or false for each of {count} layers, not {shown(found)}")
+        return tuple(bool(one) for one in found)
 
     def text(self, name: str, *, default: str) -> str:
         _, value = self.get(name)

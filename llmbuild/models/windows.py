@@ -88,12 +88,13 @@ def local_layers(rule: LayerRule) -> Row:
     """
 
     def read(c: Reading) -> tuple[bool, ...]:
-        given, layers = c.source.values.get("local_layers"), c.num_hidden_layers
-        if given is None:
-            return tuple(kind == SLIDING for kind in c.layer_types or rule(c.source, layers))
-        if not isinstance(given, list | tuple) or len(given) != layers:
-            raise c.source.error("local_layers", "must be a list of true or false for each layer")
-        return tuple(bool(one) for one in given)
+        layers = c.num_hidden_layers
+
+        def by_kind() -> list[bool]:
+            return [kind == SLIDING for kind in c.layer_types or rule(c.source, layers)]
+
+        flags: tuple[bool, ...] = c.source.flags("local_layers", layers, by_kind)
+        return flags
 
     return Row("local_layers", read)
 

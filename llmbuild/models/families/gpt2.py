@@ -8,7 +8,7 @@ from llmbuild.models.building import attention_of, blocks_of, decoder_of, plain_
 from llmbuild.models.config_classes import ConfigClass
 from llmbuild.models.family import ModelConfig
 from llmbuild.models.gguf.architecture import GgufArchitecture
-from llmbuild.models.spec import BlockSpec, DecoderSpec, Names, NormSpec
+from llmbuild.models.spec import BlockSpec, DecoderSpec, Names, NormSpec, Slot
 
 ROWS = (
     *rows.standard("vocab_size hidden_size num_hidden_layers num_attention_heads"),
@@ -26,15 +26,9 @@ ROWS = (
     rows.flag("tie_word_embeddings", True).extra(True),
 )
 """MLC's fields in MLC's order, then values that MLC assumes."""
-NAMES = Names(
-    embedding="transformer.wte",
-    positions="transformer.wpe",
-    layers="transformer.h",
-    final_norm="transformer.ln_f",
-    before_attention="ln_1",
-    before_mlp="ln_2",
-    order=("before_attention", "attention", "before_mlp", "mlp"),
-)
+PLACES = ("transformer.wte", "transformer.wpe", "transformer.h", "transformer.ln_f")
+ORDER: tuple[Slot, ...] = ("before_attention", "attention", "before_mlp", "mlp")
+NAMES = Names(*PLACES, before_attention="ln_1", before_mlp="ln_2", order=ORDER)
 ATTENTION: dict[str, Any] = {"name": "attn", "qkv": "c_attn", "qkv_sources": ("c_attn",), "out": "c_proj"}
 
 
@@ -47,8 +41,8 @@ def decoder(c: ModelConfig) -> DecoderSpec:
         return BlockSpec(attention_of(c, None, **ATTENTION, **parts), mlp, norm, norm)
 
     divisors = [layer + 1 if c.scale_attn_by_inverse_layer_idx else 1 for layer in range(c.num_hidden_layers)]
-    positions = c.max_position_embeddings
-    return decoder_of(c, blocks_of(divisors, block), norm, positions=positions, copied_head=True, names=NAMES)
+    parts = {"positions": c.max_position_embeddings, "copied_head": True, "names": NAMES}
+    return decoder_of(c, blocks_of(divisors, block), norm, **parts)
 
 
 SIZES = {"hidden_size": "n_embd", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head"}
@@ -65,14 +59,6 @@ DEFAULTS = {
     "tie_word_embeddings": True,
 }
 CLASS = ConfigClass("GPT2Config", DEFAULTS, frozenset({"intermediate_size"}), RENAMED, rope=False)
-GGUF = GgufArchitecture("gpt2")
-FAMILY = DecoderFamily(
-    "gpt2",
-    ("GPT2LMHeadModel",),
-    ROWS,
-    decoder,
-    {"gpt2": CLASS, "gpt-sw3": CLASS},
-    masks=MASKS,
-    gguf=GGUF,
-    spelling=RENAMED | OWN,
-)
+CLASSES = {"gpt2": CLASS, "gpt-sw3": CLASS}
+OTHERS: dict[str, Any] = {"masks": MASKS, "gguf": GgufArchitecture("gpt2"), "spelling": RENAMED | OWN}
+FAMILY = DecoderFamily("gpt2", ("GPT2LMHeadModel",), ROWS, decoder, CLASSES, **OTHERS)

@@ -1,18 +1,12 @@
-"""Mistral 7B and its fine-tunes: Llama's block, with windows where the checkpoint has them; Ministral 8B and CWM."""
+"""Mistral 7B and its fine-tunes: Llama's block, with windows where the checkpoint has them; Ministral 8B."""
 
-from collections.abc import Mapping
-
-from llmbuild.canonical import Json
 from llmbuild.models import rows
 from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.building import attention_of, decoder_of, mlp_of, rope_of, windowed_blocks
 from llmbuild.models.config_classes import LLAMA, ConfigClass, without
 from llmbuild.models.family import ModelConfig
-from llmbuild.models.frequencies import ORIGINAL
 from llmbuild.models.gguf.architecture import GgufArchitecture
-from llmbuild.models.layer_types import all_but_first_of
 from llmbuild.models.spec import BlockSpec, DecoderSpec, NormSpec
-from llmbuild.models.values import ConfigValues
 from llmbuild.models.windows import LAYER_TYPES, SINKS, SLIDING_WINDOW_SIZE, WINDOW, WINDOWED_CONTEXT
 
 ROWS = (
@@ -47,36 +41,12 @@ DEFAULTS = without(LLAMA, "attention_bias", "mlp_bias") | {
     "layer_types": None,
 }
 NULLABLE = frozenset({"head_dim", "sliding_window", "layer_types"})
-CWM = DEFAULTS | {"head_dim": 128, "rms_norm_eps": 1e-5, "sliding_window": 8192}
-CWM_ROPE = {"factor": 16.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, ORIGINAL: 8192}
-
-
-def _with_rope(source: ConfigValues) -> Mapping[str, Json]:
-    """With the RoPE that the class has where a config.json has none."""
-    given = source.values.get("rope_scaling") or source.values.get("rope_parameters") is not None
-    rope: Json = {"rope_type": "llama3", "rope_theta": 1000000.0, **CWM_ROPE}
-    return source.values if given else {**source.values, "rope_parameters": rope}
-
-
-FAMILY = DecoderFamily(
-    "mistral",
-    ("MistralForCausalLM", "MinistralForCausalLM", "CwmForCausalLM"),
-    ROWS,
-    decoder,
-    {
-        "mistral": ConfigClass("MistralConfig", DEFAULTS, NULLABLE),
-        "ministral": ConfigClass("MinistralConfig", DEFAULTS, NULLABLE - {"head_dim"}),
-        "cwm": ConfigClass(
-            "CwmConfig",
-            CWM,
-            frozenset({"layer_types"}),
-            default_theta=1000000,
-            layer_rule=all_but_first_of(4),
-            adapted=_with_rope,
-        ),
-    },
-    keeps_head=True,
-    gguf=GgufArchitecture(
-        "llama", neighbours=True, when=lambda values: values.windowed, pre="llama-bpe", others=("mistral3",)
-    ),
+CLASSES = {
+    "mistral": ConfigClass("MistralConfig", DEFAULTS, NULLABLE),
+    "ministral": ConfigClass("MinistralConfig", DEFAULTS, NULLABLE - {"head_dim"}),
+}
+NAMES = ("MistralForCausalLM", "MinistralForCausalLM")
+GGUF = GgufArchitecture(
+    "llama", neighbours=True, when=lambda values: values.windowed, pre="llama-bpe", others=("mistral3",)
 )
+FAMILY = DecoderFamily("mistral", NAMES, ROWS, decoder, CLASSES, keeps_head=True, gguf=GGUF)

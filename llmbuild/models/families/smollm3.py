@@ -10,21 +10,18 @@ from llmbuild.models.family import ModelConfig
 from llmbuild.models.gguf.architecture import GgufArchitecture
 from llmbuild.models.layer_types import FULL, SLIDING
 from llmbuild.models.spec import BlockSpec, DecoderSpec, NormSpec
-from llmbuild.models.values import ConfigValues, shown
+from llmbuild.models.values import ConfigValues
 from llmbuild.models.windows import windowed, windows_of
 
 
-def _rope_layers(source: ConfigValues, layers: int) -> tuple[int, ...]:
-    """For each layer 1 where it has RoPE and 0 where not: transformers' list of this name has the layers with it."""
-    _, found = source.get("no_rope_layers")
-    if found is None:
+def _rope_layers(source: ConfigValues, layers: int) -> Sequence[bool]:
+    """The layers with RoPE, which are those in transformers' list of this name."""
+
+    def others() -> list[bool]:
         every = source.integer("no_rope_layer_interval", default=4)
-        return tuple(int((index + 1) % every != 0) for index in range(layers))
-    if not isinstance(found, list | tuple) or not all(isinstance(one, int) for one in found):
-        raise source.error("no_rope_layers", f"must be a list of 0 and 1, not {shown(found)}")
-    if len(found) != layers:
-        raise source.error("no_rope_layers", f"has {len(found)} entries for {layers} layers")
-    return tuple(int(bool(one)) for one in found)
+        return [(layer + 1) % every != 0 for layer in range(layers)]
+
+    return source.flags("no_rope_layers", layers, others)
 
 
 def layers_without_rope(source: ConfigValues, layers: int) -> Sequence[str]:
@@ -48,7 +45,7 @@ def decoder(c: ModelConfig) -> DecoderSpec:
     biases = {"qkv_bias": c.attention_bias, "out_bias": c.attention_bias}
     rope = rope_of(c)
 
-    def block(kind: tuple[int, int | None]) -> BlockSpec:
+    def block(kind: tuple[bool, int | None]) -> BlockSpec:
         has_rope, window = kind
         return BlockSpec(attention_of(c, rope if has_rope else None, window=window, **biases), mlp, norm, norm)
 
@@ -68,11 +65,5 @@ DEFAULTS = LLAMA | {
 }
 NULLABLE = WINDOWED | {"no_rope_layers"}
 CLASS = ConfigClass("SmolLM3Config", DEFAULTS, NULLABLE, default_theta=2000000, layer_rule=layers_without_rope)
-FAMILY = DecoderFamily(
-    "smollm3",
-    ("SmolLM3ForCausalLM",),
-    ROWS,
-    decoder,
-    {"smollm3": CLASS},
-    gguf=GgufArchitecture("smollm3", neighbours=True),
-)
+GGUF = GgufArchitecture("smollm3", neighbours=True)
+FAMILY = DecoderFamily("smollm3", ("SmolLM3ForCausalLM",), ROWS, decoder, {"smollm3": CLASS}, gguf=GGUF)
