@@ -19,7 +19,7 @@ CONFIG_CLASSES = {
     name: found for family in families().values() for name, found in family.classes.items() if not found.remote
 }
 SIZES = {"hidden_size": 48, "intermediate_size": 32, "num_attention_heads": 4, "num_hidden_layers": 2, "vocab_size": 60}
-SIZES |= {"pad_token_id": 0, "rotary_dim": 8}
+SIZES |= {"pad_token_id": 0, "rotary_dim": 8, "mamba_n_heads": 2}
 # Of values that are neutral, another; of a list, one that has an entry a layer.
 OTHERS: dict[str, Any] = {
     "no_rope_layers": [0, 1],
@@ -102,6 +102,8 @@ def test_keys_that_a_class_is_said_not_to_read_change_nothing(model_type: str) -
     if model_type == "cwm":
         # The class has a scaling, for which transformers' frequencies go by a partial_rotary_factor; llmbuild refuses it there.
         plain["rope_parameters"] = {"rope_type": "default", "rope_theta": 10000.0}
+    if model_type == "granitemoehybrid":
+        plain |= {"layer_types": ["full_attention"] * 2, "num_local_experts": 0, "position_embedding_type": "rope"}
     if (partial := CONFIG_CLASSES[model_type].partial) is not None:
         plain[partial] = 0.5
     parameters = getattr(classes()[model_type](**plain), "rope_parameters", None) or {}

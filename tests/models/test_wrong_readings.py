@@ -30,9 +30,18 @@ LLAMA_LIKE = ("llama", "mistral", "qwen2", "qwen3")
 
 
 def small(model_type: str) -> dict[str, Any]:
-    """A helium model's heads are of 128 elements where nothing else is said, and exaone4's layers differ."""
-    own: dict[str, Any] = {"helium": {"head_dim": 16}, "exaone4": {"sliding_window": None}}.get(model_type, {})
-    return SMALL | {"model_type": model_type} | own
+    """With what a class needs of which a default is another: a head's size, no window, attention in all layers."""
+    own: dict[str, dict[str, Any]] = {
+        "helium": {"head_dim": 16},
+        "exaone4": {"sliding_window": None},
+        "granitemoehybrid": {
+            "layer_types": ["attention"] * 2,
+            "num_local_experts": 0,
+            "position_embedding_type": "rope",
+            "shared_intermediate_size": 96,
+        },
+    }
+    return SMALL | {"model_type": model_type} | own.get(model_type, {})
 
 
 def configured(model_type: str, keys: dict[str, Any], ignore: tuple[str, ...] = ()) -> tuple[Any, list[str]]:
@@ -437,3 +446,18 @@ def test_the_original_length_of_phi3_has_a_default(tmp_path: Path) -> None:
 @pytest.mark.parametrize("parameters", [{"rope_type": "llama3", **LLAMA3}, LONGROPE])
 def test_a_type_that_phi3_does_not_have_is_refused(parameters: dict[str, Any]) -> None:
     assert str(refused("phi3", {"rope_scaling": parameters}).where).startswith("config.json: rope_scaling.")
+
+
+@pytest.mark.parametrize(
+    ("keys", "place", "says"),
+    [
+        ({"layer_types": ["mamba", "attention"]}, "layer_types", 'is ["mamba", "attention"], which is not supported'),
+        ({"num_local_experts": 64}, "num_local_experts", "is 64, which is not supported"),
+        ({"position_embedding_type": "nope"}, "position_embedding_type", 'is "nope", which is not supported'),
+    ],
+)
+def test_a_granite_of_the_hybrid_class_is_taken_where_it_is_dense(keys: dict[str, Any], place: str, says: str) -> None:
+    config, _ = configured("granitemoehybrid", {"layer_types": None, "layers_block_type": ["attention"] * 2})
+    assert config.intermediate_size == 96
+    error = refused("granitemoehybrid", keys)
+    assert (error.where, error.what.startswith(says)) == (f"config.json: {place}", True)
