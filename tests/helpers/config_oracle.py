@@ -78,6 +78,14 @@ def read_by_transformers(config: Mapping[str, Any], directory: Path) -> Reading:
     if needed is not None and written.get(needed, "" if config["model_type"] == "glm" else None) is None:
         heads = config["num_attention_heads"]
         written[needed] = heads if needed == "num_key_value_heads" else config["hidden_size"] // heads
+    like = next((one for one in families().values() if config["model_type"] in one.classes), None)
+    if (
+        like is not None
+        and "head_dim" not in like.classes[config["model_type"]].defaults
+        and not written.get("head_dim", 1)
+    ):
+        # Its RoPE would be computed of a null that the class does not have.
+        del written["head_dim"]
     (directory / "config.json").write_text(json.dumps(written))
     try:
         loaded = transformers.AutoConfig.from_pretrained(directory)

@@ -13,9 +13,8 @@ from llmbuild.models.spec import BlockSpec, DecoderSpec, MlpSpec, Names, NormSpe
 
 def _trained(c: rows.Reading) -> int | None:
     """The length beyond which the base of RoPE or the scale of queries changes, or None."""
-    changes = [c.source.flag(name, default=True) for name in ("use_dynamic_ntk", "use_logn_attn")]
-    known = c.source.values.get("seq_length") is not None
-    return c.source.integer("seq_length") if known and any(changes) else None
+    changes = any(c.source.flag(name, default=True) for name in ("use_dynamic_ntk", "use_logn_attn"))
+    return c.source.integer("seq_length") if changes and c.source.values.get("seq_length") is not None else None
 
 
 def _context(c: rows.Reading) -> int:
