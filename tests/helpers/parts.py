@@ -80,10 +80,20 @@ def of_weights(part: str) -> bool:
     return any(word in part for word in words)
 
 
+def of_layers(part: str) -> bool:
+    """Whether a part bears on the code of a layer: not what is done when weights are converted, nor what is around the layers."""
+    there = "." in part or part in ("before_attention=None", "before_mlp=None", "residual=parallel", "residual_scale")
+    return (
+        there
+        and not part.endswith("bias=True")
+        and not any(word in part for word in ("stacking", "transposed", "offset"))
+    )
+
+
 def composed() -> DecoderSpec:
     """A decoder with every part: its layers are those of all the families that are needed for it."""
     specs = [decoder(name) for name in covering()]
-    blocks = dict.fromkeys(_with_heads(block) for spec in specs for block in spec.blocks)
+    blocks = dict.fromkeys(_with_heads(block) for name in covering(of_layers) for block in decoder(name).blocks)
     around = {
         field.name: value
         for field in fields(DecoderSpec)
