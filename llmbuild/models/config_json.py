@@ -214,7 +214,8 @@ def _is_never_filled(source: ConfigValues, like: ConfigClass, window: Json) -> b
 
 
 def _explicit(source: ConfigValues, key: str, like: ConfigClass) -> Json:
-    """A value that is there: null only where transformers takes null, and 0 only where it is a number of layers.
+    """A value that is there: null only where transformers takes null, and 0 only where it is a number of layers, of which a
+    period of 0 is what transformers saves of a model without windows.
 
     What is no flag where one is needed is left to the reader of flags.
     """
@@ -231,7 +232,7 @@ def _explicit(source: ConfigValues, key: str, like: ConfigClass) -> Json:
             )
         return None
     number = not isinstance(value, bool) and not isinstance(like.defaults[key], bool)
-    if value == 0 and number and key != "max_window_layers":
+    if value == 0 and number and key not in ("max_window_layers", "sliding_window_pattern"):
         raise source.error(key, f"is {shown(value)}, with which no model computes")
     return value
 

@@ -461,3 +461,11 @@ def test_a_granite_of_the_hybrid_class_is_taken_where_it_is_dense(keys: dict[str
     assert config.intermediate_size == 96
     error = refused("granitemoehybrid", keys)
     assert (error.where, error.what.startswith(says)) == (f"config.json: {place}", True)
+
+
+def test_a_period_of_no_layers_is_taken_where_nothing_goes_by_it() -> None:
+    named = {"sliding_window": 8, "sliding_window_pattern": 0, "layer_types": ["sliding_attention", "full_attention"]}
+    assert configured("exaone4", named)[0].layer_types == ("sliding_attention", "full_attention")
+    assert configured("exaone4", {"sliding_window_pattern": 0})[0].sliding_window is None
+    with pytest.raises(InputError, match="sliding_window_pattern: is 0, which is not between 1"):
+        configured("exaone4", {"sliding_window": 8, "sliding_window_pattern": 0})
