@@ -19,6 +19,24 @@ TEXT_OF = "text_of"
 CARRIED = ("dtype", "torch_dtype", "quantization_config", "compression_config", "quantization", "transformers_weights")
 """Keys of the whole that are about its files."""
 
+TEXT_SIZES: Mapping[str, Mapping[str, Json]] = {
+    "llama": {
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "vocab_size": 32000,
+    },
+    "mistral": {
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "vocab_size": 32000,
+    },
+}
+"""Sizes of transformers' classes, by model type: a `text_config` leaves out what is the class's (LLaVA 1.5, Pixtral)."""
+
 TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 """Keys that count where the whole has them, else where its text has them."""
 
@@ -98,7 +116,9 @@ def text_config(config: Mapping[str, Json]) -> Mapping[str, Json]:
         )
     carried = {key: config[key] for key in CARRIED if key in config}
     tokens = {key: config[key] for key in TOKENS if config.get(key) is not None}
-    values = {**carried, "model_type": wrapper.text, **inner, **tokens, TEXT_OF: config["model_type"]}
+    model_type = inner.get("model_type", wrapper.text)
+    sizes = TEXT_SIZES.get(model_type, {}) if isinstance(model_type, str) else {}
+    values = {**carried, **sizes, **inner, **tokens, "model_type": model_type, TEXT_OF: config["model_type"]}
     values["tie_word_embeddings"] = _tied(wrapper, config, inner)
     values.pop("architectures", None)
     if wrapper.passed_over is not None:

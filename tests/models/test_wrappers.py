@@ -13,7 +13,7 @@ import pytest
 from llmbuild.errors import InputError, MultiError
 from llmbuild.models.family import Overrides
 from llmbuild.models.registry import family, infer_model_type
-from llmbuild.models.wrappers import TEXT_OF, WRAPPERS, text_config
+from llmbuild.models.wrappers import TEXT_OF, TEXT_SIZES, WRAPPERS, text_config
 from tests.helpers.agreement import FUNCTIONS, agree
 from tests.helpers.changed import copy_with
 from tests.helpers.generic_library import GenericLibrary
@@ -108,6 +108,21 @@ def test_gemma_3_4b_leaves_out_what_is_the_classes_default() -> None:
     assert (config.num_attention_heads, config.num_key_value_heads, config.head_dim) == (8, 4, 256)
     assert (config.vocab_size, config.context_window_size, config.tie_word_embeddings) == (262208, 8192, True)
     assert config.local_layers == tuple(layer % 6 != 5 for layer in range(34))
+
+
+@pytest.mark.parametrize("model_type", TEXT_SIZES)
+def test_sizes_that_a_text_leaves_out_are_those_of_transformers_class(model_type: str) -> None:
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    theirs = CONFIG_MAPPING[model_type]()
+    assert {name: getattr(theirs, name) for name in TEXT_SIZES[model_type]} == TEXT_SIZES[model_type]
+
+
+def test_llava_leaves_out_sizes() -> None:
+    text = {"model_type": "llama", "max_position_embeddings": 4096, "rms_norm_eps": 1e-5, "vocab_size": 32064}
+    config = family("llama").configure({"model_type": "llava", "text_config": text}, Overrides())
+    assert (config.hidden_size, config.intermediate_size, config.num_hidden_layers) == (4096, 11008, 32)
+    assert (config.num_attention_heads, config.num_key_value_heads, config.vocab_size) == (32, 32, 32064)
 
 
 @pytest.mark.parametrize(
