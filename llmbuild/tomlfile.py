@@ -70,6 +70,9 @@ def read_toml(path: Path, file: str | None = None) -> TomlFile:
     """Read and parse a file; raises UsageError when it cannot be read, is not UTF-8 or is not TOML."""
     file = str(path) if file is None else file
     try:
+        # A pipe would block whoever opens it.
+        if path.is_fifo():
+            raise ValueError("it is a pipe")
         with path.open("rb") as stream:
             data = stream.read(MOST_BYTES + 1)
     except FileNotFoundError:
@@ -77,7 +80,7 @@ def read_toml(path: Path, file: str | None = None) -> TomlFile:
     except OSError as error:
         raise UsageError("cannot be read", where=file, why=error.strerror) from None
     except ValueError as error:
-        # The path is invalid.
+        # The path is invalid, or a pipe's.
         raise UsageError("cannot be read", where=file, why=str(error)) from None
     return parse_toml_bytes(data, file)
 

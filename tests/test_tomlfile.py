@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -255,6 +256,8 @@ def test_the_largest_that_is_taken() -> None:
     assert parse_toml(text, "x.toml").data["a"] == (1 << 63) - 1
 
 
-def test_a_file_whose_name_cannot_be_one() -> None:
-    with pytest.raises(UsageError, match="cannot be read"):
-        read_toml(Path("a\0b"))
+def test_a_file_that_cannot_be_one(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (Path("a\0b"), tmp_path / "pipe"):
+        with pytest.raises(UsageError, match="cannot be read"):
+            read_toml(path)

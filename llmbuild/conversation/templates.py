@@ -187,6 +187,9 @@ def _check_roles(filled: Mapping[str, Any], file: str) -> list[LlmbuildError]:
 
 def _from_file(path: Path, written: str) -> Mapping[str, Json]:
     try:
+        # A pipe would block whoever opens it.
+        if path.is_fifo():
+            raise ValueError("it is a pipe")
         with path.open("rb") as file:
             data = file.read(MOST_BYTES + 1)
         if len(data) > MOST_BYTES:

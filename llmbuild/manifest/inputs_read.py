@@ -66,6 +66,7 @@ def _digest(kind: str, path: str) -> Digest | None:
     try:
         if kind == "listing":
             return digest_bytes("\n".join(sorted(file.name for file in place.glob("*.toml"))).encode())
-        return digest_file(place)
+        # A pipe in the place of a file would block whoever opens it.
+        return digest_file(place) if place.is_file() else None
     except OSError:
         return None

@@ -177,12 +177,12 @@ def _guarded(name: str, call: Callable[[ModelConfig], T]) -> Callable[[ModelConf
 
 @contextmanager
 def _running(name: str) -> Iterator[None]:
-    """Turn what a project's code raises into an InputError at the line."""
+    """Turn what a project's code raises, an end of the process too, into an InputError at the line."""
     try:
         yield
     except LlmbuildError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         lines = [frame.lineno for frame in extract_tb(error.__traceback__) if frame.filename == file_of(name)]
         said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         raise InputError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -187,6 +188,7 @@ def test_what_no_template_can_hold(tmp_path: Path, name: str, content: bytes, sa
 
 
 def test_a_template_whose_name_cannot_be_one(tmp_path: Path) -> None:
-    for name in ("./a\0b.json", "./" + "x" * 300 + ".json"):
+    os.mkfifo(tmp_path / "pipe.json")
+    for name in ("./a\0b.json", "./" + "x" * 300 + ".json", "./pipe.json"):
         with pytest.raises(InputError, match="cannot be read"):
             resolve_template(name, tmp_path)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -316,7 +318,8 @@ def test_a_file_of_an_architecture_is_one_of_the_project(tmp_path: Path) -> None
     file.parent.mkdir(parents=True)
     path.write_text(SHORT.replace('"chatml"', '"chatml"\nmodel-type = "mine"'))
     outside.write_text("")
-    for make in (lambda: file.symlink_to(outside), lambda: file.symlink_to("nothing.py"), file.mkdir):
+    pipe = functools.partial(os.mkfifo, file)
+    for make in (lambda: file.symlink_to(outside), lambda: file.symlink_to("nothing.py"), file.mkdir, pipe):
         make()
         with pytest.raises(LlmbuildError, match=r"architectures/mine\.py is no file of the project"):
             load(path)

@@ -63,6 +63,7 @@ def test_other_imports_are_refused_by_line(line: str) -> None:
             "architectures/mine.py:2",
             "the architecture cannot be used",
         ),
+        ("import sys\nsys.exit(0)\nFAMILY = 1\n", "architectures/mine.py:2", "the architecture cannot be used"),
         (LLAMA + "FAMILY = llama.FAMILY\n", "architectures/mine.py", "its FAMILY has the model type 'llama'"),
     ],
 )
