@@ -6,14 +6,12 @@ every message is compared.  `tests.helpers.message_goldens` writes the files.
 
 from __future__ import annotations
 
-from functools import cache
-
 import pytest
 
 from llmbuild.report.errors import MOST_LINES
 from tests.helpers import golden
 from tests.helpers.message_goldens import golden_text, now, parse, paths, record
-from tests.helpers.messages import GOLDEN, Template, missing, shown, templates
+from tests.helpers.messages import GOLDEN, missing, shown, templates
 
 HOW = "\n\nWrite a test that provokes it, then: python -m tests.helpers.message_goldens TEST-FILE…"
 ANEW = "messages are different; python -m tests.helpers.message_goldens writes them anew"
@@ -46,34 +44,9 @@ def test_no_error_is_longer_than_25_lines(name: str) -> None:
 
 
 def test_every_error_is_in_a_golden_file() -> None:
-    lacking = [one for one in _lacking() if not _exempt(one)]
+    lacking = missing(shown(), templates())
     assert not lacking, "\n".join(map(str, lacking)) + HOW
 
-
-def test_what_is_exempt_is_still_there() -> None:
-    """An exemption that the source no longer has, or that a golden file shows by now, has to go."""
-    left = _lacking()
-    for file, text in EXEMPT:
-        assert any(one.file.startswith(file) and one.text.startswith(text) for one in left), (file, text)
-
-
-@cache
-def _lacking() -> list[Template]:
-    return missing(shown(), templates())
-
-
-def _exempt(one: Template) -> bool:
-    return any(one.file.startswith(file) and one.text.startswith(text) for file, text in EXEMPT)
-
-
-EXEMPT: dict[tuple[str, str], str] = {
-    (
-        "engine/upkeep/archive.py",
-        "it does not have the members",
-    ): "the checksum is right and the counts are not: a writer's bug",
-    ("engine/upkeep/archive.py", "its member … is too large"): "it takes an archive with a member of several gibibytes",
-}
-"""Texts (by the beginning of their file and of themselves) that no golden file shows, with the reason."""
 
 WIDE = [
     "tests/engine/upkeep/test_archive.py::test_harmful_archives_are_refused[comes after the checksum-<lambda>]",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import random
@@ -13,6 +14,7 @@ import pytest
 
 from llmbuild.canonical import digest_bytes
 from llmbuild.engine.outcome import Status
+from llmbuild.engine.records import MOST_RECORD
 from llmbuild.engine.store import Store
 from llmbuild.engine.task import Task
 from llmbuild.engine.upkeep.archive import export, import_archive
@@ -213,24 +215,48 @@ def test_harmful_archives_are_refused(archive: Path, tmp_path: Path, what: str, 
     assert {item for item in tmp_path.rglob("*") if "other" not in item.parts} == before
 
 
-def test_a_trace_without_its_output_is_refused(store: Store, tmp_path: Path) -> None:
-    import hashlib
-
-    build(store, [write_task("a", {"x": "1"})])
-    (trace,) = store.traces.all()
-    out = io.BytesIO()
-    checksum = hashlib.sha256()
-    head = json.dumps({"format": 1, "blobs": 0, "actions": 0, "traces": 1}).encode()
+def with_checksum(members: list[tuple[str, bytes]]) -> bytes:
+    """An archive of these members that has the right checksum, as a writer with a bug would make it."""
+    out, checksum = io.BytesIO(), hashlib.sha256()
     with tarfile.open(fileobj=out, mode="w") as tar:
-        for name, data in (("llmbuild-cache", head), (f"traces/{trace.action}", trace.to_bytes())):
+        for name, data in members:
             tar.addfile(named(name, size=len(data)), io.BytesIO(data))
             checksum.update(f"{name} {len(data)} {digest_bytes(data)}\n".encode())
         tar.addfile(named("checksum", size=64), io.BytesIO(checksum.hexdigest().encode()))
+    return out.getvalue()
+
+
+def test_a_trace_without_its_output_is_refused(store: Store, tmp_path: Path) -> None:
+    build(store, [write_task("a", {"x": "1"})])
+    (trace,) = store.traces.all()
+    head = json.dumps({"format": 1, "blobs": 0, "actions": 0, "traces": 1}).encode()
     path = tmp_path / "bare.tar"
-    path.write_bytes(out.getvalue())
+    path.write_bytes(with_checksum([("llmbuild-cache", head), (f"traces/{trace.action}", trace.to_bytes())]))
     with pytest.raises(InputError, match="cannot be imported") as caught:
         import_archive(other(tmp_path), path)
     assert caught.value.why == "it has the trace of a without its whole output"
+
+
+@pytest.mark.parametrize("counts", [{"blobs": 1}, {"actions": 1}, {"traces": 1}, {"results": 0}])
+def test_an_archive_with_other_members_than_it_announces_is_refused(tmp_path: Path, counts: dict[str, int]) -> None:
+    head = json.dumps({"format": 1, "blobs": 0, "actions": 0, "traces": 0} | counts).encode()
+    path = tmp_path / "counts.tar"
+    path.write_bytes(with_checksum([("llmbuild-cache", head)]))
+    with pytest.raises(InputError, match="cannot be imported") as caught:
+        import_archive(other(tmp_path), path)
+    assert caught.value.why == "it does not have the members that it announces"
+
+
+@pytest.mark.parametrize("folder", ["actions", "traces"])
+def test_a_member_too_large_for_memory_is_refused_by_the_size_it_claims(tmp_path: Path, folder: str) -> None:
+    head = json.dumps({"format": 1, "blobs": 0, "actions": 1, "traces": 1}).encode()
+    name = f"{folder}/{'0' * 64}"
+    first = with_checksum([("llmbuild-cache", head)])[:1024]
+    path = tmp_path / "large.tar"
+    path.write_bytes(first + named(name, size=MOST_RECORD + 1).tobuf())
+    with pytest.raises(InputError, match="cannot be imported") as caught:
+        import_archive(other(tmp_path), path)
+    assert caught.value.why == f"its member '{name}' is too large"
 
 
 def test_files_that_are_no_archives(tmp_path: Path) -> None:
