@@ -11,11 +11,11 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from functools import cache
 from traceback import extract_tb
 from types import ModuleType
-from typing import TypeVar
+from typing import Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from llmbuild.canonical import Json
 from llmbuild.errors import InputError, LlmbuildError, Where
@@ -170,9 +170,31 @@ class _Own(DecoderFamily):
 def _guarded(name: str, call: Callable[[ModelConfig], T]) -> Callable[[ModelConfig], T]:
     def guarded(config: ModelConfig) -> T:
         with _running(name):
-            return call(config)
+            spec = call(config)
+            _check_words(spec)
+            return spec
 
     return guarded
+
+
+def _check_words(spec: object) -> None:
+    """Raise ValueError for a word in a description that is none of its field's, which would be taken for another one."""
+    if isinstance(spec, tuple):
+        for item in dict.fromkeys(spec):
+            _check_words(item)
+    if not is_dataclass(spec) or isinstance(spec, type):
+        return
+    # Json, the type of one field, names itself and Sequence.
+    types = get_type_hints(type(spec), localns={"Json": Json, "Sequence": Sequence, "Mapping": Mapping})
+    for field in fields(spec):
+        value, type_ = getattr(spec, field.name), types[field.name]
+        words = {word for one in (type_, *get_args(type_)) if get_origin(one) is Literal for word in get_args(one)}
+        for word in value if isinstance(value, tuple) else (value,):
+            if words and word is not None and word not in words:
+                raise ValueError(
+                    f"{field.name} of {type(spec).__name__} is {word!r} and not {', '.join(sorted(words))}"
+                )
+        _check_words(value)
 
 
 @contextmanager

@@ -94,6 +94,19 @@ def test_what_its_functions_raise_names_the_line() -> None:
         assert caught.value.where == "architectures/mine.py:5" and "nothing" in (caught.value.why or "")
 
 
+def test_a_word_that_no_part_knows_is_refused() -> None:
+    wrong = MINE + (
+        "def decoder(c):\n    spec = llama.FAMILY.decoder(c)\n"
+        "    return replace(spec, final_norm=replace(spec.final_norm, kind='rmx'))\n"
+        "FAMILY = replace(FAMILY, decoder=decoder)\n"
+    )
+    family = own_family("mine", wrong)
+    config = family.configure({**SHARED, "model_type": "llama"}, Overrides())
+    with pytest.raises(InputError) as caught:
+        family.decoder(config)
+    assert caught.value.why == "ValueError: kind of NormSpec is 'rmx' and not layer, rms"
+
+
 def test_only_a_name_of_a_module_is_one_of_a_file() -> None:
     assert (module_of("my-model"), module_of("my_model2")) == ("my_model", "my_model2")
     assert [module_of(name) for name in ("../x", "a/b", "", "9a", "a.b", "a\0")] == [None] * 6
