@@ -46,6 +46,10 @@ NEOX = {
     "general.architecture": "gptneox",
     "gptneox.embedding_length": 64,
     "gptneox.attention.head_count": 4,
+    "gptneox.feed_forward_length": 128,
+    "gptneox.block_count": 1,
+    "gptneox.context_length": 64,
+    "gptneox.attention.layer_norm_epsilon": 1e-5,
     "gptneox.use_parallel_residual": 7,
 }
 VOCABULARY = {"tokenizer.ggml.model": "llama", "tokenizer.ggml.tokens": ["a", "b"]}
