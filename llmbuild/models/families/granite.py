@@ -51,11 +51,6 @@ GGUF_KEYS: dict[str, Reader] = {
     "residual_multiplier": lambda values: values.optional_number("residual_scale") or 1.0,
     "logits_scaling": lambda values: values.number("logit_scale"),
 }
-FAMILY = DecoderFamily(
-    "granite",
-    ("GraniteForCausalLM",),
-    ROWS,
-    decoder,
-    {"granite": ConfigClass("GraniteConfig", DEFAULTS, frozenset({"num_key_value_heads"}))},
-    gguf=GgufArchitecture("granite", neighbours=True, keys=GGUF_KEYS),
-)
+CLASS = ConfigClass("GraniteConfig", DEFAULTS, frozenset({"num_key_value_heads"}))
+GGUF = GgufArchitecture("granite", neighbours=True, keys=GGUF_KEYS)
+FAMILY = DecoderFamily("granite", ("GraniteForCausalLM",), ROWS, decoder, {"granite": CLASS}, gguf=GGUF)

@@ -28,31 +28,16 @@ def decoder(c: ModelConfig) -> DecoderSpec:
     return decoder_of(c, BlockSpec(attention, mlp, norm, norm), norm, disaggregation=c.disaggregation)
 
 
-FAMILY = DecoderFamily(
-    "llama",
-    ("LlamaForCausalLM", "LLaMAForCausalLM", "InternLM3ForCausalLM", "IQuestCoderForCausalLM"),
-    ROWS,
-    decoder,
-    {
-        "llama": ConfigClass("LlamaConfig", LLAMA, GROUPED),
-        "internlm3": ConfigClass(
-            "InternLM3Config",
-            LLAMA | {"num_key_value_heads": 2, "head_dim": 128, "max_position_embeddings": 32768, "rms_norm_eps": 1e-5},
-            GROUPED,
-            renamed={"qkv_bias": "attention_bias", "bias": "mlp_bias"},
-        ),
-        "mllama_text_model": ConfigClass(
-            "MllamaTextConfig",
-            without(LLAMA, "head_dim", "attention_bias", "mlp_bias")
-            | {"num_key_value_heads": 8, "max_position_embeddings": 131072, "rms_norm_eps": 1e-5},
-            default_theta=500000,
-        ),
-        "iquestcoder": ConfigClass(
-            "IQuestCoderConfig",
-            LLAMA
-            | {"num_key_value_heads": 8, "head_dim": 128, "max_position_embeddings": 131072, "rms_norm_eps": 1e-5},
-            GROUPED,
-        ),
-    },
-    gguf=GgufArchitecture("llama", neighbours=True, pre="llama-bpe"),
-)
+LONG = {"num_key_value_heads": 8, "max_position_embeddings": 131072, "rms_norm_eps": 1e-5}
+MLLAMA = without(LLAMA, "head_dim", "attention_bias", "mlp_bias") | LONG
+INTERNLM3 = LLAMA | {"num_key_value_heads": 2, "head_dim": 128, "max_position_embeddings": 32768, "rms_norm_eps": 1e-5}
+BIASES = {"qkv_bias": "attention_bias", "bias": "mlp_bias"}
+CLASSES = {
+    "llama": ConfigClass("LlamaConfig", LLAMA, GROUPED),
+    "internlm3": ConfigClass("InternLM3Config", INTERNLM3, GROUPED, BIASES),
+    "mllama_text_model": ConfigClass("MllamaTextConfig", MLLAMA, default_theta=500000),
+    "iquestcoder": ConfigClass("IQuestCoderConfig", LLAMA | LONG | {"head_dim": 128}, GROUPED),
+}
+NAMES = ("LlamaForCausalLM", "LLaMAForCausalLM", "InternLM3ForCausalLM", "IQuestCoderForCausalLM")
+GGUF = GgufArchitecture("llama", neighbours=True, pre="llama-bpe")
+FAMILY = DecoderFamily("llama", NAMES, ROWS, decoder, CLASSES, gguf=GGUF)

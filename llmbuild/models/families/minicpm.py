@@ -33,8 +33,7 @@ def decoder(c: ModelConfig) -> DecoderSpec:
     norm = NormSpec("rms", c.rms_norm_eps)
     biases = {"qkv_bias": c.attention_bias, "out_bias": c.attention_bias}
     attention = attention_of(c, rope_of(c), qkv="wqkv_pack", **biases)
-    depth = c.scale_depth / math.sqrt(c.num_hidden_layers)
-    block = BlockSpec(attention, mlp_of(c), norm, norm, residual_scale=depth)
+    block = BlockSpec(attention, mlp_of(c), norm, norm, residual_scale=c.scale_depth / math.sqrt(c.num_hidden_layers))
     return decoder_of(c, block, norm, embedding_scale=c.scale_emb, logit_scale=c.dim_model_base / c.hidden_size)
 
 

@@ -1,5 +1,7 @@
 """Qwen 2 and 2.5: Llama's block with biases on the fused q, k, v projection, which is called c_attn."""
 
+from typing import Any
+
 from llmbuild.models import rows
 from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.building import attention_of, decoder_of, mlp_of, rope_of, windowed_blocks
@@ -30,29 +32,15 @@ ROWS = (
 def decoder(c: ModelConfig) -> DecoderSpec:
     norm = NormSpec("rms", c.rms_norm_eps)
     attention = attention_of(c, rope_of(c), qkv="c_attn", qkv_bias=True)
-    mlp = mlp_of(c)
-    blocks = windowed_blocks(c, BlockSpec(attention, mlp, norm, norm))
-    return decoder_of(c, blocks, norm)
+    return decoder_of(c, windowed_blocks(c, BlockSpec(attention, mlp_of(c), norm, norm)), norm)
 
 
-FAMILY = DecoderFamily(
-    "qwen2",
-    ("Qwen2ForCausalLM",),
-    ROWS,
-    decoder,
-    {
-        "qwen2": ConfigClass("Qwen2Config", QWEN2, WINDOWED, layer_rule=upper_layers),
-        **{
-            f"{model_type}_text": ConfigClass(
-                f"{name}TextConfig",
-                QWEN2_VL,
-                WINDOWED | {"use_sliding_window", "max_window_layers"},
-                default_theta=1000000,
-                rope_types=MROPE,
-                layer_rule=upper_layers,
-            )
-            for model_type, name in {"qwen2_vl": "Qwen2VL", "qwen2_5_vl": "Qwen2_5_VL"}.items()
-        },
-    },
-    gguf=GgufArchitecture("qwen2", pre="qwen2", others=("qwen2vl",), unused=frozenset({"rope.dimension_sections"})),
-)
+VL: dict[str, Any] = {"default_theta": 1000000, "rope_types": MROPE, "layer_rule": upper_layers}
+VL_NULLABLE = WINDOWED | {"use_sliding_window", "max_window_layers"}
+CLASSES = {
+    "qwen2": ConfigClass("Qwen2Config", QWEN2, WINDOWED, layer_rule=upper_layers),
+    "qwen2_vl_text": ConfigClass("Qwen2VLTextConfig", QWEN2_VL, VL_NULLABLE, **VL),
+    "qwen2_5_vl_text": ConfigClass("Qwen2_5_VLTextConfig", QWEN2_VL, VL_NULLABLE, **VL),
+}
+GGUF = GgufArchitecture("qwen2", pre="qwen2", others=("qwen2vl",), unused=frozenset({"rope.dimension_sections"}))
+FAMILY = DecoderFamily("qwen2", ("Qwen2ForCausalLM",), ROWS, decoder, CLASSES, gguf=GGUF)

@@ -41,16 +41,10 @@ def decoder(c: ModelConfig) -> DecoderSpec:
 
 DEFAULTS = QWEN2 | {"head_dim": 128, "attention_bias": False}
 CLASS = ConfigClass("Qwen3Config", DEFAULTS, WINDOWED, layer_rule=upper_layers)
-GGUF = GgufArchitecture(
-    "qwen3", pre="qwen2", others=("qwen3vl",), unused=frozenset({"rope.dimension_sections", "n_deepstack_layers"})
-)
-TEXT_OF_VL = ConfigClass(
-    "Qwen3VLTextConfig",
-    without(DEFAULTS, "use_sliding_window", "sliding_window", "max_window_layers", "layer_types", "tie_word_embeddings")
-    | {"max_position_embeddings": 128000},
-    frozenset({"num_key_value_heads"}),
-    default_theta=500000,
-)
-FAMILY = DecoderFamily(
-    "qwen3", ("Qwen3ForCausalLM",), ROWS, decoder, {"qwen3": CLASS, "qwen3_vl_text": TEXT_OF_VL}, gguf=GGUF
-)
+UNUSED = frozenset({"rope.dimension_sections", "n_deepstack_layers"})
+GGUF = GgufArchitecture("qwen3", pre="qwen2", others=("qwen3vl",), unused=UNUSED)
+LACKED = ("use_sliding_window", "sliding_window", "max_window_layers", "layer_types", "tie_word_embeddings")
+VL = without(DEFAULTS, *LACKED) | {"max_position_embeddings": 128000}
+TEXT_OF_VL = ConfigClass("Qwen3VLTextConfig", VL, frozenset({"num_key_value_heads"}), default_theta=500000)
+CLASSES = {"qwen3": CLASS, "qwen3_vl_text": TEXT_OF_VL}
+FAMILY = DecoderFamily("qwen3", ("Qwen3ForCausalLM",), ROWS, decoder, CLASSES, gguf=GGUF)
