@@ -491,7 +491,7 @@ def test_ropes_by_type_of_layer_that_are_refused(keys: dict[str, Any], where: st
 
 
 def test_local_layers_are_one_for_each_layer() -> None:
-    with pytest.raises(InputError, match="each layer"):
+    with pytest.raises(InputError, match="each of 2 layers"):
         family("gemma3_text").restore(minimal("gemma3_text") | {"local_layers": [True]}, Overrides())
 
 

@@ -28,9 +28,9 @@ ROWS = (
 """MLC's fields in MLC's order, then values that MLC cannot express."""
 
 
-def decoder(c: ModelConfig) -> DecoderSpec:
+def decoder(c: ModelConfig, *, mlp_bias: bool = False) -> DecoderSpec:
     norm = NormSpec("rms", c.rms_norm_eps)
-    blocks = windowed_blocks(c, BlockSpec(attention_of(c, rope_of(c)), mlp_of(c), norm, norm))
+    blocks = windowed_blocks(c, BlockSpec(attention_of(c, rope_of(c)), mlp_of(c, bias=mlp_bias), norm, norm))
     return decoder_of(c, blocks, norm, rolling=c.sliding_window_size > 0)
 
 
