@@ -133,9 +133,7 @@ class _Maker:
         label = make_label(kind, *of)
         model, scheme, platform = cell
         choice = None
-        own = self.observed.architectures.get(model) if ARCHITECTURE in declared.params else None
-        if ARCHITECTURE in declared.params:
-            params = {**params, ARCHITECTURE: None if own is None else {"name": own.name, "sha256": own.sha256}}
+        own = self.observed.architectures.get(model) if ARCHITECTURE in params else None
         if own is not None and own.text is not None:
             hints = {**(hints or {}), ARCHITECTURE: own.text}
         if FAMILY_TOOL in declared.tools:
@@ -163,6 +161,11 @@ class _Maker:
             choice=choice,
         )
         return label
+
+    def _architecture(self, model: str) -> Json:
+        """A project's own architecture as a parameter, which is null for a family of llmbuild."""
+        own = self.observed.architectures.get(model)
+        return None if own is None else {"name": own.name, "sha256": own.sha256}
 
     def _fetch(self, model: Model) -> str:
         return self._fetch_one((model.name,), self.observed.sources[model.name], model)
@@ -196,6 +199,7 @@ class _Maker:
             "model-type": model.model_type,
             "ignore-keys": list(model.ignore_keys),
             "source-format": model.source_format,
+            ARCHITECTURE: self._architecture(model.name),
         }
         return self._task(
             "inspect", (model.name,), params, weights, cell=(model.name, "", ""), model_type=model.model_type
@@ -213,6 +217,7 @@ class _Maker:
                 "ignore-keys": list(model.ignore_keys),
                 "source-format": model.source_format,
                 "float32": model.float32,
+                ARCHITECTURE: self._architecture(model.name),
             },
             inputs,
             installs=(Install("", weights),),
@@ -236,6 +241,7 @@ class _Maker:
                 "metadata": dict(model.metadata),
                 "generation": dict(model.generation),
                 "preset": None if inputs else self.observed.presets[model.name],
+                ARCHITECTURE: self._architecture(model.name),
             },
             inputs,
             installs=(Install("", weights),) if inputs else (),
@@ -259,6 +265,7 @@ class _Maker:
                 "system-lib": platform.artifact in SYSTEM_LIBRARIES,
                 "system-lib-prefix": _prefix(platform, cell),
                 "requires": list(platform.features.get(scheme.dtype, ())),
+                ARCHITECTURE: self._architecture(cell.model),
             },
             {"config": InputRef(config, JsonFields(CHAT_CONFIG, self.compile_fields))},
             tools={DEVICE_TOOL: compiler} if (compiler := self.observed.devices.get(cell.platform)) else None,
