@@ -27,6 +27,7 @@ def test_writes_objects_and_metadata(tmp_path: Path) -> None:
         "system-lib-prefix": "{model_type}_q4f32_1_",
         "system-lib": True,
         "requires": ["shader-f16"],
+        "architecture": None,
     }
     assert set(params) == set(lower.KIND.params)
     (tmp_path / "dump").mkdir()
