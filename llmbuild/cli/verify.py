@@ -68,7 +68,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _against(args: argparse.Namespace) -> int:
     """Compare with transformers; exit code 7 where a library is further away than its compute dtype explains."""
-    from llmbuild.manifest.locate import built, choose
     from llmbuild.runtime.against import Agreement, require_transformers
     from llmbuild.runtime.library import configure_threads
     from llmbuild.runtime.verify import TOLERANCE
@@ -82,16 +81,16 @@ def _against(args: argparse.Namespace) -> int:
             "--against needs the manifest, which names the checkpoint", fix="name a model of it instead of --library"
         )
     require_transformers()
-    select_built(args)
+    selected = select_built(args)
     configure_threads(args.threads)
 
     def said(of: Agreement) -> Json:
         return {"distance": of.distance, "same": of.same, "positions": of.positions}
 
     with Workspace.open(find_manifest(args.file), options=Options(args.cache_dir)) as workspace:
-        for cell in choose(workspace.whole, args.model, args.quantization, args.platform):
-            one = built(workspace.whole, cell)
-            with quantize_job(workspace, cell.model, cell.scheme) as job:
+        for one in selected:
+            assert one.cell is not None
+            with quantize_job(workspace, one.cell.model, one.cell.scheme) as job:
                 found = compare(job, one.library, one.weights, TOLERANCE)
             if args.json:
                 record: dict[str, Json] = {"library": str(one.library), "weights": str(one.weights)}

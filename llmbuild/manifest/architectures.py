@@ -14,9 +14,14 @@ _MOST = 1 << 20
 
 def own_files(root: Path) -> list[str]:
     """The names of a project's own architectures.  A link that leads out of the project is none."""
-    found = [file for file in sorted((root / DIRECTORY).glob("*.py")) if module_of(file.stem) == file.stem]
-    inside = os.path.realpath(root)
-    return [file.stem for file in found if file.is_file() and Path(os.path.realpath(file)).is_relative_to(inside)]
+    names = [file.stem for file in sorted((root / DIRECTORY).glob("*.py"))]
+    return [name for name in names if module_of(name) == name and is_own_file(root, name)]
+
+
+def is_own_file(root: Path, name: str) -> bool:
+    """Whether the file is a plain one within the project, also behind links."""
+    file = root / file_of(name)
+    return file.is_file() and Path(os.path.realpath(file)).is_relative_to(os.path.realpath(root))
 
 
 def read_architecture(root: Path, name: str) -> bytes:

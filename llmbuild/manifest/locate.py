@@ -13,11 +13,12 @@ from llmbuild.targets.compile_part import is_cpu
 
 @dataclass(frozen=True, slots=True)
 class BuiltModel:
-    """A library with the weights it runs on."""
+    """A library with the weights it runs on, and its cell of the matrix where a manifest has it."""
 
     label: str
     library: Path
     weights: Path
+    cell: Combination | None = None
 
 
 def choose(
@@ -66,4 +67,5 @@ def runs_here(project: Project, cell: Combination) -> bool:
 def built(project: Project, cell: Combination) -> BuiltModel:
     """The paths of one cell."""
     root = Path(project.root)
-    return BuiltModel(f"{cell.model}, {cell.scheme}, {cell.platform}", root / cell.library, root / cell.weights)
+    label = f"{cell.model}, {cell.scheme}, {cell.platform}"
+    return BuiltModel(label, root / cell.library, root / cell.weights, cell)

@@ -135,18 +135,19 @@ def own_architecture(root: Path, model_type: str) -> str | None:
 
 
 def _check_model_type(name: str, model_type: str, root: Path, architecture: str | None, problems: Problems) -> None:
+    from llmbuild.manifest.architectures import is_own_file
     from llmbuild.models.own import file_of
     from llmbuild.models.registry import family, has_module
 
     if architecture is not None:
-        file, path = root / file_of(architecture), ("models", name, "model-type")
+        path = ("models", name, "model-type")
         if has_module(architecture):
             problems.add(
                 path,
                 f"'{model_type}' is a model type of llmbuild, and {file_of(architecture)} has its name",
                 fix="give the file and its model type another name",
             )
-        elif not (file.is_file() and Path(os.path.realpath(file)).is_relative_to(os.path.realpath(root))):
+        elif not is_own_file(root, architecture):
             problems.add(
                 path,
                 f"{file_of(architecture)} is no file of the project",

@@ -1,6 +1,6 @@
 """config.json read as transformers reads it: every value explicit, and no key that bears on the result passed over in silence.
 
-The outcome is in one spelling, which the families' `parse` reads beside that of MLC's `model_config`.
+The outcome is in one spelling, which the families' rows read beside that of MLC's `model_config`.
 """
 
 from __future__ import annotations
@@ -77,24 +77,27 @@ def read_config_json(
     _check_other_spellings(found, own, classes, like)
     layers = found.integer("num_hidden_layers")
     check_layer_types(given, layers)
-    positions = found.integer("max_position_embeddings")
-    if not like.rope:
-        values |= {"rope_theta": None, "rope_scaling": None}
-    elif like.ropes_by_layer:
-        rope, local = resolve_ropes_by_layer(given, like, positions)
-        values["rope_local_base_freq"] = local.theta
-    else:
-        rope = resolve_rope(given, like, positions)
+    values |= _ropes(given, like, found.integer("max_position_embeddings"))
     if like.ropes_by_layer or like.without_window is not None:
         values["local_layers"] = resolve_local_layers(found, like.layer_rule, layers, like.without_window)
     values |= resolve_layer_types(found, like.layer_rule, layers)
-    if like.rope:
-        values |= {"rope_theta": rope.theta, "rope_scaling": rope.scaling}
-        if like.partial is not None:
-            values[like.partial] = rope.partial
     for key in ("rope_parameters", "position_embedding_base", "sliding_window_size"):
         values.pop(key, None)
     return source.but(values)
+
+
+def _ropes(given: ConfigValues, like: ConfigClass, positions: int) -> Mapping[str, Json]:
+    """The values of RoPE, which are null in a class without it."""
+    if not like.rope:
+        return {"rope_theta": None, "rope_scaling": None}
+    local: Mapping[str, Json] = {}
+    if like.ropes_by_layer:
+        rope, of_windows = resolve_ropes_by_layer(given, like, positions)
+        local = {"rope_local_base_freq": of_windows.theta}
+    else:
+        rope = resolve_rope(given, like, positions)
+    partial = {} if like.partial is None else {like.partial: rope.partial}
+    return {"rope_theta": rope.theta, "rope_scaling": rope.scaling, **partial, **local}
 
 
 def _check_model_type(

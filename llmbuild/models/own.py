@@ -33,17 +33,17 @@ DIRECTORY = "architectures"
 PACKAGE = "llmbuild.models"
 FAMILIES = f"{PACKAGE}.families"
 PARTS = (
-    *(
-        "architecture",
-        "building",
-        "config_classes",
-        "family",
-        "frequencies",
-        "gguf.architecture",
-        "layer_types",
-        "rows",
-    ),
-    *("spec", "values", "windows"),
+    "architecture",
+    "building",
+    "config_classes",
+    "family",
+    "frequencies",
+    "gguf.architecture",
+    "layer_types",
+    "rows",
+    "spec",
+    "values",
+    "windows",
 )
 """The modules of llmbuild.models that a file may import, and any family: they are in the keys of all tasks that load it."""
 

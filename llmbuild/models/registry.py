@@ -61,8 +61,16 @@ def _modules() -> tuple[str, ...]:
     return tuple(sorted(info.name for info in iter_modules(_package.__path__)))
 
 
-def _architectures() -> list[tuple[DecoderFamily, str]]:
-    return [(item, name) for item in families().values() for name in item.architectures]
+@cache
+def _by_architecture() -> Mapping[str, list[str]]:
+    """The model types of each class's name, those first of which it is the first name."""
+    names = [
+        (item.architectures.index(name), name, item) for item in families().values() for name in item.architectures
+    ]
+    found: dict[str, list[str]] = {}
+    for _, name, item in sorted(names, key=lambda one: one[0]):
+        found.setdefault(name, []).append(item.model_type)
+    return found
 
 
 def infer_model_type(config: Mapping[str, Json]) -> str:
@@ -73,9 +81,7 @@ def infer_model_type(config: Mapping[str, Json]) -> str:
     of its text.
     """
     config = text_config(config)
-    by_architecture: dict[str, list[str]] = {}
-    for item, name in sorted(_architectures(), key=lambda one: one[0].architectures.index(one[1])):
-        by_architecture.setdefault(name, []).append(item.model_type)
+    by_architecture = _by_architecture()
     by_class = {name: item.model_type for item in families().values() for name in item.classes}
     names = config.get("architectures")
     model_type = config.get("model_type")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmbuild.errors import InputError, ToolchainError
+from llmbuild.runtime.verify import relative_l2
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,7 +41,7 @@ def agreement(found: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> Agre
 
     ours, theirs = np.concatenate(found).astype(np.float64), np.concatenate(wanted).astype(np.float64)
     same = int((ours.argmax(-1) == theirs.argmax(-1)).sum())
-    return Agreement(float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)), same, len(ours))
+    return Agreement(relative_l2(ours, theirs), same, len(ours))
 
 
 def sample_texts(active: int, context: int) -> list[list[int]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmbuild.checkpoints.files import VOCABULARY_BYTES, is_file, parse_json, read_bounded
 from llmbuild.checkpoints.names import CHAT_CONFIG
@@ -21,6 +21,9 @@ from llmbuild.runtime.chat_config import read_chat_config
 from llmbuild.runtime.library import load_library
 from llmbuild.runtime.session import PAGE_SIZE, Session
 from llmbuild.runtime.weights import check_parameters, check_shards, load_parameters, read_tensor_index
+
+if TYPE_CHECKING:
+    import numpy as np
 
 PROMPT_TOKENS = 12
 DECODE_STEPS = 5
@@ -37,6 +40,13 @@ class Verified:
     bytes: int
     decode_steps: int
     distance: float
+
+
+def relative_l2(found: np.ndarray, wanted: np.ndarray) -> float:
+    """The distance of two arrays over the length of the second."""
+    import numpy as np
+
+    return float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
 
 
 def verify(library_path: Path, directory: Path) -> Verified:
@@ -76,7 +86,7 @@ def verify(library_path: Path, directory: Path) -> Verified:
                 why="the weights are broken, or the compute dtype overflows",
                 fix="try a scheme that computes in float32, for example q4f32_1",
             )
-    distance = float(np.linalg.norm(stepwise[-1] - at_once) / np.linalg.norm(at_once))
+    distance = relative_l2(stepwise[-1], at_once)
     dtype = _compute_dtype(library.metadata["params"])
     if distance > TOLERANCE[dtype]:
         raise VerifyError(

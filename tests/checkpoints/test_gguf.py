@@ -24,10 +24,10 @@ from llmbuild.checkpoints.tensor import TensorInfo
 from llmbuild.conversation.hard_texts import HARD_TEXTS, around, cut_at
 from llmbuild.conversation.sentencepiece_model import read_sentencepiece
 from llmbuild.errors import InputError, LlmbuildError
-from llmbuild.models.gguf.config import make_config, make_generation_config
+from llmbuild.models.gguf.config import make_generation_config
 from llmbuild.models.open import open_checkpoint, read_metadata
 from tests.helpers.checkpoints import cached_checkpoint
-from tests.helpers.gguf_files import llama3_factors, make_gguf
+from tests.helpers.gguf_files import llama3_factors, make_config, make_gguf
 from tests.helpers.tokenizer_files import sentencepiece_model
 
 VARIANTS = [

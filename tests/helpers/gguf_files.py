@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from llmbuild.checkpoints.tensor import TensorInfo
+from llmbuild.models.architecture import DecoderFamily
+from llmbuild.models.gguf import config as of_gguf
+from llmbuild.models.gguf.known import choose
+from llmbuild.models.gguf.rope import Factors
 from tests.helpers.checkpoints import cached_checkpoint
 
 _LAYER = {
@@ -35,6 +41,17 @@ _TOP = {
     "gpt_neox.final_layer_norm": "output_norm",
     "embed_out": "output",
 }
+
+
+def make_config(
+    metadata: Mapping[str, Any],
+    tensors: Mapping[str, TensorInfo],
+    factors: Factors,
+    path: Path,
+    known: DecoderFamily | None = None,
+) -> dict[str, Any]:
+    """config.json of a file with this metadata, whose family is chosen as when a file is opened."""
+    return of_gguf.make_config(choose(metadata, tensors, path, known), metadata, tensors, factors)
 
 
 def make_gguf(path: Path, variant: str, *, quantization: str = "F32", **arguments: Any) -> Path:

@@ -28,10 +28,9 @@ from llmbuild.checkpoints.torch_machine import run_pickle
 from llmbuild.checkpoints.torch_pickle import TorchFile
 from llmbuild.errors import LlmbuildError
 from llmbuild.models.gguf import checkpoint as gguf_checkpoint
-from llmbuild.models.gguf.config import make_config
 from llmbuild.models.open import open_checkpoint
 from tests.helpers.checkpoints import cached_checkpoint
-from tests.helpers.gguf_files import make_gguf
+from tests.helpers.gguf_files import make_config, make_gguf
 
 LLAMA = {
     "general.architecture": "llama",

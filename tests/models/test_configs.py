@@ -1,4 +1,4 @@
-"""Configurations of the five families: MLC's fields and derivations, both spellings of RoPE, overrides, errors."""
+"""Configurations of the families: MLC's fields and derivations, both spellings of RoPE, overrides, errors."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from llmbuild.errors import InputError, Where
 from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.family import Overrides
 from llmbuild.models.gguf.config import make_config, make_generation_config
-from llmbuild.models.gguf.known import choose
+from llmbuild.models.gguf.known import Chosen, choose
 from llmbuild.models.gguf.names import restored_tensors
 from llmbuild.models.gguf.rope import FACTORS
 from llmbuild.models.spec import DecoderSpec
@@ -40,11 +40,11 @@ class GgufCheckpoint(Checkpoint):
     def __init__(self, path: Path, checks: Checks = NO_CHECKS, known: DecoderFamily | None = None) -> None:
         self._file = open_gguf(path, checks)
         try:
-            _, family, gguf = choose(self._file.metadata, self._file.tensors, path, known)
-            self.config = _config(self._file, known)
+            chosen = _chosen(self._file, known)
+            self.config = _config(self._file, chosen)
             self.generation_config = make_generation_config(self._file.metadata)
-            spec = _decoder(family, self.config, path)
-            self._restored = restored_tensors(self._file.tensors, spec, gguf, path)
+            spec = _decoder(chosen.family, self.config, path)
+            self._restored = restored_tensors(self._file.tensors, spec, chosen.gguf, path)
             self._tensors = {
                 name: TensorInfo.of(name, origin.shape, origin.dtype) for name, origin in self._restored.items()
             }
@@ -74,8 +74,9 @@ def read_gguf_metadata(
     """Configuration, generation configuration and tokenizer files of a GGUF file.  Raises InputError."""
     file = open_gguf(path, checks)
     try:
-        config, pre = _config(file, known), _pre(file, known)
-        return config, make_generation_config(file.metadata), make_tokenizer_files(file.metadata, path, note, pre)
+        chosen = _chosen(file, known)
+        config, generation = _config(file, chosen), make_generation_config(file.metadata)
+        return config, generation, make_tokenizer_files(file.metadata, path, note, chosen.gguf.pre)
     finally:
         file.close()
 
@@ -86,31 +87,32 @@ def read_gguf_description(path: Path, known: DecoderFamily | None = None) -> dic
     embedding has rows.  Raises InputError."""
     file = open_gguf(path)
     try:
-        config = _config(file, known)
+        chosen = _chosen(file, known)
+        config = _config(file, chosen)
         template = file.metadata.get("tokenizer.chat_template")
         settings = {"chat_template": template} if isinstance(template, str) else {}
         found: dict[str, bytes | dict[str, Any]] = {"config.json": config, TOKENIZER_CONFIG: settings}
         found[GENERATION_CONFIG] = make_generation_config(file.metadata) or {}
         tokens = file.metadata.get("tokenizer.ggml.tokens")
         if isinstance(tokens, list) and len(tokens) > config["vocab_size"]:
-            found[TOKENIZER_JSON] = make_tokenizer_files(file.metadata, path, pre=_pre(file, known))[TOKENIZER_JSON]
+            found[TOKENIZER_JSON] = make_tokenizer_files(file.metadata, path, pre=chosen.gguf.pre)[TOKENIZER_JSON]
         return found
     finally:
         file.close()
 
 
-def _config(file: GgufFile | SplitGguf, known: DecoderFamily | None) -> dict[str, Any]:
+def _chosen(file: GgufFile | SplitGguf, known: DecoderFamily | None) -> Chosen:
+    return choose(file.metadata, file.tensors, file.path, known)
+
+
+def _config(file: GgufFile | SplitGguf, chosen: Chosen) -> dict[str, Any]:
     factors = {}
     for name in FACTORS:
         if name in file.tensors:
             if file.tensors[name].nbytes > MAX_FACTORS_BYTES:
                 raise InputError(f"tensor {name!r} is too large to be one of frequencies", where=str(file.path))
             factors[name] = [float(value) for value in file.read(name).reshape(-1)]
-    return make_config(file.metadata, file.tensors, factors, file.path, known)
-
-
-def _pre(file: GgufFile | SplitGguf, known: DecoderFamily | None) -> str:
-    return choose(file.metadata, file.tensors, file.path, known)[2].pre
+    return make_config(chosen, file.metadata, file.tensors, factors)
 
 
 def _decoder(family: DecoderFamily, config: Mapping[str, Any], path: Path) -> DecoderSpec:

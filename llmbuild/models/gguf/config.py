@@ -9,17 +9,15 @@ import math
 import reprlib
 from array import array
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from llmbuild.canonical import Json
 from llmbuild.checkpoints.tensor import TensorInfo
 from llmbuild.errors import InputError
-from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.config_classes import ConfigClass
 from llmbuild.models.gguf.architecture import GgufArchitecture
 from llmbuild.models.gguf.keys import NEUTRAL
-from llmbuild.models.gguf.known import choose
+from llmbuild.models.gguf.known import Chosen
 from llmbuild.models.gguf.rope import Factors, rope_scaling
 from llmbuild.models.gguf.values import GgufValues, shortest
 from llmbuild.models.layer_types import FULL, SLIDING
@@ -29,17 +27,13 @@ _SAMPLING = {"temperature": "temp", "top_p": "top_p", "top_k": "top_k", "repetit
 
 
 def make_config(
-    metadata: Mapping[str, Any],
-    tensors: Mapping[str, TensorInfo],
-    factors: Factors,
-    path: Path,
-    known: DecoderFamily | None = None,
+    chosen: Chosen, metadata: Mapping[str, Any], tensors: Mapping[str, TensorInfo], factors: Factors
 ) -> dict[str, Any]:
-    """`factors` are the contents of those tensors of `rope.FACTORS` that the file has; see `choose` for `known`.
+    """`factors` are the contents of those tensors of `rope.FACTORS` that the file has.
 
-    Raises InputError for an architecture that no family has, and for metadata that is missing or not valid.
+    Raises InputError for metadata that is missing or not valid.
     """
-    values, family, gguf = choose(metadata, tensors, path, known)
+    values, family, gguf = chosen
     if values.integer("expert_count", 0):
         raise values.wrong("expert_count", "the model is a mixture of experts, which is not supported")
     own_type = family.model_type if family.model_type in family.classes else next(iter(family.classes))
@@ -63,7 +57,7 @@ def make_config(
         config["rope_scaling"] = scaling | {key: read(values) for key, read in gguf.scaling.items()}
     embedding = tensors.get("token_embd.weight")
     if embedding is None or len(embedding.shape) != 2:
-        raise InputError("the GGUF file has no embedding token_embd.weight", where=str(path))
+        raise InputError("the GGUF file has no embedding token_embd.weight", where=str(values.path))
     config["vocab_size"] = embedding.shape[0]
     config["tie_word_embeddings"] = "output.weight" not in tensors
     for key, neutral in NEUTRAL.items():

@@ -1,4 +1,4 @@
-"""The keys of GGUF metadata under an architecture's prefix, and what each of them means for the four that are supported.
+"""The keys of GGUF metadata under an architecture's prefix, and what each of them means for those that are supported.
 
 gguf defines them for all architectures; a test holds these tables against the ones that the installed package has.  A key that
 is in no table is none of gguf's, and llama.cpp does not read it either.

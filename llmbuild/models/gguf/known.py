@@ -6,7 +6,7 @@ import reprlib
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from llmbuild.checkpoints.tensor import TensorInfo
 from llmbuild.errors import InputError, Where, did_you_mean
@@ -14,6 +14,14 @@ from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.gguf.architecture import GgufArchitecture
 from llmbuild.models.gguf.values import GgufValues
 from llmbuild.models.registry import families
+
+
+class Chosen(NamedTuple):
+    """What a file says under its architecture's prefix, and the family that it is of."""
+
+    values: GgufValues
+    family: DecoderFamily
+    gguf: GgufArchitecture
 
 
 @cache
@@ -42,9 +50,9 @@ def require_architecture(metadata: Mapping[str, Any], path: Path | None) -> str:
 
 def choose(
     metadata: Mapping[str, Any], tensors: Mapping[str, TensorInfo], path: Path, known: DecoderFamily | None
-) -> tuple[GgufValues, DecoderFamily, GgufArchitecture]:
-    """What a file says under its architecture's prefix, and the family that it is of: the one that is known, without a look at
-    the others, where its files are of this architecture.  Raises InputError."""
+) -> Chosen:
+    """The family that a file is of: the one that is known, without a look at the others, where its files are of this
+    architecture.  Raises InputError."""
     named = known
     architecture = metadata.get("general.architecture")
     if named is None or named.gguf is None or architecture not in named.gguf.names:
@@ -52,6 +60,7 @@ def choose(
     shapes = {name: info.shape for name, info in tensors.items()}
     values = GgufValues(architecture, metadata, shapes, path)
     if named is not None and named.gguf is not None:
-        return values, named, named.gguf
+        return Chosen(values, named, named.gguf)
     candidates = gguf_families()[architecture]
-    return values, *next((one for one in candidates if one[1].when is None or one[1].when(values)), candidates[-1])
+    fitting = (one for one in candidates if one[1].when is None or one[1].when(values))
+    return Chosen(values, *next(fitting, candidates[-1]))

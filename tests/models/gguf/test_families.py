@@ -19,12 +19,12 @@ from llmbuild.models.family import Overrides
 from llmbuild.models.gguf import known
 from llmbuild.models.gguf.architecture import GgufArchitecture
 from llmbuild.models.gguf.checkpoint import read_gguf_description, read_gguf_metadata
-from llmbuild.models.gguf.config import make_config
 from llmbuild.models.gguf.head import check_head
 from llmbuild.models.gguf.known import gguf_families, require_architecture
 from llmbuild.models.open import open_checkpoint
 from llmbuild.models.registry import families, family, infer_model_type
 from tests.helpers.gguf_converter import add_value, convert
+from tests.helpers.gguf_files import make_config
 from tests.helpers.variants import variants, write_checkpoint
 
 LOST: Mapping[str, Mapping[str, Any]] = {

@@ -13,9 +13,9 @@ import pytest
 from llmbuild.checkpoints.tensor import TensorInfo
 from llmbuild.errors import InputError
 from llmbuild.models.family import Overrides
-from llmbuild.models.gguf.config import make_config
 from llmbuild.models.gguf.keys import HARMLESS, NEUTRAL, OF_EXPERTS, OF_YARN, READ, YARN_NAMES
 from llmbuild.models.registry import family
+from tests.helpers.gguf_files import make_config
 
 METADATA: dict[str, Any] = {
     "general.architecture": "llama",
