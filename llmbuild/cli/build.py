@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _build(args: argparse.Namespace, workspace: Workspace, memory: int | None) -> int:
     from llmbuild.executors.named import NamedExecutor
-    from llmbuild.report.terminal import view_for
+    from llmbuild.report.views import view_for
     from llmbuild.workspace.outcome import BuildError
 
     view = view_for(quiet=args.quiet)

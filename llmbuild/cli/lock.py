@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the lock file and print its changes; with --check only print, and exit with 1 if anything would change."""
     from llmbuild.engine import events
-    from llmbuild.report.terminal import view_for
+    from llmbuild.report.views import view_for
 
     view = view_for(quiet=args.quiet)
 

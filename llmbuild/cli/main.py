@@ -155,11 +155,19 @@ def _parser(name: str, module: ModuleType) -> argparse.ArgumentParser:
 
             raise UsageError(message, fix=f"`{self.prog} --help` lists the options")
 
+    class Formatter(argparse.RawDescriptionHelpFormatter):
+        """Breaks no name or option at its hyphens."""
+
+        def _split_lines(self, text: str, width: int) -> list[str]:
+            from llmbuild.report.wrapping import wrap
+
+            return wrap(" ".join(text.split()), width)
+
     parser = Parser(
         prog=f"llmbuild {name}",
         description=f"{module.HELP[0].upper()}{module.HELP[1:]}.",
         epilog=f"example:\n  {module.EXAMPLE}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Formatter,
     )
     module.add_arguments(parser)
     return parser

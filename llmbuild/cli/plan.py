@@ -23,6 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_selection(parser)
     parser.add_argument("--format", choices=FORMATS, default="text", help="default: text")
     parser.add_argument("--json", action="store_const", const="json", dest="format", help="short for --format json")
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="a line for each task, also where many share a reason"
+    )
     parser.add_argument("--stale", action="store_true", help="leave out what is up to date")
     parser.add_argument("--check", action="store_true", help="exit with 1 when a build would do anything")
     parser.add_argument("--strict", action="store_true", help="fail where a task is blocked")
@@ -36,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     with open_workspace(args) as workspace:
         snapshot = workspace.look(*args.tasks, force=args.force)
         plan = snapshot.plan()
-        print_plan(snapshot, plan, args.format, stale=args.stale)
+        print_plan(snapshot, plan, args.format, stale=args.stale, fold=not args.verbose)
         if args.strict:
             require_tools(plan, blocked_only=True)
         require_accepted(plan)
@@ -49,11 +52,12 @@ def print_plan(
     form: str,
     *,
     stale: bool = False,
+    fold: bool = True,
     jobs: int | None = None,
     memory: int | None = None,
 ) -> None:
     """Print a plan to standard output in one of FORMATS; those for people and programs have an estimate, for a build with
-    these `jobs` and `memory` bytes.  With `stale`, what is up to date is left out."""
+    these `jobs` and `memory` bytes.  With `stale`, what is up to date is left out; without `fold`, each task has a line."""
     whole = plan
     plan = plan.only_stale() if stale else plan
     match form:
@@ -61,7 +65,7 @@ def print_plan(
             from llmbuild.report.plan_text import plan_text
             from llmbuild.report.style import style_for
 
-            print(plan_text(plan, style_for(sys.stdout), snapshot.estimate(whole, jobs, memory)))
+            print(plan_text(plan, style_for(sys.stdout), snapshot.estimate(whole, jobs, memory), fold=fold))
         case "json":
             from llmbuild.report.plan_json import plan_json
 

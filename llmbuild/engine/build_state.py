@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 from llmbuild.canonical import Digest
 from llmbuild.engine.bind import Bound
-from llmbuild.engine.events import Event
 from llmbuild.engine.lookup import Cached
 from llmbuild.engine.outcome import Outcome, Status
 from llmbuild.engine.task import AllFiles, Files, JsonFields, Task
@@ -29,8 +28,6 @@ class Node:
     digest: Digest | None = None
     backtracks: int = 0
     active: bool = False
-    explained: Event | None = None
-    """Why it runs, once that was decided."""
     peak: int | None = None
     """The predicted peak of its memory in bytes, once computed."""
     told: bool = False

@@ -71,6 +71,13 @@ class PlanMade(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Predicted(Event):
+    """The first task has to run: the seconds that each task of the plan took in earlier runs, None where nothing like it ran."""
+
+    seconds: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskEvent(Event):
     """The base of events about one task."""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from llmbuild.engine.build_state import Build, Node, input_size
 from llmbuild.engine.predict import Estimate, remaining_path
@@ -50,7 +50,8 @@ class Pending:
     `priority` gives labels an urgency (larger first); without it, `predict` does: the tasks on the longest remaining path go
     first.  With `predict` and `memory` (bytes) a task whose predicted peak does not fit beside the running ones waits; alone,
     every task may run.  `held` is called for a task that is held back so, the first time, with its predicted peak and what the
-    running ones take.  Nothing is predicted before the first task has to run.
+    running ones take.  Nothing is predicted before the first task has to run; `predicted` is called then, with the estimates of
+    all tasks in plan order.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Pending:
         predict: Predict | None,
         memory: int | None,
         held: Callable[[Node, int, int], None],
+        predicted: Callable[[Sequence[Estimate]], None] = lambda _estimates: None,
     ) -> None:
         self.waiting: Counter[str] = Counter()
         """How many tasks of each kind are in the queue."""
@@ -69,6 +71,7 @@ class Pending:
         self._predict = predict
         self._memory = memory
         self._held = held
+        self._predicted = predicted
         self._queue = Waiting()
 
     def add(self, node: Node) -> None:
@@ -76,8 +79,10 @@ class Pending:
             self._priority = {}
             if self._predict is not None:
                 tasks = [one.task for one in self._build.nodes.values()]
-                seconds = {task.label: self._predict(task, None).wall_s for task in tasks}
+                estimates = [self._predict(task, None) for task in tasks]
+                seconds = {task.label: one.wall_s for task, one in zip(tasks, estimates, strict=True)}
                 self._priority = remaining_path(tasks, seconds)
+                self._predicted(estimates)
         self.waiting[node.task.kind] += 1
         self._queue.add(node.task.label, self._priority.get(node.task.label, 0.0), node.order)
 

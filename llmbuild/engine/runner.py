@@ -6,7 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from llmbuild.canonical import Digest
@@ -35,7 +35,7 @@ class Done:
     crash: BaseException | None = None
 
 
-_Job: TypeAlias = tuple[str, Digest, bool, "events.Event | None"]
+_Job: TypeAlias = tuple[str, Digest, bool]
 
 
 class Runner:
@@ -62,11 +62,10 @@ class Runner:
         self._threads: list[threading.Thread] = []
         self._going = 0
 
-    def start(self, label: str, digest: Digest, must_run: bool, explained: events.Event | None = None) -> None:
-        """Have an action run; its `Done` follows.  `must_run`: whatever its trace says.  `explained` is reported before its
-        start."""
+    def start(self, label: str, digest: Digest, must_run: bool) -> None:
+        """Have an action run; its `Done` follows.  `must_run`: whatever its trace says."""
         self._going += 1
-        self._jobs.put((label, digest, must_run, explained))
+        self._jobs.put((label, digest, must_run))
         if self._going > len(self._threads):
             thread = threading.Thread(target=self._work, name=f"llmbuild {len(self._threads)}", daemon=True)
             self._threads.append(thread)
@@ -98,7 +97,7 @@ class Runner:
             except BaseException as error:
                 self._say(Done(digest, crash=error))
 
-    def _locked_run(self, label: str, digest: Digest, must_run: bool, explained: events.Event | None) -> Done:
+    def _locked_run(self, label: str, digest: Digest, must_run: bool) -> Done:
         waited = False
 
         def poll(owner: Owner | None) -> None:
@@ -126,10 +125,7 @@ class Runner:
                 taken = self._sharing.take(self._store, digest, self._require_going_on)
                 if taken is not None:
                     return Done(digest, taken, source="remote")
-            now = time.time()
-            if explained is not None:
-                self._say(replace(explained, time=now))
-            self._say(events.Started(time=now, label=label, action=digest))
+            self._say(events.Started(time=time.time(), label=label, action=digest))
 
             def progress(done: int, total: int, unit: str = "") -> None:
                 self._say(events.TaskProgress(time=time.time(), label=label, done=done, total=total, unit=unit))

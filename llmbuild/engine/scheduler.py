@@ -29,6 +29,7 @@ from llmbuild.engine.interrupt import on_signals
 from llmbuild.engine.lookup import Cached, cached
 from llmbuild.engine.outcome import BuildResult, Outcome, Status
 from llmbuild.engine.pending import Pending, Predict
+from llmbuild.engine.predict import Estimate
 from llmbuild.engine.runner import Done, Runner
 from llmbuild.engine.store import ActionRecord, Store
 from llmbuild.engine.task import Task
@@ -61,7 +62,7 @@ class Scheduler:
     go first, and a task whose memory does not fit into `memory` (bytes) beside the running ones waits; alone, every task may
     run.  `priority` gives labels another urgency (larger first).  A task whose result `sharing` has does not run, but for
     `force`, and the result of one that runs is given to it.  `explain` is called when it is decided that a task runs, and its
-    result is reported just before the task's start.  `reword` puts the user's names into the failure of a task.  `emit` is
+    result is reported when the task is queued.  `reword` puts the user's names into the failure of a task.  `emit` is
     called in the calling thread only, and so are `explain` and `predict`, which a build that has nothing to run never calls.
     """
 
@@ -120,7 +121,12 @@ class Scheduler:
             self._messages.put(events.CorruptBlob(time=time.time(), digest=digest, path=str(path)))
 
         pending = Pending(
-            build, priority=self._priority, predict=self._predict, memory=self._memory, held=self._report_held
+            build,
+            priority=self._priority,
+            predict=self._predict,
+            memory=self._memory,
+            held=self._report_held,
+            predicted=self._report_predicted,
         )
         try:
             with on_signals(self._signalled), self._store.cas.listening(corrupt):
@@ -209,8 +215,9 @@ class Scheduler:
         if lack is not None:
             self._fail(build, label, TaskFailure.of(lack.error), recorded=False)
             return
-        node.explained = self._explain(node.task, node.bound) if self._explain is not None else None
         self._emit(events.Queued(time=time.time(), label=label, action=digest))
+        if self._explain is not None:
+            self._emit(self._explain(node.task, node.bound))
         pending.add(node)
 
     def _joins(self, build: Build, node: Node) -> bool:
@@ -235,7 +242,7 @@ class Scheduler:
         self._store.put_action(ActionRecord(node.bound.action, node.task.label, self._project), node.digest)
         build.running[node.action] = [node.task.label]
         build.memory[node.action] = node.peak or 0
-        self._runner.start(node.task.label, node.action, node.must_run, node.explained)
+        self._runner.start(node.task.label, node.action, node.must_run)
 
     # Ends.
 
@@ -380,6 +387,10 @@ class Scheduler:
                 budget=self._memory,
             )
         )
+
+    def _report_predicted(self, estimates: Sequence[Estimate]) -> None:
+        seconds = tuple(round(one.wall_s, 3) if one.runs else None for one in estimates)
+        self._emit(events.Predicted(time=time.time(), seconds=seconds))
 
     def _signalled(self) -> None:
         if self._stop_asked:

@@ -248,7 +248,9 @@ class _Reader:
                 task.wall_s, task.cpu_s, task.peak_rss = event["wall-s"], event["cpu-s"], event["peak-rss"]
                 task.output_size = event["output-size"]
             case "cached-task":
-                task.status, task.source = "cached", event["source"]
+                # A queued task whose result came from elsewhere did not run, whatever the reason would have been.
+                task.status, task.source, task.reasons = "cached", event["source"], ()
+                self.upstream.pop(task.label, None)
                 task.wall_s, task.output_size = event.get("wall-s", 0.0), event.get("output-size", 0)
             case "failed":
                 task.status, task.end = "failed", at

@@ -7,6 +7,7 @@ import sys
 from llmbuild.errors import LlmbuildError, MultiError
 from llmbuild.printable import printable
 from llmbuild.report.style import Style, style_for
+from llmbuild.report.wrapping import wrap
 
 MOST_LINES = 25
 """The lines of one error; a compiler's words or a list may be longer."""
@@ -24,9 +25,8 @@ def render_error(error: LlmbuildError, style: Style | None = None) -> str:
         many = [render_error(without_repeats(each, said), style) for each in error.errors]
         return "\n".join(many + ([f"{len(many)} errors"] if len(many) > 1 else []))
     place = f"{error.where}: " if error.where else ""
-    # A no-break space keeps a long path on the line of its "error:".
-    lines = _wrap(f"error:\u00a0{place}{error.what}", "  ", style.width)
-    lines[0] = lines[0].replace("error:\u00a0", f"{style.paint('error:', 'red')} ", 1)
+    lines = _wrap(f"error: {place}{error.what}", "  ", style.width, _head(error, style.width))
+    lines[0] = lines[0].replace("error:", style.paint("error:", "red"), 1)
     why = _wrap(f"  why: {error.why}", "       ", style.width) if error.why else []
     fix = _wrap(f"  fix: {error.fix}", "       ", style.width) if error.fix else []
     fix = _cut(fix, max(_LEAST_LINES, MOST_LINES - len(lines) - len(why)))
@@ -63,18 +63,16 @@ def render_internal_error(error: BaseException, log: str | None, style: Style | 
     return f"{style.paint('internal error:', 'red')} {summary} (a bug in llmbuild; the traceback is {place})"
 
 
-def _wrap(text: str, indent: str, width: int) -> list[str]:
-    """The text in lines of at most `width` columns; its own line breaks stay; words (paths) are never split."""
-    import textwrap
+def _head(error: LlmbuildError, width: int) -> str:
+    """What begins a message and stays on one line: the place, or where that is longer than a line, its first word."""
+    head = f"error: {error.where or error.what}"
+    return head if error.where and len(head) < width else " ".join(head.split(maxsplit=2)[:2])
 
-    lines: list[str] = []
-    for number, line in enumerate(text.split("\n")):
-        lines += textwrap.wrap(
-            line,
-            width,
-            initial_indent=indent if number else "",
-            subsequent_indent=indent,
-            break_long_words=False,
-            break_on_hyphens=False,
-        ) or [""]
+
+def _wrap(text: str, indent: str, width: int, head: str = "") -> list[str]:
+    """The text in lines of at most `width` columns; its own line breaks stay, and its `head` is not broken."""
+    first, *others = text.split("\n")
+    lines = wrap(first, width, later=indent, whole=head)
+    for line in others:
+        lines += wrap(line, width, indent, indent) if line.strip() else [""]
     return lines

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explained(TaskEvent):
-    """Why the task that starts now runs; comes just before its `Started`.  In JSON each reason is an object."""
+    """Why the task that was queued has to run; comes just after its `Queued`.  In JSON each reason is an object."""
 
     reasons: tuple[Reason, ...]
 

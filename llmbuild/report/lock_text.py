@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmbuild.manifest.lockdiff import TOOLCHAIN, LockDifference
 from llmbuild.report.style import Style
 from llmbuild.report.units import size
+from llmbuild.report.wrapping import wrap
 
 _LONG_HEX = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{28,52}\b")
 _SIGNS = {"added": "+", "removed": "-", "changed": "~", "incomplete": "~"}
@@ -70,14 +70,7 @@ def difference_lines(lines: Sequence[str], style: Style) -> str:
     """The lines as a block below a heading, wrapped to the width, their signs coloured."""
     block = []
     for line in lines:
-        wrapped = textwrap.wrap(
-            line,
-            style.width,
-            initial_indent="  ",
-            subsequent_indent="      ",
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
+        wrapped = wrap(line, style.width, "  ", "      ")
         wrapped[0] = f"  {style.paint(line[0], _COLORS[line[0]])}{wrapped[0][3:]}"
         block += wrapped
     return "\n".join(block)

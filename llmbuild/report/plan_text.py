@@ -1,10 +1,10 @@
-"""A plan as text: one line a task, root causes first, then what may follow, then what is cached."""
+"""A plan as text: root causes first, then what may follow, then what is cached; one line for a task, or for many of a kind that
+have the same reason."""
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from llmbuild.engine.labels import split_label
 from llmbuild.plan.planner import Plan, State, Verdict
@@ -12,32 +12,28 @@ from llmbuild.plan.reasons import Cascade, NeverBuilt, Reason, sentences
 from llmbuild.report.style import STATE_STYLES, Style, wrapped
 from llmbuild.report.units import seconds, size
 from llmbuild.report.units import tasks as counted
+from llmbuild.report.wrapping import wrap
 
 if TYPE_CHECKING:
     from llmbuild.plan.estimates import PlanEstimate, Total
 
 _ORDER: Sequence[State] = ("run", "restore", "maybe", "blocked", "cached")
+MANY = 4
+"""So many tasks of a kind that have the same reason share a line."""
 _SHOWN = 3
 """How many reasons of a task its line shows; `why` shows all of them."""
 
 
-def plan_text(plan: Plan, style: Style, estimate: PlanEstimate | None = None) -> str:
-    """The whole plan.  A reason that does not fit beside its label is printed below it, never past the width."""
-    impact = plan.impact()
-    ordered = [verdict for state in _ORDER for verdict in plan.verdicts if verdict.state == state]
-    labels = max((len(verdict.task.label) for verdict in ordered), default=0)
+def plan_text(plan: Plan, style: Style, estimate: PlanEstimate | None = None, *, fold: bool = True) -> str:
+    """The whole plan.  A reason that does not fit beside its label is printed below it, never past the width.  Without `fold`
+    each task has a line of its own."""
+    entries = _without_repeats(_folded(_entries(plan)) if fold else _entries(plan))
+    labels = max((len(entry.label) for entry in entries), default=0)
     lines = [summary(plan), *_causes(plan, style)]
-    if ordered:
+    if entries:
         lines.append("")
-    blocked: dict[tuple[Reason, ...], str] = {}
-    for verdict in ordered:
-        text = reasons_line(verdict.reasons, impact.get(verdict.task.label, 0))
-        if (
-            verdict.state == "blocked"
-            and (first := blocked.setdefault(verdict.reasons, verdict.task.label)) != verdict.task.label
-        ):
-            text = f"as {first}"
-        lines += _entry(verdict, text, labels, style)
+    for entry in entries:
+        lines += _lines(entry, labels, style)
     absent = missing_lines(plan)
     if absent:
         lines.append("")
@@ -48,6 +44,47 @@ def plan_text(plan: Plan, style: Style, estimate: PlanEstimate | None = None) ->
         for number, line in enumerate(estimate_lines(estimate)):
             lines += wrapped(line, 2 if number else 0, style)
     return "\n".join(lines)
+
+
+class _Entry(NamedTuple):
+    """A line of the plan: a task or several of a kind, and why."""
+
+    state: State
+    label: str
+    text: str
+
+
+def _entries(plan: Plan) -> list[_Entry]:
+    """A line for each task, in the order of their states."""
+    impact = plan.impact()
+    return [
+        _Entry(state, verdict.task.label, reasons_line(verdict.reasons, impact.get(verdict.task.label, 0)))
+        for state in _ORDER
+        for verdict in plan.verdicts
+        if verdict.state == state
+    ]
+
+
+def _folded(entries: Sequence[_Entry]) -> list[_Entry]:
+    """The same with one line for many tasks of a kind that have the same state and reason, where the first of them stood."""
+    groups: dict[tuple[State, str, str], list[_Entry]] = {}
+    for entry in entries:
+        groups.setdefault((entry.state, split_label(entry.label)[0], entry.text), []).append(entry)
+    lines: list[_Entry] = []
+    for (state, kind, text), group in groups.items():
+        lines += group if len(group) < MANY else [_Entry(state, f"{len(group)} x {kind}", text)]
+    return lines
+
+
+def _without_repeats(entries: Sequence[_Entry]) -> list[_Entry]:
+    """The same where what blocks tasks, which is long, is said once."""
+    said: dict[str, str] = {}
+    return [
+        entry._replace(text=f"as {said[entry.text]}")
+        if entry.state == "blocked" and said.setdefault(entry.text, entry.label) != entry.label
+        else entry
+        for entry in entries
+    ]
 
 
 def causes_line(plan: Plan) -> str:
@@ -151,15 +188,14 @@ def reasons_line(reasons: Sequence[Reason], follow: int = 0) -> str:
     return f"{line} ({follow} may follow)" if follow and not isinstance(reasons[0], NeverBuilt) else line
 
 
-def _entry(verdict: Verdict, text: str, labels: int, style: Style) -> list[str]:
-    state = style.paint(f"{verdict.state:<7}", STATE_STYLES[verdict.state])
-    label = verdict.task.label
-    if not text:
-        return [f"  {state}  {label}"]
-    if 11 + labels + 2 + len(text) <= style.width:
-        return [f"  {state}  {label:<{labels}}  {text}"]
-    below = textwrap.wrap(text, max(20, style.width - 13), break_long_words=False, break_on_hyphens=False)
-    return [f"  {state}  {label}", *(f"{'':13}{line}" for line in below)]
+def _lines(entry: _Entry, labels: int, style: Style) -> list[str]:
+    state = style.paint(f"{entry.state:<7}", STATE_STYLES[entry.state])
+    if not entry.text:
+        return [f"  {state}  {entry.label}"]
+    if 11 + labels + 2 + len(entry.text) <= style.width:
+        return [f"  {state}  {entry.label:<{labels}}  {entry.text}"]
+    pad = " " * 13
+    return [f"  {state}  {entry.label}", *wrap(entry.text, style.width, pad, pad)]
 
 
 def why_text(plan: Plan, verdict: Verdict, style: Style) -> str:
@@ -177,9 +213,7 @@ def why_text(plan: Plan, verdict: Verdict, style: Style) -> str:
     for reason in verdict.reasons:
         if isinstance(reason, Cascade):
             root = next(each for each in plan.verdicts if each.task.label == reason.root)
-            lines += [
-                f"  {line}" for line in textwrap.wrap(f"it reads from {root.task.label}, which runs:", style.width - 2)
-            ]
+            lines += wrap(f"it reads from {root.task.label}, which runs:", style.width, "  ", "  ")
             lines += [line for text in sentences(root.reasons) for line in wrapped(text, 4, style)]
             lines.append("  where that changes nothing of what this task reads, it stays cached")
     if verdict.state != "blocked":

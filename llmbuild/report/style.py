@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import IO
+
+from llmbuild.report.wrapping import wrap
 
 _CODES = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "bold": "1", "dim": "2"}
 _NARROWEST, _WIDEST = 40, 1000
@@ -34,27 +35,30 @@ class Style:
 def style_for(stream: IO[str]) -> Style:
     """The style of a stream: the terminal's width (COLUMNS first); 80 columns and no colour where it is not one."""
     terminal = stream.isatty()
-    width = shutil.get_terminal_size((80, 24)).columns if terminal else _asked_columns()
+    width = terminal_size(stream)[0] if terminal else _asked("COLUMNS") or 80
     color = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     return Style(min(max(_NARROWEST, width), _WIDEST), color)
 
 
-def _asked_columns() -> int:
-    """The width that COLUMNS requests, 80 where it is no number."""
-    text = os.environ.get("COLUMNS", "")
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(_WIDEST)) and int(text) else 80
+def terminal_size(stream: IO[str]) -> tuple[int, int]:
+    """The columns and lines of a terminal as they are now, COLUMNS and LINES first; 80 and 24 where nothing says it."""
+    columns, lines = _asked("COLUMNS"), _asked("LINES")
+    if not columns or not lines:
+        try:
+            found = os.get_terminal_size(stream.fileno())
+        except (OSError, ValueError):
+            found = os.terminal_size((0, 0))
+        columns, lines = columns or found.columns or 80, lines or found.lines or 24
+    return columns, lines
+
+
+def _asked(variable: str) -> int:
+    """The number that an environment variable requests, 0 where it is no number."""
+    text = os.environ.get(variable, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= len(str(_WIDEST)) else 0
 
 
 def wrapped(text: str, indent: int, style: Style) -> list[str]:
-    """The text in lines of the style's width at an indent, later lines two columns further in; words are never split."""
-    import textwrap
-
+    """The text in lines of the style's width at an indent, later lines two columns further in."""
     pad = " " * indent
-    return textwrap.wrap(
-        text,
-        style.width,
-        initial_indent=pad,
-        subsequent_indent=pad + "  ",
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    return wrap(text, style.width, pad, pad + "  ") if text else []

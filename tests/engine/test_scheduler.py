@@ -49,7 +49,7 @@ def test_a_first_build_runs_all_and_a_second_runs_nothing(store: Store, tmp_path
     assert len((tmp_path / "runs").read_text().splitlines()) == 4
 
 
-def test_the_reason_is_asked_when_it_is_decided_and_told_before_the_start(store: Store, tmp_path: Path) -> None:
+def test_the_reason_is_asked_and_told_when_it_is_decided(store: Store, tmp_path: Path) -> None:
     asked: list[tuple[str, int]] = []
     runs = tmp_path / "runs"
 
@@ -61,13 +61,31 @@ def test_the_reason_is_asked_when_it_is_decided_and_told_before_the_start(store:
     _, recorder = build(store, [*chain(), write_task("equal", chain()[0].params["files"])], explain=explain)  # type: ignore[arg-type]
     # One that turns out to be equal to another is asked for, and never starts.
     assert asked == [("config", 0), ("equal", 0), ("lower", 1), ("link", 2), ("all", 3)]
-    told = [event for event in recorder.events if isinstance(event, (Explained, events.Started))]
-    assert [type(event) for event in told] == [Explained, events.Started] * 4
-    assert [one.label for one in told[::2]] == [one.label for one in told[1::2]] == ["config", "lower", "link", "all"]
-    assert [one.time for one in told[::2]] == [one.time for one in told[1::2]]
+    told = [event for event in recorder.events if isinstance(event, (events.Queued, Explained, events.Started))]
+    assert [(type(event), event.label) for event in told] == [
+        *[(of, label) for label in ("config", "equal") for of in (events.Queued, Explained)],
+        (events.Started, "config"),
+        *[(of, label) for label in ("lower", "link", "all") for of in (events.Queued, Explained, events.Started)],
+    ]
     asked.clear()
     build(store, chain(), explain=explain)
     assert asked == []
+
+
+def test_what_earlier_runs_took_is_told_once_and_only_where_something_runs(store: Store) -> None:
+    took = {"config": 1.5, "lower": 20.0}
+
+    def predict(task: Task, _size: int | None) -> Estimate:
+        return Estimate(took.get(task.label, 3.0), 0, 0, runs=task.label in took)
+
+    _, recorder = build(store, chain(), predict=predict)
+    (predicted,) = [event for event in recorder.events if isinstance(event, events.Predicted)]
+    assert predicted.seconds == (1.5, 20.0, None, None)
+    assert recorder.events.index(predicted) < next(
+        number for number, event in enumerate(recorder.events) if isinstance(event, events.Started)
+    )
+    _, recorder = build(store, chain(), predict=predict)
+    assert [event for event in recorder.events if isinstance(event, events.Predicted)] == []
 
 
 def test_a_field_that_is_not_read_stops_the_cascade(store: Store) -> None:

@@ -67,6 +67,7 @@ _START: Sequence[events.Event] = (
     _cached(FETCH, 12.0, 105_454_432),
     _cached(QUANTIZE, 53.0, 83_000_000),
     *_begin(0.02, CONFIG, WINDOW),
+    events.Predicted(time=BEGAN + 0.02, seconds=(12.0, 53.0, 0.1, 31.0, 0.1, 40.0, 0.1)),
     events.TaskProgress(time=BEGAN + 0.03, label=CONFIG, done=1, total=2, unit="files"),
     _end(0.07, CONFIG, 0.05, 3_500_000, 22_000_000),
     *_begin(0.08, LOWER, FOLLOWS, FOLLOWS_TOO),

@@ -28,6 +28,19 @@ class Screen:
         """All lines, without spaces at their ends and without empty lines at the end."""
         return "\n".join("".join(line).rstrip() for line in self._lines).rstrip("\n") + "\n"
 
+    def resize(self, columns: int) -> None:
+        """Become narrower, as terminals do that break the lines which have no room any more (VTE, kitty, foot, tmux)."""
+        assert columns <= self.columns
+        lines: list[list[str]] = []
+        for number, line in enumerate(self._lines):
+            if number == self._row:
+                assert self._column == 0, "the cursor stands below the rows"
+                self._row, moved = len(lines), True
+            parts = [line[at : at + columns] for at in range(0, max(1, len("".join(line).rstrip())), columns)]
+            lines += parts
+        assert moved
+        self._lines, self.columns = lines, columns
+
     def _character(self, letter: str) -> None:
         if letter == "\r":
             self._column = 0
@@ -56,6 +69,8 @@ class Screen:
                 self._lines[self._row] = []
             case "K":
                 del self._lines[self._row][self._column :]
+            case "J" if not number:
+                del self._lines[self._row][self._column :], self._lines[self._row + 1 :]
             case "m" | "h" | "l":
                 pass
             case other:

@@ -12,7 +12,8 @@ from llmbuild.engine.executor import TaskFailure
 from llmbuild.errors import MultiError, UsageError, Where
 from llmbuild.report.github import error_commands, failure_commands
 from llmbuild.report.style import Style
-from llmbuild.report.terminal import View, view_for
+from llmbuild.report.terminal import View
+from llmbuild.report.views import view_for
 
 KEY = "3f" * 32
 

@@ -10,8 +10,9 @@ import pytest
 from llmbuild.engine import events
 from llmbuild.report import heartbeat
 from llmbuild.report.heartbeat import Heartbeat
+from llmbuild.report.live import LiveView
 from llmbuild.report.style import Style
-from llmbuild.report.terminal import LiveView, View
+from llmbuild.report.terminal import View
 
 
 class Clock:

@@ -14,8 +14,9 @@ from llmbuild.engine import events
 from llmbuild.engine.executor import TaskFailure
 from llmbuild.plan.reasons import NeverBuilt, ParameterChanged
 from llmbuild.report.events import Explained, Installed
+from llmbuild.report.live import LiveView
 from llmbuild.report.style import Style, style_for
-from llmbuild.report.terminal import LiveView, View
+from llmbuild.report.terminal import View
 from llmbuild.report.units import amount, seconds, size
 
 CONFIG, LOWER = "config[smollm2, q4f32_1]", "lower[smollm2, q4f32_1, native]"
@@ -77,9 +78,9 @@ def test_a_build_in_plain_lines() -> None:
     assert show(View, io.StringIO(), BUILD, summary(2, 3)) == dedent(
         """\
         run    config[smollm2, q4f32_1]: context-window-size 2048 -> 4096
-        done   config[smollm2, q4f32_1] in 0.05 s, 3.5 MB
+        done   [1/2] config[smollm2, q4f32_1] in 0.05 s, 3.5 MB
         run    lower[smollm2, q4f32_1, native]: never built
-        done   lower[smollm2, q4f32_1, native] in 31.4 s, 2.1 MB, peak 730.0 MB of memory
+        done   [2/2] lower[smollm2, q4f32_1, native] in 31.4 s, 2.1 MB, peak 730.0 MB of memory
         built 2 tasks in 12.3 s (3 cached)
           dist/smollm2-q4f32_1-MLC
           dist/libs/smollm2-q4f32_1-native.so
@@ -162,7 +163,7 @@ def test_a_live_build_ends_in_the_same_lines(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
     text = show(LiveView, Terminal(), BUILD, summary(2, 3))
-    assert "done   config[smollm2, q4f32_1] in 0.05 s, 3.5 MB" in text
+    assert "done   [1/2] config[smollm2, q4f32_1] in 0.05 s, 3.5 MB" in text
     assert text.endswith(
         "built 2 tasks in 12.3 s (3 cached)\n  dist/smollm2-q4f32_1-MLC\n  dist/libs/smollm2-q4f32_1-native.so\n"
     )

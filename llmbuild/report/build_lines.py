@@ -1,0 +1,81 @@
+"""The lines about a build's end, its failures and its checks, as a person reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from llmbuild.engine import events
+from llmbuild.engine.executor import TaskFailure
+from llmbuild.printable import printable
+from llmbuild.report.errors import MOST_LINES, render_error, without_repeats
+from llmbuild.report.events import Checked
+from llmbuild.report.style import Style
+from llmbuild.report.units import seconds, tasks
+
+_TAIL_LINES = 12
+_AROUND_TAIL = 3
+"""The lines of a failure before and after the end of its log."""
+
+
+def summary_text(summary: events.Summary, restored: int, style: Style) -> str:
+    """`built 5 tasks in 12.3 s (0 cached)`, and the lines in its place when nothing ran or something failed."""
+    took = seconds(summary.wall_s)
+    if summary.failed or summary.interrupted:
+        parts = [f"{summary.failed} failed"] if summary.failed else []
+        parts += [f"{summary.ran} built", f"{summary.cached} cached"]
+        parts += [f"{summary.skipped} not run"] if summary.skipped else []
+        word = style.paint("interrupted" if summary.interrupted else "failed", "red")
+        return f"{word} after {took}: {', '.join(parts)}"
+    if summary.ran:
+        return f"{style.paint('built', 'green')} {tasks(summary.ran)} in {took} ({summary.cached} cached)"
+    files = f", {restored} file{'' if restored == 1 else 's'} put back" if restored else ""
+    return f"{style.paint('up to date', 'green')}: {tasks(summary.cached)} cached{files} ({took})"
+
+
+def removed_texts(removed: Sequence[str]) -> list[str]:
+    """What was removed because nothing makes it any more: a line for each directory."""
+    places: dict[str, list[str]] = {}
+    for path in removed:
+        places.setdefault(path.rpartition("/")[0], []).append(path)
+    return [
+        f"{found[0]}: nothing makes it any more"
+        if len(found) == 1
+        else f"{len(found)} files of {place}: nothing makes them any more"
+        for place, found in places.items()
+    ]
+
+
+def message_of(failure: TaskFailure) -> TaskFailure:
+    """What failures of several tasks share when they have one cause."""
+    return TaskFailure(failure.what, failure.where, failure.why, failure.fix)
+
+
+def failure_text(event: events.Failed, style: Style, said: set[str] | None = None) -> str:
+    """A failed task: the error, the end of its log, where the whole log is, and how to run the task alone; without the long
+    reasons that were `said` before."""
+    failure: TaskFailure = event.failure
+    error = without_repeats(failure.to_error(), set() if said is None else said)
+    where = f"{error.where}: " if error.where else ""
+    error.what, error.where = f"{event.label} failed: {where}{error.what}", None
+    lines = [render_error(error, style)]
+    place = MOST_LINES - lines[0].count("\n") - 1 - _AROUND_TAIL
+    tail = printable(failure.log_tail).rstrip().splitlines()[-max(1, min(_TAIL_LINES, place)) :]
+    if tail:
+        lines.append("  the end of its log:")
+        lines += [style.paint(f"  | {line}".rstrip(), "dim") for line in tail]
+    if failure.log:
+        lines.append(f"  log: {failure.log}")
+    if event.action:
+        lines.append(f"  to run it alone: llmbuild exec {event.action[:16]}")
+    return "\n".join(lines)
+
+
+def checked_text(event: Checked, style: Style) -> str:
+    """A task that ran again: that its bytes are the same, or which files differ."""
+    files = "1 file" if event.files == 1 else f"{event.files} files"
+    if not event.differences:
+        return f"{style.paint('same  ', 'green')} {event.label}: {files}, byte for byte ({seconds(event.wall_s)})"
+    lines = [f"{style.paint('differs', 'red')} {event.label}: the same inputs gave other bytes"]
+    lines += [f"  {difference}" for difference in event.differences]
+    lines.append(f"  to run it again: llmbuild exec {event.action[:16]}")
+    return "\n".join(lines)

@@ -1,0 +1,25 @@
+"""The view of a build that fits where it is shown."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import IO
+
+from llmbuild.report.style import style_for
+from llmbuild.report.terminal import View
+from llmbuild.workflow import in_workflow
+
+
+def view_for(stream: IO[str] | None = None, *, quiet: bool = False) -> View:
+    """The view that fits the stream (standard error when none is given)."""
+    stream = stream or sys.stderr
+    make: Callable[..., View] = View
+    if stream.isatty() and not quiet and os.environ.get("TERM") != "dumb":
+        from llmbuild.report.live import LiveView
+
+        make = LiveView
+    # On a terminal lines are wrapped, and nobody but a person reads them.
+    workflow = in_workflow() and not stream.isatty()
+    return make(stream, style_for(stream), quiet=quiet, workflow=workflow)
