@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from llmbuild.cli.common import path_argument, print_json
 from llmbuild.errors import ExitCode
 from llmbuild.workspace.targets import Examined, examine_targets
+
+if TYPE_CHECKING:
+    from llmbuild.report.style import Style
 
 HELP = "list the targets, and what this machine can do for each"
 EXAMPLE = "llmbuild targets x86_64-linux-cpu-native"
@@ -30,22 +35,23 @@ def run(args: argparse.Namespace) -> int:
     elif args.names:
         print("\n\n".join(in_full(item) for item in found))
     else:
-        print(_table(found))
+        from llmbuild.report.style import style_for
+
+        print(_table(found, style_for(sys.stdout)))
     return ExitCode.OK
 
 
-def status(item: Examined) -> list[str]:
-    """Whether the target can be built here, and what to do where it cannot."""
+def status(item: Examined) -> str:
+    """Whether the target can be built here."""
     if not item.missing:
-        return ["ready"]
-    first = item.missing[0]
-    lines = [f"only {', '.join(item.ready)}: {first.what}" if item.ready else f"not here: {first.what}"]
-    return [*lines, f"  {first.fix}"] if first.fix else lines
+        return "ready"
+    return f"only {', '.join(item.ready)}" if item.ready else "not here"
 
 
 def in_full(item: Examined) -> str:
     target = item.target
     lines = [target.name, f"  {target.description}"] if target.description else [target.name]
+    lines += [f"  alias     {alias}" for alias in item.aliases]
     lines += [f"  file      {path}" for path in target.files[:1]]
     lines += [f"  extends   {path.stem}" for path in target.files[1:]]
     if item.compile_part is not None:
@@ -67,12 +73,23 @@ def in_full(item: Examined) -> str:
     return "\n".join(lines)
 
 
-def _table(found: Sequence[Examined]) -> str:
-    rows = [(item.target.name, " ".join(item.target.artifacts), status(item)) for item in found]
-    rows.insert(0, ("TARGET", "ARTIFACTS", ["ON THIS MACHINE"]))
-    widths = [max(len(row[column]) for row in rows) for column in range(2)]
-    lines = []
-    for name, kinds, (state, *more) in rows:
-        lines.append(f"{name:<{widths[0]}}  {kinds:<{widths[1]}}  {state}")
-        lines += [f"{'':<{widths[0]}}  {'':<{widths[1]}}  {text}" for text in more]
+def _table(found: Sequence[Examined], style: Style) -> str:
+    """A line for each target, and below it what it is for and, where it cannot be built here, what is missing."""
+    from llmbuild.report.style import wrapped
+
+    rows = [
+        (item.target.name, ", ".join(item.aliases), " ".join(item.target.artifacts), status(item)) for item in found
+    ]
+    head = ("TARGET", "ALIAS", "ARTIFACTS", "ON THIS MACHINE")
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(3)]
+
+    def line(row: Sequence[str]) -> str:
+        return "  ".join((*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]))
+
+    lines = [line(head)]
+    for item, row in zip(found, rows, strict=True):
+        lines.append(line(row))
+        lines += wrapped(item.target.description, 4, style)
+        for error in item.missing[:1]:
+            lines += wrapped(f"{error.what}; {error.fix}" if error.fix else error.what, 4, style)
     return "\n".join(lines)

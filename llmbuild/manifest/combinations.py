@@ -56,6 +56,28 @@ def _check_dtype(cell: Cell, scheme: Scheme, platform: ResolvedPlatform, problem
     )
 
 
+def computable(
+    cells: Sequence[Cell], schemes: Mapping[str, Scheme], platforms: Mapping[str, ResolvedPlatform]
+) -> tuple[Sequence[Cell], tuple[str, ...]]:
+    """The cells without those of patterns whose device cannot compute in the scheme's number type, and notes on these.
+
+    A platform that is named with such a scheme is an error of `check_scheme`.
+    """
+    kept: list[Cell] = []
+    out: dict[str, dict[str, None]] = {}
+    for cell in cells:
+        scheme, platform = schemes.get(cell.scheme), platforms.get(cell.platform)
+        if cell.by_pattern and scheme and platform and not platform.target.can_compute(scheme.dtype):
+            out.setdefault(cell.scheme, {})[cell.platform] = None
+        else:
+            kept.append(cell)
+    notes = (
+        f"{name} is not built for {', '.join(found)}: they cannot compute in {schemes[name].dtype}"
+        for name, found in out.items()
+    )
+    return kept, tuple(notes)
+
+
 def feature_notes(
     cells: Sequence[Cell], schemes: Mapping[str, Scheme], platforms: Mapping[str, ResolvedPlatform]
 ) -> tuple[str, ...]:

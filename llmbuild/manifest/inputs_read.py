@@ -16,9 +16,10 @@ from llmbuild.canonical import Digest, Json, digest_bytes, digest_file, digest_j
 @dataclass(frozen=True, slots=True)
 class Read:
     """One thing that was read.  `kind` is "file" (its bytes), "listing" (the names of the .toml files in a directory: a
-    new one may hide another) or "cpu" (what a native target was resolved to).  `digest` None means that it was absent."""
+    new one may hide another), "cpu" (what a native target was resolved to) or "machine" (the target that `host` was resolved
+    to).  `digest` None means that it was absent."""
 
-    kind: Literal["file", "listing", "cpu"]
+    kind: Literal["file", "listing", "cpu", "machine"]
     path: str
     digest: Digest | None
 
@@ -34,6 +35,11 @@ class Read:
     def cpu(triple: str) -> Read:
         """The CPU of this machine, as the triple (kept in `path`) sees it."""
         return Read("cpu", triple, _digest("cpu", triple))
+
+    @staticmethod
+    def machine() -> Read:
+        """The kind of this machine."""
+        return Read("machine", "", _digest("machine", ""))
 
     def is_current(self) -> bool:
         """Whether a read now would return the same."""
@@ -62,6 +68,10 @@ def _digest(kind: str, path: str) -> Digest | None:
         except ToolchainError:
             return None
         return digest_json([cpu, *features])
+    if kind == "machine":
+        from llmbuild.targets.names import host_target
+
+        return digest_json(host_target())
     place = Path(path)
     try:
         if kind == "listing":

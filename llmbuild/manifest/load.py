@@ -17,7 +17,7 @@ from llmbuild.manifest.notes import told
 from llmbuild.manifest.project import Combination, Model, Project
 
 if TYPE_CHECKING:
-    from llmbuild.manifest.matrix import Cell
+    from llmbuild.manifest.matrix import Cell, Known
     from llmbuild.manifest.platforms import ResolvedPlatform
     from llmbuild.manifest.problems import Problems
     from llmbuild.manifest.schema import ManifestTable
@@ -49,21 +49,21 @@ def load(path: Path, text: str | None = None) -> Loaded:
     Raises UsageError, or a MultiError with every error; an InputError for a broken template file, a ToolchainError for
     a native target on another machine.
     """
-    from llmbuild.manifest.combinations import check_prefixes, check_scheme, feature_notes, kernel_notes
+    from llmbuild.manifest.combinations import check_prefixes, check_scheme, computable, feature_notes, kernel_notes
     from llmbuild.manifest.matrix import Known, expand_matrix
     from llmbuild.manifest.models import files_of, resolve_model
-    from llmbuild.manifest.platforms import implicit_platform, resolve_platform, uses_this_cpu
+    from llmbuild.manifest.platforms import targets_of_tables
     from llmbuild.manifest.problems import Problems
     from llmbuild.manifest.schemes import resolve_schemes
     from llmbuild.manifest.validate import check_shape
-    from llmbuild.targets.files import target_names
+    from llmbuild.targets.names import TargetNames
     from llmbuild.tomlfile import parse_toml, read_toml
 
     reads = [Read.file(path.absolute())]
     file = read_toml(path) if text is None else parse_toml(text, str(path))
     root = path.absolute().parent
-    user_targets = root / USER_TARGETS
-    reads.append(Read.listing(user_targets))
+    targets = TargetNames(root / USER_TARGETS)
+    reads.append(Read.listing(root / USER_TARGETS))
     problems = Problems(file)
     manifest = check_shape(problems)
 
@@ -79,26 +79,20 @@ def load(path: Path, text: str | None = None) -> Loaded:
     known = Known(
         models=_names(file.data, "models"),
         schemes=dict.fromkeys(_names(file.data, "quantizations")),
-        platforms=_names(file.data, "platforms"),
-        targets=target_names(user_targets),
+        platforms=targets_of_tables(_names(file.data, "platforms"), manifest.platforms, targets),
+        targets=targets,
     )
     if not known.models and not problems.is_broken(("models",)):
         problems.add((), "the manifest has no models", fix="add a [models.NAME] table; `llmbuild init` writes one")
     # Without models and without [[build]] there are no further checks.
-    cells = expand_matrix(manifest, known, problems) if known.models or manifest.build else ()
+    cells: Sequence[Cell] = expand_matrix(manifest, known, problems) if known.models or manifest.build else ()
 
-    platforms: dict[str, ResolvedPlatform] = {}
-    implicit = dict.fromkeys(cell.platform for cell in cells if cell.platform not in known.platforms)
-    tables = {**manifest.platforms, **{name: implicit_platform(name) for name in implicit}}
-    for name, platform_table in tables.items():
-        platform = resolve_platform(name, platform_table, user_targets, problems)
-        if platform is not None:
-            platforms[name] = platform
-            reads += [Read.file(target_file) for target_file in platform.target.files]
-            if uses_this_cpu(platform.target):
-                reads.append(Read.cpu(platform.target.triple))
-
+    platforms = _platforms(cells, manifest, known, reads, problems)
     output = _output(manifest.project.output, path.name, problems)
+    wanted = cells
+    cells, left_out = computable(cells, schemes, platforms)
+    if wanted and not cells:
+        problems.add(wanted[0].path, "the build is empty: no platform can compute this", why="; ".join(left_out))
     matrix = []
     for cell in cells:
         if cell.model in models and cell.scheme in schemes and cell.platform in platforms:
@@ -122,7 +116,28 @@ def load(path: Path, text: str | None = None) -> Loaded:
         matrix=tuple(matrix),
     )
     notes = (*feature_notes(cells, schemes, platforms), *kernel_notes(cells, schemes, platforms), *notes)
-    return Loaded(project, tuple(dict.fromkeys(reads)), (*_notes(project, platforms), *notes))
+    return Loaded(project, tuple(dict.fromkeys(reads)), (*left_out, *_notes(project, platforms), *notes))
+
+
+def _platforms(
+    cells: Sequence[Cell], manifest: ManifestTable, known: Known, reads: list[Read], problems: Problems
+) -> dict[str, ResolvedPlatform]:
+    """The platforms of the tables and of the cells by name; what they were made from is added to `reads`."""
+    from llmbuild.manifest.platforms import implicit_platform, resolve_platform, uses_this_cpu
+
+    platforms: dict[str, ResolvedPlatform] = {}
+    implicit = dict.fromkeys(cell.platform for cell in cells if cell.platform not in known.platforms)
+    for name, table in {**manifest.platforms, **{name: implicit_platform(name) for name in implicit}}.items():
+        platform = resolve_platform(name, table, known.targets, problems)
+        if platform is not None:
+            platforms[name] = platform
+            reads += [Read.file(target_file) for target_file in platform.target.files]
+            if uses_this_cpu(platform.target):
+                reads.append(Read.cpu(platform.target.triple))
+            if platform.platform.by_machine:
+                reads.append(Read.machine())
+    reads += [Read.file(target_file) for target_file in known.targets.files_read]
+    return platforms
 
 
 def _names(data: Mapping[str, object], table: str) -> tuple[str, ...]:
@@ -196,6 +211,7 @@ def _combination(
         metadata=metadata,
         library=f"{output}/libs/{stem}-{cell.platform}.{platform.platform.artifact}",
         weights="" if model.source is None else f"{output}/{stem}-MLC",
+        by_pattern=cell.by_pattern,
     )
 
 

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from llmbuild.errors import did_you_mean
+from llmbuild.manifest.calling import called, is_pattern, matched
 from llmbuild.manifest.problems import Problems
 from llmbuild.manifest.schema import BuildTable, ExcludeTable, ManifestTable
 from llmbuild.manifest.schemes import unknown_scheme
 from llmbuild.quantization.scheme import SCHEMES
-from llmbuild.targets.aliases import nearest_target
+from llmbuild.targets.names import TargetNames
 from llmbuild.tomlfile import KeyPath
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One library: the names of its three parts, and the [[build]] table it comes from (None for the implied one)."""
+    """One library: the names of its three parts, and the [[build]] table it comes from (None for the implied one).
+
+    `by_pattern` is true where no platform was named, but a pattern that fits it."""
 
     model: str
     scheme: str
     platform: str
     metadata: Mapping[str, int]
     entry: int | None
+    by_pattern: bool = False
 
     @property
     def label(self) -> str:
@@ -35,12 +39,17 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """The names that may be referenced, wrong tables included, so that one error does not cause others."""
+    """The names that may be referenced, wrong tables included, so that one error does not cause others.  `platforms` has the
+    target of each table, "" where it has none."""
 
     models: tuple[str, ...]
     schemes: Mapping[str, object]
-    platforms: tuple[str, ...]
-    targets: tuple[str, ...]
+    platforms: Mapping[str, str]
+    targets: TargetNames
+
+    def target(self, platform: str) -> str:
+        """The target of a platform, with a table or without."""
+        return self.platforms.get(platform) or self.targets.target_of(platform) or ""
 
 
 def expand_matrix(manifest: ManifestTable, known: Known, problems: Problems) -> tuple[Cell, ...]:
@@ -52,8 +61,10 @@ def expand_matrix(manifest: ManifestTable, known: Known, problems: Problems) -> 
     for index, entry in entries or [(None, BuildTable())]:
         for cell in _expand(index, entry, known, problems):
             key = (cell.model, cell.scheme, cell.platform)
-            if key not in cells:
+            if key not in cells or (cells[key].by_pattern and not cell.by_pattern):
                 cells[key] = cell
+                continue
+            if cell.by_pattern and not cells[key].by_pattern:
                 continue
             first = problems.file.line(cells[key].path)
             problems.add(
@@ -69,15 +80,17 @@ def _expand(index: int | None, entry: BuildTable, known: Known, problems: Proble
     models = _names(path, "models", entry.models, tuple(known.models), known, problems)
     # Only tables are used by default: all presets of schemes, or all targets, are never intended.
     schemes = _names(path, "quantizations", entry.quantizations, tuple(known.schemes), known, problems)
-    platforms = _names(path, "platforms", entry.platforms, known.platforms, known, problems)
+    platforms = _names(path, "platforms", entry.platforms, tuple(known.platforms), known, problems)
     if models is None or schemes is None or platforms is None or problems.is_broken((*path, "exclude")):
         return ()
+    expanded = _expand_patterns(platforms, known)
     cells = [
-        Cell(model, scheme, platform, entry.metadata.given(), index)
+        Cell(model, scheme, platform, entry.metadata.given(), index, by_pattern)
         for model in models
         for scheme in schemes
-        for platform in platforms
+        for platform, by_pattern in expanded.items()
     ]
+    targets = {platform: known.target(platform) for platform in expanded}
     kept = cells
     valid = True
     for number, exclude in enumerate(entry.exclude):
@@ -85,14 +98,16 @@ def _expand(index: int | None, entry: BuildTable, known: Known, problems: Proble
         if not _check_exclude(place, exclude, known, problems):
             valid = False
             continue
-        if not any(_matches(exclude, cell) for cell in cells):
+        # A pattern or an alias calls several platforms, one that is not in this [[build]] calls none.
+        out = None if exclude.platform is None else called(exclude.platform, targets, known.targets)
+        if not any(_matches(exclude, out, cell) for cell in cells):
             problems.add(
                 place,
                 "this exclude matches nothing",
                 why=f"no combination of this [[build]] has {_spoken(exclude)}",
                 fix="remove it, or correct the names",
             )
-        kept = [cell for cell in kept if not _matches(exclude, cell)]
+        kept = [cell for cell in kept if not _matches(exclude, out, cell)]
     if cells and valid and not kept:
         problems.add(path, "the build is empty: everything in it is excluded", fix="remove an exclude")
     return kept
@@ -129,6 +144,13 @@ def _names(
         spot = (*place, number)
         if name in names:
             problems.add(spot, f"'{name}' is listed twice", fix="remove one")
+        elif key == "platforms" and is_pattern(name):
+            if matched(name, known.platforms, known.targets):
+                names.append(name)
+                continue
+            everything = ", ".join((*known.platforms, *known.targets.own))
+            problems.add(spot, f"no platform or target fits '{name}'", fix=f"known platforms and targets: {everything}")
+            valid = False
         elif _check_name(spot, key, name, known, problems):
             names.append(name)
         else:
@@ -147,11 +169,11 @@ def _check_name(path: KeyPath, key: str, name: str, known: Known, problems: Prob
         names: tuple[str, ...] = known.models
         what, listed = f"unknown model '{name}'", f"the manifest has {', '.join(names) or 'no models'}"
     else:
-        names = tuple(dict.fromkeys((*known.platforms, *known.targets)))
+        names = tuple(dict.fromkeys((*known.platforms, *known.targets.own)))
         what, listed = f"unknown platform '{name}'", f"known platforms and targets: {', '.join(names)}"
-    if name in names:
+    if name in names or (key == "platforms" and (is_pattern(name) or known.targets.target_of(name) is not None)):
         return True
-    near = nearest_target(name, names) if key == "platforms" else did_you_mean(name, names)
+    near = known.targets.nearest(name, names) if key == "platforms" else did_you_mean(name, names)
     problems.add(path, what, fix=f"{near} ({listed})" if near else listed)
     return False
 
@@ -178,9 +200,21 @@ def _spoken(exclude: ExcludeTable) -> str:
     return " and ".join(f"{key} '{name}'" for key, name in _given(exclude))
 
 
-def _matches(exclude: ExcludeTable, cell: Cell) -> bool:
+def _matches(exclude: ExcludeTable, platforms: Collection[str] | None, cell: Cell) -> bool:
     return (
         exclude.model in (None, cell.model)
         and exclude.quantization in (None, cell.scheme)
-        and exclude.platform in (None, cell.platform)
+        and (platforms is None or cell.platform in platforms)
     )
+
+
+def _expand_patterns(platforms: Sequence[str], known: Known) -> dict[str, bool]:
+    """The platforms of a list, each with whether only a pattern calls it.  A target that is named, itself or by an alias, is not
+    built under a second name."""
+    found = {name: False for name in platforms if not is_pattern(name)}
+    named = {known.target(name) for name in found}
+    for pattern in filter(is_pattern, platforms):
+        for name in matched(pattern, known.platforms, known.targets):
+            if known.target(name) not in named or name in known.platforms:
+                found.setdefault(name, True)
+    return found

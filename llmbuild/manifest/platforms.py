@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from llmbuild.canonical import Json
 from llmbuild.errors import MultiError, ToolchainError, UsageError, did_you_mean
@@ -14,8 +13,8 @@ from llmbuild.manifest.problems import Problems
 from llmbuild.manifest.project import Platform
 from llmbuild.manifest.schema import HostTable, OptTable, PlatformTable
 from llmbuild.manifest.sizes import METADATA_KEYS, parse_overrides
-from llmbuild.targets.aliases import nearest_target
-from llmbuild.targets.files import device_errors, load_target, target_names, wrong_prefix
+from llmbuild.targets.files import device_errors, load_target, wrong_prefix
+from llmbuild.targets.names import HOST, TargetNames
 from llmbuild.targets.target import NATIVE, SHARED, STATIC, Target
 from llmbuild.tomlfile import KeyPath
 
@@ -31,13 +30,13 @@ class ResolvedPlatform:
 
 
 def resolve_platform(
-    name: str, table: PlatformTable, user_targets: Path, problems: Problems
+    name: str, table: PlatformTable, targets: TargetNames, problems: Problems
 ) -> ResolvedPlatform | None:
     """A platform, or None when its table has an error (which is added to `problems`)."""
     path = ("platforms", name)
     if problems.is_broken((*path, "target")):
         return None
-    target = _target(name, table, user_targets, problems)
+    target = _target(name, table, targets, problems)
     if target is None:
         return None
     target = _with_host(target, table, (*path, "host"), problems)
@@ -66,6 +65,7 @@ def resolve_platform(
     platform = Platform(
         name=name,
         target=target.name,
+        by_machine=_wanted(name, table) == HOST != target.name,
         compile=compile_part,
         link=target.link_part(),
         artifact=artifact,
@@ -90,12 +90,17 @@ def _file(target: Target) -> str:
     return str(target.files[0])
 
 
-def _target(name: str, table: PlatformTable, user_targets: Path, problems: Problems) -> Target | None:
-    wanted = name if table.target is None else table.target
-    known = target_names(user_targets)
-    if wanted not in known:
-        listed = f"known targets: {', '.join(known)}"
-        near = nearest_target(wanted, known)
+def _wanted(name: str, table: PlatformTable) -> str:
+    """The name of a target, or an alias of one."""
+    return name if table.target is None else table.target
+
+
+def _target(name: str, table: PlatformTable, targets: TargetNames, problems: Problems) -> Target | None:
+    wanted = _wanted(name, table)
+    found = targets.target_of(wanted)
+    if found is None:
+        listed = f"known targets: {', '.join(targets.own)}"
+        near = targets.nearest(wanted, targets.own)
         if table.target is None:
             what, key = "the platform has no target, and there is none of its name", ("platforms", name)
             problems.add(key, what, fix=f"{near or 'add target = …'} ({listed})")
@@ -107,7 +112,7 @@ def _target(name: str, table: PlatformTable, user_targets: Path, problems: Probl
             )
         return None
     try:
-        return load_target(wanted, user_targets)
+        return load_target(found, targets.user)
     except (UsageError, MultiError) as error:
         problems.add_error(("platforms", name), error)
         return None
@@ -252,8 +257,15 @@ def _prefix(
     return None if artifact in SHARED else ""
 
 
+def targets_of_tables(
+    names: Sequence[str], tables: Mapping[str, PlatformTable], targets: TargetNames
+) -> Mapping[str, str]:
+    """The target of each [platforms.NAME] table, "" where the table is wrong or names none that exists."""
+    return {name: (name in tables and targets.target_of(_wanted(name, tables[name]))) or "" for name in names}
+
+
 def implicit_platform(name: str) -> PlatformTable:
-    """The table of a platform that has none: the target of its name, unchanged."""
+    """The table of a platform that has none: the target of its name or alias, unchanged."""
     return PlatformTable(target=name)
 
 

@@ -49,7 +49,7 @@ class Platform:
     platform itself sets.  `opt` are the resolved optimization flags.  `system_lib_prefix` is the template of the symbols'
     prefix ("" for none); it is None for a shared library, which is no system library.  `features` are what a library that
     computes in a number type requires of the device that runs it; `tools` the commands that must be on PATH, with how to
-    install them.
+    install them.  `by_machine` is true where the machine that builds decided which target it is.
     """
 
     name: str
@@ -62,13 +62,15 @@ class Platform:
     system_lib_prefix: str | None
     features: Mapping[str, Sequence[str]] = field(default_factory=dict)
     tools: Sequence[Mapping[str, str]] = field(default_factory=list)
+    by_machine: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Combination:
     """One cell of the matrix: a library to build.  `metadata` has the values that the build entry sets over platform and model,
     and the target's defaults for unset ones; on top of the platform's and the model's it gives the effective values.  `library`
-    is the library's path in the project ("dist/libs/…so"), `weights` the model directory ("" for a preset)."""
+    is the library's path in the project ("dist/libs/…so"), `weights` the model directory ("" for a preset).  `by_pattern` is true
+    where the manifest does not name the platform, but a pattern that fits it: it is built where this machine can."""
 
     model: str
     scheme: str
@@ -76,6 +78,7 @@ class Combination:
     metadata: Mapping[str, int]
     library: str
     weights: str
+    by_pattern: bool = False
 
 
 @dataclass(frozen=True, slots=True)

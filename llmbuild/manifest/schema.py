@@ -268,7 +268,8 @@ class PlatformTable(Table):
 
     target: str | None = Field(
         default=None,
-        description="Name of the target (`llmbuild targets` lists them). Default: the target named like the platform.",
+        description="Name of the target, or an alias (`llmbuild targets` lists them). Default: the target named like the "
+        "platform.",
     )
     device: dict[str, _Attribute] | None = Field(
         default=None,
@@ -304,7 +305,9 @@ class ExcludeTable(Table):
 
     model: str | None = Field(default=None, description="Name of a model. Default: every model.")
     quantization: str | None = Field(default=None, description="Name of a scheme. Default: every scheme.")
-    platform: str | None = Field(default=None, description="Name of a platform. Default: every platform.")
+    platform: str | None = Field(
+        default=None, description="Name of a platform, a pattern with * and ?, or an alias. Default: every platform."
+    )
 
 
 class BuildTable(Table):
@@ -316,7 +319,8 @@ class BuildTable(Table):
     )
     platforms: list[str] | None = Field(
         default=None,
-        description="Names of platforms or, without a table, of targets. Default: every [platforms] table.",
+        description="Names of platforms or, without a table, of targets and their aliases; with `*` or `?` all that they fit. "
+        "Default: every [platforms] table.",
     )
     exclude: list[ExcludeTable] = Field(default_factory=list, description="Cells of this product to leave out.")
     metadata: Metadata = Field(default_factory=Metadata, description="Sizes of these libraries; over the platform's.")

@@ -1,10 +1,11 @@
 """Read target files: the tables of a file, the file that it extends, and the merge of a chain of files.
 
-A target file has the tables [target] (name, description, extends), [device] (TVM's target attributes of the device, and
-archs), [supports] (dtypes, several-devices), [host] (triple, cpu, features), [artifact] (kinds, default, system-lib-prefix),
-[link] (linker, compiler, flags, minimum-os, needed, environment), [defaults] (opt, metadata) and [requires] (tools,
-features).  The file's
-name is the target's name (`name`, when given, must agree).  A user's own targets/ directory is searched before the targets
+A target file has the tables [target] (name, description, extends; aliases and words, see names.py), [device] (TVM's target
+attributes of the device, and archs), [supports] (dtypes, several-devices), [host] (triple, cpu, features), [artifact] (kinds,
+default, system-lib-prefix), [link] (linker, compiler, flags, minimum-os, needed, environment), [defaults] (opt, metadata) and
+[requires] (tools, features).  The file's name is the target's name (`name`, when given, must agree).
+
+A user's own targets/ directory is searched before the targets
 that come with llmbuild, and `extends` inherits table by table, key by key; the attributes of another device kind are not
 inherited.  A file whose name begins with "_" serves to be extended and is no target itself.
 """
@@ -20,15 +21,15 @@ from typing import Any
 
 from llmbuild.errors import LlmbuildError, UsageError, as_one, did_you_mean, raise_all
 from llmbuild.programs.environment import wrong_name
-from llmbuild.targets.aliases import nearest_target
 from llmbuild.targets.kinds import device_kind, kind_names
 from llmbuild.targets.kinds.device_kind import unknown_arch
+from llmbuild.targets.names import TargetNames, search_path
 from llmbuild.targets.target import ARTIFACTS, LINKERS, RequiredCommand, Target
 from llmbuild.tomlfile import TomlFile, read_toml
 
 # The schema of a target file: table -> key -> types.  [device] takes any attribute that TVM's target kind has.
 _TABLES: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
-    "target": {"name": str, "description": str, "extends": str},
+    "target": {"name": str, "description": str, "extends": str, "aliases": list, "words": list},
     "device": {"kind": str, "archs": list},
     "supports": {"dtypes": list, "several-devices": bool},
     "host": {"triple": str, "cpu": str, "features": list},
@@ -59,24 +60,6 @@ _SPOKEN: Mapping[type | tuple[type, ...], str] = {
 }
 
 
-def bundled_directory() -> Path:
-    """Where llmbuild's own target files are: inside an installed wheel, or at the top of a source tree."""
-    package = Path(__file__).resolve().parent.parent
-    installed = package / "_targets"
-    return installed if installed.is_dir() else package.parent / "targets"
-
-
-def search_path(user: Path | None) -> tuple[Path, ...]:
-    """The directories that are searched, in order."""
-    return (bundled_directory(),) if user is None else (user, bundled_directory())
-
-
-def target_names(user: Path | None = None) -> tuple[str, ...]:
-    """The names of all targets, sorted; files that are only extended are none."""
-    found = {file.stem for place in search_path(user) if place.is_dir() for file in place.glob("*.toml")}
-    return tuple(sorted(name for name in found if not name.startswith("_")))
-
-
 def load_target(name: str, user: Path | None = None) -> Target:
     """Read a target and the files that it extends.  Raises UsageError (several at once as MultiError)."""
     chain = _chain(name, search_path(user), user)
@@ -97,8 +80,8 @@ def _chain(name: str, places: Sequence[Path], user: Path | None) -> list[TomlFil
             where = chain[-1].where(("target", "extends")) if chain else None
             if path is not None:
                 raise UsageError(f"target '{name}' extends itself through '{wanted}'", where=where)
-            known = target_names(user)
-            fix = nearest_target(wanted, known) or f"known targets: {', '.join(known)}"
+            names = TargetNames(user)
+            fix = names.nearest(wanted, names.own) or f"known targets: {', '.join(names.own)}"
             raise UsageError(f"unknown target '{wanted}'", where=where, fix=fix)
         seen.add(path)
         chain.append(read_toml(path))

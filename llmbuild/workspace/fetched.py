@@ -28,7 +28,7 @@ def complete(project: Project, observed: Observed, lock: Lock, trees: Mapping[st
             pin = fetch.kind.fetched_pin(fetch.source.spec, observation.params, fetch.pin(lock), tree_files(tree))
             if pin != lock.get(fetch.key):
                 pins[fetch.key] = pin
-    tools = {name: value for name, value in toolchain_of(observed).items() if name not in lock.toolchain}
+    tools = {name: value for name, value in toolchain_of(project, observed).items() if name not in lock.toolchain}
     if not pins and not tools:
         return
     path = Path(project.root) / LOCK_FILE

@@ -112,7 +112,11 @@ def load_lock(root: Path, toolchain: Toolchain) -> Lock:
     return lock
 
 
-def toolchain_of(observed: Observed) -> dict[str, str]:
+TARGET = "target"
+"""The word before a platform's name in the toolchain section, where the machine that builds decides what its target is."""
+
+
+def toolchain_of(project: Project, observed: Observed) -> dict[str, str]:
     """The toolchain section as it would be written now."""
     from llmbuild.version import __version__
 
@@ -122,7 +126,14 @@ def toolchain_of(observed: Observed) -> dict[str, str]:
     tools = {name: value for name, value in every.items() if " " not in name}
     linkers = {f"linker {platform}": spoken(identity) for platform, identity in observed.linkers.items()}
     devices = {f"{DEVICE_TOOL} {platform}": spoken(identity) for platform, identity in observed.devices.items()}
-    return {"python": python, "llmbuild": __version__, **tools, **linkers, **devices}
+    built = {cell.platform: project.platforms[cell.platform] for cell in project.matrix}
+    by_pattern = {cell.platform for cell in project.matrix if cell.by_pattern}
+    targets = {
+        f"{TARGET} {name}": platform.target
+        for name, platform in built.items()
+        if platform.by_machine or (name in by_pattern and name not in observed.lacks)
+    }
+    return {"python": python, "llmbuild": __version__, **tools, **linkers, **devices, **targets}
 
 
 def required_lock(project: Project, observed: Observed, lock: Lock) -> Lock:
@@ -135,7 +146,7 @@ def required_lock(project: Project, observed: Observed, lock: Lock) -> Lock:
         if observation is not None and not fetch.kind.remote:
             pin = _with_sizes(pin, Path(str(observation.hints["path"])))
         required.sources[fetch.key] = pin
-    required.toolchain = toolchain_of(observed)
+    required.toolchain = toolchain_of(project, observed)
     return required
 
 

@@ -27,6 +27,8 @@ from llmbuild.sources.kind import GoneError, Observation, Source
 from llmbuild.workspace.absent import LockedTools
 from llmbuild.workspace.architectures import own_architectures
 from llmbuild.workspace.manifests import identity
+from llmbuild.workspace.options import OnNote
+from llmbuild.workspace.patterns import without_unbuildable
 from llmbuild.workspace.platform_tools import Machine, find_tools
 from llmbuild.workspace.refusals import keep_description, refuses
 from llmbuild.workspace.tool_identities import Toolchain
@@ -51,8 +53,10 @@ def look(
     *,
     offline: bool = False,
     locked: bool = False,
+    on_note: OnNote = lambda _note: None,
 ) -> World:
-    """Observe what the cells of the project's matrix need and expand them.
+    """Observe what the cells of the project's matrix need and expand them.  Platforms of patterns that this machine cannot build
+    are left out, with a note.
 
     Raises a MultiError with all sources that are missing and were never pinned; when `locked`, UsageError where the lock
     file does not match what was observed.  Otherwise the commits of new revisions are pinned in the lock file.
@@ -62,6 +66,7 @@ def look(
     root = Path(project.root)
     lock = locking.load_lock(root, toolchain)
     observed = observe_world(project, store, toolchain, lock, trust, offline=offline, resolve=not locked, anew=locked)
+    project = without_unbuildable(project, observed, lock if locked else None, on_note)
     if locked:
         locking.require_locked(project, observed, lock)
     elif lock.changed:

@@ -86,8 +86,9 @@ def pin(
     else:
         labels = {fetch.label for fetch in upgraded}
         _pin_all(project, observed, store, new, labels, offline=offline, on_event=on_event)
-        new.toolchain = locking.toolchain_of(observed)
+        new.toolchain = locking.toolchain_of(project, observed)
     _keep_tools(new, old, project, Machine(toolchain, trust), on_note)
+    _keep_targets(new, old, project)
     _keep_tools_of(others, new, old, project)
     path = Path(project.root) / LOCK_FILE
     found = differences(old, new)
@@ -148,9 +149,17 @@ def _keep_tools_of(others: Neighbours, new: Lock, old: Lock, project: Project) -
     theirs = {cell.platform for other in others.projects for cell in other.matrix} - own
     for name, identity in old.toolchain.items():
         tool, _, platform = name.rpartition(" ")
-        other = tool in ("linker", DEVICE_TOOL) and bool(platform) and platform not in own
+        other = tool in ("linker", DEVICE_TOOL, locking.TARGET) and bool(platform) and platform not in own
         if other and (platform in theirs or not others.all_read):
             new.toolchain[name] = identity
+
+
+def _keep_targets(new: Lock, old: Lock, project: Project) -> None:
+    """Keep the platforms of patterns that another machine can build, and this one cannot."""
+    for name in dict.fromkeys(cell.platform for cell in project.matrix if cell.by_pattern):
+        entry = f"{locking.TARGET} {name}"
+        if entry in old.toolchain:
+            new.toolchain.setdefault(entry, project.platforms[name].target)
 
 
 def _keep_tools(new: Lock, old: Lock, project: Project, machine: Machine, on_note: OnNote) -> None:

@@ -18,6 +18,7 @@ from llmbuild.workspace.locking import RemoteFetch, remote_fetches, tree_files
 from llmbuild.workspace.manifests import identity
 from llmbuild.workspace.observe import World, look
 from llmbuild.workspace.options import OnNote, Options
+from llmbuild.workspace.patterns import with_named
 from llmbuild.workspace.refusals import with_refusals
 from llmbuild.workspace.store_knowledge import StoreKnowledge
 from llmbuild.workspace.tool_identities import Toolchain
@@ -99,7 +100,9 @@ def take(
     """Observe what `project`, the selected part of the `whole` one, needs, and select the tasks of these names with all that
     they need; with `force` the named tasks run again, or all.  Raises what `look` and `select` do."""
     trust = Trust(Path(whole.root), options.trust)
-    world = look(project, store, toolchain, trust, offline=options.offline, locked=options.locked)
+    project = with_named(project, tasks)
+    world = look(project, store, toolchain, trust, offline=options.offline, locked=options.locked, on_note=on_note)
+    project = world.project
     chosen = with_refusals(select(world.tasks, tasks), project, world.observed, store, toolchain)
     forced = {task.label for task in (asked(chosen, tasks) if tasks else chosen)} if force else set()
     # Of a checkpoint that is refused nothing is fetched.

@@ -9,7 +9,8 @@ from pathlib import Path
 from llmbuild.canonical import Digest, Json, digest_file
 from llmbuild.errors import LlmbuildError, ToolchainError, UsageError
 from llmbuild.linkers import OWN
-from llmbuild.targets.files import load_target, target_names
+from llmbuild.targets.files import load_target
+from llmbuild.targets.names import TargetNames, target_names
 from llmbuild.targets.target import Target
 from llmbuild.workspace.platform_tools import Machine
 from llmbuild.workspace.tool_identities import Toolchain
@@ -29,6 +30,7 @@ class Examined:
     compiler: str | None
     general: tuple[LlmbuildError, ...]
     linking: tuple[LlmbuildError, ...]
+    aliases: tuple[str, ...] = ()
 
     @property
     def missing(self) -> tuple[LlmbuildError, ...]:
@@ -43,6 +45,7 @@ class Examined:
         target = self.target
         return {
             "name": target.name,
+            "aliases": list(self.aliases),
             "description": target.description,
             "files": [str(path) for path in target.files],
             "artifacts": list(target.artifacts),
@@ -68,10 +71,13 @@ def examine_targets(names: Sequence[str] = (), manifest: Path | None = None, *, 
     """
     user = _user_directory(manifest)
     machine = Machine(Toolchain(_Unremembered()), Trust(user.parent, trust), bytes_count=False)
-    return [examine(load_target(name, user), machine) for name in names or target_names(user)]
+    known = TargetNames(user)
+    # A name that is none is refused as load_target refuses it.
+    wanted = [known.target_of(name) or name for name in names] or target_names(user)
+    return [examine(load_target(name, user), machine, known.aliases_of(name)) for name in wanted]
 
 
-def examine(target: Target, machine: Machine) -> Examined:
+def examine(target: Target, machine: Machine, aliases: tuple[str, ...] = ()) -> Examined:
     """Look up what a target needs, without building anything."""
     general = list(machine.missing_tools([{"command": tool.command, "install": tool.install} for tool in target.tools]))
     compile_part, compiler = None, None
@@ -92,7 +98,7 @@ def examine(target: Target, machine: Machine) -> Examined:
         except LlmbuildError as error:
             if str(error) not in map(str, linking):
                 linking.append(error)
-    return Examined(target, compile_part, tools, compiler, tuple(general), tuple(linking))
+    return Examined(target, compile_part, tools, compiler, tuple(general), tuple(linking), aliases)
 
 
 def _user_directory(file: Path | None) -> Path:

@@ -86,7 +86,8 @@ def own_words(root: Path) -> list[tuple[dict[str, Json], str]]:
     from llmbuild.canonical import digest_bytes
     from llmbuild.manifest.architectures import own_files, read_architecture
     from llmbuild.manifest.load import USER_TARGETS
-    from llmbuild.targets.files import load_target, target_names
+    from llmbuild.targets.files import load_target
+    from llmbuild.targets.names import target_names
 
     found: dict[Digest, tuple[dict[str, Json], list[str]]] = {}
     for name in target_names(root / USER_TARGETS):

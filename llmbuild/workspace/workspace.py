@@ -18,7 +18,9 @@ from llmbuild.plan.narrow import narrow
 from llmbuild.workspace.expanded import Manifest, load_manifest
 from llmbuild.workspace.locking import require_offline
 from llmbuild.workspace.manifests import manifest_name
+from llmbuild.workspace.named_platforms import platforms_named
 from llmbuild.workspace.options import ALL, USUAL, OnNote, Options, Selection
+from llmbuild.workspace.patterns import as_named
 from llmbuild.workspace.place import state_of
 from llmbuild.workspace.snapshot import Snapshot, take
 from llmbuild.workspace.tool_identities import TVM_MEMO, Toolchain
@@ -64,9 +66,11 @@ class Workspace:
         self._project = narrow(
             manifest.project,
             models=selection.models,
-            platforms=selection.platforms,
+            platforms=platforms_named(manifest.project, selection.platforms),
             schemes=selection.quantizations,
         )
+        if selection.platforms:
+            self._project = as_named(self._project)
         self._options = options
         self._on_note = on_note
         self._toolchain: Toolchain | None = None

@@ -565,10 +565,10 @@ CASES = [
     ),
     Bad(
         "a device of mlc_llm",
-        MODEL + IOS.replace('aarch64-ios-metal"', 'iphone" #!') + ON_IOS,
+        MODEL + IOS.replace('aarch64-ios-metal"', 'ipad" #!') + ON_IOS,
         "platforms.ios.target",
-        "unknown target 'iphone'",
-        "'iphone' is spelled 'aarch64-ios-metal' here",
+        "unknown target 'ipad'",
+        "'ipad' is spelled 'aarch64-ios-metal' here",
     ),
     Bad(
         "a device of mlc_llm in the matrix",
@@ -657,9 +657,10 @@ CASES = [
     ),
     Bad(
         "exclude of an unknown name",
-        MODEL + BUILD + 'exclude = [{ platform = "web" }] #!\n',
+        MODEL + BUILD + 'exclude = [{ platform = "webb" }] #!\n',
         "build[0].exclude[0].platform",
-        "unknown platform 'web'",
+        "unknown platform 'webb'",
+        "did you mean 'web'?",
     ),
     Bad("exclude everything", MODEL + BUILD + "exclude = [{}] #!\n", "build[0].exclude[0]", "would exclude everything"),
     Bad(

@@ -33,7 +33,7 @@ def source(text: str, more: str = "") -> Case:
 def locked(change: bool) -> Case:
     def provoke(path: Path, patch: pytest.MonkeyPatch) -> None:
         patch.setattr(
-            "llmbuild.workspace.locking.toolchain_of", lambda observed: {"python": "3.12.4", "numpy": "2.4.6"}
+            "llmbuild.workspace.locking.toolchain_of", lambda project, observed: {"python": "3.12.4", "numpy": "2.4.6"}
         )
         shutil.copytree(cached_checkpoint("llama"), path / "checkpoint")
         if change:

@@ -65,7 +65,7 @@ def lock(path: Path, patch: pytest.MonkeyPatch) -> None:
     (path / "checkpoint/merges.txt").write_text("")
     (path / "checkpoint/tokenizer_config.json").unlink()
     patch.setattr(
-        locking, "toolchain_of", lambda observed: TOOLS | {"apache-tvm": "0.28.0", "linker native": "ld 2.40"}
+        locking, "toolchain_of", lambda project, observed: TOOLS | {"apache-tvm": "0.28.0", "linker native": "ld 2.40"}
     )
     commands("lock --check", "lock")(path, patch)
 
@@ -196,7 +196,7 @@ def said(name: str, path: Path, width: int, terminal: bool) -> str:
         patch.delenv("NO_COLOR", raising=False)
         patch.setattr(sys, "stdout", stream)
         patch.setattr(sys, "stderr", stream)
-        patch.setattr(locking, "toolchain_of", lambda observed: TOOLS)
+        patch.setattr(locking, "toolchain_of", lambda project, observed: TOOLS)
         patch.setattr(Toolchain, "tools_of", lambda self, kind: ({}, {}))
         patch.setattr(Machine, "missing_for_device", lambda self, part: [])
         STEPS[name](project, patch)

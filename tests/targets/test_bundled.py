@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from llmbuild.errors import ToolchainError
-from llmbuild.targets.aliases import WORDS, nearest_target
 from llmbuild.targets.compile_part import CPU
-from llmbuild.targets.files import bundled_directory, load_target, target_names
+from llmbuild.targets.files import load_target
 from llmbuild.targets.kinds import device_kind, kind_names
+from llmbuild.targets.names import TargetNames, bundled_directory, target_names
 from llmbuild.targets.target import SHARED, STATIC
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
@@ -124,13 +124,14 @@ def test_the_attributes_have_the_types_of_tvm(kind: str) -> None:
 
 
 def test_the_words_of_other_tools_name_targets_that_exist() -> None:
-    assert {name for names in WORDS.values() for name in names} <= set(PROMISED)
+    names = TargetNames()
+    assert {name for found in names.words.values() for name in found} <= set(PROMISED)
     devices = "cuda metal vulkan rocm opencl iphone macabi android android:adreno android:adreno-so webgpu metal:x86-64"
     for word in (*devices.split(), "iphone:generic", "webgpu:generic", "android:generic", "Windows", "cpu"):
-        said = nearest_target(word, PROMISED)
+        said = names.nearest(word, PROMISED)
         assert said is not None and said.endswith("here"), word
-    assert nearest_target("cuda", ["x86_64-linux-cpu"]) is None
-    near = nearest_target("x86_64-linux-cud", PROMISED)
+    assert names.nearest("cuda", ["x86_64-linux-cpu"]) is None
+    near = names.nearest("x86_64-linux-cud", PROMISED)
     assert near is not None and near.startswith("did you mean 'x86_64-linux-cuda'")
 
 
@@ -158,4 +159,4 @@ def test_the_documents_name_every_word_for_a_device() -> None:
     assert {name for name in named if "-" in name and ":" not in name} <= set(PROMISED)
     for word in ("cuda", "rocm", "vulkan", "opencl", "mali", "metal", "iphone", "macabi", "android", "webgpu", "cpu"):
         assert word in named
-        assert set(WORDS[word]) & named, word
+        assert set(TargetNames().words[word]) & named, word

@@ -15,7 +15,8 @@ from llmbuild.canonical import canonical_json
 from llmbuild.cli.main import main
 from llmbuild.errors import ExitCode, LlmbuildError, MultiError, ToolchainError, UsageError
 from llmbuild.targets.cpu import native_cpu
-from llmbuild.targets.files import bundled_directory, load_target, target_names
+from llmbuild.targets.files import load_target
+from llmbuild.targets.names import bundled_directory, target_names
 from llmbuild.targets.target import RequiredCommand
 from tests.helpers.replaced_parts import mutations
 
@@ -48,7 +49,7 @@ def test_bundled_targets() -> None:
 def test_targets_of_an_installed_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "llmbuild"
     (package / "_targets").mkdir(parents=True)
-    monkeypatch.setattr("llmbuild.targets.files.__file__", str(package / "targets" / "files.py"))
+    monkeypatch.setattr("llmbuild.targets.names.__file__", str(package / "targets" / "names.py"))
     assert bundled_directory() == package / "_targets"
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from llmbuild.targets.files import load_target, target_names
+from llmbuild.targets.files import load_target
+from llmbuild.targets.names import target_names
 from llmbuild.targets.needs import Needs, needs
 
 CC = ("gcc", "libc6-dev")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from llmbuild.targets.files import load_target, target_names
+from llmbuild.targets.files import load_target
+from llmbuild.targets.names import target_names
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "how-to-add.md"
 

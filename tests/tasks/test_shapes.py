@@ -19,7 +19,7 @@ from llmbuild.errors import UsageError
 from llmbuild.manifest.load import load
 from llmbuild.models.presets import presets
 from llmbuild.plan.graph import expand
-from llmbuild.targets.files import target_names
+from llmbuild.targets.names import target_names
 from llmbuild.tasks.lower import COMPILE_FIELDS
 from llmbuild.tasks.shapes import wrong_part
 from tests.helpers import plans
