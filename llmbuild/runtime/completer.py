@@ -27,9 +27,15 @@ _ENDLESS = 1 << 31
 """The context of a model with a sliding window, which evicts old tokens by itself."""
 
 
+def never() -> bool:
+    """The answer of an asker who reads to the end, when asked whether the rest is no longer needed."""
+    return False
+
+
 @dataclass(slots=True)
 class TurnStatistics:
-    """Statistics of an answer.  `finish` is "stop", "length" (the answer's limit) or "context" (the window is full)."""
+    """Statistics of an answer.  `finish` is "stop", "length" (the answer's limit), "context" (the window is full) or
+    "cancelled" (whoever asked needs no more)."""
 
     prompt_tokens: int = 0
     prefilled_tokens: int = 0
@@ -103,8 +109,11 @@ class Completer:
         stop: Collection[int],
         max_tokens: int,
         exact: bool,
+        cancelled: Callable[[], bool] = never,
     ) -> Iterator[str]:
         """Yield the text that follows a prompt, piece by piece, until a token of `stop`.
+
+        `cancelled` is asked before each step, also of a long prompt; once it is true, the answer ends.
 
         When `exact`, the same prompt gives the same logits to the last bit whatever the cache contained before: tokens that
         were decoded one by one are not reused, since a prefill adds the same numbers up in another order.
@@ -117,8 +126,11 @@ class Completer:
             turn = self._turn
             self.statistics = statistics = TurnStatistics(prompt_tokens=len(prompt))
             started = time.perf_counter()
-            logits = self._feed(prompt, exact=exact)
+            logits = self._feed(prompt, exact=exact, cancelled=cancelled)
             statistics.prefill_seconds = time.perf_counter() - started
+        if logits is None:
+            statistics.finish = "cancelled"
+            return
         started = time.perf_counter()
         length = len(prompt)
         while True:
@@ -138,6 +150,9 @@ class Completer:
                 break
             if length + 1 >= self.context:
                 statistics.finish = "context"
+                break
+            if cancelled():
+                statistics.finish = "cancelled"
                 break
             logits = self._decode(token, turn)
             length += 1
@@ -198,8 +213,10 @@ class Completer:
         self._cached = cached
         return logits
 
-    def _feed(self, prompt: Sequence[int], *, exact: bool) -> np.ndarray:
-        """Make `prompt` the exact content of the KV cache; returns the logits after it."""
+    def _feed(
+        self, prompt: Sequence[int], *, exact: bool, cancelled: Callable[[], bool] = never
+    ) -> np.ndarray | None:
+        """Make `prompt` the exact content of the KV cache; returns the logits after it, or None when it was cancelled."""
         session = self._open_session()
         cached, self._cached = self._cached, None
         if cached is None:
@@ -219,8 +236,10 @@ class Completer:
         self._cached = cached
         self._blocks = min(self._blocks, shared)
         for at in range(shared, len(prompt), BLOCK):
+            if cancelled():
+                return None
             logits = self._step(prompt[at : at + BLOCK], session.prefill)
-        if exact:
-            self._blocks = len(prompt)
-        self.statistics.prefilled_tokens = len(prompt) - shared
+            self.statistics.prefilled_tokens = len(cached) - shared
+            if exact:
+                self._blocks = len(cached)
         return logits

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +15,7 @@ from llmbuild.conversation.prompt import Message as Turn
 from llmbuild.conversation.prompt import prefix_token_ids, render_prompt
 from llmbuild.errors import UsageError
 from llmbuild.runtime.chat_config import read_chat_config
-from llmbuild.runtime.completer import Completer, TurnStatistics
+from llmbuild.runtime.completer import Completer, TurnStatistics, never
 from llmbuild.runtime.libraries import find_library
 from llmbuild.runtime.library import Library, configure_threads, load_library
 from llmbuild.runtime.messages import Message, turns_of
@@ -227,15 +227,21 @@ class Model:
         max_tokens: int = MAX_TOKENS,
         stop: Sequence[str] = (),
         exact: bool,
+        cancelled: Callable[[], bool] = never,
     ) -> Iterator[str]:
-        """The continuation of token ids, piece by piece; `exact` as in `Completer.complete`.  Raises what `generate` does."""
+        """The continuation of token ids, piece by piece; `exact` and `cancelled` as in `Completer.complete`.
+
+        Raises what `generate` does.
+        """
         prompt = self._checked_ids(ids)
         self._completer.require_room(prompt)
         texts = [*self.config["conv_template"]["stop_str"], *stop]
         stream = TextStream(self._tokenizer, texts)
         ends = self._stop | special_ids(self._tokenizer, texts)
         sampler = Sampler(sampling, seed)
-        return self._completer.complete(prompt, stream, sampler, stop=ends, max_tokens=max_tokens, exact=exact)
+        return self._completer.complete(
+            prompt, stream, sampler, stop=ends, max_tokens=max_tokens, exact=exact, cancelled=cancelled
+        )
 
     @cached_property
     def _tokenizer(self) -> Any:

@@ -19,6 +19,7 @@ import llmbuild
 from llmbuild.errors import InputError, LlmbuildError, UsageError, VerifyError
 from llmbuild.runtime.completer import BLOCK
 from llmbuild.runtime.model import Model
+from llmbuild.runtime.sampling import Sampling
 from llmbuild.runtime.session import Session
 from tests.helpers.checkpoints import VOCAB, reference_model
 from tests.helpers.cli import ProjectDir
@@ -89,6 +90,26 @@ def test_logits_of_a_prompt_are_the_same_to_the_last_bit(model: Model) -> None:
             completer._feed(before, exact=exact)
             completer._decode(5, completer._turn)
             assert (completer._feed(long, exact=True) == wanted).all()
+
+
+def test_a_cancelled_answer_ends_at_the_next_step(model: Model) -> None:
+    long = ids_of(2 * BLOCK + 9)
+
+    def ask(steps: int) -> str:
+        left = iter([False] * steps + [True])
+        pieces = model.complete(long, Sampling(temperature=0), seed=0, exact=True, cancelled=lambda: next(left))
+        return "".join(pieces)
+
+    whole = model.generate(long, **LIKELIEST)
+    model.generate(ids_of(30, step=11), **LIKELIEST)
+    assert ask(2) == ""
+    found = model.statistics
+    assert (found.finish, found.prefilled_tokens, found.answer_tokens) == ("cancelled", 2 * BLOCK, 0)
+    # The blocks that were fed are used again.
+    assert ask(1 + 4) in whole
+    found = model.statistics
+    assert (found.finish, found.prefilled_tokens, found.answer_tokens) == ("cancelled", 9, 5)
+    assert model.generate(long, **LIKELIEST) == whole
 
 
 def test_seeds(model: Model, model_dir: Path) -> None:
