@@ -31,6 +31,13 @@ quantizations = ["q4f32_1"]
 platforms = ["x86_64-linux-cpu"]
 """
 
+LONGER_MANIFEST = (
+    TINY_MANIFEST.replace("context-window-size = 64", "context-window-size = 400")
+    .replace("prefill-chunk-size = 32", "prefill-chunk-size = 64")
+    .replace("q4f32_1", "q0f32")
+)
+"""A context that has room for a conversation, and weights as they are."""
+
 
 @dataclass(frozen=True)
 class Result:

@@ -17,8 +17,7 @@ from llmbuild.runtime.session import Session
 from llmbuild.runtime.verify import verify
 from llmbuild.runtime.weights import load_parameters
 from tests.helpers.checkpoints import cached_checkpoint
-from tests.helpers.cli import ProjectDir, make_project
-from tests.runtime.conftest import MANIFEST
+from tests.helpers.cli import LONGER_MANIFEST, ProjectDir, make_project
 
 SAYING = ["<0x0A>", "<0x48>", "<0x69>", "<|im_end|>", "<0x58>", "<0x59>", "<0x5A>", "<0x58>"]
 """What follows what: a line break, then "Hi", the end of the turn, and XYZ for ever."""
@@ -27,7 +26,7 @@ SAYING = ["<0x0A>", "<0x48>", "<0x69>", "<|im_end|>", "<0x58>", "<0x59>", "<0x5A
 @pytest.fixture(scope="module")
 def talking(built: ProjectDir, tmp_path_factory: pytest.TempPathFactory) -> ProjectDir:
     """The tiny model with weights that say `SAYING`; the store has its library already."""
-    project = make_project(tmp_path_factory.mktemp("talking"), MANIFEST, cached_checkpoint("llama"))
+    project = make_project(tmp_path_factory.mktemp("talking"), LONGER_MANIFEST, cached_checkpoint("llama"))
     _teach(project.root / "checkpoint")
     (project.root / "checkpoint/generation_config.json").write_text(json.dumps({"eos_token_id": 2}))
     shared = ProjectDir(project.root, built.store)
