@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent / "llmbuild"
 # From top to bottom; a module may import from its own layer and from those after it.
 LAYERS = [
     "cli",
+    "serving",
     "workspace",
     "report",
     "plan",

@@ -12,6 +12,7 @@ import pexpect
 import pytest
 
 from tests.helpers.cli import ProjectDir, make_project
+from tests.helpers.serving import served
 
 ROOT = Path(__file__).parent.parent.parent
 LIBRARY = "dist/libs/smollm2-q4f32_1-x86_64-linux-cpu.so"
@@ -131,3 +132,21 @@ def test_a_conversation_that_outgrows_the_window_is_said(project: ProjectDir) ->
     cut = project.run("chat", "--context", "48", "--prompt", QUESTION, "--temperature", "0", "--max-tokens", "4")
     assert cut.code == 0
     assert "the answer was cut at --max-tokens" in cut.err
+
+
+def test_it_is_served(project: ProjectDir) -> None:
+    """The real model behind OpenAI's client; a request whose client leaves does not hold up the next one."""
+    openai = pytest.importorskip("openai")
+    options = {"model": "smollm2-q4f32_1", "temperature": 0}
+    with served(project.root) as server:
+        client = server.client()
+        endless = [{"role": "user", "content": "Count from one to a thousand, in words, one number a line."}]
+        with client.chat.completions.create(**options, messages=endless, stream=True) as stream:
+            while not next(stream).choices[0].delta.content:
+                pass
+        reply = client.chat.completions.create(**options, messages=[{"role": "user", "content": QUESTION}])
+        assert reply.choices[0].message.content == "The capital of France is Paris."
+        assert reply.choices[0].finish_reason == "stop"
+        assert server.wait_for(", cancelled").endswith(" tokens, cancelled")
+        with pytest.raises(openai.BadRequestError):
+            client.chat.completions.create(**options, messages=endless, n=2)

@@ -1,0 +1,110 @@
+"""The server's process: its socket, its signals, and its end."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import ipaddress
+import signal
+import socket
+from collections.abc import Callable, Iterator
+
+from llmbuild.errors import ToolchainError, UsageError
+from llmbuild.serving.app import Service
+from llmbuild.serving.worker import Worker
+
+GRACE = 10
+"""Seconds that a stopping server gives to the answers that it has begun."""
+
+IDLE = 5
+"""Seconds after which a connection without a request is closed."""
+
+
+def require_server() -> None:
+    """Raise ToolchainError where what a server needs is not installed."""
+    import importlib.util
+
+    for name in ("starlette", "uvicorn"):
+        if importlib.util.find_spec(name) is None:
+            raise ToolchainError(
+                f"the Python package {name} is not installed",
+                why="`llmbuild serve` answers with it",
+                fix="install it: `pip install 'llmbuild[serve]'`",
+            )
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket at an address of this machine; port 0 takes a free one.  Raises UsageError where that is not possible."""
+    if not 0 <= port < 1 << 16:
+        raise UsageError(f"--port must be between 0 and 65535, not {port}")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(family, kind, protocol)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError as error:
+        fix = "choose another --port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "choose another --host"
+        raise UsageError(f"the server cannot have {host}, port {port}", why=error.strerror, fix=fix) from error
+    return bound
+
+
+def address_of(bound: socket.socket) -> str:
+    """The URL of a server at a socket."""
+    host, port = bound.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def is_local(bound: socket.socket) -> bool:
+    """Whether only programs of this machine reach a socket."""
+    return ipaddress.ip_address(bound.getsockname()[0]).is_loopback
+
+
+def serve(service: Service, worker: Worker, bound: socket.socket, ready: Callable[[], None]) -> None:
+    """Answer until SIGINT or SIGTERM, and then until the answers that have begun are ended, `GRACE` seconds at most.
+
+    `ready` is called when the socket listens.
+    """
+    import asyncio
+
+    import uvicorn
+
+    config = uvicorn.Config(
+        service,
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="critical",
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=IDLE,
+        timeout_graceful_shutdown=GRACE,
+        proxy_headers=False,
+    )
+    server = uvicorn.Server(config)
+
+    async def run() -> None:
+        serving = asyncio.create_task(server.serve(sockets=[bound]))
+        while not server.started and not serving.done():
+            await asyncio.sleep(0.01)
+        if server.started:
+            ready()
+        await serving
+
+    with _own_ends():
+        try:
+            asyncio.run(run())
+        finally:
+            worker.close()
+
+
+@contextlib.contextmanager
+def _own_ends() -> Iterator[None]:
+    """Take both signals as the wish to stop: uvicorn, which has handled them, raises them once more when it has stopped."""
+    ends = (signal.SIGINT, signal.SIGTERM)
+    before = {each: signal.signal(each, lambda *_: None) for each in ends}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
