@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.wheel import build_wheel, install
+from tests.helpers.wheel import install
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs/python.md").read_text(encoding="utf-8")
@@ -74,8 +74,10 @@ def _set_by_init(node: ast.ClassDef) -> dict[str, str]:
 
 
 @pytest.mark.xdist_group("load")
-def test_the_examples_run_in_an_empty_directory_from_the_wheel(tmp_path: Path) -> None:
-    python = install(build_wheel(tmp_path), tmp_path / "environment")
+def test_the_examples_run_in_an_empty_directory_from_the_wheel(
+    tmp_path: Path, distributions: tuple[Path, Path]
+) -> None:
+    python = install(distributions[1], tmp_path / "environment")
     work = tmp_path / "work"
     work.mkdir()
     # Nothing of this environment but what any has: no path of Python, no cache, no compiler's choice.

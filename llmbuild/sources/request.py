@@ -22,7 +22,6 @@ from typing import Any
 from llmbuild.canonical import CHUNK
 from llmbuild.errors import FetchError
 from llmbuild.urls import in_clear_text, is_loopback, shown
-from llmbuild.version import __version__
 
 TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 SOON_S = 5.0
@@ -214,7 +213,8 @@ def open_url(
     Credentials go to the origin of `url` and to nobody else, and never in clear text to another machine.  Raises FetchError or
     TransientError; `refused` chooses which for a status that is an error.
     """
-    headers = {"User-Agent": f"llmbuild/{__version__}", "Accept-Encoding": "identity", **headers}
+    # Without the version: it would be in the key of every fetch.
+    headers = {"User-Agent": "llmbuild", "Accept-Encoding": "identity", **headers}
     origin, here = _origin(url), url
     if credentials and in_clear_text(url):
         raise FetchError(

@@ -22,7 +22,7 @@ from tests.helpers import web_runtime
 from tests.helpers.checkpoints import cached_checkpoint
 from tests.helpers.cli import make_project
 from tests.helpers.plans import Memory, edit_platform, project, tasks_of
-from tests.helpers.wheel import build_wheel, unpack
+from tests.helpers.wheel import build_distributions, unpack
 
 TEXT = (Path(__file__).parent.parent.parent / "docs/ci.md").read_text()
 PIPELINE = re.findall(r"^```yaml\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)[0]
@@ -164,7 +164,7 @@ INSTALLS = {
 def test_the_pipeline_runs(tmp_path: Path) -> None:
     """Every job's steps in order, each job on a machine of its own: a fresh checkout, a fresh store, its artifacts, and of all
     tools only those that its steps install."""
-    wheel = build_wheel(tmp_path)
+    _, wheel = build_distributions(tmp_path)
     source = make_project(tmp_path / "source", MANIFEST, cached_checkpoint("llama"))
     jobs = pipeline()["jobs"]
 

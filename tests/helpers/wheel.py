@@ -16,11 +16,12 @@ from tests.helpers.wheels import run
 ROOT = Path(__file__).parent.parent.parent
 
 
-def build_wheel(directory: Path) -> Path:
-    """The wheel of this tree, made in the directory by pip and the build backend that it fetches."""
-    run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(directory), str(ROOT)])
+def build_distributions(directory: Path) -> tuple[Path, Path]:
+    """The sdist of this tree, and the wheel that is built from the sdist: by `build` and the backend that it fetches."""
+    run([sys.executable, "-m", "build", "--outdir", str(directory), str(ROOT)])
+    (sdist,) = directory.glob("llmbuild-*.tar.gz")
     (wheel,) = directory.glob("llmbuild-*.whl")
-    return wheel
+    return sdist, wheel
 
 
 def install(wheel: Path, directory: Path) -> Path:
