@@ -24,6 +24,7 @@ LAYERS = [
     "executors",
     "remotes",
     "tasks",
+    "packages",
     "engine",
     "sources",
     "runtime",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,11 @@ EXAMPLE = "llmbuild build --model smollm2 --jobs 2"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_selection(parser)
+    add_build_options(parser)
+
+
+def add_build_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say how tasks run."""
     parser.add_argument("-j", "--jobs", type=int, metavar="N", help="tasks at a time (default: the number of CPUs)")
     parser.add_argument(
         "--memory",
@@ -61,25 +67,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Build; the exit code is that of the first failed task in plan order."""
+    return build_tasks(args, lambda _workspace: args.tasks)
+
+
+def build_tasks(args: argparse.Namespace, names: Callable[[Workspace], Sequence[str]]) -> int:
+    """Build the tasks of these names, or with --dry-run print the plan; the exit code is that of `run`."""
     from llmbuild.engine.memory import budget
 
     if args.jobs is not None and not 1 <= args.jobs <= MOST_JOBS:
         raise UsageError(f"--jobs must be 1 to {MOST_JOBS}, not {args.jobs}")
     memory = budget(args.memory)
     with open_workspace(args) as workspace:
-        if args.dry_run:
-            from llmbuild.cli.plan import print_plan
-            from llmbuild.workspace.absent import require_accepted
+        tasks = names(workspace)
+        if not args.dry_run:
+            return _build(args, workspace, tasks, memory)
+        from llmbuild.cli.plan import print_plan
+        from llmbuild.workspace.absent import require_accepted
 
-            snapshot = workspace.look(*args.tasks, force=args.force, partial=args.keep_going)
-            plan = snapshot.plan()
-            print_plan(snapshot, plan, "text", jobs=args.jobs, memory=memory)
-            require_accepted(plan)
-            return ExitCode.OK
-        return _build(args, workspace, memory)
+        snapshot = workspace.look(*tasks, force=args.force, partial=args.keep_going)
+        plan = snapshot.plan()
+        print_plan(snapshot, plan, "text", jobs=args.jobs, memory=memory)
+        require_accepted(plan)
+        return ExitCode.OK
 
 
-def _build(args: argparse.Namespace, workspace: Workspace, memory: int | None) -> int:
+def _build(args: argparse.Namespace, workspace: Workspace, tasks: Sequence[str], memory: int | None) -> int:
     from llmbuild.executors.named import NamedExecutor
     from llmbuild.report.views import view_for
     from llmbuild.workspace.outcome import BuildError
@@ -88,7 +100,7 @@ def _build(args: argparse.Namespace, workspace: Workspace, memory: int | None) -
     code = ExitCode.OK
     try:
         workspace.build(
-            *args.tasks,
+            *tasks,
             force=args.force,
             jobs=args.jobs,
             memory=memory,

@@ -42,6 +42,11 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-m", "--model", action="append", default=[], help="only this model (may be repeated)")
     parser.add_argument("-q", "--quantization", action="append", default=[], help="only this quantization")
     parser.add_argument("-p", "--platform", action="append", default=[], help="only this platform")
+    add_lock(parser)
+
+
+def add_lock(parser: argparse.ArgumentParser) -> None:
+    """The options of every command that runs tasks."""
     parser.add_argument("--force", action="store_true", help="run the named tasks again although they are cached")
     parser.add_argument(
         "--locked", action="store_true", help="fail when llmbuild.lock is not up to date, never write it"

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "init": ("llmbuild.cli.init", "write a starter manifest for a model"),
     "build": ("llmbuild.cli.build", "build what is not up to date"),
+    "package": ("llmbuild.cli.package", "make packages: models and libraries as an application takes them"),
     "plan": ("llmbuild.cli.plan", "show what a build would run, and why"),
     "lock": ("llmbuild.cli.lock", "pin every source and the toolchain in llmbuild.lock"),
     "why": ("llmbuild.cli.why", "explain one task: what changed, with old and new values"),

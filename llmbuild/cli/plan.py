@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from llmbuild.cli.common import add_selection, open_workspace, print_json
+from llmbuild.cli.common import add_selection, open_workspace, print_json, print_note
 from llmbuild.errors import ExitCode
 from llmbuild.workspace.absent import require_accepted, require_tools
 
@@ -66,6 +66,12 @@ def print_plan(
             from llmbuild.report.style import style_for
 
             print(plan_text(plan, style_for(sys.stdout), snapshot.estimate(whole, jobs, memory), fold=fold))
+            if not snapshot.names:
+                from llmbuild.workspace.packages import outdated_note
+
+                outputs = {one.task.label: one.output for one in whole.verdicts if one.output is not None}
+                if (note := outdated_note(snapshot, outputs)) is not None:
+                    print_note(note)
         case "json":
             from llmbuild.report.plan_json import plan_json
 

@@ -23,6 +23,7 @@ from llmbuild.errors import InputError, StoreError
 
 if TYPE_CHECKING:
     from llmbuild.checkpoints.pieces import Pieces
+    from llmbuild.engine.passing import Passed
     from llmbuild.engine.verified import Stamp
 
 CLAIMS = "claims"
@@ -146,14 +147,20 @@ class Cas:
         return digest, size
 
     def put_tree(
-        self, directory: Path, *, move: bool = False, kept: Mapping[str, tuple[Pieces, Stamp]] | None = None
+        self,
+        directory: Path,
+        *,
+        move: bool = False,
+        kept: Mapping[str, tuple[Pieces, Stamp]] | None = None,
+        passed: Mapping[str, Passed] | None = None,
     ) -> Tree:
         """Store all files of a directory and the tree blob itself; returns the tree.  The `kept` files (by path in the tree)
-        stay where their owner has them.
+        stay where their owner has them; the `passed` ones are in the store, each under the digest of its entry.
 
         Empty directories are not kept.  A symbolic link counts as the file it points to, which must be inside the
         directory: anything else would make the output depend on what happens to be on this machine.  Raises
-        InputError for such a link and for special files, StoreError when the store cannot be written.
+        InputError for such a link, for special files and for two files of one path, MissingBlobError where a `passed` file
+        is not what its entry says, StoreError when the store cannot be written.
         """
         modes: list[tuple[str, int]] = []
         links: list[tuple[str, Path]] = []
@@ -186,9 +193,23 @@ class Cas:
             if not self._claim(pieces.digest, pieces.size):
                 self.places.put(pieces, stamp)
             by_path[name] = FileEntry(name, pieces.digest, pieces.size, False)
+        for name, one in (passed or {}).items():
+            if name in by_path:
+                raise InputError("two files of a result have the same name", where=name)
+            by_path[name] = self._pass_on(name, one)
         tree = Tree.of(by_path.values())
         self.put_bytes(tree.to_bytes())
         return tree
+
+    def _pass_on(self, name: str, passed: Passed) -> FileEntry:
+        """The entry of a file whose blob is in the store, where it is verified."""
+        entry = passed.entry
+        # A file that its owner has in place is no blob: the task was given a copy.
+        if not self._claim(entry.digest, entry.size) and (
+            passed.path.is_symlink() or self.put_file(passed.path) != (entry.digest, entry.size)
+        ):
+            raise MissingBlobError(entry.digest)
+        return FileEntry(name, entry.digest, entry.size, entry.executable)
 
     # Linking out.
 

@@ -17,6 +17,7 @@ from llmbuild.engine import files, fs
 from llmbuild.engine.action import Action, TreeInput
 from llmbuild.engine.kind import Job, Progress, no_progress
 from llmbuild.engine.lookup import Cached
+from llmbuild.engine.passing import Passer
 from llmbuild.engine.places import Keeper
 from llmbuild.engine.registry import load_kind, wrong_part
 from llmbuild.engine.store import ActionRecord, Store
@@ -114,11 +115,12 @@ def run_in(
             f"the action of {record.label} is none that llmbuild records", why=wrong, fix="run `llmbuild build` again"
         )
     inputs: dict[str, Path] = {}
+    trees: dict[str, Tree] = {}
     checks: dict[Path, Pieces] = {}
     for name, value in action.inputs.items():
         if isinstance(value, TreeInput):
-            inputs[name] = work / "inputs" / name
-            store.cas.materialize(store.cas.get_tree(value.tree), inputs[name], checks if kind.in_place else None)
+            inputs[name], trees[name] = work / "inputs" / name, store.cas.get_tree(value.tree)
+            store.cas.materialize(trees[name], inputs[name], checks if kind.in_place else None)
         else:
             inputs[name] = store.cas.path(value.blob)
     resume = resume if kind.resumable else None
@@ -126,6 +128,7 @@ def run_in(
         with fs.translate_errors("make the directories of a task", resume):
             _take_over(resume, store.root)
     keeper = Keeper(work / "out")
+    passer = Passer(work / "out", inputs, trees)
 
     def note(text: str) -> None:
         line = " ".join(printable(_shorten(text, work / "inputs")).split())[:MOST_NOTE]
@@ -144,6 +147,8 @@ def run_in(
         keep=keeper,
         note=note,
         dump=dump,
+        trees=trees,
+        pass_on=passer,
     )
     started, cpu_before = time.perf_counter(), _cpu_seconds()
     try:
@@ -159,7 +164,7 @@ def run_in(
         raise
     wall, cpu = time.perf_counter() - started, _cpu_seconds() - cpu_before
     try:
-        output = store.cas.put_tree(job.out, move=True, kept=keeper.kept)
+        output = store.cas.put_tree(job.out, move=True, kept=keeper.kept, passed=passer.passed)
     except InputError as error:
         error.where = f"{record.label}: {error.where}"
         raise

@@ -14,6 +14,7 @@ from llmbuild.canonical import Digest, Json
 
 if TYPE_CHECKING:
     from llmbuild.checkpoints.pieces import Checks
+    from llmbuild.engine.tree import Tree
 
 
 class Progress(Protocol):
@@ -39,6 +40,16 @@ class Keep(Protocol):
     def __call__(self, path: Path, name: str, add: Callable[[int], None]) -> Digest: ...
 
 
+class PassOn(Protocol):
+    """Makes the file at `path` of the input `source` a part of the output under a name, without reading it.
+
+    Raises KeyError where the input, which is a directory, has no such file; InputError for a name that is taken or leaves the
+    output.
+    """
+
+    def __call__(self, source: str, path: str, name: str) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """What a task may see while it runs, and nothing else.
@@ -48,7 +59,8 @@ class Job:
     goes to its log.  `hints` locate bytes; they never change the result.  `resume` is a directory that outlives this process
     when the task is killed: the next run of the same action finds what is in it.  Only a resumable kind has one, and none when
     the run is there to be compared with an earlier one.  `checks` has the files below `inputs` that are the user's own and may
-    change; `keep` puts such files out.  `note` takes one sentence that the user should know of a result that is right: it is
+    change; `keep` puts such files out.  `trees` has the files of each directory of inputs, with digests and sizes, and `pass_on`
+    puts such files out as they are.  `note` takes one sentence that the user should know of a result that is right: it is
     stored with the result, and a build shows it when the result is made or comes from elsewhere.  `dump` is a directory in which
     a person wants to see intermediate results, which are no output.
     """
@@ -64,6 +76,8 @@ class Job:
     keep: Keep | None = None
     note: Callable[[str], None] = no_note
     dump: Path | None = None
+    trees: Mapping[str, Tree] = field(default_factory=dict)
+    pass_on: PassOn | None = None
 
 
 @dataclass(frozen=True, slots=True)

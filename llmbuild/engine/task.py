@@ -75,7 +75,8 @@ class Choice:
 @dataclass(frozen=True, slots=True)
 class Task:
     """A node of the plan before its inputs are bound.  `params` and `tools` are part of the key, and so is the tool of `choice`,
-    once the input that decides it is known; `hints` are not.  A task with a `lack` can be had from the store, and cannot run."""
+    once the input that decides it is known; `hints` are not.  A task with a `lack` can be had from the store, and cannot run.
+    `package` names the package that is all that needs the task, where one does."""
 
     kind: str
     label: str
@@ -90,6 +91,7 @@ class Task:
     platform: str = ""
     lack: Lack | None = None
     choice: Choice | None = None
+    package: str = ""
 
     @property
     def missing(self) -> tuple[LlmbuildError, ...]:

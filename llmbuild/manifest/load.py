@@ -52,6 +52,7 @@ def load(path: Path, text: str | None = None) -> Loaded:
     from llmbuild.manifest.combinations import check_prefixes, check_scheme, computable, feature_notes, kernel_notes
     from llmbuild.manifest.matrix import Known, expand_matrix
     from llmbuild.manifest.models import files_of, resolve_model
+    from llmbuild.manifest.packages import resolve_packages
     from llmbuild.manifest.platforms import targets_of_tables
     from llmbuild.manifest.problems import Problems
     from llmbuild.manifest.schemes import resolve_schemes
@@ -59,11 +60,10 @@ def load(path: Path, text: str | None = None) -> Loaded:
     from llmbuild.targets.names import TargetNames
     from llmbuild.tomlfile import parse_toml, read_toml
 
-    reads = [Read.file(path.absolute())]
     file = read_toml(path) if text is None else parse_toml(text, str(path))
     root = path.absolute().parent
     targets = TargetNames(root / USER_TARGETS)
-    reads.append(Read.listing(root / USER_TARGETS))
+    reads = [Read.file(path.absolute()), Read.listing(root / USER_TARGETS)]
     problems = Problems(file)
     manifest = check_shape(problems)
 
@@ -100,10 +100,11 @@ def load(path: Path, text: str | None = None) -> Loaded:
             sizes = _check_cell(cell, manifest, platforms[cell.platform], problems)
             matrix.append(_combination(cell, models[cell.model], platforms[cell.platform], sizes, output))
     _check_outputs(cells, matrix, problems)
+    packages = resolve_packages(manifest.package, models, platforms, matrix, output, problems)
     notes = check_prefixes(cells, models, platforms, manifest, root, reads, problems)
     problems.raise_if_any()
 
-    used = {cell.scheme for cell in cells}
+    used = {cell.scheme for cell in cells} | manifest.quantizations.keys()
     project = Project(
         name=manifest.project.name or root.name,
         file=str(path),
@@ -111,12 +112,13 @@ def load(path: Path, text: str | None = None) -> Loaded:
         output=output,
         provenance=bool(manifest.project.provenance),
         models=models,
-        schemes={name: scheme for name, scheme in schemes.items() if name in used or name in manifest.quantizations},
+        schemes={name: scheme for name, scheme in schemes.items() if name in used},
         platforms={name: platform.platform for name, platform in platforms.items()},
         matrix=tuple(matrix),
+        packages=packages,
     )
-    notes = (*feature_notes(cells, schemes, platforms), *kernel_notes(cells, schemes, platforms), *notes)
-    return Loaded(project, tuple(dict.fromkeys(reads)), (*left_out, *_notes(project, platforms), *notes))
+    of_schemes = (*feature_notes(cells, schemes, platforms), *kernel_notes(cells, schemes, platforms))
+    return Loaded(project, tuple(dict.fromkeys(reads)), (*left_out, *_notes(project, platforms), *of_schemes, *notes))
 
 
 def _platforms(

@@ -82,6 +82,33 @@ class Combination:
 
 
 @dataclass(frozen=True, slots=True)
+class PackagedLibrary:
+    """One library of a package, a cell of the matrix.  `archive` names the joined archive that it goes into, "" where there is
+    one for all; None where it stays a file of its own."""
+
+    model: str
+    scheme: str
+    platform: str
+    archive: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """One [package.NAME] table.
+
+    `kind` is the name of a package kind, `options` the keys of its own that are set, `sources` what it asks for besides models,
+    by name; `output` the folder's path in the project.
+    """
+
+    name: str
+    kind: str
+    libraries: Sequence[PackagedLibrary]
+    options: Mapping[str, Json]
+    sources: Mapping[str, Source]
+    output: str
+
+
+@dataclass(frozen=True, slots=True)
 class Project:
     """The whole manifest.  `file` is its name as the user gave it, `root` the directory that relative paths start from."""
 
@@ -94,6 +121,7 @@ class Project:
     platforms: Mapping[str, Platform]
     matrix: tuple[Combination, ...]
     provenance: bool = False
+    packages: Mapping[str, Package] = field(default_factory=dict)
 
     def to_json(self) -> Mapping[str, Json]:
         """A JSON value that `from_json` turns back into an equal project."""
@@ -113,6 +141,11 @@ class Project:
                     "adapter": None if adapter is None else Source(**adapter),
                 }
             )
+        packages = {}
+        for name, package in value["packages"].items():
+            sources = {key: Source(**source) for key, source in package["sources"].items()}
+            libraries = tuple(PackagedLibrary(**library) for library in package["libraries"])
+            packages[name] = Package(**{**package, "sources": sources, "libraries": libraries})
         return Project(
             name=value["name"],
             file=value["file"],
@@ -123,4 +156,5 @@ class Project:
             platforms={name: Platform(**platform) for name, platform in value["platforms"].items()},
             matrix=tuple(Combination(**combination) for combination in value["matrix"]),
             provenance=value["provenance"],
+            packages=packages,
         )

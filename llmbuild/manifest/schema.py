@@ -326,6 +326,30 @@ class BuildTable(Table):
     metadata: Metadata = Field(default_factory=Metadata, description="Sizes of these libraries; over the platform's.")
 
 
+class PackageTable(Table):
+    """What an application takes of a build, laid out as its runtime asks for it.
+
+    The keys after `output` are those of some kinds only (`PackageKind.options`).
+    """
+
+    kind: str | None = Field(
+        default=None,
+        description="Kind of the package: see docs/packages.md. Default: the table's name, if that is one.",
+    )
+    models: list[str] | None = Field(
+        default=None, description="Names of models. Default: every model of the builds that has weights."
+    )
+    quantizations: list[str] | None = Field(
+        default=None, description="Names of schemes. Default: every scheme of the builds."
+    )
+    platforms: list[str] | None = Field(
+        default=None, description="Names of platforms. Default: every platform of the builds that the kind takes."
+    )
+    output: str | None = Field(
+        default=None, description="Its folder, relative to the project's output. Default: the table's name."
+    )
+
+
 class ManifestTable(Table):
     """An llmbuild manifest (buildfile.toml)."""
 
@@ -341,6 +365,9 @@ class ManifestTable(Table):
     build: list[BuildTable] = Field(
         default_factory=list,
         description="The matrix, as [[build]] tables. Default: one that takes every model, scheme and platform table.",
+    )
+    package: dict[Name, PackageTable] = Field(
+        default_factory=dict, description="Packages by name; `llmbuild package` makes them."
     )
 
 
@@ -359,6 +386,7 @@ TABLES: Mapping[tuple[str, ...], type[Table]] = {
     ("build", "*"): BuildTable,
     ("build", "*", "exclude", "*"): ExcludeTable,
     ("build", "*", "metadata"): Metadata,
+    ("package", "*"): PackageTable,
 }
 """Every table by where it stands; `*` is any name or index."""
 

@@ -4,6 +4,8 @@
                                      +-- config[model, scheme] --------------> dist/<model>-<scheme>-MLC/
                                            +-- lower[model, scheme, platform] -- link[…] --> dist/libs/…
 
+    all of these, for some models and platforms -- package[NAME] -- dist/<NAME>/   (join[NAME] makes one archive of several)
+
 quantize and config take from inspect what the tensors decide, and from fetch itself the files that they need.
 One model, one scheme and six platforms make one fetch, one inspect, one quantize, one config, six lower and six link.  The
 key of a lower task names no model: two models of one architecture have equal lower actions, and the second finds the first's
@@ -22,8 +24,9 @@ from llmbuild.engine.kind import TaskKind
 from llmbuild.engine.labels import make_label
 from llmbuild.engine.task import AllFiles, Choice, Files, InputRef, Install, JsonFields, Task
 from llmbuild.linkers import carries_name
-from llmbuild.manifest.project import Combination, Model, Platform, Project
+from llmbuild.manifest.project import Combination, Model, Package, Platform, Project
 from llmbuild.plan.observed import DEVICE_TOOL, Observed
+from llmbuild.plan.packages import package_labels, package_parts
 from llmbuild.plan.reasons import FAMILY_TOOL
 from llmbuild.programs.run import compiler_of
 from llmbuild.quantization.scheme import Scheme
@@ -78,6 +81,8 @@ def expand(
     maker = _Maker(project, observed, kinds, compile_fields)
     for cell in project.matrix:
         maker.add_cell(cell)
+    for package in project.packages.values():
+        maker.add_package(package)
     return tuple(maker.tasks.values())
 
 
@@ -121,6 +126,7 @@ class _Maker:
         lack: Lack | None = None,
         model_type: str | None = None,
         typed_by: str | None = None,
+        package: str = "",
     ) -> str:
         """Add a task and return its label.  `params` are those that the kind declares, no more and no less.
 
@@ -159,6 +165,7 @@ class _Maker:
             platform=platform,
             lack=lack,
             choice=choice,
+            package=package,
         )
         return label
 
@@ -168,9 +175,9 @@ class _Maker:
         return None if own is None else {"name": own.name, "sha256": own.sha256}
 
     def _fetch(self, model: Model) -> str:
-        return self._fetch_one((model.name,), self.observed.sources[model.name], model)
+        return self._fetch_one((model.name,), self.observed.sources[model.name], model=model.name)
 
-    def _fetch_one(self, of: tuple[str, ...], source: Observation, model: Model) -> str:
+    def _fetch_one(self, of: tuple[str, ...], source: Observation, *, model: str = "", package: str = "") -> str:
         label = make_label("fetch", *of)
         if label in self.tasks:
             return label
@@ -181,13 +188,14 @@ class _Maker:
             from llmbuild.engine.lack import Lack
 
             lack = Lack((gone,), source=True)
-        return self._task("fetch", of, params, {}, hints=source.hints, cell=(model.name, "", ""), lack=lack)
+        cell = (model, "", "")
+        return self._task("fetch", of, params, {}, hints=source.hints, cell=cell, lack=lack, package=package)
 
     def _weights(self, model: Model) -> dict[str, InputRef]:
         """The weights of a model and its adapter, as inputs of the tasks that look at tensors."""
         inputs = {"checkpoint": InputRef(self._fetch(model), WEIGHT_FILES)}
         if model.adapter is not None:
-            adapter = self._fetch_one((model.name, "adapter"), self.observed.adapters[model.name], model)
+            adapter = self._fetch_one((model.name, "adapter"), self.observed.adapters[model.name], model=model.name)
             inputs["adapter"] = InputRef(adapter, AllFiles())
         return inputs
 
@@ -321,6 +329,24 @@ class _Maker:
             lack=self._lack(platform, "link"),
         )
 
+    def add_package(self, package: Package) -> None:
+        """A package, whose models and libraries have their tasks already."""
+        parts = package_parts(package, self.project.platforms)
+        for of, names in parts.joins.items():
+            libraries = {link: parts.inputs[link] for link in names}
+            self._task("join", of, {"libraries": names}, libraries, package=package.name)
+        for name in package.sources:
+            of_source = (package.name, name)
+            self._fetch_one(of_source, self.observed.of_packages[make_label("fetch", *of_source)], package=package.name)
+        self._task(
+            "package",
+            (package.name,),
+            parts.params,
+            parts.inputs,
+            installs=(Install("", package.output),),
+            package=package.name,
+        )
+
 
 def has_sidecar(platform: Platform) -> bool:
     """Whether the library's record is installed beside it: for every device but the CPU."""
@@ -350,6 +376,8 @@ def labels(project: Project) -> frozenset[str]:
         if model.source is not None:
             found |= {make_label(kind, cell.model) for kind in ("fetch", "inspect")} | {make_label("quantize", *pair)}
             found |= set() if model.adapter is None else {make_label("fetch", cell.model, "adapter")}
+    for package in project.packages.values():
+        found |= package_labels(package)
     return frozenset(found)
 
 

@@ -12,7 +12,7 @@ from llmbuild.manifest.project import Project
 def narrow(
     project: Project, *, models: Sequence[str] = (), platforms: Sequence[str] = (), schemes: Sequence[str] = ()
 ) -> Project:
-    """The project with only the cells of the matrix that match; an empty list matches all.
+    """The project with only the cells of the matrix that match, and the packages that need no others; an empty list matches all.
 
     This precedes every look-up, so that a source or a tool of another cell need not be there.  Raises
     UsageError with the nearest known names.
@@ -32,7 +32,13 @@ def narrow(
             "the build matrix has no library of this model, quantization and platform",
             fix="`llmbuild plan` lists every task",
         )
-    return dataclasses.replace(project, matrix=matrix)
+    cells = {(cell.model, cell.scheme, cell.platform) for cell in matrix}
+    packages = {
+        name: package
+        for name, package in project.packages.items()
+        if all((one.model, one.scheme, one.platform) in cells for one in package.libraries)
+    }
+    return dataclasses.replace(project, matrix=matrix, packages=packages)
 
 
 def _refuse_unknown(what: str, names: Iterable[str], known: Iterable[str]) -> None:

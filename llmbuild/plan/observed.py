@@ -38,7 +38,8 @@ class Observed:
     by platform name, each with its identity; `lacks` what is missing, by platform name and task kind ("lower", "link");
     `gone` the errors of sources that are taken as the lock file has them, by the label of their fetch task; `families` the
     digest of each family's own sources by its model type, and `every_family` that over all of them; `types` the model types of
-    presets and `architectures` the architectures that are the project's own, by model name."""
+    presets and `architectures` the architectures that are the project's own, by model name; `of_packages` the sources of packages
+    by the label of their fetch task."""
 
     sources: Mapping[str, Observation]
     tools: Mapping[str, Mapping[str, str]]
@@ -54,3 +55,4 @@ class Observed:
     every_family: str = ""
     types: Mapping[str, str] = field(default_factory=dict)
     architectures: Mapping[str, Architecture] = field(default_factory=dict)
+    of_packages: Mapping[str, Observation] = field(default_factory=dict)

@@ -13,14 +13,15 @@ _LIST = "`llmbuild plan` lists every task"
 
 
 def select(tasks: Sequence[Task], names: Iterable[str] = ()) -> tuple[Task, ...]:
-    """The named tasks and everything upstream of them, in the order of `tasks`; all of them without names.
+    """The named tasks and everything upstream of them, in the order of `tasks`; without names all but those that only packages
+    need.
 
     What is installed beside a result is left out where the task of the result is: a library's record alone would describe
     a library that is missing, or another one.
     """
     names = tuple(names)
     if not names:
-        return tuple(tasks)
+        return tuple(task for task in tasks if not task.package)
     chosen = closure(tasks, (task.label for task in asked(tasks, names)))
     results = {one.dest for task in chosen for one in task.installs}
     return tuple(

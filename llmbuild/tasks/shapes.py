@@ -111,6 +111,29 @@ _link = _table(
     {"flags": _words, "needed": _words, "environment": _words, "compiler": _command}
     | {"triple": _text, "linker": _text, "minimum-os": _text},
 )
+
+
+def _each(shape: Shape) -> Shape:
+    return lambda value: isinstance(value, list) and all(map(shape, value))
+
+
+def _named(shape: Shape) -> Shape:
+    """Any names, each with a value of this shape."""
+    return lambda value: isinstance(value, Mapping) and all(map(_text, value)) and all(map(shape, value.values()))
+
+
+def _file_name(value: Any) -> bool:
+    return _text(value) and value not in ("", ".", "..") and "/" not in value
+
+
+_packaged_platform = _table(
+    {"name": _file_name, "artifact": _one_of("so", "dylib", "dll", "tar", "wasm")}
+    | {"triple": _text, "device": _text, "prefix": _text}
+)
+_packaged_library = _table({"platform": _packaged_platform, "file": _text, "record": _text})
+_packaged_member = _table(
+    {"model": _file_name, "scheme": _file_name, "files": _words, "libraries": _each(_packaged_library)}
+)
 _architecture = _optional(_table({"name": _text, "sha256": _text}))
 _PARAMS: Mapping[str, Mapping[str, Shape]] = {
     "inspect": {
@@ -154,6 +177,14 @@ _PARAMS: Mapping[str, Mapping[str, Shape]] = {
         "system-lib-prefix": _optional(_text),
         "name": _optional(lambda value: _text(value) and "/" not in value),
     },
+    "join": {"libraries": _named(_text)},
+    "package": {
+        "kind": _text,
+        "options": _mapping,
+        "members": _each(_packaged_member),
+        "archives": _named(_text),
+        "sources": _named(_text),
+    },
     "runtime": {"compiler": _optional(_command)},
 }
 _INPUTS: Mapping[str, tuple[Mapping[str, bool], Mapping[str, bool]]] = {
@@ -167,6 +198,24 @@ _INPUTS: Mapping[str, tuple[Mapping[str, bool], Mapping[str, bool]]] = {
 """The inputs that a kind has and those that it may have, and whether they are directories."""
 
 
+def _package_inputs(params: Mapping[str, Any]) -> set[str]:
+    members = params["members"]
+    libraries = [library for member in members for library in member["libraries"]]
+    return {
+        *(name for member in members for name in member["files"]),
+        *(library[part] for library in libraries for part in ("file", "record")),
+        *params["archives"].values(),
+        *params["sources"].values(),
+    }
+
+
+_NAMED_INPUTS: Mapping[str, Callable[[Mapping[str, Any]], set[str]]] = {
+    "join": lambda params: set(params["libraries"]),
+    "package": _package_inputs,
+}
+"""The inputs of the kinds whose parameters name them; all are directories."""
+
+
 def wrong_part(kind: str, params: Mapping[str, Json], inputs: Mapping[str, bool]) -> str | None:
     """The first part of an action that is not of its kind's shape; None where all are, or the kind has no table.
 
@@ -177,6 +226,8 @@ def wrong_part(kind: str, params: Mapping[str, Json], inputs: Mapping[str, bool]
             return f"its {name} is none of a {kind} task"
     needed, others = _INPUTS.get(kind, (inputs, {}))
     if not needed.items() <= inputs.items() <= {**needed, **others}.items():
+        return f"its inputs are none of a {kind} task"
+    if (named := _NAMED_INPUTS.get(kind)) is not None and not (all(inputs.values()) and inputs.keys() == named(params)):
         return f"its inputs are none of a {kind} task"
     if kind == "config" and any((params.get("preset") is None) != (name in inputs) for name in ("checkpoint", "facts")):
         return "it has neither a checkpoint with its facts nor a preset, or both"

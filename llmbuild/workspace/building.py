@@ -80,6 +80,8 @@ def build(snapshot: Snapshot, manner: Manner, on_event: OnEvent, on_note: OnNote
         except Interrupted as error:
             interrupted = error
         reporter.finish()
+    if interrupted is None and not snapshot.names and outcome.result.ok:
+        _note_outdated(snapshot, outcome.result, on_note)
     if reporter.ran:
         remember_sources(snapshot.store, snapshot.world.observed)
     if interrupted is not None:
@@ -196,6 +198,17 @@ def _lost_inputs(snapshot: Snapshot, result: BuildResult) -> frozenset[str]:
 
     refs = [ref for task in _checked(snapshot) for ref in task.inputs.values()]
     return frozenset(ref.task for ref in refs if reads(ref, lost_of(ref.task)))
+
+
+def _note_outdated(snapshot: Snapshot, result: BuildResult, on_note: OnNote) -> None:
+    """Note the packages that a build which left them alone has made out of date."""
+    if not snapshot.world.project.packages:
+        return
+    from llmbuild.workspace.packages import outdated_note
+
+    outputs = {label: one.tree.digest for label, one in result.outcomes.items() if one.tree is not None}
+    if (note := outdated_note(snapshot, outputs)) is not None:
+        on_note(note)
 
 
 def _complete_lock(snapshot: Snapshot, result: BuildResult) -> None:

@@ -41,13 +41,15 @@ _FORMAT = 2
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """A source that the project fetches: the task's label, the model, and the source's key in the lock."""
+    """A source that the project fetches: the task's label, the model, and the source's key in the lock; `package` names the
+    package that it is for, in the place of a model."""
 
     label: str
     model: str
     source: Source
     key: str
     adapter: bool = False
+    package: str = ""
 
     @property
     def kind(self) -> SourceKind:
@@ -56,6 +58,8 @@ class Fetch:
 
     def observation(self, observed: Observed) -> Observation | None:
         """Its observation, None where there is none."""
+        if self.package:
+            return observed.of_packages.get(self.label)
         return (observed.adapters if self.adapter else observed.sources).get(self.model)
 
     def pin(self, lock: Lock) -> Mapping[str, Any] | None:
@@ -65,7 +69,7 @@ class Fetch:
 
 
 def fetches(project: Project) -> Iterator[Fetch]:
-    """The sources of the models in the project's matrix; presets have none."""
+    """The sources of the models in the project's matrix, and those of packages; presets have none."""
     for name in dict.fromkeys(cell.model for cell in project.matrix):
         model = project.models[name]
         if model.source is not None:
@@ -75,6 +79,9 @@ def fetches(project: Project) -> Iterator[Fetch]:
             yield Fetch(
                 make_label("fetch", name, "adapter"), name, model.adapter, lock_key(model.adapter), adapter=True
             )
+    for package in project.packages.values():
+        for name, source in package.sources.items():
+            yield Fetch(make_label("fetch", package.name, name), "", source, lock_key(source), package=package.name)
 
 
 def load_lock(root: Path, toolchain: Toolchain) -> Lock:
@@ -165,10 +172,10 @@ def _with_sizes(pin: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
 
 
 def models_by_key(project: Project) -> dict[str, list[str]]:
-    """The models that use each source."""
+    """The models, or packages, that use each source."""
     users: dict[str, list[str]] = {}
     for fetch in fetches(project):
-        users.setdefault(fetch.key, []).append(fetch.model)
+        users.setdefault(fetch.key, []).append(fetch.model or fetch.package)
     return users
 
 

@@ -96,7 +96,7 @@ def observe_world(
     kinds = {name: load_kind(name) for name in KIND_NAMES if browsers or name != "runtime"}
     errors: list[LlmbuildError] = []
     gone: dict[str, LlmbuildError] = {}
-    sources, adapters, presets = _sources(project, store, lock, offline, resolve, anew, errors, gone)
+    sources, adapters, presets, of_packages = _sources(project, store, lock, offline, resolve, anew, errors, gone)
     tools, source_files = _tools(kinds, toolchain, errors)
     families, every_family = _families(toolchain, source_files)
     types = _types(presets, toolchain, every_family)
@@ -119,6 +119,7 @@ def observe_world(
         every_family,
         types,
         architectures,
+        of_packages,
     )
 
 
@@ -138,12 +139,16 @@ def _sources(
     anew: bool,
     errors: list[LlmbuildError],
     gone: dict[str, LlmbuildError],
-) -> tuple[dict[str, Observation], dict[str, Observation], dict[str, Mapping[str, Json]]]:
+) -> tuple[dict[str, Observation], dict[str, Observation], dict[str, Mapping[str, Json]], dict[str, Observation]]:
+    """Sources and adapters by model, the configurations of presets, and the sources of packages by their fetch task."""
     sources: dict[str, Observation] = {}
     adapters: dict[str, Observation] = {}
     presets: dict[str, Mapping[str, Json]] = {}
+    of_packages: dict[str, Observation] = {}
 
-    def observe(found: dict[str, Observation], model: str, source: Source, source_format: str | None) -> None:
+    def observe(
+        found: dict[str, Observation], name: str, source: Source, label: str, source_format: str | None = None
+    ) -> None:
         from llmbuild.sources import lock_key
         from llmbuild.sources import observe as observe_source
         from llmbuild.sources.kinds import source_kind
@@ -151,7 +156,7 @@ def _sources(
         sent: list[Mapping[str, bytes]] = []
 
         def refused(description: Mapping[str, bytes]) -> bool:
-            if found is adapters or not refuses(project.models[model], description):
+            if found is not sources or not refuses(project.models[name], description):
                 return False
             sent.append(description)
             return True
@@ -163,7 +168,7 @@ def _sources(
             if isinstance(source_kind(source.kind), AnnouncedKind):
                 return
         try:
-            found[model] = observe_source(
+            found[name] = observe_source(
                 source,
                 Path(project.root),
                 Anew(store.stat_cache) if anew else store.stat_cache,
@@ -176,15 +181,14 @@ def _sources(
                 refused=refused,
             )
             for description in sent:
-                keep_description(store, found[model], description)
+                keep_description(store, found[name], description)
         except GoneError as error:
             # What was built from it remains valid.
             remembered = source_kind(source.kind).remembered(source.spec, Path(project.root), pin)
             if remembered is None:
                 raise
-            found[model] = remembered
-            of = (model, "adapter") if found is adapters else (model,)
-            gone[make_label("fetch", *of)] = GoneError(
+            found[name] = remembered
+            gone[label] = GoneError(
                 f"source gone: {error.where}",
                 why=error.why,
                 fix=error.fix or "put it back; what was built of it stays as it is",
@@ -199,15 +203,22 @@ def _sources(
                 presets[name] = preset(model.preset)
             elif model.source is not None:
                 with _as_written(model.source, Path(project.root)):
-                    observe(sources, name, model.source, model.source_format)
+                    observe(sources, name, model.source, make_label("fetch", name), model.source_format)
                 if model.adapter is not None:
                     with _as_written(model.adapter, Path(project.root)):
-                        observe(adapters, name, model.adapter, None)
+                        observe(adapters, name, model.adapter, make_label("fetch", name, "adapter"))
         except MultiError as error:
             errors += error.errors
         except LlmbuildError as error:
             errors.append(error)
-    return sources, adapters, presets
+    for package in project.packages.values():
+        for key, source in package.sources.items():
+            label = make_label("fetch", package.name, key)
+            try:
+                observe(of_packages, label, source, label)
+            except LlmbuildError as error:
+                errors.append(error)
+    return sources, adapters, presets, of_packages
 
 
 @contextmanager

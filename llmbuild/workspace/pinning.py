@@ -69,7 +69,9 @@ def pin(
     models = _models(upgrade, project)
     old = locking.load_lock(Path(project.root), toolchain)
     new = old.copy()
-    upgraded = [fetch for fetch in locking.fetches(project) if fetch.model in models]
+    upgraded = [
+        fetch for fetch in locking.fetches(project) if fetch.model in models or (fetch.package and upgrade is True)
+    ]
     for fetch in upgraded:
         if isinstance(fetch.kind, AnnouncedKind) or not check:
             new.forget(fetch.key)
@@ -100,7 +102,7 @@ def pin(
 
 def _models(asked: bool | Sequence[str], project: Project) -> set[str]:
     """The models to upgrade.  Raises UsageError for one that is in no build."""
-    known = list(dict.fromkeys(fetch.model for fetch in locking.fetches(project)))
+    known = list(dict.fromkeys(fetch.model for fetch in locking.fetches(project) if fetch.model))
     if isinstance(asked, bool):
         return set(known) if asked else set()
     for name in asked:
@@ -126,6 +128,8 @@ def _kept_keys(project: Project, others: Neighbours) -> Collection[str] | None:
             keys.add(lock_key(model.source, model.source_format))
         if model.adapter is not None:
             keys.add(lock_key(model.adapter))
+    packages = (package for one in (project, *others.projects) for package in one.packages.values())
+    keys |= {lock_key(source) for package in packages for source in package.sources.values()}
     return keys
 
 

@@ -187,7 +187,7 @@ class Workspace:
     def why(self, name: str) -> Explanation:
         """Whether one task is up to date, and why it is not.  Raises what `look` does, and UsageError where the name is not
         that of one task."""
-        task, plan = self.look(partial=True).plan_of(name)
+        task, plan = self.look(name, partial=True).plan_of(name)
         return Explanation(next(each for each in plan.verdicts if each.task.label == task.label), plan)
 
     def lock(

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from llmbuild.canonical import Digest, Json, canonical_json, digest_bytes, digest_json
 from llmbuild.engine.action import Action, Input, JsonInput, TreeInput
 from llmbuild.engine.kind import Job, TaskKind
+from llmbuild.engine.labels import make_label
 from llmbuild.engine.registry import load_kind
 from llmbuild.engine.task import Files, JsonFields, Task
 from llmbuild.engine.tree import FileEntry, Tree
-from llmbuild.manifest.project import Combination, Model, Platform, Project
+from llmbuild.manifest.project import Combination, Model, Package, PackagedLibrary, Platform, Project
 from llmbuild.plan.graph import expand
 from llmbuild.plan.observed import Observed
 from llmbuild.plan.planner import Built, Lost, Plan, make_plan
@@ -37,6 +38,8 @@ KINDS: Mapping[str, TaskKind] = {
         ("lower", ("apache-tvm",)),
         ("runtime", ("apache-tvm", "linker")),
         ("link", ("linker",)),
+        ("join", ()),
+        ("package", ()),
     )
 }
 
@@ -113,6 +116,8 @@ def observed(of: Project) -> Observed:
         "lower": {"apache-tvm": f"0.27.0.post1+sha256.{'a' * 64}"},
         "runtime": {"apache-tvm": f"0.27.0.post1+sha256.{'a' * 64}"},
         "link": {},
+        "join": {},
+        "package": {},
     }
     return Observed(
         sources={
@@ -132,7 +137,27 @@ def observed(of: Project) -> Observed:
         tools={kind: {**own, "llmbuild sources": sources_digest} for kind, own in tools.items()},
         linkers=dict.fromkeys(of.platforms, "GNU ld 2.40"),
         source_files={sources_digest: SOURCES},
+        of_packages={
+            make_label("fetch", package.name, name): Observation(
+                {"source": {"kind": "path"}, "files": {"index.js": "1" * 64}}, {}
+            )
+            for package in of.packages.values()
+            for name in package.sources
+        },
     )
+
+
+def with_package(of: Project, name: str = "app", *, sources: Sequence[str] = (), archive: str | None = None) -> Project:
+    """The project with a package of all its libraries, which are joined where `archive` is the word of an archive."""
+    package = Package(
+        name=name,
+        kind="server",
+        libraries=tuple(PackagedLibrary(one.model, one.scheme, one.platform, archive) for one in of.matrix),
+        options={},
+        sources={source: Source("path", {"path": source}) for source in sources},
+        output=f"{of.output}/{name}",
+    )
+    return dataclasses.replace(of, packages={name: package})
 
 
 SOURCES: Mapping[str, Digest] = {"linkers/elf.py": "1" * 64, "linkers/archive.py": "2" * 64}

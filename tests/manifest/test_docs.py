@@ -32,6 +32,7 @@ SECTIONS = {
     "OptTable": "### opt",
     "BuildTable": "## [[build]]",
     "ExcludeTable": "### exclude",
+    "PackageTable": "## [package.NAME]",
 }
 
 # The options of the three commands in the document that this project answers.

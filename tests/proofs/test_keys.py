@@ -62,10 +62,11 @@ class Scene:
         trees: dict[str, Tree] = {}
         blobs: dict[Digest, bytes] = {}
         for task in expand(self.project, self.observed, kinds, COMPILE_FIELDS):
-            files = self.outputs.get(task.kind, {})
+            files = {} if task.package else self.outputs.get(task.kind, {})
             blobs |= {digest_bytes(data): data for data in files.values()}
             trees[task.label] = Tree.of(FileEntry(p, digest_bytes(data), len(data)) for p, data in files.items())
-            found[task.kind] = bind(task, trees, blobs.__getitem__).action.digest
+            # That of a package's source comes after that of the model.
+            found.setdefault(task.kind, bind(task, trees, blobs.__getitem__).action.digest)
         return found
 
     def flipped(self, other: Scene) -> set[str]:
@@ -104,8 +105,8 @@ def chat_config() -> Mapping[str, Any]:
 
 
 def scene() -> Scene:
-    """One library for browsers: it takes a task of every kind."""
-    of = edit_platform(plans.project(), artifact="wasm")
+    """One library for browsers, in a package with an archive and a source: it takes a task of every kind."""
+    of = plans.with_package(edit_platform(plans.project(), artifact="wasm"), sources=("page",), archive="")
     world = plans.observed(of)
     world = dataclasses.replace(
         world,
@@ -167,6 +168,8 @@ def rename(field: str) -> Callable[[Scene], Scene]:
     def change(one: Scene) -> Scene:
         of, world = one.project, one.observed
         cell = dataclasses.replace(of.matrix[0], **{field: "renamed"})
+        library = dataclasses.replace(of.packages["app"].libraries[0], **{field: "renamed"})
+        of = edit_package(of, libraries=(library,))
         if field == "model":
             of = dataclasses.replace(of, models={"renamed": dataclasses.replace(of.models["smollm2"], name="renamed")})
             world = dataclasses.replace(world, sources={"renamed": world.sources["smollm2"]})
@@ -177,6 +180,34 @@ def rename(field: str) -> Callable[[Scene], Scene]:
         return dataclasses.replace(one, project=dataclasses.replace(of, matrix=(cell,)), observed=world)
 
     return change
+
+
+def edit_package(of: Project, **changes: Any) -> Project:
+    return dataclasses.replace(of, packages={"app": dataclasses.replace(of.packages["app"], **changes)})
+
+
+def edit_archive(of: Project) -> Project:
+    (library,) = of.packages["app"].libraries
+    return edit_package(of, libraries=(dataclasses.replace(library, archive="arm64-v8a"),))
+
+
+def rename_package(one: Scene) -> Scene:
+    """The package, and the sources that are fetched for it, under another name."""
+    of = plans.with_package(one.project, "renamed", sources=("page",), archive="")
+    return dataclasses.replace(
+        one,
+        project=of,
+        observed=dataclasses.replace(one.observed, of_packages=plans.observed(of).of_packages),
+    )
+
+
+def rename_package_source(one: Scene) -> Scene:
+    of = plans.with_package(one.project, sources=("script",), archive="")
+    return dataclasses.replace(
+        one,
+        project=of,
+        observed=dataclasses.replace(one.observed, of_packages=plans.observed(of).of_packages),
+    )
 
 
 # Every value of a manifest, with the parameters that carry it; () means that no key may hold it.
@@ -191,7 +222,7 @@ EDITS: dict[str, tuple[Callable[[Scene], Scene], tuple[str, ...]]] = {
     "model.generation": (edit_project(lambda of: edit_model(of, generation={"temperature": 0.5})), ("generation",)),
     "model.source": (edit_project(lambda of: edit_model(of, source=Source("path", {"path": "elsewhere"}))), ()),
     "model.preset": (edit_project(lambda of: edit_model(of, preset="elsewhere")), ()),
-    "model.name": (rename("model"), ()),
+    "model.name": (rename("model"), ("members", "libraries")),
     "model.architecture": (edit_project(lambda of: edit_model(of, architecture="mine")), ()),
     "observed architecture": (
         edit_architecture(Architecture("mine", digest_bytes(b"text"), "text")),
@@ -208,11 +239,14 @@ EDITS: dict[str, tuple[Callable[[Scene], Scene], tuple[str, ...]]] = {
     "scheme.layout": (edit_scheme(layout="KN"), ("scheme",)),
     "scheme.quantize_embedding": (edit_scheme(quantize_embedding=False), ("scheme",)),
     "scheme.quantize_head": (edit_scheme(quantize_head=False), ("scheme",)),
-    "platform.name": (rename("platform"), ()),
+    "platform.name": (rename("platform"), ("members", "libraries")),
     "platform.target": (edit_project(lambda of: edit_platform(of, target="renamed")), ()),
     "platform.compile": (edit_project(lambda of: edit_platform(of, compile={"device": "cpu"})), ("target",)),
     "platform.link": (edit_project(lambda of: edit_platform(of, link={"flags": ["-s"]})), ("link",)),
-    "platform.artifact": (edit_project(lambda of: edit_platform(of, artifact="so")), ("artifact", "system-lib")),
+    "platform.artifact": (
+        edit_project(lambda of: edit_platform(of, artifact="so")),
+        ("artifact", "system-lib", "members"),
+    ),
     "link.compiler": (edit_project(lambda of: edit_platform(of, link={"compiler": "cc2"})), ("link", "compiler")),
     "platform.metadata": (
         edit_project(lambda of: edit_platform(of, metadata={"prefill-chunk-size": 1})),
@@ -221,7 +255,7 @@ EDITS: dict[str, tuple[Callable[[Scene], Scene], tuple[str, ...]]] = {
     "platform.opt": (edit_project(lambda of: edit_platform(of, opt={"cudagraph": True})), ("opt",)),
     "platform.system_lib_prefix": (
         edit_project(lambda of: edit_platform(of, system_lib_prefix="x_")),
-        ("system-lib-prefix",),
+        ("system-lib-prefix", "members"),
     ),
     "platform.features": (
         edit_project(lambda of: edit_platform(of, features={"float32": ["x"], "float16": ["y"]})),
@@ -231,6 +265,12 @@ EDITS: dict[str, tuple[Callable[[Scene], Scene], tuple[str, ...]]] = {
     "combination.metadata": (edit_cell(metadata={"prefill-chunk-size": 2}), ("overrides",)),
     "combination.library": (edit_cell(library="dist/libs/elsewhere.so"), ()),
     "combination.weights": (edit_cell(weights="dist/elsewhere"), ()),
+    "package.name": (rename_package, ()),
+    "package.kind": (edit_project(lambda of: edit_package(of, kind="web")), ("kind",)),
+    "package.libraries": (edit_project(edit_archive), ("archives",)),
+    "package.options": (edit_project(lambda of: edit_package(of, options={"page": True})), ("options",)),
+    "package.sources": (rename_package_source, ("sources",)),
+    "package.output": (edit_project(lambda of: edit_package(of, output="dist/elsewhere")), ()),
     "project.name": (edit_project(lambda of: dataclasses.replace(of, name="renamed")), ()),
     "project.file": (edit_project(lambda of: dataclasses.replace(of, file="other.toml")), ()),
     "project.root": (edit_project(lambda of: dataclasses.replace(of, root="/elsewhere")), ()),
@@ -240,9 +280,10 @@ EDITS: dict[str, tuple[Callable[[Scene], Scene], tuple[str, ...]]] = {
 
 
 def test_the_edits_cover_every_value_of_a_project() -> None:
-    of = plans.project()
+    of = scene().project
     parts = {
-        "project": (of, {"models", "schemes", "platforms", "matrix"}),
+        "project": (of, {"models", "schemes", "platforms", "matrix", "packages"}),
+        "package": (of.packages["app"], set()),
         "model": (of.models["smollm2"], set()),
         "scheme": (of.schemes["q4f32_1"], set()),
         "platform": (of.platforms["native"], set()),
@@ -371,10 +412,11 @@ def test_a_file_of_the_checkpoint_flips_the_kinds_that_select_it(path: str) -> N
 
 
 @pytest.mark.parametrize("path", ["lib0.o", "devc.o", "metadata.json", "new.o", "new.txt"])
-def test_an_object_of_lower_flips_link(path: str) -> None:
+def test_an_object_of_lower_flips_link_and_its_record_the_package(path: str) -> None:
     before = scene()
     outputs = {**before.outputs, "lower": {**before.outputs["lower"], path: b"changed"}}
     wanted = {"link"} if any(fnmatch.fnmatchcase(path, p) for p in OBJECT_FILES.patterns) else set()
+    wanted |= {"package"} if path == "metadata.json" else set()
     assert before.flipped(dataclasses.replace(before, outputs=outputs)) == wanted
 
 
@@ -397,14 +439,14 @@ def test_an_object_of_the_runtime_flips_link() -> None:
 
 
 @pytest.mark.parametrize("field", sorted({*chat_config(), *COMPILE_FIELDS, "unheard_of"}))
-def test_a_field_of_the_configuration_flips_lower_only_when_it_is_declared(field: str) -> None:
+def test_a_field_of_the_configuration_flips_the_package_and_lower_only_when_it_is_declared(field: str) -> None:
     before = scene()
     config = {**chat_config(), field: "changed"}
     outputs = {
         **before.outputs,
         "config": {**before.outputs["config"], "mlc-chat-config.json": json.dumps(config).encode()},
     }
-    wanted = {"lower"} if field in COMPILE_FIELDS else set()
+    wanted = {"package", "lower"} if field in COMPILE_FIELDS else {"package"}
     assert before.flipped(dataclasses.replace(before, outputs=outputs)) == wanted
 
 

@@ -89,7 +89,7 @@ def actions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Action]:
     (place / "targets" / "odd.toml").write_text(ODD)
     names = ", ".join(f'"{name}"' for name in target_names() if not name.endswith("-native"))
     text = MANIFEST.replace("TARGETS", names).replace("PRESET", next(iter(presets())))
-    project = load(place / "buildfile.toml", text).project
+    project = plans.with_package(load(place / "buildfile.toml", text).project, sources=("page",), archive="")
     kinds = {name: load_kind(name) for name in KIND_NAMES}
     tasks = expand(project, plans.observed(project), kinds, COMPILE_FIELDS)
     return {task.label: action_of(task) for task in tasks}
@@ -110,7 +110,7 @@ def changed(action: Action) -> Iterator[Action]:
 
 
 def test_whatever_a_parameter_is_it_is_looked_at_without_an_error(actions: Mapping[str, Action]) -> None:
-    for kind in ("quantize", "config", "lower", "link", "runtime"):
+    for kind in ("quantize", "config", "lower", "link", "runtime", "join", "package"):
         action = next(one for one in actions.values() if one.kind == kind)
         refused = [wrong_in(one) for one in changed(action)]
         assert sum(one is not None for one in refused) > len(refused) / 2

@@ -1,0 +1,34 @@
+"""`server`: models and shared libraries as MLCEngine and `mlc_llm serve` open them.
+
+    <model>-<scheme>-MLC/                       MLCEngine's `model`
+    lib/<model>-<scheme>-<platform>.so          its `model_lib` (.dylib, .dll)
+
+A model directory is opened as it is; MLCEngine looks for no library beside it when `model_lib` names one.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from llmbuild.packages.kind import Out, Package, PackageKind, Platform
+
+
+class Server(PackageKind):
+    """Everything is passed on: no byte of a package is its own."""
+
+    name: ClassVar[str] = "server"
+    wants: ClassVar[str] = "shared libraries (.so, .dylib, .dll)"
+
+    def takes(self, platform: Platform) -> bool:
+        return platform.artifact in ("so", "dylib", "dll")
+
+    def write(self, package: Package, out: Out) -> None:
+        for member in package.members:
+            for name, file in member.files.items():
+                out.pass_on(file, f"{member.model_id}/{name}")
+            for library in member.libraries:
+                stem = f"{member.model}-{member.scheme}-{library.platform.name}"
+                out.pass_on(library.file, f"lib/{stem}.{library.platform.artifact}")
+
+
+KIND = Server()
