@@ -13,7 +13,7 @@ def run(job: Job) -> None:
 
     `libraries` maps the name of each input to the library's name, for errors.
     """
-    from llmbuild.linkers.join import join_archives  # type: ignore[import-untyped]
+    from llmbuild.linkers.join import join_archives
 
     names = job.params["libraries"]
     assert isinstance(names, dict)

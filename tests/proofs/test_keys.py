@@ -163,7 +163,7 @@ def edit_cell(**changes: Any) -> Callable[[Scene], Scene]:
 
 
 def rename(field: str) -> Callable[[Scene], Scene]:
-    """Give the model or the platform another name."""
+    """Give the model, the scheme or the platform another name."""
 
     def change(one: Scene) -> Scene:
         of, world = one.project, one.observed
@@ -173,6 +173,10 @@ def rename(field: str) -> Callable[[Scene], Scene]:
         if field == "model":
             of = dataclasses.replace(of, models={"renamed": dataclasses.replace(of.models["smollm2"], name="renamed")})
             world = dataclasses.replace(world, sources={"renamed": world.sources["smollm2"]})
+        elif field == "scheme":
+            of = dataclasses.replace(
+                of, schemes={"renamed": dataclasses.replace(of.schemes["q4f32_1"], name="renamed")}
+            )
         else:
             moved = dataclasses.replace(of.platforms["native"], name="renamed")
             of = dataclasses.replace(of, platforms={"renamed": moved})
@@ -232,7 +236,7 @@ EDITS: dict[str, tuple[Callable[[Scene], Scene], tuple[str, ...]]] = {
     "observed source": (edit_source({"source": {"kind": "hf"}}, {}), ("source",)),
     "observed files": (edit_source({"files": {"model.safetensors": "0" * 64}}, {}), ("files",)),
     "observed hints": (edit_source({}, {"path": "/somewhere/else"}), ()),
-    "scheme.name": (edit_scheme(name="mine"), ("scheme", "quantization")),
+    "scheme.name": (rename("scheme"), ("scheme", "quantization", "members", "libraries")),
     "scheme.bits": (edit_scheme(bits=3), ("scheme",)),
     "scheme.dtype": (edit_scheme(dtype="float16"), ("scheme",)),
     "scheme.group_size": (edit_scheme(group_size=64), ("scheme",)),
