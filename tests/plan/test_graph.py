@@ -11,7 +11,17 @@ from llmbuild.canonical import Json
 from llmbuild.engine.task import Files, InputRef, Install, JsonFields
 from llmbuild.manifest.project import Project
 from llmbuild.plan.graph import expand, labels
-from tests.helpers.plans import FIELDS, KINDS, Memory, edit_model, edit_platform, observed, project, tasks_of
+from tests.helpers.plans import (
+    FIELDS,
+    KINDS,
+    Memory,
+    edit_model,
+    edit_platform,
+    observed,
+    project,
+    tasks_of,
+    with_package,
+)
 
 PLATFORMS = ("iphone", "android", "web", "cuda", "metal", "native")
 
@@ -163,7 +173,7 @@ def test_each_manifest_value_changes_the_tasks_that_read_it_and_no_other(name: s
 @pytest.mark.parametrize("kind", KINDS)
 def test_only_declared_parameters_enter_the_key(kind: str) -> None:
     """Every declared parameter flips the key of an action; one that is not declared would not, and is refused."""
-    of = edit_platform(project(), artifact="wasm")
+    of = with_package(edit_platform(project(), artifact="wasm"), archive="")
     task = next(each for each in tasks_of(of) if each.kind == kind)
     assert set(task.params) == set(KINDS[kind].params)
     for name in KINDS[kind].params:
