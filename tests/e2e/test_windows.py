@@ -11,10 +11,10 @@ import pytest
 from tokenizers import Tokenizer
 
 from llmbuild.conversation.prompt import render_prompt
-from llmbuild.engine.store import Store
 from tests.helpers import wine
+from tests.helpers.applications import parameters
 from tests.helpers.checkpoints import cached_checkpoint
-from tests.helpers.cli import ProjectDir, make_project
+from tests.helpers.cli import make_project
 
 ROOT = Path(__file__).parent.parent.parent
 TARGET = "x86_64-windows-cpu"
@@ -34,7 +34,7 @@ def test_the_model_answers_on_windows(tmp_path: Path) -> None:
     ids = tokenizer.encode(prompt, add_special_tokens=False).ids
 
     library = project.root / f"dist/libs/smollm2-q4f32_1-{TARGET}.dll"
-    answer = wine.machine().greedy(library, weights, parameters(project, "llama"), ids, 8)
+    answer = wine.machine().greedy(library, weights, parameters(project.store, "llama"), ids, 8)
     # The same words as the library for Linux gives (tests/e2e/test_quick_start.py), and the end of the turn.
     assert tokenizer.decode(answer, skip_special_tokens=False) == "The capital of France is Paris.<|im_end|>"
 
@@ -81,21 +81,7 @@ def test_two_models_are_linked_into_one_application(tmp_path: Path) -> None:
     answers = {}
     for model in ("llama", "qwen2"):
         weights, library = project.root / f"dist/{model}-q4f32_1-MLC", libs / f"{model}-q4f32_1-dll.dll"
-        names = parameters(project, model)
+        names = parameters(project.store, model)
         answers[model] = machine.greedy(f"system:{model}_", weights, names, prompt, 16, application)
         assert answers[model] == machine.greedy(library, weights, names, prompt, 16)
     assert answers["llama"] != answers["qwen2"]
-
-
-def parameters(project: ProjectDir, model_type: str) -> list[str]:
-    """The names of the parameters in the order in which libraries take them, from a record that lower wrote."""
-    store = Store(project.store)
-    for run in store.index.recent("lower"):
-        trace = store.traces.get(run.action)
-        assert trace is not None
-        (record,) = (file for file in store.cas.get_tree(trace.output).files if file.path == "metadata.json")
-        metadata = json.loads(store.cas.get_bytes(record.digest))
-        if metadata["model_type"] == model_type:
-            break
-    store.close()
-    return [parameter["name"] for parameter in metadata["params"]]

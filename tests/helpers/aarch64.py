@@ -26,6 +26,8 @@ REPOSITORY = Path(__file__).parent.parent.parent
 DEBS = (
     *("python3.11-minimal", "libpython3.11-minimal", "libpython3.11-stdlib", "libc6", "libgcc-s1", "libstdc++6"),
     *("zlib1g", "libexpat1", "libssl3", "libffi8", "libbz2-1.0", "liblzma5", "libsqlite3-0", "libuuid1"),
+    # What applications are compiled and linked with.
+    *("libc6-dev", "linux-libc-dev", "libgcc-12-dev", "libstdc++-12-dev"),
 )
 WHEELS = (
     "apache-tvm",
@@ -64,6 +66,16 @@ class Machine:
     def __init__(self, directory: Path) -> None:
         self.root, self.site = directory / "root", directory / "site"
 
+    @property
+    def compiler(self) -> tuple[str, ...]:
+        """clang++ for this machine, with Debian's headers and C++ library."""
+        return ("clang++", "--target=aarch64-linux-gnu", f"--sysroot={self.root}", "-fuse-ld=lld")
+
+    @property
+    def emulator(self) -> tuple[str, ...]:
+        """What starts a program of this machine."""
+        return (EMULATOR, "-L", str(self.root))
+
     def llmbuild(self, *arguments: str, cwd: Path, timeout: float = 400) -> Result:
         """`python -m llmbuild ARGUMENTS`, emulated."""
         environment = {
@@ -72,7 +84,7 @@ class Machine:
             "TVM_USE_RUNTIME_LIB": "1",
             "TVM_BIND_THREADS": "0",
         }
-        command = [EMULATOR, "-L", str(self.root), str(self.root / "usr/bin/python3.11"), "-m", "llmbuild", *arguments]
+        command = [*self.emulator, str(self.root / "usr/bin/python3.11"), "-m", "llmbuild", *arguments]
         done = subprocess.run(
             command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=timeout, check=False
         )
