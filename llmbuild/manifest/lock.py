@@ -86,7 +86,7 @@ class Lock:
         """The file's text: the same for equal locks."""
         lines = [_HEADER, f"version = {VERSION}\n"]
         for key, pin in sorted(self.sources.items()):
-            own = [f"{name} = {_quoted(pin[name])}\n" for name in ("commit", "sha256") if name in pin]
+            own = [f"{name} = {_quoted(pin[name])}\n" for name in ("commit", "sha256", "integrity") if name in pin]
             if own or not pin.get("files"):
                 lines += [f"\n[sources.{_quoted(key)}]\n", *own]
             if pin.get("files"):

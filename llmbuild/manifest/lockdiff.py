@@ -53,7 +53,7 @@ def _all(locked: Lock, now: Lock, partial: bool) -> Iterator[LockDifference]:
 
 
 def _pin(key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[LockDifference]:
-    own = {part: (old.get(part), new[part]) for part in ("commit", "sha256") if part in new}
+    own = {part: (old.get(part), new[part]) for part in ("commit", "sha256", "integrity") if part in new}
     changed = {part: values for part, values in own.items() if values[0] != values[1]}
     if changed:
         yield LockDifference(key, "", "changed", changed)

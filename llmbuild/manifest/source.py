@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 
 from llmbuild.errors import did_you_mean
-from llmbuild.sources.kind import Source, SourceError
+from llmbuild.sources.kind import Source, SourceError, SourceKind
 from llmbuild.sources.kinds import source_kinds
 from llmbuild.urls import shown
 
@@ -19,17 +19,21 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):")
 
 def forms() -> str:
     """How sources are written, for messages."""
-    return _either(kind.form for kind in source_kinds())
+    return _either(kind.form for kind in _of_models())
 
 
 def short_forms() -> str:
     """The prefixes of sources, for messages."""
-    return ", ".join(f"{kind.schemes[0]}:" if kind.remote else kind.form for kind in source_kinds())
+    return ", ".join(f"{kind.schemes[0]}:" if kind.remote else kind.form for kind in _of_models())
 
 
 def adapter_forms() -> str:
     """How the sources of adapters are written, for messages."""
     return _either(kind.adapter for kind in source_kinds() if kind.adapter)
+
+
+def _of_models() -> list[SourceKind]:
+    return [kind for kind in source_kinds() if kind.models]
 
 
 def _either(words: Iterable[str]) -> str:
@@ -42,8 +46,11 @@ def shown_source(text: str) -> str:
     return shown(text) if text.lower().startswith(("http:", "https:")) else text
 
 
-def parse_source(text: str, revision: str | None = None, sha256: str | None = None) -> Source:
-    """The source that a string denotes.  Pure: nothing is looked up.  Raises SourceError."""
+def parse_source(
+    text: str, revision: str | None = None, sha256: str | None = None, *, of_package: bool = False
+) -> Source:
+    """The source that a string denotes, of a model or, `of_package`, of what else a package is made of.  Pure: nothing is looked
+    up.  Raises SourceError."""
     if sha256 is not None and not _SHA256.fullmatch(sha256):
         raise SourceError(
             f"'{sha256}' is not a SHA-256", key="sha256", fix="give 64 lower-case hexadecimal digits (sha256sum FILE)"
@@ -58,6 +65,8 @@ def parse_source(text: str, revision: str | None = None, sha256: str | None = No
     scheme = found[1].lower() if (found := _SCHEME.match(text)) else ""
     kinds = source_kinds()
     kind = next((kind for kind in kinds if scheme in kind.schemes), None)
+    if kind is not None and not kind.models and not of_package:
+        raise SourceError(f"'{scheme}:' names no model: packages are made of such sources", fix=f"give {forms()}")
     options = frozenset[str]() if kind is None else kind.options
     if revision is not None and "revision" not in options:
         takers = [f"{kind.schemes[0]}:" for kind in kinds if "revision" in kind.options]
@@ -74,6 +83,6 @@ def parse_source(text: str, revision: str | None = None, sha256: str | None = No
             fix="remove it; local files are digested as they are, and files of hf: are checked against the hub's digests",
         )
     if kind is None:
-        hint = did_you_mean(scheme, [kind.schemes[0] for kind in kinds if kind.remote])
+        hint = did_you_mean(scheme, [kind.schemes[0] for kind in _of_models() if kind.remote])
         raise SourceError(f"unknown kind of source '{scheme}:'" + (f", {hint}" if hint else ""), fix=f"give {forms()}")
     return kind.parse(text, revision, sha256)

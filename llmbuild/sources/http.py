@@ -32,30 +32,43 @@ _BUSY = tuple(code for code in request.TRANSIENT if code != 500)
 
 @dataclass(frozen=True, slots=True)
 class Promise:
-    """What is known of a file beforehand; at least one of the digests is.  `git_sha1` is git's object id of its content."""
+    """What is known of a file beforehand; at least one of the digests is.  `git_sha1` is git's object id of its content;
+    `sha512` has hexadecimal digits."""
 
     size: int | None = None
     sha256: Digest | None = None
     git_sha1: str | None = None
+    sha512: str | None = None
 
     @property
     def name(self) -> str:
         """A file name for the bytes that are promised."""
-        return f"sha256-{self.sha256}" if self.sha256 else f"git-{self.git_sha1}"
+        known = {"sha256": self.sha256, "sha512": self.sha512, "git": self.git_sha1}
+        return next(f"{name}-{digest}" for name, digest in known.items() if digest)
 
-    def difference(self, size: int, sha256: Callable[[], str], git_sha1: Callable[[], str]) -> str | None:
+    def difference(
+        self, size: int, sha256: Callable[[], str], sha512: Callable[[], str], git_sha1: Callable[[], str]
+    ) -> str | None:
         """How a file of this size and with these digests differs from the promise, or None when it is right."""
         if self.size is not None and size != self.size:
             return f"{self.size} bytes were promised, there are {size if size < self.size else 'more'}"
         if self.sha256 is not None and (found := sha256()) != self.sha256:
             return f"the promised SHA-256 is {self.sha256}, the found one {found}"
+        if self.sha512 is not None and (found := sha512()) != self.sha512:
+            return f"the promised SHA-512 is {self.sha512}, the found one {found}"
         if self.git_sha1 is not None and (found := git_sha1()) != self.git_sha1:
             return f"the promised git object id is {self.git_sha1}, the found one {found}"
         return None
 
     def holds(self, data: bytes) -> bool:
         """Whether a file with this content is the promised one."""
-        return self.difference(len(data), lambda: digest_bytes(data), lambda: _git_sha1(len(data), [data])) is None
+        found = self.difference(
+            len(data),
+            lambda: digest_bytes(data),
+            lambda: hashlib.sha512(data).hexdigest(),
+            lambda: _git_sha1(len(data), [data]),
+        )
+        return found is None
 
 
 def download(
@@ -162,7 +175,15 @@ class _Arrived:
 
     def difference(self, promise: Promise) -> str | None:
         """How the whole file differs from its promise, or None when it is right."""
-        return promise.difference(self.size, self.sha256.hexdigest, lambda: _git_sha1(self.size, self._chunks()))
+        return promise.difference(
+            self.size, self.sha256.hexdigest, self._sha512, lambda: _git_sha1(self.size, self._chunks())
+        )
+
+    def _sha512(self) -> str:
+        sha512 = hashlib.sha512()
+        for chunk in self._chunks():
+            sha512.update(chunk)
+        return sha512.hexdigest()
 
     def _chunks(self) -> Iterator[bytes]:
         self.file.seek(0)

@@ -29,7 +29,7 @@ from llmbuild.sources.http import Promise, download
 from llmbuild.sources.hub_answer import Revision, is_commit, parse_revision
 from llmbuild.sources.kind import Refused
 from llmbuild.sources.local_blobs import take
-from llmbuild.sources.request import SOON_S, TransientError, attempts, content_length, head, open_url, retry_after
+from llmbuild.sources.request import SOON_S, TransientError, attempts, head, open_url, retry_after, whole_body
 from llmbuild.sources.select import (
     GGUF_NAME,
     MOST_DESCRIPTION,
@@ -139,7 +139,7 @@ def _content(repo: str, commit: str, name: str, announced: Promise | None, where
 
     def attempt() -> bytes:
         with open_url(url, {}, credentials) as response:
-            return _whole(response, MOST_BYTES)
+            return whole_body(response, MOST_BYTES)
 
     try:
         data: bytes = attempts(
@@ -170,7 +170,7 @@ def description(repo: str, pin: Pin) -> Mapping[str, bytes] | None:
                 continue
             if name in wanted:
                 with open_url(url, {}, credentials, timeout=SOON_S) as response:
-                    found[name] = _whole(response, MOST_DESCRIPTION)
+                    found[name] = whole_body(response, MOST_DESCRIPTION)
                 if not promise.holds(found[name]):
                     return None
             elif begins_gguf(name):
@@ -286,22 +286,9 @@ def _ask(repo: str, revision: str, where: str) -> Revision:
 def _body(response: Any, where: str) -> bytes:
     """The whole body of an answer, which is refused when it has more bytes than a list of files can have."""
     try:
-        return _whole(response, MOST_BYTES)
+        return whole_body(response, MOST_BYTES)
     except ValueError as error:
         raise _not_understood(where, str(error)) from None
-
-
-def _whole(response: Any, most: int) -> bytes:
-    """The whole body of a response.  Raises ValueError when it has more than `most` bytes, and TransientError."""
-    length = content_length(response)
-    body = bytearray()
-    while piece := response.take(most + 1 - len(body)):
-        body += piece
-    if len(body) > most:
-        raise ValueError(f"it has more than {most} bytes")
-    if length is not None and len(body) < length:
-        raise TransientError(f"the connection was closed after {len(body)} of {length} bytes")
-    return bytes(body)
 
 
 def _not_understood(where: str, why: str) -> FetchError:

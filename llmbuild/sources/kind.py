@@ -104,6 +104,8 @@ class SourceKind(ABC):
     """How a source of this kind is written, for messages."""
     adapter: ClassVar[str] = ""
     """How a LoRA adapter of this kind is written; "" where adapters cannot come from it."""
+    models: ClassVar[bool] = True
+    """Whether models can come from it; otherwise it is a kind of what packages are made of."""
     options: ClassVar[frozenset[str]] = frozenset()
     """The keys beside `source` that the kind takes: "revision", "sha256"."""
     remote: ClassVar[bool]

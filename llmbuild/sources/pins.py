@@ -1,8 +1,8 @@
 """Pins: what the lock file records of a source, and whether files match it.
 
-A pin is `{"commit"?, "sha256"?, "files"?: {name: {"size"?, "sha256"?, "git-sha1"?}}}`.  `commit` is that of a hub's
-revision, `sha256` that of the file behind a URL.  The names of a hub's files are the repository's; all others are those
-that the fetch task puts out (a GGUF file is `model.gguf`).
+A pin is `{"commit"?, "sha256"?, "integrity"?, "files"?: {name: {"size"?, "sha256"?, "git-sha1"?}}}`.  `commit` is that of a
+hub's revision, `sha256` that of the file behind a URL, `integrity` that of the archive of an npm package.  The names of a hub's
+files are the repository's; all others are those that the fetch task puts out (a GGUF file is `model.gguf`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def promised_files(pin: Mapping[str, Any] | None) -> dict[str, Digest] | None:
 
 def promised_sizes(pin: Mapping[str, Any]) -> dict[str, int]:
     """The size of each file that a fetch puts out, by its name there, where the pin has it."""
-    return {output_name(name): entry["size"] for name, entry in pin["files"].items() if "size" in entry}
+    files = pin.get("files") or {}
+    return {output_name(name): entry["size"] for name, entry in files.items() if "size" in entry}
 
 
 def promise_broken(pin: Mapping[str, Any] | None, fetched: Mapping[str, tuple[Digest, int]]) -> str | None:

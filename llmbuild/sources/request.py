@@ -257,6 +257,19 @@ def head(url: str, credentials: Mapping[str, str]) -> bytes:
     return bytes(found)
 
 
+def whole_body(response: Any, most: int) -> bytes:
+    """The whole body of a response.  Raises ValueError when it has more than `most` bytes, and TransientError."""
+    length = content_length(response)
+    body = bytearray()
+    while piece := response.take(most + 1 - len(body)):
+        body += piece
+    if len(body) > most:
+        raise ValueError(f"it has more than {most} bytes")
+    if length is not None and len(body) < length:
+        raise TransientError(f"the connection was closed after {len(body)} of {length} bytes")
+    return bytes(body)
+
+
 def netrc_credentials(host: str) -> Mapping[str, str]:
     """The header for a host that the user's netrc file lists by name."""
     import netrc

@@ -15,6 +15,8 @@ from llmbuild.sources.select import MOST_SIZE, check_relative
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+INTEGRITY = re.compile(r"sha512-[A-Za-z0-9+/]{86}==")
+"""A SHA-512 as Subresource Integrity writes it (https://www.w3.org/TR/sri-2/)."""
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9.!+_-]*")
 
 
@@ -28,10 +30,12 @@ class ShapeError(ValueError):
 
 def checked_pin(pin: Mapping[str, Any], place: tuple[str, ...]) -> Mapping[str, Any]:
     """A pin whose parts have the right form: a wrong one must not be taken for a promise."""
-    check_keys(pin, ("commit", "sha256", "files"), place)
+    check_keys(pin, ("commit", "sha256", "integrity", "files"), place)
     for part, pattern, digits in (("commit", _COMMIT, 40), ("sha256", _SHA256, 64)):
         if part in pin and not _matches(pattern, pin[part]):
             raise ShapeError(f"must be {digits} lower-case hexadecimal digits", (*place, part))
+    if "integrity" in pin and not _matches(INTEGRITY, pin["integrity"]):
+        raise ShapeError("must be 'sha512-' and 88 characters of Base64", (*place, "integrity"))
     kind = known_kind(place[-1].partition(":")[0])
     for part in () if kind is None else kind.pin_keys:
         if part not in pin:

@@ -242,6 +242,12 @@ CASES = [
         "leaves the wheel",
     ),
     Bad(
+        "model of npm",
+        '[models.a]\nsource = "npm:@mlc-ai/web-llm==0.2.86" #!\nconv-template = "LM"\n' + BUILD,
+        "models.a.source",
+        "'npm:' names no model",
+    ),
+    Bad(
         "one weight file",
         '[models.a]\nsource = "x/model.safetensors" #!\nconv-template = "LM"\n' + BUILD,
         "models.a.source",
