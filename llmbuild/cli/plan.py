@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from llmbuild.cli.common import add_selection, open_workspace, print_json, print_note
-from llmbuild.errors import ExitCode
+from llmbuild.errors import ExitCode, UsageError
 from llmbuild.workspace.absent import require_accepted, require_tools
 
 if TYPE_CHECKING:
@@ -29,6 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stale", action="store_true", help="leave out what is up to date")
     parser.add_argument("--check", action="store_true", help="exit with 1 when a build would do anything")
     parser.add_argument("--strict", action="store_true", help="fail where a task is blocked")
+    parser.add_argument(
+        "--device-memory",
+        action="store_true",
+        help="show instead how much memory each library needs where it runs, with a full window",
+    )
     parser.add_argument("--dry-run", action="store_true", help="accepted, and changes nothing: a plan never builds")
 
 
@@ -39,11 +44,30 @@ def run(args: argparse.Namespace) -> int:
     with open_workspace(args) as workspace:
         snapshot = workspace.look(*args.tasks, force=args.force)
         plan = snapshot.plan()
-        print_plan(snapshot, plan, args.format, stale=args.stale, fold=not args.verbose)
+        if args.device_memory:
+            _print_memory(snapshot, plan, args.format)
+        else:
+            print_plan(snapshot, plan, args.format, stale=args.stale, fold=not args.verbose)
         if args.strict:
             require_tools(plan, blocked_only=True)
         require_accepted(plan)
     return ExitCode.FAILED if args.check and plan.stale else ExitCode.OK
+
+
+def _print_memory(snapshot: Snapshot, plan: Plan, form: str) -> None:
+    from llmbuild.packages.memory import sizes_of
+    from llmbuild.report.memory_text import Line, memory_json, memory_text
+    from llmbuild.report.style import style_for
+    from llmbuild.workspace.memory import device_memory
+
+    if form not in ("text", "json"):
+        raise UsageError(f"the memory of libraries has no format '{form}'", fix="use --format text or json")
+    found, unknown = device_memory(snapshot, plan)
+    lines = [Line(one.model, one.scheme, one.platform, sizes_of(one.record).tokens, one.use()) for one in found]
+    if form == "json":
+        print_json(memory_json(lines, unknown))
+    else:
+        print(memory_text(lines, unknown, style_for(sys.stdout)))
 
 
 def print_plan(

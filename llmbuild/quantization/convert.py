@@ -28,7 +28,7 @@ from llmbuild.quantization.shards import SHARD_CAP, Assignment, Float32, ShardWr
 from llmbuild.quantization.tensor_index import Totals, write_index
 
 Array = np.ndarray[Any, Any]
-_Result: TypeAlias = tuple[str, tuple[int, ...], np.dtype[Any]]
+StoredTensor: TypeAlias = tuple[str, tuple[int, ...], np.dtype[Any]]
 """A tensor to write: name, shape, dtype."""
 
 READ_AHEAD = 64 << 20
@@ -123,7 +123,7 @@ def convert(
                 finish_first()
             if parameter.name in present:
                 nbytes = sum(tensors[source].nbytes for source in parameter.sources)
-                started.append(_Work([], nbytes, scheme.dtype, present=_results(parameter, scheme)))
+                started.append(_Work([], nbytes, scheme.dtype, present=stored_tensors(parameter, scheme)))
             else:
                 started.append(_start(checkpoint, parameter, scheme, pool))
         while started:
@@ -139,7 +139,7 @@ def convert(
     return totals
 
 
-def _results(parameter: PlainParameter, scheme: Scheme) -> list[_Result]:
+def stored_tensors(parameter: PlainParameter, scheme: Scheme) -> list[StoredTensor]:
     """The tensors that a parameter becomes, without computing them."""
     if not is_quantized(scheme, parameter.role):
         return [(parameter.name, parameter.shape, numpy_dtype(parameter.dtype or scheme.dtype))]
@@ -154,7 +154,7 @@ def _resumable(
 ) -> tuple[dict[str, str], frozenset[str]]:
     """The MD5 of each shard that exists already, and the parameters that are complete."""
     assignment = Assignment(float32=float32, cap=cap)
-    results = {parameter.name: _results(parameter, scheme) for parameter in order}
+    results = {parameter.name: stored_tensors(parameter, scheme) for parameter in order}
     for parameter in order:
         for result in results[parameter.name]:
             assignment.place(*result)
@@ -185,7 +185,7 @@ class _Work:
     nbytes: int
     dtype: StoredDtype
     futures: list[tuple[str, Future[None]]] = field(default_factory=list)
-    present: list[_Result] = field(default_factory=list)
+    present: list[StoredTensor] = field(default_factory=list)
 
     def wait(self, checkpoint: TensorSource) -> None:
         """Wait for every job.  Raises InputError for a value that cannot be stored."""

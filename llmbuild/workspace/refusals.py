@@ -85,6 +85,19 @@ def keep_description(store: Store, observation: Observation, description: Mappin
     _keep(store, dict(source), description)
 
 
+def known_config(model: Model, reader: Task, observation: Observation | None, store: Store) -> dict[str, Any] | None:
+    """The content of a model's config.json as far as it is known without a request to where a remote model is; None where it is
+    not.  `reader` is the model's config task.  Raises InputError for one that is not valid."""
+    from llmbuild.tasks.own import architecture_in
+
+    content = _content(model, observation)
+    if content is None:
+        return None
+    own = architecture_in(reader.params, reader.hints)
+    description = _description(model, reader, observation, content, store, own, ask=False)
+    return None if description is None else description.get("config.json")
+
+
 def _with_lacks(tasks: Sequence[Task], errors: Mapping[str, LlmbuildError]) -> Iterable[Task]:
     from llmbuild.engine.lack import Lack
 
@@ -222,9 +235,11 @@ def _description(
     content: Json,
     store: Store,
     own: DecoderFamily | None,
+    *,
+    ask: bool = True,
 ) -> dict[str, Any] | None:
     """The contents of the files that describe a model, by their names; None where they are not known.  `own` is the project's
-    own family of the model.
+    own family of the model.  Without `ask` a remote model is what the store has of it.
 
     Raises InputError where one of them is not valid."""
     if model.source is None or observation is None:
@@ -238,7 +253,9 @@ def _description(
         if place is not None and place.is_file():
             return _of_gguf(place, own)
     kept = None if not kind.remote else _kept(store, content) or _from_store(store, digests)
-    description = kept if kept is not None else kind.description(observation.params, observation.hints)
+    description: Mapping[str, bytes] | None = kept
+    if description is None and (ask or not kind.remote):
+        description = kind.description(observation.params, observation.hints)
     if description is None:
         return None
     if kind.remote and kept is None:

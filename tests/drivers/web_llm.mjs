@@ -1,7 +1,7 @@
 // Ask WebLLM, as npm has it, in Node.js on Dawn, the WebGPU implementation of Chromium, with Vulkan below: the adapters of
 // software that 16-bit floats need are found by Vulkan, and not by a headless browser.
 //   node web_llm.mjs MODULES                  prints {adapter, features}, or null where there is no adapter
-//   node web_llm.mjs MODULES RECORD REQUEST   loads the model of a record and prints {reply | error, adapter, shaders, wrong}
+//   node web_llm.mjs MODULES RECORD REQUEST   loads the model of a record and prints {reply | error, adapter, shaders, wrong, buffers}
 import { writeSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
@@ -61,6 +61,24 @@ GPUDevice.prototype.createShaderModule = function (descriptor) {
   shaders += 1;
   return createShaderModule.call(this, descriptor);
 };
+// The sizes of the buffers that are alive, and what they were at their most.
+const buffers = { live: 0, peak: 0, largest: 0, created: 0 };
+const { createBuffer } = GPUDevice.prototype;
+GPUDevice.prototype.createBuffer = function (descriptor) {
+  const buffer = createBuffer.call(this, descriptor);
+  buffers.created += 1;
+  buffers.live += buffer.size;
+  buffers.peak = Math.max(buffers.peak, buffers.live);
+  if (descriptor.usage & GPUBufferUsage.STORAGE) buffers.largest = Math.max(buffers.largest, buffer.size);
+  return buffer;
+};
+const destroyed = new WeakSet();
+const { destroy } = GPUBuffer.prototype;
+GPUBuffer.prototype.destroy = function () {
+  if (!destroyed.has(this)) buffers.live -= this.size;
+  destroyed.add(this);
+  return destroy.call(this);
+};
 const { requestDevice } = GPUAdapter.prototype;
 GPUAdapter.prototype.requestDevice = async function (descriptor) {
   const device = await requestDevice.call(this, descriptor);
@@ -78,4 +96,4 @@ try {
 } catch (error) {
   outcome.error = String(error?.stack ?? error);
 }
-finish({ ...outcome, adapter: name, shaders, wrong: wrong.slice(0, 3) });
+finish({ ...outcome, adapter: name, shaders, wrong: wrong.slice(0, 3), buffers });

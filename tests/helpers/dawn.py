@@ -29,11 +29,13 @@ ICD = REPOSITORY / "build" / "mesa" / "lvp_icd.json"
 
 @dataclass(frozen=True)
 class Answer:
-    """WebLLM's reply, the adapter that computed it, and how many shaders were compiled for it."""
+    """WebLLM's reply, the adapter that computed it, how many shaders were compiled for it, and its buffers: bytes that were
+    alive at once at most (`peak`) and at the end (`live`), and those of the largest for a shader (`largest`)."""
 
     reply: Any
     adapter: str
     shaders: int
+    buffers: Mapping[str, int]
 
 
 @functools.cache
@@ -56,7 +58,7 @@ def missing() -> str | None:
 def ask(dist: Path, model: str, *, timeout: float, **request: Any) -> Answer:
     """The reply of WebLLM to a chat request, by a model's library for browsers in `dist`."""
     library = f"{model}-{WASM}.wasm"
-    requires = json.loads((dist / "libs" / f"{library}.json").read_text())["requires"]
+    requires = json.loads((dist / "libs" / f"{library}.json").read_text()).get("requires", [])
     with serving(partial(FileHandler, {"dist": dist})) as address:
         record = {
             "model_id": "it",
@@ -67,7 +69,7 @@ def ask(dist: Path, model: str, *, timeout: float, **request: Any) -> Answer:
         found = _run(json.dumps(record), json.dumps(request), timeout=timeout)
     assert not found["wrong"], "\n".join(found["wrong"])
     assert "error" not in found, found["error"]
-    return Answer(found["reply"], found["adapter"], found["shaders"])
+    return Answer(found["reply"], found["adapter"], found["shaders"], found["buffers"])
 
 
 def _run(*arguments: str, timeout: float) -> Any:

@@ -1,0 +1,101 @@
+"""`llmbuild plan --device-memory`: figures before a build and after it, and what is known before a fetch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmbuild.cli.main import main
+from tests.helpers.checkpoints import cached_checkpoint
+from tests.helpers.cli import TINY_MANIFEST, make_project
+
+PRESET = """\
+[project]
+name = "presets"
+
+[models.llama]
+preset = "Llama-3.2-1B"
+conv-template = "llama-3"
+metadata = { context-window-size = 4096, prefill-chunk-size = 1024 }
+
+[platforms.wasm32-webgpu]
+metadata = { context-window-size = 1024 }
+
+[[build]]
+models = ["llama"]
+quantizations = ["q4f32_1", "q4f16_awq"]
+platforms = ["x86_64-linux-cpu", "wasm32-webgpu"]
+"""
+
+
+@pytest.fixture
+def presets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "buildfile.toml").write_text(PRESET)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LLMBUILD_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def figures(capsys: pytest.CaptureFixture[str]) -> Any:
+    assert main(["plan", "--device-memory", "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_before_a_build_the_temporaries_are_an_estimate(presets: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = figures(capsys)
+    cpu, web = found["libraries"]
+    assert (cpu["platform"], cpu["tokens"], cpu["weights"]) == ("x86_64-linux-cpu", 4096, 772612096)
+    # The platform's own window counts.
+    assert (web["platform"], web["tokens"]) == ("wasm32-webgpu", 1024)
+    assert web["kv-cache"] < cpu["kv-cache"]
+    assert cpu["about"]
+    assert cpu["total"] == cpu["weights"] + cpu["kv-cache"] + cpu["temporaries"]
+    # Weights that come packed are what their checkpoint says.
+    assert found["unknown"] == [f"lower[llama, q4f16_awq, {one['platform']}]" for one in (cpu, web)]
+
+
+def test_the_text_has_two_lines_a_library(presets: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--device-memory"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "llama, q4f32_1, x86_64-linux-cpu: 4096 tokens"
+    assert lines[1].startswith("  about 1.2 GB = weights 772.6 MB + cache 290.7 MB + temporaries about ")
+    assert lines[4] == "lower[llama, q4f16_awq, x86_64-linux-cpu]"
+    assert max(map(len, lines)) <= 80
+
+
+def test_other_formats_are_refused(presets: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--device-memory", "--format", "dot"]) == 2
+    assert "the memory of libraries has no format 'dot'" in capsys.readouterr().err
+
+
+def test_after_a_build_they_are_those_of_the_record(tmp_path: Path) -> None:
+    project = make_project(tmp_path, TINY_MANIFEST, cached_checkpoint("llama-tied"))
+
+    def library() -> Any:
+        result = project.run("plan", "--device-memory", "--json")
+        assert result.code == 0, result.text
+        (found,) = json.loads(result.out)["libraries"]
+        return found
+
+    before = library()
+    result = project.run("build", "lower")
+    assert result.code == 0, result.text
+    after = library()
+    assert (before["about"], after["about"]) == (True, False)
+    assert before["temporaries"] == pytest.approx(after["temporaries"], rel=0.25)
+    for key in ("tokens", "weights", "kv-cache"):
+        assert before[key] == after[key]
+
+
+def test_nothing_is_known_of_a_model_that_was_never_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = f'"https://127.0.0.1:9/model.zip"\nsha256 = "{"0" * 64}"'
+    manifest = TINY_MANIFEST.replace('"checkpoint"', source)
+    (tmp_path / "buildfile.toml").write_text(manifest)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LLMBUILD_CACHE", str(tmp_path / "cache"))
+    assert figures(capsys) == {"libraries": [], "unknown": ["lower[tiny, q4f32_1, x86_64-linux-cpu]"]}
