@@ -26,6 +26,7 @@ LAYERS = [
     "tasks",
     "packages",
     "engine",
+    "publishing",
     "sources",
     "runtime",
     "linkers",

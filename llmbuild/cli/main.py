@@ -30,6 +30,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "verify": ("llmbuild.cli.verify", "load built libraries with their weights and run them"),
     "chat": ("llmbuild.cli.chat", "talk to a built model"),
     "serve": ("llmbuild.cli.serve", "serve built models over HTTP, as OpenAI's interface does"),
+    "publish": ("llmbuild.cli.publish", "publish what is built at a hub or in an OCI registry"),
     "targets": ("llmbuild.cli.targets", "list the targets, and what this machine can do for each"),
     "trust": ("llmbuild.cli.trust", "let a project's own linkers, flags and architectures run on this machine"),
     "cache": ("llmbuild.cli.cache", "look after the cache: stats, gc, verify, export, import"),

@@ -55,6 +55,7 @@ def load(path: Path, text: str | None = None) -> Loaded:
     from llmbuild.manifest.packages import resolve_packages
     from llmbuild.manifest.platforms import targets_of_tables
     from llmbuild.manifest.problems import Problems
+    from llmbuild.manifest.publish import resolve_publish
     from llmbuild.manifest.schemes import resolve_schemes
     from llmbuild.manifest.validate import check_shape
     from llmbuild.targets.names import TargetNames
@@ -101,6 +102,7 @@ def load(path: Path, text: str | None = None) -> Loaded:
             matrix.append(_combination(cell, models[cell.model], platforms[cell.platform], sizes, output))
     _check_outputs(cells, matrix, problems)
     packages = resolve_packages(manifest.package, models, platforms, matrix, output, problems)
+    publish = resolve_publish(manifest.publish, cells, problems)
     notes = check_prefixes(cells, models, platforms, manifest, root, reads, problems)
     problems.raise_if_any()
 
@@ -116,6 +118,7 @@ def load(path: Path, text: str | None = None) -> Loaded:
         platforms={name: platform.platform for name, platform in platforms.items()},
         matrix=tuple(matrix),
         packages=packages,
+        publish=publish,
     )
     of_schemes = (*feature_notes(cells, schemes, platforms), *kernel_notes(cells, schemes, platforms))
     return Loaded(project, tuple(dict.fromkeys(reads)), (*left_out, *_notes(project, platforms), *of_schemes, *notes))

@@ -109,6 +109,22 @@ class Package:
 
 
 @dataclass(frozen=True, slots=True)
+class Publish:
+    """One [publish.NAME] table.  `to` is a destination with {model} and {quantization} in it, `models`, `schemes` and
+    `platforms` are names of the matrix (None for all), `content` is "model" or "checkpoint"."""
+
+    name: str
+    to: str
+    models: Sequence[str] | None = None
+    schemes: Sequence[str] | None = None
+    platforms: Sequence[str] | None = None
+    content: str = "model"
+    private: bool | None = None
+    revision: str | None = None
+    license: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Project:
     """The whole manifest.  `file` is its name as the user gave it, `root` the directory that relative paths start from."""
 
@@ -122,6 +138,7 @@ class Project:
     matrix: tuple[Combination, ...]
     provenance: bool = False
     packages: Mapping[str, Package] = field(default_factory=dict)
+    publish: Mapping[str, Publish] = field(default_factory=dict)
 
     def to_json(self) -> Mapping[str, Json]:
         """A JSON value that `from_json` turns back into an equal project."""
@@ -157,4 +174,5 @@ class Project:
             matrix=tuple(Combination(**combination) for combination in value["matrix"]),
             provenance=value["provenance"],
             packages=packages,
+            publish={name: Publish(**publish) for name, publish in value["publish"].items()},
         )

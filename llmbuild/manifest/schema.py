@@ -350,6 +350,36 @@ class PackageTable(Table):
     )
 
 
+class PublishTable(Table):
+    """A destination of `llmbuild publish`."""
+
+    to: str | None = Field(
+        default=None,
+        description='Where to: "hf:org/{model}-{quantization}-MLC" or "oci:ghcr.io/org/{model}:{quantization}". Required.',
+    )
+    models: list[str] | None = Field(default=None, description="Names of models. Default: all of the matrix.")
+    quantizations: list[str] | None = Field(default=None, description="Names of schemes. Default: all of the matrix.")
+    platforms: list[str] | None = Field(
+        default=None,
+        description="Names of the platforms whose libraries go along; an empty list for none. Default: all of the matrix.",
+    )
+    content: Literal["model", "checkpoint"] | None = Field(
+        default=None,
+        description='What is published: what was built ("model"), or the files that were fetched, for others to build from '
+        '("checkpoint"). Default: "model".',
+    )
+    private: bool | None = Field(
+        default=None,
+        description="Whether a repository of a hub is private; one that is there must be so already. Default: the hub's.",
+    )
+    revision: str | None = Field(default=None, description='Branch of the repository of a hub. Default: "main".')
+    license: str | None = Field(
+        default=None,
+        description="The license of the weights, for the model card, as its SPDX identifier or the hub's. Default: what "
+        "the checkpoint's config.json says, else none.",
+    )
+
+
 class ManifestTable(Table):
     """An llmbuild manifest (buildfile.toml)."""
 
@@ -369,6 +399,9 @@ class ManifestTable(Table):
     package: dict[Name, PackageTable] = Field(
         default_factory=dict, description="Packages by name; `llmbuild package` makes them."
     )
+    publish: dict[Name, PublishTable] = Field(
+        default_factory=dict, description="Destinations of `llmbuild publish` by name."
+    )
 
 
 TABLES: Mapping[tuple[str, ...], type[Table]] = {
@@ -387,6 +420,7 @@ TABLES: Mapping[tuple[str, ...], type[Table]] = {
     ("build", "*", "exclude", "*"): ExcludeTable,
     ("build", "*", "metadata"): Metadata,
     ("package", "*"): PackageTable,
+    ("publish", "*"): PublishTable,
 }
 """Every table by where it stands; `*` is any name or index."""
 

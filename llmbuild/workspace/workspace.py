@@ -31,10 +31,12 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from llmbuild.engine.executor import Executor
+    from llmbuild.manifest.project import Project
     from llmbuild.plan.planner import Plan, Verdict
     from llmbuild.report.build_report import BuildReport
     from llmbuild.workspace.outcome import BuildOutcome
     from llmbuild.workspace.pinning import LockOutcome
+    from llmbuild.workspace.publishing import OnDifference, Published
     from llmbuild.workspace.reporter import OnEvent
 
 
@@ -63,7 +65,7 @@ class Workspace:
         self.whole = manifest.project
         self.notes = manifest.notes
         """Notes on the manifest that stop nothing."""
-        self._project = narrow(
+        self.selected = narrow(
             manifest.project,
             models=selection.models,
             platforms=platforms_named(manifest.project, selection.platforms),
@@ -122,7 +124,7 @@ class Workspace:
         """
         snapshot = take(
             self.whole,
-            self._project,
+            self.selected,
             self.store,
             self._tools(),
             self._options,
@@ -133,6 +135,12 @@ class Workspace:
         if self._options.offline and not partial:
             require_offline(snapshot.remotes)
         return snapshot
+
+    def look_at(self, project: Project) -> Snapshot:
+        """A part of the whole project as it is now.  Raises what `look` does, but never for want of a network."""
+        return take(
+            self.whole, project, self.store, self._tools(), self._options, (), force=False, on_note=self._on_note
+        )
 
     def plan(self, *tasks: str, force: bool = False) -> Plan:
         """What a build of these tasks would do, and why.  Raises what `look` does: a plan that cannot be carried out is no
@@ -214,6 +222,31 @@ class Workspace:
             offline=self._options.offline,
             on_event=on_event,
             on_note=self._on_note,
+        )
+
+    def publish(
+        self,
+        *destinations: str,
+        private: bool | None = None,
+        revision: str | None = None,
+        dry_run: bool = False,
+        on_difference: OnDifference | None = None,
+    ) -> list[Published]:
+        """Publish what is built at these destinations: names of [publish] tables, or texts such as "hf:org/name"; none for all
+        tables.  `private` and `revision` come before those of the tables; with `dry_run` nothing is sent.
+
+        Raises UsageError for what is no destination, LlmbuildError where a result is not up to date, FetchError where a
+        destination cannot be reached or refuses, and StoreError.
+        """
+        from llmbuild.publishing.kind import Wishes
+        from llmbuild.workspace.publishing import chosen, publish
+
+        return publish(
+            self,
+            chosen(self.selected, destinations),
+            Wishes(private, revision),
+            dry_run=dry_run,
+            on_difference=on_difference or (lambda _name, _difference: None),
         )
 
     def report(self) -> BuildReport:

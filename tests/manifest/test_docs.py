@@ -33,6 +33,7 @@ SECTIONS = {
     "BuildTable": "## [[build]]",
     "ExcludeTable": "### exclude",
     "PackageTable": "## [package.NAME]",
+    "PublishTable": "## [publish.NAME]",
 }
 
 # The options of the three commands in the document that this project answers.

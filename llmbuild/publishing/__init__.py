@@ -1,0 +1,1 @@
+"""Destinations of results: hubs and registries."""

@@ -1,0 +1,163 @@
+"""The model card of a publication: what the model is, what is beside it, where it came from, how it is used.
+
+A card holds only what is known.  It is the same at every destination.  The fields of its head are those of
+https://huggingface.co/docs/hub/model-cards; a JSON text is a YAML scalar.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from llmbuild.publishing.kind import CHECKSUMS, Facts
+from llmbuild.report.units import size
+
+_HUB = re.compile(r"pkg:huggingface/([^@]+)@(.+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """A library: its path in the publication, its platform, and the target of that."""
+
+    path: str
+    platform: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What a card is made of.  `source` is the universal name of the checkpoint, `config` mlc-chat-config.json, `nbytes` the
+    bytes of the shards of weights, `statements` the paths of the provenance statements."""
+
+    facts: Facts
+    source: str | None
+    config: Mapping[str, Any]
+    nbytes: int
+    libraries: tuple[Library, ...]
+    statements: tuple[str, ...]
+
+
+def model_card(card: Card) -> str:
+    """The text of README.md."""
+    name = f"{card.facts.model}-{card.facts.scheme}-MLC"
+    parts = [
+        "\n".join(_head(card)),
+        f"# {name}",
+        f"The model {_code(card.facts.model)} in the format of [MLC LLM](https://llm.mlc.ai) and "
+        "[WebLLM](https://webllm.mlc.ai), built with llmbuild.",
+        "\n".join(_table(_about(card))),
+        "\n".join(_libraries(card)),
+        "\n".join(_origin(card)),
+        "\n".join(_use(card, name)),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _head(card: Card) -> Iterator[str]:
+    yield "---"
+    yield "library_name: mlc-llm"
+    yield "pipeline_tag: text-generation"
+    if (base := _base(card)) is not None:
+        yield f"base_model: {json.dumps(base)}"
+        yield "base_model_relation: quantized"
+    if card.facts.license is not None:
+        yield f"license: {json.dumps(card.facts.license)}"
+    yield 'tags: ["mlc-llm", "web-llm", "llmbuild"]'
+    yield "---"
+
+
+def _base(card: Card) -> str | None:
+    found = _HUB.fullmatch(card.source or "")
+    return None if found is None else found[1]
+
+
+def _about(card: Card) -> Iterator[tuple[str, str]]:
+    facts, config = card.facts, card.config
+    yield "quantization", _code(facts.scheme)
+    if facts.family is not None:
+        yield "architecture", _code(facts.family)
+    if facts.parameters is not None:
+        yield "parameters", f"{facts.parameters:,}"
+    yield "weights", f"{size(card.nbytes)} to download, and as much memory"
+    if facts.precision is not None:
+        yield "computes in", facts.precision
+    template = config.get("conv_template")
+    if isinstance(template, dict) and isinstance(template.get("name"), str):
+        yield "conversation template", _code(template["name"])
+    for key, label in (
+        ("context_window_size", "context window"),
+        ("sliding_window_size", "sliding window"),
+        ("prefill_chunk_size", "prefill chunk"),
+    ):
+        value = config.get(key)
+        if isinstance(value, int) and value > 0:
+            yield label, f"{value} tokens"
+
+
+def _table(rows: Iterator[tuple[str, str]]) -> Iterator[str]:
+    yield "| | |"
+    yield "|---|---|"
+    for label, value in rows:
+        yield f"| {label} | {value} |"
+
+
+def _libraries(card: Card) -> Iterator[str]:
+    if not card.libraries:
+        return
+    yield "## Libraries"
+    yield ""
+    yield "| file | platform | target |"
+    yield "|---|---|---|"
+    for library in card.libraries:
+        yield f"| {_code(library.path)} | {_code(library.platform)} | {_code(library.target)} |"
+
+
+def _origin(card: Card) -> Iterator[str]:
+    yield "## Provenance"
+    yield ""
+    if card.source is not None:
+        yield f"The weights were made from {_code(card.source)}."
+    else:
+        yield "The weights were made from files of the publisher; the statements have their digests."
+    yield f"Each result has a statement of what it was made from (in-toto, SLSA provenance v1), and `{CHECKSUMS}` the SHA-256 of"
+    yield f"every file, which `sha256sum -c {CHECKSUMS}` checks."
+    yield ""
+    yield "| statement | of |"
+    yield "|---|---|"
+    for path in card.statements:
+        yield f"| {_code(path)} | {_code(PurePosixPath(path).name.removesuffix('.intoto.json'))} |"
+
+
+def _use(card: Card, name: str) -> Iterator[str]:
+    yield "## Use"
+    yield ""
+    native = next((one for one in card.libraries if one.path.endswith((".so", ".dylib", ".dll"))), None)
+    library = "" if native is None else f', model_lib="{name}/{native.path}"'
+    yield "With MLC LLM's Python package, where this repository was downloaded to a folder:"
+    yield ""
+    yield "```python"
+    yield "from mlc_llm import MLCEngine"
+    yield ""
+    yield f'engine = MLCEngine("{name}"{library})'
+    yield 'messages = [{"role": "user", "content": "What is the capital of France?"}]'
+    yield "print(engine.chat.completions.create(messages=messages).choices[0].message.content)"
+    yield "```"
+    web = next((one for one in card.libraries if one.path.endswith(".wasm")), None)
+    if web is None:
+        return
+    yield ""
+    yield "In a browser with WebLLM, where `url` is the address of this repository:"
+    yield ""
+    yield "```js"
+    yield f'const model = {{ model: url, model_id: "{name}", model_lib: `${{url}}/resolve/main/{web.path}` }};'
+    yield f'const engine = await CreateMLCEngine("{name}", {{ appConfig: {{ model_list: [model] }} }});'
+    yield "```"
+
+
+def _code(text: str) -> str:
+    """A text as code in a table: nothing in it ends the code or the cell."""
+    return f"`{text.replace('`', chr(39)).replace('|', '/')}`" if text.isprintable() else "`?`"

@@ -1,0 +1,221 @@
+"""What is published of one model: its files as they were built, their provenance, and a model card.
+
+A result that is not up to date is refused: what would be published is not what the manifest says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from llmbuild.checkpoints.names import CHAT_CONFIG
+from llmbuild.engine.deciding import Installation
+from llmbuild.engine.deciding import destinations as installed_at
+from llmbuild.engine.labels import make_label
+from llmbuild.errors import LlmbuildError, StoreError, UsageError
+from llmbuild.jsontext import parse_json
+from llmbuild.plan.narrow import narrow
+from llmbuild.publishing.kind import CARD, Facts, File, Publication, Role
+from llmbuild.quantization.tensor_index import INDEX_NAMES
+
+if TYPE_CHECKING:
+    from llmbuild.engine.store import Store
+    from llmbuild.engine.tree import FileEntry, Tree
+    from llmbuild.manifest.project import Combination, Project, Publish
+    from llmbuild.plan.planner import Plan, Verdict
+    from llmbuild.workspace.workspace import Workspace
+
+LIBRARIES, STATEMENTS = "libs", "provenance"
+"""The folders of a publication."""
+
+
+def publication_of(workspace: Workspace, cells: Sequence[Combination], publish: Publish) -> Publication:
+    """What is published of the model that these cells of the matrix have in common.
+
+    Raises UsageError where the model has nothing of the kind, LlmbuildError where a result is not up to date, and StoreError.
+    """
+    make = _checkpoint if publish.content == "checkpoint" else _model
+    return make(workspace, cells, publish)
+
+
+def _model(workspace: Workspace, cells: Sequence[Combination], publish: Publish) -> Publication:
+    """The model directory, its libraries, their statements and the model card."""
+    from llmbuild.report.model_card import Card, Library, model_card
+
+    first = cells[0]
+    if not first.weights:
+        raise UsageError(
+            f"{first.model} has no weights to publish", where=workspace.whole.file, why="it is made from a preset"
+        )
+    taken = [cell for cell in cells if publish.platforms is None or cell.platform in publish.platforms]
+    project, plan = _planned(workspace, taken or cells)
+    artifacts = (first.weights, *(cell.library for cell in taken))
+    makers = [each for each in plan.verdicts if any(one.result in artifacts for one in each.task.installs)]
+    _require_current(workspace, makers, f"llmbuild build -m {first.model} -q {first.scheme}")
+    trees = _trees(workspace.store, plan)
+    files = []
+    for maker in makers:
+        label = maker.task.label
+        for install in maker.task.installs:
+            for entry, path in installed_at(Installation(label, trees[label], install)):
+                name = _name(project, first, path)
+                files.append(File(name, entry.digest, entry.size, _role(name), Path(project.root) / path))
+    statements = _statements(project, plan, trees, artifacts)
+    config = _json(next(file for file in files if file.name == CHAT_CONFIG))
+    index = _json(next(file for file in files if file.name == INDEX_NAMES[0])).get("metadata")
+    nbytes, bits = (_number(index, key) for key in ("ParamBytes", "BitsPerParam"))
+    fetch = next(each for each in plan.verdicts if each.task.label == make_label("fetch", first.model))
+    facts = Facts(
+        first.model,
+        first.scheme,
+        _text(config, "model_type"),
+        round(nbytes * 8 / bits) if nbytes and bits else None,
+        project.schemes[first.scheme].dtype,
+        publish.license or _license(workspace.store, trees[fetch.task.label]),
+    )
+    card = Card(
+        facts,
+        _uri(fetch),
+        config,
+        sum(file.size for file in files if file.role == "weights"),
+        tuple(
+            Library(_name(project, first, cell.library), cell.platform, project.platforms[cell.platform].target)
+            for cell in taken
+        ),
+        tuple(statement.name for statement in statements),
+    )
+    return Publication.of([*files, *statements, File.of_bytes(CARD, "card", model_card(card).encode())], facts)
+
+
+def _checkpoint(workspace: Workspace, cells: Sequence[Combination], publish: Publish) -> Publication:
+    """The files of a model's source as they were fetched."""
+    from llmbuild.sources.select import is_weights
+
+    project, plan = _planned(workspace, cells)
+    model = cells[0].model
+    if project.models[model].source is None:
+        raise UsageError(f"{model} has no checkpoint to publish", where=project.file, why="it is made from a preset")
+    fetch = next(each for each in plan.verdicts if each.task.label == make_label("fetch", model))
+    _require_current(workspace, [fetch], f"llmbuild build fetch -m {model}")
+    tree = _trees(workspace.store, plan)[fetch.task.label]
+    files = [
+        File(
+            entry.path,
+            entry.digest,
+            entry.size,
+            "weights" if is_weights(entry.path) else "config",
+            _place(workspace.store, entry),
+        )
+        for entry in tree.files
+    ]
+    return Publication.of(files, Facts(model, license=publish.license or _license(workspace.store, tree)))
+
+
+def _planned(workspace: Workspace, cells: Sequence[Combination]) -> tuple[Project, Plan]:
+    """The part of the project that these cells are, and the plan of it."""
+    first = cells[0]
+    project = narrow(
+        workspace.whole,
+        models=[first.model],
+        schemes=list(dict.fromkeys(cell.scheme for cell in cells)),
+        platforms=list(dict.fromkeys(cell.platform for cell in cells)),
+    )
+    return project, workspace.look_at(project).plan()
+
+
+def _trees(store: Store, plan: Plan) -> dict[str, Tree]:
+    """The outputs of the tasks whose results are there, by label."""
+    return {each.task.label: store.cas.get_tree(each.output) for each in plan.verdicts if each.output is not None}
+
+
+def _require_current(workspace: Workspace, verdicts: Sequence[Verdict], command: str) -> None:
+    """Raise LlmbuildError where a result is not as it would be built now."""
+    stale = [verdict.task.label for verdict in verdicts if verdict.state != "cached"]
+    if stale:
+        more = f", nor are {len(stale) - 1} more" if len(stale) > 1 else ""
+        raise LlmbuildError(
+            f"{stale[0]} is not up to date{more}",
+            where=workspace.whole.file,
+            why="what is published is what the manifest says now",
+            fix=f"run `{command}`; `llmbuild why '{stale[0]}'` tells what changed",
+        )
+
+
+def _statements(project: Project, plan: Plan, trees: Mapping[str, Tree], artifacts: Sequence[str]) -> list[File]:
+    """The provenance of each result, whether or not the manifest asks for it beside the results."""
+    from llmbuild.report.provenance import TaskResult, statements
+
+    done = {
+        each.task.label: TaskResult(each.action.digest, trees[each.task.label])
+        for each in plan.verdicts
+        if each.action is not None and each.task.label in trees
+    }
+    made = statements(project.output, [each.task for each in plan.verdicts], done)
+    return [
+        File.of_bytes(f"{STATEMENTS}/{PurePosixPath(one.path).name}", "statement", one.data)
+        for one in made
+        if one.artifact in artifacts
+    ]
+
+
+def _uri(fetch: Verdict) -> str | None:
+    """The universal name of a model's source."""
+    from llmbuild.sources.kinds import source_kind
+
+    source = fetch.task.params["source"]
+    assert isinstance(source, Mapping)
+    return source_kind(str(source["kind"])).uri(source, fetch.task.hints)
+
+
+def _name(project: Project, cell: Combination, path: str) -> str:
+    """The name in a publication of a file of the project: a model's files are at the top, libraries in a folder."""
+    place = PurePosixPath(path)
+    if place.is_relative_to(cell.weights):
+        return str(place.relative_to(cell.weights))
+    return str(place.relative_to(project.output))
+
+
+def _role(name: str) -> Role:
+    if name.startswith(f"{LIBRARIES}/"):
+        return "library"
+    return "weights" if name.startswith("params_shard_") else "config"
+
+
+def _place(store: Store, entry: FileEntry) -> Path:
+    """Where the bytes of a file of the store are.  Raises StoreError."""
+    if store.cas.has(entry.digest, entry.size):
+        return store.cas.path(entry.digest)
+    pieces = store.cas.places.find(entry.digest)
+    if pieces is None:
+        raise StoreError(
+            "a file of the checkpoint is no longer there", where=entry.path, fix="run `llmbuild build fetch`"
+        )
+    return pieces.path
+
+
+def _license(store: Store, fetched: Tree) -> str | None:
+    """The license that the checkpoint's config.json names."""
+    entry = next((entry for entry in fetched.files if entry.path == "config.json"), None)
+    if entry is None or not store.cas.has(entry.digest, entry.size):
+        return None
+    try:
+        value = parse_json(store.cas.get_bytes(entry.digest))
+    except ValueError:
+        return None
+    return _text(value, "license") if isinstance(value, dict) else None
+
+
+def _json(file: File) -> Mapping[str, Any]:
+    value = parse_json(file.whole())
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: Mapping[str, Any], key: str) -> str | None:
+    found = value.get(key)
+    return found if isinstance(found, str) and found.isprintable() and len(found) <= 200 else None
+
+
+def _number(value: Any, key: str) -> float | None:
+    found = value.get(key) if isinstance(value, dict) else None
+    return found if isinstance(found, int | float) and not isinstance(found, bool) and found > 0 else None

@@ -1,0 +1,148 @@
+"""Publishing what is built: which files go where, and sending them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llmbuild.canonical import Json
+from llmbuild.errors import UsageError, did_you_mean
+from llmbuild.jsontext import parse_json
+from llmbuild.manifest.project import Project, Publish
+from llmbuild.manifest.publish import destinations, refused_wish
+from llmbuild.publishing.kind import Destination, Difference, Publication, Wishes
+from llmbuild.publishing.kinds import split
+from llmbuild.workspace.manifests import manifest_name
+from llmbuild.workspace.place import owns_state, state_of
+from llmbuild.workspace.publication import publication_of
+
+if TYPE_CHECKING:
+    from llmbuild.manifest.project import Combination
+    from llmbuild.workspace.workspace import Workspace
+
+RECORD = "published.json"
+"""In the state directory of a manifest: what was published last at each destination."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """One destination, what publishing changed there (or would), and the reference of what is there now; None where nothing was
+    published yet."""
+
+    name: str
+    difference: Difference
+    reference: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One destination, open, with what goes there."""
+
+    destination: Destination
+    publication: Publication
+
+
+OnDifference = Callable[[str, Difference], None]
+"""Receives the name of each destination and what publishing will change there, before anything is sent."""
+
+
+def chosen(project: Project, names: Sequence[str]) -> list[Publish]:
+    """The [publish] tables with these names (none for all), and what texts with a colon say.  Raises UsageError."""
+    if not names and not project.publish:
+        raise UsageError(
+            "the manifest names no destination",
+            where=project.file,
+            fix='add to = "hf:org/{model}-{quantization}-MLC" to a table [publish.hub], or name a destination',
+        )
+    found = []
+    for name in names or list(project.publish):
+        if ":" not in name and name not in project.publish:
+            raise UsageError(
+                f"no [publish] table is named '{name}'",
+                where=project.file,
+                fix=did_you_mean(name, project.publish) or "name one, or a destination such as hf:org/name",
+            )
+        found.append(Publish("", name) if ":" in name else project.publish[name])
+    return found
+
+
+def publish(
+    workspace: Workspace,
+    tables: Sequence[Publish],
+    wishes: Wishes,
+    *,
+    dry_run: bool,
+    on_difference: OnDifference = lambda _name, _difference: None,
+) -> list[Published]:
+    """Publish what the tables say of the workspace's models; with `dry_run` only look.  `wishes` come before those of the tables.
+
+    Raises UsageError, LlmbuildError where a result is not up to date, and FetchError where a destination cannot be reached or
+    refuses; every destination is looked at before anything is sent.
+    """
+    project = workspace.selected
+    state = state_of(Path(project.root), manifest_name(project))
+    jobs = [job for table in tables for job in _jobs(workspace, project, table, wishes, state)]
+    names = [job.destination.name for job in jobs]
+    double = next((name for name in names if names.count(name) > 1), None)
+    if double is not None:
+        raise UsageError(f"two [publish] tables go to {double}", where=project.file, fix="name the one to publish")
+    differences = [job.destination.compare(job.publication) for job in jobs]
+    done = []
+    for job, difference in zip(jobs, differences, strict=True):
+        on_difference(job.destination.name, difference)
+        reference = difference.reference
+        if not dry_run:
+            reference = job.destination.send(job.publication, difference, lambda _size: None)
+            _record(Path(project.root), state, job, reference)
+        done.append(Published(job.destination.name, difference, reference))
+    return done
+
+
+def _jobs(workspace: Workspace, project: Project, table: Publish, wishes: Wishes, state: Path) -> list[_Job]:
+    asked = Wishes(
+        table.private if wishes.private is None else wishes.private,
+        table.revision if wishes.revision is None else wishes.revision,
+    )
+    refused = refused_wish(table.to, asked)
+    if refused is not None:
+        raise UsageError(f"{table.to} takes no '{refused[0]}'", why=f"only {refused[1]} destinations take it")
+    jobs = []
+    for text, (model, scheme) in destinations(table, project.matrix).items():
+        cells = _cells(project, table, model, scheme)
+        kind, place = split(text)
+        destination = kind.open(place, asked, state / "publish")
+        jobs.append(_Job(destination, publication_of(workspace, cells, table)))
+    return jobs
+
+
+def _cells(project: Project, table: Publish, model: str, scheme: str) -> list[Combination]:
+    return [
+        cell
+        for cell in project.matrix
+        if cell.model == model
+        and scheme in ("", cell.scheme)
+        and (table.schemes is None or cell.scheme in table.schemes)
+    ]
+
+
+def _record(root: Path, state: Path, job: _Job, reference: str) -> None:
+    """Note what was published; nothing of it is read back by llmbuild."""
+    from llmbuild.engine import files
+
+    if not owns_state(root, state):
+        return
+    path = state / RECORD
+    try:
+        value = parse_json(path.read_bytes())
+    except (OSError, ValueError):
+        value = {}
+    known: dict[str, Json] = dict(value) if isinstance(value, dict) else {}
+    known[job.destination.name] = {
+        "reference": reference,
+        "files": {file.name: file.digest for file in job.publication.files},
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.write_atomic(path, (json.dumps(known, indent=2, sort_keys=True) + "\n").encode())
