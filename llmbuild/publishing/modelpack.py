@@ -1,4 +1,4 @@
-"""A publication as a ModelPack artifact: https://github.com/modelpack/model-spec (docs/spec.md, docs/config.md).  Pure.
+"""A publication as a ModelPack artifact: https://github.com/modelpack/model-spec/blob/main/docs/spec.md.  Pure.
 
 Each file is a layer of its own, as it is: what a registry has of one model it has for every other, and a reader takes only what
 it needs.  The manifest is a function of the files: no times, no names of machines.

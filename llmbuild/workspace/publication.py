@@ -6,6 +6,7 @@ A result that is not up to date is refused: what would be published is not what 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -20,40 +21,51 @@ from llmbuild.publishing.kind import CARD, Facts, File, Publication, Role
 from llmbuild.quantization.tensor_index import INDEX_NAMES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from llmbuild.engine.store import Store
     from llmbuild.engine.tree import FileEntry, Tree
     from llmbuild.manifest.project import Combination, Project, Publish
     from llmbuild.plan.planner import Plan, Verdict
-    from llmbuild.workspace.workspace import Workspace
+    from llmbuild.workspace.snapshot import Snapshot
 
 LIBRARIES, STATEMENTS = "libs", "provenance"
 """The folders of a publication."""
 
 
-def publication_of(workspace: Workspace, cells: Sequence[Combination], publish: Publish) -> Publication:
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where results come from: the whole project, its store, and a look at a part of the project as it is now."""
+
+    project: Project
+    store: Store
+    look: Callable[[Project], Snapshot]
+
+
+def publication_of(origin: Origin, cells: Sequence[Combination], publish: Publish) -> Publication:
     """What is published of the model that these cells of the matrix have in common.
 
     Raises UsageError where the model has nothing of the kind, LlmbuildError where a result is not up to date, and StoreError.
     """
     make = _checkpoint if publish.content == "checkpoint" else _model
-    return make(workspace, cells, publish)
+    return make(origin, cells, publish)
 
 
-def _model(workspace: Workspace, cells: Sequence[Combination], publish: Publish) -> Publication:
+def _model(origin: Origin, cells: Sequence[Combination], publish: Publish) -> Publication:
     """The model directory, its libraries, their statements and the model card."""
     from llmbuild.report.model_card import Card, Library, model_card
 
     first = cells[0]
     if not first.weights:
         raise UsageError(
-            f"{first.model} has no weights to publish", where=workspace.whole.file, why="it is made from a preset"
+            f"{first.model} has no weights to publish", where=origin.project.file, why="it is made from a preset"
         )
     taken = [cell for cell in cells if publish.platforms is None or cell.platform in publish.platforms]
-    project, plan = _planned(workspace, taken or cells)
+    project, plan = _planned(origin, taken or cells)
     artifacts = (first.weights, *(cell.library for cell in taken))
     makers = [each for each in plan.verdicts if any(one.result in artifacts for one in each.task.installs)]
-    _require_current(workspace, makers, f"llmbuild build -m {first.model} -q {first.scheme}")
-    trees = _trees(workspace.store, plan)
+    _require_current(origin, makers, f"llmbuild build -m {first.model} -q {first.scheme}")
+    trees = _trees(origin.store, plan)
     files = []
     for maker in makers:
         label = maker.task.label
@@ -72,7 +84,7 @@ def _model(workspace: Workspace, cells: Sequence[Combination], publish: Publish)
         _text(config, "model_type"),
         round(nbytes * 8 / bits) if nbytes and bits else None,
         project.schemes[first.scheme].dtype,
-        publish.license or _license(workspace.store, trees[fetch.task.label]),
+        publish.license or _license(origin.store, trees[fetch.task.label]),
     )
     card = Card(
         facts,
@@ -88,40 +100,40 @@ def _model(workspace: Workspace, cells: Sequence[Combination], publish: Publish)
     return Publication.of([*files, *statements, File.of_bytes(CARD, "card", model_card(card).encode())], facts)
 
 
-def _checkpoint(workspace: Workspace, cells: Sequence[Combination], publish: Publish) -> Publication:
+def _checkpoint(origin: Origin, cells: Sequence[Combination], publish: Publish) -> Publication:
     """The files of a model's source as they were fetched."""
     from llmbuild.sources.select import is_weights
 
-    project, plan = _planned(workspace, cells)
+    project, plan = _planned(origin, cells)
     model = cells[0].model
     if project.models[model].source is None:
         raise UsageError(f"{model} has no checkpoint to publish", where=project.file, why="it is made from a preset")
     fetch = next(each for each in plan.verdicts if each.task.label == make_label("fetch", model))
-    _require_current(workspace, [fetch], f"llmbuild build fetch -m {model}")
-    tree = _trees(workspace.store, plan)[fetch.task.label]
+    _require_current(origin, [fetch], f"llmbuild build fetch -m {model}")
+    tree = _trees(origin.store, plan)[fetch.task.label]
     files = [
         File(
             entry.path,
             entry.digest,
             entry.size,
             "weights" if is_weights(entry.path) else "config",
-            _place(workspace.store, entry),
+            _place(origin.store, entry),
         )
         for entry in tree.files
     ]
-    return Publication.of(files, Facts(model, license=publish.license or _license(workspace.store, tree)))
+    return Publication.of(files, Facts(model, license=publish.license or _license(origin.store, tree)))
 
 
-def _planned(workspace: Workspace, cells: Sequence[Combination]) -> tuple[Project, Plan]:
+def _planned(origin: Origin, cells: Sequence[Combination]) -> tuple[Project, Plan]:
     """The part of the project that these cells are, and the plan of it."""
     first = cells[0]
     project = narrow(
-        workspace.whole,
+        origin.project,
         models=[first.model],
         schemes=list(dict.fromkeys(cell.scheme for cell in cells)),
         platforms=list(dict.fromkeys(cell.platform for cell in cells)),
     )
-    return project, workspace.look_at(project).plan()
+    return project, origin.look(project).plan()
 
 
 def _trees(store: Store, plan: Plan) -> dict[str, Tree]:
@@ -129,14 +141,14 @@ def _trees(store: Store, plan: Plan) -> dict[str, Tree]:
     return {each.task.label: store.cas.get_tree(each.output) for each in plan.verdicts if each.output is not None}
 
 
-def _require_current(workspace: Workspace, verdicts: Sequence[Verdict], command: str) -> None:
+def _require_current(origin: Origin, verdicts: Sequence[Verdict], command: str) -> None:
     """Raise LlmbuildError where a result is not as it would be built now."""
     stale = [verdict.task.label for verdict in verdicts if verdict.state != "cached"]
     if stale:
         more = f", nor are {len(stale) - 1} more" if len(stale) > 1 else ""
         raise LlmbuildError(
             f"{stale[0]} is not up to date{more}",
-            where=workspace.whole.file,
+            where=origin.project.file,
             why="what is published is what the manifest says now",
             fix=f"run `{command}`; `llmbuild why '{stale[0]}'` tells what changed",
         )

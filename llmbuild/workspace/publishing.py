@@ -17,11 +17,10 @@ from llmbuild.publishing.kind import Destination, Difference, Publication, Wishe
 from llmbuild.publishing.kinds import split
 from llmbuild.workspace.manifests import manifest_name
 from llmbuild.workspace.place import owns_state, state_of
-from llmbuild.workspace.publication import publication_of
+from llmbuild.workspace.publication import Origin, publication_of
 
 if TYPE_CHECKING:
     from llmbuild.manifest.project import Combination
-    from llmbuild.workspace.workspace import Workspace
 
 RECORD = "published.json"
 """In the state directory of a manifest: what was published last at each destination."""
@@ -35,6 +34,15 @@ class Published:
     name: str
     difference: Difference
     reference: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Goal:
+    """One destination, open, and the cells of the matrix that go there."""
+
+    destination: Destination
+    cells: Sequence[Combination]
+    table: Publish
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,25 +78,26 @@ def chosen(project: Project, names: Sequence[str]) -> list[Publish]:
 
 
 def publish(
-    workspace: Workspace,
+    origin: Origin,
+    project: Project,
     tables: Sequence[Publish],
     wishes: Wishes,
     *,
     dry_run: bool,
     on_difference: OnDifference = lambda _name, _difference: None,
 ) -> list[Published]:
-    """Publish what the tables say of the workspace's models; with `dry_run` only look.  `wishes` come before those of the tables.
+    """Publish what the tables say of a project's models; with `dry_run` only look.  `wishes` come before those of the tables.
 
     Raises UsageError, LlmbuildError where a result is not up to date, and FetchError where a destination cannot be reached or
     refuses; every destination is looked at before anything is sent.
     """
-    project = workspace.selected
     state = state_of(Path(project.root), manifest_name(project))
-    jobs = [job for table in tables for job in _jobs(workspace, project, table, wishes, state)]
-    names = [job.destination.name for job in jobs]
+    goals = [goal for table in tables for goal in _goals(project, table, wishes, state)]
+    names = [goal.destination.name for goal in goals]
     double = next((name for name in names if names.count(name) > 1), None)
     if double is not None:
         raise UsageError(f"two [publish] tables go to {double}", where=project.file, fix="name the one to publish")
+    jobs = [_Job(goal.destination, publication_of(origin, goal.cells, goal.table)) for goal in goals]
     differences = [job.destination.compare(job.publication) for job in jobs]
     done = []
     for job, difference in zip(jobs, differences, strict=True):
@@ -101,7 +110,8 @@ def publish(
     return done
 
 
-def _jobs(workspace: Workspace, project: Project, table: Publish, wishes: Wishes, state: Path) -> list[_Job]:
+def _goals(project: Project, table: Publish, wishes: Wishes, state: Path) -> list[_Goal]:
+    """Where a table goes to, and which cells of the matrix go to each."""
     asked = Wishes(
         table.private if wishes.private is None else wishes.private,
         table.revision if wishes.revision is None else wishes.revision,
@@ -109,13 +119,12 @@ def _jobs(workspace: Workspace, project: Project, table: Publish, wishes: Wishes
     refused = refused_wish(table.to, asked)
     if refused is not None:
         raise UsageError(f"{table.to} takes no '{refused[0]}'", why=f"only {refused[1]} destinations take it")
-    jobs = []
+    goals = []
     for text, (model, scheme) in destinations(table, project.matrix).items():
-        cells = _cells(project, table, model, scheme)
         kind, place = split(text)
         destination = kind.open(place, asked, state / "publish")
-        jobs.append(_Job(destination, publication_of(workspace, cells, table)))
-    return jobs
+        goals.append(_Goal(destination, _cells(project, table, model, scheme), table))
+    return goals
 
 
 def _cells(project: Project, table: Publish, model: str, scheme: str) -> list[Combination]:

@@ -65,7 +65,7 @@ class Workspace:
         self.whole = manifest.project
         self.notes = manifest.notes
         """Notes on the manifest that stop nothing."""
-        self.selected = narrow(
+        self._project = narrow(
             manifest.project,
             models=selection.models,
             platforms=platforms_named(manifest.project, selection.platforms),
@@ -124,7 +124,7 @@ class Workspace:
         """
         snapshot = take(
             self.whole,
-            self.selected,
+            self._project,
             self.store,
             self._tools(),
             self._options,
@@ -135,12 +135,6 @@ class Workspace:
         if self._options.offline and not partial:
             require_offline(snapshot.remotes)
         return snapshot
-
-    def look_at(self, project: Project) -> Snapshot:
-        """A part of the whole project as it is now.  Raises what `look` does, but never for want of a network."""
-        return take(
-            self.whole, project, self.store, self._tools(), self._options, (), force=False, on_note=self._on_note
-        )
 
     def plan(self, *tasks: str, force: bool = False) -> Plan:
         """What a build of these tasks would do, and why.  Raises what `look` does: a plan that cannot be carried out is no
@@ -239,11 +233,18 @@ class Workspace:
         destination cannot be reached or refuses, and StoreError.
         """
         from llmbuild.publishing.kind import Wishes
+        from llmbuild.workspace.publication import Origin
         from llmbuild.workspace.publishing import chosen, publish
 
+        def look(project: Project) -> Snapshot:
+            return take(
+                self.whole, project, self.store, self._tools(), self._options, (), force=False, on_note=self._on_note
+            )
+
         return publish(
-            self,
-            chosen(self.selected, destinations),
+            Origin(self.whole, self.store, look),
+            self._project,
+            chosen(self._project, destinations),
             Wishes(private, revision),
             dry_run=dry_run,
             on_difference=on_difference or (lambda _name, _difference: None),

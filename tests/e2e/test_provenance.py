@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tests.helpers.checkpoints import cached_checkpoint
 from tests.helpers.cli import TINY_MANIFEST, ProjectDir, make_project
+from tests.helpers.upload_hub import running_upload_hub
 
 MANIFEST = TINY_MANIFEST.replace('name = "tiny"', 'name = "tiny"\nprovenance = true')
 
@@ -26,6 +27,17 @@ def test_statements_and_caches_of_two_clones(tmp_path: Path) -> None:
         name for name in dist if name.startswith("tiny-q4f32_1-MLC/")
     )
     assert str(tmp_path).encode() not in b"".join(dist[name] for name in names)
+
+    # What is published is what was built: the model at the top, its libraries and the statements of both in folders.
+    with running_upload_hub() as hub:
+        env = {"HF_ENDPOINT": hub.url, "HF_TOKEN": hub.token, "HOME": str(tmp_path), "NO_PROXY": "*"}
+        result = first.run("publish", "hf:org/{model}-{quantization}", env=env)
+        assert result.code == 0, result.text
+        files = hub.repos["org/tiny-q4f32_1"].branches["main"].files
+    model = {name.removeprefix("tiny-q4f32_1-MLC/"): data for name, data in dist.items()}
+    assert {name: files[name] for name in model} == model
+    assert files.keys() - model.keys() == {"README.md", "SHA256SUMS", ".gitattributes"}
+    assert b"| `libs/tiny-q4f32_1-x86_64-linux-cpu.so` | `x86_64-linux-cpu` |" in files["README.md"]
 
     result = first.run("verify", "--provenance")
     assert (result.code, result.err) == (0, "")

@@ -97,12 +97,10 @@ class _Handler(BaseHTTPRequestHandler):
             found = re.fullmatch(pattern, path)
             if method == self.command and found:
                 if not path.startswith(("/storage/", "/complete/")) and token != hub.token:
-                    said = (
-                        "Invalid username or password."
-                        if token is None
-                        else "Invalid credentials in Authorization header"
-                    )
-                    self._answer(401, b"{}", {"X-Error-Message": said})
+                    # Without a token a hub does not say whether a repository is missing or private.
+                    code = {"X-Error-Code": "RepoNotFound"} if token is None else {}
+                    said = {"X-Error-Message": "Invalid credentials in Authorization header"} if token else {}
+                    self._answer(401, b"{}", {**code, **said})
                     return
                 action(self, body, *found.groups())
                 return
@@ -136,7 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
         wish = json.loads(body)
         name = f"{wish['organization']}/{wish['name']}"
         if name in self.hub.repos:
-            self._answer(409)
+            self._answer(409, json.dumps({"url": f"{self.hub.url}/{name}"}).encode())
             return
         self.hub.repos[name] = Repo(wish.get("visibility") == "private")
         self._json({"url": f"{self.hub.url}/{name}"})

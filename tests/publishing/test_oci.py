@@ -6,7 +6,7 @@ import json
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import requests
@@ -151,7 +151,7 @@ def tokens() -> Iterator[Any]:
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        asked: list[tuple[str, str | None]] = []
+        asked: ClassVar[list[tuple[str, str | None]]] = []
 
         def log_message(self, *_args: Any) -> None:
             """Keep the test's output clean."""

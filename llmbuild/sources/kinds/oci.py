@@ -2,7 +2,7 @@
 
 spec: {"repository", "digest"}.  The manifest that the digest names has the digest of every file, so the bytes can come from
 anywhere.
-Format: https://github.com/modelpack/model-spec (docs/spec.md); its layers of raw files are read, archives are not.
+Format: https://github.com/modelpack/model-spec/blob/main/docs/spec.md; its layers of raw files are read, archives are not.
 """
 
 from __future__ import annotations
