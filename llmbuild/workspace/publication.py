@@ -11,10 +11,11 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from llmbuild.checkpoints.names import CHAT_CONFIG
+from llmbuild.engine.cas import MissingBlobError
 from llmbuild.engine.deciding import Installation
 from llmbuild.engine.deciding import destinations as installed_at
 from llmbuild.engine.labels import make_label
-from llmbuild.errors import LlmbuildError, StoreError, UsageError
+from llmbuild.errors import LlmbuildError, UsageError
 from llmbuild.jsontext import parse_json
 from llmbuild.plan.narrow import narrow
 from llmbuild.publishing.kind import CARD, Facts, File, Publication, Role
@@ -195,14 +196,12 @@ def _role(name: str) -> Role:
 
 
 def _place(store: Store, entry: FileEntry) -> Path:
-    """Where the bytes of a file of the store are.  Raises StoreError."""
+    """Where the bytes of a file of the store are.  Raises MissingBlobError."""
     if store.cas.has(entry.digest, entry.size):
         return store.cas.path(entry.digest)
     pieces = store.cas.places.find(entry.digest)
     if pieces is None:
-        raise StoreError(
-            "a file of the checkpoint is no longer there", where=entry.path, fix="run `llmbuild build fetch`"
-        )
+        raise MissingBlobError(entry.digest)
     return pieces.path
 
 

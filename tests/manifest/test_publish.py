@@ -55,6 +55,12 @@ def test_a_selection() -> None:
     assert destinations(project.publish["here"], project.matrix) == {"oci:ghcr.io/org/x:q0f32": ("two", "q0f32")}
 
 
+def test_a_source_in_a_registry_is_named_by_its_digest() -> None:
+    text = MANIFEST.replace('source = "one"', 'source = "oci:ghcr.io/org/one:v1"')
+    with pytest.raises(LlmbuildError, match="a model in a registry is named by its digest"):
+        load(Path("buildfile.toml"), text)
+
+
 def test_a_checkpoint() -> None:
     project = loaded('to = "oci:ghcr.io/org/{model}:v1"\ncontent = "checkpoint"')
     assert list(destinations(project.publish["here"], project.matrix).values()) == [("one", ""), ("two", "")]

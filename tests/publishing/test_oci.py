@@ -137,6 +137,15 @@ def refused(registry: RegistryServer, files: Path, tmp_path: Path) -> str:
     return str(found.value)
 
 
+def test_a_login_that_is_not_there(files: Path, tmp_path: Path) -> None:
+    challenge = 'WWW-Authenticate: Basic realm="here"'
+    with (
+        raw_server(response(b"", challenge, status="401 Unauthorized")) as server,
+        pytest.raises(FetchError, match="the registry asks for a login"),
+    ):
+        publish(f"oci:{server.url.removeprefix('http://')}/x:y", files, tmp_path)
+
+
 def test_half_a_login(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLMBUILD_REGISTRY_PASSWORD", "x")
     with pytest.raises(UsageError, match="LLMBUILD_REGISTRY and LLMBUILD_REGISTRY_USERNAME must be set too"):
@@ -238,6 +247,15 @@ def test_an_upload_without_a_place(files: Path, tmp_path: Path) -> None:
         publish(f"oci:{server.url.removeprefix('http://')}/x:y", files, tmp_path)
 
 
+def test_a_registry_that_understands_nothing(files: Path, tmp_path: Path) -> None:
+    with (
+        raw_server(response(b"{}"), response(b"", status="400 Bad Request")) as server,
+        pytest.raises(FetchError, match="the registry refuses") as found,
+    ):
+        publish(f"oci:{server.url.removeprefix('http://')}/x:y", files, tmp_path)
+    assert "check the name of the repository" in str(found.value)
+
+
 def test_a_registry_that_is_busy_and_one_that_is_not_there(files: Path, tmp_path: Path) -> None:
     with (
         raw_server(response(b"{}"), response(b"", "Retry-After: 0", status="503 Busy")) as server,
@@ -278,10 +296,11 @@ def test_notes_that_are_no_use(registry: RegistryServer, files: Path, tmp_path: 
     assert registry.sent()[file.digest] == file.size
 
 
-def test_notes_that_cannot_be_written(registry: RegistryServer, files: Path, tmp_path: Path) -> None:
+def test_notes_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("")
+    notes = oci._Notes(tmp_path / "state/uploads.json", "ghcr.io/x")
     with pytest.raises(StoreError, match="the place of an upload cannot be noted"):
-        publish(to(registry), files, tmp_path / "state")
+        notes.put(digest_bytes(b""), "https://ghcr.io/v2/x/blobs/uploads/1")
 
 
 def test_a_large_result_that_gets_shorter(registry: RegistryServer, tmp_path: Path) -> None:

@@ -18,12 +18,12 @@ from tests.helpers.registry import LOGIN, RegistryServer, running_registry
 from tests.helpers.upload_hub import UploadHub, running_upload_hub
 
 NAME = "tiny-q4f32_1-MLC"
-SECRET, PASSWORD = "hf_5entinel0f70ken", LOGIN[1]
+SECRET = "hf_5entinel0f70ken"
 BASIC = base64.b64encode(":".join(LOGIN).encode()).decode()
 Run = Callable[..., Result]
 
 
-def tables(registry: RegistryServer) -> str:
+def tables(host: str) -> str:
     return f"""
 [publish.hub]
 to = "hf:org/{{model}}-{{quantization}}-MLC"
@@ -32,11 +32,11 @@ license = "apache-2.0"
 platforms = []
 
 [publish.registry]
-to = "oci:{registry.host}/org/{{model}}:{{quantization}}"
+to = "oci:{host}/org/{{model}}:{{quantization}}"
 platforms = []
 
 [publish.mirror]
-to = "oci:{registry.host}/org/{{model}}:checkpoint"
+to = "oci:{host}/org/{{model}}:checkpoint"
 content = "checkpoint"
 """
 
@@ -48,10 +48,10 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServe
 
 
 @pytest.fixture(scope="module")
-def built(registry: RegistryServer, tmp_path_factory: pytest.TempPathFactory) -> ProjectDir:
+def built(tmp_path_factory: pytest.TempPathFactory) -> ProjectDir:
     """A project that is built, and whose manifest names three destinations."""
     project = make_project(
-        tmp_path_factory.mktemp("built"), TINY_MANIFEST + tables(registry), cached_checkpoint("llama")
+        tmp_path_factory.mktemp("built"), TINY_MANIFEST + tables("registry.example"), cached_checkpoint("llama")
     )
     project.build("quantize", "config")
     return project
@@ -65,16 +65,22 @@ def hub() -> Iterator[UploadHub]:
 
 
 @pytest.fixture
-def env(hub: UploadHub, registry: RegistryServer, tmp_path: Path) -> Mapping[str, str]:
+def env(hub: UploadHub, tmp_path: Path) -> Mapping[str, str]:
     return {
         "HF_ENDPOINT": hub.url,
         "HF_TOKEN": SECRET,
         "HOME": str(tmp_path / "home"),
-        "LLMBUILD_REGISTRY": registry.host,
-        "LLMBUILD_REGISTRY_USERNAME": LOGIN[0],
-        "LLMBUILD_REGISTRY_PASSWORD": PASSWORD,
         "NO_PROXY": "*",
     }
+
+
+@pytest.fixture
+def mirrored(built: ProjectDir, registry: RegistryServer, monkeypatch: pytest.MonkeyPatch) -> ProjectDir:
+    """The project with the registry that runs, and a login for that."""
+    built.write(TINY_MANIFEST + tables(registry.host))
+    for name, value in (("", registry.host), ("_USERNAME", LOGIN[0]), ("_PASSWORD", LOGIN[1])):
+        monkeypatch.setenv(f"LLMBUILD_REGISTRY{name}", value)
+    return built
 
 
 @pytest.fixture
@@ -145,9 +151,9 @@ def test_the_card(built: ProjectDir, hub: UploadHub, run: Run) -> None:
 
 
 def test_pulled_by_digest_verified_and_built_from(
-    built: ProjectDir, registry: RegistryServer, run: Run, env: Mapping[str, str], tmp_path: Path
+    mirrored: ProjectDir, registry: RegistryServer, run: Run, env: Mapping[str, str], tmp_path: Path
 ) -> None:
-    said = run(built, "mirror", "registry").out
+    said = run(mirrored, "mirror", "registry").out
     found = dict(re.findall(rf"published oci:{registry.host}/org/(tiny)@(sha256:[0-9a-f]{{64}})", said))
     assert found
     mirror, model = re.findall(r"published (\S+)", said)
@@ -155,7 +161,7 @@ def test_pulled_by_digest_verified_and_built_from(
     other = make_project(tmp_path, source)
     wanted = ("fetch", "quantize", "config")
     assert set(other.build("--provenance", *wanted, env=env)) == {"fetch", "inspect", "quantize", "config"}
-    assert other.snapshot(f"dist/{NAME}") == built.snapshot(f"dist/{NAME}")
+    assert other.snapshot(f"dist/{NAME}") == mirrored.snapshot(f"dist/{NAME}")
     statement = json.loads((other.root / f"dist/provenance/{NAME}.intoto.json").read_text())
     uris = {one.get("uri") for one in statement["predicate"]["buildDefinition"]["resolvedDependencies"]}
     digest = mirror.rpartition(":")[2]
@@ -173,14 +179,14 @@ def test_pulled_by_digest_verified_and_built_from(
     assert "is a model that llmbuild built, and no checkpoint" in result.err
 
 
-def test_no_credential_is_kept(built: ProjectDir, hub: UploadHub, run: Run, tmp_path: Path) -> None:
-    run(built)
+def test_no_credential_is_kept(mirrored: ProjectDir, hub: UploadHub, run: Run, tmp_path: Path) -> None:
+    run(mirrored)
     hub.token = "another"
-    (built.root / ".llmbuild/published.json").unlink()
-    assert "the hub does not let you publish here" in run(built, "hub", code=4).err
+    (mirrored.root / ".llmbuild/published.json").unlink()
+    assert "the hub does not let you publish here" in run(mirrored, "hub", code=4).err
     kept = [
         path
-        for root in (built.root, built.store, tmp_path)
+        for root in (mirrored.root, mirrored.store, tmp_path)
         for path in root.rglob("*")
         if path.is_file() and any(text in path.read_bytes() for text in (SECRET.encode(), BASIC.encode()))
     ]
@@ -223,6 +229,7 @@ def test_a_checkpoint_that_is_stale(copy: ProjectDir, run: Run) -> None:
     ("arguments", "said"),
     [
         (("hubb",), "no [publish] table is named 'hubb'"),
+        (("elsewhere",), "name one, or a destination such as hf:org/name"),
         (("hf:org/{modle}",), "'{modle}' stands for nothing in 'hf:org/{modle}'"),
         (("oci:ghcr.io/org/x:y", "--private"), "oci:ghcr.io/org/x:y takes no 'private'"),
         (("hub", "hf:org/{model}-{quantization}-MLC"), f"two [publish] tables go to hf:org/{NAME}"),
