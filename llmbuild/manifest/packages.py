@@ -222,7 +222,7 @@ def _sources(name: str, texts: Mapping[str, str], problems: Problems) -> dict[st
     for key, text in texts.items():
         assert key != _ADAPTER, "a model's adapter has the label fetch[NAME, adapter]"
         try:
-            found[key] = parse_source(text)
+            found[key] = parse_source(text, of_package=True)
         except SourceError as error:
             problems.add(("package", name), f"its {key}: {error.what}", fix=error.fix)
     return found

@@ -348,6 +348,17 @@ class PackageTable(Table):
     output: str | None = Field(
         default=None, description="Its folder, relative to the project's output. Default: the table's name."
     )
+    page: bool | None = Field(
+        default=None,
+        description="web: whether the folder has a chat page, with the JavaScript of WebLLM. Default: false.",
+    )
+    web_llm: str | None = Field(
+        default=None, description="web: the WebLLM of the page. Default: npm:@mlc-ai/web-llm==0.2.86."
+    )
+    url: str | None = Field(
+        default=None,
+        description="web: where the models will be, with {model} and {quantization} for their names. Default: in the folder.",
+    )
 
 
 class PublishTable(Table):

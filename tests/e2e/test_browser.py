@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from tests.helpers import browser
-from tests.helpers.checkpoints import cached_checkpoint
 from tests.helpers.cli import ProjectDir, make_project
 from tests.helpers.web_library import (
     ANSWER,
@@ -23,10 +22,8 @@ from tests.helpers.web_library import (
     greedy,
     likeliest,
     smollm2_manifest,
-    tiny_manifest,
     told,
 )
-from tests.helpers.web_runtime import seed
 
 # A page of an application: a model's directory and its library by their addresses, then a question.
 ASK = """
@@ -55,14 +52,9 @@ def ask(project: ProjectDir, model: str, *, timeout: float, **request: Any) -> A
     return reply
 
 
-def test_a_tiny_model_answers_in_the_browser_as_on_the_cpu(tmp_path: Path) -> None:
-    project = make_project(tmp_path, tiny_manifest("q4f32_1"), cached_checkpoint("llama"))
-    seed(project.store)
-    ran = {"fetch": 1, "inspect": 1, "quantize": 1, "config": 1, "lower": 2, "link": 2}
-    assert project.build() == ran
-    assert project.build() == {}
-    found = told(ask(project, "tiny-q4f32_1", timeout=280, **likeliest("hi", 4, top=1)), 1)
-    np.testing.assert_allclose(found, greedy(project, "tiny-q4f32_1", "hi", 4, top=1), atol=2e-3)
+def test_a_tiny_model_answers_in_the_browser_as_on_the_cpu(tiny_web: ProjectDir) -> None:
+    found = told(ask(tiny_web, "tiny-q4f32_1", timeout=280, **likeliest("hi", 4, top=1)), 1)
+    np.testing.assert_allclose(found, greedy(tiny_web, "tiny-q4f32_1", "hi", 4, top=1), atol=2e-3)
 
 
 @pytest.mark.full

@@ -17,6 +17,7 @@ SHA = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 MODEL = '[models.a]\nsource = "checkpoint"\nconv-template = "chatml"\n'
 BUILD = '[[build]]\nquantizations = ["q4f32_1"]\nplatforms = ["x86_64-linux-cpu"]\n'
 TWO = MODEL + MODEL.replace("models.a", "models.b")
+ON_WEB = '[[build]]\nquantizations = ["q4f32_1"]\nplatforms = ["wasm32-webgpu"]\n'
 IOS = '[platforms.ios]\ntarget = "aarch64-ios-metal"\n'
 ON_IOS = '[[build]]\nquantizations = ["q4f16_1"]\nplatforms = ["ios"]\n'
 PLATFORM = '[platforms.cpu]\ntarget = "x86_64-linux-cpu"\n'
@@ -742,6 +743,25 @@ CASES = [
         '[project]\noutput = "." #!\n' + MODEL + BUILD,
         "project.output",
         "not a directory inside the project",
+    ),
+    # Packages for browsers.
+    Bad(
+        "WebLLM without a page",
+        MODEL + ON_WEB + '[package.web]\nweb-llm = "npm:@mlc-ai/web-llm==0.2.86" #!\n',
+        "package.web.web-llm",
+        "only a page has WebLLM beside it",
+    ),
+    Bad(
+        "WebLLM of no exact version",
+        MODEL + ON_WEB + '[package.web] #!\npage = true\nweb-llm = "npm:@mlc-ai/web-llm"\n',
+        "package.web",
+        "does not name a package and an exact version",
+    ),
+    Bad(
+        "URL of models that is none",
+        MODEL + ON_WEB + '[package.web]\nurl = "models" #!\n',
+        "package.web.url",
+        "cannot be the URL of the models",
     ),
 ]
 
