@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from tests.helpers.serving import served
 ROOT = Path(__file__).parent.parent.parent
 LIBRARY = "dist/libs/smollm2-q4f32_1-x86_64-linux-cpu.so"
 WEIGHTS = "dist/smollm2-q4f32_1-MLC"
+GUIDE = ROOT / "docs/guides/python.md"
 QUESTION = "What is the capital of France?"
 
 
@@ -150,3 +153,33 @@ def test_it_is_served(project: ProjectDir) -> None:
         assert server.wait_for(", cancelled").endswith(" tokens, cancelled")
         with pytest.raises(openai.BadRequestError):
             client.chat.completions.create(**options, messages=endless, n=2)
+
+
+def test_the_guide_for_python_programs(project: ProjectDir, tmp_path: Path) -> None:
+    """docs/guides/python.md, block after block; the model was built before, so that its build only puts files in place."""
+    blocks = re.findall(r"^```(\w+)\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    (manifest,) = [text for language, text in blocks if language == "toml"]
+    guided = ProjectDir(tmp_path, project.store)
+    guided.write(manifest)
+    script = tmp_path / "guide.py"
+    script.write_text("".join(text for language, text in blocks if language == "python"))
+    environment = {**os.environ, "LLMBUILD_CACHE": str(project.store), "PYTHONPATH": str(ROOT), "TVM_BIND_THREADS": "0"}
+    done = subprocess.run(
+        [sys.executable, script],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    states, labels = zip(*(line.split(" ", 1) for line in lines[:6]), strict=True)
+    assert set(states) <= {"cached", "restore"}
+    assert [label.partition("[")[0] for label in labels] == ["fetch", "inspect", "quantize", "config", "lower", "link"]
+    assert [Path(line) for line in lines if "/dist/" in line] == [tmp_path / WEIGHTS, tmp_path / LIBRARY]
+    assert "no model is named 'smollm'" in lines
+    assert "did you mean 'smollm2'?" in lines
+    assert lines.count("The capital of France is Paris.") == 2
+    assert any(re.fullmatch(r"[1-9]\d* tokens a second", line) for line in lines)
