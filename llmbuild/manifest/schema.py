@@ -326,6 +326,12 @@ class BuildTable(Table):
     metadata: Metadata = Field(default_factory=Metadata, description="Sizes of these libraries; over the platform's.")
 
 
+_Weights = Literal["bundle", "url"]
+_WeightsOfAllOrEach = Annotated[
+    Annotated[_Weights, Tag("string")] | Annotated[dict[Name, _Weights], Tag("table")], Discriminator(_string_or_table)
+]
+
+
 class PackageTable(Table):
     """What an application takes of a build, laid out as its runtime asks for it.
 
@@ -348,6 +354,11 @@ class PackageTable(Table):
     output: str | None = Field(
         default=None, description="Its folder, relative to the project's output. Default: the table's name."
     )
+    weights: _WeightsOfAllOrEach | None = Field(
+        default=None,
+        description='ios, android: "bundle" puts the weights into the package, "url" has the application download them; '
+        'a table says so for each model. Default: "bundle".',
+    )
     page: bool | None = Field(
         default=None,
         description="web: whether the folder has a chat page, with the JavaScript of WebLLM. Default: false.",
@@ -357,7 +368,7 @@ class PackageTable(Table):
     )
     url: str | None = Field(
         default=None,
-        description="web: where the models will be, with {model} and {quantization} for their names. Default: in the folder.",
+        description="web, ios, android: where the models will be, with {model} and {quantization} for their names. Default: in the folder.",
     )
 
 
