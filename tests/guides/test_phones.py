@@ -60,7 +60,7 @@ def link_as_mlc_does(guide: str, archive: Path, where: Path) -> set[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("guide", ARCHIVES)
+@pytest.mark.parametrize("guide", ["ios", pytest.param("android", marks=pytest.mark.full)])
 def test_the_guide(guide: str, tmp_path: Path) -> None:
     project = packaged(guide, tmp_path)
     folder = project.root / "dist" / guide
