@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -118,3 +119,45 @@ def test_the_other_tables_of_the_guide_load(guide: str, tmp_path: Path) -> None:
     (inline,) = re.findall(r"`(weights = \{.*?\})`", (GUIDES / f"{guide}.md").read_text(encoding="utf-8"))
     options = tomllib.loads(inline)
     assert [where_weights_are(options, model) for model in ("smollm2", "phi", "another")] == ["bundle", "url", "bundle"]
+
+
+TWO_MODELS = """\
+[models]
+llama = { source = "llama", conv-template = "chatml" }
+qwen2 = { source = "qwen2", conv-template = "chatml" }
+
+[metadata]
+context-window-size = 512
+
+[[build]]
+models = ["llama", "qwen2"]
+quantizations = ["q4f16_1"]
+platforms = ["aarch64-ios-metal", "aarch64-android-opencl"]
+
+[package.ios]
+
+[package.android]
+weights = "url"
+url = "https://hub.example/{model}-{quantization}"
+"""
+
+
+@pytest.mark.full
+def test_two_models_in_both_packages_twice(tmp_path: Path) -> None:
+    """Each is found in the archive, and another build of the same manifest gives the same folders."""
+    snapshots = []
+    for name in ("one", "other"):
+        project = make_project(tmp_path / name, TWO_MODELS)
+        for model in ("llama", "qwen2"):
+            shutil.copytree(cached_checkpoint(model), project.root / model)
+        result = project.run("package")
+        assert result.code == 0, result.text
+        snapshots.append({guide: project.snapshot(f"dist/{guide}") for guide in ARCHIVES})
+    assert snapshots[0] == snapshots[1]
+    for guide, path in ARCHIVES.items():
+        exported = link_as_mlc_does(guide, project.root / "dist" / guide / path, tmp_path / guide)
+        entries = json.loads(snapshots[0][guide]["bundle/mlc-app-config.json"])["model_list"]
+        assert [entry["model_lib"] for entry in entries] == ["llama_q4f16_1", "qwen2_q4f16_1"]
+        for entry in entries:
+            assert f"{entry['model_lib']}___tvm_ffi__library_bin" in exported
+    assert [name for name in snapshots[0]["android"] if name.endswith(".bin")] == []
