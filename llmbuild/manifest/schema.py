@@ -368,7 +368,8 @@ class PackageTable(Table):
     )
     url: str | None = Field(
         default=None,
-        description="web, ios, android: where the models will be, with {model} and {quantization} for their names. Default: in the folder.",
+        description="web, ios, android: where the models will be, with {model} and {quantization} for their names. "
+        "Default: in the folder.",
     )
 
 
