@@ -62,7 +62,15 @@ def add_build_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="write what each result was made from to <output>/provenance (or: provenance = true in the manifest)",
     )
-    parser.add_argument("--quiet", action="store_true", help="print only failures and the summary")
+    said = parser.add_mutually_exclusive_group()
+    said.add_argument("--quiet", action="store_true", help="print only failures and the summary")
+    said.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="also print what each task printed, with the command lines of its compilers and linkers, when it ends, and "
+        "the tasks that are cached",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -86,7 +94,7 @@ def build_tasks(args: argparse.Namespace, names: Callable[[Workspace], Sequence[
 
         snapshot = workspace.look(*tasks, force=args.force, partial=args.keep_going)
         plan = snapshot.plan()
-        print_plan(snapshot, plan, "text", jobs=args.jobs, memory=memory)
+        print_plan(snapshot, plan, "text", fold=not args.verbose, jobs=args.jobs, memory=memory)
         require_accepted(plan)
         return ExitCode.OK
 
@@ -96,7 +104,7 @@ def _build(args: argparse.Namespace, workspace: Workspace, tasks: Sequence[str],
     from llmbuild.report.views import view_for
     from llmbuild.workspace.outcome import BuildError
 
-    view = view_for(quiet=args.quiet)
+    view = view_for(quiet=args.quiet, log=workspace.log if args.verbose else None)
     code = ExitCode.OK
     try:
         workspace.build(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -65,11 +67,13 @@ def run_tool(
     makes: str,
     fix: str = "",
 ) -> str:
-    """Run the tool in a directory, which receives its temporary files too, and return its output.
+    """Run the tool in a directory, which receives its temporary files too, and return its output.  The command line goes to
+    standard error, which is the log of the task that runs it.
 
     Raises ToolchainError with its output when it fails, and when it reports success but the file that it `makes` in the
     directory is missing.
     """
+    print(f"$ {shlex.join([*tool.command, *arguments])}", file=sys.stderr)
     try:
         done = subprocess.run(
             [*tool.command, *arguments],

@@ -50,19 +50,25 @@ def message_of(failure: TaskFailure) -> TaskFailure:
     return TaskFailure(failure.what, failure.where, failure.why, failure.fix)
 
 
-def failure_text(event: events.Failed, style: Style, said: set[str] | None = None) -> str:
+def log_lines(log: str, style: Style) -> list[str]:
+    """The lines of a task's log, told apart from llmbuild's own."""
+    return [style.paint(f"  | {line}".rstrip(), "dim") for line in printable(log).rstrip().splitlines()]
+
+
+def failure_text(event: events.Failed, style: Style, said: set[str] | None = None, whole: str = "") -> str:
     """A failed task: the error, the end of its log, where the whole log is, and how to run the task alone; without the long
-    reasons that were `said` before."""
+    reasons that were `said` before, and with the `whole` log where that is given."""
     failure: TaskFailure = event.failure
     error = without_repeats(failure.to_error(), set() if said is None else said)
     where = f"{error.where}: " if error.where else ""
     error.what, error.where = f"{event.label} failed: {where}{error.what}", None
     lines = [render_error(error, style)]
     place = MOST_LINES - lines[0].count("\n") - 1 - _AROUND_TAIL
-    tail = printable(failure.log_tail).rstrip().splitlines()[-max(1, min(_TAIL_LINES, place)) :]
-    if tail:
-        lines.append("  the end of its log:")
-        lines += [style.paint(f"  | {line}".rstrip(), "dim") for line in tail]
+    tail = log_lines(failure.log_tail, style)[-max(1, min(_TAIL_LINES, place)) :]
+    if whole:
+        lines += ["  its log:", *log_lines(whole, style)]
+    elif tail:
+        lines += ["  the end of its log:", *tail]
     if failure.log:
         lines.append(f"  log: {failure.log}")
     if event.action:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import IO
 
+from llmbuild.canonical import Digest
 from llmbuild.engine import events
 from llmbuild.report.live_rows import rows
 from llmbuild.report.region import Region
@@ -29,9 +30,10 @@ class LiveView(View):
         *,
         quiet: bool = False,
         workflow: bool = False,
+        log: Callable[[Digest], str] | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        super().__init__(stream, style, quiet=quiet, workflow=workflow)
+        super().__init__(stream, style, quiet=quiet, workflow=workflow, log=log)
         self._now = now
         self._region: Region | None = None
         self._unicode = (getattr(stream, "encoding", None) or "utf-8").lower().startswith("utf")

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Callable
 from typing import IO
 
+from llmbuild.canonical import Digest
 from llmbuild.engine import events
 from llmbuild.engine.executor import TaskFailure
-from llmbuild.report.build_lines import checked_text, failure_text, message_of, removed_texts, summary_text
+from llmbuild.report.build_lines import checked_text, failure_text, log_lines, message_of, removed_texts, summary_text
 from llmbuild.report.events import Checked, Installed
 from llmbuild.report.github import failure_commands
 from llmbuild.report.heartbeat import Heartbeat
@@ -26,15 +28,25 @@ _PAINTED = re.compile(r"(\x1b\[\d+m)(.*?)(\x1b\[0m)")
 
 
 class View:
-    """Prints a build's events as lines.  `quiet` leaves only failures and the summary.
+    """Prints a build's events as lines.  `quiet` leaves only failures and the summary.  With `log`, which returns the log of an
+    action, every task has lines of its own: its start, its log when it ends, and that it was cached.
 
     Where lines cannot be redrawn, a line a minute reports what still runs.  `workflow` adds what GitHub Actions reads.
     """
 
-    def __init__(self, stream: IO[str], style: Style, *, quiet: bool = False, workflow: bool = False) -> None:
+    def __init__(
+        self,
+        stream: IO[str],
+        style: Style,
+        *,
+        quiet: bool = False,
+        workflow: bool = False,
+        log: Callable[[Digest], str] | None = None,
+    ) -> None:
         self.style = style
         self.overview = Overview()
-        self._starts = Starts()
+        self._starts = Starts(fold=log is None)
+        self._log = log
         self._workflow = workflow
         self._printing = threading.Lock()
         self._heartbeat = Heartbeat(lambda text: self.line(f"{self._word('still', 'cyan')} {self._counted(text)}"))
@@ -59,11 +71,14 @@ class View:
                 self.ended(event.label)
                 self.line(self._finished(event))
                 self._notes(event)
+                self._show_log(event.action)
             case events.CachedTask() if event.source in ("process", "remote"):
                 self.ended(event.label)
                 whence = "another process built it" if event.remote is None else f"from {event.remote}"
                 self.line(f"{self._word('taken', 'green')} {self._counted(event.label)}: {whence}")
                 self._notes(event)
+            case events.CachedTask() if self._log is not None:
+                self.line(f"{self._word('cached', 'dim')} {self._counted(event.label)}")
             case events.WaitingForLock():
                 who = f"process {event.owner_pid}" if event.owner_pid else "another process"
                 self.line(f"{self._word('wait', 'cyan')} {event.label}: {who} is building it")
@@ -97,9 +112,14 @@ class View:
         labels.append(event.label)
         if len(labels) > 1:
             return
-        self.line(failure_text(event, self.style, self._said), always=True)
+        log = "" if self._log is None or event.action is None else self._log(event.action)
+        self.line(failure_text(event, self.style, self._said, log), always=True)
         if self._workflow:
             self._print("\n".join(failure_commands(event)))
+
+    def _show_log(self, action: Digest) -> None:
+        if self._log is not None and (lines := log_lines(self._log(action), self.style)):
+            self.line("\n".join(lines))
 
     def _installed(self, event: Installed) -> None:
         self._outputs, self._restored = event.outputs, len(event.written) + len(event.restored)

@@ -7,13 +7,14 @@ import sys
 from collections.abc import Callable
 from typing import IO
 
+from llmbuild.canonical import Digest
 from llmbuild.report.style import style_for
 from llmbuild.report.terminal import View
 from llmbuild.workflow import in_workflow
 
 
-def view_for(stream: IO[str] | None = None, *, quiet: bool = False) -> View:
-    """The view that fits the stream (standard error when none is given)."""
+def view_for(stream: IO[str] | None = None, *, quiet: bool = False, log: Callable[[Digest], str] | None = None) -> View:
+    """The view that fits the stream (standard error when none is given); `quiet` and `log` are those of View."""
     stream = stream or sys.stderr
     make: Callable[..., View] = View
     if stream.isatty() and not quiet and os.environ.get("TERM") != "dumb":
@@ -22,4 +23,4 @@ def view_for(stream: IO[str] | None = None, *, quiet: bool = False) -> View:
         make = LiveView
     # On a terminal lines are wrapped, and nobody but a person reads them.
     workflow = in_workflow() and not stream.isatty()
-    return make(stream, style_for(stream), quiet=quiet, workflow=workflow)
+    return make(stream, style_for(stream), quiet=quiet, workflow=workflow, log=log)

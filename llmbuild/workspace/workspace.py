@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llmbuild.canonical import Digest
+from llmbuild.engine.cas import MissingBlobError
 from llmbuild.engine.memory import budget
 from llmbuild.engine.settings import MOST_JOBS
 from llmbuild.engine.store import Store
@@ -114,6 +116,16 @@ class Workspace:
         from llmbuild.workspace.recording import LAST_BUILD
 
         return state_of(Path(self.whole.root), manifest_name(self.whole)) / LAST_BUILD
+
+    def log(self, action: Digest) -> str:
+        """What the task with this action printed when it ran, or failed; empty where nothing is known of it."""
+        trace = self.store.traces.get(action)
+        try:
+            if trace is not None:
+                return "" if trace.log is None else self.store.cas.get_bytes(trace.log).decode("utf-8", "replace")
+            return self.store.log_path(action).read_text("utf-8", "replace")
+        except (OSError, MissingBlobError):
+            return ""
 
     def look(self, *tasks: str, force: bool = False, partial: bool = False) -> Snapshot:
         """The workspace as it is now, with the tasks of these names (labels, patterns, kinds; none for all) and all they
