@@ -29,11 +29,15 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     ),
     "verify": ("llmbuild.cli.verify", "load built libraries with their weights and run them"),
     "chat": ("llmbuild.cli.chat", "talk to a built model"),
+    "run": ("llmbuild.cli.chat", "another word for chat"),
     "serve": ("llmbuild.cli.serve", "serve built models over HTTP, as OpenAI's interface does"),
     "publish": ("llmbuild.cli.publish", "publish what is built at a hub or in an OCI registry"),
     "targets": ("llmbuild.cli.targets", "list the targets, and what this machine can do for each"),
     "trust": ("llmbuild.cli.trust", "let a project's own linkers, flags and architectures run on this machine"),
     "cache": ("llmbuild.cli.cache", "look after the cache: stats, gc, verify, export, import"),
+    "clean": ("llmbuild.cli.clean", "remove what llmbuild put into the project"),
+    "doctor": ("llmbuild.cli.doctor", "check this machine and the project, and say what to do"),
+    "completion": ("llmbuild.cli.completion", "print what makes a shell complete llmbuild's commands"),
     "schema": ("llmbuild.cli.schema", "print the JSON schema of the manifest"),
     "exec": ("llmbuild.cli.exec_", "run one action by its digest, to reproduce a failure"),
 }
@@ -83,6 +87,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
+    if "_ARGCOMPLETE" in os.environ:
+        from llmbuild.cli.completing import complete
+
+        return complete()
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         if len(arguments) > 1 and arguments[0] == "help":
             return _dispatch([arguments[1], "--help"])
@@ -135,6 +143,7 @@ def _help() -> str:
 
 
 def _parser(name: str, module: ModuleType) -> argparse.ArgumentParser:
+    """The parser of one command."""
     import argparse
     from typing import Any
 

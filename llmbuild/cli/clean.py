@@ -1,0 +1,71 @@
+"""`llmbuild clean`: remove what llmbuild put into the project."""
+
+from __future__ import annotations
+
+import argparse
+
+from llmbuild.cli.common import path_argument, print_json
+from llmbuild.errors import ExitCode
+from llmbuild.workspace.cleaning import Cleaned, clean
+from llmbuild.workspace.place import find_manifest
+
+HELP = "remove what llmbuild put into the project; your own files, the manifest, llmbuild.lock and the cache stay"
+EXAMPLE = "llmbuild clean --dry-run"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-f", "--file", type=path_argument, help="the manifest (default: buildfile.toml here or above)")
+    parser.add_argument(
+        "--cache-dir", type=path_argument, help="the store (default: $LLMBUILD_CACHE or the user's cache)"
+    )
+    parser.add_argument("-n", "--dry-run", action="store_true", help="only say what would go")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Remove the results and records of the manifest, and say what was removed and how to get it back."""
+    from llmbuild.engine.store import Store
+
+    store = Store(args.cache_dir)
+    try:
+        cleaned = clean(find_manifest(args.file), store, dry_run=args.dry_run)
+    finally:
+        store.close()
+    if args.json:
+        print_json(
+            {
+                "removed": list(cleaned.removed),
+                "size": cleaned.size,
+                "kept": list(cleaned.kept),
+                "records": list(cleaned.records),
+                "dry-run": args.dry_run,
+            }
+        )
+    else:
+        print("\n".join(_lines(cleaned, dry_run=args.dry_run)))
+    return ExitCode.OK
+
+
+def _lines(cleaned: Cleaned, *, dry_run: bool) -> list[str]:
+    from llmbuild.report.units import size
+
+    word = "would remove" if dry_run else "removed"
+    if not cleaned.removed and not cleaned.records and not cleaned.kept:
+        return ["there is nothing to remove"]
+    lines = []
+    places: dict[str, int] = {}
+    for path in cleaned.removed:
+        place = path.rpartition("/")[0] or "."
+        places[place] = places.get(place, 0) + 1
+    lines += [f"{word} {place}: {_files(count)}" for place, count in places.items()]
+    if cleaned.records:
+        lines.append(f"{word} .llmbuild: {_files(len(cleaned.records))} (the last build and its logs)")
+    lines += [f"kept {path}: it was edited after it was built" for path in cleaned.kept]
+    if cleaned.removed and not dry_run:
+        lines.append(f"{size(cleaned.size)} in all; `llmbuild build` puts it back from the cache")
+        lines.append("`llmbuild cache gc` frees the space of results that are in the cache")
+    return lines
+
+
+def _files(count: int) -> str:
+    return "1 file" if count == 1 else f"{count} files"
