@@ -7,8 +7,9 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from llmbuild.cli.build_here import select_or_build
 from llmbuild.cli.common import print_note
-from llmbuild.cli.pick_built import add_selection, select_built
+from llmbuild.cli.pick_built import add_selection
 from llmbuild.errors import ExitCode, UsageError
 from llmbuild.printable import printable
 
@@ -27,6 +28,11 @@ COMMANDS = """/reset  forget the conversation
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_selection(parser)
+    parser.add_argument(
+        "--build",
+        action="store_true",
+        help="build the model for this machine first where it is not built, also when the manifest has other platforms only",
+    )
     parser.add_argument("--prompt", help="ask once and leave, instead of a conversation")
     parser.add_argument("--system", help="a system message in place of the template's")
     parser.add_argument("--temperature", type=float, help="0 takes the likeliest token (default: the model's)")
@@ -44,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--max-tokens must be 1 or more, not {args.max_tokens}")
     if args.context is not None and args.context < 1:
         raise UsageError(f"--context must be 1 or more, not {args.context}")
-    candidates = select_built(args)
+    candidates = select_or_build(args)
     if len(candidates) > 1:
         raise UsageError(
             "the manifest builds several libraries that run here",

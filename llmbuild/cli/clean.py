@@ -9,7 +9,7 @@ from llmbuild.errors import ExitCode
 from llmbuild.workspace.cleaning import Cleaned, clean
 from llmbuild.workspace.place import find_manifest
 
-HELP = "remove what llmbuild put into the project; your own files, the manifest, llmbuild.lock and the cache stay"
+HELP = "remove what llmbuild put into the project"
 EXAMPLE = "llmbuild clean --dry-run"
 
 

@@ -7,55 +7,57 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
-from llmbuild.cli.main import COMMANDS
 from llmbuild.errors import LlmbuildError
 
 if TYPE_CHECKING:
     from llmbuild.manifest.project import Project
 
 
-def complete() -> int:
+Commands: TypeAlias = Mapping[str, tuple[str, str]]
+"""Each command's module and its line in the help."""
+
+
+def complete(commands: Commands) -> int:
     """Answer the shell, and end the process as it requires."""
     import argcomplete
 
     line = os.environ.get("COMP_LINE", "")[: int(os.environ.get("COMP_POINT", "0"))]
-    argcomplete.autocomplete(_parser(_command(line)), always_complete_options=False)
+    argcomplete.autocomplete(_parser(commands, _command(commands, line)), always_complete_options=False)
     return 0
 
 
-def _command(line: str) -> str:
+def _command(commands: Commands, line: str) -> str:
     """The command of a line whose end is not typed yet; empty while it is being typed."""
     words = line.split(" ")
     complete_words = [word for word in words[1:-1] if word]
-    return next((word for word in complete_words if word in COMMANDS), "")
+    return next((word for word in complete_words if word in commands), "")
 
 
-def _parser(command: str) -> argparse.ArgumentParser:
+def _parser(commands: Commands, command: str) -> argparse.ArgumentParser:
     """A parser of all commands, the arguments of one: of the others only the names are needed."""
     parser = argparse.ArgumentParser(prog="llmbuild")
     parser.add_argument("--version", action="store_true")
     subparsers = parser.add_subparsers(dest="of")
-    for name, (module, summary) in COMMANDS.items():
+    for name, (module, summary) in commands.items():
         sub = subparsers.add_parser(name, help=summary)
         if name == command:
             import_module(module).add_arguments(sub)
-            _add_completers(sub, name)
+            _add_completers(sub)
     return parser
 
 
-def _add_completers(parser: argparse.ArgumentParser, command: str) -> None:
+def _add_completers(parser: argparse.ArgumentParser) -> None:
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for sub in action.choices.values():
-                _add_completers(sub, command)
+                _add_completers(sub)
         elif action.dest in _NAMES and action.choices is None:
-            of = "targets" if command == "targets" and action.dest == "names" else action.dest
-            action.completer = _completer(_NAMES[of])  # type: ignore[attr-defined]
+            action.completer = _completer(_NAMES[action.dest])  # type: ignore[attr-defined]
 
 
 def _models(project: Project) -> Iterable[str]:
@@ -71,7 +73,7 @@ def _platforms(project: Project) -> Iterable[str]:
 
 
 def _packages(project: Project) -> Iterable[str]:
-    return getattr(project, "packages", ())
+    return project.packages
 
 
 def _tasks(project: Project) -> Iterable[str]:
@@ -81,7 +83,7 @@ def _tasks(project: Project) -> Iterable[str]:
 
 
 def _targets(_project: Project | None) -> Iterable[str]:
-    from llmbuild.targets.files import target_names
+    from llmbuild.targets.names import target_names
 
     return target_names(Path("targets"))
 
@@ -93,8 +95,8 @@ _NAMES: dict[str, Callable[[Project], Iterable[str]]] = {
     "platform": _platforms,
     "tasks": _tasks,
     "task": _tasks,
-    "names": _packages,
-    "targets": _targets,
+    "packages": _packages,
+    "names": _targets,
 }
 """By the name that an argument's value is stored under: which names of the manifest it takes."""
 

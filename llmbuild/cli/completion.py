@@ -6,7 +6,7 @@ import argparse
 
 from llmbuild.errors import ExitCode
 
-HELP = "print what makes a shell complete llmbuild's commands, options, and the names of the manifest"
+HELP = "print what makes a shell complete llmbuild's commands"
 EXAMPLE = 'eval "$(llmbuild completion bash)"    # in ~/.bashrc'
 SHELLS = ("bash", "zsh", "fish")
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from llmbuild.report.style import Style
     from llmbuild.workspace.doctor import Finding
 
-HELP = "check this machine and the project, and say what to do; exit code 1 where a build would fail"
+HELP = "check this machine and the project, and say what to do"
 EXAMPLE = "llmbuild doctor --json"
 
 

@@ -90,7 +90,7 @@ def _dispatch(arguments: list[str]) -> int:
     if "_ARGCOMPLETE" in os.environ:
         from llmbuild.cli.completing import complete
 
-        return complete()
+        return complete(COMMANDS)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         if len(arguments) > 1 and arguments[0] == "help":
             return _dispatch([arguments[1], "--help"])

@@ -38,11 +38,20 @@ def select_built(args: argparse.Namespace) -> list[BuiltModel]:
     project = load_project(find_manifest(args.file))
     cells = choose(project, args.model, args.quantization, args.platform)
     found = [built(project, cell) for cell in cells]
-    missing = [each for each in found if not (each.library.is_file() and each.weights.is_dir())]
+    missing = [each for each in found if not each.there]
     if missing:
         raise UsageError(
             f"not built yet: {missing[0].label}",
             where=project.file,
-            fix="run `llmbuild build`",
+            fix=f"run `{build_command(args, missing[0])}`",
         )
     return found
+
+
+def build_command(args: argparse.Namespace, model: BuiltModel) -> str:
+    """The command that builds one library with its weights."""
+    import shlex
+
+    assert model.cell is not None, "only what a manifest names is built"
+    words = ["llmbuild", "build", *(["-f", str(args.file)] if args.file is not None else [])]
+    return shlex.join([*words, "-m", model.cell.model, "-q", model.cell.scheme, "-p", model.cell.platform])

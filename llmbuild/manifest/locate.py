@@ -20,6 +20,11 @@ class BuiltModel:
     weights: Path
     cell: Combination | None = None
 
+    @property
+    def there(self) -> bool:
+        """Whether both have been built."""
+        return self.library.is_file() and self.weights.is_dir()
+
 
 def choose(
     project: Project, model: str | None, scheme: str | None, platform: str | None, *, runnable_only: bool = True

@@ -47,7 +47,7 @@ def several_built(path: Path, patch: pytest.MonkeyPatch) -> None:
     from llmbuild.cli import chat
 
     found = [SimpleNamespace(label=f"tiny, q4f32_1, {name}") for name in ("native", "generic")]
-    patch.setattr(chat, "select_built", lambda args: found)
+    patch.setattr(chat, "select_or_build", lambda args: found)
     command("chat")(path, patch)
 
 
