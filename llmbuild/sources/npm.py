@@ -61,8 +61,7 @@ def resolve(package: str, version: str) -> Published:
         )
         versions = _table(parse_json(data), "versions")
         if version not in versions:
-            near = did_you_mean(version, versions)
-            raise FetchError("the registry has no such version", where=where, why=near, fix=_known(list(versions)))
+            raise FetchError("the registry has no such version", where=where, fix=f"it has {_newest(versions)}")
         dist = _table(versions[version], "dist")
         tarball = dist.get("tarball")
         if not isinstance(tarball, str):
@@ -161,8 +160,10 @@ def _same_origin(one: str, other: str) -> bool:
     return (a.scheme, a.netloc) == (b.scheme, b.netloc)
 
 
-def _known(versions: list[str]) -> str:
-    return f"it has {several(versions[-3:])} and others" if len(versions) > 3 else f"it has {several(versions)}"
+def _newest(versions: Mapping[str, Any]) -> str:
+    """Some versions for a message: those that were published last."""
+    last = list(versions)[-3:]
+    return several(last) if len(versions) <= len(last) else f"{', '.join(last)} and {len(versions) - len(last)} others"
 
 
 def _table(value: Any, name: str) -> Mapping[str, Any]:

@@ -171,7 +171,8 @@ def test_a_file_larger_than_any_module(tmp_path: Path, registry: Registry, monke
         ({"dist": {"tarball": 5}}, "it names no archive"),
         ({"body": b"<html>"}, "is not understood"),
         ({"body": b"[]"}, "it has no versions"),
-        ({"body": b'{"versions": {"1.2.4": {}, "1.0.0": {}}}'}, "did you mean '1.2.4'"),
+        ({"body": b'{"versions": {"1.2.4": {}, "1.0.0": {}}}'}, "it has 1.2.4 and 1.0.0"),
+        ({"body": b'{"versions": {"1": {}, "2": {}, "3": {}, "4": {}, "5": {}}}'}, "it has 3, 4, 5 and 2 others"),
         ({"token": "Bearer secret"}, "the registry refuses"),
     ],
 )

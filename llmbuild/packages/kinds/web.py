@@ -18,7 +18,7 @@ from llmbuild.canonical import Digest, Json, digest_json
 from llmbuild.checkpoints.names import CHAT_CONFIG
 from llmbuild.packages.chat_page import WEB_LLM, write_page
 from llmbuild.packages.kind import InputFile, Library, Member, Mistake, Out, Package, PackageKind, Platform, Use
-from llmbuild.packages.memory import LOW_RESOURCE_MB, memory_of, sizes_of
+from llmbuild.packages.memory import memory_of, sizes_of, web_figures
 from llmbuild.packages.model_url import url_of, wrong_url
 
 APP_CONFIG = "webllm-app-config.json"
@@ -70,15 +70,11 @@ def _record(member: Member, library: Library, place: str, url: str | None) -> Js
     alone = len(member.libraries) == 1
     model_id = member.model_id if alone else f"{member.model}-{member.scheme}-{library.platform.name}-MLC"
     downloaded = _downloaded(member.files)
-    use = memory_of(library.metadata, library.platform.device, sizes_of(library.metadata))
-    megabytes = round(use.total / 2**20, 2)
     return {
         "model": where,
         "model_id": model_id,
         "model_lib": place,
-        "vram_required_MB": megabytes,
-        "buffer_size_required_bytes": use.largest,
-        "low_resource_required": megabytes <= LOW_RESOURCE_MB,
+        **web_figures(memory_of(library.metadata, library.platform.device, sizes_of(library.metadata))),
         "required_features": list(library.metadata.get("requires", [])),
         "overrides": {
             name: library.metadata[name] for name in _OVERRIDDEN if library.metadata[name] != member.config.get(name)
