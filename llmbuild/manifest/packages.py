@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from llmbuild.engine.names import unfit
@@ -235,7 +234,7 @@ def _check_outputs(
     output: str,
     problems: Problems,
 ) -> None:
-    """Two results must not lie in one place, or one inside the other."""
+    """Two results must not lie in one place."""
     taken = {f"{output}/libs": "libraries", f"{output}/provenance": "statements"}
     for one in matrix:
         if one.weights:
@@ -244,26 +243,16 @@ def _check_outputs(
         given = tables[name].output
         path = ("package", name, "output") if given is not None else ("package", name)
         folder = package.output[len(output) + 1 :]
-        why = unfit(package.output)
-        if why is None and (PurePosixPath(folder).is_absolute() or "\\" in folder):
-            why = "it does not name one place below its directory"
+        why = "it is not one name" if "/" in folder or "\\" in folder else unfit(package.output)
         if why is not None:
             problems.add(
                 path, f"'{folder}' cannot be the folder of a package", why=why, fix=f'name one, such as "{name}"'
             )
             continue
-        inside = next((one for one in taken if _overlap(one, package.output)), None)
-        if inside is not None:
+        first = taken.setdefault(package.output, f"the files of package '{name}'")
+        if first != f"the files of package '{name}'":
             problems.add(
                 path,
-                f"package '{name}' would lie in {package.output}, which is in the way of {taken[inside]} in {inside}"
-                if inside != package.output
-                else f"package '{name}' would lie in {package.output}, where {taken[inside]} are",
+                f"package '{name}' would be in {package.output}, where {first} are",
                 fix='give it another folder: output = "…"',
             )
-            continue
-        taken[package.output] = f"the files of package '{name}'"
-
-
-def _overlap(one: str, other: str) -> bool:
-    return one == other or one.startswith(f"{other}/") or other.startswith(f"{one}/")

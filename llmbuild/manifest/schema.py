@@ -352,7 +352,7 @@ class PackageTable(Table):
         default=None, description="Names of platforms. Default: every platform of the builds that the kind takes."
     )
     output: str | None = Field(
-        default=None, description="Its folder, relative to the project's output. Default: the table's name."
+        default=None, description="Name of its folder in the project's output. Default: the table's name."
     )
     weights: _WeightsOfAllOrEach | None = Field(
         default=None,

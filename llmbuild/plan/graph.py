@@ -27,7 +27,7 @@ from llmbuild.linkers import carries_name
 from llmbuild.manifest.project import Combination, Model, Package, Platform, Project
 from llmbuild.plan.observed import DEVICE_TOOL, Observed
 from llmbuild.plan.packages import package_labels, package_parts
-from llmbuild.plan.reasons import FAMILY_TOOL
+from llmbuild.plan.reasons import FAMILY_TOOL, PACKAGE_TOOL
 from llmbuild.programs.run import compiler_of
 from llmbuild.quantization.scheme import Scheme
 from llmbuild.sources.kind import Observation
@@ -343,6 +343,7 @@ class _Maker:
             (package.name,),
             parts.params,
             parts.inputs,
+            tools={PACKAGE_TOOL: self.observed.package_kinds[package.kind]},
             installs=(Install("", package.output),),
             package=package.name,
         )

@@ -39,7 +39,7 @@ class Observed:
     `gone` the errors of sources that are taken as the lock file has them, by the label of their fetch task; `families` the
     digest of each family's own sources by its model type, and `every_family` that over all of them; `types` the model types of
     presets and `architectures` the architectures that are the project's own, by model name; `of_packages` the sources of packages
-    by the label of their fetch task."""
+    by the label of their fetch task, and `package_kinds` the digest of the sources of each kind of package."""
 
     sources: Mapping[str, Observation]
     tools: Mapping[str, Mapping[str, str]]
@@ -56,3 +56,4 @@ class Observed:
     types: Mapping[str, str] = field(default_factory=dict)
     architectures: Mapping[str, Architecture] = field(default_factory=dict)
     of_packages: Mapping[str, Observation] = field(default_factory=dict)
+    package_kinds: Mapping[str, Digest] = field(default_factory=dict)

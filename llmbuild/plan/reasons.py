@@ -24,6 +24,7 @@ Change: TypeAlias = tuple[str, Json, Json]
 MISSING = "\0missing"
 SOURCES_TOOL = "llmbuild sources"
 FAMILY_TOOL = "llmbuild family"
+PACKAGE_TOOL = "llmbuild package kind"
 """The sources of the family that a model is of, apart from those that all models share."""
 _BYTES = "+sha256."
 """The text before the digest in the identity of a tool whose bytes count."""
@@ -309,7 +310,7 @@ def tool_reasons(old: Mapping[str, Json], new: Mapping[str, str], contents: Cont
     """One reason for each tool that differs; for llmbuild's own sources one for each changed file, where both sets are known."""
     reasons: list[Reason] = []
     for name, before, after in changes(old, new):
-        if name in (SOURCES_TOOL, FAMILY_TOOL) and MISSING not in (before, after):
+        if name in (SOURCES_TOOL, FAMILY_TOOL, PACKAGE_TOOL) and MISSING not in (before, after):
             old_files, new_files = _source_files(before, contents), _source_files(after, contents)
             files = changes(old_files or {}, new_files or {})
             if old_files is not None and new_files is not None and files:

@@ -87,6 +87,6 @@ KIND = TaskKind(
     version=1,
     params=("kind", "options", "members", "archives", "sources"),
     sources=("llmbuild.tasks.package",),
-    tools=(),
+    tools=("llmbuild package kind",),
     run=run,
 )

@@ -99,6 +99,7 @@ def observe_world(
     sources, adapters, presets, of_packages = _sources(project, store, lock, offline, resolve, anew, errors, gone)
     tools, source_files = _tools(kinds, toolchain, errors)
     families, every_family = _families(toolchain, source_files)
+    package_kinds = _package_kinds(project, toolchain, source_files)
     types = _types(presets, toolchain, every_family)
     architectures = own_architectures(project, toolchain, trust)
     # The memo of what was asked so far is written there.
@@ -120,6 +121,7 @@ def observe_world(
         types,
         architectures,
         of_packages,
+        package_kinds,
     )
 
 
@@ -264,6 +266,18 @@ def _families(toolchain: Toolchain, source_files: dict[Digest, dict[str, Digest]
         every |= listed
     source_files[digest_json(every)] = every
     return families, digest_json(every)
+
+
+def _package_kinds(
+    project: Project, toolchain: Toolchain, source_files: dict[Digest, dict[str, Digest]]
+) -> dict[str, Digest]:
+    """The digest of the sources of each kind of package that the project has; their files are added to `source_files`."""
+    digests: dict[str, Digest] = {}
+    for kind in dict.fromkeys(package.kind for package in project.packages.values()):
+        listed = toolchain.package_kinds[kind]
+        digests[kind] = digest_json(listed)
+        source_files[digests[kind]] = listed
+    return digests
 
 
 def _types(presets: Mapping[str, Mapping[str, Json]], toolchain: Toolchain, families: Digest) -> dict[str, str]:

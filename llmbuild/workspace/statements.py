@@ -16,7 +16,10 @@ from llmbuild.report.provenance import TaskResult, owner_of, statements
 
 def owners(project: Project) -> frozenset[str]:
     """The labels under which the statements of a whole project are installed."""
-    return frozenset(owner_of(path) for cell in project.matrix for path in results(project, cell))
+    packages = {package.output for package in project.packages.values()}
+    return frozenset(
+        owner_of(path) for path in {*packages, *(one for cell in project.matrix for one in results(project, cell))}
+    )
 
 
 def statement_installations(

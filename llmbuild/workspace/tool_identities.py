@@ -22,7 +22,7 @@ from llmbuild.engine.kind import TaskKind
 from llmbuild.engine.seal import SECRET, Seal
 from llmbuild.errors import StoreError, ToolchainError
 from llmbuild.jsontext import parse_json
-from llmbuild.plan.reasons import FAMILY_TOOL, SOURCES_TOOL
+from llmbuild.plan.reasons import FAMILY_TOOL, PACKAGE_TOOL, SOURCES_TOOL
 from llmbuild.programs.parts import FileTree, Listed
 from llmbuild.workspace.programs import PROGRAMS_MEMO, Digests, Programs
 
@@ -41,11 +41,14 @@ CONTENTS: Mapping[str, tuple[str, ...]] = {
 _NO_PROGRAMS = ("3rdparty", "include", "src", "cmake", "share", "licenses")
 """The directories of such a package that have neither Python nor libraries, but half of its files."""
 
-PER_TASK_TOOLS = frozenset({"linker", FAMILY_TOOL})
-"""Tools whose identity depends on the platform or the model and not only on the kind."""
+PER_TASK_TOOLS = frozenset({"linker", FAMILY_TOOL, PACKAGE_TOOL})
+"""Tools whose identity depends on the platform, the model or the package and not only on the kind."""
 
 FAMILIES = "models/families/"
 """The directory of the families, each of which is in the keys of its own models alone."""
+
+PACKAGE_KINDS = "packages/kinds/"
+"""The directory of the kinds of packages, each of which is in the keys of its own packages alone, with all that it imports."""
 
 TVM_MEMO = "code-generators.json"
 """The file in a store that caches the device kinds that TVM can generate code for."""
@@ -110,11 +113,38 @@ class Toolchain:
             found = find()
         return {module: self._digests_of(listed) for module, listed in found.items()}
 
+    @cached_property
+    def package_kinds(self) -> Mapping[str, dict[str, Digest]]:
+        """The files that each kind of package may load, by the kind's name."""
+        names = [name.removeprefix(PACKAGE_KINDS).removesuffix(".py") for name in self._kinds_of_packages()]
+
+        def find() -> Json:
+            return {name: list(self._closure([_dotted(f"{PACKAGE_KINDS}{name}.py")])) for name in names}
+
+        found: Any = self.programs.remembered(["package kinds", self.llmbuild[1]], find)
+        if not (isinstance(found, dict) and sorted(found) == names and all(map(self._known, found.values()))):
+            found = find()
+        return {name: self._digests_of(listed) for name, listed in found.items()}
+
+    def _kinds_of_packages(self) -> list[str]:
+        """The files with the kinds of packages, sorted."""
+        return sorted(
+            name
+            for name in self.llmbuild[0]
+            if name.startswith(PACKAGE_KINDS) and name.endswith(".py") and not name.endswith("/__init__.py")
+        )
+
     def _files_behind(self, kind: TaskKind) -> dict[str, Digest]:
         """The files that a kind's modules may load, with their digests."""
 
         def find() -> Json:
-            return list(self._closure(kind.sources))
+            if PACKAGE_TOOL not in kind.tools:
+                return list(self._closure(kind.sources))
+            from llmbuild.workspace.imports import Imports
+
+            # Without the kinds of packages nothing leads to what only they import.
+            others = sorted(self.llmbuild[0].keys() - set(self._kinds_of_packages()))
+            return list(Imports(_PACKAGE, others).closure(kind.sources))
 
         # Imports follow from the content of all files, so they are looked at once for each.
         found = self.programs.remembered(["imports", list(kind.sources), self.llmbuild[1]], find)

@@ -144,6 +144,7 @@ def observed(of: Project) -> Observed:
             for package in of.packages.values()
             for name in package.sources
         },
+        package_kinds={package.kind: digest_bytes(package.kind.encode()) for package in of.packages.values()},
     )
 
 

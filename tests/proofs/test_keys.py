@@ -190,6 +190,13 @@ def edit_package(of: Project, **changes: Any) -> Project:
     return dataclasses.replace(of, packages={"app": dataclasses.replace(of.packages["app"], **changes)})
 
 
+def edit_package_kind(one: Scene) -> Scene:
+    of = edit_package(one.project, kind="web")
+    # Two kinds of the same sources.
+    sources = {"web": one.observed.package_kinds["server"]}
+    return dataclasses.replace(one, project=of, observed=dataclasses.replace(one.observed, package_kinds=sources))
+
+
 def edit_archive(of: Project) -> Project:
     (library,) = of.packages["app"].libraries
     return edit_package(of, libraries=(dataclasses.replace(library, archive="arm64-v8a"),))
@@ -266,11 +273,13 @@ EDITS: dict[str, tuple[Callable[[Scene], Scene], tuple[str, ...]]] = {
         ("requires",),
     ),
     "platform.tools": (edit_project(lambda of: edit_platform(of, tools=[{"command": "x", "install": "y"}])), ()),
+    "platform.by_machine": (edit_project(lambda of: edit_platform(of, by_machine=True)), ()),
+    "combination.by_pattern": (edit_cell(by_pattern=True), ()),
     "combination.metadata": (edit_cell(metadata={"prefill-chunk-size": 2}), ("overrides",)),
     "combination.library": (edit_cell(library="dist/libs/elsewhere.so"), ()),
     "combination.weights": (edit_cell(weights="dist/elsewhere"), ()),
     "package.name": (rename_package, ()),
-    "package.kind": (edit_project(lambda of: edit_package(of, kind="web")), ("kind",)),
+    "package.kind": (edit_package_kind, ("kind",)),
     "package.libraries": (edit_project(edit_archive), ("archives",)),
     "package.options": (edit_project(lambda of: edit_package(of, options={"page": True})), ("options",)),
     "package.sources": (rename_package_source, ("sources",)),
@@ -356,7 +365,8 @@ def test_the_name_of_a_library_that_holds_it_flips_link_alone() -> None:
 
 def test_an_adapter_is_an_input_of_inspect_and_quantize_alone() -> None:
     before = scene()
-    of = edit_platform(plans.project(adapter=("smollm2",)), artifact="wasm")
+    adapted = edit_platform(plans.project(adapter=("smollm2",)), artifact="wasm")
+    of = plans.with_package(adapted, sources=("page",), archive="")
     world = dataclasses.replace(before.observed, adapters=plans.observed(of).adapters)
     tasks = {task.label: task for task in expand(of, world, KINDS, COMPILE_FIELDS)}
     plain = {task.label: task for task in expand(before.project, before.observed, KINDS, COMPILE_FIELDS)}

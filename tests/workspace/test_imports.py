@@ -89,6 +89,15 @@ def test_fetching_depends_on_no_description_of_a_model() -> None:
     assert not any("headers/" in name for name in behind["link"])
 
 
+def test_a_kind_of_package_is_in_the_keys_of_its_own_packages() -> None:
+    chain = Toolchain(Bytes())
+    behind = chain.tools_of(load_kind("package"))[1]
+    assert not any(name.startswith("packages/kinds/") and "__init__" not in name for name in behind)
+    assert {"tasks/package.py", "packages/folder.py", "packages/kinds/__init__.py"} <= behind.keys()
+    kinds = {name for name in chain.package_kinds["server"] if name.startswith("packages/kinds/")}
+    assert kinds == {"packages/kinds/__init__.py", "packages/kinds/server.py"}
+
+
 class Bytes:
     def digest(self, path: Path) -> str:
         return "0" * 64
@@ -109,8 +118,8 @@ print("LOADED", json.dumps([name for name in sys.modules if name.startswith("llm
 
 
 def test_what_a_task_loads_is_in_its_key(tmp_path: Path) -> None:
-    project = make_project(tmp_path, checkpoint=cached_checkpoint("llama"))
-    project.build()
+    project = make_project(tmp_path, f"{TINY_MANIFEST}[package.server]\n", checkpoint=cached_checkpoint("llama"))
+    project.build("package")
     store = Store(project.store)
     chain = Toolchain(Bytes())
     seen = {}
@@ -124,6 +133,8 @@ def test_what_a_task_loads_is_in_its_key(tmp_path: Path) -> None:
             files += chain.families["llama"]
         if trace.kind == "inspect":
             files += [name for listed in chain.families.values() for name in listed]
+        if trace.kind == "package":
+            files += chain.package_kinds["server"]
         behind = {module_name(PACKAGE / name) for name in files if name.endswith(".py")}
         seen[trace.kind] = set(loaded) - behind
         assert f"llmbuild.tasks.{trace.kind}" in loaded

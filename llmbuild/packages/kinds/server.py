@@ -1,7 +1,7 @@
 """`server`: models and shared libraries as MLCEngine and `mlc_llm serve` open them.
 
     <model>-<scheme>-MLC/                       MLCEngine's `model`
-    lib/<model>-<scheme>-<platform>.so          its `model_lib` (.dylib, .dll)
+    libs/<model>-<scheme>-<platform>.so          its `model_lib` (.dylib, .dll)
 
 A model directory is opened as it is; MLCEngine looks for no library beside it when `model_lib` names one.
 """
@@ -28,7 +28,7 @@ class Server(PackageKind):
                 out.pass_on(file, f"{member.model_id}/{name}")
             for library in member.libraries:
                 stem = f"{member.model}-{member.scheme}-{library.platform.name}"
-                out.pass_on(library.file, f"lib/{stem}.{library.platform.artifact}")
+                out.pass_on(library.file, f"libs/{stem}.{library.platform.artifact}")
 
 
 KIND = Server()

@@ -1,0 +1,186 @@
+"""Packages as part of a build: what runs after a change, what is written anew, and what a build that leaves them alone says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import llmbuild
+from llmbuild.engine.events import Event
+from llmbuild.errors import UsageError
+from llmbuild.report.events import Installed
+from llmbuild.workspace.packages import package_labels
+from llmbuild.workspace.workspace import Workspace
+from tests.helpers.checkpoints import cached_checkpoint
+from tests.helpers.cli import LONGER_MANIFEST, ProjectDir, make_project, tasks_run
+
+SERVER = "[package.server]\n"
+MODEL = "tiny-q0f32-MLC"
+LIBRARY = "tiny-q0f32-x86_64-linux-cpu.so"
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> ProjectDir:
+    """A project with a package that was made."""
+    project = make_project(tmp_path_factory.mktemp("packaged"), LONGER_MANIFEST + SERVER, cached_checkpoint("llama"))
+    result = project.run("package", "--provenance")
+    assert result.code == 0, result.text
+    return project
+
+
+@pytest.fixture
+def project(built: ProjectDir) -> Iterator[ProjectDir]:
+    """The same, as it was before each test."""
+    yield built
+    built.write(LONGER_MANIFEST + SERVER)
+    assert built.run("package", "--quiet", "--provenance").code == 0
+
+
+def opened(project: ProjectDir, notes: list[str] | None = None) -> Workspace:
+    return llmbuild.open(project.root, cache=project.store, on_note=(notes if notes is not None else []).append)
+
+
+def edited(project: ProjectDir, old: str, new: str) -> None:
+    assert old in LONGER_MANIFEST + SERVER
+    project.write((LONGER_MANIFEST + SERVER).replace(old, new))
+
+
+def installed(events: list[Event]) -> Installed:
+    (one,) = (event for event in events if isinstance(event, Installed))
+    return one
+
+
+def test_a_server_has_the_model_and_its_library(project: ProjectDir) -> None:
+    plain, packaged = project.snapshot("dist"), project.snapshot("dist/server")
+    own = {name: data for name, data in plain.items() if not name.startswith(("server/", "provenance/"))}
+    assert packaged == {
+        **{name: data for name, data in own.items() if name.startswith(MODEL)},
+        f"libs/{LIBRARY}": own[f"libs/{LIBRARY}"],
+    }
+    # Where reflinks are not possible, both names are of the cache's own file.
+    names = [
+        project.root / "dist" / name for name in (f"{MODEL}/params_shard_0.bin", f"server/{MODEL}/params_shard_0.bin")
+    ]
+    links = [name.stat().st_nlink for name in names]
+    assert names[0].samefile(names[1]) or links == [1, 1]
+
+
+def test_a_model_is_loaded_from_the_folder(project: ProjectDir) -> None:
+    """Its library is found beside it, as beside the directories of a build."""
+    with llmbuild.load(project.root / "dist/server" / MODEL, seed=1) as model:
+        assert model.generate("a", max_tokens=2) is not None
+        assert model.library == project.root / "dist/server/libs" / LIBRARY
+
+
+def test_a_changed_temperature_packages_only_what_changed(project: ProjectDir) -> None:
+    edited(project, '"chatml"\n', '"chatml"\ngeneration.temperature = 0.25\n')
+    events: list[Event] = []
+    with opened(project) as workspace:
+        plan = workspace.plan("package")
+        stale = {verdict.task.label: verdict.state for verdict in plan.verdicts if verdict.state != "cached"}
+        assert stale["config[tiny, q0f32]"] == "run"
+        assert stale["package[server]"] == "maybe"
+        outcome = workspace.build("package[server]", on_event=events.append, provenance=True)
+    ran = sorted(label for label, one in outcome.result.outcomes.items() if one.status.value != "cached")
+    assert ran == ["config[tiny, q0f32]", "package[server]"]
+    written = [f"dist/{place}/mlc-chat-config.json" for place in (f"server/{MODEL}", MODEL)]
+    assert sorted(name for name in installed(events).written if "provenance" not in name) == written
+    assert installed(events).removed == ()
+    assert json.loads((project.root / written[0]).read_text())["temperature"] == 0.25
+    (folder,) = (one for one in outcome.outputs if one.path.name == "server")
+    assert folder.tasks == ("package[server]",)
+    assert sorted(folder.files) == sorted(project.snapshot("dist/server"))
+
+
+def test_a_build_without_names_leaves_packages_alone_and_says_so(project: ProjectDir) -> None:
+    edited(project, '"chatml"\n', '"chatml"\ngeneration.temperature = 0.5\n')
+    before = project.snapshot("dist/server")
+    note = "package server is not up to date; `llmbuild package server` makes it again"
+    planned = project.run("plan")
+    assert "package[" not in planned.out
+    assert note in " ".join(planned.err.split())
+    assert project.build() == {"config": 1}
+    assert project.snapshot("dist/server") == before
+    notes: list[str] = []
+    with opened(project, notes) as workspace:
+        assert not workspace.plan().stale
+        workspace.build()
+    assert notes == [note]
+    # A narrowed build does not know what else the package needs.
+    assert project.run("build", "-m", "tiny").text.count("up to date") == 2
+    assert project.build("package") == {"package": 1}
+    with opened(project, notes) as workspace:
+        workspace.build()
+    assert notes == [note]
+    (project.root / "dist/server" / MODEL / "params_shard_0.bin").unlink()
+    with opened(project, notes) as workspace:
+        workspace.build()
+    assert notes == [note, note]
+
+
+def test_a_package_that_was_never_made_is_not_missed(project: ProjectDir) -> None:
+    project.write(LONGER_MANIFEST + SERVER + '[package.other]\nkind = "server"\n')
+    done = project.run("build")
+    assert "other" not in done.text
+    done = project.run("package", "other", "--dry-run")
+    # Its folder would be the same one, and no key has a package's name.
+    assert "1 to restore" in done.out
+    assert not (project.root / "dist/other").exists()
+
+
+def test_plan_why_and_check_know_the_task(project: ProjectDir) -> None:
+    assert "up to date" in project.run("plan", "package[server]").out
+    assert project.run("why", "package[server]").code == 0
+    done = project.run("package", "--check")
+    assert done.code == 0
+    assert "same   package[server]" in done.text
+    events = project.root / "events"
+    assert project.run("package", "--force", "--events", str(events)).code == 0
+    assert tasks_run(events) == {"package": 1}
+
+
+def test_a_second_store_makes_the_same_bytes(project: ProjectDir, tmp_path: Path) -> None:
+    """What the models' tasks give is the same anywhere, and of the package no byte depends on the place or the time."""
+    other = make_project(tmp_path, LONGER_MANIFEST + SERVER, cached_checkpoint("llama"))
+    archive = tmp_path / "archive.tar"
+    assert project.run("cache", "export", str(archive)).code == 0
+    assert other.run("cache", "import", str(archive)).code == 0
+    assert other.build("package", "--force") == {"package": 1}
+    assert other.snapshot("dist/server") == project.snapshot("dist/server")
+
+
+def test_what_a_package_had_is_removed_with_it(project: ProjectDir) -> None:
+    assert (project.root / "dist/provenance/server.intoto.json").is_file()
+    project.write(LONGER_MANIFEST)
+    events: list[Event] = []
+    with opened(project) as workspace:
+        workspace.build(on_event=events.append, provenance=True)
+    gone = installed(events).removed
+    assert f"dist/server/libs/{LIBRARY}" in gone
+    assert "dist/provenance/server.intoto.json" in gone
+    assert not (project.root / "dist/server").exists()
+    assert (project.root / f"dist/libs/{LIBRARY}").is_file()
+
+
+def test_a_statement_names_what_a_package_is_made_of(project: ProjectDir) -> None:
+    statement = json.loads((project.root / "dist/provenance/server.intoto.json").read_text())
+    names = [one["name"] for one in statement["subject"]]
+    assert names == sorted(f"server/{name}" for name in project.snapshot("dist/server"))
+    steps = statement["predicate"]["buildDefinition"]["externalParameters"]["steps"]
+    assert {"package[server]", "quantize[tiny, q0f32]", "link[tiny, q0f32, x86_64-linux-cpu]"} <= steps.keys()
+
+
+def test_names_that_are_no_packages(project: ProjectDir) -> None:
+    with opened(project) as workspace:
+        whole = workspace.whole
+    assert package_labels(whole, ()) == package_labels(whole, ("server", "server")) == ("package[server]",)
+    with pytest.raises(UsageError, match="there is no package 'sever'") as caught:
+        package_labels(whole, ("sever",))
+    assert caught.value.fix == "did you mean 'server'?"
+    project.write(LONGER_MANIFEST)
+    done = project.run("package")
+    assert (done.code, done.out) == (2, "")
+    assert "the manifest has no packages" in done.err
