@@ -181,6 +181,8 @@ def test_names_that_are_no_packages(project: ProjectDir) -> None:
         package_labels(whole, ("sever",))
     assert caught.value.fix == "did you mean 'server'?"
     project.write(LONGER_MANIFEST)
+    with opened(project) as workspace, pytest.raises(UsageError, match="the manifest has no packages"):
+        package_labels(workspace.whole, ())
     done = project.run("package")
     assert (done.code, done.out) == (2, "")
     assert "the manifest has no packages" in done.err
