@@ -23,7 +23,7 @@ from llmbuild.engine.kind import Job, TaskKind
 from llmbuild.engine.registry import KIND_NAMES, load_kind
 from llmbuild.engine.tree import FileEntry, Tree
 from llmbuild.errors import UsageError
-from llmbuild.manifest.project import Project
+from llmbuild.manifest.project import Project, Publish
 from llmbuild.models.registry import families
 from llmbuild.plan.graph import CONFIG_FILES, OBJECT_FILES, WEIGHT_FILES, expand
 from llmbuild.plan.observed import Architecture, Observed
@@ -221,6 +221,8 @@ def rename_package_source(one: Scene) -> Scene:
     )
 
 
+PUBLISH = Publish("here", "hf:org/{model}")
+
 # Every value of a manifest, with the parameters that carry it; () means that no key may hold it.
 EDITS: dict[str, tuple[Callable[[Scene], Scene], tuple[str, ...]]] = {
     "model.model_type": (edit_project(lambda of: edit_model(of, model_type="mistral")), ("model-type",)),
@@ -288,6 +290,7 @@ EDITS: dict[str, tuple[Callable[[Scene], Scene], tuple[str, ...]]] = {
     "project.file": (edit_project(lambda of: dataclasses.replace(of, file="other.toml")), ()),
     "project.root": (edit_project(lambda of: dataclasses.replace(of, root="/elsewhere")), ()),
     "project.provenance": (edit_project(lambda of: dataclasses.replace(of, provenance=not of.provenance)), ()),
+    "project.publish": (edit_project(lambda of: dataclasses.replace(of, publish={"here": PUBLISH})), ()),
     "project.output": (edit_project(lambda of: dataclasses.replace(of, output="out")), ()),
 }
 
