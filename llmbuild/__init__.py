@@ -35,8 +35,8 @@ def open(
     quantizations: str | Sequence[str] = (),
     platforms: str | Sequence[str] = (),
     cache: str | os.PathLike[str] | None = None,
-    offline: bool = False,
-    locked: bool = False,
+    offline: bool | None = None,
+    locked: bool | None = None,
     trust: bool = False,
     on_note: Callable[[str], None] = lambda _note: None,
 ) -> Workspace:
@@ -44,9 +44,9 @@ def open(
 
     `models`, `quantizations` and `platforms` are names of the manifest (one, or several) that everything is narrowed to.
     `cache` is the store (default: $LLMBUILD_CACHE or the user's cache).  `offline` forbids the network; `locked` requires an
-    up-to-date llmbuild.lock, and never writes it.  With `trust` the programs and flags that the project's targets name run
-    without a record of trust (`llmbuild trust` writes one).  `on_note` receives, a sentence at a time, what is found later that
-    is worth reporting and stops nothing.
+    up-to-date llmbuild.lock, and never writes it (default: $LLMBUILD_OFFLINE and $LLMBUILD_LOCKED).  With `trust` the programs
+    and flags that the project's targets name run without a record of trust (`llmbuild trust` writes one).  `on_note` receives,
+    a sentence at a time, what is found later that is worth reporting and stops nothing.
 
     Raises LlmbuildError where the manifest is wrong or does not have such names, and where the store cannot be read.
     """

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmbuild.cli.common import add_selection, open_workspace, path_argument
-from llmbuild.engine.settings import MOST_JOBS
+from llmbuild.engine.variables import MOST_JOBS
 from llmbuild.errors import ExitCode, Interrupted, StoreError, UsageError
 
 if TYPE_CHECKING:
@@ -27,7 +27,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_build_options(parser: argparse.ArgumentParser) -> None:
     """The options that say how tasks run."""
-    parser.add_argument("-j", "--jobs", type=int, metavar="N", help="tasks at a time (default: the number of CPUs)")
+    parser.add_argument(
+        "-j",
+        "--jobs",
+        type=int,
+        metavar="N",
+        help="tasks at a time (default: $LLMBUILD_JOBS, the user's setting, or the number of CPUs)",
+    )
     parser.add_argument(
         "--memory",
         metavar="SIZE",

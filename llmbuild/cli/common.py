@@ -49,7 +49,9 @@ def add_lock(parser: argparse.ArgumentParser) -> None:
     """The options of every command that runs tasks."""
     parser.add_argument("--force", action="store_true", help="run the named tasks again although they are cached")
     parser.add_argument(
-        "--locked", action="store_true", help="fail when llmbuild.lock is not up to date, never write it"
+        "--locked",
+        action=argparse.BooleanOptionalAction,
+        help="fail when llmbuild.lock is not up to date, never write it (default: $LLMBUILD_LOCKED)",
     )
 
 
@@ -59,7 +61,9 @@ def add_file(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cache-dir", type=path_argument, help="the store (default: $LLMBUILD_CACHE or the user's cache)"
     )
-    parser.add_argument("--offline", action="store_true", help="do not use the network")
+    parser.add_argument(
+        "--offline", action=argparse.BooleanOptionalAction, help="do not use the network (default: $LLMBUILD_OFFLINE)"
+    )
     parser.add_argument("--trust", action="store_true", help="let what the project's targets name run (llmbuild trust)")
 
 
@@ -68,7 +72,7 @@ def open_workspace(args: argparse.Namespace, *, notes: bool = True) -> Workspace
     from llmbuild.workspace.options import Options, Selection
     from llmbuild.workspace.workspace import Workspace
 
-    options = Options(args.cache_dir, args.offline, getattr(args, "locked", False), args.trust)
+    options = Options(args.cache_dir, args.offline, getattr(args, "locked", None), args.trust)
     names = (tuple(getattr(args, name, ())) for name in ("model", "quantization", "platform"))
     workspace = Workspace.open(find_manifest(args.file), Selection(*names), options, on_note=print_note)
     if notes and not getattr(args, "quiet", False):

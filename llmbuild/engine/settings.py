@@ -17,11 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from llmbuild.engine.limits import parse_size
+from llmbuild.engine.variables import MOST_JOBS, jobs
 from llmbuild.errors import LlmbuildError, UsageError, did_you_mean, raise_all
 from llmbuild.home import at_home, user_directory
-
-MOST_JOBS = 1024
-"""Each task at a time is a process and a thread that waits for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +103,9 @@ def read_settings(environ: Mapping[str, str] | None = None) -> Settings:
 
 
 def default_jobs() -> int:
-    """The default number of tasks at a time: the user's setting, or the number of CPUs.  Raises what read_settings does."""
-    if (jobs := read_settings().jobs) is not None:
-        return jobs
+    """The default number of tasks at a time: that of LLMBUILD_JOBS, the user's setting, or the number of CPUs.
+
+    Raises UsageError for a wrong variable, and what read_settings does."""
+    if (chosen := jobs() or read_settings().jobs) is not None:
+        return chosen
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
+
+from llmbuild.engine.variables import flag
 
 OnNote: TypeAlias = Callable[[str], None]
 """Receives what is worth reporting and stops nothing, a sentence at a time."""
@@ -23,12 +25,19 @@ class Selection:
 @dataclass(frozen=True, slots=True)
 class Options:
     """`cache` is the directory of the store, None for the user's own.  `offline` forbids the network; `locked` requires an
-    up-to-date lock file, and never writes it; with `trust` whatever the project's targets name may run."""
+    up-to-date lock file, and never writes it; None leaves both to LLMBUILD_OFFLINE and LLMBUILD_LOCKED.  With `trust` whatever
+    the project's targets name may run."""
 
     cache: Path | None = None
-    offline: bool = False
-    locked: bool = False
+    offline: bool | None = None
+    locked: bool | None = None
     trust: bool = False
+
+    def decided(self) -> Options:
+        """The options with the environment's values for those that were left to it.  Raises UsageError for a wrong variable."""
+        offline = flag("LLMBUILD_OFFLINE") if self.offline is None else self.offline
+        locked = flag("LLMBUILD_LOCKED") if self.locked is None else self.locked
+        return replace(self, offline=offline, locked=locked)
 
 
 ALL = Selection()

@@ -101,7 +101,9 @@ def take(
     they need; with `force` the named tasks run again, or all.  Raises what `look` and `select` do."""
     trust = Trust(Path(whole.root), options.trust)
     project = with_named(project, tasks)
-    world = look(project, store, toolchain, trust, offline=options.offline, locked=options.locked, on_note=on_note)
+    world = look(
+        project, store, toolchain, trust, offline=bool(options.offline), locked=bool(options.locked), on_note=on_note
+    )
     project = world.project
     chosen = with_refusals(select(world.tasks, tasks), project, world.observed, store, toolchain)
     forced = {task.label for task in (asked(chosen, tasks) if tasks else chosen)} if force else set()

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from llmbuild.canonical import Digest
 from llmbuild.engine.cas import MissingBlobError
 from llmbuild.engine.memory import budget
-from llmbuild.engine.settings import MOST_JOBS
 from llmbuild.engine.store import Store
+from llmbuild.engine.variables import MOST_JOBS
 from llmbuild.errors import UsageError
 from llmbuild.plan.narrow import narrow
 from llmbuild.workspace.expanded import Manifest, load_manifest
@@ -75,7 +75,7 @@ class Workspace:
         )
         if selection.platforms:
             self._project = as_named(self._project)
-        self._options = options
+        self._options = options.decided()
         self._on_note = on_note
         self._toolchain: Toolchain | None = None
 
@@ -225,7 +225,7 @@ class Workspace:
             Trust(Path(self.whole.root), self._options.trust),
             upgrade=(upgrade,) if isinstance(upgrade, str) else upgrade,
             check=check,
-            offline=self._options.offline,
+            offline=bool(self._options.offline),
             on_event=on_event,
             on_note=self._on_note,
         )
