@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from llmbuild.errors import did_you_mean
+from llmbuild.manifest.misplaced import SYNONYMS, fitting_table, kebab, right_table
 from llmbuild.manifest.problems import Problems
 from llmbuild.manifest.schema import LONGEST, ManifestTable, keys_of
 from llmbuild.tomlfile import KeyPath
@@ -36,19 +37,6 @@ _BOUNDS = {
     "less_than": ("less than", "lt"),
 }
 _GOOD_NAME = f"use letters, digits and . _ + -, beginning with a letter or a digit, {LONGEST} at most"
-# A key of another tool, and its name here.
-_SYNONYMS = {
-    "quantization": "quantizations",
-    "template": "conv-template",
-    "conversation-template": "conv-template",
-    "path": "source",
-    "device": "platforms",
-    "targets": "platforms",
-    "context-length": "context-window-size",
-    "max-seq-len": "context-window-size",
-    "sliding-window": "sliding-window-size",
-    "tensor-parallel-shard": "tensor-parallel-shards",
-}
 
 
 def check_shape(problems: Problems) -> ManifestTable:
@@ -101,13 +89,7 @@ def _report(problems: Problems, path: KeyPath, detail: ErrorDetails, *, of_name:
             fix=_GOOD_NAME,
         )
     elif kind == "extra_forbidden":
-        known = keys_of(path[:-1])
-        kebab = key.replace("_", "-").lower()
-        synonym = _SYNONYMS.get(kebab)
-        near = f"did you mean '{kebab}'?" if kebab in known else did_you_mean(key, known)
-        if near is None and synonym in known:
-            near = f"did you mean '{synonym}'?"
-        problems.add(path, f"unknown key '{key}'", fix=near or f"known keys here: {', '.join(known)}")
+        problems.add(path, f"unknown key '{key}'", fix=_instead(path, value))
     elif kind == "literal_error":
         choices = [word.strip("'") for word in str(detail["ctx"]["expected"]).replace(" or ", ", ").split(", ")]
         fix = did_you_mean(value, choices) if isinstance(value, str) else None
@@ -126,7 +108,20 @@ def _report(problems: Problems, path: KeyPath, detail: ErrorDetails, *, of_name:
             path, f"must be a string, a whole number, true or false, or a list of strings, not {spoken(value)}"
         )
     else:
-        problems.add(path, f"must be {_EXPECTED.get(kind, 'another value')}, not {spoken(value)}")
+        fix = fitting_table(path, value)
+        problems.add(path, f"must be {_EXPECTED.get(kind, 'another value')}, not {spoken(value)}", fix=fix)
+
+
+def _instead(path: KeyPath, value: Any) -> str:
+    """What an unknown key was meant to be, or where it belongs."""
+    key, known = str(path[-1]), keys_of(path[:-1])
+    word = kebab(key)
+    if word in known or SYNONYMS.get(word) in known:
+        return f"did you mean '{word if word in known else SYNONYMS[word]}'?"
+    near, elsewhere = did_you_mean(key, known), right_table(path, value)
+    if elsewhere is None:
+        return near or f"known keys here: {', '.join(known)}"
+    return f"{near} ({elsewhere})" if near else elsewhere
 
 
 def spoken(value: Any) -> str:
