@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from llmbuild.manifest.schema import json_schema
+    from llmbuild.manifest.json_schema import json_schema
 
     del args
     print_json(json_schema())

@@ -54,6 +54,7 @@ class Metadata(Table):
     sliding_window_size: Annotated[int, AfterValidator(_window)] | None = Field(
         default=None,
         ge=-1,
+        json_schema_extra={"not": {"const": 0}},
         description="Tokens that MLC's rolling cache keeps; -1 turns windows off. Default: the exact windows of the checkpoint.",
     )
     prefill_chunk_size: int | None = Field(
@@ -454,38 +455,3 @@ def keys_of(path: tuple[str | int, ...]) -> tuple[str, ...]:
         if len(pattern) == len(path) and all(p in ("*", q) for p, q in zip(pattern, path, strict=True)):
             return tuple(_kebab(name) for name in table.model_fields)
     return ()
-
-
-def json_schema() -> dict[str, Any]:
-    """The JSON schema (draft 2020-12) of a manifest, for editors.  TOML has no null, so none is offered."""
-    schema: dict[str, Any] = _without_null(ManifestTable.model_json_schema(by_alias=True))
-    for table in schema["properties"].values():
-        if "patternProperties" in table:
-            table["additionalProperties"] = False
-    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    schema["title"] = "llmbuild manifest"
-    model = schema["$defs"]["ModelTable"]
-    model["oneOf"] = [{"required": ["source"]}, {"required": ["preset"]}]
-    schema["required"] = ["models"]
-    return schema
-
-
-def _without_null(node: Any) -> Any:
-    """Drop `null` alternatives and defaults, and the titles that pydantic makes up from names."""
-    if isinstance(node, list):
-        return [_without_null(item) for item in node]
-    if not isinstance(node, dict):
-        return node
-    cleaned = {
-        key: _without_null(value)
-        for key, value in node.items()
-        if not (key == "default" and value is None) and not (key == "title" and isinstance(value, str))
-    }
-    for union in ("anyOf", "oneOf"):
-        options = cleaned.get(union)
-        if isinstance(options, list) and {"type": "null"} in options:
-            options.remove({"type": "null"})
-            if len(options) == 1:
-                del cleaned[union]
-                cleaned = {**options[0], **cleaned}
-    return cleaned

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from llmbuild.cli.main import main
+from llmbuild.manifest.json_schema import json_schema
 from llmbuild.manifest.opt import FLAGS, LEVELS, STRATEGY
-from llmbuild.manifest.schema import TABLES, json_schema, keys_of
+from llmbuild.manifest.schema import TABLES, keys_of
 from llmbuild.manifest.schemes import UNSUPPORTED
 from llmbuild.quantization.scheme import SCHEMES
 
