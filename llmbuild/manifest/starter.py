@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 from llmbuild.conversation.templates import CHECKPOINT, CHECKPOINT_ANYWAY
 from llmbuild.errors import InputError, UsageError, did_you_mean
 from llmbuild.manifest.source import forms, parse_source, shown_source
+from llmbuild.manifest.typed import as_source, checkpoint_in
 from llmbuild.sources.advice import fitting
 from llmbuild.sources.kind import Source, SourceError
 from llmbuild.sources.kinds import source_kind
+from llmbuild.targets.names import host_target, target_names
 from llmbuild.tomlfile import dotted
 
 if TYPE_CHECKING:
@@ -93,13 +95,19 @@ def propose(
     sha256: str | None = None,
     own: Callable[[], Iterable[DecoderFamily]] = tuple,
 ) -> Starter:
-    """Proposals for the user's argument: a directory, a .gguf file, hf:, https:, pypi:, or a preset.
+    """Proposals for the user's argument: a directory, a .gguf file, hf:, https:, pypi:, a preset, or what stands for one of
+    these (see typed.py).
 
     `directory` is where the manifest will be, and `own` loads the families that are the project's own.  Raises UsageError when it
     is none of these, and InputError when a local checkpoint cannot be read, is not whole, or has an architecture or quantized
     weights that are not supported.
     """
     here = _existing(checkpoint)
+    if here is None:
+        checkpoint = as_source(checkpoint, sha256=sha256)
+    elif checkpoint.rstrip("/") == ".":
+        found = checkpoint_in(here)
+        checkpoint, here = (checkpoint if found == here else str(found)), found
     if here is not None:
         if revision is not None or sha256 is not None:
             raise UsageError("--revision and --sha256 are for sources that are fetched", where=checkpoint)
@@ -282,12 +290,13 @@ def _window(config: Mapping[str, Any], own: DecoderFamily | None = None) -> tupl
     return MAX_WINDOW, f"The checkpoint allows up to {said}; a larger window needs more memory."
 
 
-def render(starter: Starter, project: str) -> str:
-    """The text of the manifest."""
+def render(starter: Starter, project: str, directive: str = "") -> str:
+    """The text of the manifest.  `directive` is a first line that names its schema to editors."""
     key = dotted(("models", starter.name))
     source = "preset" if starter.preset else "source"
     lines = [
-        "# Written by `llmbuild init`. Every key is explained in docs/manifest.md; `llmbuild schema` is for editors.",
+        *([directive] if directive else []),
+        "# Written by `llmbuild init`. Every key is explained in docs/manifest.md.",
         "",
         "[project]",
         f"name = {_string(_name(project))}",
@@ -314,10 +323,15 @@ def render(starter: Starter, project: str) -> str:
         "[[build]]",
         f"models = [{_string(starter.name)}]",
         *_quantizations(starter),
-        "# `llmbuild targets` lists what there is, and what this machine can do for each.",
-        'platforms = ["x86_64-linux-cpu"]',
+        '# `llmbuild targets` lists what there is: "web" is browsers, "iphone" and "android" phones, "cuda" NVIDIA\'s GPUs.',
+        f"platforms = [{_string(_platform())}]",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _platform() -> str:
+    """This machine's CPU, so that what is built can be talked to right away."""
+    return host_target() if host_target() in target_names() else "x86_64-linux-cpu"
 
 
 def _quantizations(starter: Starter) -> list[str]:

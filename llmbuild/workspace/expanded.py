@@ -18,6 +18,7 @@ from llmbuild.errors import StoreError
 from llmbuild.jsontext import parse_json
 from llmbuild.manifest.inputs_read import Read, all_current
 from llmbuild.manifest.project import Project
+from llmbuild.workspace.beside import keep_schema
 from llmbuild.workspace.manifests import project_file
 from llmbuild.workspace.tool_identities import Toolchain
 
@@ -58,6 +59,7 @@ def load_manifest(path: Path, toolchain: Toolchain) -> Manifest:
     from llmbuild.manifest.load import load
 
     loaded = load(path)
+    keep_schema(path)
     notes = tuple(dict.fromkeys(loaded.notes))
     value: dict[str, Json] = {
         "key": key,

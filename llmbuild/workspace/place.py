@@ -42,13 +42,13 @@ def find_manifest(file: Path | str | None) -> Path:
         if not os.path.isfile(path):  # noqa: PTH113
             raise UsageError(f"there is no manifest {path}", fix="`llmbuild init` writes a starter manifest")
         require_text_path(path.absolute(), "the project's directory")
-        _require_own_state(path.absolute().parent)
+        require_own_state(path.absolute().parent)
         return path
     here = _here()
     for directory in (here, *here.parents):
         if (directory / MANIFEST).is_file():
             require_text_path(directory, "the project's directory")
-            _require_own_state(directory)
+            require_own_state(directory)
             return Path(MANIFEST) if directory == here else directory / MANIFEST
     raise UsageError(
         f"there is no {MANIFEST} in {here} or above it",
@@ -56,7 +56,7 @@ def find_manifest(file: Path | str | None) -> Path:
     )
 
 
-def _require_own_state(root: Path) -> None:
+def require_own_state(root: Path) -> None:
     """Raise UsageError for a link, which a repository may bring along: llmbuild would write to files outside the project."""
     if os.path.islink(root / STATE_DIR):  # noqa: PTH114
         raise UsageError(

@@ -11,11 +11,13 @@ from llmbuild.errors import StoreError, UsageError
 EVENTS = "a file of events"
 PAGE = "a build report"
 ARCHIVE = "an archive of `llmbuild cache export`"
+SCHEMA = "a schema of the manifest"
 
 _BEGINS = {
     EVENTS: re.compile(rb'\{"v":\d+,"type":"'),
     PAGE: re.compile(rb"<!DOCTYPE html>\n.{0,400}: build report</title>", re.DOTALL),
     ARCHIVE: re.compile(rb"llmbuild-cache\0"),
+    SCHEMA: re.compile(rb'\{\s*"\$schema": "[^"]{0,200}",\s*"\$id": "urn:llmbuild:manifest"'),
 }
 _START = 1024
 
