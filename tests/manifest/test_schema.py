@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from llmbuild.manifest.schema import json_schema
+from llmbuild.manifest.json_schema import json_schema
 
 
 def tables() -> list[tuple[str, dict[str, Any]]]:
