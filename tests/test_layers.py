@@ -40,6 +40,7 @@ LAYERS = [
     "tomlfile",
     "programs",
     "home",
+    "pathtext",
     "host",
     "errors",
     "jsontext",

@@ -5,6 +5,7 @@ Checking costs one read and one SHA-256 of a few small files, and imports neithe
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,10 +17,10 @@ from llmbuild.canonical import Digest, Json, digest_bytes, digest_file, digest_j
 @dataclass(frozen=True, slots=True)
 class Read:
     """One thing that was read.  `kind` is "file" (its bytes), "listing" (the names of the .toml files in a directory: a
-    new one may hide another), "cpu" (what a native target was resolved to) or "machine" (the target that `host` was resolved
-    to).  `digest` None means that it was absent."""
+    new one may hide another), "cpu" (what a native target was resolved to), "machine" (the target that `host` was resolved
+    to) or "variable" (the value of one of the environment, which a path has).  `digest` None means that it was absent."""
 
-    kind: Literal["file", "listing", "cpu", "machine"]
+    kind: Literal["file", "listing", "cpu", "machine", "variable"]
     path: str
     digest: Digest | None
 
@@ -41,6 +42,11 @@ class Read:
         """The kind of this machine."""
         return Read("machine", "", _digest("machine", ""))
 
+    @staticmethod
+    def variable(name: str) -> Read:
+        """A variable of the environment."""
+        return Read("variable", name, _digest("variable", name))
+
     def is_current(self) -> bool:
         """Whether a read now would return the same."""
         return _digest(self.kind, self.path) == self.digest
@@ -60,18 +66,14 @@ def all_current(reads: Iterable[Read]) -> bool:
 
 def _digest(kind: str, path: str) -> Digest | None:
     if kind == "cpu":
-        from llmbuild.errors import ToolchainError
-        from llmbuild.targets.cpu import native_cpu
-
-        try:
-            cpu, features = native_cpu(path)
-        except ToolchainError:
-            return None
-        return digest_json([cpu, *features])
+        return _cpu(path)
     if kind == "machine":
         from llmbuild.targets.names import host_target
 
         return digest_json(host_target())
+    if kind == "variable":
+        value = os.environ.get(path)
+        return None if value is None else digest_json(value)
     place = Path(path)
     try:
         if kind == "listing":
@@ -80,3 +82,14 @@ def _digest(kind: str, path: str) -> Digest | None:
         return digest_file(place) if place.is_file() else None
     except OSError:
         return None
+
+
+def _cpu(triple: str) -> Digest | None:
+    from llmbuild.errors import ToolchainError
+    from llmbuild.targets.cpu import native_cpu
+
+    try:
+        cpu, features = native_cpu(triple)
+    except ToolchainError:
+        return None
+    return digest_json([cpu, *features])

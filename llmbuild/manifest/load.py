@@ -51,7 +51,7 @@ def load(path: Path, text: str | None = None) -> Loaded:
     """
     from llmbuild.manifest.combinations import check_prefixes, check_scheme, computable, feature_notes, kernel_notes
     from llmbuild.manifest.matrix import Known, expand_matrix
-    from llmbuild.manifest.models import files_of, resolve_model
+    from llmbuild.manifest.models import files_of, resolve_model, variables_read
     from llmbuild.manifest.packages import resolve_packages
     from llmbuild.manifest.platforms import targets_of_tables
     from llmbuild.manifest.problems import Problems
@@ -76,6 +76,7 @@ def load(path: Path, text: str | None = None) -> Loaded:
         if model is not None:
             models[name] = model
         reads += [Read.file(root / file) for file in files_of(table)]
+        reads += [Read.variable(variable) for variable in variables_read(table)]
 
     known = Known(
         models=_names(file.data, "models"),

@@ -13,6 +13,7 @@ from llmbuild.manifest.problems import Problems
 from llmbuild.manifest.project import Model
 from llmbuild.manifest.schema import ModelTable
 from llmbuild.manifest.source import adapter_forms, parse_source, short_forms, shown_source
+from llmbuild.pathtext import PathTextError, expand, has_variable, variables_of
 from llmbuild.sources.kind import Source, SourceError
 from llmbuild.sources.kinds import source_kind
 
@@ -22,17 +23,30 @@ _OF_WEIGHTS = ("revision", "sha256", "source-format", "adapter", "float32")
 
 def is_template_file(name: str) -> bool:
     """Whether a conv-template is the path of a file, rather than a registered name."""
-    return "/" in name or "\\" in name or name.endswith((".json", ".toml"))
+    return "/" in name or "\\" in name or name.endswith((".json", ".toml")) or has_variable(name)
+
+
+def variables_read(table: ModelTable) -> list[str]:
+    """The variables of the environment that the paths of a table have."""
+    template = table.conv_template
+    paths = (table.source, table.adapter, template if template is not None and is_template_file(template) else None)
+    return [name for text in paths if text is not None for name in variables_of(text)]
 
 
 def files_of(table: ModelTable) -> list[str]:
-    """The files beside the manifest that a table names, whether they are there or not."""
+    """The files that a table names by paths, whether they are there or not."""
     from llmbuild.models.own import file_of, module_of
 
     template = table.conv_template
     module = None if table.model_type is None else module_of(table.model_type)
     own = [] if module is None else [file_of(module)]
-    return own if template is None or not is_template_file(template) else [*own, template]
+    if template is None or not is_template_file(template):
+        return own
+    try:
+        return [*own, expand(template)]
+    except PathTextError:
+        # The table's error says so.
+        return own
 
 
 def resolve_model(
@@ -88,7 +102,7 @@ def _origin(name: str, table: ModelTable, problems: Problems) -> Source | str | 
         )
         return None
     try:
-        return parse_source(table.source, table.revision, table.sha256)
+        return _located(parse_source(table.source, table.revision, table.sha256))
     except SourceError as error:
         problems.add((*path, error.key), error.what, fix=error.fix)
         return None
@@ -116,14 +130,32 @@ def _adapter(name: str, table: ModelTable, problems: Problems) -> Source | None:
         return None
     fix = f"give {adapter_forms()}"
     try:
-        source = parse_source(table.adapter)
+        source = _located(parse_source(table.adapter))
     except SourceError as error:
-        problems.add(path, error.what, fix=fix)
+        problems.add(path, error.what, fix=error.fix if has_variable(table.adapter) else fix)
         return None
     if not source_kind(source.kind).adapter:
         problems.add(path, f"an adapter cannot come from '{shown_source(table.adapter)}'", fix=fix)
         return None
     return source
+
+
+def _located(source: Source) -> Source:
+    """The same source, whose path can be expanded.  Raises SourceError where it has a variable that is not set."""
+    if not source_kind(source.kind).remote:
+        try:
+            expand(source.spec["path"])
+        except PathTextError as error:
+            raise SourceError(str(error), fix=error.fix) from None
+    return source
+
+
+def _template_path(text: str) -> str:
+    """The path of a template's file.  Raises InputError where it has a variable that is not set."""
+    try:
+        return expand(text)
+    except PathTextError as error:
+        raise InputError(str(error), fix=error.fix) from None
 
 
 def own_architecture(root: Path, model_type: str) -> str | None:
@@ -185,10 +217,12 @@ def _conversation(name: str, table: ModelTable, root: Path, problems: Problems) 
             path, "a preset has no chat template", fix=f'remove conv-template, or name one ("{PRESET_TEMPLATE}")'
         )
         return None
+    written, file = template, is_template_file(template)
     try:
+        template = _template_path(template) if file else template
         resolved = resolve_template(template, root)
     except InputError as error:
-        if is_template_file(template) and (root / template).is_file():
+        if file and (root / template).is_file():
             problems.add_error(path, error)
         else:
             # The nearest names help more than the list of all of them.
@@ -201,7 +235,7 @@ def _conversation(name: str, table: ModelTable, root: Path, problems: Problems) 
             return resolved
         problems.add(
             ("models", name, "system-prompt"),
-            f"the conversation template '{template}' takes no system message",
+            f"the conversation template '{written}' takes no system message",
             fix="remove system-prompt, or name another template",
         )
     return None

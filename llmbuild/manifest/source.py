@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable
 
 from llmbuild.errors import did_you_mean
+from llmbuild.pathtext import has_variable
 from llmbuild.sources.kind import Source, SourceError, SourceKind
 from llmbuild.sources.kinds import source_kinds
 from llmbuild.urls import shown
@@ -81,6 +82,12 @@ def parse_source(
             f"only {' and '.join(takers)} sources take a sha256",
             key="sha256",
             fix="remove it; local files are digested as they are, and files of hf: are checked against the hub's digests",
+        )
+    if kind is not None and kind.remote and has_variable(text):
+        # What a variable holds may be a secret, and what the lock file has would differ by machine.
+        raise SourceError(
+            "a variable stands only in the path of a directory or a file of this machine",
+            fix="write what it stands for, without secrets: netrc and HF_TOKEN hold those",
         )
     if kind is None:
         hint = did_you_mean(scheme, [kind.schemes[0] for kind in _of_models() if kind.remote])

@@ -19,6 +19,7 @@ from llmbuild.checkpoints.pointer import POINTER_BYTES, refuse_pointer
 from llmbuild.checkpoints.weight_files import gguf_parts
 from llmbuild.errors import FetchError, InputError, did_you_mean
 from llmbuild.jsontext import MOST_BYTES
+from llmbuild.pathtext import PathTextError, expand
 from llmbuild.sources.advice import fitting
 from llmbuild.sources.copying import Meter, Progress, copy_stream
 from llmbuild.sources.kind import GoneError, Keep, Observation, SourceKind, StatCache
@@ -77,7 +78,7 @@ class LocalKind(SourceKind):
             return None
         # A directory with nothing but a GGUF file was observed as that file.
         kind = "gguf" if all(name.endswith(".gguf") for name in files) else self.name
-        return Observation({"source": {"kind": kind}, "files": files}, {"path": str((root / spec["path"]).absolute())})
+        return Observation({"source": {"kind": kind}, "files": files}, {"path": str(place(root, spec))})
 
     def description(self, params: Mapping[str, Any], hints: Mapping[str, Any]) -> Mapping[str, bytes] | None:
         """The files as they were observed; None where one has changed since.  Raises InputError where any file of the source is
@@ -104,6 +105,14 @@ class LocalKind(SourceKind):
         self, spec: Mapping[str, str], params: Mapping[str, Any], pin: Mapping[str, Any] | None
     ) -> Mapping[str, Any]:
         return {"files": {name: {"sha256": digest} for name, digest in params["files"].items()}}
+
+
+def place(root: Path, spec: Mapping[str, str]) -> Path:
+    """Where a local source is.  Raises FetchError where its path has a variable that is not set."""
+    try:
+        return (root / expand(spec["path"])).absolute()
+    except PathTextError as error:
+        raise FetchError(str(error), where=spec["path"], fix=error.fix) from None
 
 
 def observe_directory(

@@ -227,14 +227,14 @@ def _sources(
 def _as_written(source: Source, root: Path) -> Iterator[None]:
     """Name a local source in errors as the manifest does, in the place of where it was found."""
     from llmbuild.sources.kinds import source_kind
-    from llmbuild.sources.local import LocalKind
+    from llmbuild.sources.local import LocalKind, place
 
     try:
         yield
     except LlmbuildError as error:
         kind = source_kind(source.kind)
         if isinstance(kind, LocalKind):
-            found = str((root / source.spec["path"]).absolute())
+            found = str(place(root, source.spec))
             for one in error.errors if isinstance(error, MultiError) else (error,):
                 if one.where is not None and (one.where == found or one.where.startswith(f"{found}/")):
                     one.where = kind.written(source.spec, one.where[len(found) + 1 :])

@@ -27,7 +27,7 @@ class GgufFile(local.LocalKind):
         return Source(self.name, {"path": text})
 
     def observe(self, spec: Mapping[str, str], context: Context) -> Observation:
-        path = (context.root / spec["path"]).absolute()
+        path = local.place(context.root, spec)
         files = local.observe_gguf(path, context.statcache)
         return Observation({"source": {"kind": self.name}, "files": files}, {"path": str(path)})
 

@@ -37,7 +37,7 @@ class Directory(local.LocalKind):
         return Source(self.name, {"path": text})
 
     def observe(self, spec: Mapping[str, str], context: Context) -> Observation:
-        path = (context.root / spec["path"]).absolute()
+        path = local.place(context.root, spec)
         pin = context.lock.get(self.lock_key(spec, context.source_format))
         files, unread = local.observe_directory(path, context.source_format, context.statcache, pin)
         first = next(iter(files))
@@ -59,7 +59,7 @@ class Directory(local.LocalKind):
         )
 
     def configuration(self, spec: Mapping[str, str], root: Path) -> Path | None:
-        place = root / spec["path"]
+        place = local.place(root, spec)
         return place if place.suffix == ".json" else place / "config.json"
 
 
