@@ -87,6 +87,12 @@ def _platforms() -> dict[str, Any]:
     return _known((*known, "*"), {})
 
 
+def _package_kinds() -> dict[str, Any]:
+    from llmbuild.packages.kinds import kind_names
+
+    return {"enum": list(kind_names())}
+
+
 def _levels() -> dict[str, Any]:
     from llmbuild.manifest.opt import LEVELS
 
@@ -104,6 +110,7 @@ _ALLOWED: Mapping[tuple[str, str], Callable[[], dict[str, Any]]] = {
     ("BuildTable", "platforms"): _platforms,
     ("ExcludeTable", "quantization"): _scheme_names,
     ("ExcludeTable", "platform"): _platforms,
+    ("PackageTable", "kind"): _package_kinds,
 }
 """By table and key: what the schema allows of names."""
 

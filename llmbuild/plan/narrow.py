@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 
 from llmbuild.errors import UsageError, did_you_mean
-from llmbuild.manifest.project import Project
+from llmbuild.manifest.project import Combination, Project
 
 
 def narrow(
@@ -32,6 +32,11 @@ def narrow(
             "the build matrix has no library of this model, quantization and platform",
             fix="`llmbuild plan` lists every task",
         )
+    return with_matrix(project, matrix)
+
+
+def with_matrix(project: Project, matrix: tuple[Combination, ...]) -> Project:
+    """The project with these cells of its matrix alone, and the packages that need no others."""
     cells = {(cell.model, cell.scheme, cell.platform) for cell in matrix}
     packages = {
         name: package

@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from llmbuild.errors import LlmbuildError
 from llmbuild.manifest.lock import Lock
 from llmbuild.manifest.project import Combination, Project
+from llmbuild.plan.narrow import with_matrix
 from llmbuild.plan.observed import Observed
 from llmbuild.workspace.locking import TARGET
 from llmbuild.workspace.options import OnNote
@@ -30,25 +31,30 @@ def without_unbuildable(project: Project, observed: Observed, locked: Lock | Non
     if not matrix:
         # Then the plan says what each of them lacks.
         return project
-    on_note(_note(out, len(called)))
-    return dataclasses.replace(project, matrix=matrix)
+    kept = with_matrix(project, matrix)
+    on_note(_note(out, len(called), [name for name in project.packages if name not in kept.packages]))
+    return kept
 
 
-def _note(out: dict[str, LlmbuildError], called: int) -> str:
+def _note(out: dict[str, LlmbuildError], called: int, packages: Sequence[str]) -> str:
     causes: dict[str, list[str]] = {}
     for name, error in out.items():
         causes.setdefault(error.what, []).append(name)
     listed = "; ".join(f"{', '.join(names)}: {what}" for what, names in causes.items())
     are = "is" if len(out) == 1 else "are"
+    without = f"; without them there is no package {', '.join(packages)}" if packages else ""
     return (
         f"{len(out)} of {called} platforms that a pattern calls {are} left out, as this machine cannot build for "
-        f"{'it' if len(out) == 1 else 'them'} (-p NAME says what to install): {listed}"
+        f"{'it' if len(out) == 1 else 'them'} (-p NAME says what to install): {listed}{without}"
     )
 
 
 def with_named(project: Project, tasks: Sequence[str]) -> Project:
-    """The project with the platforms that these names of tasks contain as if the manifest named them."""
-    return _named(project, {name for name in project.platforms if any(name in task for task in tasks)})
+    """The project with the platforms that these names of tasks contain, and those of named packages, as if the manifest named
+    them."""
+    packages = [one for name, one in project.packages.items() if any(name in task for task in tasks)]
+    names = {library.platform for package in packages for library in package.libraries}
+    return _named(project, names | {name for name in project.platforms if any(name in task for task in tasks)})
 
 
 def as_named(project: Project) -> Project:

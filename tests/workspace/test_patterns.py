@@ -11,6 +11,7 @@ from llmbuild import linkers
 from llmbuild.cli.main import main
 from llmbuild.errors import ToolchainError
 from llmbuild.manifest.lock import read_lock
+from tests.helpers.checkpoints import cached_checkpoint
 
 MANIFEST = """\
 [models.a]
@@ -104,3 +105,17 @@ def test_the_lock_has_what_host_was_resolved_to(
     assert read_lock(LOCK).toolchain["target host"] == "x86_64-linux-cpu"
     assert main(["lock"]) == 0
     assert read_lock(LOCK).toolchain["target host"] == "aarch64-linux-cpu"
+
+
+def test_a_package_is_left_out_with_a_platform_of_a_pattern_unless_it_is_named(
+    lacking: set[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("checkpoint").symlink_to(cached_checkpoint("llama"))
+    Path("buildfile.toml").write_text(
+        MANIFEST.replace('preset = "smollm2_135m"', 'source = "checkpoint"\nconv-template = "chatml"')
+        + '[package.server]\nkind = "server"\n'
+    )
+    assert main(["plan", "--strict"]) == 0
+    assert "without them there is no package server" in " ".join(capsys.readouterr().err.split())
+    assert main(["plan", "--strict", "package[server]"]) == 5
+    assert "there is no linker for aarch64" in capsys.readouterr().out
