@@ -102,7 +102,9 @@ def parse_toml(text: str, file: str) -> TomlFile:
     try:
         data = load_toml(text)
     except TomlError as error:
-        raise UsageError(f"not valid TOML: {error}", where=Where(file, error.line)) from None
+        # By far the most frequent one.
+        fix = 'strings stand in quotes: key = "value"' if str(error) == "invalid value" else None
+        raise UsageError(f"not valid TOML: {error}", where=Where(file, error.line), fix=fix) from None
     return TomlFile(file, data, _Scanner(text).scan())
 
 

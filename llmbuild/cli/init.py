@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from llmbuild.cli.common import path_argument
@@ -38,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
     from llmbuild.engine.files import write_atomic
     from llmbuild.manifest.load import load
     from llmbuild.manifest.starter import propose, render
+    from llmbuild.report.style import style_for, wrapped
     from llmbuild.workspace.architectures import trusted_families
     from llmbuild.workspace.beside import DIRECTIVE, IGNORE, add_to_ignore, write_schema
     from llmbuild.workspace.place import STATE_DIR, require_own_state
@@ -68,8 +70,9 @@ def run(args: argparse.Namespace) -> int:
     write_atomic(output, text.encode(), elsewhere=fs.PROJECT)
     write_schema(directory)
     ignored = add_to_ignore(directory, (f"{project.output}/", f"{STATE_DIR}/"))
-    print(f"wrote {output}: model {starter.name}, conversation template {starter.template}")
-    print(f"  {starter.because}")
+    style = style_for(sys.stdout)
+    written = f"wrote {output}: model {starter.name}, conversation template {starter.template}"
+    print("\n".join([*wrapped(written, 0, style), *wrapped(starter.because, 2, style)]))
     if ignored:
         print(f"{IGNORE} has {' and '.join(ignored)}")
     file = "" if output == Path(MANIFEST) else f" --file {output}"

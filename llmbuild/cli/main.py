@@ -25,7 +25,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "why": ("llmbuild.cli.why", "explain one task: what changed, with old and new values"),
     "report": (
         "llmbuild.cli.report",
-        "tell what the last build did: causes, critical path, cache, slowest tasks, memory",
+        "tell what the last build did: causes, critical path, memory",
     ),
     "verify": ("llmbuild.cli.verify", "load built libraries with their weights and run them"),
     "chat": ("llmbuild.cli.chat", "talk to a built model"),
@@ -33,7 +33,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "serve": ("llmbuild.cli.serve", "serve built models over HTTP, as OpenAI's interface does"),
     "publish": ("llmbuild.cli.publish", "publish what is built at a hub or in an OCI registry"),
     "targets": ("llmbuild.cli.targets", "list the targets, and what this machine can do for each"),
-    "trust": ("llmbuild.cli.trust", "let a project's own linkers, flags and architectures run on this machine"),
+    "trust": ("llmbuild.cli.trust", "let a project's own linkers, flags and architectures run"),
     "cache": ("llmbuild.cli.cache", "look after the cache: stats, gc, verify, export, import"),
     "clean": ("llmbuild.cli.clean", "remove what llmbuild put into the project"),
     "doctor": ("llmbuild.cli.doctor", "check this machine and the project, and say what to do"),
@@ -103,12 +103,7 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     name = arguments[0]
     if name not in COMMANDS:
-        from llmbuild.errors import UsageError, did_you_mean
-
-        kind = "option" if name.startswith("-") else "command"
-        raise UsageError(
-            f"there is no {kind} '{name}'", fix=did_you_mean(name, COMMANDS) or "`llmbuild --help` lists the commands"
-        )
+        raise _unknown(name, arguments[1:])
     import gc
     from importlib import import_module
 
@@ -124,12 +119,29 @@ def _dispatch(arguments: list[str]) -> int:
     return int(code)
 
 
+def _unknown(name: str, rest: Sequence[str]) -> LlmbuildError:
+    """The error of a first word that is no command."""
+    from llmbuild.cli.words import instead_of_command
+    from llmbuild.errors import UsageError, did_you_mean
+
+    if not name.startswith("-"):
+        return UsageError(f"there is no command '{name}'", fix=instead_of_command(name, COMMANDS))
+    command = next((word for word in rest if word in COMMANDS), None)
+    if command is not None:
+        return UsageError(
+            f"'{name}' is no option of llmbuild itself", fix=f"put it after the command: llmbuild {command} {name} …"
+        )
+    near = did_you_mean(name, ("--help", "--version"))
+    return UsageError(f"there is no option '{name}'", fix=near or "`llmbuild --help` lists the commands")
+
+
 def _help() -> str:
     width = max(map(len, COMMANDS))
     lines = [
         f"usage: {USAGE}",
         "",
-        "One manifest, every model, quantization and platform: build LLM libraries, exactly and once.",
+        "One manifest, every model, quantization and platform: build LLM libraries,",
+        "exactly and once.",
         "",
         "commands:",
         *(f"  {name:<{width}}  {summary}" for name, (_, summary) in COMMANDS.items()),
@@ -163,9 +175,13 @@ def _parser(name: str, module: ModuleType) -> argparse.ArgumentParser:
                 self._asked = False
 
         def error(self, message: str) -> NoReturn:
+            from llmbuild.cli.words import instead_of_option
             from llmbuild.errors import UsageError
 
-            raise UsageError(message, fix=f"`{self.prog} --help` lists the options")
+            fix = instead_of_option(message, self._option_string_actions)
+            if fix is None and message.startswith("the following arguments are required"):
+                fix = f"such as `{module.EXAMPLE}`; `{self.prog} --help` explains them"
+            raise UsageError(message, fix=fix or f"`{self.prog} --help` lists the options")
 
     class Formatter(argparse.RawDescriptionHelpFormatter):
         """Breaks no name or option at its hyphens."""

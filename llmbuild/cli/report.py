@@ -9,7 +9,7 @@ from llmbuild.cli.common import path_argument, print_json
 from llmbuild.errors import ExitCode, StoreError
 from llmbuild.workspace.place import find_manifest
 
-HELP = "tell what the last build did: causes, critical path, cache, slowest tasks, memory"
+HELP = "tell what the last build did: causes, critical path, memory"
 EXAMPLE = "llmbuild report --html build.html"
 
 

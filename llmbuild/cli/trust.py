@@ -8,7 +8,7 @@ from llmbuild.cli.common import path_argument
 from llmbuild.errors import ExitCode
 from llmbuild.workspace.place import MANIFEST, find_manifest
 
-HELP = "let a project's own linkers, flags and architectures run on this machine"
+HELP = "let a project's own linkers, flags and architectures run"
 EXAMPLE = "llmbuild trust --dry-run"
 
 

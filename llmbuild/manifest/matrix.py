@@ -173,7 +173,11 @@ def _check_name(path: KeyPath, key: str, name: str, known: Known, problems: Prob
         what, listed = f"unknown platform '{name}'", f"known platforms and targets: {', '.join(names)}"
     if name in names or (key == "platforms" and (is_pattern(name) or known.targets.target_of(name) is not None)):
         return True
-    near = known.targets.nearest(name, names) if key == "platforms" else did_you_mean(name, names)
+    if key == "platforms":
+        # All of them fill a screen.
+        problems.add(path, what, fix=known.targets.nearest(name, names) or listed)
+        return False
+    near = did_you_mean(name, names)
     problems.add(path, what, fix=f"{near} ({listed})" if near else listed)
     return False
 

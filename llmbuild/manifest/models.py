@@ -13,6 +13,7 @@ from llmbuild.manifest.problems import Problems
 from llmbuild.manifest.project import Model
 from llmbuild.manifest.schema import ModelTable
 from llmbuild.manifest.source import adapter_forms, parse_source, short_forms, shown_source
+from llmbuild.manifest.typed import hub_form
 from llmbuild.pathtext import PathTextError, expand, has_variable, variables_of
 from llmbuild.sources.kind import Source, SourceError
 from llmbuild.sources.kinds import source_kind
@@ -104,7 +105,8 @@ def _origin(name: str, table: ModelTable, problems: Problems) -> Source | str | 
     try:
         return _located(parse_source(table.source, table.revision, table.sha256))
     except SourceError as error:
-        problems.add((*path, error.key), error.what, fix=error.fix)
+        hub = hub_form(table.source) if "://" in table.source and table.sha256 is None else None
+        problems.add((*path, error.key), error.what, fix=f'write source = "{hub}"' if hub else error.fix)
         return None
 
 

@@ -108,7 +108,7 @@ def _target(name: str, table: PlatformTable, targets: TargetNames, problems: Pro
             problems.add(
                 ("platforms", name, "target"),
                 f"unknown target '{wanted}'",
-                fix=f"{near} ({listed})" if near else listed,
+                fix=near or listed,
             )
         return None
     try:

@@ -201,7 +201,8 @@ def _of_preset(name: str) -> Starter:
     try:
         config = preset(name)
     except InputError:
-        near = did_you_mean(name, presets())
+        inside = [known for known in presets() if name.lower() in known.lower()] if len(name) > 2 else []
+        near = f"presets with this word: {', '.join(inside)}" if inside else did_you_mean(name, presets())
         raise UsageError(
             "there is no such file, directory or preset",
             where=name,

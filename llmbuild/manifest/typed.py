@@ -39,6 +39,17 @@ def as_source(text: str, *, sha256: str | None = None) -> str:
     )
 
 
+def hub_form(text: str) -> str | None:
+    """How a manifest names the repository that a text is the name or the page of; None where it is neither."""
+    page = _PAGE.match(text)
+    if page is None and _REPOSITORY.fullmatch(text) is None:
+        return None
+    try:
+        return f"hf:{text}" if page is None else as_source(text)
+    except UsageError:
+        return None
+
+
 def _of_page(text: str, parts: list[str]) -> str:
     """The source of a page: org/name, org/name/tree/REVISION, org/name/blob/REVISION/FILE."""
     fix = "give the page of a model, https://huggingface.co/org/name, or hf:org/name"

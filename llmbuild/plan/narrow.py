@@ -51,4 +51,7 @@ def _refuse_unknown(what: str, names: Iterable[str], known: Iterable[str]) -> No
     for name in names:
         if name not in known:
             listed = f"the manifest has {', '.join(known)}" if known else "the manifest has none"
-            raise UsageError(f"no {what} is named '{name}'", why=listed, fix=did_you_mean(name, known))
+            near = did_you_mean(name, known)
+            raise UsageError(
+                f"no {what} is named '{name}'", why=listed, fix=near or f"name it in a [[build]], under {what}s"
+            )

@@ -226,6 +226,7 @@ def _sources(
 @contextmanager
 def _as_written(source: Source, root: Path) -> Iterator[None]:
     """Name a local source in errors as the manifest does, in the place of where it was found."""
+    from llmbuild.manifest.typed import hub_form
     from llmbuild.sources.kinds import source_kind
     from llmbuild.sources.local import LocalKind, place
 
@@ -238,6 +239,8 @@ def _as_written(source: Source, root: Path) -> Iterator[None]:
             for one in error.errors if isinstance(error, MultiError) else (error,):
                 if one.where is not None and (one.where == found or one.where.startswith(f"{found}/")):
                     one.where = kind.written(source.spec, one.where[len(found) + 1 :])
+                if isinstance(one, GoneError) and one.fix is None and (hub := hub_form(source.spec["path"])):
+                    one.fix = f"put it there, or write {hub} for the hub's"
         raise
 
 

@@ -239,10 +239,14 @@ def test_targets_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     monkeypatch.setenv("LLMBUILD_TRUST", "1")
     assert main(["targets"]) == 0
     rows = capsys.readouterr().out.splitlines()
-    assert rows[0].split() == ["TARGET", "ARTIFACTS", "ON", "THIS", "MACHINE"]
-    [mine] = [row for row in rows if row.startswith("mine")]
-    assert "only tar" in mine
-    assert "no-such-compiler" in mine
+    assert rows[0].split() == ["TARGET", "ALIAS", "ARTIFACTS", "ON", "THIS", "MACHINE"]
+    [mine] = [index for index, row in enumerate(rows) if row.startswith("mine")]
+    assert rows[mine].endswith("only tar")
+    # What it is for, and what is missing, stand below it, at 80 columns.
+    assert rows[mine + 1].startswith("    x86-64 Linux") and "no-such-compiler" in rows[mine + 2]
+    assert max(map(len, rows)) <= 80
+    assert main(["targets", "host", "cuda"]) == 0
+    assert "  alias     cuda\n" in capsys.readouterr().out
     assert main(["targets", "mine"]) == 0
     assert "extends   x86_64-linux-cpu" in capsys.readouterr().out
     assert main(["targets", "mine", "--json"]) == 0
