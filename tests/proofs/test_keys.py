@@ -286,6 +286,10 @@ EDITS: dict[str, tuple[Callable[[Scene], Scene], tuple[str, ...]]] = {
     "package.options": (edit_project(lambda of: edit_package(of, options={"page": True})), ("options",)),
     "package.sources": (rename_package_source, ("sources",)),
     "package.output": (edit_project(lambda of: edit_package(of, output="dist/elsewhere")), ()),
+    "project.publish": (
+        edit_project(lambda of: dataclasses.replace(of, publish={"x": Publish("x", "hf:org/{model}")})),
+        (),
+    ),
     "project.name": (edit_project(lambda of: dataclasses.replace(of, name="renamed")), ()),
     "project.file": (edit_project(lambda of: dataclasses.replace(of, file="other.toml")), ()),
     "project.root": (edit_project(lambda of: dataclasses.replace(of, root="/elsewhere")), ()),
@@ -636,7 +640,7 @@ def test_a_model_type_that_is_known_keeps_other_families_out_of_inspect_and_of_a
 PACKAGES = {"tvm": "apache-tvm", "tvm_ffi": "apache-tvm-ffi"}
 """Distributions whose import name is another."""
 
-ONLY_CHECKS: Mapping[str, set[str]] = {"config": {"sentencepiece"}}
+ONLY_CHECKS: Mapping[str, set[str]] = {"config": {"sentencepiece"}, "fetch": {"oras", "requests"}}
 """Optional packages that decide whether there is a result, and not what it is."""
 
 COMPILED: Mapping[str, set[str]] = {"runtime": {"apache-tvm", "apache-tvm-ffi"}}
