@@ -97,11 +97,13 @@ def build_tasks(args: argparse.Namespace, names: Callable[[Workspace], Sequence[
             return _build(args, workspace, tasks, memory)
         from llmbuild.cli.plan import print_plan
         from llmbuild.workspace.absent import require_accepted
+        from llmbuild.workspace.memory import require_memory
 
         snapshot = workspace.look(*tasks, force=args.force, partial=args.keep_going)
         plan = snapshot.plan()
         print_plan(snapshot, plan, "text", fold=not args.verbose, jobs=args.jobs, memory=memory)
         require_accepted(plan)
+        require_memory(snapshot, plan)
         return ExitCode.OK
 
 

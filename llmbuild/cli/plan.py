@@ -40,7 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the plan; exit code 0, with --check 1 when something is stale.
 
-    Raises InputError where a checkpoint is refused, which no machine can build; with --strict, what blocked tasks lack."""
+    Raises InputError where a checkpoint is refused, which no machine can build, and UsageError where a library needs more memory
+    than a package may; with --strict, what blocked tasks lack."""
+    from llmbuild.workspace.memory import require_memory
+
     with open_workspace(args) as workspace:
         snapshot = workspace.look(*args.tasks, force=args.force)
         plan = snapshot.plan()
@@ -51,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
         if args.strict:
             require_tools(plan, blocked_only=True)
         require_accepted(plan)
+        require_memory(snapshot, plan)
     return ExitCode.FAILED if args.check and plan.stale else ExitCode.OK
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from llmbuild.sources.kind import Source
     from llmbuild.tomlfile import KeyPath
 
-OF_EVERY_KIND = frozenset({"kind", "models", "quantizations", "platforms", "output"})
+OF_EVERY_KIND = frozenset({"kind", "models", "quantizations", "platforms", "output", "memory"})
 """The keys of a table that do not depend on the kind of package."""
 
 _PARTS = {"models": "model", "quantizations": "quantization", "platforms": "platform"}
@@ -73,6 +73,7 @@ def resolve_packages(
             options=options,
             sources=sources,
             output=f"{output}/{table.output or name}",
+            memory=None if table.memory is None else _memory(name, table.memory, problems),
         )
     _check_outputs(found, tables, matrix, output, problems)
     return found
@@ -99,6 +100,18 @@ def _kind(name: str, table: PackageTable, problems: Problems) -> kinds.PackageKi
         problems.add(path, f"there is no kind of package '{kind}'", fix=fix or f"the kinds are: {', '.join(known)}")
         return None
     return package_kind(kind)
+
+
+def _memory(name: str, text: str, problems: Problems) -> int | None:
+    """The bytes of a limit."""
+    from llmbuild.engine.limits import parse_size
+    from llmbuild.errors import UsageError
+
+    try:
+        return parse_size(text)
+    except UsageError as error:
+        problems.add(("package", name, "memory"), error.what, fix=error.fix)
+        return None
 
 
 def _options(name: str, table: PackageTable, kind: kinds.PackageKind, problems: Problems) -> dict[str, Json] | None:

@@ -97,7 +97,7 @@ class Package:
     """One [package.NAME] table.
 
     `kind` is the name of a package kind, `options` the keys of its own that are set, `sources` what it asks for besides models,
-    by name; `output` the folder's path in the project.
+    by name; `output` the folder's path in the project; `memory` the most bytes that a model may need where it runs.
     """
 
     name: str
@@ -106,6 +106,7 @@ class Package:
     options: Mapping[str, Json]
     sources: Mapping[str, Source]
     output: str
+    memory: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

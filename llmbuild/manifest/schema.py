@@ -336,7 +336,7 @@ _WeightsOfAllOrEach = Annotated[
 class PackageTable(Table):
     """What an application takes of a build, laid out as its runtime asks for it.
 
-    The keys after `output` are those of some kinds only (`PackageKind.options`).
+    The keys after `memory` are those of some kinds only (`PackageKind.options`).
     """
 
     kind: str | None = Field(
@@ -354,6 +354,10 @@ class PackageTable(Table):
     )
     output: str | None = Field(
         default=None, description="Name of its folder in the project's output. Default: the table's name."
+    )
+    memory: str | None = Field(
+        default=None,
+        description="Most memory that a model may need where it runs, such as 8 GB. Default: no limit.",
     )
     weights: _WeightsOfAllOrEach | None = Field(
         default=None,

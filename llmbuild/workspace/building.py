@@ -62,16 +62,20 @@ def build(snapshot: Snapshot, manner: Manner, on_event: OnEvent, on_note: OnNote
     """Build; the outcome has the failures of tasks.
 
     Unless it keeps going, raises ToolchainError where this machine lacks what tasks need, and InputError where a checkpoint is
-    refused (or a MultiError); UsageError where another manifest of the directory has results in the same places, or no other
-    cache has that name; StoreError when the store, the project or the file of events fails; and Interrupted after a signal,
-    when all is recorded.
+    refused (or a MultiError); UsageError where a library needs more memory than a package may, another manifest of the directory
+    has results in the same places, or no other cache has that name; StoreError when the store, the project or the file of events
+    fails; and Interrupted after a signal, when all is recorded.
     """
     sharing = _sharing(manner.remote, snapshot)
     # Nothing runs for minutes before a missing tool is named.
     if not manner.keep_going and any(task.lack is not None for task in snapshot.tasks):
         require_tools(snapshot.plan())
-    _require_unclaimed(snapshot)
     whole = snapshot.whole
+    if any(package.memory is not None for package in whole.packages.values()):
+        from llmbuild.workspace.memory import require_memory
+
+        require_memory(snapshot, snapshot.plan())
+    _require_unclaimed(snapshot)
     interrupted: Interrupted | None = None
     with Recording(Path(whole.root), manner.events, manifest_name(whole)) as recording:
         reporter = Reporter(snapshot, recording, on_event)

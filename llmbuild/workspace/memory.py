@@ -5,23 +5,31 @@ Nothing is fetched for it: of a model on a hub the configuration is what an earl
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmbuild.engine.task import Task
-from llmbuild.errors import LlmbuildError, StoreError
+from llmbuild.errors import LlmbuildError, StoreError, UsageError, Where, raise_all
 from llmbuild.jsontext import parse_json
 from llmbuild.packages.expected import expected_record
 from llmbuild.packages.memory import MemoryUse, Sizes, memory_of, sizes_of, window_that_fits
-from llmbuild.quantization.scheme import Scheme
+from llmbuild.quantization.scheme import SCHEMES, Scheme
 from llmbuild.targets.compile_part import device_kind
 
 if TYPE_CHECKING:
+    from llmbuild.manifest.project import Package
     from llmbuild.plan.planner import Plan, Verdict
     from llmbuild.workspace.snapshot import Snapshot
 
 RECORD = "metadata.json"
+
+SMALLEST_CHUNK = 128
+"""A smaller prefill chunk saves little memory and costs much time."""
+SMALLER = ("q4f32_1", "q4f16_1", "q3f16_1")
+"""The schemes that an error may propose, the one that changes least first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +61,99 @@ def device_memory(snapshot: Snapshot, plan: Plan) -> tuple[list[DeviceMemory], l
         task = verdict.task
         if task.kind != "lower":
             continue
-        record = _built(snapshot, verdict) or _expected(snapshot, task)
+        params: Mapping[str, Any] = task.params
+        scheme = Scheme.from_json(params["scheme"])
+        record = _built(snapshot, verdict) or _expected(snapshot, task, scheme)
         if record is None:
             unknown.append(task.label)
             continue
-        params: Mapping[str, Any] = task.params
         device = device_kind(params["target"])
-        repacks = Scheme.from_json(params["scheme"]).has_cpu_kernels
-        found.append(DeviceMemory(task.model, task.scheme, task.platform, device, record, repacks))
+        found.append(DeviceMemory(task.model, task.scheme, task.platform, device, record, scheme.has_cpu_kernels))
     return found, unknown
+
+
+def require_memory(snapshot: Snapshot, plan: Plan) -> None:
+    """Raise UsageError, or a MultiError, for the libraries of a plan that need more memory than a package of theirs may."""
+    limited = [package for package in snapshot.whole.packages.values() if package.memory is not None]
+    if not limited:
+        return
+    found, _ = device_memory(snapshot, plan)
+    libraries = {(one.model, one.scheme, one.platform): one for one in found}
+    errors = []
+    for package in limited:
+        for library in package.libraries:
+            one = libraries.get((library.model, library.scheme, library.platform))
+            if one is not None and (error := _exceeds(snapshot, package, one)) is not None:
+                errors.append(error)
+    raise_all(errors)
+
+
+def _exceeds(snapshot: Snapshot, package: Package, one: DeviceMemory) -> UsageError | None:
+    from llmbuild.packages.kinds import package_kind
+    from llmbuild.report.memory_text import figures
+    from llmbuild.report.units import size
+
+    limit = package.memory
+    together = min(package_kind(package.kind).sequences, one.record["max_batch_size"])
+    sizes = sizes_of(one.record, sequences=together, batches=together > 1)
+    use = one.use(sizes)
+    if limit is None or use.total <= limit:
+        return None
+    about = "about " if use.about else ""
+    window = "sliding-window-size" if sizes.rolling else "context-window-size"
+    return UsageError(
+        f"{one.model} in {one.scheme} on {one.platform} needs {about}{size(use.total)} of memory, and package "
+        f"'{package.name}' allows {size(limit)}",
+        where=_place(snapshot, package),
+        why=f"{figures(use)}, for {window} = {sizes.tokens} and prefill-chunk-size = {sizes.chunk}",
+        fix="; or ".join(_cures(snapshot, one, sizes, limit)),
+    )
+
+
+def _cures(snapshot: Snapshot, one: DeviceMemory, sizes: Sizes, limit: int) -> Iterator[str]:
+    """What makes a library fit, with numbers: each alone suffices."""
+    window = "sliding-window-size" if sizes.rolling else "context-window-size"
+    where = "in the metadata of the platform or the model"
+    tokens = one.window(sizes, limit)
+    if tokens >= sizes.chunk:
+        yield f"set {window} to {tokens} or less {where}"
+    # What the planner records for a smaller chunk is not known before it has run.
+    unplanned = dataclasses.replace(one, record={**one.record, "memory_usage": None})
+    chunks = [sizes.chunk >> halvings for halvings in range(1, 16) if sizes.chunk >> halvings >= SMALLEST_CHUNK]
+    fitting = [(chunk, unplanned.window(dataclasses.replace(sizes, chunk=chunk), limit)) for chunk in chunks]
+    alone = next((chunk for chunk, most in fitting if most >= sizes.tokens), None)
+    # No chunk is larger than the window.
+    both = next(((chunk, most) for chunk, most in fitting if most >= chunk), None)
+    if alone is not None:
+        yield f"set prefill-chunk-size to {alone}"
+    elif both is not None and tokens < sizes.chunk:
+        yield f"set prefill-chunk-size to {both[0]} and {window} to {both[1]} or less"
+    lower = next(
+        (
+            task
+            for task in snapshot.tasks
+            if (task.kind, task.model, task.scheme, task.platform) == ("lower", one.model, one.scheme, one.platform)
+        ),
+        None,
+    )
+    for name in SMALLER:
+        record = None if lower is None or name == one.scheme else _expected(snapshot, lower, SCHEMES[name])
+        if record is not None and memory_of(record, one.device, sizes).total <= limit:
+            yield f"use quantization {name}"
+            break
+    yield "allow more"
+
+
+def _place(snapshot: Snapshot, package: Package) -> Where:
+    """Where the limit is written; without the line where the manifest cannot be read any more."""
+    from llmbuild.tomlfile import dotted, read_toml
+    from llmbuild.workspace.manifests import manifest_name
+
+    whole, path = snapshot.whole, ("package", package.name, "memory")
+    try:
+        return read_toml(Path(whole.root) / manifest_name(whole), whole.file).where(path)
+    except LlmbuildError:
+        return Where(whole.file, key=dotted(path))
 
 
 def _built(snapshot: Snapshot, verdict: Verdict) -> Mapping[str, Any] | None:
@@ -80,8 +172,8 @@ def _built(snapshot: Snapshot, verdict: Verdict) -> Mapping[str, Any] | None:
     return record if isinstance(record, Mapping) else None
 
 
-def _expected(snapshot: Snapshot, lower: Task) -> Mapping[str, Any] | None:
-    """The record that a lower task would make, without the temporaries."""
+def _expected(snapshot: Snapshot, lower: Task, scheme: Scheme) -> Mapping[str, Any] | None:
+    """The record that a lower task would make in a scheme, without the temporaries."""
     from llmbuild.models.family import Overrides
     from llmbuild.models.registry import family, infer_model_type
     from llmbuild.models.wrappers import text_config
@@ -90,7 +182,6 @@ def _expected(snapshot: Snapshot, lower: Task) -> Mapping[str, Any] | None:
     from llmbuild.workspace.refusals import known_config
 
     config = next((task for task in snapshot.tasks if task.label == lower.inputs["config"].task), None)
-    scheme = Scheme.from_json(lower.params["scheme"])  # type: ignore[arg-type]
     if config is None or scheme.comes_packed:
         return None
     observed = snapshot.world.observed

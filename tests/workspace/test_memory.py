@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -99,3 +101,83 @@ def test_nothing_is_known_of_a_model_that_was_never_fetched(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LLMBUILD_CACHE", str(tmp_path / "cache"))
     assert figures(capsys) == {"libraries": [], "unknown": ["lower[tiny, q4f32_1, x86_64-linux-cpu]"]}
+
+
+LIMITED = (
+    TINY_MANIFEST.replace("= 64", "= 256").replace("= 32", "= 256")
+    + """
+[package.server]
+memory = "MEMORY"
+"""
+)
+
+
+@pytest.fixture
+def limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with a package; its figures are of a window and a chunk of 256 tokens, and of four conversations."""
+    shutil.copytree(cached_checkpoint("llama-tied"), tmp_path / "checkpoint")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LLMBUILD_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "buildfile.toml").write_text(LIMITED.replace("MEMORY", "1 GB"))
+    return tmp_path
+
+
+def change(project: Path, old: str, new: str) -> None:
+    manifest = (project / "buildfile.toml").read_text()
+    assert old in manifest
+    (project / "buildfile.toml").write_text(manifest.replace(old, new))
+
+
+@pytest.mark.parametrize("command", [["plan"], ["package", "--dry-run"], ["build"]])
+def test_a_library_over_the_limit_stops_before_anything_runs(
+    command: list[str], limited: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change(limited, "1 GB", "2 MB")
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    text = " ".join(error.split())
+    assert "tiny in q4f32_1 on x86_64-linux-cpu needs about 2.9 MB of memory" in text
+    assert "package 'server' allows 2.0 MB" in text
+    assert "buildfile.toml:18: package.server.memory" in text
+    assert "for context-window-size = 256 and prefill-chunk-size = 256" in text
+    assert not (limited / "dist").exists()
+    assert not list((limited / "cache").rglob("traces/*/*"))
+
+
+def test_what_the_error_proposes_fits(limited: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    change(limited, "1 GB", "2 MB")
+    assert main(["plan"]) == 2
+    text = " ".join(capsys.readouterr().err.split())
+    chunk = re.search(r"set prefill-chunk-size to (\d+)", text)
+    assert chunk is not None, text
+    change(limited, "prefill-chunk-size = 256", f"prefill-chunk-size = {chunk[1]}")
+    assert main(["plan"]) == 0
+    change(limited, f"prefill-chunk-size = {chunk[1]}", "prefill-chunk-size = 64")
+    change(limited, "2 MB", "1.1 MB")
+    capsys.readouterr()
+    assert main(["plan"]) == 2
+    text = " ".join(capsys.readouterr().err.split())
+    window = re.search(r"set context-window-size to (\d+) or less", text)
+    assert window is not None, text
+    change(limited, "context-window-size = 256", f"context-window-size = {window[1]}")
+    assert main(["plan"]) == 0
+    change(limited, f"context-window-size = {window[1]}", f"context-window-size = {int(window[1]) + 16}")
+    assert main(["plan"]) == 2
+
+
+def test_another_quantization_is_proposed_where_it_fits(limited: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    change(limited, '"q4f32_1"', '"q0f32"')
+    change(limited, "1 GB", "3 MB")
+    assert main(["plan"]) == 2
+    assert "use quantization q4f32_1" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_library_within_the_limit_is_no_error(limited: Path) -> None:
+    assert main(["plan"]) == 0
+
+
+def test_a_limit_is_a_size(limited: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    change(limited, "1 GB", "plenty")
+    assert main(["plan"]) == 2
+    text = " ".join(capsys.readouterr().err.split())
+    assert "buildfile.toml:18: package.server.memory: 'plenty' is not a size" in text

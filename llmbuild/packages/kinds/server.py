@@ -17,6 +17,7 @@ class Server(PackageKind):
     """Everything is passed on: no byte of a package is its own."""
 
     name: ClassVar[str] = "server"
+    sequences: ClassVar[int] = 4  # MLCEngine's mode "local", its default.
     wants: ClassVar[str] = "shared libraries (.so, .dylib, .dll)"
 
     def takes(self, platform: Platform) -> bool:
