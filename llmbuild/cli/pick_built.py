@@ -33,10 +33,13 @@ def select_built(args: argparse.Namespace) -> list[BuiltModel]:
     if args.library is not None:
         return [BuiltModel(args.library.name, args.library, args.weights)]
     from llmbuild.manifest.load import load_project
+    from llmbuild.workspace.named_platforms import platforms_named
     from llmbuild.workspace.place import find_manifest
 
     project = load_project(find_manifest(args.file))
-    cells = choose(project, args.model, args.quantization, args.platform)
+    named = () if args.platform is None else platforms_named(project, (args.platform,))
+    # An alias that calls several platforms is refused as a name that the manifest does not have.
+    cells = choose(project, args.model, args.quantization, named[0] if len(named) == 1 else args.platform)
     found = [built(project, cell) for cell in cells]
     missing = [each for each in found if not each.there]
     if missing:

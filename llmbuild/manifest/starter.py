@@ -202,7 +202,7 @@ def _of_preset(name: str) -> Starter:
         config = preset(name)
     except InputError:
         inside = [known for known in presets() if name.lower() in known.lower()] if len(name) > 2 else []
-        near = f"presets with this word: {', '.join(inside)}" if inside else did_you_mean(name, presets())
+        near = did_you_mean(name, presets()) or (f"presets with this word: {', '.join(inside)}" if inside else None)
         raise UsageError(
             "there is no such file, directory or preset",
             where=name,
