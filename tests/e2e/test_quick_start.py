@@ -178,8 +178,11 @@ def test_the_guide_for_python_programs(project: ProjectDir, tmp_path: Path) -> N
     states, labels = zip(*(line.split(" ", 1) for line in lines[:6]), strict=True)
     assert set(states) <= {"cached", "restore"}
     assert [label.partition("[")[0] for label in labels] == ["fetch", "inspect", "quantize", "config", "lower", "link"]
-    assert [Path(line) for line in lines if "/dist/" in line] == [tmp_path / WEIGHTS, tmp_path / LIBRARY]
+    assert [Path(line) for line in lines if "/dist/" in line] == [
+        tmp_path / place for place in (WEIGHTS, LIBRARY, "dist/server")
+    ]
     assert "no model is named 'smollm'" in lines
     assert "did you mean 'smollm2'?" in lines
-    assert lines.count("The capital of France is Paris.") == 2
+    # The loaded model, the server, and the package each say it once.
+    assert lines.count("The capital of France is Paris.") == 3
     assert any(re.fullmatch(r"[1-9]\d* tokens a second", line) for line in lines)
