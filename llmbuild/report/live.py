@@ -1,27 +1,30 @@
-"""The view of a build on a terminal: lines as elsewhere, and below them what runs, drawn anew as it goes on."""
+"""The view of a build on a terminal: lines as elsewhere, and below them what runs, drawn anew by rich as it goes on."""
 
 from __future__ import annotations
 
-import io
 import sys
-import threading
 import time
 from collections.abc import Callable
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from llmbuild.canonical import Digest
 from llmbuild.engine import events
 from llmbuild.report.live_rows import rows
-from llmbuild.report.region import Region
-from llmbuild.report.style import Style, terminal_size
+from llmbuild.report.style import Style, style_for
 from llmbuild.report.terminal import View
 
-_EVERY_S = 0.125
-"""How often progress is drawn at most, and how soon a terminal's new size is followed."""
+if TYPE_CHECKING:
+    from rich.live import Live
+
+_A_SECOND = 8
+"""How often the rows are drawn."""
 
 
 class LiveView(View):
-    """A View with a row for each running task and one for the build.  The rows are there from the first start to the end."""
+    """A View with a row for each running task and one for the build, from the first start to the end.
+
+    The first start imports rich.
+    """
 
     def __init__(
         self,
@@ -35,93 +38,61 @@ class LiveView(View):
     ) -> None:
         super().__init__(stream, style, quiet=quiet, workflow=workflow, log=log)
         self._now = now
-        self._region: Region | None = None
-        self._unicode = (getattr(stream, "encoding", None) or "utf-8").lower().startswith("utf")
-        self._stopped = threading.Event()
-        self._events = threading.RLock()
-        self._others: dict[str, _Above] = {}
+        self._live: Live | None = None
 
     def __call__(self, event: events.Event) -> None:
-        with self._events:
-            super().__call__(event)
-            if isinstance(event, events.Started) and self._region is None:
-                self._begin()
-        if not isinstance(event, events.TaskProgress):
-            self.refresh()
+        # The terminal may have another width by now.
+        self.style = Style(style_for(self._stream).width, self.style.color)
+        super().__call__(event)
+        if self._live is None and isinstance(event, events.Started):
+            self._live = self._begin()
+        elif self._live is not None and not isinstance(event, events.TaskProgress):
+            self._live.refresh()
 
     def follow(self, event: events.Started) -> None:
         """The rows show it."""
 
-    def refresh(self) -> None:
-        """Draw the rows as they are now."""
-        with self._events:
-            if self._region is None:
-                return
-            columns, lines = terminal_size(self._stream)
-            self.style = Style(columns, self.style.color)
-            self._region.draw(rows(self.overview, self._now(), self.style, lines, unicode=self._unicode))
-
     def close(self) -> None:
         super().close()
-        self._stopped.set()
-        with self._events:
-            region, self._region = self._region, None
-            if region is None:
-                return
-            for name, above in self._others.items():
-                above.finish()
-                setattr(sys, name, above.stream)
-            self._others.clear()
-            region.clear()
+        live, self._live = self._live, None
+        if live is not None:
+            for stream in filter(_on_terminal, (sys.stdout, sys.stderr)):
+                # What no line end followed is printed too.
+                stream.flush()
+            live.stop()
 
-    def _begin(self) -> None:
-        self._region = Region(self._stream, lambda: terminal_size(self._stream))
-        self._stopped.clear()
-        # Warnings and notes of other code are printed above the rows.
-        for name in ("stdout", "stderr"):
-            stream = getattr(sys, name)
-            if stream is not None and stream.isatty():
-                self._others[name] = above = _Above(stream, self._region.print)
-                setattr(sys, name, above)
-        threading.Thread(target=self._tick, name="live view", daemon=True).start()
+    def _begin(self) -> Live:
+        from rich.console import Console
+        from rich.live import Live
 
-    def _tick(self) -> None:
-        while not self._stopped.wait(_EVERY_S):
-            try:
-                self.refresh()
-            except (OSError, ValueError):
-                # The build itself reports a stream that is gone.
-                return
+        console = Console(
+            file=self._stream,
+            color_system="auto" if self.style.color else None,
+            highlight=False,
+            markup=False,
+            emoji=False,
+        )
+        live = Live(
+            console=console,
+            get_renderable=lambda: rows(self.overview, self._now(), console.options),
+            transient=True,
+            refresh_per_second=_A_SECOND,
+            # Warnings and notes of other code are printed above the rows, where they would be on the terminal.
+            redirect_stdout=_on_terminal(sys.stdout),
+            redirect_stderr=_on_terminal(sys.stderr),
+        )
+        live.start(refresh=True)
+        return live
 
     def _print(self, text: str) -> None:
-        if self._region is None:
+        if self._live is None:
             super()._print(text)
         else:
-            self._region.print(text)
+            from rich.text import Text
+
+            self._live.console.print(Text.from_ansi(text), soft_wrap=True)
 
 
-class _Above(io.TextIOBase):
-    """Stands in for a standard stream on a terminal while rows are shown: its lines go above them."""
-
-    def __init__(self, stream: IO[str], say: Callable[[str], None]) -> None:
-        self.stream = stream
-        self._say = say
-        self._text = ""
-
-    def write(self, text: str) -> int:
-        *lines, self._text = (self._text + text).split("\n")
-        if lines:
-            self._say("\n".join(lines))
-        return len(text)
-
-    def finish(self) -> None:
-        """Print what no line end followed."""
-        if self._text:
-            self._say(self._text)
-            self._text = ""
-
-    def isatty(self) -> bool:
-        return True
-
-    def fileno(self) -> int:
-        return self.stream.fileno()
+def _on_terminal(stream: IO[str] | None) -> bool:
+    """Whether a standard stream, None where the process has none, is shown to a person."""
+    return stream is not None and stream.isatty()

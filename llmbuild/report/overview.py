@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 
 from llmbuild.engine import events
@@ -9,9 +10,13 @@ from llmbuild.report.rate import Progress
 
 
 class Overview:
-    """The state of a build after some events.  `running` has the tasks that run, in the order of their starts."""
+    """The state of a build after some events.  `running` has the tasks that run, in the order of their starts.
+
+    Who reads it in another thread than the one that has the events holds `lock`.
+    """
 
     def __init__(self) -> None:
+        self.lock = threading.Lock()
         self.began = 0.0
         self.total = 0
         self.failed = 0
@@ -23,6 +28,11 @@ class Overview:
         self._seconds: Mapping[str, float | None] = {}
 
     def take(self, event: events.Event) -> None:
+        """Go on to the state after this event."""
+        with self.lock:
+            self._take(event)
+
+    def _take(self, event: events.Event) -> None:
         match event:
             case events.PlanMade():
                 self.began, self.total, self._tasks, self._jobs = event.time, len(event.tasks), event.tasks, event.jobs

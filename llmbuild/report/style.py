@@ -35,21 +35,17 @@ class Style:
 def style_for(stream: IO[str]) -> Style:
     """The style of a stream: the terminal's width (COLUMNS first); 80 columns and no colour where it is not one."""
     terminal = stream.isatty()
-    width = terminal_size(stream)[0] if terminal else _asked("COLUMNS") or 80
+    width = _asked("COLUMNS") or (_columns(stream) if terminal else 0) or 80
     color = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     return Style(min(max(_NARROWEST, width), _WIDEST), color)
 
 
-def terminal_size(stream: IO[str]) -> tuple[int, int]:
-    """The columns and lines of a terminal as they are now, COLUMNS and LINES first; 80 and 24 where nothing says it."""
-    columns, lines = _asked("COLUMNS"), _asked("LINES")
-    if not columns or not lines:
-        try:
-            found = os.get_terminal_size(stream.fileno())
-        except (OSError, ValueError):
-            found = os.terminal_size((0, 0))
-        columns, lines = columns or found.columns or 80, lines or found.lines or 24
-    return columns, lines
+def _columns(terminal: IO[str]) -> int:
+    """The width that a terminal has now, 0 where nothing says it."""
+    try:
+        return os.get_terminal_size(terminal.fileno()).columns
+    except (OSError, ValueError):
+        return 0
 
 
 def _asked(variable: str) -> int:

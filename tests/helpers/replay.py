@@ -30,13 +30,13 @@ def main(name: str, directory: Path) -> None:
         view(event)
         started += isinstance(event, events.Started)
         if started == 3 and not (directory / "ready").exists():
+            if note := os.environ.get("NOTE"):
+                print(note, file=sys.stderr)
             view(
                 events.TaskProgress(
                     time=build_events.BEGAN + 20, label=build_events.LOWER, done=12, total=30, unit="layers"
                 )
             )
-            if note := os.environ.get("NOTE"):
-                print(note, file=sys.stderr)
             sys.stderr.flush()
             (directory / "ready").touch()
             while not (directory / "go").exists():

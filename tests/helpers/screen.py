@@ -34,8 +34,9 @@ class Screen:
         lines: list[list[str]] = []
         for number, line in enumerate(self._lines):
             if number == self._row:
-                assert self._column == 0, "the cursor stands below the rows"
-                self._row, moved = len(lines), True
+                # The cursor stays behind the same character.
+                self._row, moved = len(lines) + max(0, self._column - 1) // columns, True
+                self._column -= max(0, self._column - 1) // columns * columns
             parts = [line[at : at + columns] for at in range(0, max(1, len("".join(line).rstrip())), columns)]
             lines += parts
         assert moved

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
+import io
 from textwrap import dedent
 
 import pytest
+from rich.console import Console
 
 from llmbuild.engine import events
 from llmbuild.report.live_rows import rows
 from llmbuild.report.overview import Overview
-from llmbuild.report.style import Style
 
 KEY = "3f" * 32
 FETCH, QUANTIZE = "fetch[smollm2]", "quantize[smollm2, q4f32_1]"
@@ -35,8 +35,17 @@ def overview(*, predicted: bool = True, links: int = 0) -> Overview:
     return found
 
 
-def text(width: int, *, height: int = 24, unicode: bool = True, **of: object) -> str:
-    return "\n".join(rows(overview(**of), 20, Style(width), height, unicode=unicode)) + "\n"  # type: ignore[arg-type]
+def drawn(found: Overview, width: int, height: int = 24, encoding: str = "utf-8") -> list[str]:
+    """The rows as rich writes them to a terminal without colour."""
+    stream = io.TextIOWrapper(io.BytesIO(), encoding)
+    console = Console(file=stream, width=width, height=height, force_terminal=True, color_system=None)
+    console.print(rows(found, 20, console.options))
+    stream.seek(0)
+    return stream.read().splitlines()
+
+
+def text(width: int, encoding: str = "utf-8", *, predicted: bool = True) -> str:
+    return "\n".join(line.rstrip() for line in drawn(overview(predicted=predicted), width, encoding=encoding)) + "\n"
 
 
 def test_at_80_columns() -> None:
@@ -62,28 +71,32 @@ def test_at_120_columns() -> None:
 
 
 def test_numbers_make_room_for_a_label_at_40_columns_and_in_ascii() -> None:
-    assert text(40, unicode=False, predicted=False) == dedent(
+    assert text(40, "ascii", predicted=False) == dedent(
         """\
-        0:12 ==         fetch[smollm2] 20%
-        0:12 =====      quantize[smollm2, q4...
-        0:12            lower[a-model-with-a...
-        [ 2/17] ==                   0:20
+        0:12 --         fetch[smollm2] 20%
+        0:12 -----      quantize[smollm2, q4f32
+        0:12            lower[a-model-with-a-lo
+        [ 2/17] --                   0:20
         """
     )
 
 
 @pytest.mark.parametrize("width", range(40, 130))
-@pytest.mark.parametrize("color", [True, False])
-def test_rows_fit(width: int, color: bool) -> None:
-    for height in (3, 4, 8, 24):
-        found = rows(overview(links=11), 20, Style(width, color), height)
+def test_rows_fit(width: int) -> None:
+    for height in (4, 8, 24):
+        found = drawn(overview(links=11), width, height)
         assert len(found) < height
-        assert all(len(re.sub(r"\x1b\[\d+m", "", row)) < width for row in found), found
+        assert all(len(row) < width for row in found), found
+
+
+@pytest.mark.parametrize("width", [1, 2, 10, 20])
+def test_a_terminal_with_no_room_ends_nothing(width: int) -> None:
+    assert all(len(row) <= width for row in drawn(overview(links=11), width, 2))
 
 
 def test_what_a_low_terminal_has_no_room_for_is_counted() -> None:
-    shown = text(80, height=8, links=11).splitlines()
-    assert shown[4:] == ["     and 10 more", "[ 2/17] ━━                   0:20, about 48 s left"]
+    shown = [line.rstrip() for line in drawn(overview(links=11), 80, 8)]
+    assert shown[4:] == ["                and 10 more", "[ 2/17] ━━                   0:20, about 48 s left"]
 
 
 def test_failures_are_counted() -> None:
@@ -91,4 +104,4 @@ def test_failures_are_counted() -> None:
 
     found = overview()
     found.take(events.Failed(time=20, label=QUANTIZE, action=KEY, failure=TaskFailure("no")))
-    assert rows(found, 20, Style(80), 24)[-1].endswith("0:20, about 48 s left, 1 failed")
+    assert drawn(found, 80)[-1].rstrip().endswith("0:20, about 48 s left, 1 failed")
