@@ -6,6 +6,7 @@ import dataclasses
 import re
 from collections.abc import Iterable, Sequence
 
+from llmbuild.engine.labels import split_label
 from llmbuild.engine.task import Task
 from llmbuild.errors import UsageError, did_you_mean
 
@@ -37,8 +38,13 @@ def asked(tasks: Sequence[Task], names: Iterable[str]) -> tuple[Task, ...]:
 
     Raises UsageError with the nearest labels and kinds for a name that matches nothing.
     """
-    found = {task.label: task for name in names for task in _named(name, tasks)}
+    found = asked_labels([task.label for task in tasks], names)
     return tuple(task for task in tasks if task.label in found)
+
+
+def asked_labels(labels: Sequence[str], names: Iterable[str]) -> frozenset[str]:
+    """The labels of these that the names match.  Raises what `asked` does."""
+    return frozenset(label for name in names for label in _named(name, labels))
 
 
 def closure(tasks: Sequence[Task], labels: Iterable[str]) -> tuple[Task, ...]:
@@ -66,12 +72,12 @@ def find(tasks: Sequence[Task], name: str) -> Task:
     return found[0]
 
 
-def _named(name: str, tasks: Sequence[Task]) -> list[Task]:
+def _named(name: str, labels: Sequence[str]) -> list[str]:
     # Brackets are part of labels, so this is not fnmatch.
     pattern = re.compile("".join({"*": ".*", "?": "."}.get(mark, re.escape(mark)) for mark in _squeeze(name)))
-    found = [task for task in tasks if task.kind == name or pattern.fullmatch(_squeeze(task.label))]
+    found = [label for label in labels if split_label(label)[0] == name or pattern.fullmatch(_squeeze(label))]
     if not found:
-        known = [task.label for task in tasks] + sorted({task.kind for task in tasks})
+        known = [*labels, *sorted({split_label(label)[0] for label in labels})]
         raise UsageError(
             f"no task matches '{name}'",
             fix=did_you_mean(name, known) or f"{_LIST}; quote labels in the shell: 'quantize[MODEL, SCHEME]'",

@@ -206,7 +206,7 @@ def _lost_inputs(snapshot: Snapshot, result: BuildResult) -> frozenset[str]:
 
 def _note_outdated(snapshot: Snapshot, result: BuildResult, on_note: OnNote) -> None:
     """Note the packages that a build which left them alone has made out of date."""
-    if not snapshot.world.project.packages:
+    if not snapshot.whole.packages:
         return
     from llmbuild.workspace.packages import outdated_note
 

@@ -5,7 +5,8 @@ This part of planning reads the disk.  Where nothing changed it costs a stat for
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -20,9 +21,11 @@ from llmbuild.engine.store import Store
 from llmbuild.engine.task import Task
 from llmbuild.errors import LlmbuildError, MultiError, raise_all
 from llmbuild.manifest.lock import Lock
-from llmbuild.manifest.project import Project
-from llmbuild.plan.graph import WITH_RUNTIME, expand
+from llmbuild.manifest.project import Package, Project
+from llmbuild.plan.graph import WITH_RUNTIME, expand, labels
 from llmbuild.plan.observed import Observed
+from llmbuild.plan.packages import package_labels
+from llmbuild.plan.select import asked_labels
 from llmbuild.sources.kind import GoneError, Observation, Source
 from llmbuild.workspace.absent import LockedTools
 from llmbuild.workspace.architectures import own_architectures
@@ -37,12 +40,17 @@ from llmbuild.workspace.trust import Trust
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What was observed for a project, the tasks that follow from it, and the lock file that it was compared with."""
+    """What was observed for a project, the tasks that follow from it, and the lock file that it was compared with.
+
+    `unpinned` are packages that are no part of `project`: no task of theirs was asked for, and they have sources that no lock
+    pins, for which a registry would have to be asked.
+    """
 
     project: Project
     observed: Observed
     tasks: tuple[Task, ...]
     lock: Lock
+    unpinned: tuple[Package, ...] = ()
 
 
 def look(
@@ -50,21 +58,24 @@ def look(
     store: Store,
     toolchain: Toolchain,
     trust: Trust,
+    names: Sequence[str],
     *,
     offline: bool = False,
     locked: bool = False,
     on_note: OnNote = lambda _note: None,
 ) -> World:
-    """Observe what the cells of the project's matrix need and expand them.  Platforms of patterns that this machine cannot build
-    are left out, with a note.
+    """Observe what the cells of the project's matrix need, and the packages of which the `names` ask for a task or whose sources
+    are pinned, and expand them.  Platforms of patterns that this machine cannot build are left out, with a note.
 
-    Raises a MultiError with all sources that are missing and were never pinned; when `locked`, UsageError where the lock
-    file does not match what was observed.  Otherwise the commits of new revisions are pinned in the lock file.
+    Raises UsageError for a name that no task has; a MultiError with all sources that are missing and were never pinned; when
+    `locked`, UsageError where the lock file does not match what was observed.  Otherwise the commits of new revisions
+    are pinned in the lock file.
     """
     from llmbuild.workspace import locking
 
     root = Path(project.root)
     lock = locking.load_lock(root, toolchain)
+    project, unpinned = _without_unpinned(project, lock, names)
     observed = observe_world(project, store, toolchain, lock, trust, offline=offline, resolve=not locked, anew=locked)
     project = without_unbuildable(project, observed, lock if locked else None, on_note)
     if locked:
@@ -73,7 +84,27 @@ def look(
         from llmbuild.manifest.lock import LOCK_FILE, write_lock
 
         write_lock(root / LOCK_FILE, lock)
-    return World(project, observed, expand_world(project, observed), lock)
+    return World(project, observed, expand_world(project, observed), lock, unpinned)
+
+
+def _without_unpinned(project: Project, lock: Lock, names: Sequence[str]) -> tuple[Project, tuple[Package, ...]]:
+    """The project without the packages that are in the second part (`World.unpinned`)."""
+    from llmbuild.sources.remote import AnnouncedKind
+    from llmbuild.workspace.locking import fetches
+
+    asked = asked_labels(sorted(labels(project)), names)
+    open_sources = {
+        fetch.package
+        for fetch in fetches(project)
+        if fetch.package and isinstance(fetch.kind, AnnouncedKind) and fetch.pin(lock) is None
+    }
+    out = {
+        name: package
+        for name, package in project.packages.items()
+        if name in open_sources and asked.isdisjoint(package_labels(package))
+    }
+    kept = {name: package for name, package in project.packages.items() if name not in out}
+    return dataclasses.replace(project, packages=kept), tuple(out.values())
 
 
 def observe_world(

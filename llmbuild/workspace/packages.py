@@ -41,9 +41,11 @@ def outdated(snapshot: Snapshot, outputs: Mapping[str, Digest]) -> tuple[str, ..
 
     What only a package needs is looked up, and nothing is run.
     """
-    root = Path(snapshot.whole.root)
-    made = [package for package in snapshot.world.project.packages.values() if (root / package.output).is_dir()]
-    return tuple(package.name for package in made if not _current(snapshot, package.name, outputs))
+    root, world = Path(snapshot.whole.root), snapshot.world
+    made = {one.name for one in (*world.project.packages.values(), *world.unpinned) if (root / one.output).is_dir()}
+    unpinned = {one.name for one in world.unpinned}
+    stale = {name for name in made if name in unpinned or not _current(snapshot, name, outputs)}
+    return tuple(name for name in snapshot.whole.packages if name in stale)
 
 
 def outdated_note(snapshot: Snapshot, outputs: Mapping[str, Digest]) -> str | None:

@@ -102,7 +102,14 @@ def take(
     trust = Trust(Path(whole.root), options.trust)
     project = with_named(project, tasks)
     world = look(
-        project, store, toolchain, trust, offline=bool(options.offline), locked=bool(options.locked), on_note=on_note
+        project,
+        store,
+        toolchain,
+        trust,
+        tasks,
+        offline=bool(options.offline),
+        locked=bool(options.locked),
+        on_note=on_note,
     )
     project = world.project
     chosen = with_refusals(select(world.tasks, tasks), project, world.observed, store, toolchain)

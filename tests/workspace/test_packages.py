@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,37 +11,47 @@ import pytest
 
 import llmbuild
 from llmbuild.engine.events import Event
-from llmbuild.errors import UsageError
+from llmbuild.errors import FetchError, UsageError
 from llmbuild.report.events import Installed
-from llmbuild.workspace.packages import package_labels
+from llmbuild.workspace.packages import outdated, package_labels
 from llmbuild.workspace.workspace import Workspace
 from tests.helpers.checkpoints import cached_checkpoint
 from tests.helpers.cli import LONGER_MANIFEST, ProjectDir, make_project, tasks_run
+from tests.helpers.npm_registry import running_registry, tarball
+
+pytestmark = pytest.mark.xdist_group("load")
 
 SERVER = "[package.server]\n"
 MODEL = "tiny-q0f32-MLC"
 LIBRARY = "tiny-q0f32-x86_64-linux-cpu.so"
+PAGE = '[package.page]\nkind = "web"\npage = true\nweb-llm = "npm:@tiny/page==1.2.3"\n'
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> ProjectDir:
-    """A project with a package that was made."""
-    project = make_project(tmp_path_factory.mktemp("packaged"), LONGER_MANIFEST + SERVER, cached_checkpoint("llama"))
-    result = project.run("package", "--provenance")
-    assert result.code == 0, result.text
+def packaged(built: ProjectDir, tmp_path_factory: pytest.TempPathFactory) -> ProjectDir:
+    """A project with a package that was made, beside the results of a build."""
+    place = tmp_path_factory.mktemp("packaged") / "place"
+    shutil.copytree(built.root.parent, place)
+    # A copy has no links between the results and the store.
+    shutil.rmtree(place / "project/dist")
+    project = ProjectDir(place / "project", place / "store")
+    project.write(LONGER_MANIFEST + SERVER)
+    assert project.build("package", "--provenance") == {"package": 1}
     return project
 
 
 @pytest.fixture
-def project(built: ProjectDir) -> Iterator[ProjectDir]:
+def project(packaged: ProjectDir) -> Iterator[ProjectDir]:
     """The same, as it was before each test."""
-    yield built
-    built.write(LONGER_MANIFEST + SERVER)
-    assert built.run("package", "--quiet", "--provenance").code == 0
+    yield packaged
+    packaged.write(LONGER_MANIFEST + SERVER)
+    with opened(packaged) as workspace:
+        workspace.build("package", provenance=True)
 
 
-def opened(project: ProjectDir, notes: list[str] | None = None) -> Workspace:
-    return llmbuild.open(project.root, cache=project.store, on_note=(notes if notes is not None else []).append)
+def opened(project: ProjectDir, notes: list[str] | None = None, **options: bool) -> Workspace:
+    on_note = (notes if notes is not None else []).append
+    return llmbuild.open(project.root, cache=project.store, on_note=on_note, **options)
 
 
 def edited(project: ProjectDir, old: str, new: str) -> None:
@@ -186,3 +197,55 @@ def test_names_that_are_no_packages(project: ProjectDir) -> None:
     done = project.run("package")
     assert (done.code, done.out) == (2, "")
     assert "the manifest has no packages" in done.err
+
+
+@pytest.fixture
+def page(project: ProjectDir) -> ProjectDir:
+    """The project with a page besides, whose source the lock does not pin."""
+    project.write(LONGER_MANIFEST.replace('cpu"]', 'cpu", "web"]') + SERVER)
+    with opened(project) as workspace:
+        workspace.lock()
+    project.write(LONGER_MANIFEST.replace('cpu"]', 'cpu", "web"]') + SERVER + PAGE)
+    return project
+
+
+def test_the_sources_of_a_package_are_looked_up_for_it_alone(page: ProjectDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NPM_CONFIG_REGISTRY", "https://127.0.0.1:9")
+    with opened(page) as workspace:
+        assert not any("page" in verdict.task.label for verdict in workspace.plan().verdicts)
+        workspace.plan("package[server]")
+        (page.root / "dist/page").mkdir()
+        assert "page" in outdated(workspace.look("config"), {})
+        (page.root / "dist/page").rmdir()
+        with pytest.raises(UsageError, match=r"no task matches 'package\[pgae\]'") as caught:
+            workspace.plan("package[pgae]")
+        assert "did you mean 'package[page]'" in str(caught.value.fix)
+    with opened(page, offline=True) as workspace:
+        for name in ("package[page]", "package", "fetch*"):
+            with pytest.raises(FetchError, match="@tiny/page==1"):
+                workspace.plan(name)
+
+
+def test_a_package_keeps_to_what_is_locked_and_to_what_is_here(
+    page: ProjectDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = tarball({"package/package.json": b'{"module": "lib/index.js"}', "package/lib/index.js": b"export {}"})
+    with running_registry(archive) as registry:
+        monkeypatch.setenv("NPM_CONFIG_REGISTRY", registry.url)
+        with opened(page, locked=True) as workspace:
+            workspace.plan("lower")
+            with pytest.raises(UsageError, match="lock file is not up to date") as unpinned:
+                workspace.plan("package[page]")
+            assert "npm:@tiny/page==1.2.3" in str(unpinned.value)
+        with opened(page, offline=True) as workspace, pytest.raises(FetchError, match="offline"):
+            workspace.plan("package[page]")
+        assert registry.seen == []
+        with opened(page) as workspace:
+            assert workspace.lock(check=True).stale
+            workspace.lock()
+        asked = len(registry.seen)
+        with opened(page, locked=True) as workspace:
+            workspace.plan("package[page]")
+        assert len(registry.seen) == asked > 0
+    with opened(page, locked=True, offline=True) as workspace:
+        workspace.plan("package[page]")
