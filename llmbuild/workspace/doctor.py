@@ -102,7 +102,13 @@ def _store(cache: Path | None) -> Iterator[Finding]:
     except LlmbuildError as error:
         yield from _failed("store", error)
         return
-    free = shutil.disk_usage(root).free
+    # The first build makes the directory.
+    there = next(place for place in (root, *root.absolute().parents) if place.exists())
+    if not os.access(there, os.W_OK | os.X_OK):
+        fix = "the setting cache-dir or LLMBUILD_CACHE names another directory"
+        yield Finding("store", "fail", f"{root}: nothing can be written in {there}", fix)
+        return
+    free = shutil.disk_usage(there).free
     text = f"{root}: {size(free)} free"
     if free < _LITTLE_SPACE:
         fix = "`llmbuild cache gc --max-size SIZE` frees some; the setting cache-dir or LLMBUILD_CACHE moves it"

@@ -50,6 +50,23 @@ def test_a_machine_and_a_project_that_are_fit(here: Path, capsys: pytest.Capture
     assert shown["manifest"]["text"] == "buildfile.toml: 1 library"
 
 
+def test_a_store_that_no_build_has_made_yet(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def disk_usage(path: Path) -> object:
+        path.stat()
+        return type("Usage", (), {"free": 500 << 30})
+
+    monkeypatch.setattr(doctor.shutil, "disk_usage", disk_usage)
+    store = here / "not" / "yet"
+    monkeypatch.setenv("LLMBUILD_CACHE", str(store))
+    assert next(one for one in doctor.examine(None) if one.name == "store").state == "ok"
+    assert not store.parent.exists(), "nothing is changed"
+    # The superuser may write everywhere.
+    monkeypatch.setattr(doctor.os, "access", lambda path, mode: path != here)
+    assert found(capsys, code=1)["store"]["text"] == f"{store}: nothing can be written in {here}"
+
+
 def test_each_lack_is_named_with_what_to_do(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
