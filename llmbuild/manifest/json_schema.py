@@ -68,13 +68,13 @@ def _schemes() -> dict[str, Any]:
 
 
 def _scheme_names() -> dict[str, Any]:
-    from llmbuild.manifest.schema import NAME
+    from llmbuild.manifest.schema_table import NAME
 
     return _known(_schemes()["enum"], {"pattern": NAME})
 
 
 def _targets() -> dict[str, Any]:
-    from llmbuild.manifest.schema import NAME
+    from llmbuild.manifest.schema_table import NAME
     from llmbuild.targets.names import HOST, TargetNames
 
     names = TargetNames()

@@ -7,7 +7,8 @@ from typing import Any, get_origin
 
 from pydantic import ValidationError
 
-from llmbuild.manifest.schema import TABLES, Table, keys_of
+from llmbuild.manifest.schema import TABLES, keys_of
+from llmbuild.manifest.schema_table import Table
 from llmbuild.tomlfile import KeyPath, dotted
 
 Pattern = tuple[str, ...]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from llmbuild.canonical import Json
     from llmbuild.manifest.platforms import ResolvedPlatform
     from llmbuild.manifest.problems import Problems
-    from llmbuild.manifest.schema import PackageTable
+    from llmbuild.manifest.schema_results import PackageTable
     from llmbuild.sources.kind import Source
     from llmbuild.tomlfile import KeyPath
 

@@ -13,7 +13,7 @@ from llmbuild.publishing.kinds import check_wishes, kind_names, split
 
 if TYPE_CHECKING:
     from llmbuild.manifest.problems import Problems
-    from llmbuild.manifest.schema import PublishTable
+    from llmbuild.manifest.schema_results import PublishTable
 
 _WORD = re.compile(r"\{([^{}]*)\}")
 _WORDS = ("model", "quantization")

@@ -16,7 +16,8 @@ from pydantic_core import ErrorDetails
 from llmbuild.errors import did_you_mean
 from llmbuild.manifest.misplaced import SYNONYMS, fitting_table, kebab, right_table
 from llmbuild.manifest.problems import Problems
-from llmbuild.manifest.schema import LONGEST, ManifestTable, keys_of
+from llmbuild.manifest.schema import ManifestTable, keys_of
+from llmbuild.manifest.schema_table import LONGEST
 from llmbuild.tomlfile import KeyPath
 
 # The type names here are pydantic's error types.

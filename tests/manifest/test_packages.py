@@ -11,7 +11,8 @@ from llmbuild.errors import ExitCode, LlmbuildError, MultiError
 from llmbuild.manifest.load import load
 from llmbuild.manifest.packages import OF_EVERY_KIND
 from llmbuild.manifest.project import Package, Project
-from llmbuild.manifest.schema import PackageTable, keys_of
+from llmbuild.manifest.schema import keys_of
+from llmbuild.manifest.schema_results import PackageTable
 from llmbuild.packages.kinds import kind_names, package_kind
 
 MODELS = "".join(f'[models.{name}]\nsource = "checkpoint"\nconv-template = "chatml"\n' for name in "ab")
