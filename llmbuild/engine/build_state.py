@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import heapq
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from llmbuild.canonical import Digest
 from llmbuild.engine.bind import Bound
+from llmbuild.engine.hit_counts import Use
 from llmbuild.engine.lookup import Cached
 from llmbuild.engine.outcome import Outcome, Status
 from llmbuild.engine.task import AllFiles, Files, JsonFields, Task
@@ -122,6 +123,12 @@ class Build:
             upstream.must_run = True
             self.make_ready(producer)
         return bool(producers)
+
+    def uses(self) -> dict[str, Use]:
+        """How many tasks of each kind had a result and how many had to run, as far as they ended well."""
+        ended = Counter((self.nodes[label].task.kind, outcome.status) for label, outcome in self.outcomes.items())
+        kinds = sorted({kind for kind, status in ended if status in (Status.RAN, Status.CACHED)})
+        return {kind: Use(ended[kind, Status.CACHED], ended[kind, Status.RAN]) for kind in kinds}
 
     def needs(self) -> tuple[tuple[int, ...], ...]:
         """For each task the positions of those it reads from."""

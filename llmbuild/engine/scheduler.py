@@ -12,7 +12,6 @@ import heapq
 import queue
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,6 @@ from llmbuild.engine.bind import Bound, bind
 from llmbuild.engine.build_state import Build, Node
 from llmbuild.engine.cas import MissingBlobError
 from llmbuild.engine.executor import Executor, TaskFailure
-from llmbuild.engine.hit_counts import Use
 from llmbuild.engine.interrupt import on_signals
 from llmbuild.engine.lookup import Cached, cached
 from llmbuild.engine.outcome import BuildResult, Outcome, Status
@@ -354,7 +352,7 @@ class Scheduler:
                 self._store.history(self._project).update(done)
             except StoreError as error:
                 warn(error, "later reasons compare with an earlier build")
-        self._store.uses.add(_uses(build))
+        self._store.uses.add(build.uses())
 
     def _summarize(self, build: Build, wall: float) -> None:
         if build.interrupted:
@@ -396,10 +394,3 @@ class Scheduler:
         if self._stop_asked:
             raise Interrupted("the build was interrupted twice", fix="run it again: it goes on where it stopped")
         self.cancel()
-
-
-def _uses(build: Build) -> dict[str, Use]:
-    """How many tasks of each kind had a result and how many had to run, as far as they ended well."""
-    ended = Counter((build.nodes[label].task.kind, outcome.status) for label, outcome in build.outcomes.items())
-    kinds = sorted({kind for kind, status in ended if status in (Status.RAN, Status.CACHED)})
-    return {kind: Use(ended[kind, Status.CACHED], ended[kind, Status.RAN]) for kind in kinds}

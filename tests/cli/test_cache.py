@@ -214,7 +214,7 @@ def test_stats(cache: Store, capsys: pytest.CaptureFixture[str]) -> None:
         0,
         2,
         {
-            "join": {"traces": 1, "output": 3, "hits": 0, "misses": 1},
+            "combine": {"traces": 1, "output": 3, "hits": 0, "misses": 1},
             "write": {"traces": 1, "output": 1, "hits": 0, "misses": 1},
         },
     )
@@ -223,7 +223,7 @@ def test_stats(cache: Store, capsys: pytest.CaptureFixture[str]) -> None:
     _, value = run_json(capsys, "stats")
     kinds: dict[str, dict[str, int]] = value["kinds"]  # type: ignore[assignment]
     assert (kinds["write"]["hits"], kinds["write"]["misses"]) == (1, 1)
-    assert (kinds["join"]["hits"], kinds["join"]["misses"]) == (0, 2)
+    assert (kinds["combine"]["hits"], kinds["combine"]["misses"]) == (0, 2)
     assert "uses     1 hit, 3 misses (25 %), in all builds\n" in run(capsys, "stats")[1]
 
 

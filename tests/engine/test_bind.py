@@ -26,7 +26,7 @@ class World:
         return self.blobs[digest]
 
     def digest(self, select: AllFiles | Files | JsonFields) -> Digest:
-        task = Task("join", "t", 1, {}, {"x": InputRef("up", select)}, {})
+        task = Task("combine", "t", 1, {}, {"x": InputRef("up", select)}, {})
         return bind(task, {"up": self.tree}, self.read).action.digest
 
 
@@ -36,7 +36,7 @@ CONFIG = {"a": 1, "model": {"x": 2, "y": 3}, "temperature": 0.7}
 def test_whole_trees_narrowed_trees_and_values() -> None:
     world = World({"c.json": json.dumps(CONFIG).encode(), "w.bin": b"w"})
     task = Task(
-        "join",
+        "combine",
         "t",
         1,
         {"p": 1},
@@ -74,7 +74,7 @@ def test_a_field_of_an_input_chooses_a_tool(value: dict[str, Any], tools: dict[s
     world = World({"c.json": json.dumps(value).encode()})
     choice = Choice("own", "value", "kind", {"a": "of a", "b": "of b"}, "of all")
     inputs = {"value": InputRef("up", JsonFields("c.json", ("kind",)))}
-    bound = bind(Task("join", "t", 1, {}, inputs, {"tool": "1"}, choice=choice), {"up": world.tree}, world.read)
+    bound = bind(Task("combine", "t", 1, {}, inputs, {"tool": "1"}, choice=choice), {"up": world.tree}, world.read)
     assert bound.action.tools == (tools or {"tool": "1", "own": "of all"})
 
 

@@ -15,6 +15,7 @@ def test_every_event_is_json_with_version_type_and_time() -> None:
     made: list[events.Event] = [
         events.PlanMade(time=1.0, tasks=("a", "b"), jobs=2, project="p", needs=((), (0,))),
         events.Queued(time=1.0, label="a", action="d"),
+        events.Predicted(time=1.0, seconds=(1.0, None)),
         events.Started(time=1.0, label="a", action="d"),
         events.TaskProgress(time=1.0, label="a", done=1, total=2, unit="bytes"),
         events.WaitingForLock(time=1.0, label="a", action="d", owner_pid=1, owner_label="b"),
@@ -37,7 +38,7 @@ def test_every_event_is_json_with_version_type_and_time() -> None:
     assert made[0].to_json() == {
         "v": 1, "type": "plan-made", "time": 1.0, "tasks": ["a", "b"], "jobs": 2, "project": "p", "needs": [[], [0]],
     }  # fmt: skip
-    assert made[8].to_json()["failure"]["exit-code"] == 3  # type: ignore[index, call-overload]
+    assert made[9].to_json()["failure"]["exit-code"] == 3  # type: ignore[index, call-overload]
 
 
 def test_failures_cross_process_borders() -> None:

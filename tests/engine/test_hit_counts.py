@@ -18,7 +18,7 @@ def test_a_build_writes_one_line(store: Store) -> None:
     build(store, tasks)
     build(store, [*tasks, write_task("bad", {}, fail="no")], keep_going=True)
     assert len((store.root / "uses").read_text().splitlines()) == 3
-    assert store.uses.total() == {"join": Use(2, 1), "write": Use(4, 2)}
+    assert store.uses.total() == {"combine": Use(2, 1), "write": Use(4, 2)}
 
 
 class Appends(fs.FileSystem):

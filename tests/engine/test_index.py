@@ -23,7 +23,7 @@ def fill(store: Store) -> list[Trace]:
         make_trace("a", label="t", finished=1.0),
         make_trace("b", label="t", finished=3.0),
         make_trace("c", label="t", finished=2.0),
-        make_trace("d", label="u", kind="join", finished=4.0),
+        make_trace("d", label="u", kind="combine", finished=4.0),
     ]
     for trace in traces:
         store.traces.put(trace)
@@ -36,7 +36,7 @@ def check(store: Store, traces: list[Trace]) -> None:
     assert last is not None
     assert last.action == traces[1].action
     assert [run.action for run in index.runs("write")] == [traces[0].action, traces[2].action, traces[1].action]
-    assert [run.wall_s for run in index.runs("join")] == [0.5]
+    assert [run.wall_s for run in index.runs("combine")] == [0.5]
     assert index.last("p", "nothing") is None
     assert index.last("q", "t") is None
     assert index.runs("nothing") == index.recent("nothing") == []
@@ -59,7 +59,7 @@ def test_removed_traces_are_forgotten(store: Store) -> None:
     traces = fill(store)
     store.index.add(traces)
     store.traces.remove(traces[3].action)
-    assert Store(store.root).index.runs("join") == []
+    assert Store(store.root).index.runs("combine") == []
     assert Store(store.root).index.last("p", "u") is None
 
 
@@ -188,5 +188,5 @@ def test_rows_of_wrong_types_are_thrown_away(store: Store) -> None:
         fresh = Store(store.root)
         assert len(fresh.index.runs("write")) == 3
         assert len(fresh.index.recent("write")) == 3
-        assert len(fresh.index.recent("join")) == 1
+        assert len(fresh.index.recent("combine")) == 1
         assert fresh.index.latest("p")["t"] == traces[1].action

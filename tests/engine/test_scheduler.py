@@ -122,7 +122,7 @@ def test_equal_actions_of_one_build_run_once(store: Store, tmp_path: Path) -> No
     result, recorder = build(store, tasks, jobs=4)
     assert result.outcomes["lower a"].tree == result.outcomes["lower b"].tree
     assert sorted(line.split()[0] for line in (tmp_path / "runs").read_text().splitlines()) == [
-        "join",
+        "combine",
         "write",
         "write",
     ]
@@ -352,7 +352,7 @@ def test_tasks_wait_for_memory_but_one_may_always_run(store: Store, memory: int 
 
     def predict(task: Task, input_size: int | None) -> Estimate:
         assert input_size in {None, 0, 1}
-        return Estimate(1.0, 5000 if task.kind == "join" else 100, 0, 1)
+        return Estimate(1.0, 5000 if task.kind == "combine" else 100, 0, 1)
 
     result, _ = build(store, tasks, executor=gate, jobs=4, predict=predict, memory=memory)
     assert result.ok
@@ -389,7 +389,7 @@ def test_executors_are_told_how_many_tasks_of_a_kind_wait(store: Store) -> None:
 
     tasks = [write_task(name, {"x": name}) for name in "abc"] + [join_task("j", "j", "a")]
     build(store, tasks, executor=Listener(store))
-    assert sorted(told) == [("join", 1), ("write", 1), ("write", 2), ("write", 3)]
+    assert sorted(told) == [("combine", 1), ("write", 1), ("write", 2), ("write", 3)]
 
 
 def test_events_are_emitted_in_the_calling_thread(store: Store) -> None:
@@ -438,7 +438,7 @@ def test_trace_of_a_run(store: Store) -> None:
     result, _ = build(store, chain())
     trace = result.outcomes["lower"].trace
     assert trace is not None
-    assert (trace.kind, trace.label, trace.project) == ("join", "lower", "test")
+    assert (trace.kind, trace.label, trace.project) == ("combine", "lower", "test")
     assert trace.key["params"] == {"text": "lower"}
     assert trace.output_size == len(text_of(store, result, "lower"))
     assert trace.wall_s >= 0

@@ -31,7 +31,7 @@ def write_task(label: str, files: dict[str, str], dest: str | None = None, **hin
 def join_task(label: str, text: str, *inputs: str | InputRef, dest: str | None = None, **hints: Json) -> Task:
     refs = {f"i{n}": InputRef(one) if isinstance(one, str) else one for n, one in enumerate(inputs)}
     return Task(
-        "join", label, 1, {"text": text}, refs, {}, hints=hints, installs=(Install("joined", dest),) if dest else ()
+        "combine", label, 1, {"text": text}, refs, {}, hints=hints, installs=(Install("joined", dest),) if dest else ()
     )
 
 

@@ -43,7 +43,7 @@ def _write(job: Job) -> None:
 
 def _join(job: Job) -> None:
     """Concatenates all files of all inputs in order, with the text of the parameter in front."""
-    _note("join", job)
+    _note("combine", job)
     time.sleep(float(job.hints.get("sleep", 0)))
     parts = [str(job.params["text"])]
     for name in sorted(job.inputs):
@@ -150,7 +150,7 @@ def _count(job: Job) -> None:
 
 KINDS = (
     TaskKind("write", 1, ("files",), (), (), _write, dumps=True),
-    TaskKind("join", 1, ("text",), (), (), _join),
+    TaskKind("combine", 1, ("text",), (), (), _join),
     TaskKind("tell", 1, ("name",), (), (), _tell, preload=("tests.helpers.slow_module",)),
     TaskKind("vary", 1, ("way",), (), (), _vary),
     TaskKind("count", 1, ("steps",), (), (), _count, resumable=True),

@@ -71,7 +71,7 @@ class World:
         result, _ = build(store, self.tasks)
         store.history("test").update({label: str(one.action) for label, one in result.outcomes.items()})
         install_all(store, self.project, self.tasks, result)
-        store.index.recent("join")
+        store.index.recent("combine")
         self.traces: dict[str, dict[str, Any]] = {
             name: json.loads(store.traces.path(name).read_bytes().partition(b"\n")[0]) for name in store.traces.names()
         }

@@ -40,7 +40,7 @@ def graph() -> list[Task]:
             choices = [AllFiles(), Files(("*1", "joined"))]
             choices += [JsonFields("c.json", ("v",))] if upstream < 20 else []
             inputs[f"i{n}"] = InputRef(f"t{upstream}", generator.choice(choices))
-        tasks.append(Task("join", label, 1, {"text": label}, inputs, {}))
+        tasks.append(Task("combine", label, 1, {"text": label}, inputs, {}))
     return [
         Task(t.kind, t.label, 1, t.params, t.inputs, {}, installs=(Install("", f"dist/{t.label}"),))
         if n % 3 == 0

@@ -38,7 +38,7 @@ def tasks(weights: str = "1", where: str = "/home/someone/checkpoint") -> list[T
     return [
         Task("obtain", "fetch[m]", 1, {"files": files, "source": SOURCE}, {}, {}, hints={"path": where}),
         Task(
-            "join",
+            "combine",
             "quantize[m, q]",
             1,
             {"text": "q"},
@@ -58,7 +58,7 @@ def tasks(weights: str = "1", where: str = "/home/someone/checkpoint") -> list[T
             **of,
         ),
         Task(
-            "join",
+            "combine",
             "link[m, q, p]",
             1,
             {"text": "l"},
@@ -128,7 +128,7 @@ def test_what_a_statement_says(store: Store, root: Path) -> None:
         "platform": "p",
     }
     assert list(external["steps"]) == ["config[m, q]", "fetch[m]", "link[m, q, p]"]
-    assert external["steps"]["link[m, q, p]"] == {"kind": "join", "parameters": {"text": "l"}}
+    assert external["steps"]["link[m, q, p]"] == {"kind": "combine", "parameters": {"text": "l"}}
     assert definition["internalParameters"]["tools"]["link[m, q, p]"] == {"linker": "cc 12"}
     names = [one["name"] for one in definition["resolvedDependencies"]]
     # The library's configuration read one file of the source; the weights and the notes had no part in it.
