@@ -49,9 +49,11 @@ def run(args: argparse.Namespace) -> int:
         if value is not None and value < least:
             raise UsageError(f"--{name.replace('_', '-')} must be {least} or more, not {value}")
     key = os.environ.get(KEY)
-    if key is not None and (not key or not key.isascii() or not key.isprintable()):
+    if key is not None and (not key.isascii() or not key.isprintable() or key.split() != [key]):
         raise UsageError(
-            f"{KEY} is {'empty' if not key else 'no key'}", why="a key is printable ASCII", fix="set it, or unset it"
+            f"{KEY} is {'empty' if not key else 'no key'}",
+            why="a key is printable ASCII without spaces",
+            fix="set it, or unset it",
         )
     for origin in args.cors:
         _require_origin(origin)
@@ -109,6 +111,8 @@ def _load(name: str, built: BuiltModel, args: argparse.Namespace) -> Served:
     from llmbuild.serving.served import Served
 
     model = Model.open(built.weights, built.library, threads=args.threads, context=args.context)
+    # A tokenizer that cannot be read is an error now, and not of each request.
+    model.tokens("")
     if is_unset(model.config):
         print_note(f"{name}: {UNSET_NOTE}")
     return Served(name, model, int((built.weights / CHAT_CONFIG).stat().st_mtime), args.max_tokens)

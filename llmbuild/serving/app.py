@@ -22,7 +22,7 @@ from llmbuild.printable import printable
 from llmbuild.serving.body import read_json
 from llmbuild.serving.door import OPEN, Door
 from llmbuild.serving.errors import RequestError
-from llmbuild.serving.parameters import ChatParameters, Parameters, TextParameters, read_parameters
+from llmbuild.serving.parameters import ChatParameters, Parameters, Read, TextParameters, read_parameters
 from llmbuild.serving.replies import ChatReply, Reply, event
 from llmbuild.serving.served import Served, find_model
 from llmbuild.serving.worker import Answer, Worker
@@ -56,6 +56,8 @@ class Service:
         self._worker = worker
         self._log = log
         self._crash = crash
+        # Tokenizers take hundreds of bytes for each token of a text, so that there is one text at a time.
+        self._tokenizing = asyncio.Semaphore()
         middleware = [Middleware(Door, key=access.key, local=access.local)]
         if access.origins:
             cors = Middleware(
@@ -63,6 +65,8 @@ class Service:
                 allow_origins=list(access.origins),
                 allow_methods=["GET", "POST"],
                 allow_headers=["*"],
+                # Chrome asks this too where a page of the web sends a request to this machine.
+                allow_private_network=True,
             )
             middleware.insert(0, cors)
         self._app = Starlette(
@@ -114,23 +118,28 @@ class Service:
         return JSONResponse(find_model(self._models, request.path_params["name"]).to_json())
 
     async def _chat(self, request: Request) -> Response | _Stream:
-        asked = read_parameters(ChatParameters, await read_json(request))
-        served = find_model(self._models, asked.model)
-        prompt = await run_in_threadpool(served.chat_prompt, asked)
-        return await self._reply(request, served, prompt, asked, ChatReply(served.name))
+        return await self._reply(request, ChatParameters, Served.chat_prompt, ChatReply)
 
     async def _text(self, request: Request) -> Response | _Stream:
-        asked = read_parameters(TextParameters, await read_json(request))
-        served = find_model(self._models, asked.model)
-        prompt = await run_in_threadpool(served.text_prompt, asked)
-        return await self._reply(request, served, prompt, asked, Reply(served.name))
+        return await self._reply(request, TextParameters, Served.text_prompt, Reply)
 
     async def _reply(
-        self, request: Request, served: Served, prompt: Sequence[int], asked: Parameters, reply: Reply
+        self,
+        request: Request,
+        parameters: type[Read],
+        prompt_of: Callable[[Served, Read], list[int]],
+        reply_of: Callable[[str], Reply],
     ) -> Response | _Stream:
-        answer = self._worker.begin(
-            lambda cancelled: served.answer(prompt, asked, cancelled), lambda: served.model.statistics
-        )
+        # The place is taken before the body is read, so that the queue bounds what is in memory.
+        with self._worker.place():
+            asked = read_parameters(parameters, await read_json(request))
+            served = find_model(self._models, asked.model)
+            async with self._tokenizing:
+                prompt = await run_in_threadpool(prompt_of, served, asked)
+            answer = self._worker.begin(
+                lambda cancelled: served.answer(prompt, asked, cancelled), lambda: served.model.statistics
+            )
+        reply = reply_of(served.name)
         if asked.stream:
             return _Stream(answer, self._events(request, served, answer, asked, reply))
         async with _watched(request.receive, answer):

@@ -25,9 +25,14 @@ async def read_json(request: Request) -> Any:
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media != "application/json":
         raise RequestError("send JSON: the header must be Content-Type: application/json", status=415)
+    from starlette.requests import ClientDisconnect
+
     try:
         async with asyncio.timeout(MOST_SECONDS):
             data = await _read(request)
+    except ClientDisconnect:
+        # For the log alone: nobody reads the reply.
+        raise RequestError("the client left before its body was there") from None
     except TimeoutError:
         raise RequestError(f"the body did not come within {MOST_SECONDS:.0f} seconds", status=408) from None
     try:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 OPEN = "/health"
 """The path that needs no key: a supervisor asks it."""
 
-_LOCAL = re.compile(rb"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?")
+_LOCAL = re.compile(rb"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?", re.IGNORECASE)
 
 
 class Door:

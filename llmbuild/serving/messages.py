@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from llmbuild.errors import UsageError
@@ -13,10 +13,18 @@ ROLES = ("system", "developer", "user", "assistant")
 """The roles that are understood; `developer` is OpenAI's newer word for `system`."""
 
 
+_TAKEN = {"role", "content", "name"}
+"""What a message may have.  `name` says who of several users speaks, which no template has a place for."""
+
+_EMPTY: Sequence[Any] = (None, [], "", False)
+"""What a client leaves in the other fields of an answer that it sends back."""
+
+
 def read_messages(messages: Sequence[Any]) -> tuple[str | None, list[Turn]]:
     """The system message and the turns of a conversation.
 
-    Raises RequestError for an invalid one, and for tools, images and sounds, which no model here takes.
+    Raises RequestError for an invalid one, for a field that is not known, and for tools, images and sounds, which no model
+    here takes.
     """
     plain = [_checked(f"messages[{place}]", message) for place, message in enumerate(messages)]
     try:
@@ -35,6 +43,7 @@ def _checked(place: str, message: Any) -> Any:
         raise _unsupported(place, "tools")
     if message.get("audio"):
         raise _unsupported(f"{place}.audio", "sounds")
+    _require_known(place, message, _TAKEN)
     if isinstance(role, str) and role not in ROLES:
         raise RequestError(
             f"there is no role '{role[:100]}': {', '.join(ROLES[:-1])} and {ROLES[-1]} are known",
@@ -46,7 +55,16 @@ def _checked(place: str, message: Any) -> Any:
         kind = part.get("type") if isinstance(part, dict) else None
         if isinstance(kind, str) and kind != "text":
             raise _unsupported(f"{place}.content[{number}]", f"parts of type '{kind[:100]}'")
+        if isinstance(part, dict):
+            _require_known(f"{place}.content[{number}]", part, {"type", "text"})
     return {"role": "system" if role == "developer" else role, "content": content}
+
+
+def _require_known(place: str, given: Mapping[str, Any], taken: Collection[str]) -> None:
+    for name, value in given.items():
+        if name not in taken and value not in _EMPTY:
+            param = f"{place}.{name[:100]}"
+            raise RequestError(f"there is no parameter '{param}'", param=param, code="unknown_parameter")
 
 
 def _unsupported(param: str, what: str) -> RequestError:

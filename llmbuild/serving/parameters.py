@@ -23,6 +23,7 @@ NOT_FOLLOWED: Mapping[str, tuple[Any, ...]] = {
     "logit_bias": ({},),
     "logprobs": (False,),
     "modalities": (["text"],),
+    "moderation": (),
     "n": (1,),
     "prediction": (),
     "reasoning_effort": (),
@@ -75,6 +76,8 @@ class Parameters(_Table):
     metadata: dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     prompt_cache_key: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
+    prompt_cache_retention: str | None = None
     safety_identifier: str | None = None
 
     @property
@@ -152,8 +155,8 @@ def _error(kind: type[Parameters], found: ValidationError) -> RequestError:
     if first["type"] == "missing":
         return RequestError(f"the parameter '{param}' is missing", param=param, code="missing_required_parameter")
     if first["type"] == "extra_forbidden":
-        known = [*kind.model_fields, *NOT_FOLLOWED]
-        hint = did_you_mean(param, known)
+        known = [*kind.model_fields, *NOT_FOLLOWED] if len(path) == 1 else list(StreamOptions.model_fields)
+        hint = did_you_mean(path[-1][:100], known)
         return RequestError(
             f"there is no parameter '{param}'" + (f": {hint}" if hint else ""), param=param, code="unknown_parameter"
         )
@@ -162,4 +165,4 @@ def _error(kind: type[Parameters], found: ValidationError) -> RequestError:
 
 
 def _sentence(words: str) -> str:
-    return words[:1].lower() + words[1:]
+    return words[:1].lower() + words[1:].replace(" after validation", "")

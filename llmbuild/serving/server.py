@@ -16,6 +16,9 @@ from llmbuild.serving.worker import Worker
 GRACE = 10
 """Seconds that a stopping server gives to the answers that it has begun."""
 
+_BACKLOG = 128
+"""Connections that wait to be accepted."""
+
 IDLE = 5
 """Seconds after which a connection without a request is closed."""
 
@@ -34,7 +37,10 @@ def require_server() -> None:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket at an address of this machine; port 0 takes a free one.  Raises UsageError where that is not possible."""
+    """A socket that listens at an address of this machine; port 0 takes a free one.  Raises UsageError where that fails.
+
+    Two sockets that do not listen yet can have one port.  Who connects before the models are loaded waits for them.
+    """
     if not 0 <= port < 1 << 16:
         raise UsageError(f"--port must be between 0 and 65535, not {port}")
     try:
@@ -42,9 +48,13 @@ def bind(host: str, port: int) -> socket.socket:
         bound = socket.socket(family, kind, protocol)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
+        bound.listen(_BACKLOG)
     except OSError as error:
         fix = "choose another --port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "choose another --host"
         raise UsageError(f"the server cannot have {host}, port {port}", why=error.strerror, fix=fix) from error
+    except UnicodeError as error:
+        # Python encodes a name before it asks for the address.
+        raise UsageError(f"'{host}' is no name of a host", fix="choose another --host") from error
     return bound
 
 
@@ -62,7 +72,7 @@ def is_local(bound: socket.socket) -> bool:
 def serve(service: Service, worker: Worker, bound: socket.socket, ready: Callable[[], None]) -> None:
     """Answer until SIGINT or SIGTERM, and then until the answers that have begun are ended, `GRACE` seconds at most.
 
-    `ready` is called when the socket listens.
+    `ready` is called when the first request can be answered.
     """
     import asyncio
 

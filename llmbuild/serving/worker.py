@@ -71,24 +71,37 @@ class Answer:
 
 
 class Worker:
-    """The thread and its queue; `most_waiting` requests may wait besides the one that is being answered."""
+    """The thread and its queue; `most_waiting` requests may wait besides the one that is being answered.
+
+    A request has a place in the queue from `place` on, while its prompt is read, and after `begin` until its answer ends.
+    """
 
     def __init__(self, most_waiting: int) -> None:
         self._executor = ThreadPoolExecutor(1, "llmbuild-answers")
         self._most = most_waiting
         self._answers: set[Answer] = set()
+        self._read = 0
 
     @property
     def waiting(self) -> int:
         """The requests that wait for their turn."""
-        return max(0, len(self._answers) - 1)
+        return max(0, len(self._answers) + self._read - 1)
 
-    def begin(self, pieces: Pieces, statistics: Callable[[], TurnStatistics]) -> Answer:
-        """Put an answer into the queue.  Raises RequestError where the queue is full."""
-        if len(self._answers) > self._most:
+    @contextlib.contextmanager
+    def place(self) -> Iterator[None]:
+        """Have a place in the queue while a request is read.  Raises RequestError where the queue is full."""
+        if len(self._answers) + self._read > self._most:
             raise RequestError(
                 f"{self.waiting} requests wait already: try again later", code="server_overloaded", status=503
             )
+        self._read += 1
+        try:
+            yield
+        finally:
+            self._read -= 1
+
+    def begin(self, pieces: Pieces, statistics: Callable[[], TurnStatistics]) -> Answer:
+        """Put an answer into the queue, within `place`."""
         answer = Answer(statistics)
         self._answers.add(answer)
         loop = asyncio.get_running_loop()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import socket
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
@@ -110,6 +112,48 @@ def test_one_that_leaves_the_queue_is_never_computed_and_a_full_queue_is_said() 
         assert server.model.ended == ["length", "length"]
 
 
+def half_a_request(server: InThread) -> socket.socket:
+    """A client that has sent the beginning of a body."""
+    address = urlsplit(server.url)
+    client = socket.create_connection((address.hostname, address.port), 60)
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Type: application/json\r\n"
+    client.sendall(f'{head}Content-Length: 100\r\n\r\n{{"model"'.encode())
+    return client
+
+
+def test_requests_that_are_still_sent_have_a_place_and_one_that_leaves_is_no_bug() -> None:
+    with in_thread(most_waiting=1) as server:
+        with half_a_request(server), half_a_request(server):
+            until(lambda: waiting(server) == 1)
+            with pytest.raises(openai.InternalServerError) as caught:
+                ask(server)
+            assert caught.value.code == "server_overloaded"
+        server.model.steps.release(3)
+        until(lambda: len([line for line in server.log if "/v1/completions 400" in line]) == 2)
+        assert ask(server).choices[0].message.content == "abc"
+        assert server.crashes == []
+
+
+def test_one_prompt_at_a_time_is_made_into_tokens() -> None:
+    with in_thread() as server, ThreadPoolExecutor() as clients:
+        busy = threading.Lock()
+        tokens = server.model.tokens
+
+        def alone(text: str) -> list[int]:
+            assert busy.acquire(blocking=False)
+            try:
+                # Another request has come, and waits.
+                until(lambda: waiting(server) == 1 or server.model.ended)
+                return tokens(text)
+            finally:
+                busy.release()
+
+        server.model.tokens = alone  # type: ignore[method-assign]
+        server.model.steps.release(6)
+        answers = [clients.submit(ask, server, text) for text in ("first", "second")]
+        assert [each.result().choices[0].message.content for each in answers] == ["abc", "abc"]
+
+
 def test_a_failure_is_told_without_its_words() -> None:
     with in_thread() as server:
         server.model.failing = True
@@ -152,6 +196,7 @@ def test_the_log_has_nothing_of_what_was_said() -> None:
         (b"\xff", {"Content-Type": "application/json; charset=utf-8"}, 400, "utf-8"),
         (b"{}", {"Content-Type": "text/plain"}, 415, "application/json"),
         (b" " * (4 << 20) + b"{}", {"Content-Type": "application/json"}, 413, "more than 4194304 bytes"),
+        (b"{}", {"Content-Type": "application/json", "Host": "LocalHost:80"}, 400, "is missing"),
         (b"{}", {"Content-Type": "application/json", "Host": "rebound.example:80"}, 403, "this machine alone"),
     ],
 )

@@ -14,7 +14,7 @@ USER = {"role": "user", "content": "hi"}
 
 def test_text_in_each_form() -> None:
     parts = [{"type": "text", "text": "h"}, {"type": "text", "text": "i"}]
-    answer = {"role": "assistant", "content": "ho", "tool_calls": None, "refusal": None}
+    answer = {"role": "assistant", "content": "ho", "tool_calls": None, "refusal": None, "annotations": []}
     messages = [{"role": "developer", "content": "Be"}, {"role": "user", "content": parts, "name": "ada"}, answer, USER]
     assert read_messages(messages) == ("Be", [("user", "hi"), ("assistant", "ho"), ("user", "hi")])
     assert read_messages([{"role": "system", "content": "Be"}, USER]) == ("Be", [("user", "hi")])
@@ -29,6 +29,12 @@ def test_text_in_each_form() -> None:
         ({"role": "user", "content": [{"type": "input_audio"}]}, "messages[1].content[0]", "'input_audio'"),
         ({"role": "assistant", "content": "x", "audio": {"id": "y"}}, "messages[1].audio", "sounds"),
         ({"role": "alien", "content": "x"}, "messages[1].role", "no role 'alien'"),
+        (
+            {"role": "assistant", "content": "x", "prefix": True},
+            "messages[1].prefix",
+            "no parameter 'messages[1].prefix'",
+        ),
+        ({"role": "user", "content": [{"type": "text", "text": "x", "size": 1}]}, "messages[1].content[0].size", "no "),
         ({"role": "user"}, "messages", "message 1 has no text"),
         ({"role": "user", "content": [{"text": "x"}]}, "messages", "message 1 has no text"),
         ({"content": "x"}, "messages", "message 1 has no role"),

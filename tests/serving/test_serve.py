@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import http.client
 import json
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,8 +24,9 @@ from llmbuild.cli.serve import by_name
 from llmbuild.conversation.prompt import prefix_token_ids
 from llmbuild.errors import UsageError
 from llmbuild.manifest.locate import BuiltModel
+from llmbuild.serving.server import bind
 from tests.helpers.cli import ProjectDir
-from tests.helpers.serving import MESSAGES, Process, served
+from tests.helpers.serving import MESSAGES, Process, served, until
 
 openai = pytest.importorskip("openai")
 pytestmark = pytest.mark.xdist_group("load")
@@ -158,7 +161,15 @@ def test_a_key_and_origins(built: ProjectDir) -> None:
         for method, path, headers in (
             ("GET", "/health", {}),
             ("GET", "/v1/models", {}),
-            ("OPTIONS", "/v1/chat/completions", {"Origin": origin, "Access-Control-Request-Method": "POST"}),
+            (
+                "OPTIONS",
+                "/v1/chat/completions",
+                {
+                    "Origin": origin,
+                    "Access-Control-Request-Method": "POST",
+                    "Access-Control-Request-Private-Network": "true",
+                },
+            ),
             ("OPTIONS", "/v1/completions", {"Origin": "https://b.example", "Access-Control-Request-Method": "POST"}),
         ):
             connection = http.client.HTTPConnection(urlsplit(server.url).netloc)
@@ -175,6 +186,15 @@ def test_a_key_and_origins(built: ProjectDir) -> None:
         assert "correct" not in "".join(server.lines)
 
 
+def reaches(url: str) -> bool:
+    address = urlsplit(url)
+    try:
+        socket.create_connection((address.hostname, address.port), 5).close()
+    except OSError:
+        return False
+    return True
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_server_finishes_what_it_has_begun(built: ProjectDir, number: int) -> None:
     with served(built.root) as server:
@@ -185,12 +205,32 @@ def test_a_stopped_server_finishes_what_it_has_begun(built: ProjectDir, number: 
         assert [chunk.choices[0].finish_reason for chunk in stream][-1] in ("stop", "length")
         assert server.popen.wait(60) == 0
     assert server.lines[-1] == "stopped"
-    with pytest.raises(OSError):
-        socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), 5)
+    assert not reaches(url)
 
 
-def test_a_port_that_is_taken(built: ProjectDir) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+def test_a_second_ctrl_c_does_not_wait(built: ProjectDir) -> None:
+    """More is asked than the ten seconds of a stopping server have time for; it stops after the next token."""
+    with served(built.root) as server, ThreadPoolExecutor() as clients:
+        client = server.client()
+        long = {"model": NAME, "prompt": [1], "temperature": 2, "max_tokens": 390, "extra_body": {"seed": 3}}
+        asked = [clients.submit(client.completions.create, **long, stream=True) for _ in range(20)]
+        streams = [iter(each.result()) for each in asked]
+        next(streams[0])
+        server.popen.send_signal(signal.SIGINT)
+        until(lambda: not reaches(server.url))
+        began = time.monotonic()
+        server.popen.send_signal(signal.SIGINT)
+        assert server.popen.wait(60) == 0
+        assert time.monotonic() - began < 8
+        with pytest.raises(openai.APIConnectionError):
+            list(streams[-1])
+    assert server.lines[-1] == "stopped"
+
+
+@pytest.mark.parametrize("listening", [True, False])
+def test_a_port_that_is_taken(built: ProjectDir, listening: bool) -> None:
+    """By a server, or by one that loads its models."""
+    with socket.create_server(("127.0.0.1", 0)) if listening else bind("127.0.0.1", 0) as taken:
         port = str(taken.getsockname()[1])
         result = built.run("serve", "--port", port)
     assert result.code == 2
@@ -210,6 +250,8 @@ def test_a_port_that_is_taken(built: ProjectDir) -> None:
         ([], {"LLMBUILD_API_KEY": ""}, "LLMBUILD_API_KEY is empty"),
         ([], {"LLMBUILD_API_KEY": "a\nb"}, "LLMBUILD_API_KEY is no key"),
         (["tinny"], {}, "did you mean 'tiny'?"),
+        (["--host", "a..b"], {}, "'a..b' is no name of a host"),
+        ([], {"LLMBUILD_API_KEY": "a "}, "LLMBUILD_API_KEY is no key"),
     ],
 )
 def test_wrong_command_lines(
@@ -237,6 +279,17 @@ def test_two_libraries_of_one_name() -> None:
         "  why: [tiny, q0f32, a] and [tiny, q0f32, b]\n"
         "  fix: name one with --platform"
     )
+
+
+def test_a_tokenizer_that_cannot_be_read_stops_the_server(
+    built: ProjectDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = shutil.copytree(built.root / "dist" / f"{NAME}-MLC", tmp_path / f"{NAME}-MLC")
+    (weights / "tokenizer.json").write_text("{}")
+    (library,) = (built.root / "dist/libs").glob("*.so")
+    monkeypatch.chdir(built.root)
+    assert main(["serve", "--port", "0", "--weights", str(weights), "--library", str(library)]) == 3
+    assert "the tokenizer cannot be read" in capsys.readouterr().err
 
 
 def test_without_the_extra(
