@@ -16,7 +16,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llmbuild.printable import printable
 from llmbuild.serving.body import read_json
@@ -58,18 +58,7 @@ class Service:
         self._crash = crash
         # Tokenizers take hundreds of bytes for each token of a text, so that there is one text at a time.
         self._tokenizing = asyncio.Semaphore()
-        middleware = [Middleware(Door, key=access.key, local=access.local)]
-        if access.origins:
-            cors = Middleware(
-                CORSMiddleware,
-                allow_origins=list(access.origins),
-                allow_methods=["GET", "POST"],
-                allow_headers=["*"],
-                # Chrome asks this too where a page of the web sends a request to this machine.
-                allow_private_network=True,
-            )
-            middleware.insert(0, cors)
-        self._app = Starlette(
+        self._app: ASGIApp = Starlette(
             routes=[
                 Route(OPEN, self._health, methods=["GET"]),
                 Route("/v1/models", self._list, methods=["GET"]),
@@ -77,13 +66,23 @@ class Service:
                 Route("/v1/chat/completions", self._chat, methods=["POST"]),
                 Route("/v1/completions", self._text, methods=["POST"]),
             ],
-            middleware=middleware,
+            middleware=[Middleware(Door, key=access.key, local=access.local)],
             exception_handlers={
                 RequestError: _refuse,
                 HTTPException: _refuse_http,
                 Exception: _fail,
             },
         )
+        if access.origins:
+            # Outermost: a browser shows a page no reply without its headers, an error's neither.
+            self._app = CORSMiddleware(
+                self._app,
+                allow_origins=list(access.origins),
+                allow_methods=["GET", "POST"],
+                allow_headers=["*"],
+                # Chrome asks this too where a page of the web sends a request to this machine.
+                allow_private_network=True,
+            )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request and log a line of it, with nothing of what was asked or answered."""

@@ -8,10 +8,14 @@ import ipaddress
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from llmbuild.errors import ToolchainError, UsageError
 from llmbuild.serving.app import Service
 from llmbuild.serving.worker import Worker
+
+if TYPE_CHECKING:
+    import uvicorn
 
 GRACE = 10
 """Seconds that a stopping server gives to the answers that it has begun."""
@@ -101,7 +105,7 @@ def serve(service: Service, worker: Worker, bound: socket.socket, ready: Callabl
             ready()
         await serving
 
-    with _own_ends():
+    with _own_ends(server):
         try:
             asyncio.run(run())
         finally:
@@ -109,10 +113,14 @@ def serve(service: Service, worker: Worker, bound: socket.socket, ready: Callabl
 
 
 @contextlib.contextmanager
-def _own_ends() -> Iterator[None]:
-    """Take both signals as the wish to stop: uvicorn, which has handled them, raises them once more when it has stopped."""
+def _own_ends(server: uvicorn.Server) -> Iterator[None]:
+    """Take both signals as the wish to stop, before uvicorn handles them too, and after: it raises them once more at its end."""
+
+    def stop(*_: object) -> None:
+        server.should_exit = True
+
     ends = (signal.SIGINT, signal.SIGTERM)
-    before = {each: signal.signal(each, lambda *_: None) for each in ends}
+    before = {each: signal.signal(each, stop) for each in ends}
     try:
         yield
     finally:

@@ -144,7 +144,7 @@ class InThread:
 
 
 @contextlib.contextmanager
-def in_thread(most_waiting: int = 4) -> Iterator[InThread]:
+def in_thread(most_waiting: int = 4, origins: Sequence[str] = ()) -> Iterator[InThread]:
     from typing import cast
 
     import uvicorn
@@ -158,7 +158,7 @@ def in_thread(most_waiting: int = 4) -> Iterator[InThread]:
     crashes: list[BaseException] = []
     worker = Worker(most_waiting)
     models = {"stepped": Served("stepped", cast(Any, model), created=1)}
-    service = Service(models, worker, Access(), log=log.append, crash=crashes.append)
+    service = Service(models, worker, Access(origins=origins), log=log.append, crash=crashes.append)
     bound = bind("127.0.0.1", 0)
     server = uvicorn.Server(uvicorn.Config(service, lifespan="off", log_config=None, log_level="critical"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})

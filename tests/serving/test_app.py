@@ -173,6 +173,19 @@ def test_a_failure_is_told_without_its_words() -> None:
         assert ask(server).choices[0].message.content == "abc"
 
 
+def test_a_page_of_an_origin_is_told_of_failures_too() -> None:
+    origin = "https://page.example"
+    with in_thread(origins=[origin]) as server:
+        server.model.failing = True
+        server.model.steps.release()
+        connection = http.client.HTTPConnection(urlsplit(server.url).netloc)
+        body = json.dumps({"model": "stepped", "messages": MESSAGES})
+        headers = {"Content-Type": "application/json", "Origin": origin}
+        connection.request("POST", "/v1/chat/completions", body, headers)
+        response = connection.getresponse()
+        assert (response.status, response.headers["access-control-allow-origin"]) == (500, origin)
+
+
 def test_the_log_has_nothing_of_what_was_said() -> None:
     with in_thread() as server:
         server.model.steps.release(3)
