@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
 from llmbuild.canonical import Json
 from llmbuild.cli.common import add_file, open_workspace, print_json
 from llmbuild.errors import ExitCode
+
+if TYPE_CHECKING:
+    from llmbuild.workspace.publishing import Published
 
 HELP = "publish what is built at a hub or in an OCI registry"
 EXAMPLE = """llmbuild publish --dry-run                          # what every [publish] table would change
@@ -42,33 +46,51 @@ def run(args: argparse.Namespace) -> int:
     """Publish; the reference of each result is printed, which never means anything else."""
     from llmbuild.publishing.kind import Difference
     from llmbuild.report.publish_text import difference_text
+    from llmbuild.report.publish_view import SendingView
     from llmbuild.report.style import style_for
+    from llmbuild.workspace.publishing import Watcher
 
-    def show(name: str, difference: Difference) -> None:
-        if not args.json:
-            print(difference_text(name, difference, style_for(sys.stdout)), flush=True)
+    view = SendingView(sys.stderr)
 
-    with open_workspace(args) as workspace:
-        published = workspace.publish(
-            *args.destinations,
-            private=args.private,
-            revision=args.revision,
-            dry_run=args.dry_run,
-            on_difference=show,
-        )
-    for one in published:
-        if args.json:
-            found = one.difference
-            record: dict[str, Json] = {
-                "destination": one.name,
-                "reference": one.reference,
-                "new": list(found.new),
-                "changed": list(found.changed),
-                "removed": list(found.removed),
-                "same": list(found.same),
-                "bytes": found.size,
-            }
-            print_json(record, indent=None)
-        elif not args.dry_run:
-            print(f"published {one.reference}")
+    class Shown(Watcher):
+        def difference(self, name: str, difference: Difference) -> None:
+            if not args.json:
+                print(difference_text(name, difference, style_for(sys.stdout)), flush=True)
+            if not args.dry_run and not difference.empty:
+                view.begin(name, difference.size)
+
+        def progress(self, name: str, done: int, total: int) -> None:
+            view.progress(name, done, total)
+
+        def published(self, done: Published) -> None:
+            view.end(done.name)
+            if args.json:
+                print_json(_record(done), indent=None)
+            elif not args.dry_run:
+                print(f"published {done.reference}", flush=True)
+
+    try:
+        with open_workspace(args) as workspace:
+            workspace.publish(
+                *args.destinations,
+                private=args.private,
+                revision=args.revision,
+                dry_run=args.dry_run,
+                watcher=Shown(),
+            )
+    finally:
+        view.close()
     return ExitCode.OK
+
+
+def _record(done: Published) -> Json:
+    found = done.difference
+    return {
+        "destination": done.name,
+        "reference": done.reference,
+        "new": list(found.new),
+        "changed": list(found.changed),
+        "removed": list(found.removed),
+        "same": list(found.same),
+        "bytes": found.size,
+    }

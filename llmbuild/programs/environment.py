@@ -60,6 +60,9 @@ TABLE: Mapping[str, str] = {
 OWN = "LLMBUILD_"
 """The prefix of llmbuild's own variables: none changes a task's output, but for the modules of further task kinds."""
 
+CREDENTIALS = ("LLMBUILD_REGISTRY", "LLMBUILD_REGISTRY_USERNAME", "LLMBUILD_REGISTRY_PASSWORD")
+"""Those that no task and no program sees: what they print goes to logs."""
+
 CONSTANTS: Mapping[str, str] = {
     "PYTHONHASHSEED": "0",
     # The number of threads changes the order of the sums in a matrix product, and with it the last bits.
@@ -83,7 +86,11 @@ def seen(further: Iterable[str] = (), environ: Mapping[str, str] | None = None) 
     """The variables of the table, and the `further` ones that a target names, as they are set now."""
     environ = os.environ if environ is None else environ
     names = {*TABLE, *further}
-    return {name: value for name, value in environ.items() if name in names or name.startswith(OWN)}
+    return {
+        name: value
+        for name, value in environ.items()
+        if name in names or (name.startswith(OWN) and name not in CREDENTIALS)
+    }
 
 
 def variables(tools: Iterable[str]) -> tuple[str, ...]:
@@ -110,6 +117,8 @@ def wrong_name(name: str) -> str | None:
         return f"'{name}' cannot be the name of a variable"
     if name in CONSTANTS or name in LANGUAGE:
         return f"'{name}' is the same in every task"
+    if name in CREDENTIALS:
+        return f"'{name}' is a credential, which no task sees"
     if name in TABLE or name.startswith(OWN):
         return f"'{name}' is seen by every task"
     return None

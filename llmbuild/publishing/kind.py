@@ -19,7 +19,7 @@ Role: TypeAlias = Literal["weights", "config", "library", "card", "statement", "
 statement, the list of the others' digests."""
 
 Sent: TypeAlias = Callable[[int], None]
-"""Takes the number of further bytes that were sent."""
+"""Takes the number of further bytes that were sent, from any thread; a negative one where some have to be sent again."""
 
 CARD, CHECKSUMS = "README.md", "SHA256SUMS"
 """The names of the model card and of the list of digests."""

@@ -14,6 +14,7 @@ from llmbuild.report.style import Style, style_for
 from llmbuild.report.terminal import View
 
 if TYPE_CHECKING:
+    from rich.console import ConsoleOptions, RenderableType
     from rich.live import Live
 
 _A_SECOND = 8
@@ -45,7 +46,7 @@ class LiveView(View):
         self.style = Style(style_for(self._stream).width, self.style.color)
         super().__call__(event)
         if self._live is None and isinstance(event, events.Started):
-            self._live = self._begin()
+            self._live = show(self._stream, self.style, lambda options: rows(self.overview, self._now(), options))
         elif self._live is not None and not isinstance(event, events.TaskProgress):
             self._live.refresh()
 
@@ -56,33 +57,7 @@ class LiveView(View):
         super().close()
         live, self._live = self._live, None
         if live is not None:
-            for stream in filter(_on_terminal, (sys.stdout, sys.stderr)):
-                # What no line end followed is printed too.
-                stream.flush()
-            live.stop()
-
-    def _begin(self) -> Live:
-        from rich.console import Console
-        from rich.live import Live
-
-        console = Console(
-            file=self._stream,
-            color_system="auto" if self.style.color else None,
-            highlight=False,
-            markup=False,
-            emoji=False,
-        )
-        live = Live(
-            console=console,
-            get_renderable=lambda: rows(self.overview, self._now(), console.options),
-            transient=True,
-            refresh_per_second=_A_SECOND,
-            # Warnings and notes of other code are printed above the rows, where they would be on the terminal.
-            redirect_stdout=_on_terminal(sys.stdout),
-            redirect_stderr=_on_terminal(sys.stderr),
-        )
-        live.start(refresh=True)
-        return live
+            hide(live)
 
     def _print(self, text: str) -> None:
         if self._live is None:
@@ -91,6 +66,35 @@ class LiveView(View):
             from rich.text import Text
 
             self._live.console.print(Text.from_ansi(text), soft_wrap=True)
+
+
+def show(stream: IO[str], style: Style, made: Callable[[ConsoleOptions], RenderableType]) -> Live:
+    """Draw what `made` returns as the last rows of a terminal, several times a second, until `hide`."""
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console(
+        file=stream, color_system="auto" if style.color else None, highlight=False, markup=False, emoji=False
+    )
+    live = Live(
+        console=console,
+        get_renderable=lambda: made(console.options),
+        transient=True,
+        refresh_per_second=_A_SECOND,
+        # Warnings and notes of other code are printed above the rows, where they would be on the terminal.
+        redirect_stdout=_on_terminal(sys.stdout),
+        redirect_stderr=_on_terminal(sys.stderr),
+    )
+    live.start(refresh=True)
+    return live
+
+
+def hide(live: Live) -> None:
+    """Take the rows away; lines may be printed where they were."""
+    for stream in filter(_on_terminal, (sys.stdout, sys.stderr)):
+        # What no line end followed is printed too.
+        stream.flush()
+    live.stop()
 
 
 def _on_terminal(stream: IO[str] | None) -> bool:

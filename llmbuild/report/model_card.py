@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from llmbuild.packages.memory import MemoryUse
 from llmbuild.publishing.kind import CHECKSUMS, Facts
+from llmbuild.report.memory_text import figures
 from llmbuild.report.units import size
 
 _HUB = re.compile(r"pkg:huggingface/([^@]+)@(.+)")
@@ -21,11 +23,14 @@ _HUB = re.compile(r"pkg:huggingface/([^@]+)@(.+)")
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """A library: its path in the publication, its platform, and the target of that."""
+    """A library: its path in the publication, its platform, the target of that, the tokens of its window, and the memory that
+    it needs for one conversation of so many (None where that is not known)."""
 
     path: str
     platform: str
     target: str
+    tokens: int = 0
+    use: MemoryUse | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +87,7 @@ def _about(card: Card) -> Iterator[tuple[str, str]]:
         yield "architecture", _code(facts.family)
     if facts.parameters is not None:
         yield "parameters", f"{facts.parameters:,}"
-    yield "weights", f"{size(card.nbytes)} to download, and as much memory"
+    yield "weights", f"{size(card.nbytes)} to download"
     if facts.precision is not None:
         yield "computes in", facts.precision
     template = config.get("conv_template")
@@ -114,6 +119,17 @@ def _libraries(card: Card) -> Iterator[str]:
     yield "|---|---|---|"
     for library in card.libraries:
         yield f"| {_code(library.path)} | {_code(library.platform)} | {_code(library.target)} |"
+    known = [(one, one.use) for one in card.libraries if one.use is not None]
+    if not known:
+        return
+    yield ""
+    yield "Memory on the device for one conversation with a full window: the weights, the KV cache, and the temporaries of the"
+    yield "library's functions."
+    yield ""
+    yield "| platform | window | memory |"
+    yield "|---|---|---|"
+    for library, use in known:
+        yield f"| {_code(library.platform)} | {library.tokens} tokens | {figures(use)} |"
 
 
 def _origin(card: Card) -> Iterator[str]:

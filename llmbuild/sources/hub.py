@@ -225,13 +225,18 @@ def _credentials() -> Mapping[str, str]:
         ) from error
     if not token:
         return {}
+    check_token(token)
+    return {"Authorization": f"Bearer {token}"}
+
+
+def check_token(token: str) -> None:
+    """Raise UsageError where no header can contain the token."""
     if not _TOKEN.fullmatch(token):
         raise UsageError(
             "the token for the hub is none",
             why="it holds blanks or characters that no token has",
             fix="set HF_TOKEN to the token alone, or log in again",
         )
-    return {"Authorization": f"Bearer {token}"}
 
 
 def _promise(name: str, promise: Promise | None, where: str) -> Promise:

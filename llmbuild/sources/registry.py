@@ -12,11 +12,11 @@ from __future__ import annotations
 import os
 import re
 import urllib.parse
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llmbuild.canonical import Digest, digest_bytes
+from llmbuild.canonical import CHUNK, Digest, digest_bytes
 from llmbuild.errors import FetchError, ToolchainError, UsageError
 from llmbuild.jsontext import parse_json
 from llmbuild.sources import request
@@ -90,12 +90,15 @@ class Registry:
         *,
         data: bytes | None = None,
         headers: Mapping[str, str] | None = None,
+        sent: Callable[[int], None] | None = None,
     ) -> Any:
         """A response (of `requests`) with one of the expected statuses, 404 for what is not there.
 
+        `sent` takes the number of further bytes of `data` that were sent.
         Raises TransientError for what may pass, FetchError else.
         """
-        response = self._send(method, url, data, dict(headers or {}))
+        body = _Body(data, sent) if data and sent is not None else data
+        response = self._send(method, url, body, dict(headers or {}))
         if response.status_code in expected:
             return response
         if response.status_code in request.TRANSIENT:
@@ -145,7 +148,7 @@ class Registry:
         header: Mapping[str, str] = {} if self._client is None else _header(self._client.auth)
         return header
 
-    def _send(self, method: str, url: str, data: bytes | None, headers: dict[str, str]) -> Any:
+    def _send(self, method: str, url: str, data: bytes | _Body | None, headers: dict[str, str]) -> Any:
         import requests
 
         try:
@@ -173,7 +176,7 @@ class Registry:
         except requests.exceptions.RequestException as error:
             raise _passing(error) from error
 
-    def _once(self, method: str, url: str, data: bytes | None, headers: dict[str, str]) -> Any:
+    def _once(self, method: str, url: str, data: bytes | _Body | None, headers: dict[str, str]) -> Any:
         # Beneath the decorator that waits.
         return type(self._client).do_request.__wrapped__(self._client, url, method, data=data, headers=dict(headers))
 
@@ -200,6 +203,26 @@ class Registry:
         if self._login is not None:
             client.auth.set_basic_auth(*self._login)
         return client
+
+
+class _Body:
+    """The bytes of a request, which `requests` takes in pieces, and takes anew after a login; they count once."""
+
+    def __init__(self, data: bytes, sent: Callable[[int], None]) -> None:
+        self._data, self._sent = data, sent
+        self._most = 0
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __iter__(self) -> Iterator[bytes]:
+        for start in range(0, len(self._data), CHUNK):
+            piece = self._data[start : start + CHUNK]
+            yield piece
+            more = start + len(piece) - self._most
+            if more > 0:
+                self._most += more
+                self._sent(more)
 
 
 def require_oras() -> None:

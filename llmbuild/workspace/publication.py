@@ -20,6 +20,9 @@ from llmbuild.jsontext import parse_json
 from llmbuild.plan.narrow import narrow
 from llmbuild.publishing.kind import CARD, Facts, File, Publication, Role
 from llmbuild.quantization.tensor_index import INDEX_NAMES
+from llmbuild.workspace.manifests import manifest_name
+from llmbuild.workspace.memory import DeviceMemory, device_memory
+from llmbuild.workspace.place import MANIFEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from llmbuild.engine.tree import FileEntry, Tree
     from llmbuild.manifest.project import Combination, Project, Publish
     from llmbuild.plan.planner import Plan, Verdict
+    from llmbuild.report.model_card import Library
     from llmbuild.workspace.snapshot import Snapshot
 
 LIBRARIES, STATEMENTS = "libs", "provenance"
@@ -54,7 +58,7 @@ def publication_of(origin: Origin, cells: Sequence[Combination], publish: Publis
 
 def _model(origin: Origin, cells: Sequence[Combination], publish: Publish) -> Publication:
     """The model directory, its libraries, their statements and the model card."""
-    from llmbuild.report.model_card import Card, Library, model_card
+    from llmbuild.report.model_card import Card, model_card
 
     first = cells[0]
     if not first.weights:
@@ -62,10 +66,11 @@ def _model(origin: Origin, cells: Sequence[Combination], publish: Publish) -> Pu
             f"{first.model} has no weights to publish", where=origin.project.file, why="it is made from a preset"
         )
     taken = [cell for cell in cells if publish.platforms is None or cell.platform in publish.platforms]
-    project, plan = _planned(origin, taken or cells)
+    project, snapshot = _planned(origin, taken or cells)
+    plan = snapshot.plan()
     artifacts = (first.weights, *(cell.library for cell in taken))
     makers = [each for each in plan.verdicts if any(one.result in artifacts for one in each.task.installs)]
-    _require_current(origin, makers, f"llmbuild build -m {first.model} -q {first.scheme}")
+    _require_current(origin, makers, f"build -m {first.model} -q {first.scheme}")
     trees = _trees(origin.store, plan)
     files = []
     for maker in makers:
@@ -92,25 +97,40 @@ def _model(origin: Origin, cells: Sequence[Combination], publish: Publish) -> Pu
         _uri(fetch),
         config,
         sum(file.size for file in files if file.role == "weights"),
-        tuple(
-            Library(_name(project, first, cell.library), cell.platform, project.platforms[cell.platform].target)
-            for cell in taken
-        ),
+        _libraries(project, taken, device_memory(snapshot, plan)[0]),
         tuple(statement.name for statement in statements),
     )
     return Publication.of([*files, *statements, File.of_bytes(CARD, "card", model_card(card).encode())], facts)
+
+
+def _libraries(project: Project, cells: Sequence[Combination], memory: Sequence[DeviceMemory]) -> tuple[Library, ...]:
+    """The libraries of these cells as the model card has them."""
+    from llmbuild.packages.memory import sizes_of
+    from llmbuild.report.model_card import Library
+
+    known = {one.platform: (sizes_of(one.record).tokens, one.use()) for one in memory}
+    return tuple(
+        Library(
+            _name(project, cell, cell.library),
+            cell.platform,
+            project.platforms[cell.platform].target,
+            *known.get(cell.platform, ()),
+        )
+        for cell in cells
+    )
 
 
 def _checkpoint(origin: Origin, cells: Sequence[Combination], publish: Publish) -> Publication:
     """The files of a model's source as they were fetched."""
     from llmbuild.sources.select import is_weights
 
-    project, plan = _planned(origin, cells)
+    project, snapshot = _planned(origin, cells)
+    plan = snapshot.plan()
     model = cells[0].model
     if project.models[model].source is None:
         raise UsageError(f"{model} has no checkpoint to publish", where=project.file, why="it is made from a preset")
     fetch = next(each for each in plan.verdicts if each.task.label == make_label("fetch", model))
-    _require_current(origin, [fetch], f"llmbuild build fetch -m {model}")
+    _require_current(origin, [fetch], f"build fetch -m {model}")
     tree = _trees(origin.store, plan)[fetch.task.label]
     files = [
         File(
@@ -125,8 +145,8 @@ def _checkpoint(origin: Origin, cells: Sequence[Combination], publish: Publish) 
     return Publication.of(files, Facts(model, license=publish.license or _license(origin.store, tree)))
 
 
-def _planned(origin: Origin, cells: Sequence[Combination]) -> tuple[Project, Plan]:
-    """The part of the project that these cells are, and the plan of it."""
+def _planned(origin: Origin, cells: Sequence[Combination]) -> tuple[Project, Snapshot]:
+    """The part of the project that these cells are, and a look at it."""
     first = cells[0]
     project = narrow(
         origin.project,
@@ -134,7 +154,7 @@ def _planned(origin: Origin, cells: Sequence[Combination]) -> tuple[Project, Pla
         schemes=list(dict.fromkeys(cell.scheme for cell in cells)),
         platforms=list(dict.fromkeys(cell.platform for cell in cells)),
     )
-    return project, origin.look(project).plan()
+    return project, origin.look(project)
 
 
 def _trees(store: Store, plan: Plan) -> dict[str, Tree]:
@@ -146,12 +166,14 @@ def _require_current(origin: Origin, verdicts: Sequence[Verdict], command: str) 
     """Raise LlmbuildError where a result is not as it would be built now."""
     stale = [verdict.task.label for verdict in verdicts if verdict.state != "cached"]
     if stale:
+        name = manifest_name(origin.project)
+        file = "" if name == MANIFEST else f" -f {name}"
         more = f", nor are {len(stale) - 1} more" if len(stale) > 1 else ""
         raise LlmbuildError(
             f"{stale[0]} is not up to date{more}",
             where=origin.project.file,
             why="what is published is what the manifest says now",
-            fix=f"run `{command}`; `llmbuild why '{stale[0]}'` tells what changed",
+            fix=f"run `llmbuild {command}{file}`; `llmbuild why{file} '{stale[0]}'` tells what changed",
         )
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from llmbuild.canonical import Json
@@ -13,7 +14,7 @@ from llmbuild.errors import UsageError, did_you_mean
 from llmbuild.jsontext import parse_json
 from llmbuild.manifest.project import Project, Publish
 from llmbuild.manifest.publish import destinations, refused_wish
-from llmbuild.publishing.kind import Destination, Difference, Publication, Wishes
+from llmbuild.publishing.kind import Destination, Difference, Publication, Sent, Wishes
 from llmbuild.publishing.kinds import split
 from llmbuild.workspace.manifests import manifest_name
 from llmbuild.workspace.place import owns_state, state_of
@@ -53,8 +54,18 @@ class _Job:
     publication: Publication
 
 
-OnDifference = Callable[[str, Difference], None]
-"""Receives the name of each destination and what publishing will change there, before anything is sent."""
+class Watcher:
+    """Is told of each destination, in its turn: by its name what publishing changes there, how far it is, and the result.  Its
+    methods do nothing."""
+
+    def difference(self, name: str, difference: Difference) -> None:
+        """What will change, before anything of it is sent."""
+
+    def progress(self, name: str, done: int, total: int) -> None:
+        """Bytes that were sent, of as many at most; from any thread."""
+
+    def published(self, done: Published) -> None:
+        """The destination has it all."""
 
 
 def chosen(project: Project, names: Sequence[str]) -> list[Publish]:
@@ -84,7 +95,7 @@ def publish(
     wishes: Wishes,
     *,
     dry_run: bool,
-    on_difference: OnDifference = lambda _name, _difference: None,
+    watcher: Watcher,
 ) -> list[Published]:
     """Publish what the tables say of a project's models; with `dry_run` only look.  `wishes` come before those of the tables.
 
@@ -101,13 +112,26 @@ def publish(
     differences = [job.destination.compare(job.publication) for job in jobs]
     done = []
     for job, difference in zip(jobs, differences, strict=True):
-        on_difference(job.destination.name, difference)
-        reference = difference.reference
+        name, reference = job.destination.name, difference.reference
+        watcher.difference(name, difference)
         if not dry_run:
-            reference = job.destination.send(job.publication, difference, lambda _size: None)
+            reference = job.destination.send(job.publication, difference, _counter(watcher, name, difference.size))
             _record(Path(project.root), state, job, reference)
-        done.append(Published(job.destination.name, difference, reference))
+        done.append(Published(name, difference, reference))
+        watcher.published(done[-1])
     return done
+
+
+def _counter(watcher: Watcher, name: str, total: int) -> Sent:
+    done, counting = 0, Lock()
+
+    def sent(size: int) -> None:
+        nonlocal done
+        with counting:
+            done += size
+            watcher.progress(name, done, total)
+
+    return sent
 
 
 def _goals(project: Project, table: Publish, wishes: Wishes, state: Path) -> list[_Goal]:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from llmbuild.report.build_report import BuildReport
     from llmbuild.workspace.outcome import BuildOutcome
     from llmbuild.workspace.pinning import LockOutcome
-    from llmbuild.workspace.publishing import OnDifference, Published
+    from llmbuild.workspace.publishing import Published, Watcher
     from llmbuild.workspace.reporter import OnEvent
 
 
@@ -236,7 +236,7 @@ class Workspace:
         private: bool | None = None,
         revision: str | None = None,
         dry_run: bool = False,
-        on_difference: OnDifference | None = None,
+        watcher: Watcher | None = None,
     ) -> list[Published]:
         """Publish what is built at these destinations: names of [publish] tables, or texts such as "hf:org/name"; none for all
         tables.  `private` and `revision` come before those of the tables; with `dry_run` nothing is sent.
@@ -246,7 +246,7 @@ class Workspace:
         """
         from llmbuild.publishing.kind import Wishes
         from llmbuild.workspace.publication import Origin
-        from llmbuild.workspace.publishing import chosen, publish
+        from llmbuild.workspace.publishing import Watcher, chosen, publish
 
         def look(project: Project) -> Snapshot:
             return take(
@@ -259,7 +259,7 @@ class Workspace:
             chosen(self._project, destinations),
             Wishes(private, revision),
             dry_run=dry_run,
-            on_difference=on_difference or (lambda _name, _difference: None),
+            watcher=watcher or Watcher(),
         )
 
     def report(self) -> BuildReport:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -72,6 +73,20 @@ def publish(to: str, files: Path, state: Path, wishes: Wishes | None = None) -> 
     return difference, destination.send(what, difference, lambda _size: None)
 
 
+class Counted:
+    """Counts what is sent."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def __call__(self, size: int) -> None:
+        self.sizes.append(size)
+
+    @property
+    def total(self) -> int:
+        return sum(self.sizes)
+
+
 @dataclass
 class Forks:
     """The process that forks."""
@@ -134,6 +149,8 @@ def serve() -> None:
 
 def _child(wish: dict[str, Any], result: Path) -> None:
     os.environ.update(wish["env"])
+    # Where a shell runs the tests in the background, the signal is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         _, reference = publish(wish["to"], Path(wish["files"]), Path(wish["state"]))
         found = {"reference": reference}

@@ -29,8 +29,8 @@ storage: {{inmemory: {{}}, delete: {{enabled: true}}}}
 http: {{addr: "127.0.0.1:{port}", relativeurls: true}}
 {auth}
 """
-# The password is "right", by `htpasswd -nbB`.
-LOGIN, HASH = ("somebody", "right"), "$2y$04$9iSNjub8Yz/.LGgwl2B.R.5OAe4pjFL/WukkCDCmLzWFqWIPsfvLC"
+# The hash of the password, by `htpasswd -nbB`.
+LOGIN, HASH = ("somebody", "5entinel-pa55word"), "$2b$04$lmUf.8FRW9ZRCyk/0eWZKepNR5mSrRNtVZz4hxkwb4kvEUwhQVZn6"
 
 
 @dataclass

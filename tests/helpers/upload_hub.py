@@ -65,6 +65,8 @@ class UploadHub:
     """Called with the number of each request before its body is read; False drops the connection."""
     answers: dict[str, tuple[int, bytes]] = field(default_factory=dict)
     """Statuses and bodies of requests whose path has a text in it, instead of the right ones."""
+    once: dict[str, tuple[int, bytes]] = field(default_factory=dict)
+    """The same for the first such request alone."""
 
     def count(self, method: str, part: str) -> int:
         return sum(1 for one in self.requests if one.method == method and part in one.path)
@@ -89,6 +91,10 @@ class _Handler(BaseHTTPRequestHandler):
         body = (
             self.rfile.read(size) if "chunked" not in (self.headers.get("Transfer-Encoding") or "") else self._chunks()
         )
+        once = next((text for text in hub.once if text in path), None)
+        if once is not None:
+            self._answer(*hub.once.pop(once))
+            return
         for text, answer in hub.answers.items():
             if text in path:
                 self._answer(*answer)

@@ -14,7 +14,7 @@ from llmbuild.engine.task import Task
 from llmbuild.errors import ToolchainError
 from llmbuild.executors.local import LocalExecutor
 from llmbuild.executors.processes import environment_of
-from llmbuild.programs.environment import CONSTANTS, OWN, TABLE, VARIABLE, identity, seen, wrong_name
+from llmbuild.programs.environment import CONSTANTS, CREDENTIALS, OWN, TABLE, VARIABLE, identity, seen, wrong_name
 from llmbuild.programs.run import Tool, ask_tool, run_tool
 from tests.helpers.engine_build import build
 from tests.helpers.engine_fixtures import kinds, store
@@ -98,6 +98,18 @@ def test_a_variable_that_changed_since_the_plan_stops_the_action(monkeypatch: py
         environment_of(action)
 
 
+@pytest.mark.parametrize("name", ["HF_TOKEN", *CREDENTIALS])
+def test_a_program_does_not_see_credentials(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "cc"
+    program.write_text("#!/bin/sh\nenv\n")
+    program.chmod(0o755)
+    monkeypatch.setenv(name, "5entinel")
+    monkeypatch.setenv("LLMBUILD_OTHER", "seen")
+    said = run_tool(Tool((str(program),), "cc"), [], tmp_path, makes="cc")
+    assert "LLMBUILD_OTHER=seen" in said
+    assert "5entinel" not in said
+
+
 @pytest.mark.parametrize(
     ("name", "wrong"),
     [
@@ -108,6 +120,7 @@ def test_a_variable_that_changed_since_the_plan_stops_the_action(monkeypatch: py
         ("PYTHONHASHSEED", "is the same in every task"),
         ("PATH", "is seen by every task"),
         ("LLMBUILD_CACHE", "is seen by every task"),
+        ("LLMBUILD_REGISTRY_PASSWORD", "is a credential, which no task sees"),
     ],
 )
 def test_names_that_a_target_may_add(name: str, wrong: str | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from llmbuild.errors import FetchError, LlmbuildError, StoreError, UsageError
 from llmbuild.publishing.kind import Difference, File, Wishes
 from llmbuild.publishing.kinds import split
-from tests.helpers.publishing import FACTS, publication, publish
+from tests.helpers.publishing import FACTS, Counted, publication, publish
 from tests.helpers.upload_hub import Repo, UploadHub
 
 TO = "hf:org/tiny"
@@ -57,6 +58,25 @@ def test_only_what_changed_is_sent(hub: UploadHub, files: Path, tmp_path: Path) 
     )
     assert branch.files.keys() == {*digests, "notes.md", ".gitattributes"}
     assert len(branch.messages) == 2
+
+
+@pytest.mark.parametrize("status", [200, 503])
+def test_what_was_sent_is_counted_once(
+    hub: UploadHub, files: Path, tmp_path: Path, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _seconds: None)
+    kind, place = split(TO)
+    what, sent, destination = publication(files), Counted(), kind.open(place, Wishes(), tmp_path)
+    difference = destination.compare(what)
+    if status != 200:
+        # The client sends an object again when the store has no time.
+        hub.once["/storage/"] = (status, b"")
+    destination.send(what, difference, sent)
+    assert hub.once == {}
+    # The card is in the commit itself.
+    assert sent.total == sum(file.size for file in what.files if file.name != "README.md")
+    assert min(sent.sizes) > 0
+    assert len(sent.sizes) > len(hub.stored), "a file of several parts has several"
 
 
 def test_the_list_of_digests_is_what_sha256sum_reads(hub: UploadHub, files: Path, tmp_path: Path) -> None:
@@ -149,6 +169,25 @@ def test_what_a_hub_refuses(hub: UploadHub, files: Path, tmp_path: Path, path: s
     text = refused(hub, files, tmp_path, FetchError)
     assert said in text
     assert "X-Amz" not in text
+
+
+def test_a_hub_that_is_not_there(hub: UploadHub, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setenv("HF_ENDPOINT", url)
+    text = refused(hub, files, tmp_path, FetchError)
+    assert "the hub cannot be reached" in text
+    assert f"why: {url}: ConnectError" in text
+
+
+@pytest.mark.parametrize("token", ["two words", "hf_x\ny", "hf_é"])
+def test_what_is_no_token(
+    hub: UploadHub, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", token)
+    text = refused(hub, files, tmp_path, UsageError)
+    assert "the token for the hub is none" in text
+    assert token not in text
 
 
 def test_a_commit_that_came_between(hub: UploadHub, files: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,14 +37,15 @@ def points(number: int, count: int) -> list[int]:
 class Killer:
     """Kills a process when its request with a number arrives."""
 
-    def __init__(self) -> None:
+    def __init__(self, how: signal.Signals = signal.SIGKILL) -> None:
+        self.how = how
         self.at: int | None = None
         self.pid = 0
 
     def __call__(self, number: int) -> bool:
         if number != self.at:
             return True
-        os.kill(self.pid, signal.SIGKILL)
+        os.kill(self.pid, self.how)
         return False
 
 
@@ -93,6 +95,29 @@ def test_at_a_hub(forks: Forks, files: Path, tmp_path: Path, number: int) -> Non
             assert sorted(hub.stored) == large, at
             assert len(branch.messages) == 1, at
             assert found["reference"] == reference, at
+
+
+def test_an_interrupt_ends_the_uploads_to_a_hub(forks: Forks, files: Path, tmp_path: Path) -> None:
+    """The client would finish all of them first; what has arrived is not sent again."""
+    with running_upload_hub() as hub:
+        killer = Killer(signal.SIGINT)
+
+        def before(number: int) -> bool:
+            if killer.at is None and hub.requests[-1].path.startswith("/storage/"):
+                killer.at = number
+                _await(killer)
+                killer(number)
+                # Until the publisher has noticed it.
+                threading.Event().wait(0.3)
+            return True
+
+        hub.before = before
+        killer.pid = forks.start("hf:org/tiny", files, tmp_path / "state", hub_env(hub, tmp_path))
+        assert forks.end() == {"error": "KeyboardInterrupt: "}
+        assert len(hub.stored) <= 1
+        forks.start("hf:org/tiny", files, tmp_path / "state", hub_env(hub, tmp_path))
+        assert list(forks.end()) == ["reference"]
+        assert len(hub.stored) == len(set(hub.stored)) == 9
 
 
 @AT

@@ -16,7 +16,7 @@ from llmbuild.errors import FetchError, LlmbuildError, StoreError, UsageError
 from llmbuild.publishing import modelpack
 from llmbuild.publishing.kind import File, Publication, Wishes
 from llmbuild.publishing.kinds import oci, split
-from tests.helpers.publishing import FACTS, publication, publish
+from tests.helpers.publishing import FACTS, Counted, publication, publish
 from tests.helpers.raw_server import raw_server, response
 from tests.helpers.registry import LOGIN, RegistryServer, running_registry
 
@@ -52,6 +52,29 @@ def test_a_model_as_the_specification_has_it(registry: RegistryServer, files: Pa
     technical = {key: config["config"][key] for key in ("paramSize", "precision", "quantization")}
     assert technical == {"paramSize": "135M", "precision": "float16", "quantization": "q4f16_1"}
     assert config["modelfs"] == {"type": "layers", "diffIds": [layer["digest"] for layer in manifest["layers"]]}
+
+
+@pytest.mark.parametrize("dropped", [None, 2])
+def test_what_was_sent_is_counted_once(
+    registry: RegistryServer, files: Path, tmp_path: Path, dropped: int | None
+) -> None:
+    """A connection that is lost in the middle of a large blob: what went on is not counted again."""
+    kind, place = split(to(registry))
+    what, sent, destination = publication(files), Counted(), kind.open(place, Wishes(), tmp_path / "state")
+    difference = destination.compare(what)
+    patches = []
+
+    def lose(_number: int) -> bool:
+        if registry.requests[-1].method == "PATCH":
+            patches.append(1)
+            return len(patches) != dropped
+        return True
+
+    registry.before = lose
+    destination.send(what, difference, sent)
+    assert len(patches) == (3 if dropped is None else 4)
+    assert sent.total == difference.size
+    assert (min(sent.sizes) < 0) is (dropped is not None)
 
 
 def test_what_is_attached(registry: RegistryServer, files: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from llmbuild.packages.memory import MemoryUse
 from llmbuild.publishing.kind import Difference, Facts
 from llmbuild.report.model_card import Card, Library, model_card
 from llmbuild.report.publish_text import difference_text
@@ -35,7 +36,7 @@ def test_a_card() -> None:
     )
     for line in (
         "| parameters | 1,100,048,384 |",
-        "| weights | 618.0 MB to download, and as much memory |",
+        "| weights | 618.0 MB to download |",
         "| conversation template | `chat/ml'` |",
         "| context window | 2048 tokens |",
         "| `libs/x-web.wasm` | `web` | `wasm32-web-webgpu` |",
@@ -47,6 +48,18 @@ def test_a_card() -> None:
     assert "sliding window" not in text
     assert "license" not in text
     assert "quality" not in text.lower()
+
+
+def test_the_memory_of_each_library() -> None:
+    web = Library(
+        "libs/x-web.wasm", "web", "wasm32-web-webgpu", 4096, MemoryUse(600_000_000, 90_000_000, 75_000_000, 1)
+    )
+    other = Library("libs/x-cpu.so", "cpu", "x86_64-linux-cpu")
+    text = card(libraries=(web, other))
+    line = "| `web` | 4096 tokens | 765.0 MB = weights 600.0 MB + cache 90.0 MB + temporaries 75.0 MB |"
+    assert line in text.splitlines()
+    assert "| `cpu` | 0 tokens" not in text
+    assert "Memory on the device" not in card()
 
 
 @pytest.mark.parametrize("source", [None, "pkg:pypi/name@1"])

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from llmbuild.cli.main import main
+from llmbuild.errors import ExitCode
 from tests.helpers.checkpoints import cached_checkpoint
 from tests.helpers.cli import TINY_MANIFEST, ProjectDir, Result, make_project
 from tests.helpers.registry import LOGIN, RegistryServer, running_registry
@@ -20,6 +21,7 @@ from tests.helpers.upload_hub import UploadHub, running_upload_hub
 NAME = "tiny-q4f32_1-MLC"
 SECRET = "hf_5entinel0f70ken"
 BASIC = base64.b64encode(":".join(LOGIN).encode()).decode()
+SECRETS = (SECRET, BASIC, LOGIN[1])
 Run = Callable[..., Result]
 
 
@@ -96,7 +98,7 @@ def run(
         found = main(["publish", *arguments])
         result = Result(found, *capfd.readouterr())
         assert result.code == code, result.text
-        assert not any(secret in result.text for secret in (SECRET, BASIC))
+        assert not any(secret in result.text for secret in SECRETS)
         return result
 
     return run
@@ -179,16 +181,28 @@ def test_pulled_by_digest_verified_and_built_from(
     assert "is a model that llmbuild built, and no checkpoint" in result.err
 
 
-def test_no_credential_is_kept(mirrored: ProjectDir, hub: UploadHub, run: Run, tmp_path: Path) -> None:
+def test_no_credential_is_kept(
+    mirrored: ProjectDir, hub: UploadHub, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run(mirrored)
     hub.token = "another"
     (mirrored.root / ".llmbuild/published.json").unlink()
     assert "the hub does not let you publish here" in run(mirrored, "hub", code=4).err
+    # What nobody foresaw goes to a log as a traceback.
+    with monkeypatch.context() as broken:
+        broken.delattr("llmbuild.workspace.publishing._record")
+        broken.setenv("LLMBUILD_DEBUG", "1")
+        assert "Traceback" in run(mirrored, "registry", code=ExitCode.INTERNAL).err
+    assert list((mirrored.root / ".llmbuild/logs").glob("llmbuild-crash-*"))
+    for arguments in (["doctor"], ["doctor", "--json"], ["build", "-v", "--force", "config"], ["plan", "--json"]):
+        result = mirrored.run(*arguments, env={"HF_TOKEN": SECRET, "NO_PROXY": "*"})
+        assert result.code == 0, result.text
+        assert not any(secret in result.text for secret in SECRETS), arguments
     kept = [
         path
         for root in (mirrored.root, mirrored.store, tmp_path)
         for path in root.rglob("*")
-        if path.is_file() and any(text in path.read_bytes() for text in (SECRET.encode(), BASIC.encode()))
+        if path.is_file() and any(text.encode() in path.read_bytes() for text in SECRETS)
     ]
     assert kept == []
 
@@ -207,6 +221,14 @@ def test_what_is_stale_is_refused(copy: ProjectDir, hub: UploadHub, run: Run) ->
     text = run(copy, "hub", code=1).err
     assert "config[tiny, q4f32_1] is not up to date" in text
     assert "run `llmbuild build -m tiny -q q4f32_1`" in text
+    assert hub.requests == []
+
+
+def test_what_another_manifest_built_is_refused(copy: ProjectDir, hub: UploadHub, run: Run) -> None:
+    text = (copy.root / "buildfile.toml").read_text().replace("window-size = 64", "window-size = 48")
+    (copy.root / "other.toml").write_text(text)
+    text = run(copy, "hub", "-f", "other.toml", code=1).err
+    assert "run `llmbuild build -m tiny -q q4f32_1 -f other.toml`" in text
     assert hub.requests == []
 
 

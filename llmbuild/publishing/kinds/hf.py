@@ -13,8 +13,10 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from llmbuild.canonical import known_digest
@@ -32,7 +34,7 @@ _IN_MEMORY = 1 << 20
 """The most bytes of a file that is read, and verified, before it is handed to the client."""
 _THREADS = 4
 """How many large files are uploaded at a time."""
-_FORBIDDEN, _RACE = (401, 403), 412
+_UNKNOWN, _FORBIDDEN, _RACE = 401, (401, 403), 412
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,7 @@ class _Repository:
             parent = self._prepared(api)
             if difference.reference is not None and parent != difference.reference.rpartition("@")[2]:
                 raise _changed_meanwhile(self.name)
+            stop = Event()
             operations: list[Any] = [CommitOperationDelete(name) for name in difference.removed]
             files = publication.named((*difference.new, *difference.changed))
             for file in files:
@@ -109,18 +112,25 @@ class _Repository:
                 added = CommitOperationAdd(file.name, file.whole() if small else str(file.content))
                 # The client would hash what was hashed already; the hub verifies what it gets against it.
                 added.upload_info.sha256 = bytes.fromhex(file.digest)
+                _watch(added, sent, stop)
                 operations.append(added)
-            commit = api.create_commit(
-                self.repo,
-                operations,
-                commit_message=f"Publish {publication.facts.model} {publication.facts.scheme}".rstrip()
-                + f" (llmbuild {__version__})",
-                revision=self.revision,
-                parent_commit=parent,
-                num_threads=_THREADS,
-            )
-            sent(sum(file.size for file in files))
-            return self._reference(commit.oid)
+            message = f"Publish {publication.facts.model} {publication.facts.scheme}".rstrip()
+            # The client ends no upload when it is interrupted, so that it is not in the thread that is.
+            with ThreadPoolExecutor(1) as thread:
+                made = thread.submit(
+                    api.create_commit,
+                    self.repo,
+                    operations,
+                    commit_message=f"{message} (llmbuild {__version__})",
+                    revision=self.revision,
+                    parent_commit=parent,
+                    num_threads=_THREADS,
+                )
+                try:
+                    return self._reference(made.result().oid)
+                except BaseException:
+                    stop.set()
+                    raise
 
     def _reference(self, commit: str) -> str:
         return f"hf:{self.repo}@{commit}"
@@ -199,11 +209,42 @@ def _api(*, required: bool = False) -> Any:
             why="HF_TOKEN is not set; a saved login is not used",
             fix="set HF_TOKEN to a token that may write",
         )
+    if token:
+        hub.check_token(token)
     if token and in_clear_text(endpoint):
         raise UsageError(
             "a token is not sent in clear text", where=shown(endpoint), fix="set HF_ENDPOINT to an https:// address"
         )
     return HfApi(endpoint=endpoint, token=token or False, library_name="llmbuild", library_version=__version__)
+
+
+def _watch(added: Any, sent: Sent, stop: Event) -> None:
+    """Have a file tell how many of its bytes were read for sending, until `stop` is set.  What another attempt sends again counts
+    once."""
+    plain, most = added.as_file, 0
+
+    @contextlib.contextmanager
+    def as_file(with_tqdm: bool = False) -> Iterator[Any]:
+        with plain() as file:
+            read = file.read
+
+            def counted(size: int | None = -1) -> bytes:
+                nonlocal most
+                if stop.is_set():
+                    raise CancelledError
+                data: bytes = read(size)
+                more = file.tell() - most
+                if more > 0:
+                    most += more
+                    sent(more)
+                return data
+
+            if with_tqdm:
+                # The client asks for this where it uploads, and not where it only reads.
+                file.read = counted
+            yield file
+
+    added.as_file = as_file
 
 
 @contextlib.contextmanager
@@ -234,16 +275,27 @@ def _translated(where: str) -> Iterator[None]:
     except LlmbuildError:
         raise
     except Exception as error:
+        from huggingface_hub.utils import httpx
+
         cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ is not None else error
         status = getattr(getattr(cause, "response", None), "status_code", None)
         if status == _RACE:
             raise _changed_meanwhile(where) from error
         if status in _FORBIDDEN:
+            unknown = status == _UNKNOWN
             raise FetchError(
                 "the hub does not let you publish here",
                 where=where,
-                why=f"it answered {status}",
+                why=f"it answered {status}: "
+                + ("it does not know the token" if unknown else "the token may not do this"),
                 fix="set HF_TOKEN to a token that may write to the repository, and check its name",
+            ) from error
+        if status is None and isinstance(cause, httpx.TransportError):
+            raise FetchError(
+                "the hub cannot be reached",
+                where=where,
+                why=f"{shown(hub.endpoint())}: {type(cause).__name__}",
+                fix="check the network and HF_ENDPOINT, then publish again; what has arrived is not sent again",
             ) from error
         why = f"it answered {status}" if status is not None else type(cause).__name__
         if isinstance(cause, ValueError) and str(cause).startswith("Invalid metadata"):

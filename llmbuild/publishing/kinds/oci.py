@@ -23,6 +23,7 @@ from llmbuild.jsontext import parse_json
 from llmbuild.publishing import modelpack
 from llmbuild.publishing.kind import Destination, Difference, File, Publication, Sent, Wishes
 from llmbuild.sources.registry import INDEX_TYPE, MANIFEST_TYPE, Registry, Repository, layer_path, split_layers
+from llmbuild.sources.request import TransientError
 
 PART = 64 << 20
 """Bytes of a part; a blob that is not larger is sent whole."""
@@ -55,7 +56,11 @@ KIND = Oci()
 def _split(place: str) -> tuple[Repository, str]:
     name, colon, tag = place.rpartition(":")
     if not colon or "/" in tag or not _TAG.fullmatch(tag):
-        raise UsageError(f"'{place}' has no tag", fix="write oci:registry/repository:tag")
+        raise UsageError(
+            f"'{place}' has no tag",
+            why="a tag has letters, digits, '_', '.' and '-', 128 at most, and begins with none of the last two",
+            fix="write oci:registry/repository:tag",
+        )
     return Repository.parse(name), tag
 
 
@@ -102,7 +107,7 @@ class _Artifact:
         for file in publication.files:
             self._put_blob(file, notes, sent)
         for name, data in (("config", modelpack.config(publication)), ("empty", modelpack.EMPTY)):
-            self._put_blob(File.of_bytes(name, "config", data), notes, sent)
+            self._put_blob(File.of_bytes(name, "config", data), notes, lambda _size: None)
         attachments = _attachments(publication, wanted)
         for data in attachments:
             place = f"sha256:{digest_bytes(data)}"
@@ -137,8 +142,22 @@ class _Artifact:
         registry.persist(lambda: registry.ask("PUT", url, (200, 201), data=data, headers={"Content-Type": media_type}))
 
     def _put_blob(self, file: File, notes: _Notes, sent: Sent) -> None:
+        def attempt() -> None:
+            counted = 0
+
+            def count(size: int) -> None:
+                nonlocal counted
+                counted += size
+                sent(size)
+
+            try:
+                self._upload(file, notes, count)
+            except TransientError:
+                sent(-counted)
+                raise
+
         if self.registry.has(file.digest) is None:
-            self.registry.persist(lambda: self._upload(file, notes, sent))
+            self.registry.persist(attempt)
 
     def _upload(self, file: File, notes: _Notes, sent: Sent) -> None:
         """Send a blob from where it stopped.  Raises TransientError and FetchError."""
@@ -146,6 +165,7 @@ class _Artifact:
         if where is None:
             response = self.registry.ask("POST", self.registry.url("blobs", "uploads", ""), (202,))
             where, start = self._location(response), 0
+        sent(start)
         kind = {"Content-Type": "application/octet-stream"}
         while file.size > PART and start < file.size:
             notes.put(file.digest, where)
@@ -153,18 +173,16 @@ class _Artifact:
             if not data:
                 raise StoreError("a result changed while it was published", where=file.name)
             end = start + len(data)
-            response = self.registry.ask(
-                "PATCH", where, (202,), data=data, headers={**kind, "Content-Range": f"{start}-{end - 1}"}
-            )
+            span = {"Content-Range": f"{start}-{end - 1}"}
+            response = self.registry.ask("PATCH", where, (202,), data=data, headers={**kind, **span}, sent=sent)
             where, start = self._location(response), end
             notes.put(file.digest, where)
-            sent(len(data))
         last = file.whole() if file.size <= PART else b""
         parts = urllib.parse.urlsplit(where)
         query = "&".join((*filter(None, (parts.query,)), f"digest=sha256:{file.digest}"))
-        self.registry.ask("PUT", urllib.parse.urlunsplit(parts._replace(query=query)), (201,), data=last, headers=kind)
+        url = urllib.parse.urlunsplit(parts._replace(query=query))
+        self.registry.ask("PUT", url, (201,), data=last, headers=kind, sent=sent)
         notes.drop(file.digest)
-        sent(len(last))
 
     def _resumed(self, file: File, notes: _Notes) -> tuple[str | None, int]:
         """Where an upload that was interrupted goes on, and from which byte; None where it starts anew."""
