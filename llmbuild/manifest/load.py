@@ -67,6 +67,7 @@ def load(path: Path, text: str | None = None) -> Loaded:
     reads = [Read.file(path.absolute()), Read.listing(root / USER_TARGETS)]
     problems = Problems(file)
     manifest = check_shape(problems)
+    of_shape = len(problems)
 
     schemes = resolve_schemes(manifest.quantizations, problems)
     defaults = manifest.metadata.given()
@@ -102,7 +103,15 @@ def load(path: Path, text: str | None = None) -> Loaded:
             sizes = _check_cell(cell, manifest, platforms[cell.platform], problems)
             matrix.append(_combination(cell, models[cell.model], platforms[cell.platform], sizes, output))
     _check_outputs(cells, matrix, problems)
-    packages = resolve_packages(manifest.package, models, platforms, matrix, output, problems)
+    # Errors of shape are counted out: they may be the packages' own, and those of models and platforms leave cells out.
+    packages = resolve_packages(
+        manifest.package,
+        models,
+        platforms,
+        matrix if len(problems) == of_shape and len(matrix) == len(cells) else None,
+        output,
+        problems,
+    )
     publish = resolve_publish(manifest.publish, cells, problems)
     notes = check_prefixes(cells, models, platforms, manifest, root, reads, problems)
     problems.raise_if_any()

@@ -41,11 +41,15 @@ def resolve_packages(
     tables: Mapping[str, PackageTable],
     models: Mapping[str, Model],
     resolved: Mapping[str, ResolvedPlatform],
-    matrix: Sequence[Combination],
+    matrix: Sequence[Combination] | None,
     output: str,
     problems: Problems,
 ) -> dict[str, Package]:
-    """The packages by name; errors are added to `problems`, and a table that has one is left out."""
+    """The packages by name; errors are added to `problems`, and a table that has one is left out.
+
+    `matrix` is None where errors of models, platforms or builds have left cells out: what a package has is not known then, and
+    that it has none of them would be no error of its own.
+    """
     platforms = {name: one.platform for name, one in resolved.items()}
     found: dict[str, Package] = {}
     for name, table in tables.items():
@@ -53,6 +57,8 @@ def resolve_packages(
         if kind is None:
             continue
         options = _options(name, table, kind, problems)
+        if matrix is None:
+            continue
         libraries = _libraries(name, table, kind, models, platforms, matrix, problems)
         if options is None or libraries is None:
             continue
@@ -75,7 +81,7 @@ def resolve_packages(
             output=f"{output}/{table.output or name}",
             memory=None if table.memory is None else _memory(name, table.memory, problems),
         )
-    _check_outputs(found, tables, matrix, output, problems)
+    _check_outputs(found, tables, matrix or (), output, problems)
     return found
 
 

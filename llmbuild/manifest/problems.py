@@ -31,6 +31,10 @@ class Problems:
             self._seen.add((error.where, error.what))
             self._found.append((line, error))
 
+    def __len__(self) -> int:
+        """How many errors there are so far."""
+        return len(self._found)
+
     def is_broken(self, path: Sequence[str | int]) -> bool:
         """Whether this key or one around it could not be used, so that it is not checked further."""
         return any(tuple(path[:end]) in self.broken for end in range(1, len(path) + 1))

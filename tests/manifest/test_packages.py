@@ -168,6 +168,29 @@ WRONG = {
 }
 
 
+BROKEN_ELSEWHERE = {
+    "a model": ('source = "checkpoint"', 'source = "checkpoint"\nadapter = "ftp://x"'),
+    "a platform": ('"x86_64-linux-cpu", ', '"x86_64-linux-cpv", '),
+    "a scheme": ('"q4f32_1", ', '"q4f32_9", '),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_ELSEWHERE)
+def test_an_error_elsewhere_is_no_error_of_packages(name: str, tmp_path: Path) -> None:
+    old, new = BROKEN_ELSEWHERE[name]
+    tables = '[package.server]\nplatforms = ["x86_64-linux-cpu"]\nquantizations = ["q4f32_1"]\nmodels = ["a"]\n'
+    text = (MODELS + MATRIX.replace('[models.p]\npreset = "llama"\n', "") + tables).replace(old, new, 1)
+    with pytest.raises(LlmbuildError) as caught:
+        load(tmp_path / "buildfile.toml", text)
+    assert not isinstance(caught.value, MultiError), str(caught.value)
+    assert "package" not in str(caught.value)
+    # What is wrong with the package itself is said all the same.
+    with pytest.raises(MultiError) as both:
+        load(tmp_path / "buildfile.toml", text + "page = true\n")
+    assert len(both.value.errors) == 2
+    assert "a package of kind 'server' has no page" in str(both.value)
+
+
 @pytest.mark.parametrize("name", WRONG)
 def test_a_mistake_is_one_error_with_its_line(name: str, tmp_path: Path) -> None:
     tables, key, what, fix = WRONG[name]

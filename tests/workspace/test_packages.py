@@ -153,14 +153,20 @@ def test_plan_why_and_check_know_the_task(project: ProjectDir) -> None:
     assert tasks_run(events) == {"package": 1}
 
 
-def test_a_second_store_makes_the_same_bytes(project: ProjectDir, tmp_path: Path) -> None:
+def test_a_second_store_makes_the_same_bytes(project: ProjectDir, built: ProjectDir, tmp_path: Path) -> None:
     """What the models' tasks give is the same anywhere, and of the package no byte depends on the place or the time."""
     other = make_project(tmp_path, LONGER_MANIFEST + SERVER, cached_checkpoint("llama"))
-    archive = tmp_path / "archive.tar"
+    archive, shared = tmp_path / "archive.tar", {"LLMBUILD_REMOTE": str(tmp_path / "shared")}
     assert project.run("cache", "export", str(archive)).code == 0
     assert other.run("cache", "import", str(archive)).code == 0
-    assert other.build("package", "--force") == {"package": 1}
+    assert other.build("package", "--force", env=shared) == {"package": 1}
     assert other.snapshot("dist/server") == project.snapshot("dist/server")
+    # A third machine, which has the models already, takes the package from the cache that both share.
+    shutil.copytree(built.root.parent, tmp_path / "third")
+    third = ProjectDir(tmp_path / "third/project", tmp_path / "third/store")
+    third.write(LONGER_MANIFEST + SERVER)
+    assert third.build("package", env=shared) == {}
+    assert third.snapshot("dist/server") == project.snapshot("dist/server")
 
 
 def test_what_a_package_had_is_removed_with_it(project: ProjectDir) -> None:
