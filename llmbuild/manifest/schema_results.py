@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from llmbuild.manifest.schema_table import Name, Table, string_or_table
 
@@ -12,6 +12,12 @@ _Weights = Literal["bundle", "url"]
 _WeightsOfAllOrEach = Annotated[
     Annotated[_Weights, Tag("string")] | Annotated[dict[Name, _Weights], Tag("table")], Discriminator(string_or_table)
 ]
+
+
+def _size(value: Any) -> Any:
+    if not isinstance(value, str):
+        raise ValueError(f'must be a size with its unit, such as "8 GB", not {value}')
+    return value
 
 
 class PackageTable(Table):
@@ -36,7 +42,7 @@ class PackageTable(Table):
     output: str | None = Field(
         default=None, description="Name of its folder in the project's output. Default: the table's name."
     )
-    memory: str | None = Field(
+    memory: Annotated[str | None, BeforeValidator(_size)] = Field(
         default=None,
         description="Most memory that a model may need where it runs, such as 8 GB. Default: no limit.",
     )

@@ -123,7 +123,9 @@ class PackageKind(ABC):
     """The keys of [package.NAME] that it takes beside those that all kinds take."""
     sequences: ClassVar[int] = 1
     """Conversations at once for which its runtime makes room, as far as a library takes them: they count in the memory that a
-    library needs, as do the functions for more than one."""
+    library needs."""
+    batches: ClassVar[bool] = False
+    """Whether its runtime calls the functions for several conversations, as MLCEngine does for one too."""
     wants: ClassVar[str]
     """What libraries it takes, for messages: "libraries for browsers (.wasm)"."""
 

@@ -30,6 +30,7 @@ class Phone(PackageKind):
     """A kind for one of MLC's applications."""
 
     options: ClassVar[frozenset[str]] = frozenset({"weights", "url"})
+    batches: ClassVar[bool] = True
     library: ClassVar[str]
     """The name of the joined archive."""
 

@@ -62,19 +62,16 @@ def build(snapshot: Snapshot, manner: Manner, on_event: OnEvent, on_note: OnNote
     """Build; the outcome has the failures of tasks.
 
     Unless it keeps going, raises ToolchainError where this machine lacks what tasks need, and InputError where a checkpoint is
-    refused (or a MultiError); UsageError where a library needs more memory than a package may, another manifest of the directory
-    has results in the same places, or no other cache has that name; StoreError when the store, the project or the file of events
-    fails; and Interrupted after a signal, when all is recorded.
+    refused (or a MultiError); UsageError where a library needs more memory than a package may, which is known before the build or
+    after it, another manifest of the directory has results in the same places, or no other cache has that name; StoreError when
+    the store, the project or the file of events fails; and Interrupted after a signal, when all is recorded.
     """
     sharing = _sharing(manner.remote, snapshot)
     # Nothing runs for minutes before a missing tool is named.
     if not manner.keep_going and any(task.lack is not None for task in snapshot.tasks):
         require_tools(snapshot.plan())
     whole = snapshot.whole
-    if any(package.memory is not None for package in whole.packages.values()):
-        from llmbuild.workspace.memory import require_memory
-
-        require_memory(snapshot, snapshot.plan())
+    _require_memory(snapshot)
     _require_unclaimed(snapshot)
     interrupted: Interrupted | None = None
     with Recording(Path(whole.root), manner.events, manifest_name(whole)) as recording:
@@ -90,6 +87,9 @@ def build(snapshot: Snapshot, manner: Manner, on_event: OnEvent, on_note: OnNote
         remember_sources(snapshot.store, snapshot.world.observed)
     if interrupted is not None:
         raise interrupted
+    if reporter.ran and outcome.result.ok:
+        # Fetched models and built libraries say what was not known before, or about.
+        _require_memory(snapshot)
     if not outcome.result.ok:
         # The next look of this process reuses the stats and digests that workers recorded of the user's files.
         snapshot.store.stat_cache.save()
@@ -220,6 +220,14 @@ def _complete_lock(snapshot: Snapshot, result: BuildResult) -> None:
     trees = {label: outcome.tree for label, outcome in result.outcomes.items()}
     world = snapshot.world
     complete(world.project, world.observed, world.lock, trees)
+
+
+def _require_memory(snapshot: Snapshot) -> None:
+    """Raise UsageError where a library needs more memory than a package may, as far as that is known now."""
+    if any(package.memory is not None for package in snapshot.whole.packages.values()):
+        from llmbuild.workspace.memory import require_memory
+
+        require_memory(snapshot, snapshot.plan())
 
 
 def _require_unclaimed(snapshot: Snapshot) -> None:

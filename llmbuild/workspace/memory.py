@@ -94,8 +94,8 @@ def _exceeds(snapshot: Snapshot, package: Package, one: DeviceMemory) -> UsageEr
     from llmbuild.report.units import size
 
     limit = package.memory
-    together = min(package_kind(package.kind).sequences, one.record["max_batch_size"])
-    sizes = sizes_of(one.record, sequences=together, batches=together > 1)
+    kind = package_kind(package.kind)
+    sizes = sizes_of(one.record, sequences=min(kind.sequences, one.record["max_batch_size"]), batches=kind.batches)
     use = one.use(sizes)
     if limit is None or use.total <= limit:
         return None

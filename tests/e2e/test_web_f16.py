@@ -6,6 +6,7 @@ Mesa's compiler: it keeps what it compiled in the user's cache, so a second run 
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,17 @@ from tests.helpers import dawn
 from tests.helpers.checkpoints import VOCAB, cached_checkpoint, write_tokenizer
 from tests.helpers.cli import make_project
 from tests.helpers.variants import variants, write_checkpoint
-from tests.helpers.web_library import ANSWER, CPU, QUESTION, greedy, likeliest, smollm2_manifest, tiny_manifest, told
+from tests.helpers.web_library import (
+    ANSWER,
+    CPU,
+    QUESTION,
+    WASM,
+    greedy,
+    likeliest,
+    smollm2_manifest,
+    tiny_manifest,
+    told,
+)
 from tests.helpers.web_runtime import seed
 
 # More tokens than one prefill chunk of the tiny models, so the second chunk attends to what the first one left.
@@ -60,6 +71,9 @@ def answers_as_on_the_cpu(checkpoint: Path, tmp_path: Path, **settings: str) -> 
     project.build()
     answer = dawn.ask(project.root / "dist", "tiny-q4f16_1", timeout=280, **likeliest(LONG, 4, top=5))
     assert answer.shaders > 50
+    dawn.check_memory(
+        answer, json.loads((project.root / "dist" / "libs" / f"tiny-q4f16_1-{WASM}.wasm.json").read_text())
+    )
     found = told(answer.reply, 5)
     np.testing.assert_allclose(
         found, greedy(project, "tiny-q4f16_1", LONG, 4, top=5), atol=TOLERANCE, err_msg=answer.adapter

@@ -72,6 +72,19 @@ def ask(dist: Path, model: str, *, timeout: float, **request: Any) -> Answer:
     return Answer(found["reply"], found["adapter"], found["shaders"], found["buffers"])
 
 
+def check_memory(answer: Answer, record: Mapping[str, Any]) -> None:
+    """That the buffers alive at once are what `llmbuild.packages.memory` says of a library with this record."""
+    import pytest
+
+    from llmbuild.packages.memory import memory_of, sizes_of
+
+    use = memory_of(record, "webgpu", sizes_of(record))
+    print(f"computed {use}, measured {answer.buffers}")  # For the tables of docs/memory.md: pytest -s.
+    assert not use.about
+    assert answer.buffers["peak"] == pytest.approx(use.total, rel=0.05), use
+    assert answer.buffers["largest"] == use.largest
+
+
 def _run(*arguments: str, timeout: float) -> Any:
     """What the driver prints on its last line."""
     modules = node_modules("webgpu")

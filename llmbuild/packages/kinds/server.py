@@ -18,6 +18,7 @@ class Server(PackageKind):
 
     name: ClassVar[str] = "server"
     sequences: ClassVar[int] = 4  # MLCEngine's mode "local", its default.
+    batches: ClassVar[bool] = True
     wants: ClassVar[str] = "shared libraries (.so, .dylib, .dll)"
 
     def takes(self, platform: Platform) -> bool:
