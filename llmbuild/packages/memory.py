@@ -79,7 +79,7 @@ def memory_of(record: Record, device: str, sizes: Sizes, *, repacks: bool = True
     """
     tensors = [math.prod(one["shape"]) * WIDTHS[one["dtype"]] for one in record["params"]]
     page, attention = _cache_buffers(record, sizes)
-    indices = _index_arrays(device, sizes)
+    indices, mask = _index_arrays(device, sizes)
     layers = record["kv_cache"]["num_hidden_layers"]
     usage = record.get("memory_usage")
     temporaries = _recorded(usage, sizes) if usage is not None else _estimated(record, device, sizes)
@@ -91,7 +91,7 @@ def memory_of(record: Record, device: str, sizes: Sizes, *, repacks: bool = True
         weights=sum(tensors),
         kv_cache=page * layers + sum(attention) + indices,
         temporaries=temporaries,
-        largest=max(*tensors, page, *attention, sizes.chunk * outputs * _width(record)),
+        largest=max(*tensors, page, *attention, mask, sizes.chunk * outputs * _width(record)),
         about=usage is None,
     )
 
@@ -140,21 +140,23 @@ def _pages(sizes: Sizes) -> int:
     return -(-sizes.tokens // PAGE) + 1 + (2 * sizes.sequences if sizes.rolling else 0)
 
 
-def _index_arrays(device: str, sizes: Sizes) -> int:
-    """The bytes of the arrays of int32 that say where the pages of the sequences are."""
+def _index_arrays(device: str, sizes: Sizes) -> tuple[int, int]:
+    """The bytes of the arrays of int32 that say where the pages of the sequences are, together and of the largest: on CUDA it
+    is the one array, on others the mask of a tree."""
     sequences, chunk = sizes.sequences, sizes.chunk
     moves = min(_TREE * sequences, chunk)
     match device:
         case "llvm":
             # They are reserved and nearly never written, so that the machine gives no memory for them.
-            elements = 0
+            elements = largest = 0
         case "cuda":
-            elements = _CUDA_ARRAYS + _aligned(sequences + 1) + _aligned(2 * moves)
+            largest = _CUDA_ARRAYS
+            elements = largest + _aligned(sequences + 1) + _aligned(2 * moves)
         case _:
-            trees = _TREE * _TREE * sequences
-            each = 3 * (sequences + 1) + _pages(sizes) + 4 * sequences + trees
+            largest = _TREE * _TREE * sequences
+            each = 3 * (sequences + 1) + _pages(sizes) + 4 * sequences + largest
             elements = _DEPTHS * each + 2 * (sequences + 1) + sequences + 6 * chunk + 2 * moves
-    return elements * WIDTHS["int32"]
+    return elements * WIDTHS["int32"], largest * WIDTHS["int32"]
 
 
 def _aligned(elements: int) -> int:

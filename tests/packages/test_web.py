@@ -109,7 +109,8 @@ def test_the_folder_and_its_record(files: Files) -> None:
     weights = (1000 * 64 + 128 * 64) * 2
     pages = (512 // 16 + 1) * 2 * 2 * 16 * 16 * 2
     assert record.pop("vram_required_MB") > (weights + 2 * pages + 1300) / 2**20
-    assert record.pop("buffer_size_required_bytes") == max(1000 * 64 * 2, pages)
+    # TVM's mask of a tree of tokens is larger than the embedding and the pages of a layer here.
+    assert record.pop("buffer_size_required_bytes") == max(1000 * 64 * 2, pages, 256 * 256 * 4)
     downloaded = ("mlc-chat-config.json", "tokenizer.json", "tensor-cache.json", "params_shard_0.bin")
     size = sum(len(MODEL_FILES[name]) for name in downloaded) + len(written[library])
     assert record.pop("download_size_bytes") == size
