@@ -82,10 +82,16 @@ def chosen(project: Project, names: Sequence[str]) -> list[Publish]:
             raise UsageError(
                 f"no [publish] table is named '{name}'",
                 where=project.file,
-                fix=did_you_mean(name, project.publish) or "name one, or a destination such as hf:org/name",
+                fix=did_you_mean(name, project.publish) or f"name one, or a destination such as hf:{_repository(name)}",
             )
         found.append(Publish("", name) if ":" in name else project.publish[name])
     return found
+
+
+def _repository(name: str) -> str:
+    """A name that is meant as a repository of a hub as it is, else an example."""
+    owner, _, rest = name.partition("/")
+    return name if owner and rest and "/" not in rest else "org/name"
 
 
 def publish(

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from llmbuild.cli.main import main
+from llmbuild.workspace.platform_tools import Machine
 from tests.helpers import golden
 from tests.helpers.cli import TINY_MANIFEST
 
@@ -74,7 +75,18 @@ EVERY = [
     Typed("a plan without a network", "plan --offline", 4, HUB),
     Typed("many jobs", "build -j 0", 2, HUB),
     Typed("a target that is none", "targets gpu", 2),
+    Typed("all packages without any", "package", 2, HUB),
     Typed("packages without any", "package web", 2, HUB),
+    Typed("a misspelt package", "package servr", 2, HUB + "[package.server]\n"),
+    Typed("a platform of a package", "package -p web", 2, HUB + "[package.server]\n"),
+    Typed("publish without a destination", "publish", 2, HUB),
+    Typed("publish to a repository without hf:", "publish org/tiny", 2, HUB),
+    Typed("publish to a page of the hub", "publish https://huggingface.co/org/tiny", 2, HUB),
+    Typed("publish to a registry without a tag", "publish oci:ghcr.io/org/tiny", 2, HUB),
+    Typed("publish before the build", "publish hf:org/tiny", 1, TINY_MANIFEST, checkpoint=True),
+    Typed("clean in an empty directory", "clean", 2),
+    Typed("clean where nothing was built", "clean", 0, HUB),
+    Typed("doctor in a project that was never built", "doctor", 0, HUB),
     # Manifests.
     Typed("mlc_llm's name of a scheme", "plan", 2, changed("q4f32_1", "q4f16_ft")),
     Typed("a misspelt scheme", "plan", 2, changed("q4f32_1", "q4_f16")),
@@ -112,8 +124,11 @@ def test_what_a_newcomer_is_told(
 ) -> None:
     for name, value in {"COLUMNS": str(WIDTH), "NO_COLOR": "1", "LLMBUILD_CACHE": str(tmp_path / "store")}.items():
         monkeypatch.setenv(name, value)
-    for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "NOWHERE"):
+    for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "LLMBUILD_EXECUTOR", "LLMBUILD_REMOTE", "NOWHERE"):
         monkeypatch.delenv(name, raising=False)
+    # What doctor says of this machine depends on what it has: its tools are there, and the rest is left out below.
+    monkeypatch.setattr(Machine, "linker", lambda self, link, artifact: "cc: gcc 13.2.0")
+    monkeypatch.setattr(Machine, "missing_for_device", lambda self, part: [])
     text, wrong = "", []
     for number, typed in enumerate(EVERY):
         directory = tmp_path / str(number)
@@ -132,6 +147,7 @@ def test_what_a_newcomer_is_told(
             wrong.append((typed.title, f"{code}, not {typed.code}: {said}"))
         # Which commands there are is shown elsewhere.
         said = re.sub(r"(?<=^commands:\n)(  .*\n)+", "  …\n", said, flags=re.MULTILINE)
+        said = re.sub(r"^\w+ +(python|tvm|settings|store|memory): .*\n(        .*\n)*", "", said, flags=re.MULTILINE)
         text += f"# {typed.title}\n$ llmbuild {typed.command}\n{said}[{code}]\n\n"
     golden.check(GOLDEN, text)
     assert wrong == []
