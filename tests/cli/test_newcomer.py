@@ -126,7 +126,7 @@ def test_what_a_newcomer_is_told(
         monkeypatch.setenv(name, value)
     for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "LLMBUILD_EXECUTOR", "LLMBUILD_REMOTE", "NOWHERE"):
         monkeypatch.delenv(name, raising=False)
-    # What doctor says of this machine depends on what it has: its tools are there, and the rest is left out below.
+    # What doctor says of this machine depends on what it has: its tools are there, and the other lines are left out.
     monkeypatch.setattr(Machine, "linker", lambda self, link, artifact: "cc: gcc 13.2.0")
     monkeypatch.setattr(Machine, "missing_for_device", lambda self, part: [])
     text, wrong = "", []
@@ -140,6 +140,7 @@ def test_what_a_newcomer_is_told(
         code = main(typed.command.split())
         out, err = capsys.readouterr()
         said = f"{out}{err}".replace(f"{directory}/", "").replace(str(directory), ".")
+        said = re.sub(r"^\w+ +(python|tvm|settings|store|memory):.*\n(        .*\n)*", "", said, flags=re.MULTILINE)
         wrong += [(typed.title, line) for line in said.splitlines() if len(line) > WIDTH]
         # A name is whole on its line: nothing ends within one.
         wrong += [(typed.title, broken) for broken in re.findall(r".*[\w.]-\n", said)]
@@ -147,7 +148,6 @@ def test_what_a_newcomer_is_told(
             wrong.append((typed.title, f"{code}, not {typed.code}: {said}"))
         # Which commands there are is shown elsewhere.
         said = re.sub(r"(?<=^commands:\n)(  .*\n)+", "  …\n", said, flags=re.MULTILINE)
-        said = re.sub(r"^\w+ +(python|tvm|settings|store|memory): .*\n(        .*\n)*", "", said, flags=re.MULTILINE)
         text += f"# {typed.title}\n$ llmbuild {typed.command}\n{said}[{code}]\n\n"
     golden.check(GOLDEN, text)
     assert wrong == []
