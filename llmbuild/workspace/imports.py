@@ -16,10 +16,14 @@ _ROOT = "llmbuild"
 
 
 class Imports:
-    """Reads the modules below `package`, llmbuild's directory, in which there are the files `listed` (relative paths)."""
+    """Reads the modules below `package`, llmbuild's directory, in which there are the files `listed` (relative paths).
 
-    def __init__(self, package: Path, listed: Sequence[str]) -> None:
+    Texts with a module of the packages `apart` do not count: which of these is imported is looked at elsewhere.
+    """
+
+    def __init__(self, package: Path, listed: Sequence[str], apart: Sequence[str] = ()) -> None:
         self._package = package
+        self._apart = frozenset(apart)
         self._listed = listed
         self._files = frozenset(listed)
         self._found: dict[str, tuple[set[str], set[str]]] = {}
@@ -75,7 +79,7 @@ class Imports:
             visitor = _Visitor()
             visitor.visit(ast.parse((self._package / file).read_bytes()))
             imported = {found for name in visitor.names if (found := self.file_of(name)) is not None}
-            for package in visitor.packages:
+            for package in visitor.packages - self._apart:
                 place = package.removeprefix(f"{_ROOT}.").replace(".", "/") + "/"
                 imported |= {one for one in self._listed if one.startswith(place) and one.endswith(".py")}
             place = file.rpartition("/")[0]

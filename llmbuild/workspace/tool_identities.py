@@ -119,7 +119,7 @@ class Toolchain:
         names = [name.removeprefix(PACKAGE_KINDS).removesuffix(".py") for name in self._kinds_of_packages()]
 
         def find() -> Json:
-            return {name: list(self._closure([_dotted(f"{PACKAGE_KINDS}{name}.py")])) for name in names}
+            return {name: list(self._apart.closure([_dotted(f"{PACKAGE_KINDS}{name}.py")])) for name in names}
 
         found: Any = self.programs.remembered(["package kinds", self.llmbuild[1]], find)
         if not (isinstance(found, dict) and sorted(found) == names and all(map(self._known, found.values()))):
@@ -138,13 +138,9 @@ class Toolchain:
         """The files that a kind's modules may load, with their digests."""
 
         def find() -> Json:
-            if PACKAGE_TOOL not in kind.tools:
-                return list(self._closure(kind.sources))
-            from llmbuild.workspace.imports import Imports
-
-            # Without the kinds of packages nothing leads to what only they import.
-            others = sorted(self.llmbuild[0].keys() - set(self._kinds_of_packages()))
-            return list(Imports(_PACKAGE, others).closure(kind.sources))
+            return list(
+                self._apart.closure(kind.sources) if PACKAGE_TOOL in kind.tools else self._closure(kind.sources)
+            )
 
         # Imports follow from the content of all files, so they are looked at once for each.
         found = self.programs.remembered(["imports", list(kind.sources), self.llmbuild[1]], find)
@@ -155,6 +151,13 @@ class Toolchain:
 
         self._imports = self._imports or Imports(_PACKAGE, list(self.llmbuild[0]))
         return self._imports.closure(modules)
+
+    @cached_property
+    def _apart(self) -> Imports:
+        """Imports in which looking up a kind of package leads to no kind: a package's key has its own kind's files besides."""
+        from llmbuild.workspace.imports import Imports
+
+        return Imports(_PACKAGE, list(self.llmbuild[0]), (_dotted(PACKAGE_KINDS.removesuffix("/")),))
 
     def _known(self, names: Json) -> bool:
         """Whether these are names of files of llmbuild: a memo that was damaged counts for nothing."""

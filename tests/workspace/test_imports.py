@@ -94,8 +94,11 @@ def test_a_kind_of_package_is_in_the_keys_of_its_own_packages() -> None:
     behind = chain.tools_of(load_kind("package"))[1]
     assert not any(name.startswith("packages/kinds/") and "__init__" not in name for name in behind)
     assert {"tasks/package.py", "packages/folder.py", "packages/kinds/__init__.py"} <= behind.keys()
-    kinds = {name for name in chain.package_kinds["server"] if name.startswith("packages/kinds/")}
-    assert kinds == {"packages/kinds/__init__.py", "packages/kinds/server.py"}
+    assert {"server", "web"} <= chain.package_kinds.keys()
+    for kind, files in chain.package_kinds.items():
+        kinds = {name for name in files if name.startswith("packages/kinds/")}
+        assert kinds == {"packages/kinds/__init__.py", f"packages/kinds/{kind}.py"}
+    assert "packages/chat_page.py" in chain.package_kinds["web"].keys() - chain.package_kinds["server"].keys()
 
 
 class Bytes:
