@@ -140,6 +140,10 @@ class Destination(Protocol):
         """What publishing would change.  Sends nothing.  Raises FetchError or UsageError."""
         ...
 
+    def require_login(self) -> None:
+        """Raise UsageError where the credentials are missing without which nothing can be sent.  Uses no network."""
+        ...
+
     def send(self, publication: Publication, difference: Difference, sent: Sent) -> str:
         """Publish what differs; returns the reference of the result, which never means anything else.
 

@@ -116,6 +116,9 @@ def publish(
         raise UsageError(f"two [publish] tables go to {double}", where=project.file, fix="name the one to publish")
     jobs = [_Job(goal.destination, publication_of(origin, goal.cells, goal.table)) for goal in goals]
     differences = [job.destination.compare(job.publication) for job in jobs]
+    for job, difference in zip(jobs, differences, strict=True):
+        if not (dry_run or difference.empty):
+            job.destination.require_login()
     done = []
     for job, difference in zip(jobs, differences, strict=True):
         name, reference = job.destination.name, difference.reference

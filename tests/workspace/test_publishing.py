@@ -67,7 +67,7 @@ def hub() -> Iterator[UploadHub]:
 
 
 @pytest.fixture
-def env(hub: UploadHub, tmp_path: Path) -> Mapping[str, str]:
+def env(hub: UploadHub, tmp_path: Path) -> dict[str, str]:
     return {
         "HF_ENDPOINT": hub.url,
         "HF_TOKEN": SECRET,
@@ -102,6 +102,17 @@ def run(
         return result
 
     return run
+
+
+def test_a_missing_token_is_found_before_anything_is_sent_elsewhere(
+    mirrored: ProjectDir, registry: RegistryServer, env: dict[str, str], run: Run
+) -> None:
+    first = f'[publish.first]\nto = "oci:{registry.host}/org/first:{{model}}"\nplatforms = []\n'
+    mirrored.write(TINY_MANIFEST + tables(registry.host) + first)
+    env["HF_TOKEN"] = ""
+    refused = run(mirrored, "first", "hub", code=ExitCode.USAGE)
+    assert "HF_TOKEN is not set" in refused.err
+    assert "  + README.md" in run(mirrored, "first", "--dry-run").out.splitlines()
 
 
 def test_at_a_hub(built: ProjectDir, hub: UploadHub, run: Run) -> None:

@@ -93,6 +93,9 @@ class _Repository:
             reference=self._reference(info.sha),
         )
 
+    def require_login(self) -> None:
+        _api(required=True)
+
     def send(self, publication: Publication, difference: Difference, sent: Sent) -> str:
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
