@@ -286,6 +286,7 @@ EDITS: dict[str, tuple[Callable[[Scene], Scene], tuple[str, ...]]] = {
     "package.options": (edit_project(lambda of: edit_package(of, options={"page": True})), ("options",)),
     "package.sources": (rename_package_source, ("sources",)),
     "package.output": (edit_project(lambda of: edit_package(of, output="dist/elsewhere")), ()),
+    "package.memory": (edit_project(lambda of: edit_package(of, memory=1 << 30)), ()),
     "project.name": (edit_project(lambda of: dataclasses.replace(of, name="renamed")), ()),
     "project.file": (edit_project(lambda of: dataclasses.replace(of, file="other.toml")), ()),
     "project.root": (edit_project(lambda of: dataclasses.replace(of, root="/elsewhere")), ()),
