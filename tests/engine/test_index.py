@@ -182,7 +182,12 @@ def test_rows_of_wrong_types_are_thrown_away(store: Store) -> None:
     import diskcache
 
     bad = ["x", 7, None, [], "many", "long", {}, -1, "yesterday", True]
-    for key, value in ((f"run:{traces[0].action}", bad), ("recent:write", [bad]), ("last:p:t", 7), ("recent:combine", 5)):
+    for key, value in (
+        (f"run:{traces[0].action}", bad),
+        ("recent:write", [bad]),
+        ("last:p:t", 7),
+        ("recent:combine", 5),
+    ):
         with diskcache.Cache(str(store.root / "index"), disk=diskcache.JSONDisk) as cache:
             cache.set(key, value)
         fresh = Store(store.root)
