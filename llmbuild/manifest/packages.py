@@ -9,6 +9,7 @@ from llmbuild.engine.names import unfit
 from llmbuild.errors import did_you_mean
 from llmbuild.manifest.project import Combination, Model, Package, PackagedLibrary, Platform
 from llmbuild.packages import kind as kinds
+from llmbuild.printable import several
 from llmbuild.targets.compile_part import device_kind
 
 if TYPE_CHECKING:
@@ -185,11 +186,19 @@ def _libraries(
     found = [
         one
         for one in matrix
-        if one.weights
-        and fitting[one.platform]
-        and all(name in order for order, name in zip(orders, _of(one), strict=True))
+        if fitting[one.platform] and all(name in order for order, name in zip(orders, _of(one), strict=True))
     ]
+    presets = dict.fromkeys(one.model for one in found if not one.weights)
+    found = [one for one in found if one.weights]
     found.sort(key=lambda one: [order[name] for order, name in zip(orders, _of(one), strict=True)])
+    if not found and presets:
+        problems.add(
+            path,
+            f"package '{name}' would be of presets alone, which have no weights to package",
+            why=f"its libraries are those of {several(list(presets))}",
+            fix="give a model a source, or remove the package",
+        )
+        return None
     if not found and matrix:
         problems.add(
             path,

@@ -125,6 +125,10 @@ class Publish:
     license: str | None = None
 
 
+_NAMED = ("models", "schemes", "platforms", "packages", "publish")
+"""The tables of a project by name; each has its name in it too."""
+
+
 @dataclass(frozen=True, slots=True)
 class Project:
     """The whole manifest.  `file` is its name as the user gave it, `root` the directory that relative paths start from."""
@@ -142,17 +146,20 @@ class Project:
     publish: Mapping[str, Publish] = field(default_factory=dict)
 
     def to_json(self) -> Mapping[str, Json]:
-        """A JSON value that `from_json` turns back into an equal project."""
-        value: dict[str, Json] = asdict(self)
-        return value
+        """A JSON value that `from_json` turns back into an equal project.
+
+        The named tables are lists: canonical JSON sorts the keys of objects, and the manifest's order is part of what is shown.
+        """
+        value: dict[str, Any] = asdict(self)
+        return {**value, **{table: list(value[table].values()) for table in _NAMED}}
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> Project:
         """The inverse of `to_json`; raises KeyError or TypeError when the value is not of this shape."""
         models = {}
-        for name, model in value["models"].items():
+        for model in value["models"]:
             source, adapter = model["source"], model["adapter"]
-            models[name] = Model(
+            models[model["name"]] = Model(
                 **{
                     **model,
                     "source": None if source is None else Source(**source),
@@ -160,20 +167,20 @@ class Project:
                 }
             )
         packages = {}
-        for name, package in value["packages"].items():
+        for package in value["packages"]:
             sources = {key: Source(**source) for key, source in package["sources"].items()}
             libraries = tuple(PackagedLibrary(**library) for library in package["libraries"])
-            packages[name] = Package(**{**package, "sources": sources, "libraries": libraries})
+            packages[package["name"]] = Package(**{**package, "sources": sources, "libraries": libraries})
         return Project(
             name=value["name"],
             file=value["file"],
             root=value["root"],
             output=value["output"],
             models=models,
-            schemes={name: Scheme.from_json(scheme) for name, scheme in value["schemes"].items()},
-            platforms={name: Platform(**platform) for name, platform in value["platforms"].items()},
+            schemes={scheme["name"]: Scheme.from_json(scheme) for scheme in value["schemes"]},
+            platforms={platform["name"]: Platform(**platform) for platform in value["platforms"]},
             matrix=tuple(Combination(**combination) for combination in value["matrix"]),
             provenance=value["provenance"],
             packages=packages,
-            publish={name: Publish(**publish) for name, publish in value["publish"].items()},
+            publish={publish["name"]: Publish(**publish) for publish in value["publish"]},
         )

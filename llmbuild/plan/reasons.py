@@ -13,6 +13,7 @@ from typing import Protocol, TypeAlias
 from llmbuild.canonical import Digest, Json, known_digest
 from llmbuild.engine.action import Action, Input, JsonInput, TreeInput
 from llmbuild.engine.tree import Tree
+from llmbuild.plan.changed_libraries import libraries_changed
 from llmbuild.plan.frozen import freeze, same
 from llmbuild.plan.spelling import spell, words
 from llmbuild.printable import several
@@ -165,7 +166,8 @@ def sentence(reason: Reason) -> str:  # noqa: PLR0911 - one line a reason is the
         case NeverBuilt():
             return "never built"
         case ParameterChanged(name, old, new):
-            return _change(words(name), old, new)
+            libraries = libraries_changed(name, *(None if value == MISSING else value for value in (old, new)))
+            return libraries or _change(words(name), old, new)
         case InputChanged(task, file, old, new, field):
             return _input_sentence(task, file, old, new, field)
         case ToolChanged(name, old, new, file):

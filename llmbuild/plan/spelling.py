@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from llmbuild.canonical import Json
 
-_SILENT = ("overrides/", "metadata/", "generation/", "scheme/", "files/")
+_SILENT = ("options/", "overrides/", "metadata/", "generation/", "scheme/", "files/")
 """Tables whose members are shown by their own name."""
 
 _SPACED = {"group_size", "quantize_embedding", "quantize_head"}

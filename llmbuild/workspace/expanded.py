@@ -22,7 +22,7 @@ from llmbuild.workspace.beside import keep_schema
 from llmbuild.workspace.manifests import project_file
 from llmbuild.workspace.tool_identities import Toolchain
 
-_FORMAT = 2
+_FORMAT = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -211,3 +211,12 @@ def test_a_package_that_nothing_is_built_for(tmp_path: Path) -> None:
         project_of("[package.server]\n", tmp_path, matrix)
     assert caught.value.why == "a package of kind 'server' takes shared libraries (.so, .dylib, .dll)"
     assert f":{len((MODELS + matrix).splitlines()) + 1}: package.server" in str(caught.value.where)
+
+
+def test_a_package_of_presets_alone(tmp_path: Path) -> None:
+    """Another platform would not help, so none is asked for."""
+    matrix = MATRIX.replace("[[build]]", '[[build]]\nmodels = ["p"]')
+    with pytest.raises(LlmbuildError, match="package 'server' would be of presets alone") as caught:
+        project_of("[package.server]\n", tmp_path, matrix)
+    assert caught.value.why == "its libraries are those of p"
+    assert str(caught.value.where).endswith(": package.server")
