@@ -185,7 +185,8 @@ def test_what_a_repository_says_of_another_manifest_is_not_believed(project: Pro
     add_second(project, "[models.\n")
     place = project_file(project.root, "second.toml")
     value = json.loads(place.read_bytes())
-    value["project"]["models"]["other"]["source"]["spec"] = {}
+    (other,) = value["project"]["models"]
+    other["source"]["spec"] = {}
     for forged in (json.dumps(value).encode(), b"[" * 100_000, b'{"project": 7}'):
         place.write_bytes(forged)
         for command in (("lock",), ("plan",), ("cache", "gc", "-n"), ("build", "config")):
