@@ -157,8 +157,9 @@ def test_targets_says_what_is_missing_and_what_brings_it(capsys: pytest.CaptureF
     assert main(["targets"]) == ExitCode.OK
     rows = capsys.readouterr().out.splitlines()
     [at] = [number for number, row in enumerate(rows) if row.startswith("x86_64-linux-vulkan")]
-    assert f"not here: {VULKAN}" in rows[at]
-    assert "USE_VULKAN=ON" in rows[at + 1]
+    assert rows[at].endswith("  not here")
+    below = " ".join(row.strip() for row in rows[at + 1 : at + 4])
+    assert f"{VULKAN}; install a TVM" in below and "USE_VULKAN=ON" in below
     assert main(["targets", "x86_64-linux-vulkan", "--json"]) == ExitCode.OK
     [value] = json.loads(capsys.readouterr().out)
     assert value["ready"] == []
@@ -206,7 +207,8 @@ def test_a_missing_device_compiler_is_said_before_anything_runs(
     assert (error.where, error.what) == ("platform x86_64-linux-cuda", "there is no CUDA compiler")
     examined = examine(load_target("x86_64-linux-cuda"), Machine(Toolchain(Names()), TRUSTED))
     assert examined.ready == ()
-    assert status(examined) == ["not here: there is no CUDA compiler", "  `pip install 'llmbuild[cuda]'`"]
+    assert status(examined) == "not here"
+    assert "  missing   there is no CUDA compiler\n            `pip install 'llmbuild[cuda]'`" in in_full(examined)
 
 
 def test_a_variable_that_a_target_names_is_in_the_key_of_link_alone(
