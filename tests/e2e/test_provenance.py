@@ -30,6 +30,7 @@ def test_statements_and_caches_of_two_clones(tmp_path: Path) -> None:
 
     # What is published is what was built: the model at the top, its libraries and the statements of both in folders.
     with running_upload_hub() as hub:
+        hub.large, hub.part = 2000, 100_000
         env = {"HF_ENDPOINT": hub.url, "HF_TOKEN": hub.token, "HOME": str(tmp_path), "NO_PROXY": "*"}
         result = first.run("publish", "hf:org/{model}-{quantization}", env=env)
         assert result.code == 0, result.text
