@@ -14,6 +14,8 @@ import pytest
 if TYPE_CHECKING:
     from tests.helpers.cli import ProjectDir
 
+pytest_plugins = ["tests.helpers.provoked"]
+
 for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"):
     os.environ.pop(name, None)
 

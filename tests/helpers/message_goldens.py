@@ -4,8 +4,8 @@
     python -m tests.helpers.message_goldens tests/linkers …     # run these tests, and add what they provoke of what is lacking
 
 An error text of the source (see `tests.helpers.messages`) is shown by one message.  A golden file names tests of one
-directory, and under each what it provokes.  Where in llmbuild a message is made stands nowhere, so code may move.  The
-golden tests run those tests again under `tests.helpers.provoked`, and every message has to be among what they provoke.
+directory, and under each what it provokes.  Where in llmbuild a message is made stands nowhere, so code may move.  Whenever
+one of those tests runs, `tests.helpers.provoked` compares: every message has to be among what it provokes.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from tests.helpers.messages import GOLDEN, ROOT, Template, missing, plain, shown
 
 OTHERS = ("outputs", "widths")
 """Golden files of tests/messages that have another form."""
+ANEW = "messages are different; python -m tests.helpers.message_goldens writes them anew"
 TRIES = 5
 """A message that a second run does not repeat is given up, and another one is chosen, so many times."""
 
@@ -67,7 +68,7 @@ def record(tests: Sequence[str]) -> dict[str, Said]:
         env = {**os.environ, "LLMBUILD_PROVOKED": str(out), "TVM_BIND_THREADS": "0"}
         # The tests of this process must not reach into the one that it starts.
         env = {name: value for name, value in env.items() if not name.startswith(("PYTEST_", "COLUMNS"))}
-        options = ["-p", "tests.helpers.provoked", "-p", "no:cacheprovider", "-q", "--hypothesis-seed=1"]
+        options = ["-p", "no:cacheprovider", "-q", "--hypothesis-seed=1"]
         done = subprocess.run(
             [sys.executable, "-m", "pytest", *options, f"--basetemp={directory}/base", *tests],
             cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=3600,
@@ -108,14 +109,8 @@ def paths() -> list[Path]:
     return sorted(path for path in GOLDEN.glob("*.txt") if path.stem not in OTHERS)
 
 
-def now(chosen: Chosen, recorded: Mapping[str, Said]) -> Chosen:
-    """What the tests say today: in place of a message that is gone the one that is most like it."""
-    return {
-        test: [_like(message, recorded[test].messages) for message in messages] for test, messages in chosen.items()
-    }
-
-
-def _like(message: str, said: Collection[str]) -> str:
+def like(message: str, said: Collection[str]) -> str:
+    """The message, or where it was not said the one that is most like it."""
     if message in said:
         return message
     return next(iter(difflib.get_close_matches(message, said, 1, 0.0)), "(the test makes no error any more)")

@@ -1,8 +1,9 @@
-"""A pytest plugin that records the errors which tests provoke: each LlmbuildError or TaskFailure that llmbuild makes.
+"""A pytest plugin for the errors which tests provoke: each LlmbuildError or TaskFailure that llmbuild makes.
 
-`python -m pytest -p tests.helpers.provoked TESTS` writes one JSON line for each to the file that $LLMBUILD_PROVOKED names.
-Paths, ports, process ids, times and sizes of processes are replaced by fixed ones, so that the lines of two runs are equal.
-Tests whose messages differ between machines, or with every change of the source, are left out.
+A test that a golden file of tests/messages names fails where it does not provoke what stands there.  With
+$LLMBUILD_PROVOKED the errors are written to that file instead, one JSON line for each, and tests whose messages differ
+between machines, or with every change of the source, are left out.  Paths, ports, process ids, times and sizes of processes
+are replaced by fixed ones, so that two runs say the same.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,9 +25,11 @@ import pytest
 
 from llmbuild import errors
 from llmbuild.engine.executor import TaskFailure
+from tests.helpers.message_goldens import ANEW, Chosen, Message, golden_text, like, read_goldens
 
 ROOT = Path(__file__).parent.parent.parent
 PACKAGE = ROOT / "llmbuild"
+RECORD = "LLMBUILD_PROVOKED"
 _made: list[errors.LlmbuildError | TaskFailure] = []
 
 
@@ -50,8 +55,8 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    left_out = [item for item in items if not _repeatable(item)]
-    if left_out:
+    if RECORD in os.environ:
+        left_out = [item for item in items if not _repeatable(item)]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if _repeatable(item)]
 
@@ -66,22 +71,34 @@ def _repeatable(item: pytest.Item) -> bool:
     return not generated and item.get_closest_marker("skipif") is None
 
 
-@pytest.hookimpl(hookwrapper=True)
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     _made.clear()
     started = time.monotonic()
     yield
     seconds = time.monotonic() - started
     fixed = _Fixed(item)
-    lines = ""
     # What a caller adds to an error, such as its place, is there by now.
-    for error in _made:
-        if not isinstance(error, errors.MultiError):
-            message = {part: fixed(getattr(error, part)) for part in ("what", "where", "why", "fix")}
-            lines += json.dumps({"test": item.nodeid, "seconds": round(seconds, 2), **message}) + "\n"
-    with Path(os.environ["LLMBUILD_PROVOKED"]).open("a", encoding="utf-8") as out:
-        out.write(lines)
+    said = [
+        Message(*(fixed(getattr(error, part)) for part in ("what", "where", "why", "fix")))
+        for error in _made
+        if not isinstance(error, errors.MultiError)
+    ]
     _made.clear()
+    if out := os.environ.get(RECORD):
+        lines = [json.dumps({"test": item.nodeid, "seconds": round(seconds, 2), **asdict(one)}) + "\n" for one in said]
+        with Path(out).open("a", encoding="utf-8") as file:
+            file.write("".join(lines))
+    elif wanted := _goldens().get(item.nodeid):
+        told = {one.rendered() for one in said}
+        assert golden_text({item.nodeid: [like(one, told) for one in wanted]}) == golden_text({item.nodeid: wanted}), (
+            ANEW
+        )
+
+
+@cache
+def _goldens() -> Chosen:
+    return read_goldens()
 
 
 class _Fixed:

@@ -137,6 +137,6 @@ def test_on_the_command_line(
     capsys.readouterr()
     assert main(["build", "--remote", place, "fetch"]) == ExitCode.OK
     said = capsys.readouterr().err
-    assert f"taken  fetch[m]: from {place}\n" in said
+    assert f"taken  [1/1] fetch[m]: from {place}\n" in said
     assert "run " not in said
     assert "up to date: 1 task cached" in said
