@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+import llmbuild
+from llmbuild.engine.outcome import Status
 from tests.helpers import browser
 from tests.helpers.checkpoints import cached_checkpoint
 from tests.helpers.cli import ProjectDir, make_project, tasks_run
@@ -125,6 +127,30 @@ def test_a_visitor_of_the_page(tmp_path: Path, tiny_web: ProjectDir, npm: Mappin
         said = page.when(f"({READY}) || ({ERROR})")
         assert "is not the one that this page was made with" in said
         assert "IntegrityError: Integrity verification failed" in said
+
+
+def test_other_stores_and_directories_make_the_same_package(
+    tmp_path: Path, tiny_web: ProjectDir, npm: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two models and the page, each time fetched and packaged in a store of its own."""
+    monkeypatch.setenv("NPM_CONFIG_REGISTRY", npm["NPM_CONFIG_REGISTRY"])
+    matrix = tiny_manifest("q4f32_1").replace(f'"{CPU}", ', "").replace('["tiny"]', '["tiny", "second"]')
+    table = matrix.split("[models.tiny]")[1].split("[[build]]")[0]
+    manifest = f"{matrix}\n[models.second]{table}[package.web]\npage = true\n"
+    packages = []
+    for place in (tmp_path / "one", tmp_path / "deeper" / "with another name"):
+        # Each makes the package itself, although its store may have the page from the test of the visitor.
+        project = make_project(place, manifest, cached_checkpoint("llama"))
+        shutil.copytree(tiny_web.store, project.store)
+        with llmbuild.open(project.root, cache=project.store) as workspace:
+            outcome = workspace.build("package", force=True)
+        made = {label for label, one in outcome.result.outcomes.items() if one.status is Status.RAN}
+        assert {label.partition("[")[0] for label in made} <= {"package", "fetch"} and "package[web]" in made
+        packages.append(files(project.root / "dist" / "web"))
+    assert packages[0] == packages[1]
+    config = json.loads(packages[0]["webllm-app-config.json"])
+    assert [record["model_id"] for record in config["model_list"]] == ["tiny-q4f32_1-MLC", "second-q4f32_1-MLC"]
+    assert {"index.html", "web-llm/index.js"} <= packages[0].keys()
 
 
 def test_a_browser_without_a_graphics_processor(tmp_path: Path) -> None:
