@@ -38,6 +38,23 @@ def lacks_query(url: str) -> bool:
     return _KEPT_QUERY.fullmatch(urllib.parse.urlsplit(url).query) is not None
 
 
+def service_address(url: str, token_place: str) -> urllib.parse.SplitResult:
+    """The parts of a service's address that a user set: a scheme of http and a host, no query, and no token, which belongs into
+    `token_place`.  Raises ValueError, whose text says why, where there is more to say than that it is none."""
+    parts = urllib.parse.urlsplit(url)
+    right = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    if "@" in parts.netloc:
+        raise ValueError(f"a token belongs into {token_place}")
+    if not right or parts.query or parts.fragment or not url.isprintable():
+        raise ValueError
+    return parts
+
+
+def same_origin(one: str, other: str) -> bool:
+    """Whether two URLs name the same scheme, host and port, as they are written."""
+    return urllib.parse.urlsplit(one)[:2] == urllib.parse.urlsplit(other)[:2]
+
+
 def is_loopback(host: str | None) -> bool:
     """Whether a host is this machine, where nobody can read or change the traffic."""
     try:

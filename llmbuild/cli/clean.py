@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _lines(cleaned: Cleaned, *, dry_run: bool) -> list[str]:
-    from llmbuild.report.units import size
+    from llmbuild.report.units import files, size
 
     word = "would remove" if dry_run else "removed"
     if not cleaned.removed and not cleaned.records and not cleaned.kept:
@@ -57,15 +57,11 @@ def _lines(cleaned: Cleaned, *, dry_run: bool) -> list[str]:
     for path in cleaned.removed:
         place = path.rpartition("/")[0] or "."
         places[place] = places.get(place, 0) + 1
-    lines += [f"{word} {place}: {_files(count)}" for place, count in places.items()]
+    lines += [f"{word} {place}: {files(count)}" for place, count in places.items()]
     if cleaned.records:
-        lines.append(f"{word} .llmbuild: {_files(len(cleaned.records))} (the last build and its logs)")
+        lines.append(f"{word} .llmbuild: {files(len(cleaned.records))} (the last build and its logs)")
     lines += [f"kept {path}: it was edited after it was built" for path in cleaned.kept]
     if cleaned.removed and not dry_run:
         lines.append(f"{size(cleaned.size)} in all; `llmbuild build` puts it back from the cache")
         lines.append("`llmbuild cache gc` frees the space of results that are in the cache")
     return lines
-
-
-def _files(count: int) -> str:
-    return "1 file" if count == 1 else f"{count} files"

@@ -6,7 +6,7 @@ that a destination has is sent to it again: what it has is asked for each time, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, TypeAlias
@@ -109,6 +109,28 @@ class Difference:
     same: tuple[str, ...] = ()
     size: int = 0
     reference: str | None = None
+
+    @staticmethod
+    def of(
+        publication: Publication,
+        there: Mapping[str, bool],
+        *,
+        before: Iterable[str] = (),
+        size: int | None = None,
+        reference: str | None = None,
+    ) -> Difference:
+        """The difference from what is there: `there` says of each file there, by its name, whether it is the same; `before` names
+        those of the last publication.  Without `size` every new and changed file has to be sent."""
+        files = publication.files
+        sent = [file for file in files if not there.get(file.name)]
+        return Difference(
+            new=tuple(file.name for file in sent if file.name not in there),
+            changed=tuple(file.name for file in sent if file.name in there),
+            removed=tuple(sorted(set(before) - {file.name for file in files})),
+            same=tuple(file.name for file in files if there.get(file.name)),
+            size=sum(file.size for file in sent) if size is None else size,
+            reference=reference,
+        )
 
     @property
     def empty(self) -> bool:

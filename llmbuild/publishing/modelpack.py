@@ -25,13 +25,9 @@ LAYER_TYPES: Mapping[Role, str] = {
 ATTACHED_TYPES: Mapping[Role, str] = {"statement": "application/vnd.in-toto+json", "checksums": "text/plain"}
 """The media types of the files that are attached to a model as artifacts of their own."""
 
-_EMPTY: Mapping[str, Json] = {
-    "mediaType": "application/vnd.oci.empty.v1+json",
-    "digest": "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a",
-    "size": 2,
-}
-"""https://github.com/opencontainers/image-spec/blob/main/manifest.md#guidance-for-an-empty-descriptor"""
 EMPTY = b"{}"
+_EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
+"""https://github.com/opencontainers/image-spec/blob/main/manifest.md#guidance-for-an-empty-descriptor"""
 _TITLE = "org.opencontainers.image.title"
 _SCALES = (("B", 1_000_000_000), ("M", 1_000_000), ("K", 1_000))
 
@@ -69,14 +65,13 @@ def config(publication: Publication) -> bytes:
 
 def manifest(publication: Publication) -> bytes:
     """The manifest of the model."""
-    data = config(publication)
     layers = [descriptor(file, LAYER_TYPES[file.role]) for file in publication.files if file.role in LAYER_TYPES]
     return canonical_json(
         {
             "schemaVersion": 2,
             "mediaType": MANIFEST_TYPE,
             "artifactType": ARTIFACT_TYPE,
-            "config": {"mediaType": CONFIG_TYPE, "digest": f"sha256:{digest_bytes(data)}", "size": len(data)},
+            "config": _described(config(publication), CONFIG_TYPE),
             "layers": layers,
         }
     )
@@ -90,9 +85,9 @@ def attachment(file: File, subject: bytes) -> bytes:
             "schemaVersion": 2,
             "mediaType": MANIFEST_TYPE,
             "artifactType": media_type,
-            "config": _EMPTY,
+            "config": _described(EMPTY, _EMPTY_TYPE),
             "layers": [descriptor(file, media_type)],
-            "subject": _described(subject),
+            "subject": _described(subject, MANIFEST_TYPE),
         }
     )
 
@@ -102,7 +97,7 @@ def referrers(attachments: Mapping[bytes, str], present: bytes | None) -> bytes:
     tag schema of https://github.com/opencontainers/distribution-spec.  What the `present` index lists stays in it."""
     listed = {str(one["digest"]): one for one in _listed(present)}
     for data, kind in attachments.items():
-        one = {**_described(data), "artifactType": kind}
+        one = {**_described(data, MANIFEST_TYPE), "artifactType": kind}
         listed[str(one["digest"])] = one
     return canonical_json({"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": list(listed.values())})
 
@@ -117,8 +112,8 @@ def _listed(index: bytes | None) -> list[dict[str, Json]]:
     return [one for one in listed if isinstance(one, dict) and "digest" in one] if isinstance(listed, list) else []
 
 
-def _described(data: bytes) -> dict[str, Json]:
-    return {"mediaType": MANIFEST_TYPE, "digest": f"sha256:{digest_bytes(data)}", "size": len(data)}
+def _described(data: bytes, media_type: str) -> dict[str, Json]:
+    return {"mediaType": media_type, "digest": f"sha256:{digest_bytes(data)}", "size": len(data)}
 
 
 def _parameters(facts: Facts) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -54,7 +54,7 @@ def model_card(card: Card) -> str:
         f"# {name}",
         f"The model {_code(card.facts.model)} in the format of [MLC LLM](https://llm.mlc.ai) and "
         "[WebLLM](https://webllm.mlc.ai), built with llmbuild.",
-        "\n".join(_table(_about(card))),
+        "\n".join(_table("| | |", _about(card))),
         "\n".join(_libraries(card)),
         "\n".join(_origin(card)),
         "\n".join(_use(card, name)),
@@ -103,11 +103,11 @@ def _about(card: Card) -> Iterator[tuple[str, str]]:
             yield label, f"{value} tokens"
 
 
-def _table(rows: Iterator[tuple[str, str]]) -> Iterator[str]:
-    yield "| | |"
-    yield "|---|---|"
-    for label, value in rows:
-        yield f"| {label} | {value} |"
+def _table(head: str, rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    yield head
+    yield "|" + "---|" * (head.count("|") - 1)
+    for cells in rows:
+        yield f"| {' | '.join(cells)} |"
 
 
 def _libraries(card: Card) -> Iterator[str]:
@@ -115,21 +115,18 @@ def _libraries(card: Card) -> Iterator[str]:
         return
     yield "## Libraries"
     yield ""
-    yield "| file | platform | target |"
-    yield "|---|---|---|"
-    for library in card.libraries:
-        yield f"| {_code(library.path)} | {_code(library.platform)} | {_code(library.target)} |"
-    known = [(one, one.use) for one in card.libraries if one.use is not None]
+    rows = [(_code(one.path), _code(one.platform), _code(one.target)) for one in card.libraries]
+    yield from _table("| file | platform | target |", rows)
+    known = [
+        (_code(one.platform), f"{one.tokens} tokens", figures(one.use)) for one in card.libraries if one.use is not None
+    ]
     if not known:
         return
     yield ""
     yield "Memory on the device for one conversation with a full window: the weights, the KV cache, and the temporaries of the"
     yield "library's functions."
     yield ""
-    yield "| platform | window | memory |"
-    yield "|---|---|---|"
-    for library, use in known:
-        yield f"| {_code(library.platform)} | {library.tokens} tokens | {figures(use)} |"
+    yield from _table("| platform | window | memory |", known)
 
 
 def _origin(card: Card) -> Iterator[str]:
@@ -142,10 +139,8 @@ def _origin(card: Card) -> Iterator[str]:
     yield f"Each result has a statement of what it was made from (in-toto, SLSA provenance v1), and `{CHECKSUMS}` the SHA-256 of"
     yield f"every file, which `sha256sum -c {CHECKSUMS}` checks."
     yield ""
-    yield "| statement | of |"
-    yield "|---|---|"
-    for path in card.statements:
-        yield f"| {_code(path)} | {_code(PurePosixPath(path).name.removesuffix('.intoto.json'))} |"
+    rows = [(_code(path), _code(PurePosixPath(path).name.removesuffix(".intoto.json"))) for path in card.statements]
+    yield from _table("| statement | of |", rows)
 
 
 def _use(card: Card, name: str) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from llmbuild.publishing.kind import Difference
 from llmbuild.report.style import Style, wrapped
-from llmbuild.report.units import size
+from llmbuild.report.units import files, size
 
 _SIGNS = (("new", "+", "green"), ("changed", "~", "yellow"), ("removed", "-", "red"))
 
@@ -12,7 +12,7 @@ _SIGNS = (("new", "+", "green"), ("changed", "~", "yellow"), ("removed", "-", "r
 def difference_text(name: str, difference: Difference, style: Style) -> str:
     """A heading and a line for each file that is new, changed or removed."""
     if difference.empty:
-        return f"{name}: nothing changed ({_files(len(difference.same))})"
+        return f"{name}: nothing changed ({files(len(difference.same))})"
     lines = [f"{name}: {_summary(difference)}"]
     for field, sign, color in _SIGNS:
         for file in getattr(difference, field):
@@ -28,7 +28,3 @@ def _summary(difference: Difference) -> str:
         if getattr(difference, field)
     ]
     return f"{', '.join(counts)}, {size(difference.size)} to send" if counts else "nothing to send but its name"
-
-
-def _files(count: int) -> str:
-    return f"{count} file" if count == 1 else f"{count} files"

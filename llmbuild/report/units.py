@@ -33,5 +33,9 @@ def amount(done: int, total: int, unit: str) -> str:
     return f"{words} {unit}".rstrip()
 
 
+def files(count: int) -> str:
+    return f"{count} file" if count == 1 else f"{count} files"
+
+
 def tasks(count: int) -> str:
     return f"{count} task" if count == 1 else f"{count} tasks"

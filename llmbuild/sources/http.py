@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from llmbuild.canonical import CHUNK, Digest, digest_bytes
+from llmbuild.canonical import CHUNK, Digest
 from llmbuild.errors import FetchError
 from llmbuild.sources import request
 from llmbuild.sources.copying import free_space, unwritable
@@ -28,6 +28,9 @@ from llmbuild.urls import shown
 
 _BUSY = tuple(code for code in request.TRANSIENT if code != 500)
 """The statuses of a server that cannot serve just now, whatever the request."""
+
+_ALGORITHMS = {"sha256": "SHA-256", "sha512": "SHA-512", "git": "git object id"}
+"""How messages name what a promise is checked by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,32 +46,26 @@ class Promise:
     @property
     def name(self) -> str:
         """A file name for the bytes that are promised."""
-        known = {"sha256": self.sha256, "sha512": self.sha512, "git": self.git_sha1}
-        return next(f"{name}-{digest}" for name, digest in known.items() if digest)
+        return next(f"{algorithm}-{digest}" for algorithm, digest in self._digests())
 
-    def difference(
-        self, size: int, sha256: Callable[[], str], sha512: Callable[[], str], git_sha1: Callable[[], str]
-    ) -> str | None:
-        """How a file of this size and with these digests differs from the promise, or None when it is right."""
+    def _digests(self) -> Iterator[tuple[str, str]]:
+        """The digests that are known, by their algorithms."""
+        for algorithm, digest in (("sha256", self.sha256), ("sha512", self.sha512), ("git", self.git_sha1)):
+            if digest is not None:
+                yield algorithm, digest
+
+    def difference(self, size: int, digest: Callable[[str], str]) -> str | None:
+        """How a file of this size, whose digests the function finds, differs from the promise, or None when it is right."""
         if self.size is not None and size != self.size:
             return f"{self.size} bytes were promised, there are {size if size < self.size else 'more'}"
-        if self.sha256 is not None and (found := sha256()) != self.sha256:
-            return f"the promised SHA-256 is {self.sha256}, the found one {found}"
-        if self.sha512 is not None and (found := sha512()) != self.sha512:
-            return f"the promised SHA-512 is {self.sha512}, the found one {found}"
-        if self.git_sha1 is not None and (found := git_sha1()) != self.git_sha1:
-            return f"the promised git object id is {self.git_sha1}, the found one {found}"
+        for algorithm, promised in self._digests():
+            if (found := digest(algorithm)) != promised:
+                return f"the promised {_ALGORITHMS[algorithm]} is {promised}, the found one {found}"
         return None
 
     def holds(self, data: bytes) -> bool:
         """Whether a file with this content is the promised one."""
-        found = self.difference(
-            len(data),
-            lambda: digest_bytes(data),
-            lambda: hashlib.sha512(data).hexdigest(),
-            lambda: _git_sha1(len(data), [data]),
-        )
-        return found is None
+        return self.difference(len(data), lambda algorithm: _digest(algorithm, len(data), [data])) is None
 
 
 def download(
@@ -175,15 +172,10 @@ class _Arrived:
 
     def difference(self, promise: Promise) -> str | None:
         """How the whole file differs from its promise, or None when it is right."""
-        return promise.difference(
-            self.size, self.sha256.hexdigest, self._sha512, lambda: _git_sha1(self.size, self._chunks())
-        )
+        return promise.difference(self.size, self._digest)
 
-    def _sha512(self) -> str:
-        sha512 = hashlib.sha512()
-        for chunk in self._chunks():
-            sha512.update(chunk)
-        return sha512.hexdigest()
+    def _digest(self, algorithm: str) -> str:
+        return self.sha256.hexdigest() if algorithm == "sha256" else _digest(algorithm, self.size, self._chunks())
 
     def _chunks(self) -> Iterator[bytes]:
         self.file.seek(0)
@@ -191,12 +183,12 @@ class _Arrived:
             yield chunk
 
 
-def _git_sha1(size: int, chunks: Iterable[bytes]) -> str:
-    """Git's object id of a content, which starts with the size; only small files are named by it."""
-    sha1 = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+def _digest(algorithm: str, size: int, chunks: Iterable[bytes]) -> str:
+    """The digest of a content.  Git's object id starts with the size; only small files are named by it."""
+    found = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False) if algorithm == "git" else hashlib.new(algorithm)
     for chunk in chunks:
-        sha1.update(chunk)
-    return sha1.hexdigest()
+        found.update(chunk)
+    return found.hexdigest()
 
 
 def _attempt_all(url: str, arrived: _Arrived, promise: Promise, credentials: Mapping[str, str]) -> str | None:

@@ -9,7 +9,6 @@ another machine over https only.
 from __future__ import annotations
 
 import os
-import re
 import urllib.error
 import urllib.parse
 from collections.abc import Mapping
@@ -29,7 +28,7 @@ from llmbuild.sources.http import Promise, download
 from llmbuild.sources.hub_answer import Revision, is_commit, parse_revision
 from llmbuild.sources.kind import Refused
 from llmbuild.sources.local_blobs import take
-from llmbuild.sources.request import SOON_S, TransientError, attempts, head, open_url, retry_after, whole_body
+from llmbuild.sources.request import SOON_S, TOKEN, TransientError, attempts, head, open_url, retry_after, whole_body
 from llmbuild.sources.select import (
     GGUF_NAME,
     MOST_DESCRIPTION,
@@ -44,11 +43,10 @@ from llmbuild.sources.select import (
     transfer_order,
     unread_weights,
 )
-from llmbuild.urls import shown
+from llmbuild.urls import service_address, shown
 
 _GONE = 404
 _BUSY = (408, 425, 429)
-_TOKEN = re.compile(r"[!-~]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,17 +184,13 @@ def endpoint() -> str:
     if not chosen:
         return str(_client("constants").ENDPOINT).rstrip("/")
     try:
-        parts = urllib.parse.urlsplit(chosen)
-        right = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-        why = "a token belongs into HF_TOKEN" if "@" in parts.netloc else None
+        service_address(chosen, "HF_TOKEN")
     except ValueError as error:
-        right, why = False, str(error)
-    if not right or why or parts.query or parts.fragment or not chosen.isprintable():
         raise UsageError(
             f"HF_ENDPOINT is not the address of a hub: '{shown(chosen)}'",
-            why=why,
+            why=str(error) or None,
             fix="set it to https://host, or unset it for the usual hub",
-        )
+        ) from error
     return chosen.rstrip("/")
 
 
@@ -231,7 +225,7 @@ def _credentials() -> Mapping[str, str]:
 
 def check_token(token: str) -> None:
     """Raise UsageError where no header can contain the token."""
-    if not _TOKEN.fullmatch(token):
+    if not TOKEN.fullmatch(token):
         raise UsageError(
             "the token for the hub is none",
             why="it holds blanks or characters that no token has",

@@ -22,10 +22,10 @@ from llmbuild.sources.archive import Archive
 from llmbuild.sources.copying import Meter, Progress
 from llmbuild.sources.http import Promise, download
 from llmbuild.sources.npmrc import PUBLIC, Registry, registry_of
-from llmbuild.sources.request import attempts, open_url, refusal, whole_body
+from llmbuild.sources.request import attempts, fetchable, open_url, refusal, whole_body
 from llmbuild.sources.select import check_relative
 from llmbuild.sources.shape import INTEGRITY
-from llmbuild.urls import in_clear_text, shown
+from llmbuild.urls import same_origin, shown
 
 _ABBREVIATED = {"Accept": "application/vnd.npm.install-v1+json, application/json;q=0.8"}
 _LICENSE = re.compile(r"(licen[cs]e|copying|notice)([.-][a-z0-9.-]+)?", re.IGNORECASE)
@@ -108,8 +108,7 @@ def fetch(
 
         raise broken_promise(where, f"promised {integrity}, and the registry now has {published.integrity}")
     tarball = published.tarball
-    if urllib.parse.urlsplit(tarball).scheme not in ("http", "https") or in_clear_text(tarball):
-        raise FetchError("only https is fetched", where=shown(tarball), why="what plain http brings anybody can change")
+    fetchable(tarball)
     archive = scratch / "package.tgz"
     meter = Meter(progress, 0)
     download(
@@ -118,7 +117,7 @@ def fetch(
         Promise(sha512=base64.b64decode(integrity.removeprefix("sha512-")).hex()),
         partial=partial,
         add=meter.add,
-        credentials=published.registry.credentials if _same_origin(tarball, published.registry.url) else {},
+        credentials=published.registry.credentials if same_origin(tarball, published.registry.url) else {},
     )
     with Archive(archive, "tar", where) as file:
         for name in _wanted(file, where):
@@ -153,11 +152,6 @@ def _at(registry: Registry, tarball: str) -> str:
     if registry.url != PUBLIC and tarball.startswith(f"{PUBLIC}/"):
         return registry.url + tarball.removeprefix(PUBLIC)
     return tarball
-
-
-def _same_origin(one: str, other: str) -> bool:
-    a, b = urllib.parse.urlsplit(one), urllib.parse.urlsplit(other)
-    return (a.scheme, a.netloc) == (b.scheme, b.netloc)
 
 
 def _newest(versions: Mapping[str, Any]) -> str:

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmbuild.errors import FetchError, UsageError
-from llmbuild.urls import in_clear_text, shown
+from llmbuild.sources.request import TOKEN
+from llmbuild.urls import in_clear_text, service_address, shown
 
 PUBLIC = "https://registry.npmjs.org"
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-_TOKEN = re.compile(r"[\x21-\x7e]+")
 _MOST_FILE = 1 << 20
 
 
@@ -38,17 +38,13 @@ def registry_of(package: str) -> Registry:
     chosen = settings.get(f"{scope}:registry") if scope else None
     url = (chosen or settings.get("registry") or PUBLIC).rstrip("/")
     try:
-        parts = urllib.parse.urlsplit(url)
-        right = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-        why = "a token belongs into .npmrc (//host/:_authToken=…)" if "@" in parts.netloc else None
+        parts = service_address(url, ".npmrc (//host/:_authToken=…)")
     except ValueError as error:
-        right, why = False, str(error)
-    if not right or why or parts.query or parts.fragment or not url.isprintable():
         raise UsageError(
             f"npm's setting 'registry' is not the address of a registry: '{shown(url)}'",
-            why=why,
+            why=str(error) or None,
             fix="set it to https://host (NPM_CONFIG_REGISTRY, or registry=… in .npmrc), or remove it for the public one",
-        )
+        ) from error
     if in_clear_text(url):
         raise FetchError(
             "only https is asked for packages",
@@ -67,7 +63,7 @@ def _credentials(parts: urllib.parse.SplitResult, settings: Mapping[str, str]) -
             token = settings.get(f"{path}:{name}")
             if token is None:
                 continue
-            if not _TOKEN.fullmatch(token):
+            if not TOKEN.fullmatch(token):
                 raise UsageError(
                     f"the token for the registry '{shown(parts.geturl())}' is none",
                     why="it is empty, or holds blanks or characters that no token has",

@@ -16,12 +16,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llmbuild.canonical import CHUNK, Digest, digest_bytes
+from llmbuild.canonical import CHUNK, Digest
 from llmbuild.errors import FetchError, ToolchainError, UsageError
 from llmbuild.jsontext import parse_json
 from llmbuild.sources import request
 from llmbuild.sources.request import TransientError, header_number
-from llmbuild.urls import in_clear_text, is_loopback, shown
+from llmbuild.urls import in_clear_text, is_loopback, same_origin, shown
 
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
@@ -106,9 +106,9 @@ class Registry:
             raise TransientError(
                 f"the registry answered {response.status_code}", None if after is None else float(after)
             )
-        raise self.refusal(response)
+        raise self._refusal(response)
 
-    def refusal(self, response: Any) -> FetchError:
+    def _refusal(self, response: Any) -> FetchError:
         """The error of a status that nobody expected."""
         login = response.status_code in (401, 403)
         fix = f"set {_REGISTRY}, {_USERNAME} and {_PASSWORD} to those of an account that may do this" if login else None
@@ -128,20 +128,19 @@ class Registry:
             "check its name and the network, then try again",
         )
 
-    def manifest(self, reference: str) -> tuple[Digest, bytes] | None:
-        """The digest and the bytes of a manifest or an index by tag or digest, None where there is none.  Raises FetchError."""
+    def manifest(self, reference: str) -> bytes | None:
+        """A manifest or an index by tag or digest, None where there is none; the caller verifies it.  Raises FetchError."""
         accept = {"Accept": f"{MANIFEST_TYPE}, {INDEX_TYPE}"}
         response = self.persist(lambda: self.ask("GET", self.url("manifests", reference), (200, 404), headers=accept))
         if response.status_code == 404:
             return None
         data: bytes = response.content
-        return digest_bytes(data), data
+        return data
 
-    def has(self, digest: Digest) -> int | None:
-        """The size of a blob in bytes, None where the repository does not have it.  Raises FetchError."""
+    def has(self, digest: Digest) -> bool:
+        """Whether the repository has a blob.  Raises FetchError."""
         url = self.url("blobs", f"sha256:{digest}")
-        response = self.persist(lambda: self.ask("HEAD", url, (200, 404)))
-        return None if response.status_code == 404 else header_number(response.headers.get("Content-Length")) or 0
+        return bool(self.persist(lambda: self.ask("HEAD", url, (200, 404))).status_code == 200)
 
     def credentials(self) -> Mapping[str, str]:
         """The header with which blobs can be read; there is one after the first request that needed it."""
@@ -154,7 +153,7 @@ class Registry:
         try:
             if self._client is None:
                 self._client = self._opened()
-            if urllib.parse.urlsplit(url)[:2] != urllib.parse.urlsplit(self.repository.origin)[:2]:
+            if not same_origin(url, self.repository.origin):
                 # A registry may have uploads go elsewhere, and that place has no use for its credentials.
                 if in_clear_text(url):
                     raise FetchError("the registry names a place that is not https", where=shown(url))

@@ -24,6 +24,8 @@ from llmbuild.errors import FetchError
 from llmbuild.urls import in_clear_text, is_loopback, shown
 
 TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
+TOKEN = re.compile(r"[!-~]+")
+"""What a header can contain as a token."""
 SOON_S = 5.0
 """How long a plan waits for what it can do without."""
 MOST_HEAD = 32 << 10
@@ -268,6 +270,14 @@ def whole_body(response: Any, most: int) -> bytes:
     if length is not None and len(body) < length:
         raise TransientError(f"the connection was closed after {len(body)} of {length} bytes")
     return bytes(body)
+
+
+def fetchable(url: str) -> urllib.parse.SplitResult:
+    """The parts of a URL.  Raises FetchError where others could change what it brings."""
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme not in ("http", "https") or in_clear_text(url):
+        raise FetchError("only https is fetched", where=shown(url), why="what plain http brings anybody can change")
+    return parts
 
 
 def netrc_credentials(host: str) -> Mapping[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import urllib.parse
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,10 +11,10 @@ from llmbuild.sources import request
 from llmbuild.sources.archive import unpack
 from llmbuild.sources.copying import Meter, Progress
 from llmbuild.sources.http import Promise, download
-from llmbuild.sources.request import SOON_S, TransientError, content_length, netrc_credentials, open_url
+from llmbuild.sources.request import SOON_S, TransientError, content_length, fetchable, netrc_credentials, open_url
 from llmbuild.sources.select import GGUF_NAME
 from llmbuild.tomlfile import read_toml
-from llmbuild.urls import in_clear_text, kept, lacks_query, shown
+from llmbuild.urls import kept, lacks_query, shown
 
 
 def whole(url: str, manifest: Path | None) -> str:
@@ -60,7 +59,7 @@ def announced(url: str) -> int | None:
 
     Raises FetchError.
     """
-    parts = _fetchable(url)
+    parts = fetchable(url)
     try:
         with open_url(url, {}, netrc_credentials(parts.hostname or ""), timeout=SOON_S) as response:
             return content_length(response)
@@ -71,7 +70,7 @@ def announced(url: str) -> int | None:
 def head(url: str) -> bytes | None:
     """The beginning of the file; None when the server does not send it at once."""
     try:
-        return request.head(url, netrc_credentials(_fetchable(url).hostname or ""))
+        return request.head(url, netrc_credentials(fetchable(url).hostname or ""))
     except (FetchError, TransientError):
         return None
 
@@ -91,7 +90,7 @@ def fetch(
 
     `sizes` are those of the files that are put out, where the lock records them.
     """
-    parts = _fetchable(url)
+    parts = fetchable(url)
     # Of an archive the lock records the files and not the size.
     size = sizes.get(GGUF_NAME) if form == "gguf" else None
     meter = Meter(progress, size or 0)
@@ -107,10 +106,3 @@ def fetch(
     if form != "gguf":
         unpack(target, form, source_format, out, shown(url), meter.add, sizes)
         target.unlink()
-
-
-def _fetchable(url: str) -> urllib.parse.SplitResult:
-    parts = urllib.parse.urlsplit(url)
-    if parts.scheme not in ("http", "https") or in_clear_text(url):
-        raise FetchError("only https is fetched", where=shown(url), why="what plain http brings anybody can change")
-    return parts

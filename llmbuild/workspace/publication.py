@@ -83,7 +83,7 @@ def _model(origin: Origin, cells: Sequence[Combination], publish: Publish) -> Pu
     config = _json(next(file for file in files if file.name == CHAT_CONFIG))
     index = _json(next(file for file in files if file.name == INDEX_NAMES[0])).get("metadata")
     nbytes, bits = (_number(index, key) for key in ("ParamBytes", "BitsPerParam"))
-    fetch = next(each for each in plan.verdicts if each.task.label == make_label("fetch", first.model))
+    fetch = _fetch(plan, first.model)
     facts = Facts(
         first.model,
         first.scheme,
@@ -129,7 +129,7 @@ def _checkpoint(origin: Origin, cells: Sequence[Combination], publish: Publish) 
     model = cells[0].model
     if project.models[model].source is None:
         raise UsageError(f"{model} has no checkpoint to publish", where=project.file, why="it is made from a preset")
-    fetch = next(each for each in plan.verdicts if each.task.label == make_label("fetch", model))
+    fetch = _fetch(plan, model)
     _require_current(origin, [fetch], f"build fetch -m {model}")
     tree = _trees(origin.store, plan)[fetch.task.label]
     files = [
@@ -155,6 +155,11 @@ def _planned(origin: Origin, cells: Sequence[Combination]) -> tuple[Project, Sna
         platforms=list(dict.fromkeys(cell.platform for cell in cells)),
     )
     return project, origin.look(project)
+
+
+def _fetch(plan: Plan, model: str) -> Verdict:
+    """The task that fetches a model's source."""
+    return next(each for each in plan.verdicts if each.task.label == make_label("fetch", model))
 
 
 def _trees(store: Store, plan: Plan) -> dict[str, Tree]:

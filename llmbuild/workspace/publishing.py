@@ -46,14 +46,6 @@ class _Goal:
     table: Publish
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """One destination, open, with what goes there."""
-
-    destination: Destination
-    publication: Publication
-
-
 class Watcher:
     """Is told of each destination, in its turn: by its name what publishing changes there, how far it is, and the result.  Its
     methods do nothing."""
@@ -114,18 +106,18 @@ def publish(
     double = next((name for name in names if names.count(name) > 1), None)
     if double is not None:
         raise UsageError(f"two [publish] tables go to {double}", where=project.file, fix="name the one to publish")
-    jobs = [_Job(goal.destination, publication_of(origin, goal.cells, goal.table)) for goal in goals]
-    differences = [job.destination.compare(job.publication) for job in jobs]
-    for job, difference in zip(jobs, differences, strict=True):
+    jobs = [(goal.destination, publication_of(origin, goal.cells, goal.table)) for goal in goals]
+    differences = [destination.compare(publication) for destination, publication in jobs]
+    for (destination, _), difference in zip(jobs, differences, strict=True):
         if not (dry_run or difference.empty):
-            job.destination.require_login()
+            destination.require_login()
     done = []
-    for job, difference in zip(jobs, differences, strict=True):
-        name, reference = job.destination.name, difference.reference
+    for (destination, publication), difference in zip(jobs, differences, strict=True):
+        name, reference = destination.name, difference.reference
         watcher.difference(name, difference)
         if not dry_run:
-            reference = job.destination.send(job.publication, difference, _counter(watcher, name, difference.size))
-            _record(Path(project.root), state, job, reference)
+            reference = destination.send(publication, difference, _counter(watcher, name, difference.size))
+            _record(Path(project.root), state, name, reference, publication)
         done.append(Published(name, difference, reference))
         watcher.published(done[-1])
     return done
@@ -170,7 +162,7 @@ def _cells(project: Project, table: Publish, model: str, scheme: str) -> list[Co
     ]
 
 
-def _record(root: Path, state: Path, job: _Job, reference: str) -> None:
+def _record(root: Path, state: Path, name: str, reference: str, publication: Publication) -> None:
     """Note what was published; nothing of it is read back by llmbuild."""
     from llmbuild.engine import files
 
@@ -182,9 +174,6 @@ def _record(root: Path, state: Path, job: _Job, reference: str) -> None:
     except (OSError, ValueError):
         value = {}
     known: dict[str, Json] = dict(value) if isinstance(value, dict) else {}
-    known[job.destination.name] = {
-        "reference": reference,
-        "files": {file.name: file.digest for file in job.publication.files},
-    }
+    known[name] = {"reference": reference, "files": {file.name: file.digest for file in publication.files}}
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write_atomic(path, (json.dumps(known, indent=2, sort_keys=True) + "\n").encode())

@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import threading
 import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.helpers.loopback import Handler, serving
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -65,13 +65,9 @@ class Hub:
         return [seen for seen in self.seen if seen.server == "other" or seen.path.startswith("/raw/")]
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(Handler):
     hub: Hub
     name: str
-
-    def log_message(self, *_args: Any) -> None:
-        """Keep the test's output clean."""
 
     def do_GET(self) -> None:
         path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path)
@@ -81,23 +77,23 @@ class _Handler(BaseHTTPRequestHandler):
         elif found := re.fullmatch(r"/(?:raw/)?(.+?)/resolve/([^/]+)/(.+)", path):
             self._resolve(found[1], found[2], found[3], raw=path.startswith("/raw/"))
         else:
-            self._answer(404, b"")
+            self.reply(404, b"")
 
     def _revision(self, name: str, revision: str) -> None:
         if self.hub.api_failures:
-            self._answer(self.hub.api_failures.pop(0), b"")
+            self.reply(self.hub.api_failures.pop(0), b"")
             return
         repo = self.hub.repos.get(name)
         if repo is None:
-            self._answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
+            self.reply(404, b"{}", {"X-Error-Code": "RepoNotFound"})
         elif repo.gated and self.headers.get("Authorization") is None:
-            self._answer(401, b"{}", {"X-Error-Code": "GatedRepo"})
+            self.reply(401, b"{}", {"X-Error-Code": "GatedRepo"})
         elif revision not in repo.revisions:
-            self._answer(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
+            self.reply(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
         else:
             siblings = [self._sibling(repo, file) for file in sorted(repo.files)]
             body = {"id": name, "sha": repo.commit, "siblings": siblings}
-            self._answer(200, json.dumps(body).encode(), {"Content-Type": "application/json"})
+            self.reply(200, json.dumps(body).encode(), {"Content-Type": "application/json"})
 
     @staticmethod
     def _sibling(repo: Repo, file: str) -> dict[str, Any]:
@@ -113,26 +109,26 @@ class _Handler(BaseHTTPRequestHandler):
     def _resolve(self, name: str, revision: str, file: str, raw: bool) -> None:
         repo = self.hub.repos.get(name)
         if repo is None or revision not in repo.revisions or file not in repo.files:
-            self._answer(404, b"")
+            self.reply(404, b"")
         elif repo.gated and self.name == "hub" and self.headers.get("Authorization") is None:
-            self._answer(401, b"")
+            self.reply(401, b"")
         elif file in repo.large and self.name == "hub" and not raw:
             target = self.hub.redirect or f"{self.hub.other}{self.path}?signature=secret"
-            self._answer(302, b"", {"Location": target})
+            self.reply(302, b"", {"Location": target})
         else:
             self._send(repo.files[file])
 
     def _send(self, content: bytes) -> None:
         failure, value = self.hub.failures.pop(0) if self.hub.failures else ("", None)
         if failure == "status":
-            self._answer(value, b"", {} if self.hub.retry_after is None else {"Retry-After": self.hub.retry_after})
+            self.reply(value, b"", {} if self.hub.retry_after is None else {"Retry-After": self.hub.retry_after})
             return
         start, status, headers = 0, 200, {}
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
         if asked and failure != "no-range":
             start, status = int(asked[1]), 206
             if start >= len(content):
-                self._answer(416, b"", {"Content-Range": f"bytes */{len(content)}"})
+                self.reply(416, b"", {"Content-Range": f"bytes */{len(content)}"})
                 return
             shown = start + 1 if failure == "wrong-range" else start
             headers = {"Content-Range": f"bytes {shown}-{len(content) - 1}/{len(content)}"}
@@ -147,15 +143,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
             self.close_connection = True
             return
-        self._answer(status, body, headers)
-
-    def _answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
-        self.send_response(status)
-        for key, text in (headers or {}).items():
-            self.send_header(key, text)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+        self.reply(status, body, headers)
 
 
 def git_sha1(content: bytes) -> str:
@@ -167,17 +155,6 @@ def git_sha1(content: bytes) -> str:
 def running_hub() -> Iterator[Hub]:
     """Run both servers until the block ends."""
     hub = Hub("", "")
-    servers = []
-    for name in ("hub", "other"):
-        handler = type("Handler", (_Handler,), {"hub": hub, "name": name})
-        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        servers.append(server)
-    hub.url, hub.other = (f"http://127.0.0.1:{server.server_address[1]}" for server in servers)
-    try:
+    handlers = [type("Handler", (_Handler,), {"hub": hub, "name": name}) for name in ("hub", "other")]
+    with serving(handlers[0]) as hub.url, serving(handlers[1]) as hub.other:
         yield hub
-    finally:
-        for server in servers:
-            server.shutdown()
-            server.server_close()

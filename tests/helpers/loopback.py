@@ -13,13 +13,29 @@ from urllib.parse import unquote, urlsplit
 TYPES = {".html": "text/html", ".js": "text/javascript", ".wasm": "application/wasm", ".json": "application/json"}
 
 
-class FileHandler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
+    """Answers with whole bodies, and says nothing: who wants to know what was asked for records it."""
+
+    protocol_version = "HTTP/1.1"
+
+    def reply(self, status: int, body: bytes = b"{}", headers: Mapping[str, str] | None = None) -> None:
+        self.send_response(status)
+        for key, text in (headers or {}).items():
+            self.send_header(key, text)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *_: Any) -> None:
+        """Nothing."""
+
+
+class FileHandler(Handler):
     """Answers GET from `roots`, directories by the first part of their URL: {"dist": …} serves /dist/….
 
     /dist/<model>/resolve/main/<file>, which is what WebLLM asks for, is the file <model>/<file>.
     """
-
-    protocol_version = "HTTP/1.1"
 
     def __init__(self, roots: Mapping[str, Path], *rest: Any) -> None:
         self.roots = roots
@@ -34,21 +50,14 @@ class FileHandler(BaseHTTPRequestHandler):
             self.answer(200, file.read_bytes(), TYPES.get(file.suffix, "application/octet-stream"))
 
     def answer(self, status: int, body: bytes, kind: str) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *_: Any) -> None:
-        """Nothing: who wants to know what was asked for records it."""
+        self.reply(status, body, {"Content-Type": kind})
 
 
 @contextmanager
 def serving(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
     """A server that answers with `handler` while the block runs; gives its address."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), cast("Any", handler))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"
     finally:

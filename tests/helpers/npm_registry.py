@@ -11,12 +11,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from tests.helpers.loopback import serving
+from tests.helpers.loopback import Handler, serving
 
 
 def tarball(files: Mapping[str, bytes]) -> bytes:
@@ -55,7 +54,7 @@ class Registry:
         return (200, self.archive) if path == "/npm/-/page.tgz" else (404, b"{}")
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Handler):
     def __init__(self, registry: Registry, *rest: Any) -> None:
         self.registry = registry
         super().__init__(*rest)
@@ -66,13 +65,7 @@ class _Handler(BaseHTTPRequestHandler):
         status, body = self.registry.answer(unquote(self.path))
         if self.registry.token is not None and token != self.registry.token:
             status, body = 401, b""
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *_: Any) -> None:
-        """Nothing."""
+        self.reply(status, body)
 
 
 @contextmanager

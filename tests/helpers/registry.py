@@ -15,11 +15,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
+
+from tests.helpers.loopback import Handler, serving
 
 PROGRAM = shutil.which("docker-registry")
 CONFIG = """\
@@ -88,14 +88,10 @@ class RegistryServer:
         )
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(Handler):
     disable_nagle_algorithm, wbufsize = True, -1
     proxy: RegistryServer
     port: int
-
-    def log_message(self, *_args: Any) -> None:
-        """Keep the test's output clean."""
 
     def handle_one(self) -> None:
         parts = urllib.parse.urlsplit(self.path)
@@ -140,16 +136,12 @@ def running_registry(place: Path, *, login: bool = False) -> Iterator[RegistrySe
     process = subprocess.Popen([PROGRAM, "serve", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     proxy = RegistryServer("", port)
     handler = type("Handler", (_Handler,), {"proxy": proxy, "port": port})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    proxy.host = f"127.0.0.1:{server.server_port}"
     try:
-        _wait(port, process)
-        yield proxy
+        with serving(handler) as address:
+            proxy.host = address.removeprefix("http://")
+            _wait(port, process)
+            yield proxy
     finally:
-        server.shutdown()
-        server.server_close()
         process.kill()
         process.wait()
 

@@ -8,15 +8,14 @@ import base64
 import hashlib
 import json
 import re
-import threading
 import urllib.parse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from tests.helpers.hub_server import git_sha1
+from tests.helpers.loopback import Handler, serving
 
 ROOT_COMMIT = "0" * 39 + "1"
 
@@ -68,17 +67,10 @@ class UploadHub:
     once: dict[str, tuple[int, bytes]] = field(default_factory=dict)
     """The same for the first such request alone."""
 
-    def count(self, method: str, part: str) -> int:
-        return sum(1 for one in self.requests if one.method == method and part in one.path)
 
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(Handler):
     disable_nagle_algorithm, wbufsize = True, -1
     hub: UploadHub
-
-    def log_message(self, *_args: Any) -> None:
-        """Keep the test's output clean."""
 
     def handle_one(self) -> None:
         hub, path = self.hub, urllib.parse.unquote(urllib.parse.urlsplit(self.path).path)
@@ -93,11 +85,11 @@ class _Handler(BaseHTTPRequestHandler):
         )
         once = next((text for text in hub.once if text in path), None)
         if once is not None:
-            self._answer(*hub.once.pop(once))
+            self.reply(*hub.once.pop(once))
             return
         for text, answer in hub.answers.items():
             if text in path:
-                self._answer(*answer)
+                self.reply(*answer)
                 return
         for method, pattern, action in _ROUTES:
             found = re.fullmatch(pattern, path)
@@ -106,11 +98,11 @@ class _Handler(BaseHTTPRequestHandler):
                     # Without a token a hub does not say whether a repository is missing or private.
                     code = {"X-Error-Code": "RepoNotFound"} if token is None else {}
                     said = {"X-Error-Message": "Invalid credentials in Authorization header"} if token else {}
-                    self._answer(401, b"{}", {**code, **said})
+                    self.reply(401, b"{}", {**code, **said})
                     return
                 action(self, body, *found.groups())
                 return
-        self._answer(404, b"{}")
+        self.reply(404, b"{}")
 
     do_GET = do_POST = do_PUT = handle_one
 
@@ -122,25 +114,17 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return found
 
-    def _answer(self, status: int, body: bytes = b"{}", headers: dict[str, str] | None = None) -> None:
-        self.send_response(status)
-        for key, text in (headers or {}).items():
-            self.send_header(key, text)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
     def _json(self, value: Any) -> None:
-        self._answer(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
+        self.reply(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
     def _missing(self, code: str) -> None:
-        self._answer(404, b"{}", {"X-Error-Code": code})
+        self.reply(404, b"{}", {"X-Error-Code": code})
 
     def _create(self, body: bytes) -> None:
         wish = json.loads(body)
         name = f"{wish['organization']}/{wish['name']}"
         if name in self.hub.repos:
-            self._answer(409, json.dumps({"url": f"{self.hub.url}/{name}"}).encode())
+            self.reply(409, json.dumps({"url": f"{self.hub.url}/{name}"}).encode())
             return
         self.hub.repos[name] = Repo(wish.get("visibility") == "private")
         self._json({"url": f"{self.hub.url}/{name}"})
@@ -199,15 +183,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _store(self, body: bytes, oid: str) -> None:
         if hashlib.sha256(body).hexdigest() != oid:
-            self._answer(400)
+            self.reply(400)
             return
         self.hub.objects[oid] = body
         self.hub.stored.append(oid)
-        self._answer(200, b"", {"ETag": '"x"'})
+        self.reply(200, b"", {"ETag": '"x"'})
 
     def _part(self, body: bytes, oid: str, number: str) -> None:
         self.hub.parts[oid][int(number)] = body
-        self._answer(200, b"", {"ETag": f'"{number}"'})
+        self.reply(200, b"", {"ETag": f'"{number}"'})
 
     def _complete(self, body: bytes, oid: str) -> None:
         told = json.loads(body)
@@ -217,13 +201,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _verify(self, body: bytes) -> None:
         told = json.loads(body)
         right = len(self.hub.objects.get(told["oid"], b"")) == told["size"]
-        self._answer(200 if right else 404)
+        self.reply(200 if right else 404)
 
     def _commit(self, body: bytes, name: str, revision: str) -> None:
         branch = self.hub.repos[name].branches[revision]
         header, *operations = (json.loads(line) for line in body.splitlines())
         if header["value"].get("parentCommit") not in (None, branch.commit):
-            self._answer(412)
+            self.reply(412)
             return
         for one in operations:
             value = one["value"]
@@ -245,12 +229,12 @@ class _Handler(BaseHTTPRequestHandler):
         if branch is None or path not in branch.files:
             self._missing("EntryNotFound")
         else:
-            self._answer(200, branch.files[path])
+            self.reply(200, branch.files[path])
 
     def _yaml(self, body: bytes) -> None:
         content = json.loads(body)["content"]
         errors = [{"message": "license is none"}] if 'license: "wrong"' in content else []
-        self._answer(400 if errors else 200, json.dumps({"warnings": [], "errors": errors}).encode())
+        self.reply(400 if errors else 200, json.dumps({"warnings": [], "errors": errors}).encode())
 
 
 _NAME = r"([^/]+/[^/]+?)"
@@ -274,13 +258,5 @@ _ROUTES: tuple[tuple[str, str, Any], ...] = (
 def running_upload_hub() -> Iterator[UploadHub]:
     """Run the hub until the block ends."""
     hub = UploadHub()
-    handler = type("Handler", (_Handler,), {"hub": hub})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    hub.url = f"http://127.0.0.1:{server.server_port}"
-    try:
+    with serving(type("Handler", (_Handler,), {"hub": hub})) as hub.url:
         yield hub
-    finally:
-        server.shutdown()
-        server.server_close()

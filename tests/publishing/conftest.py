@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from llmbuild.programs.environment import CREDENTIALS
 from llmbuild.publishing.kinds import oci
 from llmbuild.sources import request
 from tests.helpers.publishing import make_files
@@ -17,13 +18,7 @@ from tests.helpers.upload_hub import UploadHub, running_upload_hub
 @pytest.fixture(autouse=True)
 def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No proxy, no login of the user's, no waiting between attempts, and small parts."""
-    for name in (
-        "HF_TOKEN",
-        "HF_ENDPOINT",
-        "LLMBUILD_REGISTRY",
-        "LLMBUILD_REGISTRY_USERNAME",
-        "LLMBUILD_REGISTRY_PASSWORD",
-    ):
+    for name in ("HF_TOKEN", "HF_ENDPOINT", *CREDENTIALS):
         monkeypatch.delenv(name, raising=False)
     for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)

@@ -6,7 +6,6 @@ import json
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
 
 import pytest
 import requests
@@ -16,6 +15,7 @@ from llmbuild.errors import FetchError, LlmbuildError, StoreError, UsageError
 from llmbuild.publishing import modelpack
 from llmbuild.publishing.kind import File, Publication, Wishes
 from llmbuild.publishing.kinds import oci, split
+from tests.helpers.loopback import Handler, serving
 from tests.helpers.publishing import FACTS, Counted, publication, publish
 from tests.helpers.raw_server import raw_server, response
 from tests.helpers.registry import LOGIN, RegistryServer, running_registry
@@ -176,23 +176,16 @@ def test_half_a_login(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.fixture
-def tokens() -> Iterator[Any]:
+def tokens() -> Iterator[tuple[str, list[tuple[str, str | None]]]]:
     """A registry that wants tokens, one to read and one to write, as those of hubs of code do."""
-    import http.server
-    import threading
+    asked: list[tuple[str, str | None]] = []
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        asked: ClassVar[list[tuple[str, str | None]]] = []
-
-        def log_message(self, *_args: Any) -> None:
-            """Keep the test's output clean."""
-
+    class Tokens(Handler):
         def do_GET(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
             host = f"127.0.0.1:{self.server.server_port}"  # type: ignore[attr-defined]
             given = self.headers.get("Authorization")
-            self.asked.append((f"{self.command} {self.path}", given))
+            asked.append((f"{self.command} {self.path}", given))
             if self.path.startswith("/token"):
                 scope = "write" if "push" in self.path else "read"
                 self.reply(200, json.dumps({"token": f"{scope}-token"}).encode())
@@ -202,40 +195,27 @@ def tokens() -> Iterator[Any]:
                 self.reply(404 if wanted == "read" else 403, b"{}")
                 return
             scope = "repository:x:pull" + (",push" if wanted == "write" else "")
-            self.reply(401, b"{}", f'Bearer realm="http://{host}/token",service="here",scope="{scope}"')
+            challenge = f'Bearer realm="http://{host}/token",service="here",scope="{scope}"'
+            self.reply(401, b"{}", {"WWW-Authenticate": challenge})
 
         do_HEAD = do_POST = do_PUT = do_GET
 
-        def reply(self, status: int, body: bytes, challenge: str | None = None) -> None:
-            self.send_response(status)
-            if challenge:
-                self.send_header("WWW-Authenticate", challenge)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(body)
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-    yield server, Handler
-    server.shutdown()
-    server.server_close()
+    with serving(Tokens) as address:
+        yield address.removeprefix("http://"), asked
 
 
 def test_a_token_that_reads_is_exchanged_for_one_that_writes(
-    tokens: Any, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tokens: tuple[str, list[tuple[str, str | None]]], files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server, handler = tokens
-    host = f"127.0.0.1:{server.server_port}"
+    host, requested = tokens
     login(monkeypatch, host, "s3cret")
     with pytest.raises(FetchError, match="the registry refuses") as found:
         publish(f"oci:{host}/x:y", files, tmp_path)
     assert "token" not in str(found.value).replace("server of tokens", "")
-    asked = [(what.partition(" /token")[0], given) for what, given in handler.asked]
+    asked = [(what.partition(" /token")[0], given) for what, given in requested]
     assert ("POST /v2/x/blobs/uploads/", "Bearer write-token") in asked
-    assert {given.partition(" ")[0] for what, given in handler.asked if what.startswith("GET /token")} == {"Basic"}
-    assert {given for what, given in handler.asked if "/v2/x/" in what} <= {
+    assert {given.partition(" ")[0] for what, given in requested if what.startswith("GET /token")} == {"Basic"}
+    assert {given for what, given in requested if "/v2/x/" in what} <= {
         None,
         "Bearer read-token",
         "Bearer write-token",

@@ -75,21 +75,14 @@ class _Repository:
             api = _api()
             info = self._info(api)
             if info is None:
-                names = tuple(file.name for file in publication.files)
-                return Difference(new=names, size=sum(file.size for file in publication.files))
+                return Difference.of(publication, {})
             self._require_visibility(info)
             there = {sibling.rfilename: sibling for sibling in info.siblings or ()}
             listed = self._listed(api, there, info.sha)
-        same = [file for file in publication.files if file.name in there and _is(file, there[file.name])]
-        changed = [file for file in publication.files if file.name in there and file not in same]
-        new = [file for file in publication.files if file.name not in there]
-        own = {file.name for file in publication.files}
-        return Difference(
-            new=tuple(file.name for file in new),
-            changed=tuple(file.name for file in changed),
-            removed=tuple(sorted(name for name in listed & there.keys() if name not in own)),
-            same=tuple(file.name for file in same),
-            size=sum(file.size for file in (*new, *changed)),
+        return Difference.of(
+            publication,
+            {file.name: _is(file, there[file.name]) for file in publication.files if file.name in there},
+            before=listed & there.keys(),
             reference=self._reference(info.sha),
         )
 

@@ -77,33 +77,24 @@ class _Artifact:
     def compare(self, publication: Publication) -> Difference:
         wanted = modelpack.manifest(publication)
         found = self.registry.manifest(self.tag)
-        digest = digest_bytes(wanted)
-        if found is not None and found[0] == digest and self._attached(publication, wanted):
-            return Difference(same=tuple(file.name for file in publication.files), reference=self._reference(digest))
-        there = {} if found is None else _paths(found[1])
-        new: list[str] = []
-        changed: list[str] = []
-        same: list[str] = []
-        for file in publication.files:
-            before = there.get(file.name) if file.role in modelpack.LAYER_TYPES else None
-            (new if before is None else same if before == file.digest else changed).append(file.name)
-        own = {file.name for file in publication.files}
-        missing = {file.digest: file.size for file in publication.files if self.registry.has(file.digest) is None}
-        return Difference(
-            new=tuple(new),
-            changed=tuple(changed),
-            removed=tuple(sorted(name for name in there if name not in own)),
-            same=tuple(same),
-            size=sum(missing.values()),
-            reference=None if found is None else self._reference(found[0]),
-        )
+        reference = None if found is None else self._reference(found)
+        if found == wanted and self._attached(publication, wanted):
+            return Difference(same=tuple(file.name for file in publication.files), reference=reference)
+        before = {} if found is None else _paths(found)
+        there = {
+            file.name: before[file.name] == file.digest
+            for file in publication.files
+            if file.role in modelpack.LAYER_TYPES and file.name in before
+        }
+        missing = {file.digest: file.size for file in publication.files if not self.registry.has(file.digest)}
+        return Difference.of(publication, there, before=before, size=sum(missing.values()), reference=reference)
 
     def require_login(self) -> None:
         """Some registries take what anybody sends."""
 
     def send(self, publication: Publication, difference: Difference, sent: Sent) -> str:
         wanted = modelpack.manifest(publication)
-        reference = self._reference(digest_bytes(wanted))
+        reference = self._reference(wanted)
         if difference.empty:
             return reference
         notes = _Notes(self.state / "uploads.json", str(self.registry.repository))
@@ -118,14 +109,14 @@ class _Artifact:
                 self._put_manifest(place, data, MANIFEST_TYPE)
         if attachments and not self._lists_referrers(wanted):
             present = self.registry.manifest(_referrers_tag(wanted))
-            index = modelpack.referrers(attachments, None if present is None else present[1])
-            if present is None or present[1] != index:
+            index = modelpack.referrers(attachments, present)
+            if present != index:
                 self._put_manifest(_referrers_tag(wanted), index, INDEX_TYPE)
         self._put_manifest(self.tag, wanted, MANIFEST_TYPE)
         return reference
 
-    def _reference(self, digest: Digest) -> str:
-        return f"oci:{self.registry.repository}@sha256:{digest}"
+    def _reference(self, manifest: bytes) -> str:
+        return f"oci:{self.registry.repository}@sha256:{digest_bytes(manifest)}"
 
     def _attached(self, publication: Publication, wanted: bytes) -> bool:
         """Whether the registry has all that is attached to a model."""
@@ -159,7 +150,7 @@ class _Artifact:
                 sent(-counted)
                 raise
 
-        if self.registry.has(file.digest) is None:
+        if not self.registry.has(file.digest):
             self.registry.persist(attempt)
 
     def _upload(self, file: File, notes: _Notes, sent: Sent) -> None:

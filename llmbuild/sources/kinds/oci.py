@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from llmbuild.canonical import Json, known_digest
+from llmbuild.canonical import Json, digest_bytes, known_digest
 from llmbuild.checkpoints.names import CHAT_CONFIG
 from llmbuild.errors import FetchError, InputError, UsageError
 from llmbuild.sources.kind import Context, Source, SourceError
@@ -29,7 +29,6 @@ class Oci(RemoteKind):
     name: ClassVar[str] = "oci"
     schemes: ClassVar[tuple[str, ...]] = ("oci",)
     form: ClassVar[str] = "oci:registry/repository@sha256:…"
-    adapter: ClassVar[str] = ""
     fixed: ClassVar[bool] = True
     identity_keys: ClassVar[tuple[str, ...]] = ("digest",)
     hint_keys: ClassVar[tuple[str, ...]] = ("repository",)
@@ -126,11 +125,11 @@ def _layers(registry: Any, digest: str, where: str) -> dict[str, Any]:
     found = registry.manifest(f"sha256:{digest}")
     if found is None:
         raise FetchError("the registry has no such model", where=where, fix="check the name and the digest")
-    if found[0] != digest:
-        raise _damaged(where, f"the manifest has the SHA-256 {found[0]}")
+    if (sha256 := digest_bytes(found)) != digest:
+        raise _damaged(where, f"the manifest has the SHA-256 {sha256}")
     layers: dict[str, Any] = {}
     try:
-        for layer in split_layers(found[1]):
+        for layer in split_layers(found):
             path, size, blob = layer_path(layer), layer.get("size"), _DIGEST.fullmatch(str(layer.get("digest")))
             if path is None or not _RAW.fullmatch(str(layer.get("mediaType"))):
                 raise ValueError(f"a layer is no raw file of a model but {layer.get('mediaType')!s:.100}")
