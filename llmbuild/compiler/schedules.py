@@ -16,7 +16,6 @@ import tvm
 from tvm import s_tir, tirx
 from tvm.s_tir import dlight
 
-from llmbuild.compiler.frames import quick_stacks
 from llmbuild.compiler.passes.lift_buffers import LiftGlobalBuffers
 from llmbuild.compiler.passes.low_batch import SpecializeLowBatch
 
@@ -28,12 +27,6 @@ PARALLEL_FROM = 1 << 15
 def narrow() -> Any:
     """The pass that makes indices 32 bits wide."""
     return tvm.tirx.transform.ForceNarrowIndexToInt32()
-
-
-def import_intrinsics() -> None:
-    """Import the modules that the rules for matrix units import at their first use, with quick stacks."""
-    with quick_stacks():
-        from tvm.s_tir import tensor_intrin  # noqa: F401
 
 
 def for_cpu(*, stock: bool) -> Any:

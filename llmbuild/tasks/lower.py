@@ -35,6 +35,7 @@ def run(job: Job) -> None:
     """
     import json
 
+    import llmbuild.compiler.import_tvm  # noqa: F401 - before what imports TVM.
     from llmbuild.compiler.lower import lower
     from llmbuild.compiler.webllm import refusals
     from llmbuild.quantization.scheme import Scheme
@@ -81,7 +82,7 @@ KIND = TaskKind(
     tools=("apache-tvm", "apache-tvm python", "apache-tvm-ffi", "apache-tvm-ffi python", "numpy", "llmbuild family"),
     run=run,
     dumps=True,
-    preload=("tvm", "llmbuild.compiler.lower"),
+    preload=("llmbuild.compiler.import_tvm", "llmbuild.compiler.lower"),
     typical_seconds=30.0,
     typical_memory=1 << 30,
 )

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from llmbuild.compiler.device_code import callbacks, fatbin
 from llmbuild.compiler.device_code.nvcc import Nvcc, find_nvcc
 from llmbuild.compiler.devices.gpu import SAMPLING, Gpu
-from llmbuild.compiler.frames import quick_stacks
 from llmbuild.errors import ToolchainError
 from llmbuild.programs.parts import Parts
 
@@ -45,8 +44,9 @@ class Cuda(Gpu):
 
     def schedules(self, target: Any, *, stock: bool = False) -> list[Any]:  # noqa: ARG002
         from llmbuild.compiler import schedules
+        from llmbuild.compiler.intrinsics import import_intrinsics
 
-        schedules.import_intrinsics()
+        import_intrinsics("cuda")
         return schedules.for_gpu(target)
 
 
@@ -107,10 +107,9 @@ def compiling(archs: Sequence[str]) -> Iterator[None]:
         )
         return made
 
-    with quick_stacks():
-        # At import the former registers the intrinsics that schedules look up, the latter a callback of the same name.
-        import tvm.s_tir.tensor_intrin.cuda
-        import tvm.support.nvcc  # noqa: F401
+    # At import it registers a callback of the same name.
+    import tvm.support.nvcc  # noqa: F401
+
     with callbacks.replaced({"tvm_callback_cuda_compile": compile_code}):
         yield
 

@@ -12,8 +12,9 @@ class Metal(Gpu):
 
     def schedules(self, target: Any, *, stock: bool = False) -> list[Any]:
         from llmbuild.compiler import schedules
+        from llmbuild.compiler.intrinsics import import_intrinsics
 
-        schedules.import_intrinsics()
+        import_intrinsics("metal")
         # The rule for matrix products brings views of 32-bit extents into functions of 64-bit ones, which narrowing does
         # not reconcile afterwards.  So these functions are narrowed before: then the views fit.
         return [schedules.narrow(), *super().schedules(target, stock=stock)]
