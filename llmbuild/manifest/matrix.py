@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from llmbuild.errors import did_you_mean
 from llmbuild.manifest.calling import called, is_pattern, matched
+from llmbuild.manifest.name_list import listed_names
 from llmbuild.manifest.problems import Problems
 from llmbuild.manifest.schema import BuildTable, ExcludeTable, ManifestTable
 from llmbuild.manifest.schemes import unknown_scheme
@@ -135,27 +136,20 @@ def _names(
         example = '["q4f16_1"]' if key == "quantizations" else '["x86_64-linux-cpu"]'
         problems.add(path, what, fix=f"write {key} = {example} in [[build]], or add a {table} table")
         return None
-    if not given:
-        problems.add(place, f"the list of {key} is empty, so nothing is built", fix=f"name some, or remove {key}")
-        return None
-    names: list[str] = []
-    valid = True
-    for number, name in enumerate(given):
-        spot = (*place, number)
-        if name in names:
-            problems.add(spot, f"'{name}' is listed twice", fix="remove one")
-        elif key == "platforms" and is_pattern(name):
-            if matched(name, known.platforms, known.targets):
-                names.append(name)
-                continue
-            everything = ", ".join((*known.platforms, *known.targets.own))
-            problems.add(spot, f"no platform or target fits '{name}'", fix=f"known platforms and targets: {everything}")
-            valid = False
-        elif _check_name(spot, key, name, known, problems):
-            names.append(name)
-        else:
-            valid = False
-    return names if valid else None
+    return listed_names(
+        place, given, "built", lambda spot, name: _check_listed(spot, key, name, known, problems), problems
+    )
+
+
+def _check_listed(path: KeyPath, key: str, name: str, known: Known, problems: Problems) -> bool:
+    """Whether a name of a list is known, or a pattern that fits something."""
+    if key != "platforms" or not is_pattern(name):
+        return _check_name(path, key, name, known, problems)
+    if matched(name, known.platforms, known.targets):
+        return True
+    everything = ", ".join((*known.platforms, *known.targets.own))
+    problems.add(path, f"no platform or target fits '{name}'", fix=f"known platforms and targets: {everything}")
+    return False
 
 
 def _check_name(path: KeyPath, key: str, name: str, known: Known, problems: Problems) -> bool:

@@ -7,8 +7,8 @@ from typing import Any, get_origin
 
 from pydantic import ValidationError
 
-from llmbuild.manifest.schema import TABLES, keys_of
-from llmbuild.manifest.schema_table import Table
+from llmbuild.manifest.schema import TABLES, fits, keys_of
+from llmbuild.manifest.schema_table import Table, kebab
 from llmbuild.tomlfile import KeyPath, dotted
 
 Pattern = tuple[str, ...]
@@ -28,9 +28,9 @@ SYNONYMS: Mapping[str, str] = {
 """A key of another tool, and its name here."""
 
 
-def kebab(key: str) -> str:
+def spelled(key: str) -> str:
     """A key as this manifest spells keys."""
-    return key.replace("_", "-").lower()
+    return kebab(key).lower()
 
 
 def right_table(path: KeyPath, value: Any) -> str | None:
@@ -39,30 +39,31 @@ def right_table(path: KeyPath, value: Any) -> str | None:
     Of several tables it is one that takes the value, and of these the nearest: below the table at hand, else the one that has
     most of its path, else the one with the shortest path.
     """
-    *here, key = path
-    word = kebab(str(key))
+    here, key = path[:-1], path[-1]
+    word = spelled(str(key))
     for name in dict.fromkeys((word, SYNONYMS.get(word, word))):
-        places = [pattern for pattern in TABLES if name in keys_of(pattern) and not _fits(pattern, here)]
+        places = _others(name, here)
         if places:
-            fit = [pattern for pattern in places if _takes(TABLES[pattern], name, value)]
-            nearest = min(fit or places, key=lambda pattern: (-_shared(pattern, here), len(pattern)))
             called = "" if name == key else f" as {name}"
-            return f"'{key}' belongs {_place(nearest, here, name)}{called}"
+            return f"'{key}' belongs {_place(_taking(places, name, value) or places, here, name)}{called}"
     return None
 
 
 def fitting_table(path: KeyPath, value: Any) -> str | None:
     """The same for a key that the table at hand has, with a value of a type that another table has it with."""
-    *here, key = path
-    places = [
-        pattern
-        for pattern, table in TABLES.items()
-        if key in keys_of(pattern) and not _fits(pattern, here) and _takes(table, str(key), value)
-    ]
-    if not places:
-        return None
-    nearest = min(places, key=lambda pattern: (-_shared(pattern, here), len(pattern)))
-    return f"'{key}' with such a value belongs {_place(nearest, here, str(key))}"
+    here, key = path[:-1], path[-1]
+    places = _taking(_others(str(key), here), str(key), value)
+    return f"'{key}' with such a value belongs {_place(places, here, str(key))}" if places else None
+
+
+def _others(key: str, here: KeyPath) -> list[Pattern]:
+    """The tables with a key, without the one at hand."""
+    return [pattern for pattern in TABLES if key in keys_of(pattern) and not fits(pattern, here)]
+
+
+def _taking(places: list[Pattern], key: str, value: Any) -> list[Pattern]:
+    """The tables that take a value for a key."""
+    return [pattern for pattern in places if _takes(TABLES[pattern], key, value)]
 
 
 def _takes(table: type[Table], key: str, value: Any) -> bool:
@@ -73,11 +74,7 @@ def _takes(table: type[Table], key: str, value: Any) -> bool:
     return True
 
 
-def _fits(pattern: Pattern, path: KeyPath | list[str | int]) -> bool:
-    return len(pattern) == len(path) and _shared(pattern, path) == len(path)
-
-
-def _shared(pattern: Pattern, path: KeyPath | list[str | int]) -> int:
+def _shared(pattern: Pattern, path: KeyPath) -> int:
     """How many steps from the top a pattern and a path have in common."""
     count = 0
     for part, step in zip(pattern, path, strict=False):
@@ -87,8 +84,10 @@ def _shared(pattern: Pattern, path: KeyPath | list[str | int]) -> int:
     return count
 
 
-def _place(pattern: Pattern, here: KeyPath | list[str | int], key: str) -> str:
-    """A table as it is written: in [models.NAME.generation], with the names of the path at hand where it shares them."""
+def _place(places: list[Pattern], here: KeyPath, key: str) -> str:
+    """The nearest of some tables as it is written: in [models.NAME.generation], with the names of the path at hand where it
+    shares them."""
+    pattern = min(places, key=lambda pattern: (-_shared(pattern, here), len(pattern)))
     if not pattern:
         listed = get_origin(TABLES[()].model_fields[key.replace("-", "_")].annotation) is list
         written = f"[[{key}]]" if listed else f"[{key}.NAME]" if (key, "*") in TABLES else f"[{key}]"

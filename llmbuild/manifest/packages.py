@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from llmbuild.engine.names import unfit
 from llmbuild.errors import did_you_mean
+from llmbuild.manifest.name_list import listed_names
 from llmbuild.manifest.project import Combination, Model, Package, PackagedLibrary, Platform
 from llmbuild.packages import kind as kinds
 from llmbuild.printable import several
@@ -63,9 +64,7 @@ def resolve_packages(
         libraries = _libraries(name, table, kind, models, platforms, matrix, problems)
         if options is None or libraries is None:
             continue
-        uses = [
-            kinds.Use(one.model, one.scheme, packaged_platform(platforms[one.platform])) for one in libraries
-        ]  # fmt: skip
+        uses = [kinds.Use(one.model, one.scheme, packaged_platform(platforms[one.platform])) for one in libraries]
         for mistake in kind.mistakes(options, uses):
             path: KeyPath = ("package", name) if not mistake.platform else ("platforms", mistake.platform)
             path = (*path, mistake.key) if mistake.key else path
@@ -191,23 +190,18 @@ def _libraries(
     presets = dict.fromkeys(one.model for one in found if not one.weights)
     found = [one for one in found if one.weights]
     found.sort(key=lambda one: [order[name] for order, name in zip(orders, _of(one), strict=True)])
-    if not found and presets:
-        problems.add(
-            path,
-            f"package '{name}' would be of presets alone, which have no weights to package",
-            why=f"its libraries are those of {several(list(presets))}",
-            fix="give a model a source, or remove the package",
-        )
-        return None
-    if not found and matrix:
-        problems.add(
-            path,
-            f"no library of the matrix is for package '{name}'",
-            why=f"a package of kind '{kind.name}' takes {kind.wants}",
-            fix="add a platform that makes them to a [[build]], or change the lists here",
-        )
-        return None
-    return found
+    if found or not matrix:
+        return found
+    if presets:
+        what = f"package '{name}' would be of presets alone, which have no weights to package"
+        why = f"its libraries are those of {several(list(presets))}"
+        fix = "give a model a source, or remove the package"
+    else:
+        what = f"no library of the matrix is for package '{name}'"
+        why = f"a package of kind '{kind.name}' takes {kind.wants}"
+        fix = "add a platform that makes them to a [[build]], or change the lists here"
+    problems.add(path, what, why=why, fix=fix)
+    return None
 
 
 def _of(cell: Combination) -> tuple[str, str, str]:
@@ -215,26 +209,16 @@ def _of(cell: Combination) -> tuple[str, str, str]:
 
 
 def _check_names(path: KeyPath, key: str, names: list[str] | None, known: Iterable[str], problems: Problems) -> bool:
-    """Whether each name of a list is that of something that is built, and is there once."""
-    if names is None:
-        return True
-    if not names:
-        problems.add(path, f"the list of {key} is empty, so nothing is packaged", fix=f"name some, or remove {key}")
+    """Whether each name of a list is that of something that is built."""
+
+    def check(spot: KeyPath, one: str) -> bool:
+        if one in known:
+            return True
+        near = did_you_mean(one, known)
+        problems.add(spot, f"no build has a {_PARTS[key]} '{one}'", fix=near or _either(key, list(known)))
         return False
-    before: list[str] = []
-    valid = True
-    for number, one in enumerate(names):
-        if one in before:
-            problems.add((*path, number), f"'{one}' is listed twice", fix="remove one")
-            valid = False
-        elif one not in known:
-            near = did_you_mean(one, known)
-            problems.add(
-                (*path, number), f"no build has a {_PARTS[key]} '{one}'", fix=near or _either(key, list(known))
-            )
-            valid = False
-        before.append(one)
-    return valid
+
+    return names is None or listed_names(path, names, "packaged", check, problems) is not None
 
 
 def _either(key: str, names: list[str]) -> str:

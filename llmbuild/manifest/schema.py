@@ -346,9 +346,14 @@ TABLES: Mapping[tuple[str, ...], type[Table]] = {
 """Every table by where it stands; `*` is any name or index."""
 
 
+def fits(pattern: tuple[str, ...], path: tuple[str | int, ...]) -> bool:
+    """Whether a path is one of those that a key of `TABLES` stands for."""
+    return len(pattern) == len(path) and all(part in ("*", step) for part, step in zip(pattern, path, strict=True))
+
+
 def keys_of(path: tuple[str | int, ...]) -> tuple[str, ...]:
     """The keys that the table at a path may have; empty when there is no such table or its keys are free."""
     for pattern, table in TABLES.items():
-        if len(pattern) == len(path) and all(p in ("*", q) for p, q in zip(pattern, path, strict=True)):
+        if fits(pattern, path):
             return tuple(kebab(name) for name in table.model_fields)
     return ()

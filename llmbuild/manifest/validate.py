@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from llmbuild.errors import did_you_mean
-from llmbuild.manifest.misplaced import SYNONYMS, fitting_table, kebab, right_table
+from llmbuild.manifest.misplaced import SYNONYMS, fitting_table, right_table, spelled
 from llmbuild.manifest.problems import Problems
 from llmbuild.manifest.schema import ManifestTable, keys_of
 from llmbuild.manifest.schema_table import LONGEST
@@ -116,7 +116,7 @@ def _report(problems: Problems, path: KeyPath, detail: ErrorDetails, *, of_name:
 def _instead(path: KeyPath, value: Any) -> str:
     """What an unknown key was meant to be, or where it belongs."""
     key, known = str(path[-1]), keys_of(path[:-1])
-    word = kebab(key)
+    word = spelled(key)
     if word in known or SYNONYMS.get(word) in known:
         return f"did you mean '{word if word in known else SYNONYMS[word]}'?"
     near, elsewhere = did_you_mean(key, known), right_table(path, value)

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from llmbuild.errors import UsageError, did_you_mean
 from llmbuild.tomlfile import read_toml
@@ -63,7 +64,8 @@ class TargetNames:
 
     def __init__(self, user: Path | None = None) -> None:
         self.user = user
-        self.own = target_names(user)
+        self._files = _files(user)
+        self.own = tuple(sorted(self._files))
 
     @cached_property
     def aliases(self) -> Mapping[str, str]:
@@ -75,7 +77,7 @@ class TargetNames:
             if found.setdefault(alias, name) != name:
                 raise UsageError(
                     f"two targets have the alias '{alias}'",
-                    where=str(_files(self.user)[name]),
+                    where=str(self._files[name]),
                     why=f"{found[alias]} has it too",
                     fix="remove it from one of them",
                 )
@@ -86,7 +88,7 @@ class TargetNames:
     @property
     def files_read(self) -> Sequence[Path]:
         """The files that answers were taken from so far; none where only names of targets were asked for."""
-        return tuple(_files(self.user).values()) if {"aliases", "words"} & self.__dict__.keys() else ()
+        return tuple(self._files.values()) if "_tables" in self.__dict__ else ()
 
     @cached_property
     def words(self) -> Mapping[str, Sequence[str]]:
@@ -116,11 +118,15 @@ class TargetNames:
             return f"'{word}' is spelled {' or '.join(repr(name) for name in found)} here"
         return did_you_mean(word, [*names, *(alias for alias, name in self.aliases.items() if name in names)])
 
+    @cached_property
+    def _tables(self) -> Mapping[str, Any]:
+        """What [target] is in each target's own file.  Raises UsageError for a file that is no TOML."""
+        return {name: read_toml(self._files[name]).data.get("target") for name in self.own}
+
     def _said(self, key: str) -> Iterator[tuple[str, str]]:
         """Each target's name with each string of a list in [target] of its own file; values of wrong types are skipped, as
         loading the target reports them."""
-        for name, file in sorted(_files(self.user).items()):
-            table = read_toml(file).data.get("target")
+        for name, table in self._tables.items():
             values = table.get(key) if isinstance(table, dict) else None
             for value in values if isinstance(values, list) else ():
                 if isinstance(value, str):

@@ -170,11 +170,12 @@ def _project(file: Path | None) -> Iterator[tuple[Finding, Project | None]]:
 
 def _lock(manifest: Path, cache: Path | None) -> Finding:
     """Whether the lock file says what the manifest and this machine do; no source is asked over the network."""
+    from llmbuild.manifest.lock import LOCK_FILE
     from llmbuild.workspace.options import ALL, Options
     from llmbuild.workspace.workspace import Workspace
 
-    if not manifest.with_name("llmbuild.lock").is_file():
-        return Finding("lock", "warn", "there is no llmbuild.lock", "`llmbuild lock` pins the sources and the tools")
+    if not manifest.with_name(LOCK_FILE).is_file():
+        return Finding("lock", "warn", f"there is no {LOCK_FILE}", "`llmbuild lock` pins the sources and the tools")
     try:
         with Workspace.open(manifest, ALL, Options(cache, offline=True, locked=True)) as workspace:
             workspace.look(partial=True)

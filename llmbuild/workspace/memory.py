@@ -16,6 +16,7 @@ from llmbuild.errors import LlmbuildError, StoreError, UsageError, Where, raise_
 from llmbuild.jsontext import parse_json
 from llmbuild.packages.expected import expected_record
 from llmbuild.packages.memory import MemoryUse, Sizes, memory_of, sizes_of, window_that_fits
+from llmbuild.plan.graph import SIDECAR
 from llmbuild.quantization.scheme import SCHEMES, Scheme
 from llmbuild.targets.compile_part import device_kind
 
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from llmbuild.manifest.project import Package
     from llmbuild.plan.planner import Plan, Verdict
     from llmbuild.workspace.snapshot import Snapshot
-
-RECORD = "metadata.json"
 
 SMALLEST_CHUNK = 128
 """A smaller prefill chunk saves little memory and costs much time."""
@@ -106,13 +105,12 @@ def _exceeds(snapshot: Snapshot, package: Package, one: DeviceMemory) -> UsageEr
         f"'{package.name}' allows {size(limit)}",
         where=_place(snapshot, package),
         why=f"{figures(use)}, for {window} = {sizes.tokens} and prefill-chunk-size = {sizes.chunk}",
-        fix="; or ".join(_cures(snapshot, one, sizes, limit)),
+        fix="; or ".join(_cures(snapshot, one, sizes, window, limit)),
     )
 
 
-def _cures(snapshot: Snapshot, one: DeviceMemory, sizes: Sizes, limit: int) -> Iterator[str]:
-    """What makes a library fit, with numbers: each alone suffices."""
-    window = "sliding-window-size" if sizes.rolling else "context-window-size"
+def _cures(snapshot: Snapshot, one: DeviceMemory, sizes: Sizes, window: str, limit: int) -> Iterator[str]:
+    """What makes a library fit, with numbers: each alone suffices.  `window` is the key of its window."""
     where = "in the metadata of the platform or the model"
     tokens = one.window(sizes, limit)
     if tokens >= sizes.chunk:
@@ -161,7 +159,7 @@ def _built(snapshot: Snapshot, verdict: Verdict) -> Mapping[str, Any] | None:
     if verdict.output is None or verdict.unbuilt:
         return None
     tree = snapshot.knowledge.tree(verdict.output)
-    digest = next((file.digest for file in tree.files if file.path == RECORD), None) if tree is not None else None
+    digest = next((file.digest for file in tree.files if file.path == SIDECAR), None) if tree is not None else None
     if digest is None:
         return None
     try:

@@ -62,7 +62,7 @@ def look(
     *,
     offline: bool = False,
     locked: bool = False,
-    on_note: OnNote = lambda _note: None,
+    on_note: OnNote,
 ) -> World:
     """Observe what the cells of the project's matrix need, and the packages of which the `names` ask for a task or whose sources
     are pinned, and expand them.  Platforms of patterns that this machine cannot build are left out, with a note.

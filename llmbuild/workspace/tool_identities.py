@@ -12,7 +12,7 @@ import mmap
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,7 +69,6 @@ class Toolchain:
         self.programs = Programs(digests, None if memo is None else memo.with_name(PROGRAMS_MEMO))
         self._generators: frozenset[str] | None = None
         self._path = tuple(sys.path if path is None else path)
-        self._imports: Imports | None = None
         self._own: dict[str, list[str]] | None = None
         self._files: dict[str, Digest] = {}
         self._identities: dict[str, str] = {}
@@ -102,55 +101,51 @@ class Toolchain:
         names = sorted(
             name for name in self.llmbuild[0] if name.startswith(FAMILIES) and not name.endswith("/__init__.py")
         )
-        modules = {name.removeprefix(FAMILIES).removesuffix(".py"): name for name in names if name.endswith(".py")}
 
-        def find() -> Json:
-            closures = {module: self._closure([_dotted(name)]) for module, name in modules.items()}
-            return {module: [one for one in found if one in names] for module, found in closures.items()}
+        def files_of(module: str) -> list[str]:
+            return [one for one in self._imports.closure([module]) if one in names]
 
-        found: Any = self.programs.remembered(["families", self.llmbuild[1]], find)
-        if not (isinstance(found, dict) and found.keys() == modules.keys() and all(map(self._known, found.values()))):
-            found = find()
-        return {module: self._digests_of(listed) for module, listed in found.items()}
+        return self._by_module("families", FAMILIES, files_of)
 
     @cached_property
     def package_kinds(self) -> Mapping[str, dict[str, Digest]]:
         """The files that each kind of package may load, by the kind's name."""
-        names = [name.removeprefix(PACKAGE_KINDS).removesuffix(".py") for name in self._kinds_of_packages()]
+        return self._by_module("package kinds", PACKAGE_KINDS, lambda module: self._apart.closure([module]))
+
+    def _by_module(
+        self, what: str, directory: str, files_of: Callable[[str], list[str]]
+    ) -> dict[str, dict[str, Digest]]:
+        """By the name of each module of a directory the files that `files_of` lists for it (for its whole name), with their
+        digests.  They follow from the content of all files, so they are looked at once for each; `what` names the memo."""
+        modules = {
+            name.removeprefix(directory).removesuffix(".py"): _dotted(name)
+            for name in sorted(self.llmbuild[0])
+            if name.startswith(directory) and name.endswith(".py") and not name.endswith("/__init__.py")
+        }
 
         def find() -> Json:
-            return {name: list(self._apart.closure([_dotted(f"{PACKAGE_KINDS}{name}.py")])) for name in names}
+            return {module: list(files_of(name)) for module, name in modules.items()}
 
-        found: Any = self.programs.remembered(["package kinds", self.llmbuild[1]], find)
-        if not (isinstance(found, dict) and sorted(found) == names and all(map(self._known, found.values()))):
+        found: Any = self.programs.remembered([what, self.llmbuild[1]], find)
+        if not (isinstance(found, dict) and found.keys() == modules.keys() and all(map(self._known, found.values()))):
             found = find()
-        return {name: self._digests_of(listed) for name, listed in found.items()}
-
-    def _kinds_of_packages(self) -> list[str]:
-        """The files with the kinds of packages, sorted."""
-        return sorted(
-            name
-            for name in self.llmbuild[0]
-            if name.startswith(PACKAGE_KINDS) and name.endswith(".py") and not name.endswith("/__init__.py")
-        )
+        return {module: self._digests_of(listed) for module, listed in found.items()}
 
     def _files_behind(self, kind: TaskKind) -> dict[str, Digest]:
         """The files that a kind's modules may load, with their digests."""
 
         def find() -> Json:
-            return list(
-                self._apart.closure(kind.sources) if PACKAGE_TOOL in kind.tools else self._closure(kind.sources)
-            )
+            return list((self._apart if PACKAGE_TOOL in kind.tools else self._imports).closure(kind.sources))
 
         # Imports follow from the content of all files, so they are looked at once for each.
         found = self.programs.remembered(["imports", list(kind.sources), self.llmbuild[1]], find)
         return self._digests_of(found if self._known(found) else find())
 
-    def _closure(self, modules: Iterable[str]) -> list[str]:
+    @cached_property
+    def _imports(self) -> Imports:
         from llmbuild.workspace.imports import Imports
 
-        self._imports = self._imports or Imports(_PACKAGE, list(self.llmbuild[0]))
-        return self._imports.closure(modules)
+        return Imports(_PACKAGE, list(self.llmbuild[0]))
 
     @cached_property
     def _apart(self) -> Imports:
