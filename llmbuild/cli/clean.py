@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from llmbuild.cli.common import path_argument, print_json
-from llmbuild.errors import ExitCode
+from llmbuild.errors import ExitCode, UsageError
 from llmbuild.workspace.cleaning import Cleaned, clean
 from llmbuild.workspace.place import find_manifest
 
@@ -18,6 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cache-dir", type=path_argument, help="the store (default: $LLMBUILD_CACHE or the user's cache)"
     )
+    # Else the beginning of --cache-dir; what is meant is what other tools clean.
+    parser.add_argument("--cache", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("-n", "--dry-run", action="store_true", help="only say what would go")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -26,6 +28,12 @@ def run(args: argparse.Namespace) -> int:
     """Remove the results and records of the manifest, and say what was removed and how to get it back."""
     from llmbuild.engine.store import Store
 
+    if args.cache:
+        raise UsageError(
+            "clean leaves the cache as it is",
+            why="all projects share it",
+            fix="`llmbuild cache gc --max-size 10GB` frees its space down to such a size",
+        )
     store = Store(args.cache_dir)
     try:
         cleaned = clean(find_manifest(args.file), store, dry_run=args.dry_run)

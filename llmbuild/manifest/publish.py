@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from llmbuild.errors import UsageError, did_you_mean
 from llmbuild.manifest.project import Publish
-from llmbuild.publishing.kind import Wishes
+from llmbuild.manifest.typed import hub_form
+from llmbuild.publishing.kind import DestinationKind, Wishes
 from llmbuild.publishing.kinds import check_wishes, kind_names, split
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def destinations(publish: Publish, cells: Iterable[Cell]) -> dict[str, tuple[str
     found: dict[str, tuple[str, str]] = {}
     for model, scheme in wanted:
         text = _expanded(publish, model, scheme)
-        kind, place = split(text)
+        kind, place = _split(text)
         kind.check(place)
         other = found.setdefault(text, (model, scheme))
         if other != (model, scheme):
@@ -55,6 +56,17 @@ def destinations(publish: Publish, cells: Iterable[Cell]) -> dict[str, tuple[str
     if not found:
         raise UsageError("there is nothing to publish: no model of the matrix fits the selection")
     return found
+
+
+def _split(text: str) -> tuple[DestinationKind, str]:
+    """As `split`; the page and the bare name of a repository of a hub are errors that say how it is written."""
+    try:
+        return split(text)
+    except UsageError as error:
+        if (hub := hub_form(text)) is not None:
+            repository = "/".join(hub.partition("@")[0].split("/")[:2])
+            raise UsageError(error.what, why=error.why, fix=f"write {repository}") from error
+        raise
 
 
 def _expanded(publish: Publish, model: str, scheme: str) -> str:
@@ -76,7 +88,7 @@ def _expanded(publish: Publish, model: str, scheme: str) -> str:
 def refused_wish(to: str, wishes: Wishes) -> tuple[str, str] | None:
     """The first wish that the kind of a destination does not take, and which kinds do; None where it takes all.  Raises
     UsageError."""
-    name = check_wishes(split(to)[0], wishes)
+    name = check_wishes(_split(to)[0], wishes)
     if name is None:
         return None
     return name, ", ".join(f"{one}:" for one in kind_names() if name in split(f"{one}:")[0].options)

@@ -109,9 +109,14 @@ def test_a_missing_token_is_found_before_anything_is_sent_elsewhere(
 ) -> None:
     first = f'[publish.first]\nto = "oci:{registry.host}/org/first:{{model}}"\nplatforms = []\n'
     mirrored.write(TINY_MANIFEST + tables(registry.host) + first)
-    env["HF_TOKEN"] = ""
+    env |= {"HF_TOKEN": "", "COLUMNS": "80"}
     refused = run(mirrored, "first", "hub", code=ExitCode.USAGE)
-    assert "HF_TOKEN is not set" in refused.err
+    assert refused.err == (
+        f"error: hf:org/{NAME}: publishing to a hub needs a token\n"
+        "  why: HF_TOKEN is not set; a saved login is not used\n"
+        "  fix: make an access token that may write in the settings of your account at\n"
+        "       the hub, and set HF_TOKEN to it\n"
+    )
     assert "  + README.md" in run(mirrored, "first", "--dry-run").out.splitlines()
 
 

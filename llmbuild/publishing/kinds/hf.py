@@ -87,7 +87,7 @@ class _Repository:
         )
 
     def require_login(self) -> None:
-        _api(required=True)
+        _api(login_at=self.name)
 
     def send(self, publication: Publication, difference: Difference, sent: Sent) -> str:
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete
@@ -96,7 +96,7 @@ class _Repository:
             assert difference.reference is not None
             return difference.reference
         with _translated(self.name), _plain_upload():
-            api = _api(required=True)
+            api = _api(login_at=self.name)
             parent = self._prepared(api)
             if difference.reference is not None and parent != difference.reference.rpartition("@")[2]:
                 raise _changed_meanwhile(self.name)
@@ -194,16 +194,17 @@ def _is(file: File, sibling: Any) -> bool:
     return bool(sibling.size == file.size and sibling.blob_id == git_hash(file.whole()))
 
 
-def _api(*, required: bool = False) -> Any:
-    """The hub's client with the token of the environment.  Raises UsageError."""
+def _api(*, login_at: str | None = None) -> Any:
+    """The hub's client with the token of the environment.  Raises UsageError, also where a login is needed and there is none."""
     from huggingface_hub import HfApi
 
     endpoint, token = hub.endpoint(), os.environ.get("HF_TOKEN", "").strip()
-    if required and not token:
+    if login_at is not None and not token:
         raise UsageError(
             "publishing to a hub needs a token",
+            where=login_at,
             why="HF_TOKEN is not set; a saved login is not used",
-            fix="set HF_TOKEN to a token that may write",
+            fix="make an access token that may write in the settings of your account at the hub, and set HF_TOKEN to it",
         )
     if token:
         hub.check_token(token)
