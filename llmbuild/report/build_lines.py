@@ -17,8 +17,9 @@ _AROUND_TAIL = 3
 """The lines of a failure before and after the end of its log."""
 
 
-def summary_text(summary: events.Summary, restored: int, style: Style) -> str:
-    """`built 5 tasks in 12.3 s (0 cached)`, and the lines in its place when nothing ran or something failed."""
+def summary_text(summary: events.Summary, written: int, restored: int, style: Style) -> str:
+    """`built 5 tasks in 12.3 s (0 cached)`, and the lines in its place when nothing ran or something failed: without tasks
+    that ran, how many files were `written` where none or others were, and `restored` after somebody's change."""
     took = seconds(summary.wall_s)
     if summary.failed or summary.interrupted:
         parts = [f"{summary.failed} failed"] if summary.failed else []
@@ -28,8 +29,13 @@ def summary_text(summary: events.Summary, restored: int, style: Style) -> str:
         return f"{word} after {took}: {', '.join(parts)}"
     if summary.ran:
         return f"{style.paint('built', 'green')} {tasks(summary.ran)} in {took} ({summary.cached} cached)"
-    files = f", {restored} file{'' if restored == 1 else 's'} put back" if restored else ""
-    return f"{style.paint('up to date', 'green')}: {tasks(summary.cached)} cached{files} ({took})"
+    parts = [f"{tasks(summary.cached)} cached"]
+    parts += [f"{_files(count)} {done}" for count, done in ((written, "written"), (restored, "put back")) if count]
+    return f"{style.paint('up to date', 'green')}: {', '.join(parts)} ({took})"
+
+
+def _files(count: int) -> str:
+    return "1 file" if count == 1 else f"{count} files"
 
 
 def removed_texts(removed: Sequence[str]) -> list[str]:
@@ -78,9 +84,8 @@ def failure_text(event: events.Failed, style: Style, said: set[str] | None = Non
 
 def checked_text(event: Checked, style: Style) -> str:
     """A task that ran again: that its bytes are the same, or which files differ."""
-    files = "1 file" if event.files == 1 else f"{event.files} files"
     if not event.differences:
-        return f"{style.paint('same  ', 'green')} {event.label}: {files}, byte for byte ({seconds(event.wall_s)})"
+        return f"{style.paint('same  ', 'green')} {event.label}: {_files(event.files)}, byte for byte ({seconds(event.wall_s)})"
     lines = [f"{style.paint('differs', 'red')} {event.label}: the same inputs gave other bytes"]
     lines += [f"  {difference}" for difference in event.differences]
     lines.append(f"  to run it again: llmbuild exec {event.action[:16]}")

@@ -202,7 +202,7 @@ def why_text(plan: Plan, verdict: Verdict, style: Style) -> str:
     """One task: its verdict, every reason in full, and, for a cascade, the reasons of its root."""
     said = {
         "run": "has to run",
-        "restore": "is built, its files have to be put back",
+        "restore": "is built, its files have to be put in place",
         "maybe": "may have to run",
         "blocked": "is blocked",
         "cached": "is up to date",

@@ -56,7 +56,7 @@ class View:
         """The labels of failed tasks by what failed; the first one's message was printed."""
         self._said: set[str] = set()
         self._outputs: tuple[str, ...] = ()
-        self._restored = 0
+        self._written = self._restored = 0
         self._noted: set[str] = set()
 
     def __call__(self, event: events.Event) -> None:
@@ -122,7 +122,8 @@ class View:
             self.line("\n".join(lines))
 
     def _installed(self, event: Installed) -> None:
-        self._outputs, self._restored = event.outputs, len(event.written) + len(event.restored)
+        self._outputs = event.outputs
+        self._written, self._restored = len(event.written), len(event.restored)
         for text in removed_texts(event.removed):
             self.line(f"{self._word('remove', 'yellow')} {text}")
         for path in event.kept:
@@ -166,7 +167,7 @@ class View:
         for first, *others in self._failures.values():
             if others:
                 self.line(f"{first} failed, and for the same reason {', '.join(others)}", always=True)
-        self.line(summary_text(summary, self._restored, self.style), always=True)
+        self.line(summary_text(summary, self._written, self._restored, self.style), always=True)
         if summary.ran and not summary.failed and not summary.interrupted:
             for path in self._outputs:
                 self.line(f"  {path}", always=True)

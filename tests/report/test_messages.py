@@ -212,6 +212,10 @@ BUILDS: dict[str, Sequence[events.Event]] = {
         summary(ran=5),
     ),
     "files put back": (Installed(time=BEGAN, restored=("dist/a", "dist/b"), outputs=("dist",)), summary(ran=0)),
+    "files written and put back": (
+        Installed(time=BEGAN, written=("dist/a", "dist/b"), restored=("dist/c",), outputs=("dist",)),
+        summary(ran=0),
+    ),
     "one file put back": (Installed(time=BEGAN, restored=("dist/a",)), summary(ran=0, cached=1)),
     "an obsolete file that was edited": (Installed(time=BEGAN, kept=("dist/old-MLC/mlc-chat-config.json",)), summary()),
     "another process": (waiting(4242), cached("process"), summary(ran=0)),
