@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from llmbuild.printable import printable
+from llmbuild.printable import either, printable
 
 MOST_LETTERS, MOST_WORDS = 200, 2000
 """The longest word that `did_you_mean` compares, and the most words."""
@@ -157,7 +157,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     near = difflib.get_close_matches(word, words, n=3, cutoff=0.6)
     if not near:
         return None
-    return "did you mean " + " or ".join(f"'{name}'" for name in near) + "?"
+    return "did you mean " + either(f"'{name}'" for name in near) + "?"
 
 
 def _shown(text: str) -> str:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbuild.errors import UsageError
-from llmbuild.printable import printable, printable_json, several
+from llmbuild.printable import either, printable, printable_json, several
 from llmbuild.report.errors import render_error
 from llmbuild.report.style import Style
 
@@ -64,3 +64,7 @@ def test_errors_are_printable_in_every_part() -> None:
 )
 def test_several_names_are_listed_up_to_a_count(names: str, text: str) -> None:
     assert several(list(names), 3) == text
+
+
+def test_alternatives() -> None:
+    assert [either("abc"[:count]) for count in (1, 2, 3)] == ["a", "a or b", "a, b or c"]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from llmbuild.canonical import Json
 from llmbuild.errors import did_you_mean
+from llmbuild.printable import either
 from llmbuild.targets.kinds import device_kind, kind_names
 
 STRATEGIES = ("NONE", "ONESHOT", "TWOSHOT", "AUTO")
@@ -115,7 +116,7 @@ def resolve_opt(opt: Opt, kind: str, scheme: str | None = None) -> tuple[Mapping
         if flag in opt.named:
             why = f"it multiplies unquantized and fp8 weights only, and the scheme is {scheme}"
             if flag not in possible:
-                why = f"it needs {' or '.join(_devices(flag))} and the device is {kind}"
+                why = f"it needs {either(_devices(flag))} and the device is {kind}"
             notes.append(f"{flag} was asked for and has no effect: {why}")
         flags[flag] = off
     return flags, tuple(notes)

@@ -10,7 +10,7 @@ from llmbuild.errors import did_you_mean
 from llmbuild.manifest.name_list import listed_names
 from llmbuild.manifest.project import Combination, Model, Package, PackagedLibrary, Platform
 from llmbuild.packages import kind as kinds
-from llmbuild.printable import several
+from llmbuild.printable import either, several
 from llmbuild.targets.compile_part import device_kind
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _kind(name: str, table: PackageTable, problems: Problems) -> kinds.PackageKi
             problems.add(
                 ("package", name),
                 f"nothing says what kind of package '{name}' is",
-                fix=f'add kind = "…": {" or ".join(known)}',
+                fix=f'add kind = "…": {either(known)}',
             )
         return None
     kind = table.kind or name

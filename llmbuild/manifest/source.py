@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from llmbuild.errors import did_you_mean
 from llmbuild.pathtext import has_variable
+from llmbuild.printable import either
 from llmbuild.sources.kind import Source, SourceError, SourceKind
 from llmbuild.sources.kinds import source_kinds
 from llmbuild.urls import shown
@@ -72,7 +73,7 @@ def parse_source(
     if revision is not None and "revision" not in options:
         takers = [f"{kind.schemes[0]}:" for kind in kinds if "revision" in kind.options]
         raise SourceError(
-            f"only an {' or '.join(takers)} source has a revision",
+            f"only an {either(takers)} source has a revision",
             key="revision",
             fix="remove it",
         )

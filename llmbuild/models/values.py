@@ -11,6 +11,7 @@ from typing import TypeVar
 from llmbuild.canonical import Json
 from llmbuild.errors import InputError, Where
 from llmbuild.models.spec import Activation
+from llmbuild.printable import either
 
 N = TypeVar("N", int, float)
 
@@ -134,7 +135,7 @@ class ConfigValues:
 
     def _default(self, names: tuple[str, ...], default: N | None) -> N:
         if default is None:
-            spelled = " or ".join(f"'{self.spelled(name)}'" for name in names)
+            spelled = either(f"'{self.spelled(name)}'" for name in names)
             raise self.error(names[0], f"is missing: a {self.model_type} configuration needs {spelled}")
         return default
 

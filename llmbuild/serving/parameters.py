@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llmbuild.errors import did_you_mean
+from llmbuild.printable import either
 from llmbuild.serving.errors import RequestError
 
 NOT_FOLLOWED: Mapping[str, tuple[Any, ...]] = {
@@ -136,7 +137,7 @@ def _require_neutral(name: str, value: Any) -> None:
     neutral = NOT_FOLLOWED[name]
     if any(value == one and type(value) is type(one) for one in neutral):
         return
-    only = f" other than {' or '.join(map(_shown, neutral))}" if neutral else ""
+    only = f" other than {either(map(_shown, neutral))}" if neutral else ""
     raise RequestError(f"this server does not support '{name}'{only}", param=name, code="unsupported_parameter")
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from llmbuild.errors import UsageError, did_you_mean
+from llmbuild.printable import either
 from llmbuild.tomlfile import read_toml
 
 HOST = "host"
@@ -115,7 +116,7 @@ class TargetNames:
             return f"there is no target for this machine's CPU ({host_target()})"
         found = [name for name in self.words.get(spoken.removesuffix(":generic"), ()) if name in names]
         if found:
-            return f"'{word}' is spelled {' or '.join(repr(name) for name in found)} here"
+            return f"'{word}' is spelled {either(repr(name) for name in found)} here"
         return did_you_mean(word, [*names, *(alias for alias, name in self.aliases.items() if name in names)])
 
     @cached_property

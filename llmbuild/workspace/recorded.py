@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from llmbuild.canonical import digest_file, known_digest
 from llmbuild.engine import fs
 from llmbuild.errors import StoreError, UsageError
+from llmbuild.printable import either
 from llmbuild.sources.advice import fitting
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def require_dumps(kind: str, label: str) -> None:
     from llmbuild.engine.registry import KIND_NAMES, load_kind
 
     if not load_kind(kind).dumps:
-        able = " or ".join(name for name in KIND_NAMES if load_kind(name).dumps)
+        able = either(name for name in KIND_NAMES if load_kind(name).dumps)
         raise UsageError(f"{label} has nothing to dump", fix=f"name the action of a {able} task, or leave --dump out")
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llmbuild.checkpoints.packed.fp8 import as_float, scaled
-from llmbuild.checkpoints.packed.stated import Quantization, is_size, listed, shown
+from llmbuild.checkpoints.packed.stated import Quantization, is_size, shown
 from llmbuild.checkpoints.packed.weight import (
     FLOATS,
     Array,
@@ -25,6 +25,7 @@ from llmbuild.checkpoints.packed.weight import (
     words,
 )
 from llmbuild.checkpoints.tensor import TensorInfo
+from llmbuild.printable import either
 
 PACKED = "pack-quantized"
 FORMATS = (PACKED, "int-quantized", "float-quantized", "naive-quantized")
@@ -268,7 +269,7 @@ def _arguments(quantization: Quantization, name: str, group: Any) -> Arguments |
     if isinstance(order, bool):
         order = "group" if order else None
     if order is not None and (not isinstance(order, str) or order.lower() not in ACT_ORDERS):
-        raise part.refused("actorder", f"actorder is {shown(order)}, and must be {listed(ACT_ORDERS)}")
+        raise part.refused("actorder", f"actorder is {shown(order)}, and must be {either(ACT_ORDERS)}")
     act_order = strategy == "group" and order is not None and order.lower() in ACT_ORDERS[:2]
     if act_order and format != PACKED:
         raise part.refused("actorder", f"inputs are in groups out of order, which is read where the format is {PACKED}")

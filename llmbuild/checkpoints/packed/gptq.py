@@ -23,6 +23,7 @@ from llmbuild.checkpoints.packed.weight import (
     words,
 )
 from llmbuild.checkpoints.tensor import TensorInfo
+from llmbuild.printable import either
 
 BITS = (2, 3, 4, 8)
 
@@ -95,7 +96,7 @@ class Gptq:
         for bits in allowed:
             if packed.shape[0] * 32 == k * bits:
                 return bits
-        why = f"{k} inputs in {packed.shape[0]} words are not {' or '.join(map(str, allowed))} bits each"
+        why = f"{k} inputs in {packed.shape[0]} words are not {either(map(str, allowed))} bits each"
         raise stored.bad(packed.name, f"{why}, as {self.quantization.where('bits')} has it")
 
     def _unpack(self, stored: Stored, names: tuple[str, ...], info: TensorInfo, bits: int, size: int) -> Array:

@@ -16,9 +16,10 @@ from llmbuild.checkpoints.packed.awq import Awq
 from llmbuild.checkpoints.packed.compressed import Compressed
 from llmbuild.checkpoints.packed.fp8 import Fp8
 from llmbuild.checkpoints.packed.gptq import Gptq
-from llmbuild.checkpoints.packed.stated import FIX, READ, Quantization, listed, shown
+from llmbuild.checkpoints.packed.stated import FIX, READ, Quantization, shown
 from llmbuild.checkpoints.packed.weight import Method
 from llmbuild.errors import InputError, Where
+from llmbuild.printable import either
 
 _SPELLINGS = {"intel/auto-round": "auto-round", "w_bit": "bits", "q_group_size": "group_size"}
 """Older spellings of names of methods, and of the keys that AutoAWQ writes into a file of its own."""
@@ -44,7 +45,7 @@ def check_quantization(
     raise InputError(
         f"the weights are quantized by {found.label}, which is not read",
         where=found.where("quant_method" if "quant_method" in found.values else None),
-        why=f"quantized checkpoints are read where the method is {listed(READ.values())}",
+        why=f"quantized checkpoints are read where the method is {either(READ.values())}",
         fix=FIX,
     )
 

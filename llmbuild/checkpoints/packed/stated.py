@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from llmbuild.errors import InputError, Where
+from llmbuild.printable import either
 
 READ: Mapping[str, str] = {
     "auto-round": "AutoRound",
@@ -82,7 +83,7 @@ class Quantization:
         value = self.values.get(key, default)
         known = type(value) is int and (value in allowed if allowed else is_size(value) or value == -1)
         if not known:
-            wanted = listed([str(number) for number in allowed]) if allowed else "a number above 0, or -1"
+            wanted = either([str(number) for number in allowed]) if allowed else "a number above 0, or -1"
             raise self.refused(key, f"{key} is {shown(value)}, and must be {wanted}")
         assert isinstance(value, int)
         return value
@@ -93,7 +94,7 @@ class Quantization:
         value = self.values.get(key)
         value = default if value is None else value.lower() if isinstance(value, str) else value
         if value not in allowed:
-            raise self.refused(key, f"{key} is {shown(value)}, and must be {listed(allowed)}")
+            raise self.refused(key, f"{key} is {shown(value)}, and must be {either(allowed)}")
         return str(value)
 
 
@@ -105,8 +106,3 @@ def is_size(value: object) -> bool:
 def shown(value: object) -> str:
     """A value of a file, for a message."""
     return "missing" if value is None else f"{value!r:.80}"
-
-
-def listed(names: Iterable[str]) -> str:
-    *first, last = names
-    return f"{', '.join(first)} or {last}" if first else last

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from llmbuild.checkpoints.packed.stated import FIX, Quantization
 from llmbuild.checkpoints.tensor import TensorInfo, numpy_dtype
 from llmbuild.errors import InputError
+from llmbuild.printable import either
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,7 +88,7 @@ class Stored:
                 f"tensor {name!r} is missing", why=f"the packed weight of {module!r} needs its {part}", fix=FIX
             )
         if info.dtype not in dtypes:
-            raise self.bad(name, f"it is {info.dtype}; expected is {' or '.join(dtypes)}")
+            raise self.bad(name, f"it is {info.dtype}; expected is {either(dtypes)}")
         if shape is not None and info.shape != shape:
             raise self.bad(name, f"it has shape {list(info.shape)}; the others of its weight need {list(shape)}")
         return info

@@ -6,6 +6,7 @@ from functools import cache
 from importlib import import_module
 
 from llmbuild.errors import UsageError, did_you_mean
+from llmbuild.printable import either
 from llmbuild.publishing.kind import DestinationKind, Wishes
 
 
@@ -21,7 +22,7 @@ def split(text: str) -> tuple[DestinationKind, str]:
     name, colon, place = text.partition(":")
     if not colon or name not in kind_names():
         near = did_you_mean(name, kind_names()) if colon else None
-        forms = " or ".join(_load(one).form for one in kind_names())
+        forms = either(_load(one).form for one in kind_names())
         raise UsageError(f"'{text}' is not a destination", why=near, fix=f"write {forms}")
     return _load(name), place
 

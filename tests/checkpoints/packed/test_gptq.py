@@ -114,7 +114,7 @@ def test_a_form_that_is_not_read(change: dict[str, Any], key: str, why: str) -> 
     [
         ("scales", np.ones((4, 64), np.float16), "it has 4 groups, and 96 inputs are 3 of 32"),
         ("scales", np.ones((3, 32), np.float16), "it has shape [3, 32]; the others of its weight need [3, 64]"),
-        ("scales", np.ones((3, 64), np.int8), "it is int8; expected is float16 or bfloat16 or float32"),
+        ("scales", np.ones((3, 64), np.int8), "it is int8; expected is float16, bfloat16 or float32"),
         ("scales", None, "the packed weight of 'm' needs its scales"),
         ("qzeros", np.ones((3, 7), np.int32), "it has shape [3, 7]; the others of its weight need [3, 8]"),
         ("qweight", np.ones((11, 64), np.int32), "96 inputs in 11 words are not 4 bits each"),
