@@ -9,6 +9,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 
+from llmbuild.linkers.ar import HEADER_SIZE, MAGIC, header
+
 MACHINES = {"x86_64": 0x8664, "aarch64": 0xAA64}
 """IMAGE_FILE_MACHINE_AMD64 and _ARM64."""
 
@@ -22,13 +24,13 @@ def write_import_library(dll: str, symbols: Sequence[str], arch: str) -> bytes:
     entries = [f"{prefix}{symbol}".encode() for symbol in sorted(symbols) for prefix in ("__imp_", "")]
     names = b"".join(entry + b"\0" for entry in entries)
     table_size = 4 + 4 * len(entries) + len(names)
-    at = 8 + 60 + table_size + table_size % 2
+    at = len(MAGIC) + HEADER_SIZE + table_size + table_size % 2
     offsets = []
     for member in members:
         offsets += [at, at]  # The thunk and the pointer are of one member.
-        at += 60 + len(member) + len(member) % 2
+        at += HEADER_SIZE + len(member) + len(member) % 2
     table = struct.pack(f">I{len(offsets)}I", len(offsets), *offsets) + names
-    return b"!<arch>\n" + _member("/", table) + b"".join(_member("import/", member) for member in members)
+    return MAGIC + _member("/", table) + b"".join(_member("import/", member) for member in members)
 
 
 def _short_import(dll: str, symbol: str, machine: int) -> bytes:
@@ -38,5 +40,4 @@ def _short_import(dll: str, symbol: str, machine: int) -> bytes:
 
 
 def _member(name: str, data: bytes) -> bytes:
-    header = f"{name:<16}{0:<12}{0:<6}{0:<6}{'100644':<8}{len(data):<10}`\n".encode()
-    return header + data + b"\n" * (len(data) % 2)
+    return header(name, len(data), mode=100644) + data + b"\n" * (len(data) % 2)

@@ -17,15 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmbuild.errors import InputError, UsageError
+from llmbuild.linkers.ar import HEADER_SIZE, MAGIC, header
 from llmbuild.linkers.object_file import ObjectFile, read_object
-
-MAGIC = b"!<arch>\n"
 
 LARGEST = 2**32 - 1
 """The index has offsets of 32 bits."""
-
-LIBRARY_SYMBOL = "__tvm_ffi__library_bin"
-"""What follows a library's prefix in the name of the symbol by which TVM's runtime finds it."""
 
 PREFIX_FIX = 'write system-lib-prefix = "{model}_{quantization}_" in the table of the platform'
 
@@ -116,15 +112,15 @@ def _write_gnu(members: Sequence[_Member]) -> bytes:
     index = 4 + 4 * count + len(texts)
     table += b"\n" * (len(table) % 2)
     head = f"{'//':<48}{len(table):<10}`\n".encode() + table if table else b""
-    at = len(MAGIC) + 60 + index + index % 2 + len(head)
+    at = len(MAGIC) + HEADER_SIZE + index + index % 2 + len(head)
     offsets, body = [], []
     for name, member in zip(names, members, strict=True):
         offsets += [at] * len(member.object.symbols)
-        body.append(_header(name, len(member.data)) + member.data + b"\n" * (len(member.data) % 2))
+        body.append(header(name, len(member.data)) + member.data + b"\n" * (len(member.data) % 2))
         at += len(body[-1])
     _check_size(at)
     symbols = struct.pack(f">I{count}I", count, *offsets) + texts + b"\0" * (index % 2)
-    return b"".join((MAGIC, _header("/", index + index % 2, mode=0), symbols, head, *body))
+    return b"".join((MAGIC, header("/", index + index % 2, mode=0), symbols, head, *body))
 
 
 def _write_darwin(members: Sequence[_Member]) -> bytes:
@@ -149,14 +145,9 @@ def _write_darwin(members: Sequence[_Member]) -> bytes:
 
 def _darwin_member(name: str, data: bytes, at: int, mode: int = 644) -> bytes:
     spelled = name.encode()
-    spelled += b"\0" * (-(at + 60 + len(spelled)) % _ALIGNMENT)
+    spelled += b"\0" * (-(at + HEADER_SIZE + len(spelled)) % _ALIGNMENT)
     data += b"\n" * (-len(data) % _ALIGNMENT)
-    return _header(f"#1/{len(spelled)}", len(spelled) + len(data), mode) + spelled + data
-
-
-def _header(name: str, size: int, mode: int = 644) -> bytes:
-    """A member's header: name, time, owner, group, mode and size."""
-    return f"{name:<16}{0:<12}{0:<6}{0:<6}{mode:<8}{size:<10}`\n".encode()
+    return header(f"#1/{len(spelled)}", len(spelled) + len(data), mode) + spelled + data
 
 
 def _check_size(size: int) -> None:

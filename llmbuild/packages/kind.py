@@ -87,6 +87,10 @@ class Member:
         """MLC's name of the model: the name of its directory."""
         return f"{self.model}-{self.scheme}-MLC"
 
+    def library_name(self, library: Library) -> str:
+        """The name of the file of one of its libraries, as a build names it."""
+        return f"{self.model}-{self.scheme}-{library.platform.name}.{library.platform.artifact}"
+
 
 @dataclass(frozen=True, slots=True)
 class Package:

@@ -10,13 +10,15 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from llmbuild.checkpoints.tensor import ITEM_SIZES
+
+if TYPE_CHECKING:
+    from llmbuild.packages.kind import PackageKind
 
 PAGE = 16
 """Tokens in a page of the KV cache, as WebLLM, MLCEngine and llmbuild create it."""
-
-WIDTHS = {"float32": 4, "float16": 2, "bfloat16": 2, "uint32": 4, "int32": 4, "uint16": 2, "uint8": 1, "int8": 1}
-"""Bytes of an element."""
 
 _DEPTHS = 2
 """TVM's kPagedKVCacheMaxBlockDepth."""
@@ -71,13 +73,18 @@ def sizes_of(record: Record, *, sequences: int = 1, batches: bool = False) -> Si
     return Sizes(tokens, record["prefill_chunk_size"], sequences, rolling, batches)
 
 
+def sizes_in(kind: PackageKind, record: Record) -> Sizes:
+    """The same as the runtime of a kind of package creates the cache: for as many sequences as it has and the library takes."""
+    return sizes_of(record, sequences=min(kind.sequences, record["max_batch_size"]), batches=kind.batches)
+
+
 def memory_of(record: Record, device: str, sizes: Sizes, *, repacks: bool = True) -> MemoryUse:
     """The memory of a library for TVM's device kind `device` ("llvm" for a CPU).
 
     `repacks`: the library has llmbuild's own linear layers for a CPU, which lay out their input anew.  A record without
     `memory_usage`, as one that is computed before the library is there, gives temporaries that are about right.
     """
-    tensors = [math.prod(one["shape"]) * WIDTHS[one["dtype"]] for one in record["params"]]
+    tensors = [math.prod(one["shape"]) * ITEM_SIZES[one["dtype"]] for one in record["params"]]
     page, attention = _cache_buffers(record, sizes)
     indices, mask = _index_arrays(device, sizes)
     layers = record["kv_cache"]["num_hidden_layers"]
@@ -86,7 +93,7 @@ def memory_of(record: Record, device: str, sizes: Sizes, *, repacks: bool = True
     outputs, inputs, _ = _widest(record)
     if device == "llvm" and repacks:
         # A chunk's input, in float32, of which TVM keeps the largest.
-        temporaries += sizes.chunk * inputs * WIDTHS["float32"]
+        temporaries += sizes.chunk * inputs * ITEM_SIZES["float32"]
     return MemoryUse(
         weights=sum(tensors),
         kv_cache=page * layers + sum(attention) + indices,
@@ -122,7 +129,7 @@ def _width(record: Record) -> int:
     """Bytes of an element of the cache and of activations.  Theirs is the type of nearly all parameters that are no packed
     words; a few biases are in float32."""
     types = Counter(parameter["dtype"] for parameter in record["params"] if "float" in parameter["dtype"])
-    return WIDTHS[types.most_common(1)[0][0]]
+    return ITEM_SIZES[types.most_common(1)[0][0]]
 
 
 def _cache_buffers(record: Record, sizes: Sizes) -> tuple[int, Sequence[int]]:
@@ -131,7 +138,7 @@ def _cache_buffers(record: Record, sizes: Sizes) -> tuple[int, Sequence[int]]:
     cache, width = record["kv_cache"], _width(record)
     heads, kv_heads, dim = cache["num_attention_heads"], cache["num_key_value_heads"], cache["head_dim"]
     query, key = sizes.chunk * heads * dim * width, sizes.chunk * kv_heads * dim * width
-    sums = sizes.chunk * heads * WIDTHS["float32"]
+    sums = sizes.chunk * heads * ITEM_SIZES["float32"]
     return _pages(sizes) * 2 * kv_heads * PAGE * dim * width, (query, key, key, query, sums, sums)
 
 
@@ -156,7 +163,7 @@ def _index_arrays(device: str, sizes: Sizes) -> tuple[int, int]:
             largest = _TREE * _TREE * sequences
             each = 3 * (sequences + 1) + _pages(sizes) + 4 * sequences + largest
             elements = _DEPTHS * each + 2 * (sequences + 1) + sequences + 6 * chunk + 2 * moves
-    return elements * WIDTHS["int32"], largest * WIDTHS["int32"]
+    return elements * ITEM_SIZES["int32"], largest * ITEM_SIZES["int32"]
 
 
 def _aligned(elements: int) -> int:
@@ -180,7 +187,9 @@ def _estimated(record: Record, device: str, sizes: Sizes) -> int:
     others = 2 if device == "llvm" else 5
     step = chunk * (outputs + inputs + others * hidden) * width
     embedding = chunk * hidden * width
-    return step + embedding * (2 if sizes.batches else 1) + sizes.sequences * _vocabulary(record) * WIDTHS["float32"]
+    return (
+        step + embedding * (2 if sizes.batches else 1) + sizes.sequences * _vocabulary(record) * ITEM_SIZES["float32"]
+    )
 
 
 def _widest(record: Record) -> tuple[int, int, int]:

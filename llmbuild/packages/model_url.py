@@ -13,7 +13,10 @@ from llmbuild.urls import shown
 PLACEHOLDERS = ("model", "quantization")
 """What a URL's template may have; both are names of the manifest."""
 
-_EXAMPLE = "such as https://huggingface.co/ORGANIZATION/{model}-{quantization}-MLC"
+EXAMPLE = "https://huggingface.co/ORGANIZATION/{model}-{quantization}-MLC"
+"""A URL for error messages."""
+
+_SUCH_AS = f"such as {EXAMPLE}"
 _SUFFIX = "/resolve/main"
 """The applications append it to a URL, as the hub has files there."""
 
@@ -54,14 +57,14 @@ def _error_of(template: str) -> tuple[str, str] | None:
         fields = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
         parts = urllib.parse.urlsplit(template)
     except ValueError as error:
-        return str(error), _EXAMPLE
+        return str(error), _SUCH_AS
     for name in fields:
         if name not in PLACEHOLDERS:
             return f"{{{name}}} stands for nothing in it", "{model} and {quantization} do"
     if parts.scheme != "https" or not parts.hostname:
-        return "applications are let download by https only", _EXAMPLE
+        return "applications are let download by https only", _SUCH_AS
     if "@" in parts.netloc or parts.query or parts.fragment:
-        return "a URL in an application has no credentials, and the applications append to its path", _EXAMPLE
+        return "a URL in an application has no credentials, and the applications append to its path", _SUCH_AS
     if template.rstrip("/").endswith(_SUFFIX):
         return f"the applications append {_SUFFIX} themselves", f"leave {_SUFFIX} out"
     return None

@@ -18,7 +18,7 @@ from typing import ClassVar
 from llmbuild.canonical import Json
 from llmbuild.errors import InputError, did_you_mean
 from llmbuild.packages.kind import Library, Member, Mistake, Out, Package, PackageKind, Platform, Use
-from llmbuild.packages.model_url import url_of, wrong_url
+from llmbuild.packages.model_url import EXAMPLE, url_of, wrong_url
 
 APP_CONFIG = "mlc-app-config.json"
 
@@ -30,7 +30,7 @@ class Phone(PackageKind):
     """A kind for one of MLC's applications."""
 
     options: ClassVar[frozenset[str]] = frozenset({"weights", "url"})
-    batches: ClassVar[bool] = True
+    batches: ClassVar[bool] = True  # MLCEngine's mode "interactive": one sequence, by the functions for several.
     library: ClassVar[str]
     """The name of the joined archive."""
 
@@ -57,7 +57,7 @@ class Phone(PackageKind):
                     "model_id": member.model_id,
                     "model_lib": _model_lib(member),
                     **self.place(member.model_id, bundled, url_of(package.options, member.model, member.scheme)),
-                    "estimated_vram_bytes": _memory(member.libraries),
+                    "estimated_vram_bytes": self._memory(member.libraries),
                 }
             )
             for name, file in member.files.items() if bundled else ():
@@ -90,6 +90,15 @@ class Phone(PackageKind):
                     platform=use.platform.name,
                 )
                 return
+
+    def _memory(self, libraries: Sequence[Library]) -> int:
+        """The bytes that the model needs on the device, the most of its libraries."""
+        from llmbuild.packages.memory import memory_of, sizes_in
+
+        return max(
+            memory_of(library.metadata, library.platform.device, sizes_in(self, library.metadata)).total
+            for library in libraries
+        )
 
 
 def where_weights_are(options: Mapping[str, Json], model: str) -> str:
@@ -125,7 +134,7 @@ def _wrong_weights(options: Mapping[str, Json], uses: Sequence[Use]) -> Iterator
         yield Mistake(
             "nothing says where the weights are",
             why='weights = "url" has the application download them',
-            fix='add url = "https://huggingface.co/ORGANIZATION/{model}-{quantization}-MLC"',
+            fix=f'add url = "{EXAMPLE}"',
             key="weights",
         )
 
@@ -141,14 +150,3 @@ def _model_lib(member: Member) -> str:
             why=f"system_lib_prefix is {' and '.join(sorted({prefix, *prefixes})) or 'missing'}",
         )
     return prefix.removesuffix("_")
-
-
-def _memory(libraries: Sequence[Library]) -> int:
-    """The bytes that the model needs on the device, the most of its libraries.  The engine of the applications is in the mode
-    "interactive": one sequence, by the functions for several."""
-    from llmbuild.packages.memory import memory_of, sizes_of
-
-    return max(
-        memory_of(library.metadata, library.platform.device, sizes_of(library.metadata, batches=True)).total
-        for library in libraries
-    )

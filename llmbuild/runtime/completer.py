@@ -213,7 +213,7 @@ class Completer:
         self._cached = cached
         return logits
 
-    def _feed(self, prompt: Sequence[int], *, exact: bool, cancelled: Callable[[], bool] = never) -> np.ndarray | None:
+    def _feed(self, prompt: Sequence[int], *, exact: bool, cancelled: Callable[[], bool]) -> np.ndarray | None:
         """Make `prompt` the exact content of the KV cache; returns the logits after it, or None when it was cancelled."""
         session = self._open_session()
         cached, self._cached = self._cached, None

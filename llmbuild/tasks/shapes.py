@@ -224,10 +224,9 @@ def wrong_part(kind: str, params: Mapping[str, Json], inputs: Mapping[str, bool]
     for name, shape in _PARAMS.get(kind, {}).items():
         if not shape(params.get(name)):
             return f"its {name} is none of a {kind} task"
-    needed, others = _INPUTS.get(kind, (inputs, {}))
+    named = _NAMED_INPUTS.get(kind)
+    needed, others = _INPUTS.get(kind, (inputs, {})) if named is None else (dict.fromkeys(named(params), True), {})
     if not needed.items() <= inputs.items() <= {**needed, **others}.items():
-        return f"its inputs are none of a {kind} task"
-    if (named := _NAMED_INPUTS.get(kind)) is not None and not (all(inputs.values()) and inputs.keys() == named(params)):
         return f"its inputs are none of a {kind} task"
     if kind == "config" and any((params.get("preset") is None) != (name in inputs) for name in ("checkpoint", "facts")):
         return "it has neither a checkpoint with its facts nor a preset, or both"

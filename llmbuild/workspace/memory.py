@@ -15,7 +15,7 @@ from llmbuild.engine.task import Task
 from llmbuild.errors import LlmbuildError, StoreError, UsageError, Where, raise_all
 from llmbuild.jsontext import parse_json
 from llmbuild.packages.expected import expected_record
-from llmbuild.packages.memory import MemoryUse, Sizes, memory_of, sizes_of, window_that_fits
+from llmbuild.packages.memory import MemoryUse, Sizes, memory_of, sizes_in, sizes_of, window_that_fits
 from llmbuild.plan.graph import SIDECAR
 from llmbuild.quantization.scheme import SCHEMES, Scheme
 from llmbuild.targets.compile_part import device_kind
@@ -93,8 +93,7 @@ def _exceeds(snapshot: Snapshot, package: Package, one: DeviceMemory) -> UsageEr
     from llmbuild.report.units import size
 
     limit = package.memory
-    kind = package_kind(package.kind)
-    sizes = sizes_of(one.record, sequences=min(kind.sequences, one.record["max_batch_size"]), batches=kind.batches)
+    sizes = sizes_in(package_kind(package.kind), one.record)
     use = one.use(sizes)
     if limit is None or use.total <= limit:
         return None

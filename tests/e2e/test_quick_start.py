@@ -14,12 +14,12 @@ import pexpect
 import pytest
 
 from tests.helpers.cli import ProjectDir, make_project
+from tests.helpers.guides import blocks
 from tests.helpers.serving import served
 
 ROOT = Path(__file__).parent.parent.parent
 LIBRARY = "dist/libs/smollm2-q4f32_1-x86_64-linux-cpu.so"
 WEIGHTS = "dist/smollm2-q4f32_1-MLC"
-GUIDE = ROOT / "docs/guides/python.md"
 QUESTION = "What is the capital of France?"
 
 
@@ -157,12 +157,11 @@ def test_it_is_served(project: ProjectDir) -> None:
 
 def test_the_guide_for_python_programs(project: ProjectDir, tmp_path: Path) -> None:
     """docs/guides/python.md, block after block; the model was built before, so that its build only puts files in place."""
-    blocks = re.findall(r"^```(\w+)\n(.*?)^```", GUIDE.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
-    (manifest,) = [text for language, text in blocks if language == "toml"]
+    (manifest,) = blocks("python", "toml")
     guided = ProjectDir(tmp_path, project.store)
     guided.write(manifest)
     script = tmp_path / "guide.py"
-    script.write_text("".join(text for language, text in blocks if language == "python"))
+    script.write_text("".join(blocks("python", "python")))
     environment = {**os.environ, "LLMBUILD_CACHE": str(project.store), "PYTHONPATH": str(ROOT), "TVM_BIND_THREADS": "0"}
     done = subprocess.run(
         [sys.executable, script],

@@ -9,21 +9,10 @@ import pytest
 
 from llmbuild.linkers.join import join_archives
 from tests.helpers import aarch64
-from tests.helpers.applications import greedy, here, link_application, parameters
-from tests.helpers.checkpoints import cached_checkpoint
-from tests.helpers.cli import make_project
+from tests.helpers.applications import greedy, here, link_application, parameters, runtimes
+from tests.helpers.two_models import MODELS, make_two_models
 
-MANIFEST = """\
-[project]
-name = "static"
-
-[models]
-llama = { source = "llama", conv-template = "chatml" }
-qwen2 = { source = "qwen2", conv-template = "chatml" }
-
-[metadata]
-context-window-size = 512
-
+TABLES = """\
 [platforms.phone]
 target = "aarch64-linux-cpu"
 artifact = "tar"
@@ -44,13 +33,11 @@ MISSING = aarch64.missing() or next(
 @pytest.mark.slow
 @pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
 def test_two_models_answer_in_an_application_for_aarch64(tmp_path: Path) -> None:
-    project = make_project(tmp_path, MANIFEST)
-    for model in ("llama", "qwen2"):
-        shutil.copytree(cached_checkpoint(model), project.root / model)
+    project = make_two_models(tmp_path, TABLES)
     project.build()
     libs = project.root / "dist/libs"
     archive = tmp_path / "libmodel.a"
-    join_archives({model: libs / f"{model}-q4f32_1-phone.tar" for model in ("llama", "qwen2")}, archive)
+    join_archives({model: libs / f"{model}-q4f32_1-phone.tar" for model in MODELS}, archive)
 
     phone = aarch64.machine()
     link_application(phone.compiler, phone.site, tmp_path / "application", [archive])
@@ -58,12 +45,13 @@ def test_two_models_answer_in_an_application_for_aarch64(tmp_path: Path) -> None
 
     prompt = [5, 7, 11, 13, 17, 19, 23]
     answers = {}
-    for model in ("llama", "qwen2"):
+    for model in MODELS:
         weights, names = project.root / f"dist/{model}-q4f32_1-MLC", parameters(project.store, model)
         # MLC's runtime makes the prefix of `model_lib` so (cpp/serve/function_table.cc).
         prefix = f"{model}_q4f32_1".replace("-", "_") + "_"
         command = [*phone.emulator, tmp_path / "application"]
-        answers[model] = greedy(command, phone.site, f"system:{prefix}", weights, names, prompt, 16)
+        answers[model] = greedy(command, runtimes(phone.site), f"system:{prefix}", weights, names, prompt, 16)
         library = libs / f"{model}-q4f32_1-x86_64-linux-cpu.so"
-        assert answers[model] == greedy([tmp_path / "host"], here(), library, weights, names, prompt, 16)
+        host = greedy([tmp_path / "host"], runtimes(here()), library, weights, names, prompt, 16)
+        assert answers[model] == host
     assert answers["llama"] != answers["qwen2"]

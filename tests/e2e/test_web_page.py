@@ -20,12 +20,11 @@ from tests.helpers import browser
 from tests.helpers.checkpoints import cached_checkpoint
 from tests.helpers.cli import ProjectDir, make_project, tasks_run
 from tests.helpers.devtools import Page, open_browser
+from tests.helpers.guides import GUIDES, blocks
 from tests.helpers.node import REPOSITORY, VERSIONS
 from tests.helpers.npm_registry import packed, running_registry
 from tests.helpers.web_library import ANSWER, CPU, QUESTION, tiny_manifest
 from tests.helpers.web_runtime import seed
-
-GUIDE = REPOSITORY / "docs" / "guides" / "web.md"
 
 START = "document.getElementById('start')"
 READY = "!document.getElementById('question').disabled"
@@ -109,10 +108,10 @@ def test_a_visitor_of_the_page(tmp_path: Path, tiny_web: ProjectDir, npm: Mappin
         # The model is kept, so that the next visit needs no button.
         page.open(address)
         page.when(READY)
-        before = files(folder)
+        before = project.snapshot("dist/web")
         project.write(cool)
         assert package(project, npm) == {"config": 1, "package": 1}
-        after = files(folder)
+        after = project.snapshot("dist/web")
         changed = {name for name in after if after[name] != before.get(name)}
         assert changed == {"webllm-app-config.json", "models/tiny-q4f32_1-MLC/resolve/main/mlc-chat-config.json"}
         # What the browser has kept is of the package before, and only what differs is asked for.
@@ -146,7 +145,7 @@ def test_other_stores_and_directories_make_the_same_package(
             outcome = workspace.build("package", force=True)
         made = {label for label, one in outcome.result.outcomes.items() if one.status is Status.RAN}
         assert {label.partition("[")[0] for label in made} <= {"package", "fetch"} and "package[web]" in made
-        packages.append(files(project.root / "dist" / "web"))
+        packages.append(project.snapshot("dist/web"))
     assert packages[0] == packages[1]
     config = json.loads(packages[0]["webllm-app-config.json"])
     assert [record["model_id"] for record in config["model_list"]] == ["tiny-q4f32_1-MLC", "second-q4f32_1-MLC"]
@@ -170,8 +169,8 @@ def test_a_browser_without_a_graphics_processor(tmp_path: Path) -> None:
 @pytest.mark.full
 def test_the_guide(tmp_path: Path) -> None:
     """docs/guides/web.md, followed: its manifest, its commands, and the page with the real model."""
-    guide = GUIDE.read_text()
-    (manifest,) = re.findall(r"```toml\n(.*?)```", guide, re.DOTALL)
+    (manifest,) = blocks("web", "toml")
+    guide = (GUIDES / "web.md").read_text(encoding="utf-8")
     assert "    llmbuild package web\n    python -m http.server --directory dist/web 8000\n" in guide
     project = make_project(tmp_path, manifest)
     seed(project.store)
@@ -190,7 +189,3 @@ def package(project: ProjectDir, env: Mapping[str, str]) -> Mapping[str, int]:
     result = project.run("package", "--events", str(events), env=env, timeout=600)
     assert result.code == 0, result.text
     return tasks_run(events)
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import tarfile
 from pathlib import Path
 
@@ -13,8 +12,8 @@ from tokenizers import Tokenizer
 from llmbuild.conversation.prompt import render_prompt
 from tests.helpers import wine
 from tests.helpers.applications import parameters
-from tests.helpers.checkpoints import cached_checkpoint
 from tests.helpers.cli import make_project
+from tests.helpers.two_models import MODELS, make_two_models
 
 ROOT = Path(__file__).parent.parent.parent
 TARGET = "x86_64-windows-cpu"
@@ -40,16 +39,6 @@ def test_the_model_answers_on_windows(tmp_path: Path) -> None:
 
 
 STATIC = """\
-[project]
-name = "static"
-
-[models]
-llama = { source = "llama", conv-template = "chatml" }
-qwen2 = { source = "qwen2", conv-template = "chatml" }
-
-[metadata]
-context-window-size = 512
-
 [platforms.dll]
 target = "x86_64-windows-cpu"
 
@@ -66,12 +55,10 @@ platforms = ["dll", "tar"]
 
 
 def test_two_models_are_linked_into_one_application(tmp_path: Path) -> None:
-    project = make_project(tmp_path, STATIC)
-    for model in ("llama", "qwen2"):
-        shutil.copytree(cached_checkpoint(model), project.root / model)
+    project = make_two_models(tmp_path, STATIC)
     assert project.build()["link"] == 4
     libs = project.root / "dist/libs"
-    for model in ("llama", "qwen2"):
+    for model in MODELS:
         with tarfile.open(libs / f"{model}-q4f32_1-tar.tar") as archive:
             archive.extractall(tmp_path / "objects", filter="data")
     machine, application = wine.machine(), tmp_path / "application.exe"
@@ -79,7 +66,7 @@ def test_two_models_are_linked_into_one_application(tmp_path: Path) -> None:
 
     prompt = [5, 7, 11, 13, 17, 19, 23]
     answers = {}
-    for model in ("llama", "qwen2"):
+    for model in MODELS:
         weights, library = project.root / f"dist/{model}-q4f32_1-MLC", libs / f"{model}-q4f32_1-dll.dll"
         names = parameters(project.store, model)
         answers[model] = machine.greedy(f"system:{model}_", weights, names, prompt, 16, application)

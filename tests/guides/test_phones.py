@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from llmbuild.programs.run import run_tool
 from tests.helpers.checkpoints import cached_checkpoint
 from tests.helpers.cli import ProjectDir, make_project
 from tests.helpers.guides import GUIDES, blocks
+from tests.helpers.two_models import make_two_models
 
 ARCHIVES = {"ios": "lib/libmodel_iphone.a", "android": "lib/arm64-v8a/libmodel_android.a"}
 LINKERS = {"ios": "ld64.lld", "android": "ld.lld"}
@@ -122,13 +122,6 @@ def test_the_other_tables_of_the_guide_load(guide: str, tmp_path: Path) -> None:
 
 
 TWO_MODELS = """\
-[models]
-llama = { source = "llama", conv-template = "chatml" }
-qwen2 = { source = "qwen2", conv-template = "chatml" }
-
-[metadata]
-context-window-size = 512
-
 [[build]]
 models = ["llama", "qwen2"]
 quantizations = ["q4f16_1"]
@@ -147,9 +140,7 @@ def test_two_models_in_both_packages_twice(tmp_path: Path) -> None:
     """Each is found in the archive, and another build of the same manifest gives the same folders."""
     snapshots = []
     for name in ("one", "other"):
-        project = make_project(tmp_path / name, TWO_MODELS)
-        for model in ("llama", "qwen2"):
-            shutil.copytree(cached_checkpoint(model), project.root / model)
+        project = make_two_models(tmp_path / name, TWO_MODELS)
         result = project.run("package")
         assert result.code == 0, result.text
         snapshots.append({guide: project.snapshot(f"dist/{guide}") for guide in ARCHIVES})

@@ -1,4 +1,6 @@
-"""Applications that embed TVM's runtime: tests/drivers/greedy.cc, compiled by clang, alone or with static archives of models.
+"""Applications that embed TVM's runtime: tests/drivers/greedy.cc, alone or with static archives of models.
+
+Here it is compiled by clang; tests/helpers/wine.py compiles it by MinGW.
 
 `site` is a directory of wheels: this machine's packages, or those of another system (tests/helpers/aarch64.py).
 """
@@ -8,14 +10,13 @@ from __future__ import annotations
 import json
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from llmbuild.engine.store import Store
 from tests.helpers import wheels
 
 DRIVER = Path(__file__).parent.parent / "drivers" / "greedy.cc"
-RUNTIMES = ("tvm/lib/libtvm_runtime.so", "tvm/lib/libtvm_runtime_extra.so")
 
 
 def here() -> Path:
@@ -23,6 +24,11 @@ def here() -> Path:
     import tvm_ffi
 
     return Path(tvm_ffi.__file__).parent.parent
+
+
+def runtimes(site: Path) -> list[Path]:
+    """TVM's libraries that the application opens."""
+    return [site / "tvm/lib" / name for name in ("libtvm_runtime.so", "libtvm_runtime_extra.so")]
 
 
 def link_application(compiler: Sequence[str], site: Path, out: Path, archives: Sequence[Path] = ()) -> None:
@@ -36,14 +42,15 @@ def link_application(compiler: Sequence[str], site: Path, out: Path, archives: S
 
 def greedy(
     command: Sequence[str | Path],
-    site: Path,
+    opened: Sequence[str | Path],
     library: Path | str,
     weights: Path,
     parameters: Sequence[str],
     prompt: Sequence[int],
     count: int,
+    environment: Mapping[str, str] | None = None,
 ) -> list[int]:
-    """`count` tokens after a prompt, by the application that `command` starts.
+    """`count` tokens after a prompt, by the application that `command` starts; it opens TVM's libraries `opened`.
 
     `library` is a shared library, or "system:<prefix>" for one that is linked into the application; `parameters` are the
     names in the order of the library's metadata.
@@ -51,8 +58,10 @@ def greedy(
     with tempfile.NamedTemporaryFile("w", suffix=".parameters") as names:
         names.write("".join(f"{name}\n" for name in parameters))
         names.flush()
-        words = [*command, library, weights, 512, count, names.name, *(site / name for name in RUNTIMES), "--", *prompt]
-        done = subprocess.run(list(map(str, words)), capture_output=True, text=True, timeout=300, check=False)
+        words = [*command, library, weights, 512, count, names.name, *opened, "--", *prompt]
+        done = subprocess.run(
+            list(map(str, words)), env=environment, capture_output=True, text=True, timeout=300, check=False
+        )
     if done.returncode != 0:
         raise RuntimeError(f"the application ended with {done.returncode}: {done.stdout}{done.stderr}")
     return [int(word) for word in done.stdout.split()]

@@ -100,10 +100,8 @@ class Page:
 def open_browser(
     *,
     timeout: float,
-    size: tuple[int, int] = (900, 700),
     flags: Sequence[str] = (),
     without: Sequence[str] = (),
-    dark: bool = False,
 ) -> Iterator[Page]:
     """A browser with an empty page, which has `timeout` seconds for everything."""
     browser = chromium()
@@ -113,7 +111,7 @@ def open_browser(
     with tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True) as profile:
         # The browser takes the descriptors 3 and 4.
         script = f'exec "$@" 3<&{read_commands} 4>&{write_answers}'
-        own = ["--remote-debugging-pipe", f"--window-size={size[0]},{size[1]}", f"--user-data-dir={profile}/profile"]
+        own = ["--remote-debugging-pipe", "--window-size=900,700", f"--user-data-dir={profile}/profile"]
         command = [
             "bash",
             "-c",
@@ -136,8 +134,6 @@ def open_browser(
             page.session = page.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
             for domain in ("Page", "Runtime", "Network", "Log"):
                 page.call(f"{domain}.enable")
-            if dark:
-                page.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": "dark"}])
             yield page
         finally:
             os.close(write_commands)

@@ -9,16 +9,15 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from tests.helpers import wheels
+from tests.helpers import applications, wheels
+from tests.helpers.applications import DRIVER
 from tests.helpers.checkpoints import cache_root
 
-DRIVER = Path(__file__).parent.parent / "drivers" / "greedy.cc"
 WINE = "/usr/lib/wine/wine64"
 """Debian's launcher asks for the 32-bit half too; the program itself does without."""
 
@@ -67,16 +66,9 @@ class Machine:
         """
         environment = {**os.environ, "WINEPREFIX": str(self.directory / "prefix"), "WINEDEBUG": "-all"}
         environment["WINEPATH"] = str(self.directory)
-        with tempfile.NamedTemporaryFile("w", suffix=".parameters") as names:
-            names.write("".join(f"{name}\n" for name in parameters))
-            names.flush()
-            # A drive letter is not needed: Wine takes paths of the system.
-            command = [WINE, str(application or self.application), str(library), str(weights), "512", str(count)]
-            command += [names.name, *RUNTIMES, "--", *map(str, prompt)]
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-        if done.returncode != 0:
-            raise RuntimeError(f"the application ended with {done.returncode}: {done.stdout}{done.stderr}")
-        return [int(word) for word in done.stdout.split()]
+        # A drive letter is not needed: Wine takes paths of the system.
+        command = [WINE, application or self.application]
+        return applications.greedy(command, RUNTIMES, library, weights, parameters, prompt, count, environment)
 
 
 def machine() -> Machine:

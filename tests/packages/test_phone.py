@@ -155,6 +155,7 @@ RECORD: Mapping[str, Any] = {
     "sliding_window_size": -1,
     "attention_sink_size": -1,
     "prefill_chunk_size": 32,
+    "max_batch_size": 4,
     "params": [
         {"name": "model.embed_tokens.weight", "shape": [160, 64], "dtype": "float16"},
         {"name": "model.layers.0.mlp.gate_up_proj.weight", "shape": [192, 64], "dtype": "float16"},

@@ -26,6 +26,7 @@ RECORD = {
     "sliding_window_size": -1,
     "attention_sink_size": -1,
     "prefill_chunk_size": 64,
+    "max_batch_size": 4,
     "kv_cache": {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16},
     "params": [
         {"name": "embed.weight", "shape": [1000, 64], "dtype": "float16"},

@@ -29,8 +29,7 @@ class Server(PackageKind):
             for name, file in member.files.items():
                 out.pass_on(file, f"{member.model_id}/{name}")
             for library in member.libraries:
-                stem = f"{member.model}-{member.scheme}-{library.platform.name}"
-                out.pass_on(library.file, f"libs/{stem}.{library.platform.artifact}")
+                out.pass_on(library.file, f"libs/{member.library_name(library)}")
 
 
 KIND = Server()

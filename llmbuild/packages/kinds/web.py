@@ -18,7 +18,7 @@ from llmbuild.canonical import Digest, Json, digest_json
 from llmbuild.checkpoints.names import CHAT_CONFIG
 from llmbuild.packages.chat_page import WEB_LLM, write_page
 from llmbuild.packages.kind import InputFile, Library, Member, Mistake, Out, Package, PackageKind, Platform, Use
-from llmbuild.packages.memory import memory_of, sizes_of, web_figures
+from llmbuild.packages.memory import MemoryUse, memory_of, sizes_in, web_figures
 from llmbuild.packages.model_url import url_of, wrong_url
 
 APP_CONFIG = "webllm-app-config.json"
@@ -55,15 +55,16 @@ class Web(PackageKind):
                 for name, file in member.files.items():
                     out.pass_on(file, f"models/{member.model_id}/resolve/main/{name}")
             for library in member.libraries:
-                place = f"libs/{member.model}-{member.scheme}-{library.platform.name}.wasm"
+                place = f"libs/{member.library_name(library)}"
                 out.pass_on(library.file, place)
-                records.append(_record(member, library, place, url))
+                use = memory_of(library.metadata, library.platform.device, sizes_in(self, library.metadata))
+                records.append(_record(member, library, place, url, use))
         out.write_json(APP_CONFIG, {"model_list": records})
         if package.options.get("page"):
             write_page(out, package.sources["page"], elsewhere="url" in package.options)
 
 
-def _record(member: Member, library: Library, place: str, url: str | None) -> Json:
+def _record(member: Member, library: Library, place: str, url: str | None, use: MemoryUse) -> Json:
     """A `ModelRecord` with two fields more, for a page: how much is downloaded, and a digest of weights and tokenizer."""
     where = f"models/{member.model_id}/" if url is None else url
     # Each record has an id of its own.
@@ -74,7 +75,7 @@ def _record(member: Member, library: Library, place: str, url: str | None) -> Js
         "model": where,
         "model_id": model_id,
         "model_lib": place,
-        **web_figures(memory_of(library.metadata, library.platform.device, sizes_of(library.metadata))),
+        **web_figures(use),
         "required_features": list(library.metadata.get("requires", [])),
         "overrides": {
             name: library.metadata[name] for name in _OVERRIDDEN if library.metadata[name] != member.config.get(name)
