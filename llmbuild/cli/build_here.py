@@ -32,19 +32,17 @@ def select_or_build(args: argparse.Namespace) -> list[BuiltModel]:
     project = load_project(manifest)
     every = choose(project, args.model, args.quantization, None, runnable_only=False)
     found = [built(project, cell) for cell in every if cell.weights and runs_here(project, cell)]
-    if any(one.there for one in found):
-        return [one for one in found if one.there]
+    if there := [one for one in found if one.there]:
+        return there
     if len(found) > 1:
         # Which of them is to be built is for the user to say.
         return select_built(args)
     own = bool(found)
     if not own:
         project = with_host(manifest, args.model, args.quantization)
-        found = [
-            built(project, cell)
-            for cell in choose(project, args.model, args.quantization, None)
-            if cell.platform not in {one.platform for one in every}
-        ]
+        named = {cell.platform for cell in every}
+        cells = choose(project, args.model, args.quantization, None)
+        found = [built(project, cell) for cell in cells if cell.platform not in named]
     (model,) = found
     if not model.there:
         _agree(args, model, own=own)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from llmbuild.cli.common import add_file, open_workspace, path_argument, print_json
+from llmbuild.cli.common import add_file, add_store, open_workspace, path_argument, print_json
 from llmbuild.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -37,11 +37,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
         added.add_argument("--json", action="store_true", help="print one JSON object")
         return added
-
-    def add_store(added: argparse.ArgumentParser) -> None:
-        added.add_argument(
-            "--cache-dir", type=path_argument, help="the store (default: $LLMBUILD_CACHE or the user's cache)"
-        )
 
     add_store(command("stats", "tell what is in the cache", "llmbuild cache stats"))
     gc = command(

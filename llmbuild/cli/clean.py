@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 
-from llmbuild.cli.common import path_argument, print_json
+from llmbuild.cli.common import add_manifest, add_store, print_json
 from llmbuild.errors import ExitCode, UsageError
 from llmbuild.workspace.cleaning import Cleaned, clean
 from llmbuild.workspace.place import find_manifest
@@ -14,10 +15,8 @@ EXAMPLE = "llmbuild clean --dry-run"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-f", "--file", type=path_argument, help="the manifest (default: buildfile.toml here or above)")
-    parser.add_argument(
-        "--cache-dir", type=path_argument, help="the store (default: $LLMBUILD_CACHE or the user's cache)"
-    )
+    add_manifest(parser)
+    add_store(parser)
     # Else the beginning of --cache-dir; what is meant is what other tools clean.
     parser.add_argument("--cache", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("-n", "--dry-run", action="store_true", help="only say what would go")
@@ -60,12 +59,8 @@ def _lines(cleaned: Cleaned, *, dry_run: bool) -> list[str]:
     word = "would remove" if dry_run else "removed"
     if not cleaned.removed and not cleaned.records and not cleaned.kept:
         return ["there is nothing to remove"]
-    lines = []
-    places: dict[str, int] = {}
-    for path in cleaned.removed:
-        place = path.rpartition("/")[0] or "."
-        places[place] = places.get(place, 0) + 1
-    lines += [f"{word} {place}: {files(count)}" for place, count in places.items()]
+    places = Counter(path.rpartition("/")[0] or "." for path in cleaned.removed)
+    lines = [f"{word} {place}: {files(count)}" for place, count in places.items()]
     if cleaned.records:
         lines.append(f"{word} .llmbuild: {files(len(cleaned.records))} (the last build and its logs)")
     lines += [f"kept {path}: it was edited after it was built" for path in cleaned.kept]

@@ -56,15 +56,25 @@ def add_lock(parser: argparse.ArgumentParser) -> None:
 
 
 def add_file(parser: argparse.ArgumentParser) -> None:
-    """The options of every command that reads a manifest and the store."""
-    parser.add_argument("-f", "--file", type=path_argument, help=f"the manifest (default: {MANIFEST} here or above)")
-    parser.add_argument(
-        "--cache-dir", type=path_argument, help="the store (default: $LLMBUILD_CACHE or the user's cache)"
-    )
+    """The options of every command that opens a workspace."""
+    add_manifest(parser)
+    add_store(parser)
     parser.add_argument(
         "--offline", action=argparse.BooleanOptionalAction, help="do not use the network (default: $LLMBUILD_OFFLINE)"
     )
     parser.add_argument("--trust", action="store_true", help="let what the project's targets name run (llmbuild trust)")
+
+
+def add_manifest(parser: argparse.ArgumentParser) -> None:
+    """The option that names the manifest."""
+    parser.add_argument("-f", "--file", type=path_argument, help=f"the manifest (default: {MANIFEST} here or above)")
+
+
+def add_store(parser: argparse.ArgumentParser) -> None:
+    """The option that names the store."""
+    parser.add_argument(
+        "--cache-dir", type=path_argument, help="the store (default: $LLMBUILD_CACHE or the user's cache)"
+    )
 
 
 def open_workspace(args: argparse.Namespace, *, notes: bool = True) -> Workspace:

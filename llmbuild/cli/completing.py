@@ -60,35 +60,46 @@ def _add_completers(parser: argparse.ArgumentParser) -> None:
             action.completer = _completer(_NAMES[action.dest])  # type: ignore[attr-defined]
 
 
-def _models(project: Project) -> Iterable[str]:
-    return project.models
+Names: TypeAlias = Callable[[argparse.Namespace], Iterable[str]]
+"""The names that an argument takes, where the arguments before it are these."""
 
 
-def _schemes(project: Project) -> Iterable[str]:
-    return dict.fromkeys(cell.scheme for cell in project.matrix)
+def _project(given: argparse.Namespace) -> Project:
+    from llmbuild.manifest.load import load_project
+    from llmbuild.workspace.place import find_manifest
+
+    return load_project(find_manifest(given.file))
 
 
-def _platforms(project: Project) -> Iterable[str]:
-    return project.platforms
+def _models(given: argparse.Namespace) -> Iterable[str]:
+    return _project(given).models
 
 
-def _packages(project: Project) -> Iterable[str]:
-    return project.packages
+def _schemes(given: argparse.Namespace) -> Iterable[str]:
+    return dict.fromkeys(cell.scheme for cell in _project(given).matrix)
 
 
-def _tasks(project: Project) -> Iterable[str]:
+def _platforms(given: argparse.Namespace) -> Iterable[str]:
+    return _project(given).platforms
+
+
+def _packages(given: argparse.Namespace) -> Iterable[str]:
+    return _project(given).packages
+
+
+def _tasks(given: argparse.Namespace) -> Iterable[str]:
     from llmbuild.plan.graph import labels
 
-    return sorted(labels(project))
+    return sorted(labels(_project(given)))
 
 
-def _targets(_project: Project | None) -> Iterable[str]:
+def _targets(_given: argparse.Namespace) -> Iterable[str]:
     from llmbuild.targets.names import target_names
 
     return target_names(Path("targets"))
 
 
-_NAMES: dict[str, Callable[[Project], Iterable[str]]] = {
+_NAMES: Mapping[str, Names] = {
     "model": _models,
     "upgrade": _models,
     "quantization": _schemes,
@@ -98,18 +109,13 @@ _NAMES: dict[str, Callable[[Project], Iterable[str]]] = {
     "packages": _packages,
     "names": _targets,
 }
-"""By the name that an argument's value is stored under: which names of the manifest it takes."""
+"""By the name that an argument's value is stored under: which names it takes."""
 
 
-def _completer(names: Callable[[Project], Iterable[str]]) -> Callable[..., list[str]]:
+def _completer(names: Names) -> Callable[..., list[str]]:
     def completer(prefix: str, parsed_args: argparse.Namespace, **_: object) -> list[str]:
-        from llmbuild.manifest.load import load_project
-        from llmbuild.workspace.place import find_manifest
-
         try:
-            if names is _targets:
-                return list(_targets(None))
-            return [name for name in names(load_project(find_manifest(parsed_args.file))) if name.startswith(prefix)]
+            return [name for name in names(parsed_args) if name.startswith(prefix)]
         except (LlmbuildError, OSError):
             # A manifest that is wrong or not there has no names.
             return []

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from llmbuild.cli.common import path_argument, print_json
+from llmbuild.cli.common import add_manifest, add_store, print_json
 from llmbuild.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -18,10 +18,8 @@ EXAMPLE = "llmbuild doctor --json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-f", "--file", type=path_argument, help="the manifest (default: buildfile.toml here or above)")
-    parser.add_argument(
-        "--cache-dir", type=path_argument, help="the store (default: $LLMBUILD_CACHE or the user's cache)"
-    )
+    add_manifest(parser)
+    add_store(parser)
     parser.add_argument("--json", action="store_true", help="print a JSON array instead of text")
 
 

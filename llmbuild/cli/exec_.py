@@ -7,7 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from llmbuild.cli.common import path_argument
+from llmbuild.cli.common import add_store, path_argument
 from llmbuild.errors import ExitCode
 from llmbuild.workspace.recorded import find_action, require_dumps, require_free, require_free_for, run_again
 from llmbuild.workspace.trust import require_asked
@@ -23,9 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "digest", help="the action's digest, or enough of its beginning (a failed task's message has it)"
     )
-    parser.add_argument(
-        "--cache-dir", type=path_argument, help="the store (default: $LLMBUILD_CACHE or the user's cache)"
-    )
+    add_store(parser)
     parser.add_argument("--trust", action="store_true", help="also where no project here asked for it, or is trusted")
     parser.add_argument(
         "--dump",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from llmbuild.cli.common import path_argument
+from llmbuild.cli.common import add_manifest, path_argument
 from llmbuild.errors import UsageError
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def add_selection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", nargs="?", help="a model of the manifest (default: every one)")
-    parser.add_argument("-f", "--file", type=path_argument, help="the manifest (default: buildfile.toml here or above)")
+    add_manifest(parser)
     parser.add_argument("-q", "--quantization", help="a quantization of the manifest")
     parser.add_argument("-p", "--platform", help="a platform of the manifest")
     parser.add_argument("--library", type=path_argument, help="a library file, instead of a manifest")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from llmbuild.cli.common import path_argument, print_json
+from llmbuild.cli.common import add_manifest, path_argument, print_json
 from llmbuild.errors import ExitCode, StoreError
 from llmbuild.workspace.place import find_manifest
 
@@ -14,7 +14,7 @@ EXAMPLE = "llmbuild report --html build.html"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-f", "--file", type=path_argument, help="the manifest (default: buildfile.toml here or above)")
+    add_manifest(parser)
     parser.add_argument(
         "--events", type=path_argument, metavar="FILE", help="a file of events instead of the last build's"
     )

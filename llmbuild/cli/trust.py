@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import argparse
 
-from llmbuild.cli.common import path_argument
+from llmbuild.cli.common import add_manifest
 from llmbuild.errors import ExitCode
-from llmbuild.workspace.place import MANIFEST, find_manifest
+from llmbuild.workspace.place import find_manifest
 
 HELP = "let a project's own linkers, flags and architectures run"
 EXAMPLE = "llmbuild trust --dry-run"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-f", "--file", type=path_argument, help=f"the manifest (default: {MANIFEST} here or above)")
+    add_manifest(parser)
     parser.add_argument("-n", "--dry-run", action="store_true", help="only show what would be trusted")
     parser.add_argument("--forget", action="store_true", help="trust nothing of the project any more")
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from llmbuild.canonical import Json
-from llmbuild.cli.common import path_argument, print_json
+from llmbuild.cli.common import add_store, print_json
 from llmbuild.cli.pick_built import add_selection, select_built
 from llmbuild.errors import ExitCode, UsageError
 
@@ -27,9 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["transformers"],
         help="also compare logits with those of the model's own checkpoint there (needs llmbuild[transformers])",
     )
-    parser.add_argument(
-        "--cache-dir", type=path_argument, help="the store (default: $LLMBUILD_CACHE or the user's cache)"
-    )
+    add_store(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object a library instead of text")
 
 

@@ -10,7 +10,7 @@ from llmbuild.printable import printable
 from llmbuild.report.errors import MOST_LINES, render_error, without_repeats
 from llmbuild.report.events import Checked
 from llmbuild.report.style import Style
-from llmbuild.report.units import seconds, tasks
+from llmbuild.report.units import files, seconds, tasks
 
 _TAIL_LINES = 12
 _AROUND_TAIL = 3
@@ -30,12 +30,8 @@ def summary_text(summary: events.Summary, written: int, restored: int, style: St
     if summary.ran:
         return f"{style.paint('built', 'green')} {tasks(summary.ran)} in {took} ({summary.cached} cached)"
     parts = [f"{tasks(summary.cached)} cached"]
-    parts += [f"{_files(count)} {done}" for count, done in ((written, "written"), (restored, "put back")) if count]
+    parts += [f"{files(count)} {done}" for count, done in ((written, "written"), (restored, "put back")) if count]
     return f"{style.paint('up to date', 'green')}: {', '.join(parts)} ({took})"
-
-
-def _files(count: int) -> str:
-    return "1 file" if count == 1 else f"{count} files"
 
 
 def removed_texts(removed: Sequence[str]) -> list[str]:
@@ -46,7 +42,7 @@ def removed_texts(removed: Sequence[str]) -> list[str]:
     return [
         f"{found[0]}: nothing makes it any more"
         if len(found) == 1
-        else f"{len(found)} files of {place}: nothing makes them any more"
+        else f"{files(len(found))} of {place}: nothing makes them any more"
         for place, found in places.items()
     ]
 
@@ -85,7 +81,8 @@ def failure_text(event: events.Failed, style: Style, said: set[str] | None = Non
 def checked_text(event: Checked, style: Style) -> str:
     """A task that ran again: that its bytes are the same, or which files differ."""
     if not event.differences:
-        return f"{style.paint('same  ', 'green')} {event.label}: {_files(event.files)}, byte for byte ({seconds(event.wall_s)})"
+        took = seconds(event.wall_s)
+        return f"{style.paint('same  ', 'green')} {event.label}: {files(event.files)}, byte for byte ({took})"
     lines = [f"{style.paint('differs', 'red')} {event.label}: the same inputs gave other bytes"]
     lines += [f"  {difference}" for difference in event.differences]
     lines.append(f"  to run it again: llmbuild exec {event.action[:16]}")

@@ -32,12 +32,10 @@ class LiveView(View):
         stream: IO[str],
         style: Style,
         *,
-        quiet: bool = False,
-        workflow: bool = False,
         log: Callable[[Digest], str] | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        super().__init__(stream, style, quiet=quiet, workflow=workflow, log=log)
+        super().__init__(stream, style, log=log)
         self._now = now
         self._live: Live | None = None
 

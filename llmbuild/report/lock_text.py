@@ -8,6 +8,7 @@ from typing import Any
 
 from llmbuild.manifest.lockdiff import TOOLCHAIN, LockDifference
 from llmbuild.report.style import Style
+from llmbuild.report.units import files as counted
 from llmbuild.report.units import size
 from llmbuild.report.wrapping import wrap
 
@@ -55,7 +56,7 @@ def _about(pin: Mapping[str, Any]) -> str:
     parts = [f"commit {short(pin['commit'])}"] if "commit" in pin else []
     files = pin.get("files", {})
     if files:
-        parts.append("1 file" if len(files) == 1 else f"{len(files)} files")
+        parts.append(counted(len(files)))
         if all("size" in entry for entry in files.values()):
             parts.append(size(sum(entry["size"] for entry in files.values())))
     return ", ".join(parts)

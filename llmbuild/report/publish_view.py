@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from typing import IO, TYPE_CHECKING
@@ -12,7 +11,7 @@ from llmbuild.report.live import hide, show
 from llmbuild.report.live_rows import rows
 from llmbuild.report.overview import Overview
 from llmbuild.report.rate import Progress
-from llmbuild.report.style import style_for
+from llmbuild.report.style import can_redraw, style_for
 from llmbuild.report.units import amount
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ class SendingView:
     def __init__(self, stream: IO[str], *, now: Callable[[], float] = time.time) -> None:
         self._stream, self._now = stream, now
         self._overview = Overview()
-        self._terminal = stream.isatty() and os.environ.get("TERM") != "dumb"
+        self._terminal = can_redraw(stream)
         self._live: Live | None = None
         self._heartbeat = Heartbeat(lambda text: print(f"still  {text}", file=stream, flush=True), now=now)
 

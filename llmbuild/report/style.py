@@ -34,10 +34,14 @@ class Style:
 
 def style_for(stream: IO[str]) -> Style:
     """The style of a stream: the terminal's width (COLUMNS first); 80 columns and no colour where it is not one."""
-    terminal = stream.isatty()
-    width = _asked("COLUMNS") or (_columns(stream) if terminal else 0) or 80
-    color = terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    width = _asked("COLUMNS") or (_columns(stream) if stream.isatty() else 0) or 80
+    color = can_redraw(stream) and not os.environ.get("NO_COLOR")
     return Style(min(max(_NARROWEST, width), _WIDEST), color)
+
+
+def can_redraw(stream: IO[str]) -> bool:
+    """Whether a stream is a terminal that follows control sequences: one whose TERM is dumb has no colour and moves no cursor."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def _columns(terminal: IO[str]) -> int:

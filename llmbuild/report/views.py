@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from typing import IO
 
 from llmbuild.canonical import Digest
-from llmbuild.report.style import style_for
+from llmbuild.report.style import can_redraw, style_for
 from llmbuild.report.terminal import View
 from llmbuild.workflow import in_workflow
 
@@ -16,11 +15,10 @@ from llmbuild.workflow import in_workflow
 def view_for(stream: IO[str] | None = None, *, quiet: bool = False, log: Callable[[Digest], str] | None = None) -> View:
     """The view that fits the stream (standard error when none is given); `quiet` and `log` are those of View."""
     stream = stream or sys.stderr
-    make: Callable[..., View] = View
-    if stream.isatty() and not quiet and os.environ.get("TERM") != "dumb":
+    if can_redraw(stream) and not quiet:
         from llmbuild.report.live import LiveView
 
-        make = LiveView
+        return LiveView(stream, style_for(stream), log=log)
     # On a terminal lines are wrapped, and nobody but a person reads them.
     workflow = in_workflow() and not stream.isatty()
-    return make(stream, style_for(stream), quiet=quiet, workflow=workflow, log=log)
+    return View(stream, style_for(stream), quiet=quiet, workflow=workflow, log=log)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llmbuild.errors import InputError, ToolchainError
+from llmbuild.errors import InputError
+from llmbuild.runtime.extras import require_extra
 from llmbuild.runtime.verify import relative_l2
 
 if TYPE_CHECKING:
@@ -71,15 +72,11 @@ def built_logits(library: Any, parameters: Sequence[Any], texts: Iterable[Sequen
 
 def require_transformers() -> None:
     """Raise ToolchainError where transformers, torch or safetensors is not installed."""
-    import importlib.util
-
-    for name in ("transformers", "torch", "safetensors"):
-        if importlib.util.find_spec(name) is None:
-            raise ToolchainError(
-                f"the Python package {name} is not installed",
-                why="the comparison runs the checkpoint in transformers",
-                fix="install it: `pip install 'llmbuild[transformers]'`",
-            )
+    require_extra(
+        "transformers",
+        ("transformers", "torch", "safetensors"),
+        why="the comparison runs the checkpoint in transformers",
+    )
 
 
 def write_checkpoint(directory: Path, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> None:

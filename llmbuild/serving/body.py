@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from starlette.requests import ClientDisconnect, Request
 
 from llmbuild.jsontext import parse_json
 from llmbuild.serving.errors import RequestError
-
-if TYPE_CHECKING:
-    from starlette.requests import Request
 
 MOST_BYTES = 4 << 20
 """A conversation that fills a context of 128 thousand tokens has half a megabyte."""
@@ -25,8 +24,6 @@ async def read_json(request: Request) -> Any:
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media != "application/json":
         raise RequestError("send JSON: the header must be Content-Type: application/json", status=415)
-    from starlette.requests import ClientDisconnect
-
     try:
         async with asyncio.timeout(MOST_SECONDS):
             data = await _read(request)

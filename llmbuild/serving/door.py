@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import hmac
 import re
-from typing import TYPE_CHECKING
+
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llmbuild.serving.errors import RequestError
-
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Receive, Scope, Send
 
 OPEN = "/health"
 """The path that needs no key: a supervisor asks it."""
@@ -35,8 +34,6 @@ class Door:
         if error is None:
             await self._app(scope, receive, send)
             return
-        from starlette.responses import JSONResponse
-
         headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}
         await JSONResponse(error.to_json(), error.status, headers)(scope, receive, send)
 

@@ -6,6 +6,7 @@ out without a word.  `null` is the same as a parameter that is not there, as Ope
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
@@ -137,14 +138,8 @@ def _require_neutral(name: str, value: Any) -> None:
     neutral = NOT_FOLLOWED[name]
     if any(value == one and type(value) is type(one) for one in neutral):
         return
-    only = f" other than {either(map(_shown, neutral))}" if neutral else ""
+    only = f" other than {either(map(json.dumps, neutral))}" if neutral else ""
     raise RequestError(f"this server does not support '{name}'{only}", param=name, code="unsupported_parameter")
-
-
-def _shown(value: Any) -> str:
-    import json
-
-    return json.dumps(value)
 
 
 def _error(kind: type[Parameters], found: ValidationError) -> RequestError:

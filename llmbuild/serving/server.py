@@ -1,4 +1,7 @@
-"""The server's process: its socket, its signals, and its end."""
+"""The server's process: its socket, its signals, and its end.
+
+Importing this module must not import the packages that `require_server` looks for.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,14 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from llmbuild.errors import ToolchainError, UsageError
-from llmbuild.serving.app import Service
-from llmbuild.serving.worker import Worker
+from llmbuild.errors import UsageError
+from llmbuild.runtime.extras import require_extra
 
 if TYPE_CHECKING:
     import uvicorn
+
+    from llmbuild.serving.app import Service
+    from llmbuild.serving.worker import Worker
 
 GRACE = 10
 """Seconds that a stopping server gives to the answers that it has begun."""
@@ -29,15 +34,7 @@ IDLE = 5
 
 def require_server() -> None:
     """Raise ToolchainError where what a server needs is not installed."""
-    import importlib.util
-
-    for name in ("starlette", "uvicorn"):
-        if importlib.util.find_spec(name) is None:
-            raise ToolchainError(
-                f"the Python package {name} is not installed",
-                why="`llmbuild serve` answers with it",
-                fix="install it: `pip install 'llmbuild[serve]'`",
-            )
+    require_extra("serve", ("starlette", "uvicorn"), why="`llmbuild serve` answers with it")
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -64,9 +64,8 @@ def _records(root: Path, name: str, *, alone: bool) -> Iterator[Path]:
     if owns_state(root, state / "logs"):
         yield from (path for path in state.glob("last-build*.ndjson") if _is_record(path))
         yield from (state / "logs").glob("*.log")
-    yield from filter(Path.is_file, (project_file(root, name),))
-    if alone:
-        yield from filter(Path.is_file, (root / STATE_DIR / shared for shared in _SHARED))
+    others = [root / STATE_DIR / shared for shared in _SHARED] if alone else []
+    yield from filter(Path.is_file, [project_file(root, name), *others])
 
 
 def _is_record(path: Path) -> bool:

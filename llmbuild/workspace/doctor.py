@@ -7,7 +7,7 @@ import platform
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -47,10 +47,8 @@ def examine(file: Path | None, cache: Path | None = None) -> Iterator[Finding]:
     yield from _store(cache)
     yield _memory()
     yield from _places(cache)
-    project: Project | None = None
-    for finding, found in _project(file):
-        project = found or project
-        yield finding
+    findings, project = _project(file)
+    yield from findings
     if project is not None:
         yield _lock(Path(project.file), cache)
     yield from _targets(project)
@@ -86,7 +84,7 @@ def _settings() -> Iterator[Finding]:
     try:
         read_settings()
         path = settings_path()
-        where = f"{path}" if path.exists() else "no file of settings"
+        where = path if path.exists() else "no file of settings"
         yield Finding("settings", "ok", f"{where}; {default_jobs()} tasks at a time")
     except LlmbuildError as error:
         yield from _failed("settings", error)
@@ -148,24 +146,22 @@ def _places(cache: Path | None) -> Iterator[Finding]:
         yield from _failed("remote", error)
 
 
-def _project(file: Path | None) -> Iterator[tuple[Finding, Project | None]]:
+def _project(file: Path | None) -> tuple[list[Finding], Project | None]:
+    """What was found about the manifest, and its project where it can be read."""
     from llmbuild.manifest.load import load_project
 
     try:
         manifest = find_manifest(file)
     except UsageError as error:
         if file is not None:
-            yield from ((finding, None) for finding in _failed("manifest", error))
-        else:
-            yield Finding("manifest", "ok", "none here", "`llmbuild init` writes one"), None
-        return
+            return _failed("manifest", error), None
+        return [Finding("manifest", "ok", "none here", "`llmbuild init` writes one")], None
     try:
         project = load_project(manifest)
     except LlmbuildError as error:
-        yield from ((finding, None) for finding in _failed("manifest", error))
-        return
+        return _failed("manifest", error), None
     cells = len(project.matrix)
-    yield Finding("manifest", "ok", f"{manifest}: {cells} librar{'y' if cells == 1 else 'ies'}"), project
+    return [Finding("manifest", "ok", f"{manifest}: {cells} librar{'y' if cells == 1 else 'ies'}")], project
 
 
 def _lock(manifest: Path, cache: Path | None) -> Finding:
@@ -180,8 +176,7 @@ def _lock(manifest: Path, cache: Path | None) -> Finding:
         with Workspace.open(manifest, ALL, Options(cache, offline=True, locked=True)) as workspace:
             workspace.look(partial=True)
     except LlmbuildError as error:
-        finding = next(_failed("lock", error))
-        return Finding("lock", "warn", finding.text, finding.fix)
+        return replace(_failed("lock", error)[0], state="warn")
     return Finding("lock", "ok", "up to date")
 
 
@@ -211,7 +206,8 @@ def _targets(project: Project | None) -> Iterator[Finding]:
         yield Finding("targets", "ok", f"{len(ready)} of {len(found)} ready: {', '.join(ready)}")
 
 
-def _failed(name: str, error: LlmbuildError) -> Iterator[Finding]:
-    for one in error.errors if isinstance(error, MultiError) else (error,):
-        text = ": ".join(part for part in (one.where, one.what, one.why) if part)
-        yield Finding(name, "fail", text, one.fix or "")
+def _failed(name: str, error: LlmbuildError) -> list[Finding]:
+    return [
+        Finding(name, "fail", ": ".join(part for part in (one.where, one.what, one.why) if part), one.fix or "")
+        for one in (error.errors if isinstance(error, MultiError) else (error,))
+    ]

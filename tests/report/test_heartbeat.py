@@ -77,7 +77,7 @@ def test_a_build_has_one_where_lines_cannot_be_redrawn(
 ) -> None:
     monkeypatch.setattr(heartbeat, "EVERY", 0.01)
     stream = Signalling()
-    view = (LiveView if live else View)(stream, Style(80), quiet=quiet)
+    view = LiveView(stream, Style(80)) if live else View(stream, Style(80), quiet=quiet)
     view(events.Started(time=NOON, label="lower[m]", action="0" * 64))
     view(events.TaskProgress(time=NOON, label="lower[m]", done=3, total=30, unit="layers"))
     if quiet or live:
