@@ -177,7 +177,7 @@ def sentence(reason: Reason) -> str:  # noqa: PLR0911 - one line a reason is the
         case OutputCorrupt(path, cached):
             return f"{path} was damaged in the cache" if cached else f"{path} was changed after it was built"
         case Evicted():
-            return "its output was evicted from the cache"
+            return "its output is no longer in the cache"
         case Forced():
             return "forced"
         case Blocked(what, fix):

@@ -92,7 +92,7 @@ def test_a_result_that_vanishes_before_it_is_installed_is_built_again(
         "plan-made", ["installed", "summary"], 1, 1,
     )  # fmt: skip
     assert [one["label"] for one in events if one["type"] == "finished"].count("quantize[tiny, q4f32_1]") == 2
-    assert reasons(events)["quantize[tiny, q4f32_1]"] == ["its output was evicted from the cache"]
+    assert reasons(events)["quantize[tiny, q4f32_1]"] == ["its output is no longer in the cache"]
     assert (events[-1]["ran"], events[-1]["cached"], events[-1]["failed"]) == (4, 0, 0)
     assert "built 4 tasks" in capsys.readouterr().err
     assert cli.main(["build", "quantize", "config", "--events", "events"]) == 0

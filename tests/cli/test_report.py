@@ -192,4 +192,4 @@ def test_a_key_that_nobody_remembers_is_told_as_evicted(project: ProjectDir) -> 
     for name in ("traces", "actions"):
         shutil.rmtree(project.store / name)
     done = project.run("why", "fetch*")
-    assert done.code == 1 and "its output was evicted from the cache" in done.out
+    assert done.code == 1 and "its output is no longer in the cache" in done.out
