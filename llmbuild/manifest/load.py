@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from llmbuild.manifest.matrix import Cell, Known
     from llmbuild.manifest.platforms import ResolvedPlatform
     from llmbuild.manifest.problems import Problems
-    from llmbuild.manifest.schema import ManifestTable
+    from llmbuild.manifest.schema import BuildTable, ManifestTable
 
 USER_TARGETS = "targets"
 """The directory beside the manifest with a user's own target files."""
@@ -43,8 +43,8 @@ def load_project(path: Path) -> Project:
     return load(path).project
 
 
-def load(path: Path, text: str | None = None) -> Loaded:
-    """Read a manifest (or check `text` as if it were at `path`).
+def load(path: Path, text: str | None = None, *, also: BuildTable | None = None) -> Loaded:
+    """Read a manifest (or check `text` as if it were at `path`); `also` is built besides what its [[build]] tables say.
 
     Raises UsageError, or a MultiError with every error; an InputError for a broken template file, a ToolchainError for
     a native target on another machine.
@@ -66,7 +66,7 @@ def load(path: Path, text: str | None = None) -> Loaded:
     targets = TargetNames(root / USER_TARGETS)
     reads = [Read.file(path.absolute()), Read.listing(root / USER_TARGETS)]
     problems = Problems(file)
-    manifest = check_shape(problems)
+    manifest = _with(also, check_shape(problems))
     of_shape = len(problems)
 
     schemes = resolve_schemes(manifest.quantizations, problems)
@@ -132,6 +132,15 @@ def load(path: Path, text: str | None = None) -> Loaded:
     )
     of_schemes = (*feature_notes(cells, schemes, platforms), *kernel_notes(cells, schemes, platforms))
     return Loaded(project, tuple(dict.fromkeys(reads)), (*left_out, *_notes(project, platforms), *of_schemes, *notes))
+
+
+def _with(also: BuildTable | None, manifest: ManifestTable) -> ManifestTable:
+    from llmbuild.manifest.schema import BuildTable
+
+    if also is None:
+        return manifest
+    # Without a [[build]] table everything is built for every platform, which an empty one says too.
+    return manifest.model_copy(update={"build": [*(manifest.build or [BuildTable()]), also]})
 
 
 def _platforms(

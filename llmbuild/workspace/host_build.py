@@ -1,15 +1,14 @@
 """Building a model for this machine, whatever platforms its manifest names.
 
-Where none of them runs here, the manifest is read as if it had one more [[build]] table, for this machine's CPU.  The file
+Where none of them runs here, the manifest is read with one more [[build]] table, for this machine's CPU.  The file
 stays as it is, so that a later build of the manifest removes that library from the project; the cache keeps it.
 """
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 
-from llmbuild.errors import LlmbuildError, UsageError
+from llmbuild.errors import LlmbuildError, MultiError, UsageError
 from llmbuild.manifest.load import load
 from llmbuild.manifest.locate import choose, runs_here
 from llmbuild.manifest.project import Project
@@ -33,19 +32,18 @@ def with_host(manifest: Path, model: str | None, scheme: str | None) -> Project:
         )
     if any(runs_here(project, cell) and (cell.model, cell.scheme) == pairs[0] for cell in project.matrix):
         return project
-    table = f"[[build]]\nmodels = ['{pairs[0][0]}']\nquantizations = ['{pairs[0][1]}']\nplatforms = ['{HOST}']\n"
-    text = manifest.read_text(encoding="utf-8")
-    # Without a [[build]] table everything is built for every platform, which an empty one says too.
-    before = "" if tomllib.loads(text).get("build") else "[[build]]\n"
-    added = f"{text}\n{before}{table}"
+    from llmbuild.manifest.schema import BuildTable
+
+    (found,) = pairs
+    also = BuildTable(models=[found[0]], quantizations=[found[1]], platforms=[HOST])
     try:
-        tomllib.loads(added)
-        return load(manifest, added).project
-    except (tomllib.TOMLDecodeError, LlmbuildError) as error:
-        array = isinstance(error, tomllib.TOMLDecodeError)
+        return load(manifest, also=also).project
+    except LlmbuildError as error:
+        errors = error.errors if isinstance(error, MultiError) else (error,)
         raise UsageError(
             "the manifest takes no library for this machine",
             where=str(manifest),
-            why="its builds are written as one array, which no table can be added to" if array else str(error),
+            # Without their places: they are in a table that the file does not have.
+            why="; ".join(one.what for one in errors),
             fix=f'add "{HOST}" to the platforms of a build',
         ) from error

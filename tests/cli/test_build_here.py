@@ -24,6 +24,8 @@ HOST = f"{platform.machine()}-linux-cpu"
 WEB = TINY_MANIFEST.replace("x86_64-linux-cpu", "wasm32-webgpu")
 HERE = TINY_MANIFEST.replace("x86_64-linux-cpu", HOST)
 
+INLINE = 'models = ["tiny"], quantizations = ["q4f32_1"], platforms = ["wasm32-webgpu"]'
+
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -106,6 +108,7 @@ def test_the_cells_of_the_manifest_stay_known(root: Path) -> None:
     for text in (
         WEB,
         WEB.partition("[[build]]")[0] + '[quantizations.q4f32_1]\n[platforms.web]\ntarget = "wasm32-webgpu"\n',
+        f"build = [{{ {INLINE} }}]\n{WEB.partition('[[build]]')[0]}",
     ):
         (root / "buildfile.toml").write_text(text)
         project = with_host(root / "buildfile.toml", None, None)
@@ -129,11 +132,12 @@ def test_a_preset_has_nothing_to_chat_with(root: Path) -> None:
         select_or_build(arguments(build=True))
 
 
-def test_a_manifest_that_takes_no_further_table_says_what_to_add(root: Path) -> None:
-    inline = 'build = [{ models = ["tiny"], quantizations = ["q4f32_1"], platforms = ["wasm32-webgpu"] }]\n'
-    (root / "buildfile.toml").write_text(inline + WEB.partition("[[build]]")[0])
+def test_a_manifest_that_takes_no_such_library_says_why(root: Path) -> None:
+    own = WEB.replace("wasm32-webgpu", "host") + '\n[platforms.host]\ntarget = "wasm32-webgpu"\n'
+    (root / "buildfile.toml").write_text(own)
     with pytest.raises(UsageError, match="takes no library for this machine") as error:
         select_or_build(arguments(build=True))
+    assert error.value.why == "tiny, q4f32_1, host is already built by the [[build]] table in line 12"
     assert error.value.fix == 'add "host" to the platforms of a build'
 
 
