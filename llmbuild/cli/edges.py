@@ -39,6 +39,21 @@ _NO_MEMORY = "std::bad_alloc"
 """TVM's message for memory that it did not get; its error has no type of its own."""
 
 
+class Terminated(SystemExit):
+    """SIGTERM.  It ends the command as Ctrl-C does, also where Ctrl-C ends less, such as one answer of a chat."""
+
+
+def end_at_sigterm() -> None:
+    """From now on SIGTERM raises Terminated, unless whoever started the process has it ignored."""
+    import signal
+
+    def end(_number: int, _frame: object) -> NoReturn:
+        raise Terminated(130)
+
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, end)
+
+
 def open_streams() -> None:
     """Open every closed standard stream on the null device, and make all of them accept any text.
 

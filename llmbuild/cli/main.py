@@ -51,10 +51,10 @@ USAGE = "llmbuild [--help] [--version] COMMAND ..."
 
 def run() -> NoReturn:
     """The command as a process of its own."""
-    code = main()
     from llmbuild.cli import edges
 
-    edges.leave(code)
+    edges.end_at_sigterm()
+    edges.leave(main())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _dispatch(arguments)
         sys.stdout.flush()
         return code
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, edges.Terminated):
         edges.say("interrupted")
         return 130
     except BrokenPipeError:

@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from llmbuild.cli import edges
+from llmbuild.cli import chat, edges
 from llmbuild.cli import main as cli
+from llmbuild.engine import fs
+from llmbuild.engine.locks import FileLock
 from llmbuild.errors import ExitCode, UsageError
 from tests.helpers.checkpoints import CONFIGS
 from tests.helpers.cli import TINY_MANIFEST
 
 ROOT = Path(__file__).parent.parent.parent
+
+RUN_AND_TELL = """
+import time
+wait = time.sleep
+def tell(seconds):
+    print(flush=True)
+    wait(seconds)
+time.sleep = tell
+from llmbuild.cli.main import run
+run()
+"""
+"""The command, which prints a line each time that it waits."""
 
 
 @pytest.fixture
@@ -57,6 +74,51 @@ def expect(done: subprocess.CompletedProcess[str], code: int, *words: str) -> No
 def test_columns_that_are_no_number_are_as_if_not_set(columns: str, project: Path) -> None:
     done = shell(project, "llmbuild plan nothing", {"COLUMNS": columns})
     expect(done, 2, "no task")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_what_waits(number: int, project: Path) -> None:
+    lock = FileLock(project / ".llmbuild/lock", fs.PROJECT)
+    (project / ".llmbuild").mkdir()
+    lock.acquire("test", poll=lambda _owner: None)
+    command = [sys.executable, "-c", RUN_AND_TELL, "clean"]
+    with subprocess.Popen(
+        command, cwd=project, env={**os.environ, "LLMBUILD_CACHE": str(project.parent / "store")},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None and process.stdout.readline() == "\n"
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    lock.release()
+    assert (process.returncode, out.strip(), err) == (130, "", "interrupted\n")
+
+
+def test_a_chat_ends_at_sigterm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C ends the answer only."""
+
+    class Talker:
+        def say(self, *_: object, **__: object) -> Iterator[str]:
+            yield "an answer"
+            os.kill(os.getpid(), signal.SIGTERM)
+            yield " that goes on"
+
+    monkeypatch.setattr(sys, "stdin", io.StringIO("hello\nhello again\n"))
+    before = signal.getsignal(signal.SIGTERM)
+    edges.end_at_sigterm()
+    try:
+        with pytest.raises(edges.Terminated):
+            chat._converse(Talker, None, SimpleNamespace(seed=None, max_tokens=3))  # type: ignore[arg-type]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        edges.end_at_sigterm()
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_streams_that_are_closed_lead_nowhere(project: Path) -> None:
