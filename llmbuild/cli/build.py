@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llmbuild.cli.common import add_selection, open_workspace, path_argument
+from llmbuild.cli.common import add_selection, open_workspace, path_argument, require_number
 from llmbuild.engine.variables import MOST_JOBS
-from llmbuild.errors import ExitCode, Interrupted, StoreError, UsageError
+from llmbuild.errors import ExitCode, Interrupted, StoreError
 
 if TYPE_CHECKING:
     from llmbuild.workspace.workspace import Workspace
@@ -88,8 +88,7 @@ def build_tasks(args: argparse.Namespace, names: Callable[[Workspace], Sequence[
     """Build the tasks of these names, or with --dry-run print the plan; the exit code is that of `run`."""
     from llmbuild.engine.memory import budget
 
-    if args.jobs is not None and not 1 <= args.jobs <= MOST_JOBS:
-        raise UsageError(f"--jobs must be 1 to {MOST_JOBS}, not {args.jobs}")
+    require_number(args, "--jobs", 1, MOST_JOBS, example=4)
     memory = budget(args.memory)
     with open_workspace(args) as workspace:
         tasks = names(workspace)

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from llmbuild.cli.common import print_note
-from llmbuild.cli.pick_built import build_command, select_built
+from llmbuild.cli.pick_built import build_command, require_threads, select_built
 from llmbuild.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def select_or_build(args: argparse.Namespace) -> list[BuiltModel]:
     from llmbuild.workspace.host_build import with_host
     from llmbuild.workspace.place import find_manifest
 
+    require_threads(args)
     if args.library is not None or args.weights is not None or args.platform is not None:
         return select_built(args)
     manifest = find_manifest(args.file)
@@ -57,12 +58,8 @@ def _agree(args: argparse.Namespace, model: BuiltModel, *, own: bool) -> None:
     assert model.cell is not None
     name = f"{model.cell.model} in {model.cell.scheme}"
     if sys.stdin.isatty() and sys.stderr.isatty():
-        print(
-            f"{name} is not built for this machine. Build it for this machine now? [Y/n] ",
-            end="",
-            file=sys.stderr,
-            flush=True,
-        )
+        print_note(f"{name} is not built for this machine")
+        print("Build it for this machine now? [Y/n] ", end="", file=sys.stderr, flush=True)
         answer = sys.stdin.readline()
         if answer.strip().lower() in ("", "y", "yes") and answer:
             return

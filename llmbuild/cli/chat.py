@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from llmbuild.cli.build_here import select_or_build
-from llmbuild.cli.common import print_note
+from llmbuild.cli.common import print_note, require_number
 from llmbuild.cli.pick_built import add_selection
 from llmbuild.errors import ExitCode, UsageError
 from llmbuild.printable import printable
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from llmbuild.runtime.sampling import Sampling
 
 HELP = "talk to a built model"
-EXAMPLE = 'llmbuild chat smollm2 --prompt "What is the capital of France?" --temperature 0'
+EXAMPLE = 'llmbuild chat smollm2 --prompt "What is a compiler?" --temperature 0'
 
 COMMANDS = """/reset  forget the conversation
 /stats  tokens per second of the last answer
@@ -46,10 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.max_tokens < 1:
-        raise UsageError(f"--max-tokens must be 1 or more, not {args.max_tokens}")
-    if args.context is not None and args.context < 1:
-        raise UsageError(f"--context must be 1 or more, not {args.context}")
+    require_number(args, "--max-tokens", 1, example=256)
+    require_number(args, "--context", 1, example=4096)
     candidates = select_or_build(args)
     if len(candidates) > 1:
         raise UsageError(

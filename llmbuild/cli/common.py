@@ -30,6 +30,17 @@ def path_argument(text: str) -> Path:
     return Path(text)
 
 
+def require_number(args: argparse.Namespace, option: str, least: int, most: int | None = None, *, example: int) -> None:
+    """Raise UsageError where the number of an option such as --jobs is given and lies outside `least` to `most`."""
+    value = getattr(args, option.removeprefix("--").replace("-", "_"))
+    if value is None or (least <= value and (most is None or value <= most)):
+        return
+    from llmbuild.errors import UsageError
+
+    bounds = f"{least} or more" if most is None else f"{least} to {most}"
+    raise UsageError(f"{option} must be {bounds}, not {value}", fix=f"write {option} {example}, or leave it out")
+
+
 def add_selection(parser: argparse.ArgumentParser) -> None:
     """The options of build and plan that select tasks."""
     parser.add_argument(

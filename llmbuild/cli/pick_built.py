@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from llmbuild.cli.common import add_manifest, path_argument
+from llmbuild.cli.common import add_manifest, path_argument, require_number
 from llmbuild.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,12 +22,18 @@ def add_selection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
 
 
+def require_threads(args: argparse.Namespace) -> None:
+    """Raise UsageError for a number of threads that the runtime does not start."""
+    from llmbuild.runtime.library import MOST_THREADS
+
+    require_number(args, "--threads", 1, MOST_THREADS, example=4)
+
+
 def select_built(args: argparse.Namespace) -> list[BuiltModel]:
     """The built libraries that the options name; raises UsageError when none match."""
     from llmbuild.manifest.locate import BuiltModel, built, choose
 
-    if args.threads is not None and args.threads < 1:
-        raise UsageError(f"--threads must be 1 or more, not {args.threads}")
+    require_threads(args)
     if (args.library is None) != (args.weights is None):
         raise UsageError("--library and --weights go together")
     if args.library is not None:

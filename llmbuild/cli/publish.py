@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from llmbuild.workspace.publishing import Published
 
 HELP = "publish what is built at a hub or in an OCI registry"
-EXAMPLE = """llmbuild publish --dry-run                          # what every [publish] table would change
-  llmbuild publish hub                                # the table [publish.hub]
-  llmbuild publish 'hf:org/{model}-{quantization}-MLC' --model smollm2 --private
-  llmbuild publish oci:ghcr.io/org/smollm2:q4f32_1 --model smollm2 --quantization q4f32_1"""
+EXAMPLE = """llmbuild publish --dry-run   # what every [publish] table would change
+  llmbuild publish hub         # the table [publish.hub]
+  llmbuild publish 'hf:org/{model}-{quantization}-MLC' -m smollm2 --private
+  llmbuild publish oci:ghcr.io/org/smollm2:q4f32_1 -m smollm2 -q q4f32_1"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

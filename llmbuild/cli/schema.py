@@ -9,7 +9,8 @@ from llmbuild.cli.common import path_argument, print_json
 from llmbuild.errors import ExitCode
 
 HELP = "print the JSON schema of the manifest"
-EXAMPLE = "llmbuild schema --output schema.json    # then: #:schema ./schema.json in the manifest's first line"
+EXAMPLE = """llmbuild schema --output schema.json
+  # then, as the manifest's first line:  #:schema ./schema.json"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

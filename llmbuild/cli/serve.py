@@ -7,7 +7,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from llmbuild.cli.common import print_note, write_crash_log
+from llmbuild.cli.common import print_note, require_number, write_crash_log
 from llmbuild.cli.edges import say
 from llmbuild.cli.pick_built import add_selection, select_built
 from llmbuild.errors import ExitCode, UsageError
@@ -44,10 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    for name, least in (("context", 1), ("max_tokens", 1), ("queue", 0)):
-        value = getattr(args, name)
-        if value is not None and value < least:
-            raise UsageError(f"--{name.replace('_', '-')} must be {least} or more, not {value}")
+    require_number(args, "--context", 1, example=4096)
+    require_number(args, "--max-tokens", 1, example=256)
+    require_number(args, "--queue", 0, example=32)
     key = os.environ.get(KEY)
     if key is not None and (not key.isascii() or not key.isprintable() or key.split() != [key]):
         raise UsageError(

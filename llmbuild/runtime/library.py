@@ -63,14 +63,20 @@ def configure_threads(threads: int | None) -> None:
     virtual machines.  Pinning is off unless the user requested it: pinned threads lose 2.7 times their speed beside
     another busy process.
 
-    Raises UsageError for a number below 1, and for a larger one than the threads that already run.
+    Raises UsageError for a number outside 1 to `MOST_THREADS`, the user's own in $TVM_NUM_THREADS included, and for a larger one
+    than the threads that already run.
     """
     os.environ.setdefault("TVM_BIND_THREADS", "0")
     if threads is None:
-        os.environ.setdefault("TVM_NUM_THREADS", str(_cpus()))
+        number = os.environ.get("TVM_NUM_THREADS") or str(min(_cpus(), MOST_THREADS))
+        _require_number(number)
+        os.environ["TVM_NUM_THREADS"] = number
         return
-    if threads < 1:
-        raise UsageError(f"the number of threads must be 1 or more, not {threads}")
+    if not 1 <= threads <= MOST_THREADS:
+        raise UsageError(
+            f"the number of threads must be 1 to {MOST_THREADS}, not {threads}",
+            fix="give the number of cores to compute with, such as 4, or none for all of them",
+        )
     # TVM starts the threads, as many as the variable sets, when a thread of Python first computes with it.
     os.environ["TVM_NUM_THREADS"] = str(threads)
     if "tvm" in sys.modules:
@@ -86,6 +92,19 @@ def configure_threads(threads: int | None) -> None:
                 fix="load with the larger number first, in a new process (in a notebook: restart the kernel)",
             )
 
+
+def _require_number(text: str) -> None:
+    """Raise UsageError where $TVM_NUM_THREADS is no number of threads; TVM reads any text as some number."""
+    if text.isascii() and text.isdigit() and len(text) <= len(str(MOST_THREADS)) and 1 <= int(text) <= MOST_THREADS:
+        return
+    raise UsageError(
+        f"$TVM_NUM_THREADS must be a whole number from 1 to {MOST_THREADS}, not '{text[:40]}'",
+        fix="set TVM_NUM_THREADS=4, or unset it",
+    )
+
+
+MOST_THREADS = 1024
+"""TVM reserves a stack and a queue for each thread before it computes: 22 GB for a thousand million of them."""
 
 _EVEN = 1
 """TVM's mode for threads that each compute an equal share of the work."""

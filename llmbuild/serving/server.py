@@ -43,7 +43,9 @@ def bind(host: str, port: int) -> socket.socket:
     Two sockets that do not listen yet can have one port.  Who connects before the models are loaded waits for them.
     """
     if not 0 <= port < 1 << 16:
-        raise UsageError(f"--port must be between 0 and 65535, not {port}")
+        raise UsageError(
+            f"--port must be 0 to 65535, not {port}", fix="write --port 8000, or --port 0 for one that is free"
+        )
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         bound = socket.socket(family, kind, protocol)

@@ -147,10 +147,10 @@ def test_on_a_terminal_it_asks(root: Path, answer: str, refused: bool) -> None:
     (root / "checkpoint/model.safetensors").unlink()
     child = pexpect.spawn(
         sys.executable, ["-m", "llmbuild", "run", "tiny", "--prompt", "hello"],
-        env={**os.environ, "TERM": "xterm", "PYTHONPATH": str(Path(__file__).parent.parent.parent)},
+        env={**os.environ, "TERM": "xterm", "NO_COLOR": "1", "PYTHONPATH": str(Path(__file__).parent.parent.parent)},
         encoding="utf-8", timeout=120, dimensions=(24, 80),
     )  # fmt: skip
-    child.expect_exact("tiny in q4f32_1 is not built for this machine. Build it for this machine now? [Y/n] ")
+    child.expect_exact("note: tiny in q4f32_1 is not built for this machine\r\nBuild it for this machine now? [Y/n] ")
     child.sendline(answer)
     child.expect(pexpect.EOF)
     child.close()

@@ -37,6 +37,19 @@ def test_every_command_has_help_with_an_example(name: str, capsys: pytest.Captur
     assert cli.COMMANDS[name][1] == importlib.import_module(cli.COMMANDS[name][0]).HELP
 
 
+CACHE = ["stats", "gc", "verify", "export", "import"]
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in cli.COMMANDS), *(["cache", name] for name in CACHE)])
+def test_help_has_80_columns(
+    command: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = run(capsys, *command, "--help")
+    assert code == 0
+    assert [line for line in out.splitlines() if len(line) > 80] == []
+
+
 def test_every_command_exists() -> None:
     assert all(importlib.util.find_spec(module) for module, _ in cli.COMMANDS.values())
 
@@ -59,7 +72,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
             ("build", "--jobs", "x"),
             "error: argument -j/--jobs: invalid int value: 'x'\n  fix: `llmbuild build --help` lists the options\n",
         ),
-        (("build", "--jobs", "0"), "error: --jobs must be 1 to 1024, not 0\n"),
+        (("build", "--jobs", "0"), "error: --jobs must be 1 to 1024, not 0\n  fix: write --jobs 4, or leave it out\n"),
         (("exec", "xyz"), "error: 'xyz' is not an action's digest\n  why: that is 6 to 64 hexadecimal digits\n"),
         (
             ("plan", "-f", "none.toml"),

@@ -296,6 +296,7 @@ CASES: dict[str, Case] = {
     "no manifest of that name": command("plan", "--file", "nowhere.toml"),
     "no jobs": command("build", "--jobs", "0"),
     "no threads": command("verify", "--threads", "0"),
+    "too many threads": command("chat", "--threads", "999999999"),
     "a library alone": command("verify", "--library", "lib.so"),
     "not built": command("verify"),
     "no tokens": command("chat", "--max-tokens", "0"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -39,6 +40,22 @@ def test_threads_that_run_cannot_become_more() -> None:
     assert get_global_func("runtime.NumThreads")() == running
 
 
-def test_there_is_at_least_one_thread() -> None:
-    with pytest.raises(UsageError, match="1 or more, not 0"):
-        configure_threads(0)
+@pytest.mark.parametrize("number", [0, -1, 1025, 999_999_999])
+def test_threads_have_bounds(number: int) -> None:
+    with pytest.raises(UsageError, match=f"must be 1 to 1024, not {number}"):
+        configure_threads(number)
+
+
+@pytest.mark.parametrize("text", ["0", "1025", "999999999", "-1", "many", "٤", "1e9"])
+def test_threads_of_the_environment_have_bounds(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TVM_NUM_THREADS", text)
+    with pytest.raises(UsageError, match=f"must be a whole number from 1 to 1024, not '{text}'"):
+        configure_threads(None)
+
+
+@pytest.mark.parametrize(("text", "number"), [("", "7"), ("1024", "1024"), ("3", "3")])
+def test_an_empty_variable_stands_for_every_core(text: str, number: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TVM_NUM_THREADS", text)
+    monkeypatch.setattr("llmbuild.runtime.library._cpus", lambda: 7)
+    configure_threads(None)
+    assert os.environ["TVM_NUM_THREADS"] == number

@@ -241,7 +241,7 @@ def test_a_port_that_is_taken(built: ProjectDir, listening: bool) -> None:
 @pytest.mark.parametrize(
     ("arguments", "env", "words"),
     [
-        (["--port", "70000"], {}, "--port must be between 0 and 65535, not 70000"),
+        (["--port", "70000"], {}, "--port must be 0 to 65535, not 70000"),
         (["--host", "192.0.2.1"], {}, "choose another --host"),
         (["--queue", "-1"], {}, "--queue must be 0 or more, not -1"),
         (["--max-tokens", "0"], {}, "--max-tokens must be 1 or more, not 0"),
