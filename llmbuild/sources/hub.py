@@ -28,7 +28,17 @@ from llmbuild.sources.http import Promise, download
 from llmbuild.sources.hub_answer import Revision, is_commit, parse_revision
 from llmbuild.sources.kind import Refused
 from llmbuild.sources.local_blobs import take
-from llmbuild.sources.request import SOON_S, TOKEN, TransientError, attempts, head, open_url, retry_after, whole_body
+from llmbuild.sources.request import (
+    SOON_S,
+    TOKEN,
+    WRONG_TOKEN,
+    TransientError,
+    attempts,
+    head,
+    open_url,
+    retry_after,
+    whole_body,
+)
 from llmbuild.sources.select import (
     GGUF_NAME,
     MOST_DESCRIPTION,
@@ -219,18 +229,14 @@ def _credentials() -> Mapping[str, str]:
         ) from error
     if not token:
         return {}
-    check_token(token)
+    check_token(token, fix="set HF_TOKEN to the token alone, or log in again with `hf auth login`")
     return {"Authorization": f"Bearer {token}"}
 
 
-def check_token(token: str) -> None:
+def check_token(token: str, *, fix: str = "set HF_TOKEN to the token alone") -> None:
     """Raise UsageError where no header can contain the token."""
     if not TOKEN.fullmatch(token):
-        raise UsageError(
-            "the token for the hub is none",
-            why="it holds blanks or characters that no token has",
-            fix="set HF_TOKEN to the token alone, or log in again",
-        )
+        raise UsageError("the token for the hub cannot be a token", why=WRONG_TOKEN, fix=fix)
 
 
 def _promise(name: str, promise: Promise | None, where: str) -> Promise:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmbuild.errors import FetchError, UsageError
-from llmbuild.sources.request import TOKEN
+from llmbuild.sources.request import TOKEN, WRONG_TOKEN
 from llmbuild.urls import in_clear_text, service_address, shown
 
 PUBLIC = "https://registry.npmjs.org"
@@ -65,8 +65,8 @@ def _credentials(parts: urllib.parse.SplitResult, settings: Mapping[str, str]) -
                 continue
             if not TOKEN.fullmatch(token):
                 raise UsageError(
-                    f"the token for the registry '{shown(parts.geturl())}' is none",
-                    why="it is empty, or holds blanks or characters that no token has",
+                    f"the token for the registry '{shown(parts.geturl())}' cannot be a token",
+                    why=WRONG_TOKEN,
                     fix=f"set {path}:{name} in .npmrc to the token alone",
                 )
             return {"Authorization": f"{scheme} {token}"}

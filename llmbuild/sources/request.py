@@ -26,6 +26,8 @@ from llmbuild.urls import in_clear_text, is_loopback, shown
 TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 TOKEN = re.compile(r"[!-~]+")
 """What a header can contain as a token."""
+WRONG_TOKEN = "it is not one word of printable ASCII characters"
+"""Why a text is no token, for messages: the text itself is a secret."""
 SOON_S = 5.0
 """How long a plan waits for what it can do without."""
 MOST_HEAD = 32 << 10

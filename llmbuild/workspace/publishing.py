@@ -10,10 +10,11 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from llmbuild.canonical import Json
-from llmbuild.errors import UsageError, did_you_mean
+from llmbuild.errors import FetchError, UsageError, did_you_mean
 from llmbuild.jsontext import parse_json
 from llmbuild.manifest.project import Project, Publish
 from llmbuild.manifest.publish import destinations, refused_wish
+from llmbuild.printable import several
 from llmbuild.publishing.kind import Destination, Difference, Publication, Sent, Wishes
 from llmbuild.publishing.kinds import split
 from llmbuild.workspace.manifests import manifest_name
@@ -93,19 +94,24 @@ def publish(
     wishes: Wishes,
     *,
     dry_run: bool,
+    offline: bool,
     watcher: Watcher,
 ) -> list[Published]:
     """Publish what the tables say of a project's models; with `dry_run` only look.  `wishes` come before those of the tables.
 
     Raises UsageError, LlmbuildError where a result is not up to date, and FetchError where a destination cannot be reached or
-    refuses; every destination is looked at before anything is sent.
+    refuses, or may not be asked (`offline`); every destination is looked at before anything is sent.
     """
     state = state_of(Path(project.root), manifest_name(project))
     goals = [goal for table in tables for goal in _goals(project, table, wishes, state)]
-    names = [goal.destination.name for goal in goals]
-    double = next((name for name in names if names.count(name) > 1), None)
-    if double is not None:
-        raise UsageError(f"two [publish] tables go to {double}", where=project.file, fix="name the one to publish")
+    _refuse_doubles(project, goals)
+    if offline:
+        raise FetchError(
+            "publishing needs the network",
+            where=goals[0].destination.name,
+            why="--offline forbids it, and a dry run asks the destination too" if dry_run else "--offline forbids it",
+            fix="publish without --offline, and with LLMBUILD_OFFLINE unset",
+        )
     jobs = [(goal.destination, publication_of(origin, goal.cells, goal.table)) for goal in goals]
     differences = [destination.compare(publication) for destination, publication in jobs]
     for (destination, _), difference in zip(jobs, differences, strict=True):
@@ -121,6 +127,27 @@ def publish(
         done.append(Published(name, difference, reference))
         watcher.published(done[-1])
     return done
+
+
+def _refuse_doubles(project: Project, goals: Sequence[_Goal]) -> None:
+    """Raise UsageError where a destination is to be published at twice."""
+    tables: dict[str, list[str]] = {}
+    for goal in goals:
+        tables.setdefault(goal.destination.name, []).append(goal.table.name)
+    for destination, names in tables.items():
+        if len(names) == 1:
+            continue
+        own = list(dict.fromkeys(name for name in names if name))
+        if len(own) > 1:
+            what, fix = f"two [publish] tables go to {destination}", "name the one to publish"
+            raise UsageError(
+                what, where=project.file, why=f"they are {several([f'[publish.{name}]' for name in own])}", fix=fix
+            )
+        raise UsageError(
+            f"{destination} is named twice",
+            why=f"the table [publish.{own[0]}] goes there too" if own and "" in names else None,
+            fix="name it once",
+        )
 
 
 def _counter(watcher: Watcher, name: str, total: int) -> Sent:

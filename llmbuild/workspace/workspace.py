@@ -242,7 +242,7 @@ class Workspace:
         tables.  `private` and `revision` come before those of the tables; with `dry_run` nothing is sent.
 
         Raises UsageError for what is no destination, LlmbuildError where a result is not up to date, FetchError where a
-        destination cannot be reached or refuses, and StoreError.
+        destination cannot be reached or refuses, or `offline` forbids it, and StoreError.
         """
         from llmbuild.publishing.kind import Wishes
         from llmbuild.workspace.publication import Origin
@@ -259,6 +259,7 @@ class Workspace:
             chosen(self._project, destinations),
             Wishes(private, revision),
             dry_run=dry_run,
+            offline=bool(self._options.offline),
             watcher=watcher or Watcher(),
         )
 

@@ -60,6 +60,17 @@ def test_only_what_changed_is_sent(hub: UploadHub, files: Path, tmp_path: Path) 
     assert len(branch.messages) == 2
 
 
+def test_one_content_is_sent_once(hub: UploadHub, files: Path, tmp_path: Path) -> None:
+    """A model directory has its index of weights under two names."""
+    (files / "again.bin").write_bytes((files / "params_shard_1.bin").read_bytes())
+    publish(TO, files, tmp_path)
+    sent = [one.path for one in hub.requests if one.method == "PUT"]
+    assert sent and len(set(hub.stored)) == len(hub.stored)
+    branch = hub.repos["org/tiny"].branches["main"]
+    assert branch.files["again.bin"] == branch.files["params_shard_1.bin"]
+    assert {"again.bin", "params_shard_1.bin"} <= branch.large
+
+
 @pytest.mark.parametrize("status", [200, 503])
 def test_what_was_sent_is_counted_once(
     hub: UploadHub, files: Path, tmp_path: Path, status: int, monkeypatch: pytest.MonkeyPatch
@@ -186,7 +197,9 @@ def test_what_is_no_token(
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", token)
     text = refused(hub, files, tmp_path, UsageError)
-    assert "the token for the hub is none" in text
+    assert "the token for the hub cannot be a token\n  why: it is not one word of printable ASCII characters\n" in text
+    assert "fix: set HF_TOKEN to the token alone" in text
+    assert "log in" not in text
     assert token not in text
 
 

@@ -403,7 +403,7 @@ def test_a_token_that_no_header_can_hold_is_not_shown(
     the_hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", f"{TOKEN} {TOKEN}\u2026")
-    assert "the token for the hub is none" in error_of(tmp_path)
+    assert "the token for the hub cannot be a token" in error_of(tmp_path)
     assert the_hub.seen == []
 
 

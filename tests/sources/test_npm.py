@@ -225,7 +225,7 @@ def test_a_mirror_that_passes_on_the_public_answer(tmp_path: Path, registry: Reg
         ("registry=ftp://host", UsageError, "is not the address of a registry"),
         ("registry=https://[host", UsageError, "is not the address of a registry"),
         ("registry=http://registry.invalid", FetchError, "only https is asked"),
-        ("registry=https://host\n//host/:_authToken=two words", UsageError, "is none"),
+        ("registry=https://host\n//host/:_authToken=two words", UsageError, "cannot be a token"),
     ],
 )
 def test_settings_that_cannot_be_used(tmp_path: Path, text: str, error: type[LlmbuildError], said: str) -> None:

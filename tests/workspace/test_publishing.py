@@ -108,7 +108,8 @@ def test_a_missing_token_is_found_before_anything_is_sent_elsewhere(
     mirrored: ProjectDir, registry: RegistryServer, env: dict[str, str], run: Run
 ) -> None:
     first = f'[publish.first]\nto = "oci:{registry.host}/org/first:{{model}}"\nplatforms = []\n'
-    mirrored.write(TINY_MANIFEST + tables(registry.host) + first)
+    twin = f'[publish.twin]\nto = "hf:org/{NAME}"\n'
+    mirrored.write(TINY_MANIFEST + tables(registry.host) + first + twin)
     env |= {"HF_TOKEN": "", "COLUMNS": "80"}
     refused = run(mirrored, "first", "hub", code=ExitCode.USAGE)
     assert refused.err == (
@@ -116,6 +117,12 @@ def test_a_missing_token_is_found_before_anything_is_sent_elsewhere(
         "  why: HF_TOKEN is not set; a saved login is not used\n"
         "  fix: make an access token that may write in the settings of your account at\n"
         "       the hub, and set HF_TOKEN to it\n"
+    )
+    twice = run(mirrored, "hub", "twin", code=ExitCode.USAGE)
+    assert twice.err == (
+        f"error: buildfile.toml: two [publish] tables go to hf:org/{NAME}\n"
+        "  why: they are [publish.hub] and [publish.twin]\n"
+        "  fix: name the one to publish\n"
     )
     assert "  + README.md" in run(mirrored, "first", "--dry-run").out.splitlines()
 
@@ -240,6 +247,26 @@ def test_what_is_stale_is_refused(copy: ProjectDir, hub: UploadHub, run: Run) ->
     assert hub.requests == []
 
 
+@pytest.mark.parametrize("to", ["hub", "registry"])
+@pytest.mark.parametrize("arguments", [("--offline",), ("--dry-run",)])
+def test_offline_asks_nobody(
+    mirrored: ProjectDir,
+    hub: UploadHub,
+    registry: RegistryServer,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    to: str,
+    arguments: tuple[str, ...],
+) -> None:
+    if "--offline" not in arguments:
+        monkeypatch.setenv("LLMBUILD_OFFLINE", "1")
+    before = len(registry.requests)
+    refused = run(mirrored, to, *arguments, code=ExitCode.FETCH)
+    assert ": publishing needs the network\n  why: --offline forbids it" in refused.err
+    assert "fix: publish without --offline, and with LLMBUILD_OFFLINE unset" in refused.err
+    assert (refused.out, hub.requests, len(registry.requests)) == ("", [], before)
+
+
 def test_what_another_manifest_built_is_refused(copy: ProjectDir, hub: UploadHub, run: Run) -> None:
     text = (copy.root / "buildfile.toml").read_text().replace("window-size = 64", "window-size = 48")
     (copy.root / "other.toml").write_text(text)
@@ -270,7 +297,8 @@ def test_a_checkpoint_that_is_stale(copy: ProjectDir, run: Run) -> None:
         (("elsewhere",), "name one, or a destination such as hf:org/name"),
         (("hf:org/{modle}",), "'{modle}' stands for nothing in 'hf:org/{modle}'"),
         (("oci:ghcr.io/org/x:y", "--private"), "oci:ghcr.io/org/x:y takes no 'private'"),
-        (("hub", "hf:org/{model}-{quantization}-MLC"), f"two [publish] tables go to hf:org/{NAME}"),
+        (("hub", "hf:org/{model}-{quantization}-MLC"), f"hf:org/{NAME} is named twice"),
+        (("hf:org/x", "hf:org/x"), "error: hf:org/x is named twice\n  fix: name it once"),
         (("hub", "-m", "other"), "no model is named 'other'"),
         (("ftp:x",), "'ftp:x' is not a destination"),
     ],

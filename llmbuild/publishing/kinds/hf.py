@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,19 +114,31 @@ class _Repository:
             # The client ends no upload when it is interrupted, so that it is not in the thread that is.
             with ThreadPoolExecutor(1) as thread:
                 made = thread.submit(
-                    api.create_commit,
-                    self.repo,
-                    operations,
-                    commit_message=f"{message} (llmbuild {__version__})",
-                    revision=self.revision,
-                    parent_commit=parent,
-                    num_threads=_THREADS,
+                    self._commit, api, operations, f"{message} (llmbuild {__version__})", parent, files
                 )
                 try:
                     return self._reference(made.result().oid)
                 except BaseException:
                     stop.set()
                     raise
+
+    def _commit(self, api: Any, operations: list[Any], message: str, parent: str, files: Sequence[File]) -> Any:
+        """Upload the large files, and make the commit with all operations."""
+        added = {operation.path_in_repo: operation for operation in operations}
+        first = {file.digest: added[file.name] for file in reversed(files)}
+        if len(first) < len(files):
+            # Of files with one content the client would upload each.  Of what the hub has by then it uploads nothing.
+            api.preupload_lfs_files(
+                self.repo, list(first.values()), revision=self.revision, num_threads=_THREADS, free_memory=False
+            )
+        return api.create_commit(
+            self.repo,
+            operations,
+            commit_message=message,
+            revision=self.revision,
+            parent_commit=parent,
+            num_threads=_THREADS,
+        )
 
     def _reference(self, commit: str) -> str:
         return f"hf:{self.repo}@{commit}"
