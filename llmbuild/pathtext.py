@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 _PART = re.compile(r"\$\$|\$\{([^}]*)\}|\$\{")
+_LIKE_VARIABLE = re.compile(r"(?<!\$)\$([A-Za-z_][A-Za-z0-9_]*)", re.ASCII)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 
@@ -31,6 +32,15 @@ def variables_of(text: str) -> tuple[str, ...]:
     """The variables that a path depends on, HOME for `~` among them."""
     names = [found[1] for found in _PART.finditer(text) if found[1] is not None]
     return tuple(dict.fromkeys([*names, *(["HOME"] if _at_home(text) else [])]))
+
+
+def advice(text: str) -> str | None:
+    """What to write where a part of a path looks like a variable or a home directory and is none of these; None else."""
+    first = text.partition("/")[0]
+    if first.startswith("~") and first != "~":
+        return f"write the path of {first}: only '~/', your own home directory, is replaced"
+    found = _LIKE_VARIABLE.search(text)
+    return f"write ${{{found[1]}}} for the variable" if found is not None else None
 
 
 def expand(text: str, environ: Mapping[str, str] | None = None) -> str:

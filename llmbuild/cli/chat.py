@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from llmbuild.cli.build_here import select_or_build
 from llmbuild.cli.common import print_note, require_number
 from llmbuild.cli.pick_built import add_selection
-from llmbuild.errors import ExitCode, UsageError
+from llmbuild.errors import ExitCode, InputError, UsageError
 from llmbuild.printable import printable
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _converse(start: Callable[[], Chat], sampling: Sampling, args: argparse.Name
     chat = start()
     while True:
         try:
-            line = input("> " if sys.stdin.isatty() else "").strip()
+            line = _line()
         except EOFError:
             return ExitCode.OK
         if line in ("/exit", "/quit"):
@@ -105,6 +105,21 @@ def _converse(start: Callable[[], Chat], sampling: Sampling, args: argparse.Name
                 print("\n(stopped)")
             except UsageError as error:
                 print(f"error: {error}", file=sys.stderr)
+
+
+def _line() -> str:
+    """A line of standard input.  Raises EOFError, and InputError for what is not UTF-8."""
+    try:
+        line = input("> " if sys.stdin.isatty() else "")
+        # Where the locale is C, Python keeps a byte that is not UTF-8 as half of a surrogate pair.
+        line.encode()
+    except UnicodeError as error:
+        raise InputError(
+            "standard input is not UTF-8",
+            why="it has bytes that are no characters there",
+            fix="give it text as UTF-8; `iconv -t UTF-8` converts other text",
+        ) from error
+    return line.strip()
 
 
 def _answer(chat: Chat, text: str, sampling: Sampling, args: argparse.Namespace) -> None:

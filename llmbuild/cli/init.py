@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     from llmbuild.workspace.architectures import trusted_families
     from llmbuild.workspace.beside import DIRECTIVE, IGNORE, add_to_ignore, write_schema
     from llmbuild.workspace.place import STATE_DIR, require_own_state
-    from llmbuild.workspace.replacing import require_file
+    from llmbuild.workspace.replacing import require_directory, require_file
     from llmbuild.workspace.trust import Trust
 
     output: Path = args.output
@@ -54,9 +54,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(
             f"{output} is already there", fix="name another file with --output, or replace it with --force"
         )
+    require_directory(output)
     directory = output.absolute().parent
-    if not directory.is_dir():
-        raise UsageError(f"there is no directory {directory}", fix="make it first")
     starter = propose(
         args.checkpoint,
         directory,

@@ -46,15 +46,19 @@ def choose(
         for cell in project.matrix
         if model in (None, cell.model) and scheme in (None, cell.scheme) and platform in (None, cell.platform)
     ]
+    here: list[Combination] = []
     if runnable_only:
-        cells = [cell for cell in cells if cell.weights and runs_here(project, cell)]
+        here = [cell for cell in project.matrix if cell.weights and runs_here(project, cell)]
+        cells = [cell for cell in cells if cell in here]
     if not cells:
         runs = " and runs on this machine" if runnable_only else ""
         raise UsageError(
             f"nothing in the build matrix fits this selection{runs}",
             where=project.file,
             why="a preset has no weights, and a .tar or another machine's library cannot be loaded" if runs else None,
-            fix="select another --model, --quantization or --platform",
+            fix='add "host" to the platforms of a [[build]], or let `llmbuild chat --build` build for this machine'
+            if runnable_only and not here
+            else "select another model, --quantization or --platform",
         )
     return cells
 

@@ -9,9 +9,11 @@ from pathlib import Path
 from llmbuild.errors import UsageError, did_you_mean
 from llmbuild.urls import shown
 
-_PAGE = re.compile(r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([^?#]*)", re.IGNORECASE)
+_PAGE = re.compile(r"(https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/([^?#]*)", re.IGNORECASE)
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(/[\w./-]+\.gguf)?(@[\w./-]+)?", re.ASCII)
 _OTHER_THINGS = ("datasets", "spaces", "collections", "docs", "papers")
+_OF_REVISION = ("tree", "commit", "commits", "blob", "blame", "resolve", "raw")
+"""What the address of a page of one revision has after the repository's name."""
 _SKIPPED = ("dist", "node_modules", "targets", "architectures")
 _MOST = 2000
 """Entries of directories that are looked at: a home directory has more than anyone wants to wait for."""
@@ -24,8 +26,8 @@ def as_source(text: str, *, sha256: str | None = None) -> str:
     that is here, where nothing is.
     """
     if (page := _PAGE.match(text)) is not None:
-        parts = [urllib.parse.unquote(part) for part in page[1].split("/") if part]
-        return text if sha256 is not None else _of_page(text, parts)
+        parts = [urllib.parse.unquote(part) for part in page[2].split("/") if part]
+        return text if page[1] and sha256 is not None else _of_page(text, parts)
     if _REPOSITORY.fullmatch(text) is None:
         return text
     parent, _, name = text.partition("/")
@@ -51,12 +53,12 @@ def hub_form(text: str) -> str | None:
 
 
 def _of_page(text: str, parts: list[str]) -> str:
-    """The source of a page: org/name, org/name/tree/REVISION, org/name/blob/REVISION/FILE."""
+    """The source of a page: org/name, org/name/tree/REVISION, org/name/commit/COMMIT, org/name/blob/REVISION/FILE."""
     fix = "give the page of a model, https://huggingface.co/org/name, or hf:org/name"
     if len(parts) < 2 or parts[0] in _OTHER_THINGS:
         raise UsageError("this is not the page of a model", where=shown(text), fix=fix)
     repository, rest = "/".join(parts[:2]), parts[2:]
-    if not rest or rest[0] not in ("tree", "blob", "resolve", "raw") or len(rest) < 2:
+    if not rest or rest[0] not in _OF_REVISION or len(rest) < 2:
         return f"hf:{repository}"
     # A pull request's revision is the only one that has slashes in an address.
     count = 3 if rest[1:3] == ["refs", "pr"] else 1

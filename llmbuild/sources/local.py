@@ -40,6 +40,9 @@ KEPT_FROM = 4 << 20
 """The size in bytes from which on a file of weights is not copied where that can be avoided."""
 
 
+MISSING = "the source does not exist"
+
+
 class LocalKind(SourceKind):
     """A kind whose spec is {"path"}, and whose pin records what the files are."""
 
@@ -219,11 +222,14 @@ def _unreadable(path: Path) -> Iterator[None]:
 
 
 def _missing(path: Path, kind: str) -> FetchError:
-    beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    near = did_you_mean(path.name, [name for name in beside if name != path.name])
+    first = path
+    while not first.parent.is_dir():
+        # The first part that is missing may be the one that is misspelt.
+        first = first.parent
+    near = did_you_mean(first.name, [entry.name for entry in first.parent.iterdir() if entry.name != first.name])
     if path.exists():
-        return FetchError("the source does not exist", where=str(path), why=f"it is not {kind}", fix=near)
-    return GoneError("the source does not exist", where=str(path), why=_nothing(path), fix=near)
+        return FetchError(MISSING, where=str(path), why=f"it is not {kind}", fix=near)
+    return GoneError(MISSING, where=str(path), why=_nothing(path), fix=near)
 
 
 def _leads_nowhere(path: Path) -> bool:

@@ -7,12 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llmbuild.canonical import digest_json
 from llmbuild.engine.seal import Seal
+from llmbuild.errors import LlmbuildError, Where
 from llmbuild.jsontext import parse_json
 from llmbuild.manifest.project import Project
 from llmbuild.workspace.place import MANIFEST, STATE_DIR
+
+if TYPE_CHECKING:
+    from llmbuild.tomlfile import KeyPath
 
 
 def project_file(root: Path, name: str) -> Path:
@@ -23,6 +28,16 @@ def project_file(root: Path, name: str) -> Path:
 def manifest_name(project: Project) -> str:
     """The file name of a project's manifest, unique among the manifests of its directory."""
     return Path(project.file).name
+
+
+def place_of(project: Project, key: KeyPath) -> Where:
+    """Where a key is written in a project's manifest; without the line where the manifest cannot be read any more."""
+    from llmbuild.tomlfile import dotted, read_toml
+
+    try:
+        return read_toml(Path(project.root) / manifest_name(project), project.file).where(key)
+    except LlmbuildError:
+        return Where(project.file, key=dotted(key))
 
 
 def identity(project: Project) -> str:

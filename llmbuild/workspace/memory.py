@@ -8,17 +8,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmbuild.engine.task import Task
-from llmbuild.errors import LlmbuildError, StoreError, UsageError, Where, raise_all
+from llmbuild.errors import LlmbuildError, StoreError, UsageError, raise_all
 from llmbuild.jsontext import parse_json
 from llmbuild.packages.expected import expected_record
 from llmbuild.packages.memory import MemoryUse, Sizes, memory_of, sizes_in, sizes_of, window_that_fits
 from llmbuild.plan.graph import SIDECAR
 from llmbuild.quantization.scheme import SCHEMES, Scheme
 from llmbuild.targets.compile_part import device_kind
+from llmbuild.workspace.manifests import place_of
 
 if TYPE_CHECKING:
     from llmbuild.manifest.project import Package
@@ -102,7 +102,7 @@ def _exceeds(snapshot: Snapshot, package: Package, one: DeviceMemory) -> UsageEr
     return UsageError(
         f"{one.model} in {one.scheme} on {one.platform} needs {about}{size(use.total)} of memory, and package "
         f"'{package.name}' allows {size(limit)}",
-        where=_place(snapshot, package),
+        where=place_of(snapshot.whole, ("package", package.name, "memory")),
         why=f"{figures(use)}, for {window} = {sizes.tokens} and prefill-chunk-size = {sizes.chunk}",
         fix="; or ".join(_cures(snapshot, one, sizes, window, limit)),
     )
@@ -139,18 +139,6 @@ def _cures(snapshot: Snapshot, one: DeviceMemory, sizes: Sizes, window: str, lim
             yield f"use quantization {name}"
             break
     yield "allow more"
-
-
-def _place(snapshot: Snapshot, package: Package) -> Where:
-    """Where the limit is written; without the line where the manifest cannot be read any more."""
-    from llmbuild.tomlfile import dotted, read_toml
-    from llmbuild.workspace.manifests import manifest_name
-
-    whole, path = snapshot.whole, ("package", package.name, "memory")
-    try:
-        return read_toml(Path(whole.root) / manifest_name(whole), whole.file).where(path)
-    except LlmbuildError:
-        return Where(whole.file, key=dotted(path))
 
 
 def _built(snapshot: Snapshot, verdict: Verdict) -> Mapping[str, Any] | None:

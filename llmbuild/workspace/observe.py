@@ -29,7 +29,7 @@ from llmbuild.plan.select import asked_labels
 from llmbuild.sources.kind import GoneError, Observation, Source
 from llmbuild.workspace.absent import LockedTools
 from llmbuild.workspace.architectures import own_architectures
-from llmbuild.workspace.manifests import identity
+from llmbuild.workspace.manifests import identity, place_of
 from llmbuild.workspace.options import OnNote
 from llmbuild.workspace.patterns import without_unbuildable
 from llmbuild.workspace.platform_tools import Machine, find_tools
@@ -235,10 +235,10 @@ def _sources(
 
                 presets[name] = preset(model.preset)
             elif model.source is not None:
-                with _as_written(model.source, Path(project.root)):
+                with _as_written(project, model.source, ("models", name, "source")):
                     observe(sources, name, model.source, make_label("fetch", name), model.source_format)
                 if model.adapter is not None:
-                    with _as_written(model.adapter, Path(project.root)):
+                    with _as_written(project, model.adapter, ("models", name, "adapter")):
                         observe(adapters, name, model.adapter, make_label("fetch", name, "adapter"))
         except MultiError as error:
             errors += error.errors
@@ -255,23 +255,27 @@ def _sources(
 
 
 @contextmanager
-def _as_written(source: Source, root: Path) -> Iterator[None]:
-    """Name a local source in errors as the manifest does, in the place of where it was found."""
+def _as_written(project: Project, source: Source, key: tuple[str, ...]) -> Iterator[None]:
+    """Name a local source in errors as the manifest does, in the place of where it was found; one that is missing, at the key of
+    the manifest that names it."""
     from llmbuild.manifest.typed import hub_form
+    from llmbuild.pathtext import advice
     from llmbuild.sources.kinds import source_kind
-    from llmbuild.sources.local import LocalKind, place
+    from llmbuild.sources.local import MISSING, LocalKind, place
 
     try:
         yield
     except LlmbuildError as error:
         kind = source_kind(source.kind)
         if isinstance(kind, LocalKind):
-            found = str(place(root, source.spec))
+            text, found = source.spec["path"], str(place(Path(project.root), source.spec))
             for one in error.errors if isinstance(error, MultiError) else (error,):
                 if one.where is not None and (one.where == found or one.where.startswith(f"{found}/")):
                     one.where = kind.written(source.spec, one.where[len(found) + 1 :])
-                if isinstance(one, GoneError) and one.fix is None and (hub := hub_form(source.spec["path"])):
-                    one.fix = f"put it there, or write {hub} for the hub's"
+                if one.what == MISSING:
+                    hub = None if (Path(project.root) / text.partition("/")[0]).is_dir() else hub_form(text)
+                    one.what, one.where = f"'{one.where}' does not exist", str(place_of(project, key))
+                    one.fix = advice(text) or one.fix or f"put it there, or write {hub or 'hf:org/name'} for the hub's"
         raise
 
 

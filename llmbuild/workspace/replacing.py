@@ -34,6 +34,13 @@ def require_file(path: Path) -> None:
         raise UsageError("this is no file, and would be replaced by one", where=str(path), fix="name a file")
 
 
+def require_directory(path: Path) -> None:
+    """Raise UsageError where the directory that a file is to be written into is missing: a name that is misspelt makes none."""
+    directory = path.absolute().parent
+    if not directory.is_dir():
+        raise UsageError(f"there is no directory {directory}", fix="make it first")
+
+
 def require_replaceable(path: Path, kind: str) -> None:
     """Raise UsageError when a file has content that is not of the kind that would replace it."""
     try:

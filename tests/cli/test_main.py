@@ -94,6 +94,16 @@ def test_options_stand_before_between_and_after_names(words: tuple[str, ...]) ->
     assert parser.parse_args([*more, "a", "--", "-b"]).tasks == ["a", "-b"]
 
 
+@pytest.mark.parametrize("command", [("init", "tinyllama_1b_chat_v1.0"), ("schema",)])
+def test_an_output_makes_no_directory(
+    command: tuple[str, ...], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    code, _, err = run(capsys, *command, "--output", str(tmp_path / "none" / "file"))
+    assert code == 2
+    assert f"there is no directory {tmp_path}/none" in " ".join(err.split())
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_bug_is_one_line_with_a_log(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

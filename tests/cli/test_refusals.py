@@ -271,11 +271,24 @@ def test_advice_fits_a_directory(tmp_path: Path) -> None:
     assert "fix: get the checkpoint again from where you have it from" in plan.err
 
 
-@pytest.mark.parametrize("source", ["./no/../where", "checkpoint/x.gguf"])
-def test_a_source_that_is_missing_has_its_name_in_the_manifest(source: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("source", "fix"),
+    [
+        ("./no/../where", "put it there, or write hf:org/name for the hub's"),
+        ("checkpoint/x.gguf", "put it there, or write hf:org/name for the hub's"),
+        ("chekpoint", "did you mean 'checkpoint'?"),
+        ("chekpoint/x.gguf", "did you mean 'checkpoint'?"),
+        ("$MODELS/x", "write ${MODELS} for the variable"),
+        ("~nobody2/x", "write the path of ~nobody2: only '~/', your own home directory, is replaced"),
+    ],
+)
+def test_a_source_that_is_missing_has_its_name_in_the_manifest(source: str, fix: str, tmp_path: Path) -> None:
     project = make_project(tmp_path, MANIFEST.replace("SOURCE", source), cached_checkpoint("llama"))
     plan = project.run("plan")
-    assert plan.code == 4 and plan.err.startswith(f"error: {source}: the source does not exist\n")
+    line = (project.root / "buildfile.toml").read_text().splitlines().index(f'source = "{source}"') + 1
+    assert plan.code == 4
+    assert plan.err.startswith(f"error: buildfile.toml:{line}: models.tiny.source: '{source}' does not exist\n")
+    assert f"fix: {fix}" in " ".join(plan.err.split())
 
 
 def test_a_gguf_file_has_its_tokenizer_itself(tmp_path: Path) -> None:

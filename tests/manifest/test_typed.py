@@ -35,7 +35,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (HUB + "org/name/blob/v1/model.Q4.gguf", "hf:org/name/model.Q4.gguf@v1"),
         (HUB + "org/name/resolve/main/a/b.gguf?download=true", "hf:org/name/a/b.gguf"),
         (HUB + "org/name/blob/main/config.json", "hf:org/name"),
+        (HUB + "org/name/commit/abcdef0", "hf:org/name@abcdef0"),
+        (HUB + "org/name/commits/v1", "hf:org/name@v1"),
+        (HUB + "org/name/blame/v1/config.json", "hf:org/name@v1"),
         (HUB + "org/name/discussions/4", "hf:org/name"),
+        ("huggingface.co/org/name", "hf:org/name"),
+        ("hf.co/org/name/tree/v1", "hf:org/name@v1"),
         # Not for the hub.
         ("hf:org/name", "hf:org/name"),
         ("gemma-2b", "gemma-2b"),

@@ -70,7 +70,9 @@ def test_a_changed_variable_is_seen_by_a_manifest_that_is_cached(
     capsys.readouterr()
     assert main(["plan"]) == 4
     # The message has the source as the manifest has it.
-    assert capsys.readouterr().err.startswith("error: ${MODELS}/tiny: the source does not exist")
+    assert capsys.readouterr().err.startswith(
+        "error: buildfile.toml:5: models.tiny.source: '${MODELS}/tiny' does not exist\n"
+    )
     monkeypatch.delenv("MODELS")
     assert main(["plan"]) == 2
     assert capsys.readouterr().err.startswith(

@@ -310,6 +310,10 @@ CASES: dict[str, Case] = {
     "an unknown model": command("verify", "tinny"),
     "an unknown platform": command("verify", "--platform", "x86_64-linux-gpu"),
     "nothing that runs here": command("verify", manifest=TINY_MANIFEST.replace("x86_64-linux", "aarch64-linux")),
+    "what runs elsewhere": command(
+        *("verify", "--platform", "aarch64-linux-cpu"),
+        manifest=TINY_MANIFEST.replace('"x86_64-linux-cpu"', '"x86_64-linux-cpu", "aarch64-linux-cpu"'),
+    ),
     "no package": no_package,
     "no native library": no_native_library,
     "no current directory": no_current_directory,

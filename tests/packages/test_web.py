@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from llmbuild.errors import InputError
 from llmbuild.packages import chat_page
 from llmbuild.packages.folder import Folder
 from llmbuild.packages.kind import InputFile, Library, Member, Package, Platform, Use
@@ -84,6 +85,13 @@ class Files:
         return {p.relative_to(self.out).as_posix(): p.read_bytes() for p in self.out.rglob("*") if p.is_file()}
 
 
+WEB_LLM = b"""class Engine {}
+export { Engine as MLCEngine };
+export async function hasModelInCache() {}
+"""
+"""What the page takes of WebLLM, in two of the ways that a module exports."""
+
+
 @pytest.fixture
 def files(tmp_path: Path) -> Files:
     return Files(tmp_path)
@@ -145,15 +153,31 @@ def test_two_libraries_of_a_model_share_its_files(files: Files) -> None:
 
 def test_models_at_an_address_of_their_own(files: Files) -> None:
     url = "https://huggingface.co/org/{model}-{quantization}-MLC"
-    page = {"index.js": files.add("index.js", b"export {}")}
+    page = {"index.js": files.add("index.js", WEB_LLM)}
     written = files.write(Package({"url": url, "page": True}, [files.member()], sources={"page": page}))
     assert not [name for name in written if name.startswith("models/")]
     assert records(written)[0]["model"] == "https://huggingface.co/org/tiny-q4f16_1-MLC"
     assert b"connect-src 'self' https:;" in written["index.html"]
 
 
+@pytest.mark.parametrize(
+    ("name", "module", "why"),
+    [
+        ("index.js", b"module.exports = leftPad", "exports no hasModelInCache or MLCEngine"),
+        ("index.js", b"export{a as MLCEngine}", "exports no hasModelInCache"),
+        ("main.js", WEB_LLM, "it has no module 'index.js'"),
+    ],
+)
+def test_a_package_that_is_not_webllm(files: Files, name: str, module: bytes, why: str) -> None:
+    package = Package({"page": True}, [files.member()], sources={"page": {name: files.add(name, module)}})
+    with pytest.raises(InputError, match="the chat page cannot work with this package") as caught:
+        files.write(package)
+    assert why in str(caught.value)
+    assert 'write web-llm = "npm:@mlc-ai/web-llm==' in str(caught.value)
+
+
 def test_the_page(files: Files) -> None:
-    page = {"index.js": files.add("index.js", b"export {}"), "LICENSE": files.add("LICENSE", b"Apache")}
+    page = {"index.js": files.add("index.js", WEB_LLM), "LICENSE": files.add("LICENSE", b"Apache")}
     written = files.write(Package({"page": True}, [files.member()], sources={"page": page}))
     assert {"index.html", "page.css", "page.js", "web-llm/index.js", "web-llm/LICENSE"} <= set(written)
     html, script = written["index.html"].decode(), written["page.js"].decode()
