@@ -258,8 +258,9 @@ def _in_the_way(root: Path, path: str, looked: set[str]) -> list[LlmbuildError]:
         try:
             if stat.S_ISDIR(place.stat().st_mode):
                 continue
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             if not place.is_symlink():
+                # Nothing is there, or what is in the way stands further up and was found on the way to another output.
                 break
             return [
                 StoreError(

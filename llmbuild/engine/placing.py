@@ -97,7 +97,7 @@ class Whole:
             if error.errno not in fs.CANNOT_EXCHANGE:
                 raise
             Stepwise(self._root, self._puts, self._removed).commit()
-            files.remove_tree(old, self._root)
+            _remove_prepared(old)
             return
         dropped = {*self._puts, *self._removed}
         merge(old, now, lambda name, _there: f"{self.directory}/{name}" in dropped)
@@ -105,7 +105,12 @@ class Whole:
     def discard(self) -> None:
         if not self._begun:
             with contextlib.suppress(OSError):
-                files.remove_tree(self._root / self.prepared, self._root)
+                _remove_prepared(self._root / self.prepared)
+
+
+def _remove_prepared(directory: Path) -> None:
+    """Remove a directory that was made here, also where the output is a link to another disk.  Raises OSError."""
+    files.remove_tree(directory, directory.parent)
 
 
 def merge(old: Path, now: Path, droppable: Callable[[str, bool], bool], prefix: str = "") -> None:
@@ -198,11 +203,11 @@ def _prepare_whole(cas: Cas, root: Path, group: Group, wanted: Mapping[str, Want
         for directory, mode in reversed(modes.items()):
             fs.current.chmod(directory, mode)
     except _CannotCarryError:
-        files.remove_tree(scratch, root)
+        _remove_prepared(scratch)
         raise
     except BaseException:
         with contextlib.suppress(OSError):
-            files.remove_tree(scratch, root)
+            _remove_prepared(scratch)
         raise
     return Whole(root, group.dest, prepared, puts, group.removed, new=new)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import os
 import stat
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -12,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from llmbuild.engine import fs
+from llmbuild.engine.files import TEMPORARY
 from llmbuild.engine.install import Installation, InstallReport, inspect, install
 from llmbuild.engine.store import Store
 from llmbuild.engine.task import Install
-from llmbuild.errors import LlmbuildError, StoreError
+from llmbuild.errors import LlmbuildError, MultiError, StoreError
 from tests.engine.test_install import make_tree
-from tests.helpers.engine_build import snapshot
 from tests.helpers.faulty_fs import FaultyFs, FullDisk, Killed, OtherDisk
 
 CONFIG = "mlc-chat-config.json"
@@ -65,15 +66,32 @@ def start(store: Store, project: Path) -> None:
         (project / MODEL / name).write_bytes(data)
 
 
+def everything(project: Path) -> dict[str, bytes]:
+    """All files of a project with their content, those behind a link included, without llmbuild's own record."""
+    found = {}
+    for directory, _, names in os.walk(project, followlinks=True):
+        within = Path(directory).relative_to(project)
+        if within.parts[:1] != (".llmbuild",):
+            found.update({(within / name).as_posix(): (Path(directory) / name).read_bytes() for name in names})
+    return found
+
+
+def link_output(project: Path) -> None:
+    """Let the output be a link to a directory elsewhere."""
+    elsewhere = project.with_name(f"{project.name}-elsewhere")
+    elsewhere.mkdir()
+    (project / "dist").symlink_to(elsewhere)
+
+
 def _others(results: dict[str, str]) -> dict[str, str]:
     return {name: text for name, text in results.items() if name != CONFIG and name not in INDEXES}
 
 
 def require_one_age(project: Path, ages: tuple[dict[str, str], ...] = (OLD, NEW), *, none: bool = True) -> None:
     """One of the ages as a whole, or (with `none`) nothing that a reader would load; and what is of others."""
-    found = {path: data for path, data in snapshot(project).items() if ".llmbuild-tmp-" not in path}
+    found = {path: data for path, data in everything(project).items() if TEMPORARY not in path}
     # While two directories change places, the user's files lie in both, or are on their way from one to the other.
-    anywhere = [data for path, data in snapshot(project).items() if path.rpartition("/")[2] in ("mine.txt", "mine")]
+    anywhere = [data for path, data in everything(project).items() if path.rpartition("/")[2] in ("mine.txt", "mine")]
     assert set(anywhere) == set(MINE.values())
     assert {path: data for path, data in found.items() if path.startswith("dist/second-MLC")} == SECOND
     model = {path[len(MODEL) + 1 :]: data.decode() for path, data in found.items() if path.startswith(f"{MODEL}/")}
@@ -91,14 +109,13 @@ def require_new(store: Store, project: Path) -> None:
     """The next build puts right whatever there is, and leaves nothing of its own lying about."""
     put(store, project, NEW)
     put_second(store, project)
-    assert snapshot(project) == {
+    assert everything(project) == {
         **{f"{MODEL}/{name}": text.encode() for name, text in NEW.items()},
         **{f"{MODEL}/{name}": data for name, data in MINE.items()},
         **SECOND,
         "dist/libs/m.so": b"new config",
         "second.toml": b"",
     }
-    assert not list((project / "dist").rglob(".llmbuild-tmp-*"))
     again = put(store, project, NEW)
     assert (again.written, again.restored, again.removed, again.kept) == ([], [], [], [])
 
@@ -181,9 +198,29 @@ def test_a_disk_that_is_full_after_any_byte(store: Store, tmp_path: Path, every:
         assert "LLMBUILD_CACHE" not in str(error)
         assert "choose another output directory" in str(error) or "move the project" in str(error)
         require_one_age(project, none=False)
+        assert not [path for path in everything(project) if TEMPORARY in path]
         fresh = (project / MODEL / CONFIG).read_text() == OLD[CONFIG] and number % 20 > 0
         if not fresh:
             require_new(store, project)
+
+
+def test_a_full_disk_behind_a_link_keeps_nothing_that_was_prepared(store: Store, tmp_path: Path) -> None:
+    made, root = items(store, NEW), projects(tmp_path)
+    first, project = next(root), next(root)
+    for one in (first, project):
+        link_output(one)
+    whole = Measuring()
+    assert fail(store, first, whole, made) is None
+    failed = 0
+    for border in whole.borders[1:]:
+        error = fail(store, project, FullDisk(border - 1), made)
+        if everything(project):
+            # Only the record was still to be written.
+            break
+        assert isinstance(error, StoreError)
+        failed += 1
+    assert failed > len(NEW)
+    assert everything(project) == everything(first)
 
 
 def test_a_directory_changes_in_one_step_and_keeps_its_mode(store: Store, project: Path) -> None:
@@ -219,8 +256,11 @@ def test_a_file_that_is_written_while_directories_change_places_is_kept(store: S
 def test_what_stands_in_the_way_has_a_fix(store: Store, project: Path) -> None:
     (project / "dist").mkdir()
     (project / MODEL).write_text("the user's")
+    # Files deeper within have the same one in their way.
+    deep = Installation("deep", make_tree(store, {"a/b/one": "1", "a/c/two": "2"}), Install("", MODEL))
     with pytest.raises(StoreError, match="did not write is in the way") as caught:
-        put(store, project, OLD)
+        install(store, project, [deep, *items(store, OLD)])
+    assert not isinstance(caught.value, MultiError)
     assert caught.value.fix == "move it away or delete it, then build again"
     assert caught.value.where == str(project / MODEL)
     (project / MODEL).unlink()
