@@ -28,6 +28,14 @@ def parse_size(text: str) -> int:
     return round(_parse(text, _SIZES, "a size", "write it as 10GB, 500MB or 8GiB"))
 
 
+def parse_memory(text: str) -> int:
+    """Bytes of memory as `parse_size` reads them, at least one: nothing runs in none.  Raises UsageError."""
+    size = parse_size(text)
+    if size < 1:
+        raise UsageError(f"'{text}' is no memory that anything runs in", fix="write what there is, such as 8GB")
+    return size
+
+
 def parse_age(text: str) -> float:
     """Seconds of `30d`, `12h`, `10m`, `45s` or `2w`.  Raises UsageError."""
     return _parse(text, _AGES, "an age", "write it as 30d, 12h or 10m")

@@ -6,7 +6,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from llmbuild.engine.limits import parse_size
+from llmbuild.engine.limits import parse_memory
 
 SHARE = 0.8
 """The part of the available memory that running tasks may take by default."""
@@ -17,7 +17,7 @@ def budget(asked: str | None = None) -> int | None:
     free.  None where the machine does not report it.  Raises UsageError."""
     asked = asked or os.environ.get("LLMBUILD_MEMORY")
     if asked:
-        return parse_size(asked)
+        return parse_memory(asked)
     free = available()
     return None if free is None else int(free * SHARE)
 

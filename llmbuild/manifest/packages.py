@@ -110,11 +110,11 @@ def _kind(name: str, table: PackageTable, problems: Problems) -> kinds.PackageKi
 
 def _memory(name: str, text: str, problems: Problems) -> int | None:
     """The bytes of a limit."""
-    from llmbuild.engine.limits import parse_size
+    from llmbuild.engine.limits import parse_memory
     from llmbuild.errors import UsageError
 
     try:
-        return parse_size(text)
+        return parse_memory(text)
     except UsageError as error:
         problems.add(("package", name, "memory"), error.what, fix=error.fix)
         return None
@@ -250,7 +250,7 @@ def _check_outputs(
     taken = {f"{output}/libs": "libraries", f"{output}/provenance": "statements"}
     for one in matrix:
         if one.weights:
-            taken[one.weights] = f"the model directory of '{one.model}, {one.scheme}'"
+            taken[one.weights] = f"the files of model '{one.model}' in {one.scheme}"
     for name, package in packages.items():
         given = tables[name].output
         path = ("package", name, "output") if given is not None else ("package", name)

@@ -19,7 +19,7 @@ from llmbuild.manifest.source import adapter_forms, forms
 
 def _window(value: int) -> int:
     if value == 0:
-        raise ValueError("must be at least 1, or -1 for no sliding window, not 0")
+        raise ValueError("must be at least 1, or -1 for no sliding window, not 0", "write -1, or remove it")
     return value
 
 

@@ -16,7 +16,9 @@ _WeightsOfAllOrEach = Annotated[
 
 def _size(value: Any) -> Any:
     if not isinstance(value, str):
-        raise ValueError(f'must be a size with its unit, such as "8 GB", not {value}')
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        written = f'"{value} GB"' if number and value > 0 else '"8 GB"'
+        raise ValueError(f"must be a size with its unit, not {value}", f"write memory = {written}")
     return value
 
 

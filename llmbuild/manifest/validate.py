@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import datetime
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ from llmbuild.manifest.misplaced import SYNONYMS, fitting_table, right_table, sp
 from llmbuild.manifest.problems import Problems
 from llmbuild.manifest.schema import ManifestTable, keys_of
 from llmbuild.manifest.schema_table import LONGEST
-from llmbuild.tomlfile import KeyPath
+from llmbuild.tomlfile import KeyPath, dotted
 
 # The type names here are pydantic's error types.
 _EXPECTED = {
@@ -37,6 +38,8 @@ _BOUNDS = {
     "less_than_equal": ("at most", "le"),
     "less_than": ("less than", "lt"),
 }
+_SHOWN = 60
+"""The longest string that is shown as a whole."""
 _GOOD_NAME = f"use letters, digits and . _ + -, beginning with a letter or a digit, {LONGEST} at most"
 
 
@@ -97,11 +100,14 @@ def _report(problems: Problems, path: KeyPath, detail: ErrorDetails, *, of_name:
         problems.add(path, f"must be one of {', '.join(choices)}, not {spoken(value)}", fix=fix)
     elif kind in _BOUNDS:
         words, name = _BOUNDS[kind]
-        problems.add(path, f"must be {words} {detail['ctx'][name]:g}, not {spoken(value)}")
+        bound = detail["ctx"][name]
+        near = f"write {key} = {bound:g}, or " if name in ("ge", "le") else ""
+        problems.add(path, f"must be {words} {bound:g}, not {spoken(value)}", fix=f"{near}remove it for the default")
     elif kind == "value_error":
-        problems.add(path, str(detail["ctx"]["error"]))
+        what, *fixes = detail["ctx"]["error"].args
+        problems.add(path, what, fix=fixes[0] if fixes else None)
     elif kind == "finite_number":
-        problems.add(path, f"must be a finite number, not {value}")
+        problems.add(path, f"must be a finite number, not {value}", fix=f"write a number, or remove {key}")
     elif kind in ("string_pattern_mismatch", "string_too_long"):
         problems.add(path, f"{spoken(value)} is not a good name", fix=_GOOD_NAME)
     elif path[:1] == ("platforms",) and len(path) > 3 and path[2] == "device":
@@ -109,8 +115,34 @@ def _report(problems: Problems, path: KeyPath, detail: ErrorDetails, *, of_name:
             path, f"must be a string, a whole number, true or false, or a list of strings, not {spoken(value)}"
         )
     else:
-        fix = fitting_table(path, value)
+        fix = fitting_table(path, value) or _as_expected(path, value, kind)
         problems.add(path, f"must be {_EXPECTED.get(kind, 'another value')}, not {spoken(value)}", fix=fix)
+
+
+def _as_expected(path: KeyPath, value: Any, kind: str) -> str | None:
+    """How a value of a wrong type is written as one of the right type; None where nothing shows what is meant."""
+    key = path[-1]
+    if isinstance(key, int):
+        return (
+            f'write "{value}", in quotation marks' if kind == "string_type" and isinstance(value, int | float) else None
+        )
+    written: str | None = None
+    match kind, value:
+        case "list_type", str() if len(value) <= _SHOWN:
+            written = f"{key} = [{json.dumps(value, ensure_ascii=False)}]"
+        case "list_type", dict():
+            written = f"[[{dotted(path)}]]"
+        case "string_type", bool() | int() | float():
+            written = f'{key} = "{str(value).lower()}"'
+        case "bool_type", _:
+            written = f"{key} = true, or {key} = false"
+        case (("int_type" | "float_type"), str()) if value.strip().isascii() and value.strip().isdigit():
+            written = f"{key} = {value.strip()}, without quotation marks"
+        case (("int_type" | "float_type"), _):
+            written = f"a number, or remove {key}"
+        case (("dict_type" | "model_type" | "model_attributes_type"), _) if all(isinstance(step, str) for step in path):
+            written = f"a table: [{dotted(path)}]"
+    return None if written is None else f"write {written}"
 
 
 def _instead(path: KeyPath, value: Any) -> str:
@@ -131,7 +163,7 @@ def spoken(value: Any) -> str:
         case bool():
             text = "true" if value else "false"
         case str():
-            text = f"'{value}'" if len(value) <= 60 else f"'{value[:57]}…'"
+            text = f"'{value}'" if len(value) <= _SHOWN else f"'{value[: _SHOWN - 3]}…'"
         case float():
             text = f"{value:g}"
         case list():

@@ -81,7 +81,7 @@ def _chain(name: str, places: Sequence[Path], user: Path | None) -> list[TomlFil
             if path is not None:
                 raise UsageError(f"target '{name}' extends itself through '{wanted}'", where=where)
             names = TargetNames(user)
-            fix = names.nearest(wanted, names.own) or "`llmbuild targets` lists them"
+            fix = names.nearest(wanted, names.own, aliases=False) or "`llmbuild targets` lists them"
             raise UsageError(f"unknown target '{wanted}'", where=where, fix=fix)
         seen.add(path)
         chain.append(read_toml(path))

@@ -108,16 +108,26 @@ class TargetNames:
         """The aliases of a target.  Raises what `aliases` does."""
         return tuple(alias for alias, name in self.aliases.items() if name == target)
 
-    def nearest(self, word: str, known: Iterable[str]) -> str | None:
-        """A sentence that proposes some of the `known` names for a word that is none, or None when none is near."""
+    def nearest(self, word: str, known: Iterable[str], *, aliases: bool = True) -> str | None:
+        """A sentence that proposes some of the `known` names, or with `aliases` their aliases, for a word that is none; None when
+        none is near."""
         names = list(known)
         spoken = word.strip().lower()
         if spoken == HOST and HOST not in self.aliases:
             return f"there is no target for this machine's CPU ({host_target()})"
         found = [name for name in self.words.get(spoken.removesuffix(":generic"), ()) if name in names]
         if found:
+            found = [self._called(name, word) if aliases else name for name in found]
             return f"'{word}' is spelled {either(repr(name) for name in found)} here"
-        return did_you_mean(word, [*names, *(alias for alias, name in self.aliases.items() if name in names)])
+        others = [alias for alias, name in self.aliases.items() if name in names] if aliases else []
+        return did_you_mean(word, [*names, *others])
+
+    def _called(self, target: str, instead: str) -> str:
+        """What a manifest calls a target: an alias of it, best the one that differs from the word in case or blanks only, and
+        else its name."""
+        aliases = [alias for alias in self.aliases_of(target) if alias not in (HOST, instead)]
+        spoken = instead.strip().lower()
+        return spoken if spoken in aliases else next(iter(aliases), target)
 
     @cached_property
     def _tables(self) -> Mapping[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llmbuild.engine.limits import parse_age, parse_size
+from llmbuild.engine.limits import parse_age, parse_memory, parse_size
 from llmbuild.engine.settings import Settings, read_settings
 from llmbuild.engine.store import default_root
 from llmbuild.errors import UsageError
@@ -38,6 +38,12 @@ def test_sizes_and_ages() -> None:
         5400,
         14 * 86400,
     ]
+
+
+def test_memory_is_some() -> None:
+    assert parse_memory("1") == 1
+    with pytest.raises(UsageError, match=r"'0\.2 B' is no memory that anything runs in"):
+        parse_memory("0.2 B")
 
 
 @pytest.mark.parametrize("text", ["", "GB", "ten GB", "-1GB", "1 XB", "1e3", "10 GB GB"])

@@ -83,24 +83,28 @@ CASES = [
         MODEL + 'metadata = { context-window-size = "64" } #!\n' + BUILD,
         "models.a.metadata.context-window-size",
         "must be a whole number, not '64'",
+        "= 64, without quotation marks",
     ),
     Bad(
         "number for a string",
         '[models.a]\nsource = 3 #!\nconv-template = "LM"\n' + BUILD,
         "models.a.source",
         "must be a string, not 3",
+        'write source = "3"',
     ),
     Bad(
         "string for a list",
         MODEL + '[[build]]\nquantizations = "q4f32_1" #!\nplatforms = ["x86_64-linux-cpu"]\n',
         "build[0].quantizations",
         "must be a list, not 'q4f32_1'",
+        'write quantizations = ["q4f32_1"]',
     ),
     Bad(
         "number in a list",
         MODEL + '[[build]]\nquantizations = [\n"q4f32_1",\n4] #!\nplatforms = ["x86_64-linux-cpu"]\n',
         "build[0].quantizations[1]",
         "must be a string, not 4",
+        'write "4", in quotation marks',
     ),
     Bad(
         "boolean for a size",
@@ -114,12 +118,19 @@ CASES = [
         "project.name",
         "not the date or time 2026-01-01",
     ),
-    Bad("a model that is no table", "[models]\na = 'x' #!\n" + BUILD, "models.a", "must be a table, not 'x'"),
+    Bad(
+        "a model that is no table",
+        "[models]\na = 'x' #!\n" + BUILD,
+        "models.a",
+        "must be a table, not 'x'",
+        "a table: [models.a]",
+    ),
     Bad(
         "build that is a table",
         MODEL + '[build] #!\nquantizations = ["q4f32_1"]\n',
         "build",
         "must be a list, not a table",
+        "write [[build]]",
     ),
     Bad(
         "negative size",
@@ -575,14 +586,14 @@ CASES = [
         MODEL + IOS.replace('aarch64-ios-metal"', 'ipad" #!') + ON_IOS,
         "platforms.ios.target",
         "unknown target 'ipad'",
-        "'ipad' is spelled 'aarch64-ios-metal' here",
+        "'ipad' is spelled 'iphone' here",
     ),
     Bad(
         "a device of mlc_llm in the matrix",
         MODEL + '[[build]]\nquantizations = ["q4f32_1"]\nplatforms = ["webgpu"] #!\n',
         "build[0].platforms[0]",
         "unknown platform 'webgpu'",
-        "'webgpu' is spelled 'wasm32-webgpu' here",
+        "'webgpu' is spelled 'web' here",
     ),
     # Archives that meet in one program.
     Bad(

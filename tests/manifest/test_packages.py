@@ -156,8 +156,32 @@ WRONG = {
     "place of a model": (
         '[package.server]\noutput = "a-q0f32-MLC" #!\n',
         "package.server.output",
-        "where the model directory of 'a, q0f32' are",
+        "where the files of model 'a' in q0f32 are",
         "another folder",
+    ),
+    "no memory": (
+        '[package.server]\nmemory = "0 GB" #!\n',
+        "package.server.memory",
+        "'0 GB' is no memory that anything runs in",
+        "write what there is, such as 8GB",
+    ),
+    "memory without a unit": (
+        "[package.server]\nmemory = 8 #!\n",
+        "package.server.memory",
+        "must be a size with its unit, not 8",
+        'write memory = "8 GB"',
+    ),
+    "page": (
+        '[package.server]\npage = "yes" #!\n',
+        "package.server.page",
+        "must be true or false, not 'yes'",
+        "write page = true, or page = false",
+    ),
+    "a name for a list": (
+        '[package.server]\nplatforms = "web" #!\n',
+        "package.server.platforms",
+        "must be a list, not 'web'",
+        'write platforms = ["web"]',
     ),
     "place of another": (
         '[package.x]\nkind = "server"\noutput = "server"\n[package.server] #!\n',

@@ -131,6 +131,11 @@ def test_the_words_of_other_tools_name_targets_that_exist() -> None:
         said = names.nearest(word, PROMISED)
         assert said is not None and said.endswith("here"), word
     assert names.nearest("cuda", ["x86_64-linux-cpu"]) is None
+    for word, alias in {"ios": "iphone", "WEB": "web", "web ": "web", "wasm": "web", "Android ": "android"}.items():
+        said = names.nearest(word, PROMISED)
+        assert said is not None and f"'{word}' is spelled" in said and f"'{alias}'" in said, said
+    assert names.nearest("ios", PROMISED, aliases=False) == "'ios' is spelled 'aarch64-ios-metal' here"
+    assert names.nearest("cpu", PROMISED) == "'cpu' is spelled 'aarch64-linux-cpu' or 'x86_64-linux-cpu' here"
     near = names.nearest("x86_64-linux-cud", PROMISED)
     assert near is not None and near.startswith("did you mean 'x86_64-linux-cuda'")
 
