@@ -26,11 +26,16 @@ def size(value: float) -> str:
 
 
 def amount(done: int, total: int, unit: str) -> str:
-    """How far a task is: `52.1 MB of 105.5 MB`, `3 of 30 layers`, `3 files`."""
+    """How far a task is: `52.1 MB of 105.5 MB`, `3 of 30 layers`, `1 of 1 library`, `3 files`."""
     if unit == "bytes":
         return f"{size(done)} of {size(total)}" if total else size(done)
     words = f"{done} of {total}" if total else str(done)
-    return f"{words} {unit}".rstrip()
+    return f"{words} {_one(unit) if (total or done) == 1 else unit}".rstrip()
+
+
+def _one(unit: str) -> str:
+    """A unit in the singular: a layer, a library."""
+    return f"{unit[:-3]}y" if unit.endswith("ies") else unit.removesuffix("s")
 
 
 def files(count: int) -> str:

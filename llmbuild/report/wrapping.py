@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
-_WHOLE = re.compile(r"\w+\[[^\[\]\n]*\]|'[^'\n]*/[^'\n]*'")
-"""What stays on one line although it may have blanks: `lower[smollm2, q4f32_1, web]` and '/a directory/with blanks'."""
+_WHOLE = re.compile(r"\w+\[[^\[\]\n]*\]|(?<!\w)'(?!\s)[^'\n]*/[^'\n]*(?<!\s)'(?!\w)")
+"""What stays on one line although it may have blanks: `lower[smollm2, q4f32_1, web]` and '/a directory/with blanks'.
+A quotation mark that ends one name, or an apostrophe, begins none."""
 _KEPT = "\ue000"
 """In place of a blank that no line may be broken at: a character that no text has, since Unicode gives it no meaning."""
 

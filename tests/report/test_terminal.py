@@ -203,3 +203,5 @@ def test_units() -> None:
     assert amount(5, 10, "bytes") == "5 B of 10 B"
     assert amount(3, 30, "layers") == "3 of 30 layers"
     assert amount(3, 0, "files") == "3 files"
+    assert [amount(1, 0, "files"), amount(0, 1, "libraries")] == ["1 file", "0 of 1 library"]
+    assert [amount(1, 30, "layers"), amount(1, 1, "objects")] == ["1 of 30 layers", "1 of 1 object"]

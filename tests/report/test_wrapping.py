@@ -41,5 +41,16 @@ def test_the_place_of_an_error_stays_on_a_line_where_it_fits() -> None:
     assert all(len(line) <= 60 for line in render_error(command, Style(60)).splitlines())
 
 
+@pytest.mark.parametrize("width", [60, 80])
+def test_what_lies_between_two_names_is_broken(width: int) -> None:
+    for text in (
+        "package 'server' would be in dist/model-q4f32_1-MLC, where the files of model 'model' in q4f32_1 are",
+        "the user's own files lie in dist/model-q4f32_1-MLC, and package 'server' would replace the package's own ones",
+    ):
+        first, second = wrap(text, width)
+        assert width - 20 < len(first) <= width
+        assert f"{first} {second}" == text
+
+
 def test_an_empty_text_is_one_line() -> None:
     assert wrap("", 80, "  ") == [""]
