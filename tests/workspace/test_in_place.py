@@ -227,7 +227,7 @@ def test_a_checkpoint_that_is_gone(root: Path, lost: str) -> None:
 
 def test_a_checkpoint_that_was_never_there_is_an_error(root: Path) -> None:
     shutil.rmtree(root / "checkpoint")
-    with pytest.raises(FetchError, match="the source does not exist"), open_project(root) as workspace:
+    with pytest.raises(FetchError, match="does not exist"), open_project(root) as workspace:
         workspace.plan()
 
 
