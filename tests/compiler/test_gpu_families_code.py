@@ -42,13 +42,19 @@ def objects(kind: str, config: dict[str, Any], out: Path) -> Path:
     return out
 
 
+OTHERS = ("rocm", "opencl", "adreno")
+"""Their functions are those of other kinds, in another language: all of them are compiled in the full tests."""
+
+
 def test_families_that_have_every_part() -> None:
     chosen = covering()
     assert set().union(*map(parts, chosen)) == set().union(*(parts(name) for name in variants() if in_ci(name)))
     assert len(chosen) < sum(map(in_ci, variants())) * 0.7
 
 
-@pytest.mark.parametrize("kind", TARGETS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.full] if kind in OTHERS else []) for kind in TARGETS]
+)
 def test_every_part(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def export(_: Any, __: Any, *rest: Any) -> build.ExportedModel:
         model = build.export_decoder(composed(), *rest)

@@ -79,7 +79,7 @@ def forget(store: Path, generator: random.Random) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=pytest.mark.full) for part in range(1, PARTS))])
 def test_builds_killed_at_random_moments(tmp_path: Path, part: int) -> None:
     project = make_project(tmp_path, TINY_MANIFEST, cached_checkpoint("llama-gqa"))
     project.build()

@@ -91,7 +91,7 @@ def test_flags_in_the_environment_do_not_reach_the_code(compiler: Any, monkeypat
     assert compiler.compile(code, ["sm_80"], "sm_80") == plain
 
 
-@pytest.mark.parametrize("compiler", ["nvcc", "nvrtc"], indirect=True)
+@pytest.mark.parametrize("compiler", [pytest.param("nvcc", marks=pytest.mark.full), "nvrtc"], indirect=True)
 def test_a_lowered_module_holds_machine_code_with_tensor_cores(
     compiler: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
