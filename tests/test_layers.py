@@ -41,6 +41,7 @@ LAYERS = [
     "programs",
     "home",
     "pathtext",
+    "variables",
     "host",
     "errors",
     "jsontext",

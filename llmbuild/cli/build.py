@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmbuild.cli.common import add_selection, open_workspace, path_argument, require_number
-from llmbuild.engine.variables import MOST_JOBS
 from llmbuild.errors import ExitCode, Interrupted, StoreError
+from llmbuild.variables import MOST_JOBS
 
 if TYPE_CHECKING:
     from llmbuild.workspace.workspace import Workspace

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from llmbuild.engine.limits import parse_size
-from llmbuild.engine.variables import MOST_JOBS, jobs
 from llmbuild.errors import LlmbuildError, UsageError, did_you_mean, raise_all
 from llmbuild.home import at_home, user_directory
+from llmbuild.variables import MOST_JOBS, jobs
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,10 @@ from typing import Any
 
 from llmbuild.errors import ToolchainError, UsageError, VerifyError
 from llmbuild.runtime.libraries import require_loadable
+from llmbuild.variables import whole_number
+
+MOST_THREADS = 1024
+"""TVM reserves a stack and a queue for each thread before it computes: 22 GB for a thousand million of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +72,9 @@ def configure_threads(threads: int | None) -> None:
     """
     os.environ.setdefault("TVM_BIND_THREADS", "0")
     if threads is None:
-        number = os.environ.get("TVM_NUM_THREADS") or str(min(_cpus(), MOST_THREADS))
-        _require_number(number)
-        os.environ["TVM_NUM_THREADS"] = number
+        # TVM reads any text as some number.
+        number = whole_number("TVM_NUM_THREADS", MOST_THREADS) or min(_cpus(), MOST_THREADS)
+        os.environ["TVM_NUM_THREADS"] = str(number)
         return
     if not 1 <= threads <= MOST_THREADS:
         raise UsageError(
@@ -92,19 +96,6 @@ def configure_threads(threads: int | None) -> None:
                 fix="load with the larger number first, in a new process (in a notebook: restart the kernel)",
             )
 
-
-def _require_number(text: str) -> None:
-    """Raise UsageError where $TVM_NUM_THREADS is no number of threads; TVM reads any text as some number."""
-    if text.isascii() and text.isdigit() and len(text) <= len(str(MOST_THREADS)) and 1 <= int(text) <= MOST_THREADS:
-        return
-    raise UsageError(
-        f"$TVM_NUM_THREADS must be a whole number from 1 to {MOST_THREADS}, not '{text[:40]}'",
-        fix="set TVM_NUM_THREADS=4, or unset it",
-    )
-
-
-MOST_THREADS = 1024
-"""TVM reserves a stack and a queue for each thread before it computes: 22 GB for a thousand million of them."""
 
 _EVEN = 1
 """TVM's mode for threads that each compute an equal share of the work."""

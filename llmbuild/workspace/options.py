@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
-from llmbuild.engine.variables import flag
+from llmbuild.variables import flag
 
 OnNote: TypeAlias = Callable[[str], None]
 """Receives what is worth reporting and stops nothing, a sentence at a time."""

@@ -14,9 +14,9 @@ from llmbuild.canonical import Digest
 from llmbuild.engine.cas import MissingBlobError
 from llmbuild.engine.memory import budget
 from llmbuild.engine.store import Store
-from llmbuild.engine.variables import MOST_JOBS
 from llmbuild.errors import UsageError
 from llmbuild.plan.narrow import narrow
+from llmbuild.variables import MOST_JOBS
 from llmbuild.workspace.expanded import Manifest, load_manifest
 from llmbuild.workspace.locking import require_offline
 from llmbuild.workspace.manifests import manifest_name

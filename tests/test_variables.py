@@ -10,11 +10,11 @@ import pytest
 import llmbuild
 from llmbuild.cli.main import main
 from llmbuild.engine.settings import default_jobs
-from llmbuild.engine.variables import flag, jobs
 from llmbuild.errors import LlmbuildError, UsageError
+from llmbuild.variables import flag, jobs
 from llmbuild.workspace.options import Options
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parent.parent
 MANIFEST = '[models.a]\npreset = "smollm2_135m"\n[[build]]\nquantizations = ["q4f32_1"]\nplatforms = ["host"]\n'
 
 

@@ -28,12 +28,16 @@ def flag(name: str, environ: Mapping[str, str] | None = None) -> bool:
 
 def jobs(environ: Mapping[str, str] | None = None) -> int | None:
     """The number of tasks at a time of LLMBUILD_JOBS; None where it is unset.  Raises UsageError for what is no such number."""
-    text = (os.environ if environ is None else environ).get("LLMBUILD_JOBS", "")
+    return whole_number("LLMBUILD_JOBS", MOST_JOBS, environ)
+
+
+def whole_number(name: str, most: int, environ: Mapping[str, str] | None = None) -> int | None:
+    """The number from 1 to `most` of a variable; None where it is unset.  Raises UsageError for what is no such number."""
+    text = (os.environ if environ is None else environ).get(name, "")
     if not text:
         return None
-    if not (text.isascii() and text.isdigit() and len(text) <= len(str(MOST_JOBS)) and 1 <= int(text) <= MOST_JOBS):
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(most)) and 1 <= int(text) <= most):
         raise UsageError(
-            f"$LLMBUILD_JOBS must be a whole number from 1 to {MOST_JOBS}, not '{text[:40]}'",
-            fix="set LLMBUILD_JOBS=4, or unset it",
+            f"${name} must be a whole number from 1 to {most}, not '{text[:40]}'", fix=f"set {name}=4, or unset it"
         )
     return int(text)
