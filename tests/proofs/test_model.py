@@ -28,7 +28,7 @@ from llmbuild.engine.store import Store
 from llmbuild.engine.task import JsonFields, Task
 from llmbuild.executors.inline import InlineExecutor
 from llmbuild.plan.observed import Observed
-from llmbuild.plan.planner import Lost, Plan, make_plan
+from llmbuild.plan.planner import Built, Lost, Plan, make_plan
 from llmbuild.plan.reasons import (
     MISSING,
     Cascade,
@@ -372,6 +372,7 @@ class Watch:
         self.force = force
         self.knowledge = knowledge
         self.ran: set[str] = set()
+        self.started: set[str] = set()
         self.reasons: dict[str, tuple[Reason, ...]] = {}
         self.queued: dict[str, Moment] = {}
 
@@ -386,6 +387,7 @@ class Watch:
                 )
                 for reason in self.reasons[label]:
                     machine.confirm(reason, node, ideal, self.force, self.queued[label])
+                self.started.add(label)
                 oracle.launched(node, ideal)
             case events.Finished(label=label, action=action):
                 self.ran.add(label)
@@ -404,11 +406,19 @@ class Watch:
         assert label in self.force or not self.queued[label].whole, f"{label} is to run without a reason"
         known = self.knowledge.recall(bound.action.digest)
         self.reasons[label] = (Forced(),) if label in self.force else self.knowledge.reasons(task, bound)
-        if label not in self.force and not isinstance(known, Lost):
+        if label not in self.force and isinstance(known, Built):
+            # The scheduler found that something was lost, and a task that runs beside this one has written the same since.
+            assert self.jobs > 1
+            assert any(self.contents(label) & self.contents(other) for other in self.started - {label})
+        elif label not in self.force and not isinstance(known, Lost):
             assert known is None
             assert self.reasons[label]
             self.check_complete(label, self.reasons[label])
         return Explained(time=0.0, label=label, reasons=self.reasons[label])
+
+    def contents(self, label: str) -> set[Content]:
+        output = self.ideals[label].output
+        return {tree_of(output), *output.values()}
 
     def check_complete(self, label: str, reasons: tuple[Reason, ...]) -> None:
         """Every parameter and tool that differs from the last build is named."""
