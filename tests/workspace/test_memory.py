@@ -212,8 +212,8 @@ def test_chunk_and_window_are_proposed_together_where_neither_suffices(
         ('"plenty"', "'plenty' is not a size"),
         ('"-1 GB"', "'-1 GB' is not a size"),
         ('""', "'' is not a size"),
-        ("0", 'must be a size with its unit, such as "8 GB", not 0'),
-        ("8.5", 'must be a size with its unit, such as "8 GB", not 8.5'),
+        ("0", 'must be a size with its unit, not 0 fix: write memory = "8 GB"'),
+        ("8.5", 'must be a size with its unit, not 8.5 fix: write memory = "8.5 GB"'),
     ],
 )
 def test_a_limit_is_a_size(limit: str, said: str, limited: Path, capsys: pytest.CaptureFixture[str]) -> None:
