@@ -1,6 +1,6 @@
 """What a CI job says of itself is no part of a test: under GitHub Actions llmbuild prints workflow commands too.
 
-A tiny model with random weights is built once for the tests that load it; they share the group of workers "load".
+A tiny model with random weights is built once in a worker for the tests that load it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def model_dir(built: ProjectDir) -> Path:
 
 @pytest.fixture(scope="session")
 def distributions(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The sdist of this tree and the wheel that is built from it, made once by the tests of the group "load"."""
+    """The sdist of this tree and the wheel that is built from it, made once in a worker."""
     from tests.helpers.wheel import build_distributions
 
     return build_distributions(tmp_path_factory.mktemp("distributions"))

@@ -9,8 +9,6 @@ import re
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from tests.helpers.wheel import install
 
 ROOT = Path(__file__).parent.parent
@@ -73,7 +71,6 @@ def _set_by_init(node: ast.ClassDef) -> dict[str, str]:
     return found
 
 
-@pytest.mark.xdist_group("load")
 def test_the_examples_run_in_an_empty_directory_from_the_wheel(
     tmp_path: Path, distributions: tuple[Path, Path]
 ) -> None:

@@ -61,7 +61,6 @@ def test_a_release_makes_nothing_stale_by_its_number() -> None:
     assert [kind for kind, found in files.items() if "version.py" in found] == []
 
 
-@pytest.mark.xdist_group("load")
 def test_the_wheel_has_the_package_and_its_data_and_nothing_else(distributions: Distributions) -> None:
     wheel = distributions[1]
     assert wheel.name == f"llmbuild-{llmbuild.__version__}-py3-none-any.whl"
@@ -82,7 +81,6 @@ def test_the_wheel_has_the_package_and_its_data_and_nothing_else(distributions: 
     assert metadata.get_payload() == (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.xdist_group("load")
 def test_the_sdist_has_what_a_package_is_built_and_tested_from(distributions: Distributions) -> None:
     root = f"llmbuild-{llmbuild.__version__}"
     with tarfile.open(distributions[0]) as archive:
@@ -93,7 +91,6 @@ def test_the_sdist_has_what_a_package_is_built_and_tested_from(distributions: Di
     assert found == sources(*DIRECTORIES) | {*FILES, "PKG-INFO", ".gitignore"}
 
 
-@pytest.mark.xdist_group("load")
 def test_an_index_would_take_both(distributions: Distributions) -> None:
     command = [sys.executable, "-m", "twine", "check", "--strict", *map(str, distributions)]
     result = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "NO_COLOR": "1"})
@@ -101,7 +98,6 @@ def test_an_index_would_take_both(distributions: Distributions) -> None:
     assert result.stdout.count("PASSED") == 2
 
 
-@pytest.mark.xdist_group("load")
 def test_the_wheel_works_in_a_new_environment(distributions: Distributions, tmp_path: Path) -> None:
     """With what the wheel requires and nothing else of this environment; the packages themselves are linked, not downloaded."""
     python = install(distributions[1], tmp_path / "environment")

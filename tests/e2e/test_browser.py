@@ -36,7 +36,6 @@ return await engine.chat.completions.create(ASKED);
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(browser.missing() is not None, reason=str(browser.missing())),
-    pytest.mark.xdist_group("browser"),
 ]
 
 

@@ -58,7 +58,7 @@ quantizations = ["{scheme}"]
 platforms = {platforms}
 """
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("platforms")]
+pytestmark = pytest.mark.slow
 
 
 EACH_KIND = {

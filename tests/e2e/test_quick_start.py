@@ -31,7 +31,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> ProjectDir:
     return project
 
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("quick-start")]
+pytestmark = pytest.mark.slow
 
 
 def test_it_answers_paris(project: ProjectDir) -> None:

@@ -38,7 +38,7 @@ WINDOW = {"mistral": {"window": "sliding-window-size = 32, attention-sink-size =
 # Past its windows of 8 the first also has caps on scores and logits; the last has interleaved rotary.
 VARIANTS = ("gemma2/caps and windows", "mistral/window", "cohere/norms of q and k")
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(autouse=True)

@@ -40,7 +40,6 @@ platforms = ["{WASM}"]
 
 @pytest.mark.full
 @pytest.mark.slow
-@pytest.mark.xdist_group("browser")
 @pytest.mark.parametrize("scheme", ["q4f32_1", "q4f16_1"])
 def test_buffers_of_a_model_of_a_billion_are_what_its_record_says(scheme: str, tmp_path: Path) -> None:
     if reason := dawn.missing():

@@ -34,7 +34,6 @@ ERROR = "!document.getElementById('error').hidden && document.getElementById('er
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(browser.missing() is not None, reason=str(browser.missing())),
-    pytest.mark.xdist_group("browser"),
 ]
 
 

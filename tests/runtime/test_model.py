@@ -26,8 +26,6 @@ from tests.helpers.cli import ProjectDir
 from tests.helpers.logits import TOLERANCE, reference_logits
 from tests.helpers.stored import load_stored_into
 
-pytestmark = pytest.mark.xdist_group("load")
-
 TEXT = "the hat in the tin"
 LIKELIEST: dict[str, Any] = {"temperature": 0, "max_tokens": 24}
 

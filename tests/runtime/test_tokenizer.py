@@ -18,8 +18,6 @@ from tests.helpers.cli import ProjectDir
 from tests.helpers.inspected import write_facts
 from tests.helpers.tokenizer_files import sentencepiece_model, vocab_and_merges
 
-pytestmark = pytest.mark.xdist_group("load")
-
 
 @pytest.mark.parametrize("kind", ["sentencepiece", "byte-level"])
 def test_a_model_answers_with_a_made_tokenizer(tmp_path: Path, built: ProjectDir, model_dir: Path, kind: str) -> None:

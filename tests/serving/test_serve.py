@@ -29,8 +29,6 @@ from tests.helpers.cli import ProjectDir
 from tests.helpers.serving import MESSAGES, Process, served, until
 
 openai = pytest.importorskip("openai")
-pytestmark = pytest.mark.xdist_group("load")
-
 NAME = "tiny-q0f32"
 LIKELIEST: dict[str, Any] = {"model": NAME, "messages": MESSAGES, "temperature": 0, "max_tokens": 12}
 

@@ -19,8 +19,6 @@ from tests.helpers.checkpoints import cached_checkpoint
 from tests.helpers.cli import LONGER_MANIFEST, ProjectDir, make_project, tasks_run
 from tests.helpers.npm_registry import running_registry, tarball
 
-pytestmark = pytest.mark.xdist_group("load")
-
 SERVER = "[package.server]\n"
 MODEL = "tiny-q0f32-MLC"
 LIBRARY = "tiny-q0f32-x86_64-linux-cpu.so"
