@@ -1,4 +1,5 @@
-"""What a CI job says of itself is no part of a test: under GitHub Actions llmbuild prints workflow commands too.
+"""What a CI job says of itself is no part of a test: under GitHub Actions llmbuild prints workflow commands too.  Nor is what
+containers tell Python, not to keep compiled modules: the tests start thousands of processes, which would all compile them.
 
 A tiny model with random weights is built once in a worker for the tests that load it.
 """
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["tests.helpers.provoked"]
 
-for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY"):
+for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "PYTHONDONTWRITEBYTECODE"):
     os.environ.pop(name, None)
 
 

@@ -32,9 +32,8 @@ def run(args: argparse.Namespace) -> int:
         return ExitCode.OK
     from llmbuild.engine import fs
     from llmbuild.engine.files import write_atomic
-    from llmbuild.workspace.replacing import SCHEMA, require_directory, require_replaceable
+    from llmbuild.workspace.replacing import SCHEMA, require_replaceable
 
-    require_directory(args.output)
     require_replaceable(args.output, SCHEMA)
     write_atomic(args.output, (json.dumps(json_schema(), indent=2) + "\n").encode(), elsewhere=fs.PROJECT)
     return ExitCode.OK

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llmbuild.canonical import Digest, Json, digest_json
 from llmbuild.engine.kind import TaskKind
@@ -36,6 +37,9 @@ from llmbuild.workspace.platform_tools import Machine, find_tools
 from llmbuild.workspace.refusals import keep_description, refuses
 from llmbuild.workspace.tool_identities import Toolchain
 from llmbuild.workspace.trust import Trust
+
+if TYPE_CHECKING:
+    from llmbuild.sources.local import LocalKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +252,8 @@ def _sources(
         for key, source in package.sources.items():
             label = make_label("fetch", package.name, key)
             try:
-                observe(of_packages, label, source, label)
+                with _as_written(project, source, ("package", package.name, key)):
+                    observe(of_packages, label, source, label)
             except LlmbuildError as error:
                 errors.append(error)
     return sources, adapters, presets, of_packages
@@ -256,27 +261,37 @@ def _sources(
 
 @contextmanager
 def _as_written(project: Project, source: Source, key: tuple[str, ...]) -> Iterator[None]:
-    """Name a local source in errors as the manifest does, in the place of where it was found; one that is missing, at the key of
-    the manifest that names it."""
-    from llmbuild.manifest.typed import hub_form
-    from llmbuild.pathtext import advice
+    """Name in errors the key of the manifest that asks for a source; a local one is named as the manifest writes it, in the
+    place of where it was found."""
     from llmbuild.sources.kinds import source_kind
-    from llmbuild.sources.local import MISSING, LocalKind, place
+    from llmbuild.sources.local import LocalKind
 
     try:
         yield
     except LlmbuildError as error:
         kind = source_kind(source.kind)
-        if isinstance(kind, LocalKind):
-            text, found = source.spec["path"], str(place(Path(project.root), source.spec))
-            for one in error.errors if isinstance(error, MultiError) else (error,):
-                if one.where is not None and (one.where == found or one.where.startswith(f"{found}/")):
-                    one.where = kind.written(source.spec, one.where[len(found) + 1 :])
-                if one.what == MISSING:
-                    hub = None if (Path(project.root) / text.partition("/")[0]).is_dir() else hub_form(text)
-                    one.what, one.where = f"'{one.where}' does not exist", str(place_of(project, key))
-                    one.fix = advice(text) or one.fix or f"put it there, or write {hub or 'hf:org/name'} for the hub's"
+        for one in error.errors if isinstance(error, MultiError) else (error,):
+            if isinstance(kind, LocalKind):
+                _name_local(project, kind, source, key, one)
+            else:
+                place = str(place_of(project, key))
+                one.where = place if one.where is None else f"{place}: {one.where}"
         raise
+
+
+def _name_local(project: Project, kind: LocalKind, source: Source, key: tuple[str, ...], error: LlmbuildError) -> None:
+    """A local source that is missing is reported at its key, with what may have been meant; its files by the manifest's path."""
+    from llmbuild.manifest.typed import hub_form
+    from llmbuild.pathtext import advice
+    from llmbuild.sources.local import MISSING, place
+
+    text, found = source.spec["path"], str(place(Path(project.root), source.spec))
+    if error.where is not None and (error.where == found or error.where.startswith(f"{found}/")):
+        error.where = kind.written(source.spec, error.where[len(found) + 1 :])
+    if error.what == MISSING:
+        hub = None if (Path(project.root) / text.partition("/")[0]).is_dir() else hub_form(text)
+        error.what, error.where = f"'{error.where}' does not exist", str(place_of(project, key))
+        error.fix = advice(text) or error.fix or f"put it there, or write {hub or 'hf:org/name'} for the hub's"
 
 
 def _tools(

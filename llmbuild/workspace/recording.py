@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from llmbuild.engine import fs
 from llmbuild.errors import StoreError
 from llmbuild.jsontext import parse_json
 from llmbuild.report.event_fields import checked_event
@@ -108,7 +109,7 @@ class Recording:
 
 
 def _unwritable(path: Path | None, error: OSError) -> StoreError:
-    return StoreError("the events cannot be written", where=str(path), why=error.strerror or str(error))
+    return fs.store_error(error, "write the events", str(path), "name another file")
 
 
 def last_build(root: Path, manifest: str = MANIFEST) -> Path | None:

@@ -42,7 +42,8 @@ def require_directory(path: Path) -> None:
 
 
 def require_replaceable(path: Path, kind: str) -> None:
-    """Raise UsageError when a file has content that is not of the kind that would replace it."""
+    """Raise UsageError when a file has content that is not of the kind that would replace it, or its directory is missing."""
+    require_directory(path)
     try:
         if not path.is_file() or path.stat().st_size == 0:
             return

@@ -146,7 +146,7 @@ def test_errors_that_cannot_be_said_keep_their_code(line: str, code: int, projec
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
 def test_full_events_have_it_too(project: Path) -> None:
-    expect(shell(project, "llmbuild build fetch --events /dev/full"), 6, "events cannot be written", "/dev/full")
+    expect(shell(project, "llmbuild build fetch --events /dev/full"), 6, "cannot write the events", "/dev/full")
 
 
 def test_a_user_without_a_home(

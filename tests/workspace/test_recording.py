@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from llmbuild.errors import StoreError
+from llmbuild.errors import StoreError, UsageError
 from llmbuild.workspace.recording import Recording, last_build, read_events
 from tests.helpers.build_events import BUILD, KILLED, NULL
 
@@ -97,7 +97,9 @@ def test_a_directory_that_cannot_be_written_does_not_matter(tmp_path: Path) -> N
 
 
 def test_an_events_file_that_cannot_be_written_does(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="the events cannot be written"), Recording(tmp_path, tmp_path / "no/file"):
+    with pytest.raises(StoreError, match="cannot write the events"), Recording(tmp_path, tmp_path):
+        pass
+    with pytest.raises(UsageError, match="there is no directory"), Recording(tmp_path, tmp_path / "no/file"):
         pass
 
 

@@ -47,10 +47,9 @@ def first_of_pair(pair: Any, stride: Any) -> Any:
 
 def merges(columns: Any) -> Any:
     """The number of merges after the tiles are sorted: the runs of 1,024 * 2^p that are shorter than a row."""
-    total = T.int32(0)
-    for p in range(MAX_MERGES):
-        total = total + T.Select(columns > (TILE << p), T.int32(1), T.int32(0))
-    return total
+    # This is the number of bits of the last tile's number.  TVM leaves clz of 0 undefined, so a bit is set below.
+    tile = T.shift_right(columns - 1, TILE_BITS)
+    return 31 - T.Cast("int32", T.clz(T.bitwise_or(T.shift_left(tile, 1), 1)))
 
 
 @T.macro
