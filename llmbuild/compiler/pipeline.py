@@ -16,6 +16,7 @@ from llmbuild.compiler.passes.cuda_graph import AnnotateForCudaGraph, RewriteFor
 from llmbuild.compiler.passes.dump import Dump
 from llmbuild.compiler.passes.embedding_allocator import AttachEmbeddingAllocator
 from llmbuild.compiler.passes.kv_cache import AttachKVCache
+from llmbuild.compiler.passes.legalize import LegalizeOnce
 from llmbuild.compiler.passes.logits import AttachLogitProcessors
 from llmbuild.compiler.passes.metadata import AttachMetadata
 from llmbuild.compiler.passes.row_moves import AttachRowMoves
@@ -65,7 +66,7 @@ def passes(plan: PassInputs) -> list[Any]:
         *dump(0),
         # From operators to TIR functions.
         *plan.device.operators(),
-        transform.LegalizeOps(),
+        LegalizeOnce(),
         transform.AnnotateTIROpPattern(),
         transform.FoldConstant(),
         transform.FuseOps(),

@@ -8,13 +8,14 @@ What follows a product elementwise (bias, activation, residual) joins it when Re
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from tvm import te, tirx
+from tvm import relax, te, tirx
 from tvm.relax.frontend import nn
 from tvm.relax.frontend.nn import op
 
+from llmbuild.compiler.calls import Calls
 from llmbuild.quantization.layers import dequantized
 from llmbuild.quantization.scheme import Scheme
 
@@ -25,7 +26,10 @@ ATTRIBUTES = {"op_pattern": OUT_ELEMENTWISE_FUSIBLE}
 
 
 class GpuKernels:
-    """See the module's docstring; the interface is `llmbuild.quantization.layers.Kernels`."""
+    """See the module's docstring; the interface is `llmbuild.quantization.layers.Kernels`.  One object serves one build."""
+
+    def __init__(self) -> None:
+        self._calls = Calls()
 
     def linear(self, x: nn.Tensor, weight: nn.Tensor, out_dtype: str) -> nn.Tensor:
         """x @ weight^T for a plain weight [n, k]."""
@@ -33,7 +37,7 @@ class GpuKernels:
         def compute(x: te.Tensor, weight: te.Tensor) -> te.Tensor:
             return product(x, lambda i, j: weight[i, j], weight.shape[0], out_dtype)
 
-        return op.tensor_expr_op(compute, "matmul", [x, weight], attrs=ATTRIBUTES)
+        return self._emit(compute, "matmul", [x, weight], [out_dtype])
 
     def packed_linear(
         self, x: nn.Tensor, weights: Sequence[nn.Tensor], scheme: Scheme, n: Any, k: int, out_dtype: str
@@ -43,7 +47,19 @@ class GpuKernels:
         def compute(x: te.Tensor, *weights: te.Tensor) -> te.Tensor:
             return packed_product(x, weights, scheme, n, k, out_dtype)
 
-        return op.tensor_expr_op(compute, "dequantize_matmul", [x, *weights], attrs=ATTRIBUTES)
+        return self._emit(compute, "dequantize_matmul", [x, *weights], [str(scheme), n, k, out_dtype])
+
+    def _emit(
+        self, compute: Callable[..., te.Tensor], name: str, given: Sequence[nn.Tensor], others: Sequence[Any]
+    ) -> nn.Tensor:
+        """What `compute` makes of the tensors; `others` is whatever else it depends on."""
+        builder, arguments = relax.BlockBuilder.current(), [tensor._expr for tensor in given]
+        call = self._calls.call(
+            [name, *others],
+            arguments,
+            lambda: builder.call_te(compute, *arguments, primfunc_name_hint=name, primfunc_attrs=ATTRIBUTES),
+        )
+        return op.wrap_nested(builder.emit(call), name)
 
 
 def packed_product(
