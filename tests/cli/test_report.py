@@ -77,7 +77,7 @@ def test_report_after_a_changed_value(project: ProjectDir) -> None:
     assert (page.code, page.out) == (0, "wrote page.html\n")
     assert (project.root / "page.html").read_text().startswith("<!DOCTYPE html>")
     nowhere = project.run("report", "--html", "no/page.html")
-    assert nowhere.code == 6 and "error: no/page.html: the report cannot be written" in nowhere.err
+    assert nowhere.code == 2 and "error: there is no directory" in nowhere.err
 
 
 def test_a_null_build_is_the_last_build(project: ProjectDir) -> None:

@@ -42,8 +42,9 @@ def objects(kind: str, config: dict[str, Any], out: Path) -> Path:
     return out
 
 
-OTHERS = ("rocm", "opencl", "adreno")
-"""Their functions are those of other kinds, in another language: all of them are compiled in the full tests."""
+OTHERS = ("cuda", "rocm", "opencl", "adreno")
+"""Their functions are those of Metal and WebGPU in another language, or take CUDA's compiler minutes (test_cuda.py compiles a
+library): all of them are compiled in the full tests."""
 
 
 def test_families_that_have_every_part() -> None:

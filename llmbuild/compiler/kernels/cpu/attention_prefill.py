@@ -32,10 +32,20 @@ from llmbuild.compiler.kernels.scores import capped, first_visible, magnitude
 ROWS = 8 * TILE_ROWS
 
 
-def task_block(task: Any, blocks: Any) -> Any:
-    """The block of rows of a task: 0, n - 1, 1, n - 2, … so that neighbours have equal work together."""
-    local = task % blocks
+def task_block(local: Any, blocks: Any) -> Any:
+    """The block of rows of a head's task: 0, n - 1, 1, n - 2, … so that neighbours have equal work together."""
     return T.if_then_else(local % 2 == 0, local // 2, blocks - 1 - local // 2)
+
+
+@T.macro
+def place_task(place, task, blocks):
+    """place[0] = the head of a task, place[1] = the first of its rows; the numbers of queries and keys follow.
+
+    They are stored, for TVM writes a value that has only a name out wherever the name stands, and then takes seconds to
+    compile the divisions.
+    """
+    place[0] = task // blocks
+    place[1] = task_block(task % blocks, blocks) * ROWS
 
 
 def last_key(causal: Any, row: Any, keys: Any, queries: Any) -> Any:
@@ -290,11 +300,12 @@ def ragged_kernel(
             for task in T.parallel(kv_heads * (((q_begins[b + 1] - q_begins[b]) * group + ROWS - 1) // ROWS)):
                 page = T.alloc_buffer((BLOCK,), "int32", scope="global")
                 slot = T.alloc_buffer((BLOCK,), "int32", scope="global")
-                queries: T.let[T.int32] = q_begins[b + 1] - q_begins[b]
-                blocks: T.let[T.int32] = (queries * group + ROWS - 1) // ROWS
-                head: T.let[T.int32] = task // blocks
+                place = T.alloc_buffer((4,), "int32", scope="global")
+                place[2] = q_begins[b + 1] - q_begins[b]
+                place[3] = k_begins[b + 1] - k_begins[b]
+                place_task(place, task, (place[2] * group + ROWS - 1) // ROWS)
                 attend(
-                    RaggedSource(k, v, k_begins[b], page, head),
+                    RaggedSource(k, v, k_begins[b], page, place[0]),
                     q,
                     positions,
                     output,
@@ -302,11 +313,11 @@ def ragged_kernel(
                     page,
                     slot,
                     q_begins[b],
-                    queries,
-                    k_begins[b + 1] - k_begins[b],
+                    place[2],
+                    place[3],
                     key_start[b],
-                    task_block(task, blocks) * ROWS,
-                    head,
+                    place[1],
+                    place[0],
                     group,
                     dim,
                     dtype,
@@ -382,12 +393,13 @@ def paged_kernel(
             for task in T.parallel(kv_heads * (((q_begins[b + 1] - q_begins[b]) * group + ROWS - 1) // ROWS)):
                 page = T.alloc_buffer((BLOCK,), "int32", scope="global")
                 slot = T.alloc_buffer((BLOCK,), "int32", scope="global")
-                queries: T.let[T.int32] = q_begins[b + 1] - q_begins[b]
-                blocks: T.let[T.int32] = (queries * group + ROWS - 1) // ROWS
-                head: T.let[T.int32] = task // blocks
+                place = T.alloc_buffer((4,), "int32", scope="global")
+                place[2] = q_begins[b + 1] - q_begins[b]
+                place_task(place, task, (place[2] * group + ROWS - 1) // ROWS)
                 first: T.let[T.int32] = page_begins[b]
+                place[3] = held(first, page_begins[b + 1], b, lengths, sliding)
                 attend(
-                    PagedSource(pages, page_table, first, b, lengths, sliding, page, slot, head),
+                    PagedSource(pages, page_table, first, b, lengths, sliding, page, slot, place[0]),
                     q,
                     positions,
                     output,
@@ -395,11 +407,11 @@ def paged_kernel(
                     page,
                     slot,
                     q_begins[b],
-                    queries,
-                    held(first, page_begins[b + 1], b, lengths, sliding),
+                    place[2],
+                    place[3],
                     key_start[b],
-                    task_block(task, blocks) * ROWS,
-                    head,
+                    place[1],
+                    place[0],
                     group,
                     dim,
                     dtype,
