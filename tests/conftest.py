@@ -7,6 +7,7 @@ A tiny model with random weights is built once in a worker for the tests that lo
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,16 @@ pytest_plugins = ["tests.helpers.provoked"]
 
 for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "PYTHONDONTWRITEBYTECODE"):
     os.environ.pop(name, None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def stacks_are_quick() -> Iterator[None]:
+    """TVM asks for the stack at each function that it parses, which searches all modules: a process of tests has thousands of
+    them.  `lower` does the same for itself."""
+    from llmbuild.compiler.frames import quick_stacks
+
+    with quick_stacks():
+        yield
 
 
 @pytest.fixture(scope="session")
