@@ -83,11 +83,11 @@ class ProjectDir:
         )
         return Result(process.returncode, process.stdout, process.stderr)
 
-    def build(self, *arguments: str, env: Mapping[str, str] | None = None) -> Counter[str]:
+    def build(self, *arguments: str, env: Mapping[str, str] | None = None, timeout: float = 300) -> Counter[str]:
         """A build that must succeed; returns how many tasks of each kind ran."""
         events = self.root / ".llmbuild-events.ndjson"
         events.unlink(missing_ok=True)
-        result = self.run("build", "--events", str(events), *arguments, env=env)
+        result = self.run("build", "--events", str(events), *arguments, env=env, timeout=timeout)
         assert result.code == 0, result.text
         return tasks_run(events)
 
