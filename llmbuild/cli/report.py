@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from llmbuild.cli.common import add_manifest, path_argument, print_json
-from llmbuild.errors import ExitCode, StoreError
+from llmbuild.errors import ExitCode
 from llmbuild.workspace.place import find_manifest
 
 HELP = "tell what the last build did: causes, critical path, memory"
@@ -40,13 +40,13 @@ def run(args: argparse.Namespace) -> int:
     else:
         report = report_of(args.events)
     if args.html is not None:
+        from llmbuild.engine import fs
         from llmbuild.report.build_html import build_html
 
         try:
             args.html.write_text(build_html(report), encoding="utf-8")
         except OSError as error:
-            why = error.strerror or str(error)
-            raise StoreError("the report cannot be written", where=str(args.html), why=why) from error
+            raise fs.store_error(error, "write the report", args.html, "name another file") from error
     if args.json:
         print_json(report.to_json())
     elif args.markdown:

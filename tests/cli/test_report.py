@@ -78,6 +78,8 @@ def test_report_after_a_changed_value(project: ProjectDir) -> None:
     assert (project.root / "page.html").read_text().startswith("<!DOCTYPE html>")
     nowhere = project.run("report", "--html", "no/page.html")
     assert nowhere.code == 2 and "error: there is no directory" in nowhere.err
+    full = project.run("report", "--html", "/dev/full")
+    assert full.code == 6 and "error: /dev/full: cannot write the report" in full.err
 
 
 def test_a_null_build_is_the_last_build(project: ProjectDir) -> None:
