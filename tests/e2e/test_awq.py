@@ -45,7 +45,14 @@ def awq_project(directory: Path, variant: str, *schemes: str, group: int = 128) 
     return project
 
 
-@pytest.mark.parametrize(("variant", "group"), [("llama-gqa", 128), ("qwen2", 64), ("mistral", 32)])
+@pytest.mark.parametrize(
+    ("variant", "group"),
+    [
+        ("qwen2", 64),
+        pytest.param("llama-gqa", 128, marks=pytest.mark.full),
+        pytest.param("mistral", 32, marks=pytest.mark.full),
+    ],
+)
 def test_logits_are_those_of_the_unpacked_weights(variant: str, group: int, tmp_path: Path) -> None:
     project = awq_project(tmp_path, variant, "wide", group=group)
     project.build()
