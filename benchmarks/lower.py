@@ -4,7 +4,7 @@
 
 The model is a Llama of hidden size 2048 with 16 layers (1.07 billion parameters), which is compiled without its weights.
 `--against` names another checkout of llmbuild, whose lower runs in turn with this one's; the ratio is that of the best of
-`--repeat` runs.  CUDA's own compiler is a process of its own: what it takes is in none of the numbers.
+`--repeat` runs.  CUDA's own compiler counts where it is a library (NVRTC), and does not where it is a program (nvcc).
 """
 
 from __future__ import annotations
@@ -146,7 +146,6 @@ def main() -> None:
     checkouts = [ROOT, *([args.against.resolve()] if args.against else [])]
     print(f"{'device':8} {'scheme':8} {'CPU s':>6}" + (f" {'other':>6} {'ratio':>6}" if args.against else ""))
     for device in args.devices.split(","):
-        best: list[dict[str, Any]] = []
         runs = [[measure(checkout, device, args.layers) for checkout in checkouts] for _ in range(args.repeat)]
         best = [min((run[i] for run in runs), key=lambda one: one["total"]) for i in range(len(checkouts))]
         totals = [one["total"] for one in best]

@@ -63,7 +63,7 @@ def stored_reference(project: ProjectDir, scheme: str) -> Any:
 
 
 def some(usual: set[str], *others: str) -> list[Any]:
-    """The variants that CI builds, and those that only `-m full` builds: tests/models has all of them in every run."""
+    """The variants that CI builds, and those that only `-m full` builds: tests/models has every family in every run."""
     return [*sorted(usual), *(pytest.param(name, marks=pytest.mark.full) for name in others)]
 
 
