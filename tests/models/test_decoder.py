@@ -21,6 +21,7 @@ PROMPT = list(np.random.default_rng(5).integers(3, 310, 37))
 FOLLOWING = [7, 301, 11, 250, 3]
 ONE_SEQUENCE = ("embed", "prefill", "decode")
 SUPPORTED = list(CONFIGS)
+IN_CI = ("gpt_neox", "gpt_neox-sequential", "llama-bias", "mistral", "qwen2-tied")
 FUNCTIONS = {
     "embed",
     "get_logits",
@@ -97,10 +98,7 @@ def test_several_devices_are_refused(key: str) -> None:
 
 @pytest.mark.parametrize(
     "variant",
-    [
-        pytest.param(name, marks=() if name in ("gpt_neox", "llama-bias", "mistral") else pytest.mark.full)
-        for name in SUPPORTED
-    ],
+    [pytest.param(name, marks=() if name in IN_CI else pytest.mark.full) for name in SUPPORTED],
 )
 def test_logits_are_those_of_transformers(variant: str) -> None:
     """Prefill over three pages and five decode steps.  Sliding windows have a test of their own, and test_families.py has
