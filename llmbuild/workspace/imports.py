@@ -10,9 +10,16 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 
 _ROOT = "llmbuild"
+
+_IN_EXPRESSIONS = (b"import_module", b"__file__")
+"""The words of expressions that count."""
+
+_STATEMENTS = ("body", "orelse", "handlers", "finalbody", "cases")
+"""The fields of statements that list statements, or parts of them that do."""
 
 
 class Imports:
@@ -76,8 +83,7 @@ class Imports:
     def _scan(self, file: str) -> tuple[set[str], set[str]]:
         """The files that a file imports itself, and the data that it names."""
         if file not in self._found:
-            visitor = _Visitor()
-            visitor.visit(ast.parse((self._package / file).read_bytes()))
+            visitor = _read((self._package / file).read_bytes())
             imported = {found for name in visitor.names if (found := self.file_of(name)) is not None}
             for package in visitor.packages - self._apart:
                 place = package.removeprefix(f"{_ROOT}.").replace(".", "/") + "/"
@@ -87,20 +93,40 @@ class Imports:
         return self._found[file]
 
 
-class _Visitor(ast.NodeVisitor):
-    """Collects the modules that a file names in imports, packages of which it may import any, and names of data."""
+@cache
+def _read(source: bytes) -> _Visitor:
+    visitor = _Visitor(expressions=any(word in source for word in _IN_EXPRESSIONS))
+    visitor.visit(ast.parse(source))
+    return visitor
 
-    def __init__(self) -> None:
+
+class _Visitor(ast.NodeVisitor):
+    """Collects the modules that a file names in imports, packages of which it may import any, and names of data.
+
+    Without `expressions` only statements are visited, which is a small part of a file and all that counts in most of them.
+    """
+
+    def __init__(self, expressions: bool) -> None:
+        self._expressions = expressions
         self.names: set[str] = set()
         self.packages: set[str] = set()
         self.data: set[str] = set()
 
-    def visit_If(self, node: ast.If) -> None:
-        if ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
-            for child in node.orelse:
-                self.visit(child)
+    def generic_visit(self, node: ast.AST) -> None:
+        if self._expressions:
+            super().generic_visit(node)
             return
-        self.generic_visit(node)
+        for name in _STATEMENTS:
+            for child in getattr(node, name, ()):
+                self.visit(child)
+
+    def visit_If(self, node: ast.If) -> None:
+        match node.test:
+            case ast.Name(id="TYPE_CHECKING") | ast.Attribute(value=ast.Name(id="typing"), attr="TYPE_CHECKING"):
+                for child in node.orelse:
+                    self.visit(child)
+            case _:
+                self.generic_visit(node)
 
     def visit_Import(self, node: ast.Import) -> None:
         self.names.update(alias.name for alias in node.names)

@@ -42,9 +42,9 @@ def objects(kind: str, config: dict[str, Any], out: Path) -> Path:
     return out
 
 
-OTHERS = ("cuda", "rocm", "opencl", "adreno")
-"""Their functions are those of Metal and WebGPU in another language, or take CUDA's compiler minutes (test_cuda.py compiles a
-library): all of them are compiled in the full tests."""
+OTHERS = ("cuda", "rocm", "opencl", "adreno", "webgpu")
+"""Their functions are those of Metal in another language, which runs in other tests (tests/e2e has a browser's and OpenCL's), or
+takes CUDA's compiler minutes (test_cuda.py compiles a library): all of them are compiled in the full tests."""
 
 
 def test_families_that_have_every_part() -> None:

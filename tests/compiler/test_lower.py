@@ -183,7 +183,7 @@ def test_every_process_makes_the_same_bytes(tmp_path: Path) -> None:
         "archive.write([o / 'lib0.o', o / 'devc.o'], o / 'lib.tar')"
     )
     seen = set()
-    for seed in ("0", "1", "77", "4242"):
+    for seed in ("0", "77"):
         out = tmp_path / f"directory-{seed}"
         environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
         subprocess.run(

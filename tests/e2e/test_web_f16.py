@@ -59,9 +59,8 @@ def test_a_tiny_model_of_each_family(family: str, tmp_path: Path) -> None:
     answers_as_on_the_cpu(cached_checkpoint(family), tmp_path, **WINDOW.get(family, {}))
 
 
-@pytest.mark.parametrize(
-    "variant", [VARIANTS[0], *(pytest.param(each, marks=pytest.mark.full) for each in VARIANTS[1:])]
-)
+@pytest.mark.full
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_windows_caps_and_interleaved_rotary(variant: str, tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "checkpoint", {**variants()[variant], "vocab_size": VOCAB})
     write_tokenizer(tmp_path / "checkpoint", "byte-level")

@@ -87,25 +87,27 @@ def _names_key(call: ast.Call) -> bool:
 def _carriers(tree: ast.Module) -> frozenset[str]:
     """The errors, and the module's functions that pass one of their parameters on to one as a text of it."""
     names = set(ERRORS)
-    functions = [node for node in ast.walk(tree) if isinstance(node, _Function)]
-    while True:
-        more = {one.name for one in functions if one.name not in names and not one.name.startswith("__")}
-        more = {one.name for one in functions if one.name in more and _passes_on(one, names)}
-        if not more:
-            return frozenset(names)
+    functions = [node for node in ast.walk(tree) if isinstance(node, _Function) and not node.name.startswith("__")]
+    passing = [(one.name, given_to) for one in functions if (given_to := _passes_on_to(one))]
+    while more := {name for name, given_to in passing if name not in names and given_to & names}:
         names |= more
+    return frozenset(names)
 
 
-def _passes_on(function: _Function, names: set[str]) -> bool:
+def _passes_on_to(function: _Function) -> set[str]:
+    """What the function calls with a parameter of its own that is a text."""
     arguments = function.args
     own = {one.arg for one in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)}
     own &= {"what", "why", "fix", "message", "text", "problem", "wrong", "said", "sentence", "reason"}
-    return any(
-        isinstance(value, ast.Name) and value.id in own
+    if not own:
+        return set()
+    return {
+        _name(node)
         for node in ast.walk(function)
-        if isinstance(node, ast.Call) and _name(node) in names
+        if isinstance(node, ast.Call)
         for value in (*node.args, *(keyword.value for keyword in node.keywords))
-    )
+        if isinstance(value, ast.Name) and value.id in own
+    }
 
 
 def _texts(nodes: Iterable[ast.expr]) -> Iterator[tuple[int, tuple[str, ...]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -72,6 +73,55 @@ def test_a_closure_has_all_that_may_be_loaded_and_the_named_data(tmp_path: Path)
     assert imports.closure(["llmbuild.c", "llmbuild.typed"]) == ["c.py", "typed.py"]
     with pytest.raises(KeyError, match=r"llmbuild\.nothing"):
         imports.closure(["llmbuild.nothing"])
+
+
+BLOCKS = """
+from typing import TYPE_CHECKING
+import typing
+
+class Thing:
+    import llmbuild.in_class
+
+    async def method(self):
+        for _ in ():
+            import llmbuild.in_for
+        else:
+            import llmbuild.after_for
+        while True:
+            import llmbuild.in_while
+        with self as x, x:
+            import llmbuild.in_with
+
+try:
+    import llmbuild.in_try
+except ImportError:
+    import llmbuild.in_except
+else:
+    import llmbuild.in_else
+finally:
+    import llmbuild.in_finally
+try:
+    pass
+except* ValueError:
+    import llmbuild.in_group
+match 1:
+    case 1:
+        import llmbuild.in_case
+if typing.TYPE_CHECKING:
+    import llmbuild.typed
+elif 1:
+    import llmbuild.in_elif
+"""
+
+
+@pytest.mark.parametrize("text", [BLOCKS, BLOCKS + "__file__\n"], ids=["statements alone", "expressions too"])
+def test_an_import_in_any_block_counts(text: str, tmp_path: Path) -> None:
+    named = [f"{name}.py" for name in re.findall(r"import llmbuild\.(\w+)", BLOCKS)]
+    for name in named:
+        (tmp_path / name).touch()
+    (tmp_path / "blocks.py").write_text(text)
+    found = Imports(tmp_path, sorted(["blocks.py", *named])).closure(["llmbuild.blocks"])
+    assert found == sorted({"blocks.py", *named} - {"typed.py"})
 
 
 def test_fetching_depends_on_no_description_of_a_model() -> None:
