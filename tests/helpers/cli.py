@@ -111,11 +111,14 @@ def tasks_run(path: Path) -> Counter[str]:
 
 
 def make_project(directory: Path, manifest: str = TINY_MANIFEST, checkpoint: Path | None = None) -> ProjectDir:
-    """A project directory with a copy of a checkpoint in `checkpoint/`."""
+    """A project directory with a copy of a checkpoint in `checkpoint/`, and a store that knows the tools and has nothing else."""
+    from tests.helpers.memos import know_the_tools
+
     root = directory / "project"
     root.mkdir(parents=True)
     if checkpoint is not None:
         shutil.copytree(checkpoint, root / "checkpoint")
     project = ProjectDir(root, directory / "store")
     project.write(manifest)
+    know_the_tools(project.store)
     return project
