@@ -1,6 +1,6 @@
-"""Tokens per second of a built library: prefill of prompts and greedy decode after them, beside TVM's stock schedules.
+"""Tokens per second of built libraries: prefill of prompts and greedy decode after them, beside TVM's stock schedules.
 
-    python benchmarks/chat_speed.py dist/libs/<library>.so [--prompt 64 400] [--decode 40] [--threads 2] [--cpu-time]
+    python benchmarks/chat_speed.py dist/libs/<library>.so... [--prompt 64 400] [--decode 40] [--threads 2] [--cpu-time]
         [--stock dist/<model>-<scheme>-MLC/mlc-chat-config.json]
 
 Weights are random, of the right shapes: speed does not depend on their values.  With --stock the same model is compiled
@@ -101,7 +101,7 @@ def measure(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("library", type=Path)
+    parser.add_argument("libraries", type=Path, nargs="+")
     parser.add_argument("--prompt", type=int, nargs="+", default=[64, 400])
     parser.add_argument("--decode", type=int, default=40)
     parser.add_argument("--repeat", type=int, default=5)
@@ -117,7 +117,7 @@ def main() -> None:
 
     print(f"{arguments.threads} threads, tokens/s: median (best)")
     with tempfile.TemporaryDirectory() as directory:
-        libraries = {arguments.library.name: arguments.library}
+        libraries = {library.name: library for library in arguments.libraries}
         if arguments.stock:
             for index, (name, stock) in enumerate(STOCK.items()):
                 libraries[name] = compiled(arguments.stock, stock, Path(directory) / str(index))

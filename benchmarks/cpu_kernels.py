@@ -76,6 +76,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 64])
     parser.add_argument("--cpu", default="x86-64-v3")
+    parser.add_argument("--activations", choices=["int8x2", "int8", "float"], default="int8x2")
     parser.add_argument("--skip-stock", action="store_true")
     arguments = parser.parse_args()
     os.environ["TVM_NUM_THREADS"] = str(arguments.threads)
@@ -84,7 +85,7 @@ def main() -> None:
     import numpy as np
     import tvm
 
-    from llmbuild.compiler.kernels.cpu.linear import CpuKernels
+    from llmbuild.compiler.kernels.cpu.linear import for_target
     from llmbuild.quantization.layers import GenericKernels
     from llmbuild.quantization.scheme import SCHEMES
 
@@ -104,7 +105,10 @@ def main() -> None:
                 many = [tuple(map(tvm.runtime.tensor, one)) for _ in range(copies)]
                 x = tvm.runtime.tensor(rng.random((1, rows, k), dtype=np.float32))
                 took = []
-                for kernels, stock in ((CpuKernels(GenericKernels()), False), (GenericKernels(), True)):
+                for kernels, stock in (
+                    (for_target(target, GenericKernels(), arguments.activations), False),
+                    (GenericKernels(), True),
+                ):
                     if stock and arguments.skip_stock:
                         continue
                     call = compiled(kernels, scheme, n, k, rows, target, stock)

@@ -77,7 +77,8 @@ def run(args: argparse.Namespace) -> int:
         _statistics(chat)
         return ExitCode.OK
     if sys.stdin.isatty():
-        print(f"chatting with {chosen.label}; /help lists the commands")
+        rounded = "" if model.activations is None else f" (activations: {model.activations})"
+        print(f"chatting with {chosen.label}{rounded}; /help lists the commands")
     return _converse(start, sampling, args)
 
 

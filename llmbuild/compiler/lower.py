@@ -62,6 +62,7 @@ def lower(
     out: Path,
     stock: Collection[str] = (),
     cuda_graph: bool = False,
+    activations: str | None = None,
     dump: Path | None = None,
     own: DecoderFamily | None = None,
 ) -> Mapping[str, Any]:
@@ -70,7 +71,8 @@ def lower(
     `config` has the fields of mlc-chat-config.json that compilation reads.  With `system_lib` the objects register
     themselves under the prefix when the program starts (for archives); otherwise they are for a shared object.
     `stock` names the parts that a CPU library leaves to TVM ("linears", "attention"): benchmarks compare with it.  With
-    `cuda_graph` a CUDA library records its steps as CUDA graphs; on other devices it has no meaning.  The
+    `cuda_graph` a CUDA library records its steps as CUDA graphs; on other devices it has no meaning.  `activations` says how a
+    CPU library rounds the input of products with packed weights (`kernels.cpu.linear.PLANES`), None for not at all.  The
     module at each stage goes into the directory `dump`, if any.  `own` is the family where it is none of llmbuild.  Raises
     InputError for a configuration that no library can be made from, ToolchainError when the device's compiler is missing or
     fails, or TVM's attention is another, and StoreError where the module cannot be dumped.
@@ -82,10 +84,12 @@ def lower(
     print(
         f"building {family.model_type} in {scheme.name} for {device.name}: {json.dumps(dict(compile_part), sort_keys=True)}"
     )
-    linear = GenericKernels() if "linears" in stock else device.kernels().linear()
+    linear = GenericKernels() if "linears" in stock else device.kernels().linear(target, activations)
     model = build.export(model_config, family, scheme, linear)
     device.require_attention(model.kv_cache, target)
     metadata = metadata_record(config, model_config, scheme, model)
+    if linear.activations is not None:
+        metadata["activations"] = linear.activations
     module = model.module
     plan = PassInputs(
         device,

@@ -13,6 +13,7 @@ from llmbuild.manifest.problems import Problems
 from llmbuild.manifest.project import Platform
 from llmbuild.manifest.schema import HostTable, OptTable, PlatformTable
 from llmbuild.manifest.sizes import METADATA_KEYS, parse_overrides
+from llmbuild.targets.compile_part import is_cpu
 from llmbuild.targets.files import device_errors, load_target, wrong_prefix
 from llmbuild.targets.names import HOST, TargetNames
 from llmbuild.targets.target import NATIVE, SHARED, STATIC, Target
@@ -72,6 +73,7 @@ def resolve_platform(
         metadata=metadata,
         opt=flags,
         system_lib_prefix=prefix,
+        activations=_activations(table, target, notes),
         features={dtype: list(words) for dtype in target.dtypes if (words := target.required_features(dtype))},
         tools=[{"command": tool.command, "install": tool.install} for tool in target.tools],
     )
@@ -233,6 +235,15 @@ def _metadata(
         metadata[key] = value
         paths.setdefault(key, place)
     return metadata, paths
+
+
+def _activations(table: PlatformTable, target: Target, notes: list[str]) -> str | None:
+    """How a CPU library rounds the input of products; None for a GPU, whose kernels round nothing."""
+    if is_cpu(target.compile_part()):
+        return table.activations or "int8x2"
+    if table.activations is not None:
+        notes.append(f"activations takes no effect on {target.kind.name}; it is for CPUs")
+    return None
 
 
 def _prefix(

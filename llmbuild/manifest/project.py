@@ -46,7 +46,8 @@ class Platform:
     `compile` is the part of the target that lower reads, `{"device": …, "host": …}` as TVM's Target takes them, and `archs`;
     `link` the part that link reads (`triple`, `flags`, and `linker`, `compiler`, `minimum-os`, `needed` where the target gives
     them).  `artifact` is one of so, dylib, dll, tar, wasm.  `metadata` has kebab-case keys and only the values that the
-    platform itself sets.  `opt` are the resolved optimization flags.  `system_lib_prefix` is the template of the symbols'
+    platform itself sets.  `opt` are the resolved optimization flags.  `activations` says how a CPU rounds the input of products,
+    None on GPUs.  `system_lib_prefix` is the template of the symbols'
     prefix ("" for none); it is None for a shared library, which is no system library.  `features` are what a library that
     computes in a number type requires of the device that runs it; `tools` the commands that must be on PATH, with how to
     install them.  `by_machine` is true where the machine that builds decided which target it is.
@@ -60,6 +61,7 @@ class Platform:
     metadata: Mapping[str, int]
     opt: Mapping[str, Json]
     system_lib_prefix: str | None
+    activations: str | None = None
     features: Mapping[str, Sequence[str]] = field(default_factory=dict)
     tools: Sequence[Mapping[str, str]] = field(default_factory=list)
     by_machine: bool = False

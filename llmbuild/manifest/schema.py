@@ -258,6 +258,11 @@ class PlatformTable(Table):
         description='Optimization: a level "O0" to "O3", flags "cutlass=1;cublas_gemm=0", or a table. Default: the target\'s, '
         'or "O2".',
     )
+    activations: Literal["int8x2", "int8", "float"] | None = Field(
+        default=None,
+        description="CPUs with AVX2, 4-bit schemes: the input of a product with few rows is rounded to two bytes an element "
+        "(int8x2), to one (int8), or not at all (float). Default: int8x2.",
+    )
     artifact: Literal["so", "dylib", "dll", "tar", "wasm"] | None = Field(
         default=None,
         description="Shared library (so, dylib, dll), archive of objects with a system library (tar), or wasm. Default: the "

@@ -23,6 +23,9 @@ from llmbuild.quantization.scheme import Scheme
 class Kernels(Protocol):
     """How a device multiplies.  `x` is always [b, s, k] with b or s equal to 1; the results are [b, s, n]."""
 
+    activations: str | None
+    """How x has been rounded in any product, None for not at all."""
+
     def linear(self, x: nn.Tensor, weight: nn.Tensor, out_dtype: str) -> nn.Tensor:
         """x @ weight^T for a plain weight [n, k] of x's dtype."""
         ...
@@ -95,6 +98,8 @@ def take(x: nn.Tensor, indices: nn.Tensor, axis: int) -> nn.Tensor:
 
 class GenericKernels:
     """Kernels for any device, left to the pass pipeline to fuse and schedule."""
+
+    activations: str | None = None
 
     def linear(self, x: nn.Tensor, weight: nn.Tensor, out_dtype: str) -> nn.Tensor:
         """See `Kernels.linear`."""

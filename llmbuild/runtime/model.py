@@ -56,7 +56,8 @@ class Model:
     """A library with its weights, its tokenizer and one KV cache.
 
     Each answer depends on its arguments alone, and not on earlier prompts.  A model answers one prompt at a time: when
-    another begins, an unfinished stream ends with an error.  Every method raises UsageError once the model is closed.
+    another begins, an unfinished stream ends with an error.  `activations` says how the library rounds the input of products with
+    packed weights, None for not at all.  Every method raises UsageError once the model is closed.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Model:
         self.directory = Path(os.path.abspath(directory))  # noqa: PTH100
         self.library = Path(os.path.abspath(library.path))  # noqa: PTH100
         self.config: Mapping[str, Any] = read_chat_config(directory)
+        self.activations: str | None = library.metadata.get("activations")
         eos = self.config["eos_token_id"]
         template = self.config["conv_template"]
         self._stop = {*(eos if isinstance(eos, list) else [eos]), *template["stop_token_ids"]} - {None}

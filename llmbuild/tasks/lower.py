@@ -59,6 +59,7 @@ def run(job: Job) -> None:
         system_lib_prefix=prefix,
         out=job.out,
         cuda_graph=opt.get("cudagraph") is True,
+        activations=None if params["activations"] is None else str(params["activations"]),
         dump=job.dump,
         own=own_architecture(job),
     )
@@ -77,7 +78,17 @@ def run(job: Job) -> None:
 KIND = TaskKind(
     name="lower",
     version=1,
-    params=("scheme", "overrides", "target", "opt", "system-lib-prefix", "system-lib", "requires", "architecture"),
+    params=(
+        "scheme",
+        "overrides",
+        "target",
+        "opt",
+        "activations",
+        "system-lib-prefix",
+        "system-lib",
+        "requires",
+        "architecture",
+    ),
     sources=("llmbuild.tasks.lower",),
     tools=("apache-tvm", "apache-tvm python", "apache-tvm-ffi", "apache-tvm-ffi python", "numpy", "llmbuild family"),
     run=run,

@@ -166,6 +166,7 @@ _PARAMS: Mapping[str, Mapping[str, Shape]] = {
         "overrides": _settings(tuple(name.replace("-", "_") for name in _METADATA)),
         "target": _table({"device": _device, "host": _tvm_target}, {"archs": _words}),
         "opt": _optional(_mapping),
+        "activations": _optional(_one_of("int8x2", "int8", "float")),
         "system-lib": _flag,
         "system-lib-prefix": _optional(_text),
         "requires": _words,

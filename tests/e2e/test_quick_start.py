@@ -111,7 +111,7 @@ def test_a_conversation_remembers_and_its_commands_work(project: ProjectDir) -> 
         encoding="utf-8",
         timeout=120,
     )
-    child.expect("chatting with smollm2, q4f32_1, x86_64-linux-cpu")
+    child.expect_exact("chatting with smollm2, q4f32_1, x86_64-linux-cpu (activations: int8x2)")
     child.expect("> ")
     child.sendline("My name is Ada. Remember it.")
     child.expect("\n> ")

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llmbuild.compiler.devices.device import Device
 from llmbuild.models.registry import family
+from llmbuild.quantization.layers import Kernels
 from llmbuild.quantization.scheme import SCHEMES, Scheme
 from tests.helpers.generic_library import only
 from tests.helpers.tiny_library import TINY_LLAMA, chat_config
@@ -97,7 +97,9 @@ def _passed(name: str, scheme: str, functions: Sequence[str] | None, end: str | 
     config = chat_config(WIDE, scheme)
     model_config = configure(config, {})
     device, target = resolve_target(TARGETS[name])
-    model = export_some(family("llama"), model_config, SCHEMES[scheme], device, functions)
+    model = export_some(
+        family("llama"), model_config, SCHEMES[scheme], device.kernels().linear(target, None), functions
+    )
     record = metadata_record(config, model_config, SCHEMES[scheme], model)
     plan = PassInputs(device, target, model.kv_cache, variable_bounds(model_config), record, **more)
     every = passes(plan)
@@ -107,10 +109,10 @@ def _passed(name: str, scheme: str, functions: Sequence[str] | None, end: str | 
         return tvm.transform.Sequential(every[:count])(model.module)
 
 
-def export_some(kind: Any, config: Any, scheme: Scheme, device: Device, functions: Sequence[str] | None) -> Any:
-    """A model with the kernels of a device, and of its Relax functions only those that are named."""
+def export_some(kind: Any, config: Any, scheme: Scheme, linear: Kernels, functions: Sequence[str] | None) -> Any:
+    """A model with some kernels for its linear layers, and of its Relax functions only those that are named."""
     from llmbuild.models.build import export
 
-    model = export(config, kind, scheme, device.kernels().linear())
+    model = export(config, kind, scheme, linear)
     only(model.module, functions)
     return model

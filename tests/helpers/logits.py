@@ -13,13 +13,15 @@ STEPS = [17, 222, 9, 140, 66]
 TOLERANCE = 2e-3
 
 
-def session(project: ProjectDir, scheme: str, *, sequences: int = 1, capacity: int = 256) -> Any:
+def session(
+    project: ProjectDir, scheme: str, *, platform: str = "x86_64-linux-cpu", sequences: int = 1, capacity: int = 256
+) -> Any:
     from llmbuild.runtime.library import configure_threads, load_library
     from llmbuild.runtime.session import Session
     from llmbuild.runtime.weights import load_parameters
 
     configure_threads(1)
-    library = load_library(project.root / f"dist/libs/tiny-{scheme}-x86_64-linux-cpu.so")
+    library = load_library(project.root / f"dist/libs/tiny-{scheme}-{platform}.so")
     parameters = load_parameters(library, project.root / f"dist/tiny-{scheme}-MLC")
     return Session(library, parameters, max_sequences=sequences, capacity=capacity)
 

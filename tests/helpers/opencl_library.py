@@ -50,10 +50,11 @@ class OpenCLLibrary(GenericLibrary):
             source = json.loads((directory / "config.json").read_text())
             self.family = family(infer_model_type(source))
             self.config = self.family.configure(source, Overrides(**overrides))
-        model = export_some(self.family, self.config, self.scheme, find_device("opencl"), functions)
-        metadata = metadata_record({"model_type": self.family.model_type}, self.config, self.scheme, model)
         with compiling(optimize=optimize) as self.device:
             target = self.device.target
+            linear = find_device("opencl").kernels().linear(target, None)
+            model = export_some(self.family, self.config, self.scheme, linear, functions)
+            metadata = metadata_record({"model_type": self.family.model_type}, self.config, self.scheme, model)
             plan = PassInputs(find_device("opencl"), target, model.kv_cache, variable_bounds(self.config), metadata)
             with target, tvm.transform.PassContext(config={"tirx.disable_cse_tir": True}):
                 executable = relax.build(model.module, target=target, relax_pipeline=pipeline(plan))

@@ -33,7 +33,7 @@ class SpecLibrary(GenericLibrary):
         """`state` has the checkpoint's tensors by name."""
         import tvm
 
-        model = export_decoder(spec, SCHEMES["q0f32"], find_device(device).kernels().linear())
+        model = export_decoder(spec, SCHEMES["q0f32"], find_device(device).kernels().linear(target, None))
         self.vm = build_with_cache(only(model.module, functions), model.kv_cache, device, target)
         values = [
             parameter.assemble([state[name] for name in parameter.sources]).astype(parameter.dtype or "float32")

@@ -88,6 +88,19 @@ def test_a_wasm_library_has_no_prefix_and_says_so(tmp_path: Path) -> None:
     assert any("system-lib-prefix takes no effect" in note for note in loaded.notes)
 
 
+def test_activations_are_a_matter_of_cpus(tmp_path: Path) -> None:
+    own = (
+        '[platforms.web]\ntarget = "wasm32-webgpu"\nactivations = "int8"\n'
+        '[platforms.small]\ntarget = "x86_64-linux-cpu"\nactivations = "int8"\n'
+    )
+    loaded = project(
+        tmp_path, {"a": LLAMA}, own + build("web", "q4f32_1") + build("small", "q4f32_1") + build("host", "q4f32_1")
+    )
+    found = {name: platform.activations for name, platform in loaded.project.platforms.items()}
+    assert found == {"web": None, "small": "int8", "host": "int8x2"}
+    assert any("platforms.web: activations takes no effect on webgpu; it is for CPUs" in note for note in loaded.notes)
+
+
 def test_features_are_noted_for_the_schemes_that_need_them(tmp_path: Path) -> None:
     loaded = project(tmp_path, {"a": LLAMA}, build("wasm32-webgpu", "q4f16_1", "q4f32_1", "q0f16"))
     assert [note for note in loaded.notes if "shader-f16" in note] == [

@@ -266,6 +266,7 @@ EDITS: dict[str, tuple[Callable[[Scene], Scene], tuple[str, ...]]] = {
         ("overrides",),
     ),
     "platform.opt": (edit_project(lambda of: edit_platform(of, opt={"cudagraph": True})), ("opt",)),
+    "platform.activations": (edit_project(lambda of: edit_platform(of, activations="int8")), ("activations",)),
     "platform.system_lib_prefix": (
         edit_project(lambda of: edit_platform(of, system_lib_prefix="x_")),
         ("system-lib-prefix", "members"),

@@ -41,8 +41,8 @@ class Softmax(Protocol):
 class KernelSet:
     """The kernels of one sort of device."""
 
-    linear: Callable[[], Kernels]
-    """How linear layers multiply; a new one for each build."""
+    linear: Callable[[Any, str | None], Kernels]
+    """How linear layers multiply on a target of TVM, with how a platform wants activations rounded; a new one for each build."""
     attention: Callable[[KVCacheLayout], Mapping[str, Any]]
     """Kernels for the KV cache by the names that TVM's own have in a module."""
     softmax: Softmax

@@ -127,6 +127,20 @@ def dequantize_panel(q, s, panel, words, scales, columns, block, depth):
                         ) * scales[h, j]
 
 
+@T.macro
+def multiply_rows(x, q, s, y, rows, columns, depth, out, before, after):
+    """y = x times q, s, for many rows."""
+    xs = T.alloc_buffer((rows, depth), "float32")
+    copy_float32(x, xs, rows, depth, before, after)
+    for block in T.parallel((columns + TILE_COLUMNS - 1) // TILE_COLUMNS):
+        panel = T.alloc_buffer((depth, TILE_COLUMNS), "float32")
+        words = T.alloc_buffer((2, LANES), "uint32", scope="global")
+        scales = T.alloc_buffer((2, LANES), "float32", scope="global")
+        tile = T.alloc_buffer((TILE_ROWS, 2, LANES), "float32", scope="global")
+        dequantize_panel(q, s, panel, words, scales, columns, block, depth)
+        multiply_panel(xs, panel, y, tile, rows, columns, block, depth, out, before, after)
+
+
 def vector_kernel(depth: int, before: int, dtype: str, scale_dtype: str, out: str) -> Any:
     """x [1 x before, 1, depth] times q, s -> y [1 x before, 1, N]: the decode kernel."""
 
@@ -171,14 +185,6 @@ def matrix_kernel(depth: int, before: int, after: int, dtype: str, scale_dtype: 
                     part = T.alloc_buffer((GEMV_ROWS, LANES), "float32", scope="global")
                     multiply_vector(xp, xz, q, s, y, row, acc, part, columns, block, depth, out, before, after)
         else:
-            xs = T.alloc_buffer((rows, depth), "float32")
-            copy_float32(x, xs, rows, depth, before, after)
-            for block in T.parallel((columns + TILE_COLUMNS - 1) // TILE_COLUMNS):
-                panel = T.alloc_buffer((depth, TILE_COLUMNS), "float32")
-                words = T.alloc_buffer((2, LANES), "uint32", scope="global")
-                scales = T.alloc_buffer((2, LANES), "float32", scope="global")
-                tile = T.alloc_buffer((TILE_ROWS, 2, LANES), "float32", scope="global")
-                dequantize_panel(q, s, panel, words, scales, columns, block, depth)
-                multiply_panel(xs, panel, y, tile, rows, columns, block, depth, out, before, after)
+            multiply_rows(x, q, s, y, rows, columns, depth, out, before, after)
 
     return group4_matrix

@@ -5,7 +5,13 @@ from __future__ import annotations
 from llmbuild.compiler.kernels import KernelSet
 from llmbuild.compiler.kernels.cpu import logits, row_moves, softmax
 from llmbuild.compiler.kernels.cpu.kv_cache import replacements
-from llmbuild.compiler.kernels.cpu.linear import CpuKernels
+from llmbuild.compiler.kernels.cpu.linear import for_target
 from llmbuild.quantization.layers import GenericKernels
 
-KERNELS = KernelSet(lambda: CpuKernels(GenericKernels()), replacements, softmax, logits, row_moves)
+KERNELS = KernelSet(
+    lambda target, activations: for_target(target, GenericKernels(), activations),
+    replacements,
+    softmax,
+    logits,
+    row_moves,
+)

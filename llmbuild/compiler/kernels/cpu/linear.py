@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 from tvm import tirx
 from tvm.relax.frontend import nn
 from tvm.relax.frontend.nn import op
+from tvm.target.codegen import llvm_cpu_has_features
 
-from llmbuild.compiler.kernels.cpu import dense, group4
+from llmbuild.compiler.kernels.cpu import dense, group4, group4_int8
+from llmbuild.compiler.kernels.cpu.rounding import STEP
 from llmbuild.compiler.kernels.cpu.tile import TILE_COLUMNS
 from llmbuild.quantization.scheme import Scheme
 
@@ -18,12 +20,23 @@ if TYPE_CHECKING:
     from llmbuild.quantization.layers import Kernels
 
 
+PLANES = {"int8x2": 2, "int8": 1, "float": 0}
+"""By the values of a platform's `activations`: how many bytes an element of x is rounded to, 0 where it stays as it is."""
+
+
 class CpuKernels:
     """Our kernels for NK layouts of 4 bits in groups of 32, and for unquantized weights; `fallback` for the rest
-    (3 bits, KN layouts, widths that are no multiple of a group, fewer than 16 outputs)."""
+    (3 bits, KN layouts, widths that are no multiple of a group, fewer than 16 outputs).
 
-    def __init__(self, fallback: Kernels) -> None:
+    `activations` says how x is rounded for AVX2's products of bytes (PLANES), which multiply a row or a few where the width is a
+    multiple of two groups; None or "float" for not at all.
+    """
+
+    def __init__(self, fallback: Kernels, activations: str | None = None) -> None:
         self.fallback = fallback
+        self.planes = 0 if activations is None else PLANES[activations]
+        self.activations: str | None = None
+        self._rounded = activations
         # Parsing a kernel takes 0.1 s and layers repeat.  One object serves one build only: passes may alter a function
         # in place, so that one that was used in a build must not be used in another.
         self.made: dict[tuple[Any, ...], Any] = {}
@@ -62,17 +75,23 @@ class CpuKernels:
             return self.fallback.packed_linear(x, weights, scheme, n, k, out_dtype)
         q_weight, q_scale = weights
         before, single, after = rows
-        if single:
-            name, kernel = (
-                "group4_vector",
-                self._kernel(group4.vector_kernel, k, before, x.dtype, q_scale.dtype, out_dtype),
-            )
+        places = (before,) if single else (before, after)
+        dtypes = (x.dtype, q_scale.dtype, out_dtype)
+        if self.planes and k % STEP == 0:
+            self.activations = self._rounded
+            rounding = group4_int8.vector_kernel if single else group4_int8.matrix_kernel
+            kernel = self._kernel(rounding, self.planes, k, *places, *dtypes)
         else:
-            name, kernel = (
-                "group4_matrix",
-                self._kernel(group4.matrix_kernel, k, before, after, x.dtype, q_scale.dtype, out_dtype),
-            )
+            exact = group4.vector_kernel if single else group4.matrix_kernel
+            kernel = self._kernel(exact, k, *places, *dtypes)
+        name = "group4_vector" if single else "group4_matrix"
         return _call(name, kernel, [x, q_weight, q_scale], [*x.shape[:-1], n], out_dtype)
+
+
+def for_target(target: Any, fallback: Kernels, activations: str | None) -> CpuKernels:
+    """The kernels for a target's CPU, which rounds no activations where it has no AVX2."""
+    with target:
+        return CpuKernels(fallback, activations if llvm_cpu_has_features("avx2") else None)
 
 
 def _wide(n: Any) -> bool:

@@ -28,6 +28,8 @@ ATTRIBUTES = {"op_pattern": OUT_ELEMENTWISE_FUSIBLE}
 class GpuKernels:
     """See the module's docstring; the interface is `llmbuild.quantization.layers.Kernels`.  One object serves one build."""
 
+    activations: str | None = None
+
     def __init__(self) -> None:
         self._calls = Calls()
 

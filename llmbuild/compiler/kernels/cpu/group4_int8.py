@@ -1,0 +1,227 @@
+"""Products with weights of 4 bits in groups of 32, laid out as in `group4`, by AVX2's products of bytes.
+
+The rows of x are rounded to bytes once (see `rounding`).  The weights' order on disk needs no shuffle: of a word of eight, one
+AND gives the even elements as four bytes, a shift and an AND the odd ones.  The zero point leaves the loop:
+sum (q - 7) x = sum q x - 7 sum x.
+
+A row or a few: weights are read once a row, column by column, so that the memory's own prefetch follows, and words are asked for
+some columns ahead.  Many rows: a panel of 16 columns is unpacked once, then used by a register tile for all rows; with two
+planes that takes longer than `group4`'s float32 tile, which serves then.
+
+The number of outputs is dynamic, so that layers with equal K share one function.  N must be at least 16.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm import tirx
+from tvm.script import tirx as T
+
+from llmbuild.compiler.kernels.cpu.group4 import GROUP, ZERO, multiply_rows
+from llmbuild.compiler.kernels.cpu.rounding import STEP, lanes, round_row, wide
+from llmbuild.compiler.kernels.cpu.tile import LANES, TILE_COLUMNS, at, block_start, f32, lane_sum, row_shape
+
+CHAINS = 2
+"""Vectors that add up independently of each other."""
+AHEAD = 8
+"""Columns between the one that is read and the one that is asked for."""
+GEMV_LIMIT = 6
+"""Up to this many rows, one matrix-vector product a row is faster than unpacking panels."""
+ROWS = 4
+"""Rows of x in a register tile: 4 x 2 vectors of sums leave 8 of 16 registers for operands."""
+
+
+def unpacked(words: Any) -> tuple[Any, Any]:
+    """The even and the odd elements of a vector of words, as words of bytes."""
+    mask = wide(T.uint32(0x0F0F0F0F))
+    return T.bitwise_and(words, mask), T.bitwise_and(T.shift_right(words, wide(T.uint32(4))), mask)
+
+
+def pairs(words: Any, x: Any) -> Any:
+    """The products of words of bytes, those of weights and those of x, summed in pairs: int16x16.  A sum is at most 2 x 15 x 127,
+    and eight of them, those of a group, fit into 16 bits."""
+    return T.call_llvm_pure_intrin(
+        "int16x16", "llvm.x86.avx2.pmadd.ub.sw", T.reinterpret("uint8x32", words), T.reinterpret("int8x32", x)
+    )
+
+
+def in_words(sums: Any) -> Any:
+    """Neighbours of a vector of int16 added to each other: int32x8."""
+    return T.call_llvm_pure_intrin("int32x8", "llvm.x86.avx2.pmadd.wd", sums, T.broadcast(T.int16(1), 2 * LANES))
+
+
+def halves() -> Any:
+    """The indices of a vector of int16."""
+    return T.ramp(0, 1, 2 * LANES)
+
+
+def products(words: Any, planes: Any, word: Any, count: int) -> Any:
+    """The sums of the eight products of each word with x in one or two planes, without the scales: int32x8."""
+    even, odd = unpacked(words)
+    plane = [planes[0, part, lanes(word)] for part in range(2 * count)]
+    high = in_words(pairs(even, plane[0]) + pairs(odd, plane[1]))
+    if count == 1:
+        return high
+    return T.shift_left(high, wide(T.int32(7))) + in_words(pairs(even, plane[2]) + pairs(odd, plane[3]))
+
+
+def two_scales(s: Any, column: Any, group: Any) -> Any:
+    """The scales of two groups, each in the four lanes of its words."""
+    two = s[column, T.ramp(group, 1, 2)]
+    # A shuffle may have no more indices than its inputs have lanes.
+    return tirx.Shuffle([T.Cast("float32x2", two)] * 4, [tirx.IntImm("int32", lane // 4) for lane in range(LANES)])
+
+
+def ask_for(buffer: Any, *indices: Any) -> Any:
+    """A prefetch into all caches, for reading."""
+    address = T.address_of(buffer[indices])
+    return T.call_llvm_intrin("void", "llvm.prefetch.p0", address, T.int32(0), T.int32(3), T.int32(1))
+
+
+def tile_row(tile: Any, lane: int, rows: Any) -> Any:
+    """Row `lane` of a tile; the last tile is moved back to end with the rows, of which there are at least ROWS."""
+    return T.min(tile * ROWS, rows - ROWS) + lane
+
+
+@T.macro
+def add_words(q, s, planes, zero, scales, acc, column, chain, step, count):
+    """acc[chain, :] += a vector of words of a column times the rounded row."""
+    acc[chain, lanes(0)] = acc[chain, lanes(0)] + T.Cast(
+        "float32x8", products(q[column, lanes(step * LANES)], planes, step * LANES, count) + zero[lanes(step * LANES)]
+    ) * (two_scales(s, column, step * 2) * scales[0, lanes(step * LANES)])
+
+
+@T.macro
+def multiply_row(x, q, s, y, row, columns, count, depth, out, before, after):
+    """y[row, :] = x[row, :] times q, s."""
+    planes = T.alloc_buffer((1, 2 * count, depth // 8), "int32")
+    sums = T.alloc_buffer((1, depth // 8), "int32")
+    zero = T.alloc_buffer((depth // 8,), "int32")
+    scales = T.alloc_buffer((1, depth // 8), "float32")
+    round_row(x, row, planes, sums, scales, 0, count, depth, before, after)
+    for p in T.serial(depth // STEP):
+        zero[lanes(p * LANES)] = sums[0, lanes(p * LANES)] * wide(T.int32(-ZERO))
+    for column in T.parallel(columns):
+        acc = T.alloc_buffer((CHAINS, LANES), "float32", scope="global")
+        for c in T.unroll(CHAINS):
+            acc[c, lanes(0)] = wide(T.float32(0))
+        for p in T.serial(depth // (STEP * CHAINS)):
+            T.evaluate(ask_for(q, T.min(column + AHEAD, columns - 1), p * LANES * CHAINS))
+            for c in T.unroll(CHAINS):
+                add_words(q, s, planes, zero, scales, acc, column, c, p * CHAINS + c, count)
+        if depth // STEP % CHAINS != 0:
+            add_words(q, s, planes, zero, scales, acc, column, 0, depth // STEP - 1, count)
+        y[at(before, after, row, column)] = T.Cast(out, lane_sum(acc, 0) + lane_sum(acc, 1))
+
+
+@T.macro
+def unpack_panel(q, s, panel, factors, columns, block, depth):
+    """panel[:, 0 and 1, 16] = the even and the odd elements of each word of the 16 columns of block; factors are their scales."""
+    for w in T.serial(depth // 8):
+        for j in T.vectorized(TILE_COLUMNS):
+            panel[w, 1, j] = q[block_start(block, TILE_COLUMNS, columns) + j, w]
+        for h in T.unroll(2):
+            panel[w, 0, lanes(h * LANES)] = unpacked(panel[w, 1, lanes(h * LANES)])[0]
+            panel[w, 1, lanes(h * LANES)] = unpacked(panel[w, 1, lanes(h * LANES)])[1]
+    for g in T.serial(depth // GROUP):
+        for j in T.vectorized(TILE_COLUMNS):
+            factors[g, j] = f32(s[block_start(block, TILE_COLUMNS, columns) + j, g])
+
+
+@T.macro
+def multiply_group(panel, factors, planes, zero, scales, acc, sums, tile, rows, group):
+    """acc[ROWS, 2, :] += a group of the panel times that of the tile's rows."""
+    for m in T.unroll(ROWS):
+        for h in T.unroll(2):
+            sums[m, h, halves()] = T.broadcast(T.int16(0), 2 * LANES)
+    for w in T.unroll(4):
+        for odd in T.unroll(2):
+            for m in T.unroll(ROWS):
+                for h in T.unroll(2):
+                    sums[m, h, halves()] = sums[m, h, halves()] + pairs(
+                        panel[group * 4 + w, odd, lanes(h * LANES)],
+                        wide(planes[tile_row(tile, m, rows), odd, group * 4 + w]),
+                    )
+    for m in T.unroll(ROWS):
+        for h in T.unroll(2):
+            acc[m, h, lanes(0)] = acc[m, h, lanes(0)] + T.Cast(
+                "float32x8", in_words(sums[m, h, halves()]) + wide(zero[tile_row(tile, m, rows), group])
+            ) * (factors[group, lanes(h * LANES)] * wide(scales[tile_row(tile, m, rows), group * 4]))
+
+
+@T.macro
+def multiply_rounded(x, q, s, y, rows, columns, depth, out, before, after):
+    """y = x times q, s, for many rows in one plane."""
+    planes = T.alloc_buffer((rows, 2, depth // 8), "int32")
+    words = T.alloc_buffer((rows, depth // 8), "int32")
+    zero = T.alloc_buffer((rows, depth // GROUP), "int32")
+    scales = T.alloc_buffer((rows, depth // 8), "float32")
+    for row in T.parallel(rows):
+        round_row(x, row, planes, words, scales, row, 1, depth, before, after)
+        for g in T.serial(depth // GROUP):
+            zero[row, g] = T.int32(-ZERO) * (
+                (words[row, g * 4] + words[row, g * 4 + 1]) + (words[row, g * 4 + 2] + words[row, g * 4 + 3])
+            )
+    for block in T.parallel((columns + TILE_COLUMNS - 1) // TILE_COLUMNS):
+        panel = T.alloc_buffer((depth // 8, 2, TILE_COLUMNS), "uint32")
+        factors = T.alloc_buffer((depth // GROUP, TILE_COLUMNS), "float32")
+        acc = T.alloc_buffer((ROWS, 2, LANES), "float32", scope="global")
+        sums = T.alloc_buffer((ROWS, 2, 2 * LANES), "int16", scope="global")
+        unpack_panel(q, s, panel, factors, columns, block, depth)
+        for tile in T.serial((rows + ROWS - 1) // ROWS):
+            for m in T.unroll(ROWS):
+                for h in T.unroll(2):
+                    acc[m, h, lanes(0)] = wide(T.float32(0))
+            for g in T.serial(depth // GROUP):
+                multiply_group(panel, factors, planes, zero, scales, acc, sums, tile, rows, g)
+            for m in T.unroll(ROWS):
+                for h in T.unroll(2):
+                    for j in T.vectorized(LANES):
+                        y[
+                            at(
+                                before,
+                                after,
+                                tile_row(tile, m, rows),
+                                block_start(block, TILE_COLUMNS, columns) + h * LANES + j,
+                            )
+                        ] = T.Cast(out, acc[m, h, j])
+
+
+def vector_kernel(planes: int, depth: int, before: int, dtype: str, scale_dtype: str, out: str) -> Any:
+    """x [1 x before, 1, depth] times q, s -> y [1 x before, 1, N], with x in one or two planes: the decode kernel."""
+
+    @T.prim_func(private=True, s_tir=True)
+    def group4_int8_vector(x_handle: T.handle, q_handle: T.handle, s_handle: T.handle, y_handle: T.handle) -> None:
+        T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
+        columns = T.int64()
+        x = T.match_buffer(x_handle, row_shape(before, 1, 0, depth), dtype)
+        q = T.match_buffer(q_handle, (columns, depth // 8), "uint32")
+        s = T.match_buffer(s_handle, (columns, depth // GROUP), scale_dtype)
+        y = T.match_buffer(y_handle, row_shape(before, 1, 0, columns), out)
+        multiply_row(x, q, s, y, 0, columns, planes, depth, out, before, 0)
+
+    return group4_int8_vector
+
+
+def matrix_kernel(planes: int, depth: int, before: int, after: int, dtype: str, scale_dtype: str, out: str) -> Any:
+    """x [1 x before, rows, 1 x after, depth] times q, s -> y [1 x before, rows, 1 x after, N], for any number of rows."""
+
+    @T.prim_func(private=True, s_tir=True)
+    def group4_int8_matrix(x_handle: T.handle, q_handle: T.handle, s_handle: T.handle, y_handle: T.handle) -> None:
+        T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
+        rows = T.int64()
+        columns = T.int64()
+        x = T.match_buffer(x_handle, row_shape(before, rows, after, depth), dtype)
+        q = T.match_buffer(q_handle, (columns, depth // 8), "uint32")
+        s = T.match_buffer(s_handle, (columns, depth // GROUP), scale_dtype)
+        y = T.match_buffer(y_handle, row_shape(before, rows, after, columns), out)
+        if rows <= GEMV_LIMIT:
+            for row in T.serial(rows):
+                multiply_row(x, q, s, y, row, columns, planes, depth, out, before, after)
+        elif planes == 1:
+            multiply_rounded(x, q, s, y, rows, columns, depth, out, before, after)
+        else:
+            multiply_rows(x, q, s, y, rows, columns, depth, out, before, after)
+
+    return group4_int8_matrix
