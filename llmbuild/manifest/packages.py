@@ -235,7 +235,7 @@ def _sources(name: str, texts: Mapping[str, str], problems: Problems) -> dict[st
         try:
             found[key] = parse_source(text, of_package=True)
         except SourceError as error:
-            problems.add(("package", name), f"its {key}: {error.what}", fix=error.fix)
+            problems.add(("package", name, key), error.what, fix=error.fix)
     return found
 
 

@@ -143,8 +143,8 @@ class PackageKind(ABC):
         return None
 
     def sources(self, options: Mapping[str, Json]) -> Mapping[str, str]:
-        """Further sources by name, as a manifest would write them ("npm:@scope/name==1.0"): they are fetched by
-        `fetch[PACKAGE, NAME]` and pinned in the lock file."""
+        """Further sources as a manifest would write them ("npm:@scope/name==1.0"), each by the name of the option that names
+        another: they are fetched by `fetch[PACKAGE, NAME]` and pinned in the lock file."""
         return {}
 
     def mistakes(self, options: Mapping[str, Json], uses: Sequence[Use]) -> Iterable[Mistake]:

@@ -1,4 +1,7 @@
-"""The real model with the kernels of an OpenCL library, which PoCL runs, gives the answer that the CPU library gives."""
+"""The real model with the kernels of an OpenCL library, which PoCL runs, gives the answer that the CPU library gives.
+
+CI holds tiny models on PoCL against transformers (tests/compiler/test_gpu_families.py, test_pipeline_gpu.py).
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ QUESTION = "What is the capital of France?"
 END = 2
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_the_model_answers_on_opencl(tmp_path: Path) -> None:
     require()
     from tokenizers import Tokenizer

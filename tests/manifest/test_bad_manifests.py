@@ -764,8 +764,8 @@ CASES = [
     ),
     Bad(
         "WebLLM of no exact version",
-        MODEL + ON_WEB + '[package.web] #!\npage = true\nweb-llm = "npm:@mlc-ai/web-llm"\n',
-        "package.web",
+        MODEL + ON_WEB + '[package.web]\npage = true\nweb-llm = "npm:@mlc-ai/web-llm" #!\n',
+        "package.web.web-llm",
         "does not name a package and an exact version",
     ),
     Bad(

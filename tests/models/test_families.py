@@ -29,8 +29,10 @@ def test_a_written_configuration_reads_back_equal(name: str) -> None:
     assert (again, family.parameters(again)) == (config, family.parameters(config))
 
 
-@pytest.mark.parametrize("name", variants())
-@pytest.mark.parametrize("scheme", ["q0f16", "q4f16_1"])
+@pytest.mark.parametrize(
+    ("name", "scheme"),
+    [(name, scheme) for name in variants() for scheme in ("q0f16", "q4f16_1") if scheme[1] == "4" or in_ci(name)],
+)
 def test_the_module_declares_the_listed_parameters(name: str, scheme: str) -> None:
     from llmbuild.models.build import export
 

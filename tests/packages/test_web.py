@@ -154,7 +154,7 @@ def test_two_libraries_of_a_model_share_its_files(files: Files) -> None:
 def test_models_at_an_address_of_their_own(files: Files) -> None:
     url = "https://huggingface.co/org/{model}-{quantization}-MLC"
     page = {"index.js": files.add("index.js", WEB_LLM)}
-    written = files.write(Package({"url": url, "page": True}, [files.member()], sources={"page": page}))
+    written = files.write(Package({"url": url, "page": True}, [files.member()], sources={"web-llm": page}))
     assert not [name for name in written if name.startswith("models/")]
     assert records(written)[0]["model"] == "https://huggingface.co/org/tiny-q4f16_1-MLC"
     assert b"connect-src 'self' https:;" in written["index.html"]
@@ -169,7 +169,7 @@ def test_models_at_an_address_of_their_own(files: Files) -> None:
     ],
 )
 def test_a_package_that_is_not_webllm(files: Files, name: str, module: bytes, why: str) -> None:
-    package = Package({"page": True}, [files.member()], sources={"page": {name: files.add(name, module)}})
+    package = Package({"page": True}, [files.member()], sources={"web-llm": {name: files.add(name, module)}})
     with pytest.raises(InputError, match="the chat page cannot work with this package") as caught:
         files.write(package)
     assert why in str(caught.value)
@@ -178,7 +178,7 @@ def test_a_package_that_is_not_webllm(files: Files, name: str, module: bytes, wh
 
 def test_the_page(files: Files) -> None:
     page = {"index.js": files.add("index.js", WEB_LLM), "LICENSE": files.add("LICENSE", b"Apache")}
-    written = files.write(Package({"page": True}, [files.member()], sources={"page": page}))
+    written = files.write(Package({"page": True}, [files.member()], sources={"web-llm": page}))
     assert {"index.html", "page.css", "page.js", "web-llm/index.js", "web-llm/LICENSE"} <= set(written)
     html, script = written["index.html"].decode(), written["page.js"].decode()
     assert "connect-src 'self';" in html
@@ -193,9 +193,9 @@ def test_the_page(files: Files) -> None:
 
 
 def test_a_page_is_made_of_web_llm() -> None:
-    assert KIND.sources({"page": True}) == {"page": chat_page.WEB_LLM}
+    assert KIND.sources({"page": True}) == {"web-llm": chat_page.WEB_LLM}
     assert KIND.sources({"page": True, "web-llm": "npm:@mlc-ai/web-llm==0.2.87"}) == {
-        "page": "npm:@mlc-ai/web-llm==0.2.87"
+        "web-llm": "npm:@mlc-ai/web-llm==0.2.87"
     }
     assert KIND.sources({"page": False}) == KIND.sources({}) == {}
 

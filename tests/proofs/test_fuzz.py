@@ -1,6 +1,6 @@
 """Wrong input of every kind that llmbuild reads from outside, made from seeds: tests/helpers/fuzz.py says what must hold.
 
-20,000 cases in this process and 300 commands; `-m full` goes on from there to 500,000.
+20,000 cases in this process and 150 commands; `-m full` goes on from there to 500,000.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from tests.helpers.fuzz_store import Archives, Installed, Records
 from tests.helpers.ram import ram_directory
 
 AREAS: dict[str, tuple[Callable[[Path], Area], int]] = {
-    "records": (Records, 2000),
-    "archives": (Archives, 2000),
+    "records": (Records, 1000),
+    "archives": (Archives, 1000),
     "installed": (Installed, 1500),
     "locks": (Locks, 8000),
     "statements": (Statements, 5000),
     "answers": (Answers, 2000),
     "hubs": (Hubs, 1500),
-    "projects": (Projects, 300),
-    "commands": (Commands, 300),
+    "projects": (Projects, 150),
+    "commands": (Commands, 150),
 }
-FULL = 25
+FULL = 28
 
 
 @pytest.fixture

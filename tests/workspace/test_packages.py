@@ -224,10 +224,12 @@ def test_the_sources_of_a_package_are_looked_up_for_it_alone(page: ProjectDir, m
         with pytest.raises(UsageError, match=r"no task matches 'package\[pgae\]'") as caught:
             workspace.plan("package[pgae]")
         assert "did you mean 'package[page]'" in str(caught.value.fix)
+    line = (page.root / "buildfile.toml").read_text().splitlines().index(PAGE.splitlines()[-1]) + 1
     with opened(page, offline=True) as workspace:
         for name in ("package[page]", "package", "fetch*"):
-            with pytest.raises(FetchError, match="@tiny/page==1"):
+            with pytest.raises(FetchError, match="@tiny/page==1") as refused:
                 workspace.plan(name)
+            assert str(refused.value.where).startswith(f"buildfile.toml:{line}: package.page.web-llm")
 
 
 def test_a_package_keeps_to_what_is_locked_and_to_what_is_here(

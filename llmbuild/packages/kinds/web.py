@@ -38,7 +38,7 @@ class Web(PackageKind):
         return platform.artifact == "wasm"
 
     def sources(self, options: Mapping[str, Json]) -> Mapping[str, str]:
-        return {"page": str(options.get("web-llm", WEB_LLM))} if options.get("page") else {}
+        return {"web-llm": str(options.get("web-llm", WEB_LLM))} if options.get("page") else {}
 
     def mistakes(self, options: Mapping[str, Json], uses: Sequence[Use]) -> Iterable[Mistake]:
         yield from wrong_url(options, uses)
@@ -61,7 +61,7 @@ class Web(PackageKind):
                 records.append(_record(member, library, place, url, use))
         out.write_json(APP_CONFIG, {"model_list": records})
         if package.options.get("page"):
-            write_page(out, package.sources["page"], elsewhere="url" in package.options)
+            write_page(out, package.sources["web-llm"], elsewhere="url" in package.options)
 
 
 def _record(member: Member, library: Library, place: str, url: str | None, use: MemoryUse) -> Json:
