@@ -139,7 +139,7 @@ def test_other_stores_and_directories_make_the_same_package(
     for place in (tmp_path / "one", tmp_path / "deeper" / "with another name"):
         # Each makes the package itself, although its store may have the page from the test of the visitor.
         project = make_project(place, manifest, cached_checkpoint("llama"))
-        shutil.copytree(tiny_web.store, project.store)
+        shutil.copytree(tiny_web.store, project.store, dirs_exist_ok=True)
         with llmbuild.open(project.root, cache=project.store) as workspace:
             outcome = workspace.build("package", force=True)
         made = {label for label, one in outcome.result.outcomes.items() if one.status is Status.RAN}

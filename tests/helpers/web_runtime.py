@@ -25,7 +25,7 @@ platforms = ["wasm32-webgpu"]
 
 
 def seed(store: Path) -> None:
-    """Put the runtime into a store that does not exist yet, where Emscripten is installed; the first call compiles it."""
+    """Put the runtime into a store that has no results yet, where Emscripten is installed; the first call compiles it."""
     if shutil.which("emcc") is None:
         return
     shared = cache_root() / "store-of-web-runtime"
@@ -35,4 +35,4 @@ def seed(store: Path) -> None:
         result = project.run("build", "runtime", timeout=900)
         assert result.code == 0, result.text
     # Another process may be writing to the index, which is made again from the traces.
-    shutil.copytree(shared, store, ignore=shutil.ignore_patterns("index", "locks", "scratch"))
+    shutil.copytree(shared, store, ignore=shutil.ignore_patterns("index", "locks", "scratch"), dirs_exist_ok=True)
