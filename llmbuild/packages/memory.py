@@ -180,16 +180,19 @@ def _recorded(usage: Mapping[str, int], sizes: Sizes) -> int:
 
 
 def _estimated(record: Record, device: str, sizes: Sizes) -> int:
-    """What the planner usually needs for a chunk: the widest result, the widest input, and some of the width of the model."""
+    """What the planner usually needs for a chunk: the widest result, the widest input, and some of the width of the model; for
+    the logits; and for a token of each sequence, where there are several: it plans for as many as the library takes."""
     width, chunk = _width(record), sizes.chunk
     outputs, inputs, hidden = _widest(record)
     # The linear layers for CPUs come with no step of their own for dequantizing, so that fewer tensors live at once.
     others = 2 if device == "llvm" else 5
-    step = chunk * (outputs + inputs + others * hidden) * width
+    row = (outputs + inputs + others * hidden) * width
     embedding = chunk * hidden * width
-    return (
-        step + embedding * (2 if sizes.batches else 1) + sizes.sequences * _vocabulary(record) * ITEM_SIZES["float32"]
-    )
+    logits = _vocabulary(record) * ITEM_SIZES["float32"]
+    if not sizes.batches:
+        return chunk * row + embedding + sizes.sequences * logits
+    most: int = record["max_batch_size"]
+    return chunk * row + most * row + 2 * embedding + 2 * most * logits
 
 
 def _widest(record: Record) -> tuple[int, int, int]:

@@ -17,6 +17,7 @@ from llmbuild.packages.memory import PAGE, Sizes, memory_of, sizes_of, web_figur
 from llmbuild.quantization.scheme import SCHEMES
 from tests.helpers import memory_growth
 from tests.helpers.checkpoints import CONFIGS
+from tests.helpers.cli import ProjectDir
 from tests.helpers.made_weights import write_weights
 from tests.helpers.tiny_library import TARGET, TINY_LLAMA, chat_config, link_shared
 
@@ -105,6 +106,18 @@ def test_the_index_arrays_depend_on_the_device() -> None:
     # On the others each sequence has two masks of 256 x 256.
     more = memory_of(record, "vulkan", dataclasses.replace(sizes, sequences=5)).kv_cache - cache["vulkan"]
     assert 4 * 2 * 65536 * 4 < more < 4 * 2 * 65536 * 4 * 1.01
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batches", [False, True])
+def test_an_estimate_is_near_the_record(batches: bool, built: ProjectDir) -> None:
+    """For a runtime of several sequences too, for which the planner has bounded the functions by the library's batch."""
+    from llmbuild.runtime.library import load_library
+
+    record = load_library(built.root / "dist/libs/tiny-q0f32-x86_64-linux-cpu.so").metadata
+    sizes = sizes_of(record, batches=batches)
+    found = memory_of({**record, "memory_usage": None}, "llvm", sizes, repacks=False).temporaries
+    assert found == pytest.approx(memory_of(record, "llvm", sizes, repacks=False).temporaries, rel=0.15)
 
 
 def test_temporaries_are_those_of_the_functions_that_a_runtime_calls() -> None:

@@ -116,7 +116,7 @@ def test_nothing_is_known_of_a_model_that_was_never_fetched(
 
 
 LIMITED = (
-    TINY_MANIFEST.replace("= 64", "= 256").replace("= 32", "= 256")
+    TINY_MANIFEST.replace("= 64", "= 256").replace("= 32", "= 256\nmax-batch-size = 4")
     + """
 [package.server]
 memory = "MEMORY"
@@ -150,7 +150,7 @@ def test_a_library_over_the_limit_stops_before_anything_runs(
     text = " ".join(error.split())
     assert "tiny in q4f32_1 on x86_64-linux-cpu needs about 2.9 MB of memory" in text
     assert "package 'server' allows 2.0 MB" in text
-    assert "buildfile.toml:18: package.server.memory" in text
+    assert "buildfile.toml:19: package.server.memory" in text
     assert "for context-window-size = 256 and prefill-chunk-size = 256" in text
     assert not (limited / "dist").exists()
     assert not list((limited / "cache").rglob("traces/*/*"))
@@ -182,6 +182,33 @@ def test_another_quantization_is_proposed_where_it_fits(limited: Path, capsys: p
     change(limited, "1 GB", "3 MB")
     assert main(["plan"]) == 2
     assert "use quantization q4f32_1" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_smaller_batch_is_proposed_where_it_fits(limited: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    change(limited, "max-batch-size = 4", "max-batch-size = 128")
+    change(limited, "1 GB", "3.3 MB")
+    assert main(["plan"]) == 2
+    size = re.search(r"set max-batch-size to (\d+)", " ".join(capsys.readouterr().err.split()))
+    assert size is not None and 4 <= int(size[1]) < 128
+    change(limited, "max-batch-size = 128", f"max-batch-size = {size[1]}")
+    assert main(["plan"]) == 0
+    change(limited, f"max-batch-size = {size[1]}", f"max-batch-size = {2 * int(size[1])}")
+    assert main(["plan"]) == 2
+
+
+def test_no_scheme_is_proposed_that_needs_more(limited: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The record of a built library counts for what another scheme is expected to need."""
+    assert main(["build"]) == 0
+    capsys.readouterr()
+    assert main(["plan", "--device-memory", "--json"]) == 0
+    (library,) = json.loads(capsys.readouterr().out)["libraries"]
+    for scheme in ("q4f32_1", "q4f16_1"):
+        change(limited, '["q4f32_1"]', f'["{scheme}"]')
+        change(limited, "1 GB", f"{library['weights'] / 1e6:.2f} MB")
+        assert main(["plan", "package"]) == 2
+        assert "use quantization" not in capsys.readouterr().err
+        change(limited, f"{library['weights'] / 1e6:.2f} MB", "1 GB")
+        change(limited, f'["{scheme}"]', '["q4f32_1"]')
 
 
 def test_a_library_within_the_limit_is_no_error(limited: Path) -> None:
@@ -219,4 +246,4 @@ def test_chunk_and_window_are_proposed_together_where_neither_suffices(
 def test_a_limit_is_a_size(limit: str, said: str, limited: Path, capsys: pytest.CaptureFixture[str]) -> None:
     change(limited, '"1 GB"', limit)
     assert main(["plan"]) == 2
-    assert f"buildfile.toml:18: package.server.memory: {said}" in " ".join(capsys.readouterr().err.split())
+    assert f"buildfile.toml:19: package.server.memory: {said}" in " ".join(capsys.readouterr().err.split())
