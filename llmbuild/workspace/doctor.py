@@ -85,7 +85,8 @@ def _settings() -> Iterator[Finding]:
         read_settings()
         path = settings_path()
         where = path if path.exists() else "no file of settings"
-        yield Finding("settings", "ok", f"{where}; {default_jobs()} tasks at a time")
+        jobs = "1 task" if default_jobs() == 1 else f"{default_jobs()} tasks"
+        yield Finding("settings", "ok", f"{where}; {jobs} at a time")
     except LlmbuildError as error:
         yield from _failed("settings", error)
 
