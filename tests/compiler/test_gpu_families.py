@@ -36,7 +36,6 @@ USUAL = {
     ("gpt_neox", "q4f32_1"),
     ("llama-bias", "q3f32_1"),
     ("llama-tied", "q4f32_0"),
-    ("qwen2", "q4f32_1"),
 }
 """Each packed layout once; mistral and qwen3 have tests of their own, llama3 is in test_pipeline_gpu.py.  `pytest -m
 full` runs all of them."""

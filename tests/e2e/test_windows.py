@@ -54,6 +54,7 @@ platforms = ["dll", "tar"]
 """
 
 
+@pytest.mark.full
 def test_two_models_are_linked_into_one_application(tmp_path: Path) -> None:
     project = make_two_models(tmp_path, STATIC)
     assert project.build()["link"] == 4

@@ -14,7 +14,7 @@ from tests.helpers.checkpoints import cached_checkpoint
 from tests.helpers.cli import make_project, read_events
 
 
-@pytest.mark.slow
+@pytest.mark.full
 def test_a_forked_compiler_gives_the_same_bytes_as_one_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = make_project(tmp_path, checkpoint=cached_checkpoint("llama"))
     monkeypatch.setenv("TVM_BIND_THREADS", "0")
