@@ -13,7 +13,7 @@ from llmbuild.manifest.problems import Problems
 from llmbuild.manifest.project import Platform
 from llmbuild.manifest.schema import HostTable, OptTable, PlatformTable
 from llmbuild.manifest.sizes import METADATA_KEYS, parse_overrides
-from llmbuild.targets.compile_part import is_cpu
+from llmbuild.targets.compile_part import device_kind, is_cpu
 from llmbuild.targets.files import device_errors, load_target, wrong_prefix
 from llmbuild.targets.names import HOST, TargetNames
 from llmbuild.targets.target import NATIVE, SHARED, STATIC, Target
@@ -73,7 +73,7 @@ def resolve_platform(
         metadata=metadata,
         opt=flags,
         system_lib_prefix=prefix,
-        activations=_activations(table, target, notes),
+        activations=_activations(table, compile_part, notes),
         features={dtype: list(words) for dtype in target.dtypes if (words := target.required_features(dtype))},
         tools=[{"command": tool.command, "install": tool.install} for tool in target.tools],
     )
@@ -237,12 +237,12 @@ def _metadata(
     return metadata, paths
 
 
-def _activations(table: PlatformTable, target: Target, notes: list[str]) -> str | None:
+def _activations(table: PlatformTable, compile_part: Mapping[str, Json], notes: list[str]) -> str | None:
     """How a CPU library rounds the input of products; None for a GPU, whose kernels round nothing."""
-    if is_cpu(target.compile_part()):
+    if is_cpu(compile_part):
         return table.activations or "int8x2"
     if table.activations is not None:
-        notes.append(f"activations takes no effect on {target.kind.name}; it is for CPUs")
+        notes.append(f"activations takes no effect on {device_kind(compile_part)}; it is for CPUs")
     return None
 
 

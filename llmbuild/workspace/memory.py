@@ -128,11 +128,13 @@ def _cures(
     elif both is not None and tokens < sizes.chunk:
         yield f"set prefill-chunk-size to {both[0]} and {window} to {both[1]} or less"
     if sizes.batches:
-        batches = (one.record["max_batch_size"] >> halvings for halvings in range(1, 8))
-        smaller = ((size, {**unplanned.record, "max_batch_size": size}) for size in batches if size >= sizes.sequences)
-        fitting_batch = next((size for size, record in smaller if _total(one, record, sizes) <= limit), None)
-        if fitting_batch is not None:
-            yield f"set max-batch-size to {fitting_batch}"
+        batches = [
+            size for halvings in range(1, 8) if (size := one.record["max_batch_size"] >> halvings) >= sizes.sequences
+        ]
+        records = {size: {**unplanned.record, "max_batch_size": size} for size in batches}
+        fits = [size for size in batches if dataclasses.replace(one, record=records[size]).use(sizes).total <= limit]
+        if fits:
+            yield f"set max-batch-size to {fits[0]}"
     lower = next(
         (
             task
@@ -152,10 +154,6 @@ def _cures(
             yield f"use quantization {name}"
             break
     yield "allow more"
-
-
-def _total(one: DeviceMemory, record: Mapping[str, Any], sizes: Sizes) -> int:
-    return dataclasses.replace(one, record=record).use(sizes).total
 
 
 def _built(snapshot: Snapshot, verdict: Verdict) -> Mapping[str, Any] | None:

@@ -20,7 +20,17 @@ from tvm.script import tirx as T
 
 from llmbuild.compiler.kernels.cpu.group4 import GROUP, ZERO, multiply_rows
 from llmbuild.compiler.kernels.cpu.rounding import STEP, lanes, round_row, wide
-from llmbuild.compiler.kernels.cpu.tile import LANES, TILE_COLUMNS, at, block_start, f32, lane_sum, row_shape
+from llmbuild.compiler.kernels.cpu.tile import (
+    LANES,
+    TILE_COLUMNS,
+    at,
+    block_start,
+    clamped_row,
+    f32,
+    lane_sum,
+    row_shape,
+    store_tile,
+)
 
 CHAINS = 2
 """Vectors that add up independently of each other."""
@@ -77,11 +87,6 @@ def ask_for(buffer: Any, *indices: Any) -> Any:
     """A prefetch into all caches, for reading."""
     address = T.address_of(buffer[indices])
     return T.call_llvm_intrin("void", "llvm.prefetch.p0", address, T.int32(0), T.int32(3), T.int32(1))
-
-
-def tile_row(tile: Any, lane: int, rows: Any) -> Any:
-    """Row `lane` of a tile; the last tile is moved back to end with the rows, of which there are at least ROWS."""
-    return T.min(tile * ROWS, rows - ROWS) + lane
 
 
 @T.macro
@@ -141,13 +146,13 @@ def multiply_group(panel, factors, planes, zero, scales, acc, sums, tile, rows, 
                 for h in T.unroll(2):
                     sums[m, h, halves()] = sums[m, h, halves()] + pairs(
                         panel[group * 4 + w, odd, lanes(h * LANES)],
-                        wide(planes[tile_row(tile, m, rows), odd, group * 4 + w]),
+                        wide(planes[clamped_row(tile, m, rows, ROWS), odd, group * 4 + w]),
                     )
     for m in T.unroll(ROWS):
         for h in T.unroll(2):
             acc[m, h, lanes(0)] = acc[m, h, lanes(0)] + T.Cast(
-                "float32x8", in_words(sums[m, h, halves()]) + wide(zero[tile_row(tile, m, rows), group])
-            ) * (factors[group, lanes(h * LANES)] * wide(scales[tile_row(tile, m, rows), group * 4]))
+                "float32x8", in_words(sums[m, h, halves()]) + wide(zero[clamped_row(tile, m, rows, ROWS), group])
+            ) * (factors[group, lanes(h * LANES)] * wide(scales[clamped_row(tile, m, rows, ROWS), group * 4]))
 
 
 @T.macro
@@ -175,17 +180,7 @@ def multiply_rounded(x, q, s, y, rows, columns, depth, out, before, after):
                     acc[m, h, lanes(0)] = wide(T.float32(0))
             for g in T.serial(depth // GROUP):
                 multiply_group(panel, factors, planes, zero, scales, acc, sums, tile, rows, g)
-            for m in T.unroll(ROWS):
-                for h in T.unroll(2):
-                    for j in T.vectorized(LANES):
-                        y[
-                            at(
-                                before,
-                                after,
-                                tile_row(tile, m, rows),
-                                block_start(block, TILE_COLUMNS, columns) + h * LANES + j,
-                            )
-                        ] = T.Cast(out, acc[m, h, j])
+            store_tile(acc, y, tile, rows, columns, block, ROWS, out, before, after)
 
 
 def vector_kernel(planes: int, depth: int, before: int, dtype: str, scale_dtype: str, out: str) -> Any:

@@ -42,10 +42,10 @@ def block_start(block: Any, width: int, extent: Any) -> Any:
     return T.min(block * width, extent - width)
 
 
-def clamped_row(block: Any, lane: int, extent: Any) -> Any:
-    """Row `lane` of a block of TILE_ROWS.  The last block is moved back as in `block_start`; where there are fewer rows
+def clamped_row(block: Any, lane: int, extent: Any, height: int = TILE_ROWS) -> Any:
+    """Row `lane` of a block of `height`.  The last block is moved back as in `block_start`; where there are fewer rows
     than the tile has, the last one is computed several times, with the same result each time."""
-    start = T.max(T.min(block * TILE_ROWS, extent - TILE_ROWS), 0)
+    start = T.max(T.min(block * height, extent - height), 0)
     return T.min(start + lane, extent - 1)
 
 
@@ -69,6 +69,22 @@ def copy_float32(x, xs, rows, depth, before, after):
 
 
 @T.macro
+def store_tile(acc, y, tile, rows, columns, block, height, out, before, after):
+    """y[`height` rows of tile, 16 columns of block] = acc[height, 2, LANES]."""
+    for m in T.unroll(height):
+        for h in T.unroll(2):
+            for j in T.vectorized(LANES):
+                y[
+                    at(
+                        before,
+                        after,
+                        clamped_row(tile, m, rows, height),
+                        block_start(block, TILE_COLUMNS, columns) + h * LANES + j,
+                    )
+                ] = T.Cast(out, acc[m, h, j])
+
+
+@T.macro
 def multiply_panel(x, panel, y, acc, rows, columns, block, depth, out, before, after):
     """y[:, 16 columns of block] = x[rows, depth] @ panel[depth, 16], one register tile after another."""
     for tile in T.serial((rows + TILE_ROWS - 1) // TILE_ROWS):
@@ -81,14 +97,4 @@ def multiply_panel(x, panel, y, acc, rows, columns, block, depth, out, before, a
                 for h in T.unroll(2):
                     for j in T.vectorized(LANES):
                         acc[m, h, j] = acc[m, h, j] + x[clamped_row(tile, m, rows), k] * panel[k, h * LANES + j]
-        for m in T.unroll(TILE_ROWS):
-            for h in T.unroll(2):
-                for j in T.vectorized(LANES):
-                    y[
-                        at(
-                            before,
-                            after,
-                            clamped_row(tile, m, rows),
-                            block_start(block, TILE_COLUMNS, columns) + h * LANES + j,
-                        )
-                    ] = T.Cast(out, acc[m, h, j])
+        store_tile(acc, y, tile, rows, columns, block, TILE_ROWS, out, before, after)
