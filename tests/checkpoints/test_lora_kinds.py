@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from llmbuild.errors import InputError
 from llmbuild.tasks.inspect import KIND as INSPECT
 from llmbuild.tasks.weights import open_weights
 
-pytest.importorskip("peft")
+pytestmark = pytest.mark.skipif(find_spec("peft") is None, reason="peft is not installed")
 
 SIZES = {
     "vocab_size": 40,

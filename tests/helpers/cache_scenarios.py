@@ -11,6 +11,7 @@ from llmbuild.compiler.devices import find_device
 from llmbuild.models.frequencies import make_rope
 from llmbuild.models.kv_cache import KVCacheLayout
 from tests.helpers.generic_library import builtin
+from tests.helpers.parse_once import parse_once
 
 HEADS, KV, PAGE = 4, 2, 16
 NOT_OF_THE_CACHE = {
@@ -48,7 +49,7 @@ def build_with_cache(module: Any, layout: KVCacheLayout, device: str, target: An
 
     plan = PassInputs(find_device(device), target, layout, {}, {"active_vocab_size": None, "prefill_chunk_size": 1})
     steps = [step for step in passes(plan) if step.info.name not in NOT_OF_THE_CACHE]
-    with target, tvm.transform.PassContext(config={"tirx.disable_cse_tir": True}):
+    with target, parse_once(), tvm.transform.PassContext(config={"tirx.disable_cse_tir": True}):
         executable = relax.build(module, target=target, relax_pipeline=tvm.transform.Sequential(steps))
     return relax.VirtualMachine(executable, tvm.cpu())
 

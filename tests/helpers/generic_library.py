@@ -18,6 +18,7 @@ from llmbuild.models.parameter import Parameter
 from llmbuild.models.registry import family, infer_model_type
 from llmbuild.models.values import no_note
 from llmbuild.quantization.scheme import SCHEMES, Scheme
+from tests.helpers.parse_once import parse_once
 from tests.helpers.reference_quant import DTYPES, dequantize, quantize
 
 
@@ -69,11 +70,11 @@ class GenericLibrary:
     def __init__(
         self, directory: Path, scheme: str | Scheme = "q0f32", functions: Sequence[str] | None = None, **overrides: Any
     ) -> None:
-        """Compile only `functions` where given; all of them take twice as long."""
+        """Compile only `functions` where given, without the kernels for trees of drafts; all of them take twice as long."""
         import tvm
         from tvm import relax
 
-        from llmbuild.compiler.passes.kv_cache import AttachKVCache
+        from llmbuild.compiler.passes.kv_cache import TREES, AttachKVCache, without_kernels
         from llmbuild.models.build import export
 
         source = json.loads((directory / "config.json").read_text())
@@ -82,7 +83,10 @@ class GenericLibrary:
         self.config = self.family.configure(source, Overrides(**overrides))
         model = export(self.config, self.family, self.scheme)
         target = tvm.target.Target({"kind": "llvm", "mcpu": "x86-64-v3"})
-        module = AttachKVCache(model.kv_cache, target, None)(only(model.module, functions))
+        with parse_once():
+            module = AttachKVCache(model.kv_cache, target, None)(only(model.module, functions))
+        if functions is not None:
+            module = without_kernels(module, TREES)
         with tvm.transform.PassContext(config={"tirx.disable_cse_tir": True}):
             executable = relax.build(module, target=target, relax_pipeline="default")
         self.vm = relax.VirtualMachine(executable, tvm.cpu())

@@ -13,6 +13,7 @@ from llmbuild.quantization.scheme import Scheme
 from tests.helpers.generic_library import GenericLibrary, scheme_of
 from tests.helpers.gpu_library import export_some
 from tests.helpers.opencl import compiling
+from tests.helpers.parse_once import parse_once
 
 
 class OpenCLLibrary(GenericLibrary):
@@ -56,7 +57,7 @@ class OpenCLLibrary(GenericLibrary):
             model = export_some(self.family, self.config, self.scheme, linear, functions)
             metadata = metadata_record({"model_type": self.family.model_type}, self.config, self.scheme, model)
             plan = PassInputs(find_device("opencl"), target, model.kv_cache, variable_bounds(self.config), metadata)
-            with target, tvm.transform.PassContext(config={"tirx.disable_cse_tir": True}):
+            with target, parse_once(), tvm.transform.PassContext(config={"tirx.disable_cse_tir": True}):
                 executable = relax.build(model.module, target=target, relax_pipeline=pipeline(plan))
         self.vm = relax.VirtualMachine(executable, tvm.cpu())
         self.weights = self._stored(directory, [name for name, _ in model.params])

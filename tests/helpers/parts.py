@@ -47,6 +47,7 @@ def parts(name: str) -> frozenset[str]:
     return frozenset(found)
 
 
+@cache
 def covering(wanted: Callable[[str], bool] = lambda part: True) -> tuple[str, ...]:
     """Few of the variants that CI builds, which have all wanted parts together."""
     names = [name for name in variants() if in_ci(name)]

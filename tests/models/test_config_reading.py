@@ -240,7 +240,7 @@ def search(model_type: str, directory: Path, examples: int) -> None:
 
 @pytest.mark.parametrize("model_type", KNOWN)
 def test_any_configuration_is_read_as_transformers_reads_it(model_type: str, tmp_path: Path) -> None:
-    search(model_type, tmp_path, 150)
+    search(model_type, tmp_path, 75)
 
 
 @pytest.mark.full

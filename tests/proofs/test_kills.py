@@ -20,7 +20,7 @@ from tests.helpers.cli import TINY_MANIFEST, ProjectDir, make_project, read_even
 
 ROOT = Path(__file__).parent.parent.parent
 MOMENTS = 50
-PARTS = 2
+PARTS = 3
 
 
 def start(project: ProjectDir, *arguments: str, events: str = "events.ndjson") -> subprocess.Popen[bytes]:

@@ -93,7 +93,7 @@ class AttachKVCache:
         if layout.window is not None or layout.softcap is not None:
             alter_scores(module, layout, self.target.kind.name != "llvm", kernels)
         unused = () if layout.rolling else ROLLING
-        module = _without(module, {*unused, *(TREES if self.target.kind.name == "webgpu" else ())})
+        module = without_kernels(module, {*unused, *(TREES if self.target.kind.name == "webgpu" else ())})
         for name, kernel in kernels.items():
             # The lookup fails where TVM has renamed its kernel: adding ours beside it would have no effect.
             module.update_func(module.get_global_var(name), kernel)
@@ -114,7 +114,7 @@ class _Without(relax.PyExprMutator):  # type: ignore[misc]
         return relax.Tuple([]) if unused else super().visit_tuple_(op)
 
 
-def _without(module: Any, kernels: Collection[str]) -> Any:
+def without_kernels(module: Any, kernels: Collection[str]) -> Any:
     """The module without the kernels, as far as it has them: the runtime refuses to compute what it would need them for."""
     module[NAME] = _Without(module, kernels).visit_expr(module[NAME])
     for variable in module.get_global_vars():
