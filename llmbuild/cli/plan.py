@@ -41,8 +41,9 @@ def run(args: argparse.Namespace) -> int:
     """Print the plan; exit code 0, with --check 1 when something is stale.
 
     Raises InputError where a checkpoint is refused, which no machine can build, and UsageError where a library needs more memory
-    than a package may; with --strict, what blocked tasks lack."""
+    than a package may or another manifest has results in the same places; with --strict, what blocked tasks lack."""
     from llmbuild.workspace.memory import require_memory
+    from llmbuild.workspace.neighbours import require_no_claims
 
     with open_workspace(args) as workspace:
         snapshot = workspace.look(*args.tasks, force=args.force)
@@ -54,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
         if args.strict:
             require_tools(plan, blocked_only=True)
         require_accepted(plan)
+        require_no_claims(snapshot)
         require_memory(snapshot, plan)
     return ExitCode.FAILED if args.check and plan.stale else ExitCode.OK
 

@@ -74,11 +74,11 @@ def _expanded(publish: Publish, model: str, scheme: str) -> str:
 
     def word(found: re.Match[str]) -> str:
         if found[1] not in words:
-            why = "a checkpoint has no quantization" if found[1] in _WORDS else did_you_mean(found[1], words)
+            near = None if found[1] in _WORDS else did_you_mean(found[1], words)
             raise UsageError(
                 f"'{{{found[1]}}}' stands for nothing in '{publish.to}'",
-                why=why,
-                fix="the words are " + " and ".join(f"{{{one}}}" for one in words),
+                why="a checkpoint has no quantization" if found[1] in _WORDS else None,
+                fix=near or "the words are " + " and ".join(f"{{{one}}}" for one in words),
             )
         return words[found[1]]
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from llmbuild.engine.labels import split_label
 from llmbuild.engine.task import Task
 from llmbuild.errors import UsageError, did_you_mean
+from llmbuild.printable import either
 
 _LIST = "`llmbuild plan` lists every task"
 
@@ -80,9 +81,20 @@ def _named(name: str, labels: Sequence[str]) -> list[str]:
         known = [*labels, *sorted({split_label(label)[0] for label in labels})]
         raise UsageError(
             f"no task matches '{name}'",
-            fix=did_you_mean(name, known) or f"{_LIST}; quote labels in the shell: 'quantize[MODEL, SCHEME]'",
+            fix=_with_that_part(name, labels)
+            or did_you_mean(name, known)
+            or f"{_LIST}; quote labels in the shell: 'quantize[MODEL, SCHEME]'",
         )
     return found
+
+
+def _with_that_part(name: str, labels: Sequence[str]) -> str | None:
+    """What to write for the tasks that are of a thing, where only its name was given: a model's, a platform's, a package's."""
+    found = [label for label in labels if name in split_label(label)[1]]
+    if not found:
+        return None
+    few = "did you mean " + either(f"'{label}'" for label in found) + "?"
+    return few if len(found) <= 3 else f"'*{name}*' are the {len(found)} tasks that have this in their labels"
 
 
 def _squeeze(label: str) -> str:

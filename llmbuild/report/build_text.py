@@ -31,13 +31,15 @@ def headline(report: BuildReport) -> str:
 
 
 def causes_line(report: BuildReport) -> str:
-    """`1 root cause, 2 followed`, and how many tasks were never built before: `5 new tasks`."""
+    """`1 root cause, 2 followed` (`1 root cause` where nothing did), and how many tasks were never built
+    before: `5 new tasks`."""
     changed = [cause for cause in report.causes if not cause.new]
     new = sum(len(cause.tasks) for cause in report.causes if cause.new)
     parts = []
     if changed:
         followed = len({label for cause in changed for label in cause.followed})
-        parts = [f"{len(changed)} root cause{'' if len(changed) == 1 else 's'}", f"{followed} followed"]
+        parts = [f"{len(changed)} root cause{'' if len(changed) == 1 else 's'}"]
+        parts += [f"{followed} followed"] if followed else []
     return ", ".join(parts + ([f"{new} new task{'' if new == 1 else 's'}"] if new else []))
 
 

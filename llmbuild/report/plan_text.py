@@ -88,10 +88,12 @@ def _without_repeats(entries: Sequence[_Entry]) -> list[_Entry]:
 
 
 def causes_line(plan: Plan) -> str:
-    """`1 root cause, 2 follow`; empty when nothing changed."""
+    """`1 root cause, 2 follow`, or `1 root cause`; empty when nothing changed."""
     causes = [cause for cause in plan.causes() if not cause.new]
     follow = sum(len(cause.follow) for cause in causes)
-    return f"{len(causes)} root cause{'' if len(causes) == 1 else 's'}, {follow} follow" if causes else ""
+    if not causes:
+        return ""
+    return f"{len(causes)} root cause{'' if len(causes) == 1 else 's'}" + (f", {follow} follow" if follow else "")
 
 
 def _causes(plan: Plan, style: Style) -> list[str]:

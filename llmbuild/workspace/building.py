@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llmbuild.engine.cas import MissingBlobError
-from llmbuild.engine.install import Installation, install, require_unclaimed
+from llmbuild.engine.install import Installation, install
 from llmbuild.engine.predict import Predictor
 from llmbuild.engine.registry import load_kind
 from llmbuild.engine.scheduler import Scheduler
@@ -20,6 +20,7 @@ from llmbuild.plan.graph import labels
 from llmbuild.workspace.absent import require_tools
 from llmbuild.workspace.fetched import complete
 from llmbuild.workspace.manifests import identity, manifest_name, other_manifests
+from llmbuild.workspace.neighbours import require_no_claims
 from llmbuild.workspace.outcome import BuildOutcome
 from llmbuild.workspace.recording import Recording
 from llmbuild.workspace.reporter import OnEvent, Reporter
@@ -72,7 +73,7 @@ def build(snapshot: Snapshot, manner: Manner, on_event: OnEvent, on_note: OnNote
         require_tools(snapshot.plan())
     whole = snapshot.whole
     _require_memory(snapshot)
-    _require_unclaimed(snapshot)
+    require_no_claims(snapshot)
     interrupted: Interrupted | None = None
     with Recording(Path(whole.root), manner.events, manifest_name(whole)) as recording:
         reporter = Reporter(snapshot, recording, on_event)
@@ -228,14 +229,6 @@ def _require_memory(snapshot: Snapshot) -> None:
         from llmbuild.workspace.memory import require_memory
 
         require_memory(snapshot, snapshot.plan())
-
-
-def _require_unclaimed(snapshot: Snapshot) -> None:
-    """Raise UsageError, before anything runs, where another manifest of the directory has results in the same places."""
-    whole = snapshot.whole
-    if other_manifests(whole, snapshot.store.seal):
-        dests = {install.dest for task in snapshot.tasks for install in task.installs}
-        require_unclaimed(Path(whole.root), dests, manifest_name(whole), whole.output)
 
 
 def _install(snapshot: Snapshot, result: BuildResult, provenance: bool) -> tuple[list[Installation], Installed]:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llmbuild.errors import LlmbuildError, UsageError
 from llmbuild.manifest.project import Project
 from llmbuild.workspace.expanded import load_manifest
 from llmbuild.workspace.manifests import manifest_name, other_manifests
 from llmbuild.workspace.tool_identities import Toolchain
+
+if TYPE_CHECKING:
+    from llmbuild.workspace.snapshot import Snapshot
 
 _TABLE = re.compile(rb"^\s*\[\s*models\b", re.MULTILINE)
 
@@ -69,3 +73,13 @@ def _looks_like_one(path: Path) -> bool:
             return _TABLE.search(file.read(1 << 20)) is not None
     except OSError:
         return False
+
+
+def require_no_claims(snapshot: Snapshot) -> None:
+    """Raise UsageError where another manifest of the directory has results in the same places."""
+    from llmbuild.engine.install import require_unclaimed
+
+    whole = snapshot.whole
+    if other_manifests(whole, snapshot.store.seal):
+        dests = {install.dest for task in snapshot.tasks for install in task.installs}
+        require_unclaimed(Path(whole.root), dests, manifest_name(whole), whole.output)

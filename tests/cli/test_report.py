@@ -56,7 +56,7 @@ def test_report_after_a_changed_value(project: ProjectDir) -> None:
         """\
         tiny: built 1 of 3 tasks in N s, 2 cached
 
-        1 root cause, 0 followed
+        1 root cause
          context-window-size 64 -> 128
          config[tiny, q4f32_1]
 
@@ -154,7 +154,7 @@ def test_plan_estimates_from_earlier_runs(project: ProjectDir) -> None:
     assert timeless(project.run("plan", *ASKED).out) == dedent(
         """\
         tiny: 3 tasks: 1 to run, 2 cached
-        1 root cause, 0 follow
+        1 root cause
 
           run      config[tiny, q4f32_1]  context-window-size 64 -> 128
           cached   fetch[tiny]

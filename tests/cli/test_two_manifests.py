@@ -74,6 +74,8 @@ def test_two_that_claim_one_place_are_an_error_before_anything_is_written(projec
     assert all(word in done.err for word in ("buildfile.toml", "second.toml", "dist/tiny-q4f32_1-MLC"))
     assert "run" not in done.out
     assert project.snapshot() == before
+    planned = project.run("plan", *ASKED, "-f", "second.toml", env={"COLUMNS": "200"})
+    assert (planned.code, planned.err) == (2, done.err)
     # A manifest that was renamed takes its results along.
     (project.root / "buildfile.toml").unlink()
     build(project, "-f", "second.toml")

@@ -93,6 +93,8 @@ def test_unknown_parts_get_a_suggestion(names: dict[str, list[str]], message: st
     [
         ("quantise", "did you mean 'quantize'"),
         ("link[smollm2, q4f32_1, natve]", "did you mean 'link[smollm2, q4f32_1, native]'"),
+        ("qwen", "'*qwen*' are the "),
+        ("native", "'*native*' are the "),
         ("zzz", "`llmbuild plan` lists every task"),
     ],
 )

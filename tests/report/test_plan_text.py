@@ -130,7 +130,7 @@ def test_a_file_to_put_back() -> None:
     assert show(memory.plan(tasks_of(BASE)), 120) == dedent(
         """\
         assistants: 6 tasks: 1 to restore, 5 cached
-        1 root cause, 0 follow
+        1 root cause
 
           restore  link[smollm2, q4f32_1, native]   dist/libs/smollm2-q4f32_1-native.so is missing
           cached   fetch[smollm2]

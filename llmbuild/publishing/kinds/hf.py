@@ -304,7 +304,7 @@ def _translated(where: str) -> Iterator[None]:
                 "the hub cannot be reached",
                 where=where,
                 why=f"{shown(hub.endpoint())}: {type(cause).__name__}",
-                fix="check the network and HF_ENDPOINT, then publish again; what has arrived is not sent again",
+                fix="check the network and HF_ENDPOINT, then try again; what has arrived is not sent again",
             ) from error
         why = f"it answered {status}" if status is not None else type(cause).__name__
         if isinstance(cause, ValueError) and str(cause).startswith("Invalid metadata"):
