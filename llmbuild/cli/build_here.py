@@ -47,7 +47,7 @@ def select_or_build(args: argparse.Namespace) -> list[BuiltModel]:
     (model,) = found
     if not model.there:
         _agree(args, model, own=own)
-        _build(project, model)
+        _build(project, model, own=own)
     return [model]
 
 
@@ -72,8 +72,9 @@ def _agree(args: argparse.Namespace, model: BuiltModel, *, own: bool) -> None:
     )
 
 
-def _build(project: Project, model: BuiltModel) -> None:
-    """Build one library with its weights, shown as `llmbuild build` does.  Ends the command where a task fails."""
+def _build(project: Project, model: BuiltModel, *, own: bool) -> None:
+    """Build one library with its weights, shown as `llmbuild build` does; `own` says that the manifest's file has it.  Ends the
+    command where a task fails."""
     from llmbuild.engine.store import Store
     from llmbuild.report.views import view_for
     from llmbuild.workspace.expanded import Manifest
@@ -84,8 +85,9 @@ def _build(project: Project, model: BuiltModel) -> None:
     cell = model.cell
     assert cell is not None
     selection = Selection((cell.model,), (cell.scheme,), (cell.platform,))
+    options = Options(unlisted=frozenset() if own else frozenset({cell.platform}))
     view = view_for()
-    with Workspace(Manifest(project), Store(), selection, Options(), print_note) as workspace:
+    with Workspace(Manifest(project), Store(), selection, options, print_note) as workspace:
         try:
             workspace.build(on_event=view)
         except BuildError as error:

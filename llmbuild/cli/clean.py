@@ -63,7 +63,7 @@ def _lines(cleaned: Cleaned, *, dry_run: bool) -> list[str]:
     lines = [f"{word} {place}: {files(count)}" for place, count in places.items()]
     if cleaned.records:
         lines.append(f"{word} .llmbuild: {files(len(cleaned.records))} (the last build and its logs)")
-    lines += [f"kept {path}: it was edited after it was built" for path in cleaned.kept]
+    lines += [f"kept {path}: it was edited after it was built; a build replaces it" for path in cleaned.kept]
     if cleaned.removed and not dry_run:
         lines.append(f"{size(cleaned.size)} in all; `llmbuild build` puts it back from the cache")
         lines.append("`llmbuild cache gc` frees the space of results that are in the cache")

@@ -25,6 +25,9 @@ from llmbuild.engine.tree import FileEntry, Tree
 from llmbuild.engine.verified import stamp_of
 from llmbuild.errors import LlmbuildError, StoreError, UsageError, raise_all
 
+SHOWN = 3
+"""Paths that an error names before it counts the rest."""
+
 
 class Installation(NamedTuple):
     """One install of a built task: which part of its output goes where."""
@@ -135,20 +138,26 @@ def destinations(item: Installation) -> list[tuple[FileEntry, str]]:
 def require_unclaimed(root: Path, record: Record, dests: Iterable[str], manifest: str) -> None:
     """Raise UsageError when another manifest that is still there has put files where this one would."""
     places = frozenset(dests)
-    claims: dict[tuple[str, str], str] = {}
+    claims: dict[str, set[str]] = {}
     for path, one in record.files.items():
         if one.manifest not in (None, manifest) and (dest := beneath(path, places)) is not None:
-            claims.setdefault((dest, str(one.manifest)), path)
+            claims.setdefault(str(one.manifest), set()).add(dest)
     raise_all([
         UsageError(
             "two manifests claim the same output",
-            where=path,
-            why=f"{other} and {manifest} both write {dest}",
+            where=sorted(dests)[0],
+            why=f"{other} and {manifest} both write {_listed(sorted(dests))}",
             fix=f"give one of them another output in its [project]; if {other} does not make it any more, build {other} first",
         )
-        for (dest, other), path in sorted(claims.items())
+        for other, dests in sorted(claims.items())
         if (root / other).is_file()
     ])  # fmt: skip
+
+
+def _listed(dests: Sequence[str]) -> str:
+    """The first few of some paths, and how many more there are."""
+    more = len(dests) - SHOWN
+    return ", ".join(dests) if more <= 1 else f"{', '.join(dests[:SHOWN])} and {more} more"
 
 
 def decide(store: Store, root: Path, wanted: dict[str, Wanted], record: Record, asker: Asker) -> Decision:

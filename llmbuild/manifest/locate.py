@@ -56,7 +56,7 @@ def choose(
             f"nothing in the build matrix fits this selection{runs}",
             where=project.file,
             why="a preset has no weights, and a .tar or another machine's library cannot be loaded" if runs else None,
-            fix='add "host" to the platforms of a [[build]], or let `llmbuild chat --build` build for this machine'
+            fix='add "host" to the platforms of a [[build]], and build it'
             if runnable_only and not here
             else "select another model, --quantization or --platform",
         )

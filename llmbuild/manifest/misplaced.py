@@ -14,7 +14,9 @@ from llmbuild.tomlfile import KeyPath, dotted
 Pattern = tuple[str, ...]
 
 SYNONYMS: Mapping[str, str] = {
+    "model": "models",
     "quantization": "quantizations",
+    "platform": "platforms",
     "template": "conv-template",
     "conversation-template": "conv-template",
     "path": "source",
@@ -41,11 +43,14 @@ def right_table(path: KeyPath, value: Any) -> str | None:
     """
     here, key = path[:-1], path[-1]
     word = spelled(str(key))
-    for name in dict.fromkeys((word, SYNONYMS.get(word, word))):
+    # A singular has a table too, where it is rarely meant: what a [[build]] excludes.
+    for name in dict.fromkeys((SYNONYMS.get(word, word), word)):
         places = _others(name, here)
         if places:
-            called = "" if name == key else f" as {name}"
-            return f"'{key}' belongs {_place(_taking(places, name, value) or places, here, name)}{called}"
+            taking, called = _taking(places, name, value), "" if name == key else f" as {name}"
+            if not taking and name != key and (taking := _taking(places, name, [value])):
+                called += ", a list"
+            return f"'{key}' belongs {_place(taking or places, here, name)}{called}"
     return None
 
 

@@ -15,9 +15,10 @@ _WeightsOfAllOrEach = Annotated[
 
 
 def _size(value: Any) -> Any:
-    if not isinstance(value, str):
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        written = f'"{value} GB"' if number and value > 0 else '"8 GB"'
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not isinstance(value, str) or value.strip().isdigit():
+        # A bare number in quotation marks would be bytes.
+        written = f'"{value} GB"' if isinstance(value, str) or (number and value > 0) else '"8 GB"'
         raise ValueError(f"must be a size with its unit, not {value}", f"write memory = {written}")
     return value
 

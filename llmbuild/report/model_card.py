@@ -23,12 +23,13 @@ _HUB = re.compile(r"pkg:huggingface/([^@]+)@(.+)")
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """A library: its path in the publication, its platform, the target of that, the tokens of its window, and the memory that
-    it needs for one conversation of so many (None where that is not known)."""
+    """A library: its path in the publication, its platform, the target and the device of that (as MLC's engine calls it), the
+    tokens of its window, and the memory that it needs for one conversation of so many (None where that is not known)."""
 
     path: str
     platform: str
     target: str
+    device: str
     tokens: int = 0
     use: MemoryUse | None = None
 
@@ -147,13 +148,16 @@ def _use(card: Card, name: str) -> Iterator[str]:
     yield "## Use"
     yield ""
     native = next((one for one in card.libraries if one.path.endswith((".so", ".dylib", ".dll"))), None)
-    library = "" if native is None else f', model_lib="{name}/{native.path}"'
-    yield "With MLC LLM's Python package, where this repository was downloaded to a folder:"
+    machine = "" if native is None else f" on {native.target}"
+    yield f"With MLC LLM's Python package{machine}, where this repository was downloaded to a folder:"
     yield ""
     yield "```python"
     yield "from mlc_llm import MLCEngine"
     yield ""
-    yield f'engine = MLCEngine("{name}"{library})'
+    if native is None:
+        yield f'engine = MLCEngine("{name}")'
+    else:
+        yield f'engine = MLCEngine("{name}", model_lib="{name}/{native.path}", device="{native.device}")'
     yield 'messages = [{"role": "user", "content": "What is the capital of France?"}]'
     yield "print(engine.chat.completions.create(messages=messages).choices[0].message.content)"
     yield "```"

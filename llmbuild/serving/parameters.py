@@ -114,6 +114,9 @@ class TextParameters(Parameters):
     prompt: str | list[int] | Annotated[list[str], Field(min_length=1, max_length=1)]
 
 
+_FORMS = {"prompt": "it is one text, or the ids of its tokens; several prompts are several requests"}
+"""What a parameter is, where pydantic's words are about all its forms at once."""
+
 Read = TypeVar("Read", bound=Parameters)
 
 
@@ -157,7 +160,8 @@ def _error(kind: type[Parameters], found: ValidationError) -> RequestError:
             f"there is no parameter '{param}'" + (f": {hint}" if hint else ""), param=param, code="unknown_parameter"
         )
     words = sorted({_sentence(each["msg"]) for each in found.errors() if str(each["loc"][0]) == path[0]})
-    return RequestError(f"'{param}' is wrong: {', or '.join(words)}", param=param, code="invalid_value")
+    said = _FORMS.get(param) or ", or ".join(words)
+    return RequestError(f"'{param}' is wrong: {said}", param=param, code="invalid_value")
 
 
 def _sentence(words: str) -> str:

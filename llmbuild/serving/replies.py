@@ -87,7 +87,8 @@ def event(value: Mapping[str, Any]) -> bytes:
 
 
 def usage(statistics: TurnStatistics) -> dict[str, Any]:
-    """The tokens of an answer; `cached_tokens` are those of the prompt that an earlier one had in common with it."""
+    """The tokens of an answer; `cached_tokens` are those of its prompt that were computed for an earlier one, in whole
+    blocks."""
     prompt, answer = statistics.prompt_tokens, statistics.answer_tokens
     return {
         "prompt_tokens": prompt,

@@ -220,7 +220,7 @@ def _complete_lock(snapshot: Snapshot, result: BuildResult) -> None:
     """Pin in the lock file what was fetched."""
     trees = {label: outcome.tree for label, outcome in result.outcomes.items()}
     world = snapshot.world
-    complete(world.project, world.observed, world.lock, trees)
+    complete(world.project, world.observed, world.lock, trees, snapshot.options.unlisted)
 
 
 def _require_memory(snapshot: Snapshot) -> None:

@@ -1,4 +1,5 @@
-"""Whether this machine and a project are fit for a build: each look is one finding, and says what to do.  Nothing is changed."""
+"""Whether this machine and a project are fit for a build: each look is one finding, and says what to do.  Nothing is changed but
+what `.llmbuild/` remembers of the manifest."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -79,16 +81,24 @@ def _packages() -> Finding:
 
 
 def _settings() -> Iterator[Finding]:
+    """The file of settings, and the variables that stand in for options."""
+    from llmbuild.engine.memory import budget
     from llmbuild.engine.settings import default_jobs, read_settings, settings_path
+    from llmbuild.variables import flag
 
-    try:
-        read_settings()
+    wrong: list[Finding] = []
+    looks = (read_settings, default_jobs, budget, partial(flag, "LLMBUILD_OFFLINE"), partial(flag, "LLMBUILD_LOCKED"))
+    for look in looks:
+        try:
+            look()
+        except LlmbuildError as error:
+            wrong += [one for one in _failed("settings", error) if one not in wrong]
+    yield from wrong
+    if not wrong:
         path = settings_path()
         where = path if path.exists() else "no file of settings"
         jobs = "1 task" if default_jobs() == 1 else f"{default_jobs()} tasks"
         yield Finding("settings", "ok", f"{where}; {jobs} at a time")
-    except LlmbuildError as error:
-        yield from _failed("settings", error)
 
 
 def _store(cache: Path | None) -> Iterator[Finding]:

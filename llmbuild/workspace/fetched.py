@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +16,15 @@ if TYPE_CHECKING:
     from llmbuild.engine.tree import Tree
 
 
-def complete(project: Project, observed: Observed, lock: Lock, trees: Mapping[str, Tree | None]) -> None:
-    """Pin what was fetched (the tree of each fetch task by label) and record tools that the lock does not have yet.
+def complete(
+    project: Project,
+    observed: Observed,
+    lock: Lock,
+    trees: Mapping[str, Tree | None],
+    unlisted: Collection[str] = (),
+) -> None:
+    """Pin what was fetched (the tree of each fetch task by label) and record tools that the lock does not have yet, but those of
+    `unlisted` platforms.
 
     The file is written only when that adds something, and keeps what another process changed in it meanwhile.
     """
@@ -28,7 +35,12 @@ def complete(project: Project, observed: Observed, lock: Lock, trees: Mapping[st
             pin = fetch.kind.fetched_pin(fetch.source.spec, observation.params, fetch.pin(lock), tree_files(tree))
             if pin != lock.get(fetch.key):
                 pins[fetch.key] = pin
-    tools = {name: value for name, value in toolchain_of(project, observed).items() if name not in lock.toolchain}
+    tools = {
+        name: value
+        for name, value in toolchain_of(project, observed).items()
+        # A tool of a platform is a word and the platform's name.
+        if name not in lock.toolchain and name.partition(" ")[2] not in unlisted
+    }
     if not pins and not tools:
         return
     path = Path(project.root) / LOCK_FILE

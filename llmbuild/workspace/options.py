@@ -26,12 +26,14 @@ class Selection:
 class Options:
     """`cache` is the directory of the store, None for the user's own.  `offline` forbids the network; `locked` requires an
     up-to-date lock file, and never writes it; None leaves both to LLMBUILD_OFFLINE and LLMBUILD_LOCKED.  With `trust` whatever
-    the project's targets name may run."""
+    the project's targets name may run.  Of the `unlisted` platforms, which the manifest's file does not name, the lock takes
+    nothing."""
 
     cache: Path | None = None
     offline: bool | None = None
     locked: bool | None = None
     trust: bool = False
+    unlisted: frozenset[str] = frozenset()
 
     def decided(self) -> Options:
         """The options with the environment's values for those that were left to it.  Raises UsageError for a wrong variable."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from llmbuild.canonical import Json
 from llmbuild.checkpoints.names import CHAT_CONFIG
 from llmbuild.engine.cas import MissingBlobError
 from llmbuild.engine.deciding import Installation
@@ -20,6 +21,7 @@ from llmbuild.jsontext import parse_json
 from llmbuild.plan.narrow import narrow
 from llmbuild.publishing.kind import CARD, Facts, File, Publication, Role
 from llmbuild.quantization.tensor_index import INDEX_NAMES
+from llmbuild.targets.compile_part import device_kind, is_cpu
 from llmbuild.workspace.manifests import manifest_name
 from llmbuild.workspace.memory import DeviceMemory, device_memory
 from llmbuild.workspace.place import MANIFEST
@@ -114,10 +116,16 @@ def _libraries(project: Project, cells: Sequence[Combination], memory: Sequence[
             _name(project, cell, cell.library),
             cell.platform,
             project.platforms[cell.platform].target,
+            _device(project.platforms[cell.platform].compile),
             *known.get(cell.platform, ()),
         )
         for cell in cells
     )
+
+
+def _device(compile_part: Mapping[str, Json]) -> str:
+    """What MLC's engine calls the device that a library is for."""
+    return "cpu" if is_cpu(compile_part) else device_kind(compile_part)
 
 
 def _checkpoint(origin: Origin, cells: Sequence[Combination], publish: Publish) -> Publication:

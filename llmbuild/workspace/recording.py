@@ -119,6 +119,11 @@ def last_build(root: Path, manifest: str = MANIFEST) -> Path | None:
     return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
 
 
+def is_building(root: Path, manifest: str = MANIFEST) -> bool:
+    """Whether a build of a manifest runs that has had something to do so far."""
+    return any(_alive(path.name.split("-")[2]) for path in state_of(root, manifest).glob(_RUNNING.format(pid="*")))
+
+
 def _partial(directory: Path) -> Sequence[Path]:
     """The records of builds that were killed; those of builds that still run are left out."""
     return [path for path in sorted(directory.glob(_RUNNING.format(pid="*"))) if not _alive(path.name.split("-")[2])]

@@ -161,7 +161,10 @@ def test_on_a_terminal_it_asks(root: Path, answer: str, refused: bool) -> None:
 
 @pytest.mark.full
 def test_a_real_answer(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (root / "buildfile.toml").write_text(WEB.replace("= 64", "= 256").replace("= 32", "= 128"))
     assert main(["run", "--build", "--prompt", "hello", "--max-tokens", "3", "--temperature", "0"]) == 0
     out, err = capfd.readouterr()
     assert out.strip()
     assert "dist/libs/tiny-q4f32_1-host.so" in err
+    # The lock is that of the manifest, which does not have this platform.
+    assert "x86_64" not in (root / "llmbuild.lock").read_text()

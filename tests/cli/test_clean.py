@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
+from llmbuild.engine.store import Store
+from llmbuild.errors import UsageError
+from llmbuild.workspace.cleaning import clean
 from tests.helpers.checkpoints import cached_checkpoint
 from tests.helpers.cli import TINY_MANIFEST, ProjectDir, make_project
 
@@ -69,8 +73,38 @@ def test_the_user_s_files_stay(project: ProjectDir) -> None:
     assert said["kept"] == ["dist/tiny-q4f32_1-MLC/mlc-chat-config.json"]
     assert said["size"] > 0
     assert ".llmbuild/last-build.ndjson" in said["records"]
-    assert ours(project) == {path.relative_to(project.root).as_posix() for path in (own, edited, kept)}
+    assert ours(project) == {
+        ".llmbuild/installed.json",
+        ".llmbuild/lock",
+        *(path.relative_to(project.root).as_posix() for path in (own, edited, kept)),
+    }
     assert edited.read_text() == text
+    # The edited one is a result still, which a build puts back.
+    assert sum(project.build(*ASKED).values()) == 0
+    assert edited.read_text() == text[:-1]
+    assert project.run("clean").code == 0
+    assert ours(project) == {path.relative_to(project.root).as_posix() for path in (own, kept)}
+
+
+def test_results_of_a_manifest_that_was_renamed_go_too(project: ProjectDir) -> None:
+    (project.root / "buildfile.toml").rename(project.root / "new.toml")
+    tried = json.loads(project.run("clean", "-f", "new.toml", "--dry-run", "--json").out)
+    assert len(tried["removed"]) > 3
+    done = json.loads(project.run("clean", "-f", "new.toml", "--json").out)
+    assert done["removed"] == tried["removed"]
+    assert not (project.root / "dist").exists()
+    assert not (project.root / ".llmbuild/installed.json").exists()
+    assert sum(project.build("-f", "new.toml", *ASKED).values()) == 0
+
+
+def test_a_build_that_runs_keeps_its_records(project: ProjectDir) -> None:
+    before = files(project)
+    running = project.root / f".llmbuild/last-build-{os.getpid()}.partial.ndjson"
+    running.touch()
+    with pytest.raises(UsageError, match="a build of this manifest is running"):
+        clean(project.root / "buildfile.toml", Store(project.store))
+    running.unlink()
+    assert files(project) == before
 
 
 def test_another_manifest_keeps_its_results_and_records(project: ProjectDir) -> None:

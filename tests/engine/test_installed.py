@@ -222,8 +222,14 @@ def test_what_another_manifest_has_is_not_taken(store: Store, project: Path) -> 
         with pytest.raises(UsageError, match="two manifests claim the same output") as caught:
             install(store, project, mine, known=["t"])
         assert caught.value.why == f"second.toml and buildfile.toml both write {dest}"
-        assert caught.value.where == "dist/m/a"
+        assert caught.value.where == dest
         assert snapshot(project) == before
+    # However many they are, it is one error.
+    many = [Installation("t", make_tree(store, {"a": "1"}), Install("", f"dist/n{number}")) for number in range(6)]
+    install(store, project, [*made, *many], known=["t"], manifest="second.toml")
+    with pytest.raises(UsageError) as caught:
+        install(store, project, many, known=["t"])
+    assert caught.value.why == "second.toml and buildfile.toml both write dist/n0, dist/n1, dist/n2 and 3 more"
     # One that is gone claims nothing.
     (project / "second.toml").unlink()
     made = [Installation("t", make_tree(store, {"b": "2"}), Install("", "dist/m"))]

@@ -10,7 +10,7 @@ import pytest
 
 from llmbuild.errors import LlmbuildError, MultiError
 from llmbuild.manifest.load import load
-from llmbuild.manifest.misplaced import fitting_table, right_table
+from llmbuild.manifest.misplaced import SYNONYMS, fitting_table, right_table
 from llmbuild.manifest.schema import TABLES, keys_of
 
 BUILD = '[[build]]\nquantizations = ["q4f32_1"]\nplatforms = ["host"]\n'
@@ -51,6 +51,11 @@ def test_every_key_in_every_table_without_it_is_told_a_table_that_has_it() -> No
         for written in (key, key.replace("-", "_")):
             said = right_table((*path_of(here), written), None)
             assert said is not None, (here, key)
+            if key in SYNONYMS:
+                # One of a list that is meant more often: a platform of [[build]], not of what it excludes.
+                assert SYNONYMS[key] in keys_of(table_of(said)), (here, key, said)
+                assert f"as {SYNONYMS[key]}" in said
+                continue
             assert key in keys_of(table_of(said)), (here, key, said)
             # Where a table below the one at hand has the key, no other one is named.
             below = [table for table in TABLES if table[: len(here)] == here and key in keys_of(table)]
@@ -83,7 +88,7 @@ def test_a_key_that_no_table_has_is_told_nothing() -> None:
         ("[project]\nbuild = 1\n" + MODEL + BUILD, "'build' belongs to the top level, written [[build]]"),
         ("[project]\nmodels = {}\n" + MODEL + BUILD, "'models' belongs to the top level, written [models.NAME]"),
         (MODEL + BUILD + 'template = "chatml"\n', "'template' belongs in [models.NAME] as conv-template"),
-        (MODEL + BUILD + 'model = "a"\n', "did you mean 'models'? ('model' belongs in exclude of [[build]])"),
+        (MODEL + BUILD + 'model = "a"\n', "did you mean 'models'?"),
     ],
 )
 def test_the_errors_of_a_manifest(tmp_path: Path, text: str, fix: str) -> None:
@@ -91,3 +96,15 @@ def test_the_errors_of_a_manifest(tmp_path: Path, text: str, fix: str) -> None:
         load(tmp_path / "buildfile.toml", text)
     errors: Any = caught.value.errors if isinstance(caught.value, MultiError) else (caught.value,)
     assert fix in [error.fix for error in errors]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("quantization", "q4f16_1", "'quantization' belongs in [[build]] as quantizations, a list"),
+        ("platform", "web", "'platform' belongs in [[build]] as platforms, a list"),
+        ("device", "web", "'device' belongs in [[build]] as platforms, a list"),
+    ],
+)
+def test_one_of_a_list_is_written_as_a_list(key: str, value: str, said: str) -> None:
+    assert right_table(("models", "x", key), value) == said

@@ -22,7 +22,7 @@ def card(**changes: object) -> str:
         "source": "pkg:huggingface/org/name@0123",
         "config": CONFIG,
         "nbytes": 618_000_000,
-        "libraries": (Library("libs/x-web.wasm", "web", "wasm32-web-webgpu"),),
+        "libraries": (Library("libs/x-web.wasm", "web", "wasm32-web-webgpu", "webgpu"),),
         "statements": ("provenance/x-q4f16_1-MLC.intoto.json",),
     }
     return model_card(Card(**{**values, **changes}))  # type: ignore[arg-type]
@@ -52,14 +52,19 @@ def test_a_card() -> None:
 
 def test_the_memory_of_each_library() -> None:
     web = Library(
-        "libs/x-web.wasm", "web", "wasm32-web-webgpu", 4096, MemoryUse(600_000_000, 90_000_000, 75_000_000, 1)
+        "libs/x-web.wasm", "web", "wasm32-web-webgpu", "webgpu", 4096, MemoryUse(600_000_000, 90_000_000, 75_000_000, 1)
     )
-    other = Library("libs/x-cpu.so", "cpu", "x86_64-linux-cpu")
+    other = Library("libs/x-cpu.so", "cpu", "x86_64-linux-cpu", "cpu")
     text = card(libraries=(web, other))
     line = "| `web` | 4096 tokens | 765.0 MB = weights 600.0 MB + cache 90.0 MB + temporaries 75.0 MB |"
     assert line in text.splitlines()
     assert "| `cpu` | 0 tokens" not in text
     assert "Memory on the device" not in card()
+    assert (
+        'engine = MLCEngine("x-q4f16_1-MLC", model_lib="x-q4f16_1-MLC/libs/x-cpu.so", device="cpu")'
+        in text.splitlines()
+    )
+    assert "With MLC LLM's Python package on x86_64-linux-cpu, where" in text
 
 
 @pytest.mark.parametrize("source", [None, "pkg:pypi/name@1"])

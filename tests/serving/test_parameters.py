@@ -97,4 +97,5 @@ def test_a_prompt_is_a_text_or_ids() -> None:
         assert read_parameters(TextParameters, {"model": "m", "prompt": prompt}).prompt == prompt
     for wrong in (["a", "b"], [[1]], 1, [True]):
         assert refused({"model": "m", "prompt": wrong}, TextParameters).param == "prompt"
+    assert "several prompts are several requests" in str(refused({"model": "m", "prompt": ["a", "b"]}, TextParameters))
     assert refused({"model": "m", "prompt": "x", "echo": True}, TextParameters).param == "echo"

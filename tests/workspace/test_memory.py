@@ -243,6 +243,7 @@ def test_chunk_and_window_are_proposed_together_where_neither_suffices(
         ('"-1 GB"', "'-1 GB' is not a size"),
         ('""', "'' is not a size"),
         ("0", 'must be a size with its unit, not 0 fix: write memory = "8 GB"'),
+        ('"8"', 'must be a size with its unit, not 8 fix: write memory = "8 GB"'),
         ("8.5", 'must be a size with its unit, not 8.5 fix: write memory = "8.5 GB"'),
     ],
 )
