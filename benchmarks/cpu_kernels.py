@@ -1,6 +1,7 @@
 """Linear layers on CPU: our kernels beside TVM's own schedules, in GB/s of weight bytes and GFLOP/s.
 
-    python benchmarks/cpu_kernels.py [--threads 2] [--rows 1 64] [--cpu x86-64-v3] [--skip-stock]
+    python benchmarks/cpu_kernels.py [--schemes q4f32_1 q0f32] [--shapes 4096x4096] [--threads 2] [--rows 1 64]
+        [--cpu x86-64-v3] [--activations int8x2] [--skip-stock]
 
 Decode (one row) is bound by reading weights: 64 MB of them are cycled through, so that they come from memory.  The
 stock columns are the generic kernels with TVM's `dlight.cpu.GEMV` schedule, and with no schedule where it does not match.
@@ -63,16 +64,30 @@ def compiled(kernels: Any, scheme: Any, n: int, k: int, rows: int, target: Any, 
 
 
 def weights(rng: Any, scheme: Any, n: int, k: int) -> tuple[Any, ...]:
-    """Random stored weights of one layer: (words, scales) or (plain,)."""
+    """Random stored weights of one layer, as it declares them."""
+    import ml_dtypes
     import numpy as np
 
-    if scheme.quantized:
-        return rng.integers(0, 2**32, (n, k // 8), dtype=np.uint32), rng.random((n, k // 32), dtype=np.float32)
-    return (rng.random((n, k), dtype=np.float32),)
+    from llmbuild.quantization.layers import packed_tensors
+
+    stored = packed_tensors(scheme, n, k) if scheme.quantized else {"weight": ((n, k), scheme.dtype)}
+    return tuple(
+        rng.integers(0, 2**32, shape, dtype=np.uint32)
+        if dtype == "uint32"
+        else rng.random(shape, dtype=np.float32).astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+        for shape, dtype in stored.values()
+    )
+
+
+def shape_of(text: str) -> tuple[int, int]:
+    n, _, k = text.partition("x")
+    return int(n), int(k)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--schemes", nargs="+", default=["q4f32_1", "q0f32"])
+    parser.add_argument("--shapes", type=shape_of, nargs="+", default=SHAPES, help="outputs x inputs")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 64])
     parser.add_argument("--cpu", default="x86-64-v3")
@@ -82,6 +97,7 @@ def main() -> None:
     os.environ["TVM_NUM_THREADS"] = str(arguments.threads)
     os.environ.setdefault("TVM_BIND_THREADS", "0")
 
+    import ml_dtypes
     import numpy as np
     import tvm
 
@@ -93,17 +109,18 @@ def main() -> None:
     rng = np.random.default_rng(0)
     print(f"{arguments.threads} threads, {arguments.cpu}")
     print(
-        f"{'scheme':8} {'N':>5} {'K':>5} {'rows':>5} {'ours us':>9} {'GB/s':>6} {'GFLOP/s':>8} {'stock us':>9} {'times':>6}"
+        f"{'scheme':9} {'N':>5} {'K':>5} {'rows':>5} {'ours us':>9} {'GB/s':>6} {'GFLOP/s':>8} {'stock us':>9} {'times':>6}"
     )
-    for name in ("q4f32_1", "q0f32"):
+    for name in arguments.schemes:
         scheme = SCHEMES[name]
-        for n, k in SHAPES:
+        for n, k in arguments.shapes:
             for rows in arguments.rows:
                 one = weights(rng, scheme, n, k)
                 size = sum(array.nbytes for array in one)
                 copies = max(1, min(400, 64_000_000 // size)) if rows == 1 else 1
                 many = [tuple(map(tvm.runtime.tensor, one)) for _ in range(copies)]
-                x = tvm.runtime.tensor(rng.random((1, rows, k), dtype=np.float32))
+                dtype = ml_dtypes.bfloat16 if scheme.dtype == "bfloat16" else scheme.dtype
+                x = tvm.runtime.tensor(rng.random((1, rows, k), dtype=np.float32).astype(dtype))
                 took = []
                 for kernels, stock in (
                     (for_target(target, GenericKernels(), arguments.activations), False),
@@ -118,7 +135,7 @@ def main() -> None:
                 beside = f"{took[1] * 1e6:9.0f} {took[1] / ours:6.1f}" if len(took) > 1 else ""
                 flops = 2 * n * k * rows / ours / 1e9
                 print(
-                    f"{name:8} {n:5} {k:5} {rows:5} {ours * 1e6:9.1f} {size / ours / 1e9:6.1f} {flops:8.1f} {beside}",
+                    f"{name:9} {n:5} {k:5} {rows:5} {ours * 1e6:9.1f} {size / ours / 1e9:6.1f} {flops:8.1f} {beside}",
                     flush=True,
                 )
 

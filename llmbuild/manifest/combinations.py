@@ -111,7 +111,7 @@ def kernel_notes(
             and not scheme.has_cpu_kernels
         ):
             found.setdefault(cell.platform, {})[cell.scheme] = None
-    why = "no kernel of llmbuild for CPUs reads this layout, and TVM's own loops are slower"
+    why = "no kernel of llmbuild for CPUs reads groups of so few words, and TVM's own loops are slower"
     return told((f"platforms.{name}", f"{' and '.join(names)}: {why}") for name, names in found.items())
 
 

@@ -270,7 +270,7 @@ class _Maker:
                 "overrides": _overrides(platform, cell),
                 "target": platform.compile,
                 "opt": platform.opt,
-                "activations": platform.activations if scheme.quantized and scheme.has_cpu_kernels else None,
+                "activations": platform.activations if scheme.rounds_activations else None,
                 "system-lib": platform.artifact in SYSTEM_LIBRARIES,
                 "system-lib-prefix": _prefix(platform, cell),
                 "requires": list(platform.features.get(scheme.dtype, ())),

@@ -15,8 +15,8 @@ from llmbuild.canonical import Json
 
 ComputeDtype = Literal["float16", "bfloat16", "float32"]
 Layout = Literal["NK", "KN", "AWQ"]
-CPU_GROUP = 32
-"""The group size that the kernels for CPUs are made for."""
+CPU_WORDS = 4
+"""The kernels for CPUs take groups of a multiple of so many words: 32 of 4 bits, 40 of 3."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,13 @@ class Scheme:
 
     @property
     def has_cpu_kernels(self) -> bool:
-        """Whether llmbuild has kernels of its own for the linear layers on a CPU."""
-        return not self.quantized or (self.bits == 4 and self.group_size == CPU_GROUP and self.layout == "NK")
+        """Whether llmbuild has kernels of its own for the linear layers on a CPU, which read whole vectors of words."""
+        return not self.quantized or self.words_per_group % CPU_WORDS == 0
+
+    @property
+    def rounds_activations(self) -> bool:
+        """Whether products of small whole numbers serve linear layers on a CPU that has them."""
+        return self.quantized and self.layout == "NK" and self.words_per_group == CPU_WORDS
 
     @property
     def inputs_first(self) -> bool:

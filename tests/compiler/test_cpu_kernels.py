@@ -2,27 +2,46 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import ml_dtypes
 import numpy as np
 import pytest
 
-from llmbuild.compiler.kernels.cpu import dense, group4, group4_int8
+from llmbuild.compiler.kernels.cpu import dense, packed_awq, packed_nk_int8
+from llmbuild.compiler.kernels.cpu import packed as packed_kernels
+from llmbuild.quantization.awq import shift
+from llmbuild.quantization.scheme import SCHEMES, Scheme
 from tests.helpers.primfunc import compile_function
 
 DTYPES = {"float32": np.dtype(np.float32), "float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 TOLERANCE = {"float32": 4e-6, "float16": 1e-3, "bfloat16": 8e-3}
 OUTPUTS = (16, 17, 34, 64)
+WIDE = (64, 81, 577)
+"""Numbers of outputs for the layouts that have outputs beside each other: a block, one and a part, and a strip and a part."""
 ROWS = (1, 2, 3, 5, 6, 7, 13)
+Q4, Q3 = SCHEMES["q4f32_1"], SCHEMES["q3f16_1"]
 
 
-def packed(n: int, k: int, dtype: np.dtype, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Random q [n, k/8], s [n, k/32] and the float32 weights they mean: all values of 4 bits, scales of either sign."""
-    values = rng.integers(0, 16, (n, k)).astype(np.uint32)
-    scales = ((rng.random((n, k // 32)) * 0.1 + 0.01) * rng.choice([-1, 1], (n, k // 32))).astype(dtype)
-    words = np.zeros((n, k // 8), np.uint32)
-    for i in range(8):
-        words |= values[:, i::8] << np.uint32(4 * i)
-    return words, scales, (values.astype(np.float32) - 7) * np.repeat(scales.astype(np.float32), 32, axis=1)
+def packed(
+    n: int, k: int, dtype: np.dtype, rng: np.random.Generator, scheme: Scheme = Q4
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Random words, scales and the float32 weights [n, k] that they mean: all values of the packing, scales of either sign, and
+    something in the padding of the last group."""
+    groups, per_word = -(-k // scheme.group_size), scheme.elements_per_word
+    width = groups * scheme.group_size
+    values = rng.integers(0, 1 << scheme.bits, (n, width)).astype(np.uint32)
+    scales = ((rng.random((n, groups)) * 0.1 + 0.01) * rng.choice([-1, 1], (n, groups))).astype(dtype)
+    words = np.zeros((n, width // per_word), np.uint32)
+    for i in range(per_word):
+        words |= values[:, i::per_word] << np.uint32(scheme.bits * i)
+    weight = (values.astype(np.float32) - scheme.max_int) * np.repeat(
+        scales.astype(np.float32), scheme.group_size, axis=1
+    )
+    if scheme.inputs_first:
+        words, scales = np.ascontiguousarray(words.T), np.ascontiguousarray(scales.T)
+    return words, scales, weight[:, :k]
 
 
 def check(got: np.ndarray, x: np.ndarray, weight: np.ndarray, dtype: str) -> None:
@@ -31,28 +50,100 @@ def check(got: np.ndarray, x: np.ndarray, weight: np.ndarray, dtype: str) -> Non
     assert error < TOLERANCE[dtype], error
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("k", [32, 64, 96, 320])
-def test_group4(dtype: str, k: int) -> None:
+def compiled(product: Any, scheme: Scheme, k: int, dtype: str) -> tuple[Any, Any]:
+    """The kernels for a row and for many rows."""
+    return (
+        compile_function(packed_kernels.vector_kernel(product, scheme, k, 1, dtype, dtype, dtype)),
+        compile_function(packed_kernels.matrix_kernel(product, scheme, k, 1, 0, dtype, dtype, dtype)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "groups", "dtype", "widths"),
+    [
+        ("q4f32_1", 1, "float32", (32, 64, 96, 320)),
+        ("q4f16_1", 1, "float16", (96,)),
+        ("q4bf16_1", 1, "bfloat16", (320,)),
+        ("q4f32_1", 2, "float32", (64, 192)),
+        ("q4f32_1", 4, "float32", (384,)),
+        ("q3f16_1", 1, "float32", (40, 64, 120, 320)),
+        ("q3f16_1", 1, "float16", (64,)),
+        ("q3f16_1", 2, "float32", (80, 200)),
+        ("q4f16_0", 1, "float32", (32, 320)),
+        ("q4f16_0", 1, "float16", (64,)),
+        ("q4bf16_0", 1, "bfloat16", (96,)),
+        ("q4f16_0", 2, "float32", (128,)),
+        ("q3f16_0", 1, "float32", (40, 64, 200)),
+        ("q3f16_0", 1, "float16", (120,)),
+    ],
+)
+def test_packed_weights(name: str, groups: int, dtype: str, widths: tuple[int, ...]) -> None:
+    """In both layouts, with groups of four, eight and sixteen words, and inputs that end within a group."""
+    scheme = replace(SCHEMES[name], group_size=SCHEMES[name].group_size * groups)
+    for k in widths:
+        rng = np.random.default_rng(k)
+        vector, matrix = compiled(packed_kernels.EXACT[scheme.layout], scheme, k, dtype)
+        for n in WIDE if scheme.inputs_first else OUTPUTS:
+            assert packed_kernels.serves(scheme, n)
+            words, scales, weight = packed(n, k, DTYPES[dtype], rng, scheme)
+            for rows in ROWS:
+                x = rng.standard_normal((1, rows, k)).astype(DTYPES[dtype])
+                y = np.zeros((1, rows, n), DTYPES[dtype])
+                matrix(x, words, scales, y)
+                check(y, x, weight, dtype)
+            x = x[:, :1].copy()
+            y = np.zeros((1, 1, n), DTYPES[dtype])
+            vector(x, words, scales, y)
+            check(y, x, weight, dtype)
+
+
+def test_what_no_kernel_takes() -> None:
+    """Few outputs, and groups that are no whole vectors of words."""
+    assert not packed_kernels.serves(Q4, 15)
+    assert not packed_kernels.serves(SCHEMES["q4f16_0"], 63)
+    assert not packed_kernels.serves(replace(Q4, group_size=16), 64)
+    awq = SCHEMES["q4f16_awq"]
+    assert packed_awq.serves(awq, 64, 128)
+    assert not any(packed_awq.serves(awq, *layer) for layer in ((56, 128), (68, 128), (64, 192)))
+
+
+@pytest.mark.parametrize(
+    ("group", "dtype", "k"), [(128, "float32", 256), (32, "float32", 96), (128, "float16", 128), (64, "bfloat16", 64)]
+)
+def test_awq(group: int, dtype: str, k: int) -> None:
     rng = np.random.default_rng(k)
-    vector = compile_function(group4.vector_kernel(k, 1, dtype, dtype, dtype))
-    matrix = compile_function(group4.matrix_kernel(k, 1, 0, dtype, dtype, dtype))
-    for n in OUTPUTS:
-        words, scales, weight = packed(n, k, DTYPES[dtype], rng)
+    scheme = replace(SCHEMES["q4f16_awq"], group_size=group)
+    vector = compile_function(packed_awq.vector_kernel(scheme, k, 1, dtype, dtype, dtype))
+    matrix = compile_function(packed_awq.matrix_kernel(scheme, k, 1, 0, dtype, dtype, dtype))
+
+    def words(numbers: np.ndarray) -> np.ndarray:
+        found = np.zeros((numbers.shape[0], numbers.shape[1] // 8), np.uint32)
+        for place in range(8):
+            found |= numbers[:, place::8] << np.uint32(shift(place))
+        return found
+
+    for n in (64, 72, 584):
+        q, z = (rng.integers(0, 16, (size, n)).astype(np.uint32) for size in (k, k // group))
+        s = ((rng.random((k // group, n)) * 0.1 + 0.01) * rng.choice([-1, 1], (k // group, n))).astype(DTYPES[dtype])
+        wide_z, wide_s = (np.repeat(one.astype(np.float32), group, 0) for one in (z, s))
+        weight = ((q.astype(np.float32) - wide_z) * wide_s).T
         for rows in ROWS:
             x = rng.standard_normal((1, rows, k)).astype(DTYPES[dtype])
             y = np.zeros((1, rows, n), DTYPES[dtype])
-            matrix(x, words, scales, y)
+            matrix(x, words(q), words(z), s, y)
             check(y, x, weight, dtype)
         x = x[:, :1].copy()
         y = np.zeros((1, 1, n), DTYPES[dtype])
-        vector(x, words, scales, y)
+        vector(x, words(q), words(z), s, y)
         check(y, x, weight, dtype)
 
 
-def rounded(x: np.ndarray, planes: int) -> np.ndarray:
-    """What one or two planes of bytes hold of x [..., k], in float64."""
-    groups = x.astype(np.float32).reshape(-1, 32)
+def rounded(x: np.ndarray, planes: int, group: int) -> np.ndarray:
+    """What one or two planes of bytes hold of x [..., k], in float64; the last group may have fewer elements."""
+    k = x.shape[-1]
+    whole = np.zeros((*x.shape[:-1], -(-k // group) * group), np.float32)
+    whole[..., :k] = x
+    groups = whole.reshape(-1, group)
     largest = np.abs(groups).max(1, keepdims=True)
     inverse = np.divide(np.float32(127), largest, out=np.zeros_like(largest), where=largest > 1e-35)
     parts = groups * inverse
@@ -60,61 +151,90 @@ def rounded(x: np.ndarray, planes: int) -> np.ndarray:
     low = np.rint((parts - high) * np.float32(128))
     assert np.abs(high).max() <= 127 and np.abs(low).max() <= 64
     if planes == 1:
-        return (high.astype(np.float64) * largest * np.float32(1 / 127)).reshape(x.shape)
-    return ((high.astype(np.float64) * 128 + low) * largest * np.float32(1 / (127 * 128))).reshape(x.shape)
+        held = high.astype(np.float64) * largest * np.float32(1 / 127)
+    else:
+        held = (high.astype(np.float64) * 128 + low) * largest * np.float32(1 / (127 * 128))
+    error = np.abs(held - groups).max(1)
+    assert (error <= np.abs(groups).max(1) / (32_000 if planes == 2 else 250)).all()
+    return held.reshape(whole.shape)[..., :k]
 
 
 @pytest.mark.parametrize(
-    ("planes", "dtype", "k"), [(2, "float32", 192), (2, "float16", 64), (2, "bfloat16", 128), (1, "float32", 320)]
+    ("scheme", "planes", "dtype", "k"),
+    [
+        (Q4, 2, "float32", 192),
+        (Q4, 2, "float16", 64),
+        (Q4, 2, "bfloat16", 128),
+        (Q4, 1, "float32", 320),
+        # By pairs of 16 bits: a width that is no multiple of two groups, with vectors of words that overlap.
+        (Q4, 2, "float32", 96),
+        (Q4, 1, "float32", 160),
+        (Q3, 2, "float32", 320),
+        (Q3, 2, "float16", 200),
+        (Q3, 1, "float32", 64),
+        (Q3, 2, "bfloat16", 116),
+    ],
 )
-def test_group4_by_products_of_bytes(planes: int, dtype: str, k: int) -> None:
+def test_rows_in_small_whole_numbers(scheme: Scheme, planes: int, dtype: str, k: int) -> None:
     """The products are exact of what x is rounded to, which is as close as the module promises."""
     rng = np.random.default_rng(k)
-    vector = compile_function(group4_int8.vector_kernel(planes, k, 1, dtype, dtype, dtype))
-    matrix = compile_function(group4_int8.matrix_kernel(planes, k, 1, 0, dtype, dtype, dtype))
+    rounding = packed_kernels.rounding(scheme, k)
+    assert rounding is not None
+    assert (rounding is packed_nk_int8.product) == (scheme is Q4 and k % 64 == 0)
+    product = rounding(planes)
+    vector, matrix = compiled(product, scheme, k, dtype)
     for n in OUTPUTS:
-        words, scales, weight = packed(n, k, DTYPES[dtype], rng)
+        words, scales, weight = packed(n, k, DTYPES[dtype], rng, scheme)
         for rows in ROWS:
             x = (rng.standard_normal((1, rows, k)) * 10.0 ** rng.integers(-4, 4, (1, rows, k))).astype(DTYPES[dtype])
-            x[0, 0, 32:64] = 0
-            held = rounded(x, planes)
-            groups = x.astype(np.float64).reshape(-1, 32)
-            error = np.abs(held.reshape(-1, 32) - groups).max(1)
-            assert (error <= np.abs(groups).max(1) / (32_000 if planes == 2 else 250)).all()
+            x[0, 0, 40:80] = 0
+            held = rounded(x, planes, scheme.group_size)
+            many = rows > product.limit and not (planes == 1 and rounding is packed_nk_int8.product)
             y = np.zeros((1, rows, n), DTYPES[dtype])
             matrix(x, words, scales, y)
-            check(y, held if planes == 1 or rows <= group4_int8.GEMV_LIMIT else x, weight, dtype)
+            check(y, x if many else held, weight, dtype)
         x, held = x[:, :1].copy(), held[:, :1]
         y = np.zeros((1, 1, n), DTYPES[dtype])
         vector(x, words, scales, y)
         check(y, held, weight, dtype)
 
 
+def test_what_is_not_rounded() -> None:
+    """Inputs of fewer words than a vector, other groups, and layouts that have outputs beside each other."""
+    assert packed_kernels.rounding(Q4, 32) is None
+    assert packed_kernels.rounding(replace(Q4, group_size=64), 256) is None
+    assert packed_kernels.rounding(SCHEMES["q4f16_0"], 256) is None
+
+
+@pytest.mark.parametrize("scheme", [Q4, Q3], ids=["4 bits", "3 bits"])
 @pytest.mark.parametrize("planes", [1, 2])
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
-def test_what_is_no_number_stays_none(value: float, planes: int) -> None:
+def test_what_is_no_number_stays_none(value: float, planes: int, scheme: Scheme) -> None:
     rng = np.random.default_rng(5)
-    vector = compile_function(group4_int8.vector_kernel(planes, 128, 0, "float32", "float32", "float32"))
-    words, scales, _ = packed(16, 128, np.dtype(np.float32), rng)
-    x = rng.standard_normal((1, 128)).astype(np.float32)
-    x[0, 70] = value
-    y = np.zeros((1, 16), np.float32)
+    product = packed_kernels.rounding(scheme, 128)(planes)  # type: ignore[misc]
+    vector, _ = compiled(product, scheme, 128, "float32")
+    words, scales, _ = packed(16, 128, np.dtype(np.float32), rng, scheme)
+    x = rng.standard_normal((1, 1, 128)).astype(np.float32)
+    x[0, 0, 70] = value
+    y = np.zeros((1, 1, 16), np.float32)
     vector(x, words, scales, y)
     assert not np.isfinite(y).any()
 
 
+@pytest.mark.parametrize("scheme", [Q4, Q3], ids=["4 bits", "3 bits"])
 @pytest.mark.parametrize("planes", [1, 2])
-def test_the_largest_products_overflow_nothing(planes: int) -> None:
-    """Weights of 15, and elements whose bytes are the largest: 2,000 of them."""
-    k = 2048
-    vector = compile_function(group4_int8.vector_kernel(planes, k, 0, "float32", "float32", "float32"))
-    words = np.full((16, k // 8), 0xFFFFFFFF, np.uint32)
-    scales = np.ones((16, k // 32), np.float32)
+def test_the_largest_products_overflow_nothing(planes: int, scheme: Scheme) -> None:
+    """The largest weights, and elements whose bytes are the largest: 2,000 of them."""
+    k, most = 2000 // scheme.group_size * scheme.group_size, (1 << scheme.bits) - 1
+    product = packed_kernels.rounding(scheme, k)(planes)  # type: ignore[misc]
+    vector, _ = compiled(product, scheme, k, "float32")
+    words = np.full((16, k // scheme.elements_per_word), 0xFFFFFFFF, np.uint32)
+    scales = np.ones((16, k // scheme.group_size), np.float32)
     for sign in (1, -1):
-        x = np.full((1, k), sign * np.float32(3), np.float32)
-        y = np.zeros((1, 16), np.float32)
+        x = np.full((1, 1, k), sign * np.float32(3), np.float32)
+        y = np.zeros((1, 1, 16), np.float32)
         vector(x, words, scales, y)
-        np.testing.assert_allclose(y, sign * 8.0 * 3 * k, rtol=1e-6)
+        np.testing.assert_allclose(y, sign * float(most - scheme.max_int) * 3 * k, rtol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -139,7 +259,10 @@ def test_dense(dtype: str, k: int) -> None:
 @pytest.mark.parametrize(("shape", "before", "after"), [((5, 64), 0, 0), ((5, 1, 64), 0, 1), ((1, 5, 64), 1, 0)])
 def test_where_the_rows_are(shape: tuple[int, ...], before: int, after: int) -> None:
     rng = np.random.default_rng(0)
-    matrix = compile_function(group4.matrix_kernel(64, before, after, "float16", "float16", "float32"))
+    exact = packed_kernels.EXACT["NK"]
+    matrix = compile_function(
+        packed_kernels.matrix_kernel(exact, Q4, 64, before, after, "float16", "float16", "float32")
+    )
     words, scales, weight = packed(32, 64, np.dtype(np.float16), rng)
     x = rng.standard_normal(shape).astype(np.float16)
     y = np.zeros((*shape[:-1], 32), np.float32)

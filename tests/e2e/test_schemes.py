@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from llmbuild.models.config_json import vocabulary_key
+from llmbuild.quantization.scheme import SCHEMES
 from tests.helpers.chat_templates import CHATML, Checkpoint
 from tests.helpers.checkpoints import cached_checkpoint
 from tests.helpers.cli import TINY_MANIFEST, ProjectDir, make_project
@@ -27,6 +28,8 @@ def verified(project: ProjectDir, *arguments: str) -> dict[str, dict[str, float]
 def test_every_scheme_that_quantizes_builds_and_runs(tmp_path: Path) -> None:
     names = ", ".join(f'"{name}"' for name in QUANTIZING)
     manifest = TINY_MANIFEST.replace('["q4f32_1"]', f"[{names}]")
+    from llmbuild.runtime.library import load_library
+
     project = make_project(tmp_path, manifest, cached_checkpoint("llama-gqa"))
     ran = project.build()
     assert ran == {
@@ -40,6 +43,10 @@ def test_every_scheme_that_quantizes_builds_and_runs(tmp_path: Path) -> None:
     records = verified(project)
     assert sorted(records) == sorted(f"tiny-{name}-x86_64-linux-cpu.so" for name in QUANTIZING)
     assert all(record["decode_steps"] == 5 for record in records.values())
+    libraries = {name: load_library(project.root / f"dist/libs/tiny-{name}-x86_64-linux-cpu.so") for name in QUANTIZING}
+    assert {name: one.metadata.get("activations") for name, one in libraries.items()} == {
+        name: "int8x2" if SCHEMES[name].rounds_activations else None for name in QUANTIZING
+    }
     size = {name: records[f"tiny-{name}-x86_64-linux-cpu.so"]["bytes"] for name in QUANTIZING}
     assert size["q3f16_1"] < size["q4f16_1"] < size["q4f16_2"] < size["q0f16"]
     assert size["q0f16"] == size["q0bf16"]

@@ -9,6 +9,7 @@ import pytest
 
 from llmbuild.errors import UsageError
 from llmbuild.manifest.load import Loaded, load
+from llmbuild.quantization.scheme import SCHEMES
 
 LLAMA = {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
 MISTRAL = {"architectures": ["MistralForCausalLM"], "model_type": "mistral"}
@@ -132,11 +133,13 @@ def test_a_model_is_not_split_between_devices(tmp_path: Path, target: str, key: 
 
 
 def test_schemes_that_a_cpu_has_no_kernels_for_are_noted(tmp_path: Path) -> None:
-    schemes = ("q0f32", "q4f32_1", "q4f16_1", "q4f16_0", "q3f16_1", "q4f16_awq")
-    matrix = build("x86_64-linux-cpu", *schemes) + build("x86_64-linux-cuda", "q4f16_0")
+    assert all(scheme.has_cpu_kernels for scheme in SCHEMES.values())
+    own = "".join(f'[quantizations.small{size}]\nbase = "q4f16_1"\ngroup-size = {size}\n' for size in (8, 16, 64))
+    schemes = ("q0f32", "q4f32_1", "q4f16_0", "q3f16_1", "q4f16_awq", "small8", "small16", "small64")
+    matrix = own + build("x86_64-linux-cpu", *schemes) + build("x86_64-linux-cuda", "small8")
     (note,) = (note for note in project(tmp_path, {"a": LLAMA}, matrix).notes if "kernel" in note)
     assert note.startswith(
-        "platforms.x86_64-linux-cpu: q4f16_0 and q3f16_1 and q4f16_awq: no kernel of llmbuild for CPUs"
+        "platforms.x86_64-linux-cpu: small8 and small16: no kernel of llmbuild for CPUs reads groups"
     )
 
 

@@ -11,8 +11,8 @@ from tvm.relax.frontend import nn
 from tvm.relax.frontend.nn import op
 from tvm.target.codegen import llvm_cpu_has_features
 
-from llmbuild.compiler.kernels.cpu import dense, group4, group4_int8
-from llmbuild.compiler.kernels.cpu.rounding import STEP
+from llmbuild.compiler.kernels.cpu import dense, packed, packed_awq
+from llmbuild.compiler.kernels.cpu.packed_words import Product
 from llmbuild.compiler.kernels.cpu.tile import TILE_COLUMNS
 from llmbuild.quantization.scheme import Scheme
 
@@ -25,11 +25,10 @@ PLANES = {"int8x2": 2, "int8": 1, "float": 0}
 
 
 class CpuKernels:
-    """Our kernels for NK layouts of 4 bits in groups of 32, and for unquantized weights; `fallback` for the rest
-    (3 bits, KN layouts, widths that are no multiple of a group, fewer than 16 outputs).
+    """Our kernels for packed and unquantized weights; `fallback` for layers of few outputs.
 
-    `activations` says how x is rounded for AVX2's products of bytes (PLANES), which multiply a row or a few where the width is a
-    multiple of two groups; None or "float" for not at all.
+    `activations` says how x is rounded (PLANES) for AVX2's products of small whole numbers, which multiply a row or a few with
+    weights of the layout NK; None or "float" for not at all.
     """
 
     def __init__(self, fallback: Kernels, activations: str | None = None) -> None:
@@ -51,7 +50,7 @@ class CpuKernels:
         """x [..., K] times the transpose of weight [N, K]."""
         n, k = weight.shape
         rows = _rows(x.shape)
-        if not _wide(n) or not isinstance(k, int) or rows is None:
+        if _outputs(n) < TILE_COLUMNS or not isinstance(k, int) or rows is None:
             return self.fallback.linear(x, weight, out_dtype)
         before, single, after = rows
         if single:
@@ -71,21 +70,32 @@ class CpuKernels:
     ) -> nn.Tensor:
         """x [..., K] times the transpose of the packed weight of N outputs."""
         rows = _rows(x.shape)
-        if not scheme.has_cpu_kernels or k % group4.GROUP or not _wide(n) or rows is None:
+        serves = (
+            packed_awq.serves(scheme, _outputs(n), k) if scheme.comes_packed else packed.serves(scheme, _outputs(n))
+        )
+        if not serves or rows is None:
             return self.fallback.packed_linear(x, weights, scheme, n, k, out_dtype)
-        q_weight, q_scale = weights
         before, single, after = rows
         places = (before,) if single else (before, after)
-        dtypes = (x.dtype, q_scale.dtype, out_dtype)
-        if self.planes and k % STEP == 0:
-            self.activations = self._rounded
-            rounding = group4_int8.vector_kernel if single else group4_int8.matrix_kernel
-            kernel = self._kernel(rounding, self.planes, k, *places, *dtypes)
+        dtypes = (x.dtype, weights[-1].dtype, out_dtype)
+        kernels: tuple[Callable[..., Any], Callable[..., Any]]
+        of: tuple[Any, ...]
+        if scheme.comes_packed:
+            kernels, of = (packed_awq.vector_kernel, packed_awq.matrix_kernel), (scheme, k)
         else:
-            exact = group4.vector_kernel if single else group4.matrix_kernel
-            kernel = self._kernel(exact, k, *places, *dtypes)
-        name = "group4_vector" if single else "group4_matrix"
-        return _call(name, kernel, [x, q_weight, q_scale], [*x.shape[:-1], n], out_dtype)
+            kernels, of = (packed.vector_kernel, packed.matrix_kernel), (self._product(scheme, k), scheme, k)
+        kernel = self._kernel(kernels[0 if single else 1], *of, *places, *dtypes)
+        name = f"{scheme.layout.lower()}{scheme.bits}_{'vector' if single else 'matrix'}"
+        return _call(name, kernel, [x, *weights], [*x.shape[:-1], n], out_dtype)
+
+    def _product(self, scheme: Scheme, k: int) -> Product:
+        """How a row of K inputs is multiplied: rounded, where that is wanted and there are products for it."""
+        rounding = packed.rounding(scheme, k) if self.planes else None
+        if rounding is None:
+            return packed.EXACT[scheme.layout]
+        self.activations = self._rounded
+        product: Product = self._kernel(rounding, self.planes)
+        return product
 
 
 def for_target(target: Any, fallback: Kernels, activations: str | None) -> CpuKernels:
@@ -94,9 +104,9 @@ def for_target(target: Any, fallback: Kernels, activations: str | None) -> CpuKe
         return CpuKernels(fallback, activations if llvm_cpu_has_features("avx2") else None)
 
 
-def _wide(n: Any) -> bool:
-    """Whether a panel of outputs fits.  A dynamic number of outputs is a vocabulary, which `lower` checks."""
-    return not isinstance(n, int) or n >= TILE_COLUMNS
+def _outputs(n: Any) -> int:
+    """A layer's outputs, at least.  A dynamic number of them is a vocabulary, which `lower` checks."""
+    return n if isinstance(n, int) else TILE_COLUMNS
 
 
 def _rows(shape: list[Any]) -> tuple[int, bool, int] | None:

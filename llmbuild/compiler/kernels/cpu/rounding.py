@@ -1,6 +1,6 @@
-"""The input of a product as bytes, in the order in which words of eight 4-bit weights give theirs.
+"""The input of a product in small whole numbers, in the order in which the words of packed weights give theirs.
 
-A group of 32 elements shares a scale s, and an element is s (h + l / 128) with bytes h and l, 15 bits in two planes, or s h in
+The elements of four words share a scale s, and an element is s (h + l / 128) with bytes h and l, 15 bits in two planes, or s h in
 one plane.  Relative to its group's largest element an error is below 1 / 32,000, or 1 / 250.  What is no number, or infinite,
 makes the scale no number, or infinite, so that it does not get lost.
 """
@@ -11,10 +11,9 @@ from typing import Any
 
 from tvm.script import tirx as T
 
-from llmbuild.compiler.kernels.cpu.tile import LANES, at, f32
+from llmbuild.compiler.kernels.cpu.packed_words import element, words
+from llmbuild.compiler.kernels.cpu.tile import LANES
 
-STEP = 8 * LANES
-"""Elements of one vector of words: two groups.  The depth of a product must be a multiple of it."""
 LEVELS = 127
 """The largest value of h."""
 PARTS = 128
@@ -38,62 +37,49 @@ def _magnitude(value: Any) -> Any:
     return T.bitwise_and(T.reinterpret("int32x8", value), wide(T.int32(0x7FFFFFFF)))
 
 
-def _bytes_of(values: Any, first: int) -> Any:
-    """Every second row of small signed numbers [8, LANES], from `first` on, as the bytes of words."""
-    word = None
-    for index in range(4):
-        low = T.bitwise_and(values[first + 2 * index, lanes(0)], wide(T.int32(255)))
-        part = T.shift_left(low, wide(T.int32(8 * index)))
-        word = part if word is None else T.bitwise_or(word, part)
-    return word
+def total(values: Any, count: int) -> Any:
+    """The sum of rows of numbers [count, LANES]."""
+    found = values[0, lanes(0)]
+    for index in range(1, count):
+        found = found + values[index, lanes(0)]
+    return found
 
 
-def _sum_of(values: Any) -> Any:
-    """The sum of the rows of numbers [8, LANES]."""
-    total = values[0, lanes(0)]
-    for index in range(1, 8):
-        total = total + values[index, lanes(0)]
-    return total
+def within(where: tuple[Any, ...], lane: Any) -> tuple[Any, ...]:
+    """The indices of a lane of a vector in a buffer of vectors."""
+    return (*where, lane)
 
 
 @T.macro
-def round_row(x, row, planes, sums, scales, place, count, depth, before, after):
-    """x[row, :] in `count` planes: planes[place, :, :] are the words of the even and the odd elements of h, and those of l;
-    sums[place, :] the sum of the elements of each word, scales[place, :] the scale of each."""
-    part = T.alloc_buffer((8, LANES), "float32", scope="global")
-    high = T.alloc_buffer((8, LANES), "int32", scope="global")
-    low = T.alloc_buffer((8, LANES), "int32", scope="global")
+def round_words(x, row, first, word, high, low, scales, where, count, scheme, depth, before, after):
+    """The elements of x[row, :] at the eight words from `word` on, in `count` planes: high[i, j] and low[i, j] are h and l of
+    number i of word + j, and scales[where, j] is their scale.  What is before the word `first` is zero."""
+    part = T.alloc_buffer((scheme.elements_per_word, LANES), "float32", scope="global")
     most = T.alloc_buffer((LANES,), "int32", scope="global")
     inverse = T.alloc_buffer((LANES,), "float32", scope="global")
-    for p in T.serial(depth // STEP):
-        for i in T.unroll(8):
+    for i in T.unroll(scheme.elements_per_word):
+        for j in T.vectorized(LANES):
+            part[i, j] = element(x, row, (word + j) * scheme.elements_per_word + i, scheme, depth, before, after)
+        if words(scheme, depth) % LANES != 0:
             for j in T.vectorized(LANES):
-                part[i, j] = f32(x[at(before, after, row, p * STEP + j * 8 + i)])
-        most[lanes(0)] = _magnitude(part[0, lanes(0)])
-        for i in T.unroll(7):
-            most[lanes(0)] = T.max(most[lanes(0)], _magnitude(part[i + 1, lanes(0)]))
-        for g in T.unroll(2):
-            most[g * 4] = T.max(T.max(most[g * 4], most[g * 4 + 1]), T.max(most[g * 4 + 2], most[g * 4 + 3]))
-            for j in T.vectorized(4):
-                scales[place, p * LANES + g * 4 + j] = T.reinterpret("float32", most[g * 4]) * T.float32(
-                    1 / (LEVELS * (PARTS if count == 2 else 1))
-                )
-                inverse[g * 4 + j] = T.Select(
-                    T.reinterpret("float32", most[g * 4]) > T.float32(LEAST),
-                    T.float32(LEVELS) / T.reinterpret("float32", most[g * 4]),
-                    T.float32(0),
-                )
-        for i in T.unroll(8):
-            part[i, lanes(0)] = part[i, lanes(0)] * inverse[lanes(0)]
-            high[i, lanes(0)] = T.Cast("int32x8", T.nearbyint(part[i, lanes(0)]))
-            if count == 2:
-                part[i, lanes(0)] = part[i, lanes(0)] - T.Cast("float32x8", high[i, lanes(0)])
-                low[i, lanes(0)] = T.Cast("int32x8", T.nearbyint(part[i, lanes(0)] * wide(T.float32(PARTS))))
-        planes[place, 0, lanes(p * LANES)] = _bytes_of(high, 0)
-        planes[place, 1, lanes(p * LANES)] = _bytes_of(high, 1)
-        if count == 1:
-            sums[place, lanes(p * LANES)] = _sum_of(high)
-        else:
-            planes[place, 2, lanes(p * LANES)] = _bytes_of(low, 0)
-            planes[place, 3, lanes(p * LANES)] = _bytes_of(low, 1)
-            sums[place, lanes(p * LANES)] = _sum_of(high) * wide(T.int32(PARTS)) + _sum_of(low)
+                part[i, j] = T.Select(word + j < first, T.float32(0), part[i, j])
+    most[lanes(0)] = _magnitude(part[0, lanes(0)])
+    for i in T.unroll(scheme.elements_per_word - 1):
+        most[lanes(0)] = T.max(most[lanes(0)], _magnitude(part[i + 1, lanes(0)]))
+    for g in T.unroll(2):
+        most[g * 4] = T.max(T.max(most[g * 4], most[g * 4 + 1]), T.max(most[g * 4 + 2], most[g * 4 + 3]))
+        for j in T.vectorized(4):
+            scales[within(where, g * 4 + j)] = T.reinterpret("float32", most[g * 4]) * T.float32(
+                1 / (LEVELS * (PARTS if count == 2 else 1))
+            )
+            inverse[g * 4 + j] = T.Select(
+                T.reinterpret("float32", most[g * 4]) > T.float32(LEAST),
+                T.float32(LEVELS) / T.reinterpret("float32", most[g * 4]),
+                T.float32(0),
+            )
+    for i in T.unroll(scheme.elements_per_word):
+        part[i, lanes(0)] = part[i, lanes(0)] * inverse[lanes(0)]
+        high[i, lanes(0)] = T.Cast("int32x8", T.nearbyint(part[i, lanes(0)]))
+        if count == 2:
+            part[i, lanes(0)] = part[i, lanes(0)] - T.Cast("float32x8", high[i, lanes(0)])
+            low[i, lanes(0)] = T.Cast("int32x8", T.nearbyint(part[i, lanes(0)] * wide(T.float32(PARTS))))

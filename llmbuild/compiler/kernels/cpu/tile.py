@@ -60,6 +60,12 @@ def at(before: int, after: int, row: Any, column: Any) -> tuple[Any, ...]:
     return (0,) * before + (row,) + (0,) * after + (column,)
 
 
+def ask_for(buffer: Any, *indices: Any) -> Any:
+    """A prefetch into all caches, for reading."""
+    address = T.address_of(buffer[indices])
+    return T.call_llvm_intrin("void", "llvm.prefetch.p0", address, T.int32(0), T.int32(3), T.int32(1))
+
+
 @T.macro
 def copy_float32(x, xs, rows, depth, before, after):
     """xs[rows, depth] = x in float32, once, instead of a conversion in each inner loop."""

@@ -1,4 +1,4 @@
-"""Products with weights of 4 bits in groups of 32, laid out as in `group4`, by AVX2's products of bytes.
+"""Products with weights of 4 bits in groups of 32, in the layout NK (see `packed_words`), by AVX2's products of bytes.
 
 The rows of x are rounded to bytes once (see `rounding`).  The weights' order on disk needs no shuffle: of a word of eight, one
 AND gives the even elements as four bytes, a shift and an AND the odd ones.  The zero point leaves the loop:
@@ -6,32 +6,34 @@ sum (q - 7) x = sum q x - 7 sum x.
 
 A row or a few: weights are read once a row, column by column, so that the memory's own prefetch follows, and words are asked for
 some columns ahead.  Many rows: a panel of 16 columns is unpacked once, then used by a register tile for all rows; with two
-planes that takes longer than `group4`'s float32 tile, which serves then.
-
-The number of outputs is dynamic, so that layers with equal K share one function.  N must be at least 16.
+planes that takes longer than the float32 tile of `packed_words`, which serves then.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from tvm import tirx
 from tvm.script import tirx as T
 
-from llmbuild.compiler.kernels.cpu.group4 import GROUP, ZERO, multiply_rows
-from llmbuild.compiler.kernels.cpu.rounding import STEP, lanes, round_row, wide
+from llmbuild.compiler.kernels.cpu.packed_words import Product, multiply_rows, packing, two_scales
+from llmbuild.compiler.kernels.cpu.rounding import PARTS, lanes, round_words, total, wide
 from llmbuild.compiler.kernels.cpu.tile import (
     LANES,
     TILE_COLUMNS,
+    ask_for,
     at,
     block_start,
     clamped_row,
     f32,
     lane_sum,
-    row_shape,
     store_tile,
 )
+from llmbuild.quantization.scheme import SCHEMES, Scheme
 
+LAYOUT = SCHEMES["q4f32_1"]
+GROUP, ZERO = LAYOUT.group_size, LAYOUT.max_int
+STEP = 8 * LANES
+"""Elements of one vector of words: two groups.  The depth of a product must be a multiple of it."""
 CHAINS = 2
 """Vectors that add up independently of each other."""
 AHEAD = 8
@@ -76,17 +78,32 @@ def products(words: Any, planes: Any, word: Any, count: int) -> Any:
     return T.shift_left(high, wide(T.int32(7))) + in_words(pairs(even, plane[2]) + pairs(odd, plane[3]))
 
 
-def two_scales(s: Any, column: Any, group: Any) -> Any:
-    """The scales of two groups, each in the four lanes of its words."""
-    two = s[column, T.ramp(group, 1, 2)]
-    # A shuffle may have no more indices than its inputs have lanes.
-    return tirx.Shuffle([T.Cast("float32x2", two)] * 4, [tirx.IntImm("int32", lane // 4) for lane in range(LANES)])
+def bytes_of(values: Any, first: int) -> Any:
+    """Every second row of small signed numbers [8, LANES], from `first` on, as the bytes of words."""
+    word = None
+    for index in range(4):
+        low = T.bitwise_and(values[first + 2 * index, lanes(0)], wide(T.int32(255)))
+        part = T.shift_left(low, wide(T.int32(8 * index)))
+        word = part if word is None else T.bitwise_or(word, part)
+    return word
 
 
-def ask_for(buffer: Any, *indices: Any) -> Any:
-    """A prefetch into all caches, for reading."""
-    address = T.address_of(buffer[indices])
-    return T.call_llvm_intrin("void", "llvm.prefetch.p0", address, T.int32(0), T.int32(3), T.int32(1))
+@T.macro
+def round_row(x, row, planes, sums, scales, place, count, scheme, depth, before, after):
+    """x[row, :] in `count` planes: planes[place, :, :] are the words of the even and the odd elements of h, and those of l;
+    sums[place, :] the sum of the elements of each word, scales[place, :, :] the scale of each."""
+    high = T.alloc_buffer((8, LANES), "int32", scope="global")
+    low = T.alloc_buffer((8, LANES), "int32", scope="global")
+    for p in T.serial(depth // STEP):
+        round_words(x, row, 0, p * LANES, high, low, scales, (place, p), count, scheme, depth, before, after)
+        planes[place, 0, lanes(p * LANES)] = bytes_of(high, 0)
+        planes[place, 1, lanes(p * LANES)] = bytes_of(high, 1)
+        if count == 1:
+            sums[place, lanes(p * LANES)] = total(high, 8)
+        else:
+            planes[place, 2, lanes(p * LANES)] = bytes_of(low, 0)
+            planes[place, 3, lanes(p * LANES)] = bytes_of(low, 1)
+            sums[place, lanes(p * LANES)] = total(high, 8) * wide(T.int32(PARTS)) + total(low, 8)
 
 
 @T.macro
@@ -94,17 +111,17 @@ def add_words(q, s, planes, zero, scales, acc, column, chain, step, count):
     """acc[chain, :] += a vector of words of a column times the rounded row."""
     acc[chain, lanes(0)] = acc[chain, lanes(0)] + T.Cast(
         "float32x8", products(q[column, lanes(step * LANES)], planes, step * LANES, count) + zero[lanes(step * LANES)]
-    ) * (two_scales(s, column, step * 2) * scales[0, lanes(step * LANES)])
+    ) * (two_scales(s, column, step * 2) * scales[0, step, lanes(0)])
 
 
 @T.macro
-def multiply_row(x, q, s, y, row, columns, count, depth, out, before, after):
+def multiply_row(x, q, s, y, row, scheme, columns, count, depth, out, before, after):
     """y[row, :] = x[row, :] times q, s."""
     planes = T.alloc_buffer((1, 2 * count, depth // 8), "int32")
     sums = T.alloc_buffer((1, depth // 8), "int32")
     zero = T.alloc_buffer((depth // 8,), "int32")
-    scales = T.alloc_buffer((1, depth // 8), "float32")
-    round_row(x, row, planes, sums, scales, 0, count, depth, before, after)
+    scales = T.alloc_buffer((1, depth // STEP, LANES), "float32")
+    round_row(x, row, planes, sums, scales, 0, count, scheme, depth, before, after)
     for p in T.serial(depth // STEP):
         zero[lanes(p * LANES)] = sums[0, lanes(p * LANES)] * wide(T.int32(-ZERO))
     for column in T.parallel(columns):
@@ -152,18 +169,21 @@ def multiply_group(panel, factors, planes, zero, scales, acc, sums, tile, rows, 
         for h in T.unroll(2):
             acc[m, h, lanes(0)] = acc[m, h, lanes(0)] + T.Cast(
                 "float32x8", in_words(sums[m, h, halves()]) + wide(zero[clamped_row(tile, m, rows, ROWS), group])
-            ) * (factors[group, lanes(h * LANES)] * wide(scales[clamped_row(tile, m, rows, ROWS), group * 4]))
+            ) * (
+                factors[group, lanes(h * LANES)]
+                * wide(scales[clamped_row(tile, m, rows, ROWS), group // 2, group % 2 * 4])
+            )
 
 
 @T.macro
-def multiply_rounded(x, q, s, y, rows, columns, depth, out, before, after):
+def multiply_rounded(x, q, s, y, scheme, rows, columns, depth, out, before, after):
     """y = x times q, s, for many rows in one plane."""
     planes = T.alloc_buffer((rows, 2, depth // 8), "int32")
     words = T.alloc_buffer((rows, depth // 8), "int32")
     zero = T.alloc_buffer((rows, depth // GROUP), "int32")
-    scales = T.alloc_buffer((rows, depth // 8), "float32")
+    scales = T.alloc_buffer((rows, depth // STEP, LANES), "float32")
     for row in T.parallel(rows):
-        round_row(x, row, planes, words, scales, row, 1, depth, before, after)
+        round_row(x, row, planes, words, scales, row, 1, scheme, depth, before, after)
         for g in T.serial(depth // GROUP):
             zero[row, g] = T.int32(-ZERO) * (
                 (words[row, g * 4] + words[row, g * 4 + 1]) + (words[row, g * 4 + 2] + words[row, g * 4 + 3])
@@ -183,40 +203,20 @@ def multiply_rounded(x, q, s, y, rows, columns, depth, out, before, after):
             store_tile(acc, y, tile, rows, columns, block, ROWS, out, before, after)
 
 
-def vector_kernel(planes: int, depth: int, before: int, dtype: str, scale_dtype: str, out: str) -> Any:
-    """x [1 x before, 1, depth] times q, s -> y [1 x before, 1, N], with x in one or two planes: the decode kernel."""
-
-    @T.prim_func(private=True, s_tir=True)
-    def group4_int8_vector(x_handle: T.handle, q_handle: T.handle, s_handle: T.handle, y_handle: T.handle) -> None:
-        T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
-        columns = T.int64()
-        x = T.match_buffer(x_handle, row_shape(before, 1, 0, depth), dtype)
-        q = T.match_buffer(q_handle, (columns, depth // 8), "uint32")
-        s = T.match_buffer(s_handle, (columns, depth // GROUP), scale_dtype)
-        y = T.match_buffer(y_handle, row_shape(before, 1, 0, columns), out)
-        multiply_row(x, q, s, y, 0, columns, planes, depth, out, before, 0)
-
-    return group4_int8_vector
+def serves(scheme: Scheme, depth: int) -> bool:
+    """Whether the products take the scheme, and inputs of this number."""
+    return packing(scheme) == packing(LAYOUT) and depth % STEP == 0
 
 
-def matrix_kernel(planes: int, depth: int, before: int, after: int, dtype: str, scale_dtype: str, out: str) -> Any:
-    """x [1 x before, rows, 1 x after, depth] times q, s -> y [1 x before, rows, 1 x after, N], for any number of rows."""
+def product(planes: int) -> Product:
+    """Rows rounded to one or two planes, times packed weights."""
 
-    @T.prim_func(private=True, s_tir=True)
-    def group4_int8_matrix(x_handle: T.handle, q_handle: T.handle, s_handle: T.handle, y_handle: T.handle) -> None:
-        T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
-        rows = T.int64()
-        columns = T.int64()
-        x = T.match_buffer(x_handle, row_shape(before, rows, after, depth), dtype)
-        q = T.match_buffer(q_handle, (columns, depth // 8), "uint32")
-        s = T.match_buffer(s_handle, (columns, depth // GROUP), scale_dtype)
-        y = T.match_buffer(y_handle, row_shape(before, rows, after, columns), out)
-        if rows <= GEMV_LIMIT:
-            for row in T.serial(rows):
-                multiply_row(x, q, s, y, row, columns, planes, depth, out, before, after)
-        elif planes == 1:
-            multiply_rounded(x, q, s, y, rows, columns, depth, out, before, after)
-        else:
-            multiply_rows(x, q, s, y, rows, columns, depth, out, before, after)
+    @T.macro
+    def one(x, q, s, y, row, scheme, columns, depth, out, before, after):
+        multiply_row(x, q, s, y, row, scheme, columns, planes, depth, out, before, after)
 
-    return group4_int8_matrix
+    @T.macro
+    def many(x, q, s, y, scheme, rows, columns, depth, out, before, after):
+        multiply_rounded(x, q, s, y, scheme, rows, columns, depth, out, before, after)
+
+    return Product(one, many if planes == 1 else multiply_rows, GEMV_LIMIT)

@@ -1,0 +1,83 @@
+"""CPU kernels for packed weights in the layouts in which they lie on disk, without any repacking.
+
+Vector times matrix: see `packed_nk` and `packed_kn`.  Matrix times matrix: a panel of K x 16 weights is dequantized once, then
+used by a register tile for all rows of x (`packed_words`).
+
+The number of outputs is dynamic, so that layers with equal K share one function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tvm.script import tirx as T
+
+from llmbuild.compiler.kernels.cpu import packed_kn, packed_nk, packed_nk_int8, packed_nk_int16
+from llmbuild.compiler.kernels.cpu.packed_words import LIMIT, Product, multiply_rows, shapes, words
+from llmbuild.compiler.kernels.cpu.tile import LANES, TILE_COLUMNS, row_shape
+from llmbuild.quantization.scheme import Scheme
+
+EXACT = {
+    "NK": Product(packed_nk.multiply_row, multiply_rows, LIMIT),
+    "KN": Product(packed_kn.multiply_row, multiply_rows, LIMIT),
+}
+"""Products in float32, by layout."""
+
+
+def serves(scheme: Scheme, outputs: int) -> bool:
+    """Whether the kernels take the scheme, and layers of so many outputs."""
+    least = packed_kn.COLUMNS if scheme.inputs_first else TILE_COLUMNS
+    return scheme.layout in EXACT and scheme.has_cpu_kernels and outputs >= least
+
+
+def rounding(scheme: Scheme, depth: int) -> Callable[[int], Product] | None:
+    """What makes the products of a row rounded to some planes, where AVX2 has products for the scheme and the inputs."""
+    if not scheme.rounds_activations or words(scheme, depth) < LANES:
+        return None
+    return packed_nk_int8.product if packed_nk_int8.serves(scheme, depth) else packed_nk_int16.product
+
+
+def vector_kernel(
+    product: Product, scheme: Scheme, depth: int, before: int, dtype: str, scale_dtype: str, out: str
+) -> Any:
+    """x [1 x before, 1, depth] times q, s -> y [1 x before, 1, N]: the decode kernel."""
+    q_shape, s_shape = shapes(scheme, depth)
+    one = product.one
+
+    @T.prim_func(private=True, s_tir=True)
+    def packed_vector(x_handle: T.handle, q_handle: T.handle, s_handle: T.handle, y_handle: T.handle) -> None:
+        T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
+        columns = T.int64()
+        x = T.match_buffer(x_handle, row_shape(before, 1, 0, depth), dtype)
+        q = T.match_buffer(q_handle, q_shape(columns), "uint32")
+        s = T.match_buffer(s_handle, s_shape(columns), scale_dtype)
+        y = T.match_buffer(y_handle, row_shape(before, 1, 0, columns), out)
+        one(x, q, s, y, 0, scheme, columns, depth, out, before, 0)
+
+    return packed_vector
+
+
+def matrix_kernel(
+    product: Product, scheme: Scheme, depth: int, before: int, after: int, dtype: str, scale_dtype: str, out: str
+) -> Any:
+    """x [1 x before, rows, 1 x after, depth] times q, s -> y [1 x before, rows, 1 x after, N], for any number of rows."""
+    q_shape, s_shape = shapes(scheme, depth)
+    one, many, limit = product.one, product.many, product.limit
+
+    @T.prim_func(private=True, s_tir=True)
+    def packed_matrix(x_handle: T.handle, q_handle: T.handle, s_handle: T.handle, y_handle: T.handle) -> None:
+        T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
+        rows = T.int64()
+        columns = T.int64()
+        x = T.match_buffer(x_handle, row_shape(before, rows, after, depth), dtype)
+        q = T.match_buffer(q_handle, q_shape(columns), "uint32")
+        s = T.match_buffer(s_handle, s_shape(columns), scale_dtype)
+        y = T.match_buffer(y_handle, row_shape(before, rows, after, columns), out)
+        if rows <= limit:
+            for row in T.serial(rows):
+                one(x, q, s, y, row, scheme, columns, depth, out, before, after)
+        else:
+            many(x, q, s, y, scheme, rows, columns, depth, out, before, after)
+
+    return packed_matrix
