@@ -6,6 +6,7 @@ import threading
 from collections.abc import Mapping, Sequence
 
 from llmbuild.engine import events
+from llmbuild.engine.labels import split_label
 from llmbuild.report.rate import Progress
 
 
@@ -26,6 +27,7 @@ class Overview:
         self._needs: Sequence[Sequence[int]] = ()
         self._jobs = 1
         self._seconds: Mapping[str, float | None] = {}
+        self._took: dict[str, list[float]] = {}
 
     def take(self, event: events.Event) -> None:
         """Go on to the state after this event."""
@@ -47,7 +49,9 @@ class Overview:
             case events.TaskProgress() if event.label in self.running:
                 self.running[event.label].advance(event.time, event.done, event.total, event.unit)
             case events.Finished() | events.CachedTask() | events.Failed():
-                self.running.pop(event.label, None)
+                progress = self.running.pop(event.label, None)
+                if isinstance(event, events.Finished) and progress is not None:
+                    self._took.setdefault(split_label(event.label)[0], []).append(event.time - progress.since)
                 self._ended.add(event.label)
                 self.failed += isinstance(event, events.Failed)
 
@@ -62,15 +66,22 @@ class Overview:
         return f"[{self.ended:>{len(str(self.total))}}/{self.total}]" if self.total else ""
 
     def left_of(self, label: str, now: float) -> float | None:
-        """The seconds that a running task still takes: by its progress, else by earlier runs; None where neither says it."""
+        """The seconds that a running task still takes: by its progress, else by what is expected; None where neither says it."""
         progress = self.running[label]
         left = progress.left(now)
-        known = self._seconds.get(label)
+        known = self._expected(label)
         return known - (now - progress.since) if left is None and known is not None else left
+
+    def _expected(self, label: str) -> float | None:
+        """The seconds that a task takes: by earlier runs, else as the middle one of its kind in this build; None where there is
+        none."""
+        known = self._seconds.get(label)
+        took = sorted(self._took.get(split_label(label)[0], ()))
+        return took[len(took) // 2] if known is None and took else known
 
     def left(self, now: float) -> float | None:
         """The seconds that the build still takes if all its tasks run: the longest chain of tasks that wait for each other,
-        or all their work on all jobs, whichever is longer.  None unless earlier runs or progress say it of every task."""
+        or all their work on all jobs, whichever is longer.  None unless something says it of every task."""
         after = [0.0] * self.total
         longest = work = 0.0
         for position in reversed(range(self.total)):
@@ -79,7 +90,7 @@ class Overview:
             if label in self.running:
                 own = self.left_of(label, now)
             elif label not in self._ended:
-                own = self._seconds.get(label)
+                own = self._expected(label)
             if own is None:
                 return None
             chain = max(0.0, own) + after[position]

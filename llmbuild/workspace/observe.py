@@ -39,7 +39,7 @@ from llmbuild.workspace.tool_identities import Toolchain
 from llmbuild.workspace.trust import Trust
 
 if TYPE_CHECKING:
-    from llmbuild.sources.local import LocalKind
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +226,7 @@ def _sources(
                 raise
             found[name] = remembered
             gone[label] = GoneError(
-                f"source gone: {error.where}",
+                f"source gone: {_written(project, source, error.where)}",
                 why=error.why,
                 fix=error.fix or "put it back; what was built of it stays as it is",
             )
@@ -272,22 +272,33 @@ def _as_written(project: Project, source: Source, key: tuple[str, ...]) -> Itera
         kind = source_kind(source.kind)
         for one in error.errors if isinstance(error, MultiError) else (error,):
             if isinstance(kind, LocalKind):
-                _name_local(project, kind, source, key, one)
+                _name_local(project, source, key, one)
             else:
                 place = str(place_of(project, key))
                 one.where = place if one.where is None else f"{place}: {one.where}"
         raise
 
 
-def _name_local(project: Project, kind: LocalKind, source: Source, key: tuple[str, ...], error: LlmbuildError) -> None:
+def _written(project: Project, source: Source, where: str | None) -> str | None:
+    """A place as the manifest writes it, where it is that of a local source or of a file in it."""
+    from llmbuild.sources.kinds import source_kind
+    from llmbuild.sources.local import LocalKind, place
+
+    kind = source_kind(source.kind)
+    if where is None or not isinstance(kind, LocalKind):
+        return where
+    found = str(place(Path(project.root), source.spec))
+    return kind.written(source.spec, where[len(found) + 1 :]) if f"{where}/".startswith(f"{found}/") else where
+
+
+def _name_local(project: Project, source: Source, key: tuple[str, ...], error: LlmbuildError) -> None:
     """A local source that is missing is reported at its key, with what may have been meant; its files by the manifest's path."""
     from llmbuild.manifest.typed import hub_form
     from llmbuild.pathtext import advice
-    from llmbuild.sources.local import MISSING, place
+    from llmbuild.sources.local import MISSING
 
-    text, found = source.spec["path"], str(place(Path(project.root), source.spec))
-    if error.where is not None and (error.where == found or error.where.startswith(f"{found}/")):
-        error.where = kind.written(source.spec, error.where[len(found) + 1 :])
+    text = source.spec["path"]
+    error.where = _written(project, source, error.where)
     if error.what == MISSING:
         hub = None if (Path(project.root) / text.partition("/")[0]).is_dir() else hub_form(text)
         error.what, error.where = f"'{error.where}' does not exist", str(place_of(project, key))

@@ -169,14 +169,8 @@ def test_logits_of_opencl_kernels(scheme: str) -> None:
     assert np.isfinite(logits).all()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "scheme"),
-    [
-        ("metal", "q4f16_1"),
-        *(pytest.param(*one, marks=pytest.mark.full) for one in (("webgpu", "q4f32_1"), ("adreno", "q4f16_0"))),
-    ],
-)
+@pytest.mark.full
+@pytest.mark.parametrize(("name", "scheme"), [("metal", "q4f16_1"), ("webgpu", "q4f32_1"), ("adreno", "q4f16_0")])
 def test_every_process_makes_the_same_objects(name: str, scheme: str, tmp_path: Path) -> None:
     """Hash seeds and addresses differ between processes; objects must not."""
     script = (

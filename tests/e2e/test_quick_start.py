@@ -51,7 +51,8 @@ def test_the_template_is_the_checkpoints_own(project: ProjectDir) -> None:
     assert template["stop_token_ids"] == [2]
 
 
-@pytest.mark.parametrize("scheme", [pytest.param("q0f32", marks=pytest.mark.full), "q4f16_1"])
+@pytest.mark.full
+@pytest.mark.parametrize("scheme", ["q0f32", "q4f16_1"])
 def test_it_answers_paris_in_other_schemes_too(scheme: str, project: ProjectDir, tmp_path: Path) -> None:
     manifest = (ROOT / "buildfile.example.toml").read_text()
     other = make_project(tmp_path, manifest.replace("q4f32_1", scheme))

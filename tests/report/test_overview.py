@@ -82,3 +82,18 @@ def test_one_unknown_task_leaves_the_whole_unknown() -> None:
     failed = events.Failed(time=BEGAN, label=QUANTIZE, action=KEY, failure=TaskFailure("no"))
     assert running((None, 4.0, None, 20.0, 1.0), failed).left(BEGAN) == 25.0
     assert Overview().left(BEGAN) == 0
+
+
+def test_a_task_without_earlier_runs_takes_what_its_siblings_took() -> None:
+    """The middle one of those that ended in this build."""
+    labels = tuple(f"lower[m, q4f16_1, p{number}]" for number in range(5))
+    sequence: list[events.Event] = [events.PlanMade(time=0, tasks=labels, jobs=4)]
+    sequence.append(events.Predicted(time=0, seconds=(None,) * 5))
+    sequence += [events.Started(time=0, label=label, action=KEY) for label in labels[:4]]
+    assert after(sequence).left(1) is None
+    for label, took in zip(labels, (9, 2, 4), strict=False):
+        measured = {"wall_s": took, "cpu_s": took, "peak_rss": 0, "output_size": 0}
+        sequence.append(events.Finished(time=took, label=label, action=KEY, output=KEY, **measured))
+    overview = after(sequence)
+    assert overview.left_of(labels[3], 9) == 4 - 9
+    assert overview.left(9) == 4.0

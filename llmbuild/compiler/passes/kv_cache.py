@@ -26,6 +26,7 @@ from llmbuild.compiler.kernels.split_rotary import NAME as SPLIT
 from llmbuild.compiler.kernels.split_rotary import split_kernel
 from llmbuild.compiler.passes.attention_scores import alter_scores
 from llmbuild.compiler.passes.own_errors import kept
+from llmbuild.compiler.passes.unmade import unmade
 from llmbuild.errors import InputError, Where
 from llmbuild.models.kv_cache import KVCacheLayout
 
@@ -60,10 +61,16 @@ class AttachKVCache:
         layout, rope, applied = self.layout, self.layout.rope, self.layout.applied_rope
         # A rolling cache keeps keys as they are and turns them inside attention, with TVM's form of RoPE.
         inline = rope if layout.rolling else None
+        kernels = {SPLIT: split_kernel(layout)} if self.attention is None else self.attention(layout)
+        unused = () if layout.rolling else ROLLING
+        left_out = {*unused, *(TREES if self.target.kind.name == "webgpu" else ())}
+        # Windows and caps are put into TVM's kernels by their forms, all of which must be there.
+        altered = layout.window is not None or layout.softcap is not None
+        spared = set(kernels) if altered else {*kernels, *left_out}
         builder = relax.BlockBuilder(module)
         sizes = {name: tirx.Var(name, "int64") for name in SIZES}
         params = [relax.Var(f"{name}_", relax.ShapeType([size])) for name, size in sizes.items()]
-        with builder.function(NAME, params):
+        with builder.function(NAME, params), unmade(spared):
             cache = TIRPagedKVCache(
                 attn_kind="mha",
                 **sizes,
@@ -89,11 +96,9 @@ class AttachKVCache:
             )
             builder.emit_func_output(cache._expr)
         module = builder.finalize()
-        kernels = {SPLIT: split_kernel(layout)} if self.attention is None else self.attention(layout)
-        if layout.window is not None or layout.softcap is not None:
+        if altered:
             alter_scores(module, layout, self.target.kind.name != "llvm", kernels)
-        unused = () if layout.rolling else ROLLING
-        module = without_kernels(module, {*unused, *(TREES if self.target.kind.name == "webgpu" else ())})
+        module = without_kernels(module, left_out)
         for name, kernel in kernels.items():
             # The lookup fails where TVM has renamed its kernel: adding ours beside it would have no effect.
             module.update_func(module.get_global_var(name), kernel)

@@ -1,0 +1,64 @@
+"""Kernels of TVM's KV cache that nothing will use are not made: each is TVMScript, whose parsing takes a tenth of a second or
+more.
+
+TVM makes all kernels of a cache at once.  In place of one that another will replace, or that will be left out, stands a function
+of its name that does nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from tvm import tirx
+from tvm.relax.frontend.nn.llm import kv_cache
+
+_SLIDING = 4
+"""The place among a maker's arguments that says whether its kernel is for a rolling cache."""
+
+
+def _by_window(name: str) -> Callable[..., str]:
+    return lambda *arguments: f"{name}_sliding_window" if arguments[_SLIDING] else name
+
+
+def _always(name: str) -> Callable[..., str]:
+    return lambda *_: name
+
+
+_MAKERS: Mapping[str, Callable[..., str]] = {
+    "_attention_decode": _by_window("batch_decode_paged_kv"),
+    "_attention_decode_cpu": _by_window("batch_decode_paged_kv_cpu"),
+    "_attention_prefill": _by_window("batch_prefill_paged_kv"),
+    "_attention_prefill_cpu": _by_window("batch_prefill_paged_kv_cpu"),
+    "_attention_prefill_ragged": _always("batch_prefill_ragged_kv"),
+    "_attention_prefill_ragged_cpu": _always("batch_prefill_ragged_kv"),
+    "_merge_state_inplace": _always("tir_attention_merge_state"),
+    "llama_rope_with_position_map": _always("fused_rope"),
+    "tree_attn": _always("batch_tree_attn"),
+    "tree_attn_with_paged_kv_cache": _always("tree_attn_paged_kv"),
+}
+"""TVM's functions that make a kernel, and the name that it has for given arguments (apache-tvm 0.27.0.post1)."""
+
+
+@contextmanager
+def unmade(kernels: Collection[str]) -> Iterator[None]:
+    """Within this context TVM makes functions that do nothing in place of the kernels of these names."""
+    real = {name: getattr(kv_cache, name) for name in _MAKERS}
+    for name, make in real.items():
+        setattr(kv_cache, name, _sparing(make, _MAKERS[name], kernels))
+    try:
+        yield
+    finally:
+        for name, make in real.items():
+            setattr(kv_cache, name, make)
+
+
+def _sparing(make: Callable[..., Any], name: Callable[..., str], kernels: Collection[str]) -> Callable[..., Any]:
+    def made(*arguments: Any, **named: Any) -> Any:
+        kernel = name(*arguments)
+        if kernel not in kernels:
+            return make(*arguments, **named)
+        return tirx.PrimFunc([], tirx.Evaluate(0)).with_attr("global_symbol", kernel)
+
+    return made
