@@ -121,17 +121,18 @@ def last_build(root: Path, manifest: str = MANIFEST) -> Path | None:
 
 def is_building(root: Path, manifest: str = MANIFEST) -> bool:
     """Whether a build of a manifest runs that has had something to do so far."""
-    return any(_alive(path.name.split("-")[2]) for path in state_of(root, manifest).glob(_RUNNING.format(pid="*")))
+    return any(map(_alive, state_of(root, manifest).glob(_RUNNING.format(pid="*"))))
 
 
 def _partial(directory: Path) -> Sequence[Path]:
     """The records of builds that were killed; those of builds that still run are left out."""
-    return [path for path in sorted(directory.glob(_RUNNING.format(pid="*"))) if not _alive(path.name.split("-")[2])]
+    return [path for path in sorted(directory.glob(_RUNNING.format(pid="*"))) if not _alive(path)]
 
 
-def _alive(text: str) -> bool:
+def _alive(partial: Path) -> bool:
+    """Whether the process runs that the name of a partial record has."""
     try:
-        os.kill(int(text.partition(".")[0]), 0)
+        os.kill(int(partial.name.split("-")[2].partition(".")[0]), 0)
     except (ProcessLookupError, ValueError):
         return False
     except OSError:

@@ -6,8 +6,8 @@ attention.  What is kept is a function's JSON, and each library loads its own: p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 MAKERS = (
@@ -27,19 +27,11 @@ MAKERS = (
 _texts: dict[str, str] = {}
 
 
-@contextmanager
-def parse_once() -> Iterator[None]:
+def parse_once() -> AbstractContextManager[None]:
     """Within this context TVM's makers look up what they have made before of equal arguments."""
-    from tvm.relax.frontend.nn.llm import kv_cache
+    from llmbuild.compiler.passes.unmade import makers_as
 
-    real = {name: getattr(kv_cache, name) for name in MAKERS}
-    for name, make in real.items():
-        setattr(kv_cache, name, _kept(name, make))
-    try:
-        yield
-    finally:
-        for name, make in real.items():
-            setattr(kv_cache, name, make)
+    return makers_as(MAKERS, _kept)
 
 
 def _kept(name: str, make: Callable[..., Any]) -> Callable[..., Any]:

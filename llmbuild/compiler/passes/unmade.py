@@ -8,11 +8,13 @@ of its name that does nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from tvm import tirx
 from tvm.relax.frontend.nn.llm import kv_cache
+
+from llmbuild.compiler.kernels.split_rotary import NAME as SPLIT
 
 _SLIDING = 4
 """The place among a maker's arguments that says whether its kernel is for a rolling cache."""
@@ -34,7 +36,7 @@ _MAKERS: Mapping[str, Callable[..., str]] = {
     "_attention_prefill_ragged": _always("batch_prefill_ragged_kv"),
     "_attention_prefill_ragged_cpu": _always("batch_prefill_ragged_kv"),
     "_merge_state_inplace": _always("tir_attention_merge_state"),
-    "llama_rope_with_position_map": _always("fused_rope"),
+    "llama_rope_with_position_map": _always(SPLIT),
     "tree_attn": _always("batch_tree_attn"),
     "tree_attn_with_paged_kv_cache": _always("tree_attn_paged_kv"),
 }
@@ -42,16 +44,23 @@ _MAKERS: Mapping[str, Callable[..., str]] = {
 
 
 @contextmanager
-def unmade(kernels: Collection[str]) -> Iterator[None]:
-    """Within this context TVM makes functions that do nothing in place of the kernels of these names."""
-    real = {name: getattr(kv_cache, name) for name in _MAKERS}
+def makers_as(
+    names: Collection[str], wrapped: Callable[[str, Callable[..., Any]], Callable[..., Any]]
+) -> Iterator[None]:
+    """Within this context TVM calls what `wrapped` gives, of a name and a function, in place of these functions of its cache."""
+    real = {name: getattr(kv_cache, name) for name in names}
     for name, make in real.items():
-        setattr(kv_cache, name, _sparing(make, _MAKERS[name], kernels))
+        setattr(kv_cache, name, wrapped(name, make))
     try:
         yield
     finally:
         for name, make in real.items():
             setattr(kv_cache, name, make)
+
+
+def unmade(kernels: Collection[str]) -> AbstractContextManager[None]:
+    """Within this context TVM makes functions that do nothing in place of the kernels of these names."""
+    return makers_as(_MAKERS, lambda name, make: _sparing(make, _MAKERS[name], kernels))
 
 
 def _sparing(make: Callable[..., Any], name: Callable[..., str], kernels: Collection[str]) -> Callable[..., Any]:

@@ -14,7 +14,7 @@ from typing import Any
 from tvm.script import tirx as T
 
 from llmbuild.compiler.kernels.cpu import packed_kn, packed_nk, packed_nk_int8, packed_nk_int16
-from llmbuild.compiler.kernels.cpu.packed_words import LIMIT, Product, multiply_rows, shapes, words
+from llmbuild.compiler.kernels.cpu.packed_words import LIMIT, Product, groups, multiply_rows, place, words
 from llmbuild.compiler.kernels.cpu.tile import LANES, TILE_COLUMNS, row_shape
 from llmbuild.quantization.scheme import Scheme
 
@@ -42,7 +42,6 @@ def vector_kernel(
     product: Product, scheme: Scheme, depth: int, before: int, dtype: str, scale_dtype: str, out: str
 ) -> Any:
     """x [1 x before, 1, depth] times q, s -> y [1 x before, 1, N]: the decode kernel."""
-    q_shape, s_shape = shapes(scheme, depth)
     one = product.one
 
     @T.prim_func(private=True, s_tir=True)
@@ -50,8 +49,8 @@ def vector_kernel(
         T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": True})
         columns = T.int64()
         x = T.match_buffer(x_handle, row_shape(before, 1, 0, depth), dtype)
-        q = T.match_buffer(q_handle, q_shape(columns), "uint32")
-        s = T.match_buffer(s_handle, s_shape(columns), scale_dtype)
+        q = T.match_buffer(q_handle, place(scheme, columns, words(scheme, depth)), "uint32")
+        s = T.match_buffer(s_handle, place(scheme, columns, groups(scheme, depth)), scale_dtype)
         y = T.match_buffer(y_handle, row_shape(before, 1, 0, columns), out)
         one(x, q, s, y, 0, scheme, columns, depth, out, before, 0)
 
@@ -62,7 +61,6 @@ def matrix_kernel(
     product: Product, scheme: Scheme, depth: int, before: int, after: int, dtype: str, scale_dtype: str, out: str
 ) -> Any:
     """x [1 x before, rows, 1 x after, depth] times q, s -> y [1 x before, rows, 1 x after, N], for any number of rows."""
-    q_shape, s_shape = shapes(scheme, depth)
     one, many, limit = product.one, product.many, product.limit
 
     @T.prim_func(private=True, s_tir=True)
@@ -71,8 +69,8 @@ def matrix_kernel(
         rows = T.int64()
         columns = T.int64()
         x = T.match_buffer(x_handle, row_shape(before, rows, after, depth), dtype)
-        q = T.match_buffer(q_handle, q_shape(columns), "uint32")
-        s = T.match_buffer(s_handle, s_shape(columns), scale_dtype)
+        q = T.match_buffer(q_handle, place(scheme, columns, words(scheme, depth)), "uint32")
+        s = T.match_buffer(s_handle, place(scheme, columns, groups(scheme, depth)), scale_dtype)
         y = T.match_buffer(y_handle, row_shape(before, rows, after, columns), out)
         if rows <= limit:
             for row in T.serial(rows):

@@ -11,7 +11,7 @@ from typing import Any
 
 from tvm.script import tirx as T
 
-from llmbuild.compiler.kernels.cpu.packed_words import LIMIT, blocks, number, unit
+from llmbuild.compiler.kernels.cpu.packed_words import LIMIT, blocks, clear, number, unit
 from llmbuild.compiler.kernels.cpu.tile import (
     LANES,
     TILE_COLUMNS,
@@ -66,15 +66,9 @@ def multiply_row(x, q, z, s, y, row, scheme, columns, depth, out, before, after)
         acc = T.alloc_buffer((STRIP, NUMBERS, LANES), "float32")
         part = T.alloc_buffer((STRIP, NUMBERS, LANES), "float32")
         some = T.alloc_buffer((NUMBERS, LANES), "float32", scope="global")
-        for b in T.serial(blocks(strip, STRIP, COLUMNS, columns)):
-            for i in T.unroll(NUMBERS):
-                for j in T.vectorized(LANES):
-                    acc[b, i, j] = T.float32(0)
+        clear(acc, blocks(strip, STRIP, COLUMNS, columns))
         for g in T.serial(depth // scheme.group_size):
-            for b in T.serial(blocks(strip, STRIP, COLUMNS, columns)):
-                for i in T.unroll(NUMBERS):
-                    for j in T.vectorized(LANES):
-                        part[b, i, j] = T.float32(0)
+            clear(part, blocks(strip, STRIP, COLUMNS, columns))
             for r in T.serial(scheme.group_size // RUN):
                 for b in T.serial(blocks(strip, STRIP, COLUMNS, columns)):
                     for i in T.unroll(NUMBERS):

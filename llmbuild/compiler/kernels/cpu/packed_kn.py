@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from tvm.script import tirx as T
 
-from llmbuild.compiler.kernels.cpu.packed_words import blocks, element, groups, number, unit, words
+from llmbuild.compiler.kernels.cpu.packed_words import blocks, clear, element, groups, number, unit, words
 from llmbuild.compiler.kernels.cpu.tile import LANES, ask_for, at, block_start, f32
 
 VECTORS = 8
@@ -51,10 +51,7 @@ def multiply_row(x, q, s, y, row, scheme, columns, depth, out, before, after):
     for strip in T.parallel((columns + STRIP * COLUMNS - 1) // (STRIP * COLUMNS)):
         acc = T.alloc_buffer((STRIP, VECTORS, LANES), "float32")
         part = T.alloc_buffer((VECTORS, LANES), "float32", scope="global")
-        for b in T.serial(blocks(strip, STRIP, COLUMNS, columns)):
-            for h in T.unroll(VECTORS):
-                for j in T.vectorized(LANES):
-                    acc[b, h, j] = T.float32(0)
+        clear(acc, blocks(strip, STRIP, COLUMNS, columns))
         for g in T.serial(groups(scheme, depth)):
             for b in T.serial(blocks(strip, STRIP, COLUMNS, columns)):
                 for h in T.unroll(VECTORS):

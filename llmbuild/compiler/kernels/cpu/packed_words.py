@@ -10,7 +10,6 @@ multiplied before: that is exact, and saves a shift a weight.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,16 +57,8 @@ def words(scheme: Scheme, depth: int) -> int:
     return groups(scheme, depth) * scheme.words_per_group
 
 
-def shapes(scheme: Scheme, depth: int) -> tuple[Callable[[Any], tuple[Any, Any]], Callable[[Any], tuple[Any, Any]]]:
-    """The shapes of the words and of the scales, by the number of outputs."""
-    return (
-        lambda columns: place(scheme, columns, words(scheme, depth)),
-        lambda columns: place(scheme, columns, groups(scheme, depth)),
-    )
-
-
 def place(scheme: Scheme, column: Any, word: Any) -> tuple[Any, Any]:
-    """The indices of a word of an output, or of the scale of a group."""
+    """The indices of a word of an output, or of the scale of a group; and the shape of all, from the numbers of both."""
     return (word, column) if scheme.inputs_first else (column, word)
 
 
@@ -110,6 +101,15 @@ def two_scales(s: Any, column: Any, group: Any) -> Any:
     two = s[column, T.ramp(group, 1, 2)]
     # A shuffle may have no more indices than its inputs have lanes.
     return tirx.Shuffle([T.Cast("float32x2", two)] * 4, [tirx.IntImm("int32", lane // 4) for lane in range(LANES)])
+
+
+@T.macro
+def clear(sums, count):
+    """sums[:count, 8, LANES] = 0."""
+    for b in T.serial(count):
+        for i in T.unroll(8):
+            for j in T.vectorized(LANES):
+                sums[b, i, j] = T.float32(0)
 
 
 @T.macro
