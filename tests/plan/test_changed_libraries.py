@@ -26,6 +26,12 @@ platforms = ["PLATFORM"]
 """
 
 
+@pytest.fixture(autouse=True)
+def _nothing_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The manifest's checkpoint does not exist, whatever the directory of the tests has."""
+    monkeypatch.chdir(tmp_path)
+
+
 def parts(kind: str, old: str = "", new: str = "") -> tuple[dict[str, Json], dict[str, Json]]:
     """The parameters of a package's task and of its join after a change of the manifest."""
     text = MANIFEST.replace("PLATFORM", 'aarch64-ios-metal", "x86_64-linux-cpu')
