@@ -138,6 +138,7 @@ class Finished(TaskEvent):
     cpu_s: float
     peak_rss: int
     notes: tuple[str, ...] = ()
+    reused: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,7 @@ from llmbuild.printable import printable
 
 if TYPE_CHECKING:
     from llmbuild.checkpoints.pieces import Pieces
+    from llmbuild.engine.intermediates import Intermediates
 
 _DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 
@@ -51,7 +52,8 @@ def execute(
     resume = store.resume_path(action)
     with store.work_dir() as work:
         notes: list[str] = []
-        output, wall, cpu, peak = run_in(store, record, work, progress, resume, notes, dump)
+        kept = store.intermediates(record.action) if dump is None else None
+        output, wall, cpu, peak = run_in(store, record, work, progress, resume, notes, dump, kept)
         log_file = log()
         with fs.translate_errors("store a log", work):
             log_digest = store.cas.put_file(log_file)[0] if log_file is not None and log_file.stat().st_size else None
@@ -70,6 +72,7 @@ def execute(
             finished=time.time(),
             input_size=input_size,
             notes=tuple(notes[:MOST_NOTES]),
+            reused=(kept.taken, kept.taken + kept.made) if kept is not None and kept.taken + kept.made else None,
         )
         store.traces.put(trace)
         if load_kind(trace.kind).resumable:
@@ -95,12 +98,13 @@ def run_in(
     resume: Path | None = None,
     notes: list[str] | None = None,
     dump: Path | None = None,
+    intermediates: Intermediates | None = None,
 ) -> tuple[Tree, float, float, int]:
     """Run an action inside the directory `work` and take its output into the store, without a trace.
 
     Returns the output tree, wall and CPU seconds, and the peak resident set in bytes.  A check that runs an action again to
     compare uses this.  A resumable task keeps in `resume` what a later run can go on with.  Its notes are added to `notes`,
-    each once.  `dump` is `Job.dump`.
+    each once.  `dump` is `Job.dump`, and a kind that keeps intermediate results does so in `intermediates`.
     """
     action = record.action
     kind = load_kind(action.kind)
@@ -149,6 +153,7 @@ def run_in(
         dump=dump,
         trees=trees,
         pass_on=passer,
+        intermediates=intermediates if kind.intermediates else None,
     )
     started, cpu_before = time.perf_counter(), _cpu_seconds()
     try:

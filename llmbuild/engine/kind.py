@@ -14,6 +14,7 @@ from llmbuild.canonical import Digest, Json
 
 if TYPE_CHECKING:
     from llmbuild.checkpoints.pieces import Checks
+    from llmbuild.engine.intermediates import Intermediates
     from llmbuild.engine.tree import Tree
 
 
@@ -62,7 +63,8 @@ class Job:
     change; `keep` puts such files out.  `trees` has the files of each directory of inputs, with digests and sizes, and `pass_on`
     puts such files out as they are.  `note` takes one sentence that the user should know of a result that is right: it is
     stored with the result, and a build shows it when the result is made or comes from elsewhere.  `dump` is a directory in which
-    a person wants to see intermediate results, which are no output.
+    a person wants to see intermediate results, which are no output.  `intermediates` has results of earlier runs of a kind that
+    has any, and takes those of this one; None when the run is there to be compared with an earlier one.
     """
 
     params: Mapping[str, Json]
@@ -78,6 +80,7 @@ class Job:
     dump: Path | None = None
     trees: Mapping[str, Tree] = field(default_factory=dict)
     pass_on: PassOn | None = None
+    intermediates: Intermediates | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +97,9 @@ class TaskKind:
     The rest changes no result and is in no key.  `preload` are modules that are slow to import: when several tasks of the
     kind wait, one process imports them and forks a worker for each.  Importing them must start no thread.  `resumable`
     tasks get a `Job.resume`.  Those that read `in_place` verify what they read of a file in `Job.checks` against that; the
-    others get copies.  Those with `dumps` write intermediate results into `Job.dump`.  `typical_seconds` and
-    `typical_memory` (bytes) stand in for a prediction until a task of the kind has run.
+    others get copies.  Those with `dumps` write intermediate results into `Job.dump`; those with `intermediates` keep some in
+    `Job.intermediates`.  `typical_seconds` and `typical_memory` (bytes) stand in for a prediction until a task of the kind has
+    run.
     """
 
     name: str
@@ -109,5 +113,6 @@ class TaskKind:
     resumable: bool = False
     in_place: bool = False
     dumps: bool = False
+    intermediates: bool = False
     typical_seconds: float = 1.0
     typical_memory: int = 128 << 20

@@ -284,6 +284,7 @@ class Scheduler:
                     cpu_s=trace.cpu_s,
                     peak_rss=trace.peak_rss,
                     notes=trace.notes,
+                    reused=trace.reused,
                 )
             )
         else:

@@ -6,6 +6,7 @@ traces/ab/cdef….json  what ran
 actions/ab/cdef….json what can be run (`llmbuild exec <digest>`)
 logs/                 output of failed and running tasks
 locks/                one file an action
+intermediates/        what tasks made on the way, for later ones
 resume/               what killed tasks had done already, a directory an action
 scratch/              temporary files, each owner's in a directory that it holds a lock on
 projects/             the last action of each label
@@ -46,6 +47,7 @@ from llmbuild.home import at_home, user_directory
 
 if TYPE_CHECKING:
     from llmbuild.engine.index import TraceIndex
+    from llmbuild.engine.intermediates import Intermediates
 
 LAYOUT_VERSION = 1
 
@@ -162,6 +164,16 @@ class Store:
         It belongs to whoever holds the action's lock, and is safe to remove when nobody does.
         """
         return self.root / "resume" / action
+
+    def intermediates(self, action: Action) -> Intermediates:
+        """The intermediate results that runs of an action may take and keep."""
+        from llmbuild.engine.intermediates import Intermediates
+
+        return Intermediates(self.intermediates_path, action, self.scratch)
+
+    @property
+    def intermediates_path(self) -> Path:
+        return self.root / "intermediates"
 
     def distrust(self, path: Path, digest: Digest) -> None:
         """Evict the digest of a user's file: it had other bytes, whatever its times are."""

@@ -32,7 +32,8 @@ class Trace:
     `key` is the action's key (kind, version, params, inputs, tools) as it was; `output` the digest of the output tree;
     `log` the digest of what the task printed, or None when it was not kept.  Times are in seconds, `peak_rss` in bytes,
     `finished` in seconds since the epoch.  `project` and `label` are those of the build that ran it.  `input_size` counts
-    the bytes of the inputs.  `notes` are sentences for the user about the result.
+    the bytes of the inputs.  `notes` are sentences for the user about the result.  `reused` is how many intermediate results were
+    taken from earlier runs, and of how many.
     """
 
     action: Digest
@@ -49,11 +50,14 @@ class Trace:
     finished: float
     input_size: int = 0
     notes: tuple[str, ...] = ()
+    reused: tuple[int, int] | None = None
 
     def to_bytes(self) -> bytes:
-        values = {name: getattr(self, name) for name in self.__slots__ if name != "notes"}
+        values = {name: getattr(self, name) for name in self.__slots__ if name not in ("notes", "reused")}
         if self.notes:
             values["notes"] = list(self.notes)
+        if self.reused is not None:
+            values["reused"] = list(self.reused)
         body = canonical_json({"format": TRACE_FORMAT, **values})
         return body + b"\n" + digest_bytes(body).encode() + b"\n"
 
@@ -68,6 +72,7 @@ class Trace:
             raise ValueError("the trace has another format")
         fields.setdefault("input_size", 0)
         fields.setdefault("notes", ())
+        fields.setdefault("reused", None)
         if fields.keys() != _FIELDS:
             raise ValueError("the trace has other fields")
         trace = Trace(
@@ -85,6 +90,7 @@ class Trace:
             finished=records.seconds(fields["finished"], "the time of its end"),
             input_size=records.count(fields["input_size"], "the size of the inputs"),
             notes=records.texts(fields["notes"], "the notes", MOST_NOTES) if fields["notes"] else (),
+            reused=None if fields["reused"] is None else _reused(fields["reused"]),
         )
         if trace.key["kind"] != trace.kind or (
             trace.action != _written_key(body) and trace.action != digest_json(trace.key)
@@ -98,6 +104,15 @@ def _written_key(body: bytes) -> Digest:
     # The body is canonical, so the bytes of the key are a part of it, and to hash them is quicker than to make them anew.
     start, end = body.find(_BEFORE_KEY) + len(_BEFORE_KEY), body.rfind(_AFTER_KEY)
     return digest_bytes(body[start:end])
+
+
+def _reused(value: object) -> tuple[int, int]:
+    if not isinstance(value, list) or len(value) != 2:
+        raise ValueError("the intermediate results are not two counts")
+    taken, of = (records.count(one, "the intermediate results") for one in value)
+    if taken > of:
+        raise ValueError("more intermediate results were taken than there were")
+    return taken, of
 
 
 _FIELDS = frozenset(Trace.__slots__)

@@ -26,7 +26,8 @@ class TaskReport:
     """One task.  Times are seconds since the build began, or of work; sizes are bytes; None where there is none.
 
     `needs` are the labels of the tasks that it reads from, `reasons` sentences, `causes` the labels of the tasks of this
-    build that it followed (empty for a root cause and for what was cached), `source` where a cached result was found.
+    build that it followed (empty for a root cause and for what was cached), `source` where a cached result was found; `reused` is
+    how many intermediate results were taken from earlier runs, and of how many.
     """
 
     label: str
@@ -39,6 +40,7 @@ class TaskReport:
     wall_s: float | None = None
     cpu_s: float | None = None
     peak_rss: int | None = None
+    reused: tuple[int, int] | None = None
     output_size: int | None = None
     source: str = ""
     failure: str = ""
@@ -122,6 +124,12 @@ class BuildReport:
         """The bytes of the outputs that were in the cache."""
         return sum(task.output_size or 0 for task in self.of("cached"))
 
+    @property
+    def reused(self) -> tuple[int, int]:
+        """How many intermediate results the tasks of this build took from earlier runs, and of how many."""
+        ran = [task.reused for task in self.tasks if task.reused is not None]
+        return sum(taken for taken, _ in ran), sum(of for _, of in ran)
+
     def to_json(self) -> dict[str, Json]:
         """The report as a JSON object; its layout is versioned by `format`."""
         hungriest = self.hungriest
@@ -149,6 +157,7 @@ class BuildReport:
                 "tasks": len(self.tasks),
                 "saved-s": self.saved_s,
                 "saved-bytes": self.saved_bytes,
+                "reused": list(self.reused),
             },
             "slowest": [task.label for task in self.slowest()],
             "peak-memory": None if hungriest is None else {"task": hungriest.label, "bytes": hungriest.peak_rss},
@@ -247,6 +256,7 @@ class _Reader:
                 task.status, task.end = "ran", at
                 task.wall_s, task.cpu_s, task.peak_rss = event["wall-s"], event["cpu-s"], event["peak-rss"]
                 task.output_size = event["output-size"]
+                task.reused = (event["reused"][0], event["reused"][1]) if event.get("reused") else None
             case "cached-task":
                 # A queued task whose result came from elsewhere did not run, whatever the reason would have been.
                 task.status, task.source, task.reasons = "cached", event["source"], ()

@@ -44,10 +44,13 @@ def causes_line(report: BuildReport) -> str:
 
 
 def cache_line(report: BuildReport) -> str:
-    """`3 of 5 tasks from the cache, which once took 1 min 5 s (107.6 MB)`."""
+    """`3 of 5 tasks from the cache, which once took 1 min 5 s (107.6 MB); 90 of 96 intermediate results of the others`."""
     hits = len(report.of("cached"))
     line = f"{hits} of {tasks(len(report.tasks))} from the cache"
-    return f"{line}, which once took {seconds(report.saved_s)} ({size(report.saved_bytes)})" if hits else line
+    if hits:
+        line = f"{line}, which once took {seconds(report.saved_s)} ({size(report.saved_bytes)})"
+    taken, of = report.reused
+    return f"{line}; {taken} of {of} intermediate results of the others" if taken else line
 
 
 def check_line(report: BuildReport) -> str:

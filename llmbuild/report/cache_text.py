@@ -28,7 +28,12 @@ FAULTS = {
     "incomplete-trace": "incomplete result",
     "damaged-action": "damaged action record",
     "damaged-history": "damaged history of a project",
+    "damaged-intermediate": "damaged intermediate result",
 }
+
+
+_PATHS = frozenset({"stray-file", "damaged-history", "damaged-intermediate"})
+"""The faults of files that are named by their paths, and not by a digest."""
 
 
 def age(seconds: float) -> str:
@@ -61,6 +66,8 @@ def stats_json(root: str, found: Survey, uses: Mapping[str, Use] = MappingProxyT
         "linked-bytes": sum(linked),
         "unused-blobs": len(unused),
         "unused-bytes": sum(unused),
+        "intermediates": len(found.intermediates),
+        "intermediates-bytes": found.intermediates_size,
         "traces": len(found.traces),
         "roots": len(set(found.roots) & set(found.traces)),
         "running": len(found.running),
@@ -84,6 +91,7 @@ def stats_text(
         f"blobs    {len(found.blobs)}, {size(found.size)}",
         f"linked   {len(linked)}, {size(sum(linked))}: the same bytes as files of projects",
         f"unused   {len(unused)}, {size(sum(unused))}: nothing refers to them, `llmbuild cache gc` removes them",
+        f"interim  {len(found.intermediates)}, {size(found.intermediates_size)}: intermediate results, for later tasks",
         f"traces   {len(found.traces)}, {roots} of them the last results of projects",
     ]
     outputs: Counter[str] = Counter()
@@ -123,10 +131,10 @@ def collected_text(done: Collected, style: Style) -> str:
     if len(done.choice.traces) > len(shown) > 0:
         lines.append(f"  and {len(done.choice.traces) - len(shown)} more")
     verb = "would remove" if done.dry_run else "removed"
-    lines.append(
-        f"{verb} {count(done.traces, 'trace')} and {count(done.blobs, 'blob')}: {size(done.freed)} freed, "
-        f"{size(done.left)} left"
-    )
+    what = f"{count(done.traces, 'trace')} and {count(done.blobs, 'blob')}"
+    if done.intermediates:
+        what = f"{what}, and {count(done.intermediates, 'intermediate result')}"
+    lines.append(f"{verb} {what}: {size(done.freed)} freed, {size(done.left)} left")
     if done.choice.forced:
         lines.append(f"{count(done.choice.forced, 'trace')} of recent projects went too, to come down to the size")
     if done.choice.over:
@@ -142,6 +150,7 @@ def collected_json(done: Collected) -> dict[str, Json]:
         "dry-run": done.dry_run,
         "traces": done.traces,
         "blobs": done.blobs,
+        "intermediates": done.intermediates,
         "freed": done.freed,
         "left": done.left,
         "over": done.choice.over,
@@ -155,7 +164,7 @@ def audit_text(result: Audit, style: Style) -> str:
     """What an audit found: one line a fault, and the sum."""
     lines = []
     for finding in result.findings:
-        name = finding.name if finding.fault == "stray-file" else finding.name[:16]
+        name = finding.name if finding.fault in _PATHS else finding.name[:16]
         label = f" {finding.label}" if finding.label else ""
         lines.append(f"{style.paint(FAULTS[finding.fault], 'red')} {name}{label}")
         lines.append(f"  {finding.detail}")

@@ -38,6 +38,10 @@ def _reason(value: Any) -> bool:
     )
 
 
+def _pair(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_count, value))
+
+
 _TEXTS = _list_of(_text)
 _REQUIRED: Mapping[str, Mapping[str, _Check]] = {
     "plan-made": {"tasks": _TEXTS, "jobs": _count},
@@ -54,6 +58,7 @@ _REQUIRED: Mapping[str, Mapping[str, _Check]] = {
 }
 _OPTIONAL: Mapping[str, Mapping[str, _Check]] = {
     "plan-made": {"project": _text, "needs": _list_of(_list_of(_count))},
+    "finished": {"reused": lambda value: value is None or _pair(value)},
     "cached-task": {"wall-s": _seconds, "output-size": _count},
     "summary": {"interrupted": lambda value: isinstance(value, bool), "failures": _TEXTS},
 }

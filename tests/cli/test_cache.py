@@ -11,6 +11,7 @@ import pytest
 from llmbuild.canonical import digest_bytes
 from llmbuild.cli import main as cli
 from llmbuild.engine.hit_counts import Use
+from llmbuild.engine.intermediates import IntermediateFacts
 from llmbuild.engine.store import Store
 from llmbuild.engine.upkeep.archive import Packed
 from llmbuild.engine.upkeep.audit import Audit, Finding
@@ -33,6 +34,9 @@ LABELS = [
 SIZES = [270_000_000, 75_900_000, 2_100_000, 850_000, 512, 1_100_000_000]
 
 
+INTERMEDIATES = tuple(IntermediateFacts(Path(f"/c/intermediates/t/{n}"), 500 + 500 * n, NOW) for n in range(2))
+
+
 def facts() -> dict[str, TraceFacts]:
     made = {}
     for number, (label, size) in enumerate(zip(LABELS, SIZES, strict=True)):
@@ -49,7 +53,13 @@ def sample() -> Survey:
         trace.output: BlobFacts(trace.output_size, NOW, 1 + (trace.kind == "quantize")) for trace in traces.values()
     }
     blobs[digest_bytes(b"garbage")] = BlobFacts(4_200, NOW, 1)
-    return Survey(blobs, traces, roots=dict.fromkeys(list(traces)[:5], NOW), running=frozenset(list(traces)[:1]))
+    return Survey(
+        blobs,
+        traces,
+        roots=dict.fromkeys(list(traces)[:5], NOW),
+        running=frozenset(list(traces)[:1]),
+        intermediates=INTERMEDIATES,
+    )
 
 
 STATS_120 = """\
@@ -57,6 +67,7 @@ cache    /home/u/.cache/llmbuild
 blobs    7, 1.4 GB
 linked   1, 75.9 MB: the same bytes as files of projects
 unused   1, 4.2 kB: nothing refers to them, `llmbuild cache gc` removes them
+interim  2, 1.5 kB: intermediate results, for later tasks
 traces   6, 5 of them the last results of projects
   config         1     2.1 MB
   fetch          2     1.4 GB
@@ -101,12 +112,15 @@ def test_stats_of_nothing() -> None:
         blobs    0, 0 B
         linked   0, 0 B: the same bytes as files of projects
         unused   0, 0 B: nothing refers to them, `llmbuild cache gc` removes them
+        interim  0, 0 B: intermediate results, for later tasks
         traces   0, 0 of them the last results of projects"""
     )
 
 
 def collected(dry_run: bool, **fields: int) -> Collected:
-    choice = Choice(tuple(facts().values())[2:4], fields.get("forced", 0), (), 2_950_000, 9_000, fields.get("over", 0))
+    between = INTERMEDIATES[: fields.get("intermediates", 0)]
+    over, forced = fields.get("over", 0), fields.get("forced", 0)
+    choice = Choice(tuple(facts().values())[2:4], forced, (), 2_950_000, 9_000, over, between)
     return Collected(choice, 2, 3, 2_950_000, 9_000, fields.get("leftovers", 0), dry_run)
 
 
@@ -126,9 +140,9 @@ def test_gc_text(width: int, cut: str) -> None:
             "1 leftover of failed or killed tasks would go",
         ]
     )
-    assert collected_text(collected(False, forced=1, over=500), Style(width)) == "\n".join(
+    assert collected_text(collected(False, forced=1, over=500, intermediates=1), Style(width)) == "\n".join(
         [
-            "removed 2 traces and 3 blobs: 3.0 MB freed, 9.0 kB left",
+            "removed 2 traces and 3 blobs, and 1 intermediate result: 3.0 MB freed, 9.0 kB left",
             "1 trace of recent projects went too, to come down to the size",
             "500 B above the size: the rest was used just now, or a build is using it",
         ]

@@ -161,7 +161,7 @@ def test_json_is_json_and_has_every_part() -> None:
     value = json.loads(json.dumps(report(BUILD).to_json()))
     assert value["format"] == 1
     assert value["counts"] == {"ran": 4, "cached": 3, "failed": 0, "skipped": 0, "unfinished": 0}
-    assert value["cache"] == {"hits": 3, "tasks": 7, "saved-s": 65.1, "saved-bytes": 189_754_432}
+    assert value["cache"] == {"hits": 3, "tasks": 7, "saved-s": 65.1, "saved-bytes": 189_754_432, "reused": [0, 0]}
     assert value["peak-memory"] == {"task": LOWER, "bytes": 730_000_000}
     assert value["critical-path"]["tasks"] == [CONFIG, WEB_LOWER]
     assert value["slowest"][0] == WEB_LOWER
@@ -173,6 +173,17 @@ def test_json_is_json_and_has_every_part() -> None:
     }
     lower = next(task for task in value["tasks"] if task["label"] == LOWER)
     assert (lower["status"], lower["start"], lower["needs"]) == ("ran", pytest.approx(0.08), [CONFIG])
+
+
+def test_what_was_reused_is_told() -> None:
+    told = lines(BUILD)
+    counts = iter([[90, 96], [0, 4]])
+    for event in told:
+        if event["type"] == "finished" and event["label"] in (LOWER, WEB_LOWER):
+            event["reused"] = next(counts)
+    found = build_report(told)
+    assert json.loads(json.dumps(found.to_json()))["cache"]["reused"] == [90, 100]
+    assert "; 90 of 100 intermediate results of the others" in build_text(found, Style(120))
 
 
 def test_unknown_types_fields_and_reasons_are_passed_over() -> None:

@@ -53,6 +53,7 @@ BUILD: list[dict[str, Any]] = [
         "cpu-s": 1.0,
         "peak-rss": 5,
         "output-size": 3,
+        "reused": [2, 3],
     },
     {"v": 1, "type": "failed", "time": 2.2, "label": "lower[m]", "failure": {"what": "x"}},
     {"v": 1, "type": "checked", "time": 2.3, "label": "lower[m]", "differences": []},

@@ -19,6 +19,7 @@ from llmbuild.canonical import Digest, digest_file, known_digest, parse_digest
 from llmbuild.engine import files, fs
 from llmbuild.engine.cas import EMPTY_TREE
 from llmbuild.engine.history import read_history
+from llmbuild.engine.intermediates import intermediate_files, is_sound
 from llmbuild.engine.kind import Progress, no_progress
 from llmbuild.engine.locks import guard
 from llmbuild.engine.places import read_place
@@ -31,7 +32,13 @@ from llmbuild.errors import StoreError
 from llmbuild.printable import several
 
 Fault: TypeAlias = Literal[
-    "corrupt-blob", "stray-file", "damaged-trace", "incomplete-trace", "damaged-action", "damaged-history"
+    "corrupt-blob",
+    "stray-file",
+    "damaged-trace",
+    "incomplete-trace",
+    "damaged-action",
+    "damaged-history",
+    "damaged-intermediate",
 ]
 
 _NO_BLOB = {stat.S_IFLNK: "it is a symbolic link, and blobs are files", stat.S_IFDIR: "it is a directory"}
@@ -74,6 +81,7 @@ def audit(store: Store, *, repair: bool = False, progress: Progress = no_progres
         actions = _actions(store, findings)
         _places(store, findings)
         _histories(store, findings)
+        _intermediates(store, findings)
         if repair:
             _repair(store, findings)
     left = len(leftovers(store, time.time())) + len(store.dead_scratch())
@@ -225,6 +233,14 @@ def _histories(store: Store, findings: list[Finding]) -> None:
             findings.append(Finding("damaged-history", path.relative_to(store.root).as_posix(), str(error)))
 
 
+def _intermediates(store: Store, findings: list[Finding]) -> None:
+    """Verify the intermediate results; a damaged one costs the time to make it again."""
+    for one in intermediate_files(store.intermediates_path):
+        if not is_sound(one.path) and one.path.exists():
+            name = one.path.relative_to(store.root).as_posix()
+            findings.append(Finding("damaged-intermediate", name, "it is not what was written, or nothing of llmbuild"))
+
+
 def _repair(store: Store, findings: list[Finding]) -> None:
     """Remove all that was found wrong.  Raises StoreError for what could not be removed, once the rest is."""
     failed: list[StoreError] = []
@@ -244,6 +260,7 @@ def _remove(store: Store, finding: Finding) -> None:
         "damaged-trace": lambda: store.traces.remove(parse_digest(finding.name)),
         "incomplete-trace": lambda: store.traces.remove(parse_digest(finding.name)),
         "damaged-action": lambda: files.remove_tree(store.action_path(parse_digest(finding.name)), store.root),
+        "damaged-intermediate": lambda: files.remove_tree(store.root / finding.name, store.root),
         "damaged-history": lambda: files.remove_tree(store.root / finding.name, store.root),
     }
     with fs.translate_errors("repair the cache", store.root / finding.name):

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from llmbuild.canonical import Digest
 from llmbuild.engine import files, fs
+from llmbuild.engine.intermediates import IntermediateFacts
 from llmbuild.engine.locks import FileLock, guard
 from llmbuild.engine.store import Store
 from llmbuild.engine.upkeep.survey import Living, Survey, TraceFacts, survey
@@ -33,9 +34,10 @@ DAY = 86400.0
 class Retention:
     """What may stay.  Sizes in bytes, times in seconds.
 
-    Traces unused for longer than `max_age` go, roots excepted; then the least recently used ones until all blobs have at
+    Traces unused for longer than `max_age` go, roots excepted; then the least recently used ones until all that is stored has at
     most `max_size`, roots last of all.  Roots are the last results of projects built within `keep`.  None sets no limit:
-    then only what nothing refers to goes.
+    then only what nothing refers to goes.  Intermediate results go when nobody has used them for `keep`, or for `max_age` where
+    that is less, and before any trace where the size is too large.
     """
 
     max_size: int | None = None
@@ -47,7 +49,8 @@ class Retention:
 @dataclass(frozen=True, slots=True)
 class Choice:
     """What a collection would do.  `traces` go in this order (`forced`: how many of them are roots); `blobs` go with
-    them or were referred to by nothing, `freed` bytes in all.  `left` bytes stay, `over` bytes above the wanted size."""
+    them or were referred to by nothing, `intermediates` besides, `freed` bytes in all.  `left` bytes stay, `over` bytes
+    above the wanted size."""
 
     traces: tuple[TraceFacts, ...]
     forced: int
@@ -55,6 +58,7 @@ class Choice:
     freed: int
     left: int
     over: int
+    intermediates: tuple[IntermediateFacts, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,10 @@ class Collected:
     left: int
     leftovers: int
     dry_run: bool = False
+
+    @property
+    def intermediates(self) -> int:
+        return len(self.choice.intermediates)
 
 
 def horizon(found: Survey, policy: Retention, now: float) -> float:
@@ -93,7 +101,15 @@ def choose(found: Survey, policy: Retention, now: float) -> Choice:
 
     removed: list[TraceFacts] = []
     blobs = [digest for digest in found.blobs if counts[digest] == 0 and removable(digest)]
-    left = found.size - sum(found.blobs[digest].size for digest in blobs)
+    stored = found.size + found.intermediates_size
+    left = stored - sum(found.blobs[digest].size for digest in blobs)
+    intermediates: list[IntermediateFacts] = []
+    oldest = now - (policy.keep if policy.max_age is None else min(policy.keep, policy.max_age))
+    for one in sorted(found.intermediates, key=lambda one: (one.used, one.path)):
+        too_much = policy.max_size is not None and left > policy.max_size
+        if one.used < limit and (one.used < oldest or too_much):
+            intermediates.append(one)
+            left -= one.size
 
     def remove(trace: TraceFacts) -> None:
         nonlocal left
@@ -121,9 +137,10 @@ def choose(found: Survey, policy: Retention, now: float) -> Choice:
         traces=tuple(removed),
         forced=forced,
         blobs=tuple(sorted(blobs)),
-        freed=found.size - left,
+        freed=stored - left,
         left=left,
         over=max(0, left - policy.max_size) if policy.max_size is not None else 0,
+        intermediates=tuple(intermediates),
     )
 
 
@@ -162,13 +179,19 @@ def collect(
                     if path.stat().st_mtime < limit:
                         store.cas.places.drop(digest)
         freed = sum(found.blobs[digest].size for digest in blobs)
+        for one in choice.intermediates:
+            with contextlib.suppress(OSError):
+                files.remove_tree(one.path, store.root)
+                freed += one.size
+        _forget_tools(store)
     cleaned = store.clean_scratch()
     for path in leftovers(store, now):
         with contextlib.suppress(OSError):
             files.remove_tree(path, store.root)
             cleaned += 1
     _forget_records(store, found, gone, limit)
-    return Collected(choice, len(gone), len(blobs), freed, found.size - freed, cleaned)
+    left = found.size + found.intermediates_size - freed
+    return Collected(choice, len(gone), len(blobs), freed, left, cleaned)
 
 
 def leftovers(store: Store, now: float, age: float = 14 * DAY) -> list[Path]:
@@ -182,6 +205,13 @@ def leftovers(store: Store, now: float, age: float = 14 * DAY) -> list[Path]:
                 if newest < now - age:
                     found.append(path)
     return found
+
+
+def _forget_tools(store: Store) -> None:
+    """Remove the directories of tools that have no intermediate results any more."""
+    for directory in store.intermediates_path.glob("*"):
+        with contextlib.suppress(OSError):
+            fs.current.rmdir(directory)
 
 
 def _take_trace(store: Store, action: Digest, used: float, scratch: Path) -> bool:

@@ -17,6 +17,7 @@ from llmbuild.canonical import Digest, known_digest
 from llmbuild.engine.action import TreeInput
 from llmbuild.engine.cas import CLAIMS
 from llmbuild.engine.history import read_history
+from llmbuild.engine.intermediates import IntermediateFacts, intermediate_files
 from llmbuild.engine.locks import FileLock, is_held
 from llmbuild.engine.store import Store
 from llmbuild.engine.trace import Trace
@@ -56,7 +57,7 @@ class Survey:
     `damaged` are traces that cannot be read, with their file's mtime.  `roots` are the last actions of living projects
     with the time of the project's last build; `remembered` those of all projects.  `running` are the actions whose lock
     is held, `pinned` the blobs that those read or that a process has claimed, `writers` the times at which the processes
-    that write to the store now began to.
+    that write to the store now began to.  `intermediates` are the files of intermediate results.
     """
 
     blobs: Mapping[Digest, BlobFacts]
@@ -67,11 +68,17 @@ class Survey:
     running: frozenset[Digest] = frozenset()
     pinned: frozenset[Digest] = frozenset()
     writers: tuple[float, ...] = ()
+    intermediates: tuple[IntermediateFacts, ...] = ()
 
     @property
     def size(self) -> int:
         """Bytes in all blobs."""
         return sum(blob.size for blob in self.blobs.values())
+
+    @property
+    def intermediates_size(self) -> int:
+        """Bytes in all intermediate results."""
+        return sum(one.size for one in self.intermediates)
 
 
 def survey(store: Store, living: Living = lambda _project: None) -> Survey:
@@ -101,6 +108,7 @@ def survey(store: Store, living: Living = lambda _project: None) -> Survey:
         running=running,
         pinned=claims.union(*(_inputs(store, action) for action in running)),
         writers=writers,
+        intermediates=tuple(intermediate_files(store.intermediates_path)),
     )
 
 
