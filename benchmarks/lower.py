@@ -2,7 +2,9 @@
 
     python benchmarks/lower.py [--layers 16] [--devices cpu,metal,android,webgpu,cuda] [--phases] [--against CHECKOUT]
 
-The model is a Llama of hidden size 2048 with 16 layers (1.07 billion parameters), which is compiled without its weights.
+`--again` shows a second lowering besides, in another process with another context window, batch or chunk, which takes what the
+first one kept.  The model is a Llama of hidden size 2048 with 16 layers (1.07 billion parameters), which is compiled without
+its weights.
 `--against` names another checkout of llmbuild, whose lower runs in turn with this one's; the ratio is that of the best of
 `--repeat` runs.  CUDA's own compiler counts where it is a library (NVRTC), and does not where it is a program (nvcc).
 """
@@ -15,6 +17,8 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -45,13 +49,23 @@ CONFIG = {
 }
 
 
-def child(device: str, layers: int, out: Path) -> None:
+CHANGES: Mapping[str, Mapping[str, int]] = {
+    "": {},
+    "window": {"context_window_size": 1024},
+    "batch": {"max_batch_size": 8},
+    "chunk": {"prefill_chunk_size": 256},
+}
+"""What a second lowering has of its own."""
+
+
+def child(device: str, layers: int, out: Path, change: str, kept: Path | None) -> None:
     """Lower once, and print the CPU seconds of this process by phase."""
     import time
 
     begin = time.process_time()
-    # TVM is imported as the lower task imports it.
-    import_module("llmbuild.compiler.import_tvm")
+    # TVM is imported as the lower task imports it, which earlier versions did without a module of their own.
+    with suppress(ModuleNotFoundError):
+        import_module("llmbuild.compiler.import_tvm")
     import tvm
     from tvm.relax import vm_build
 
@@ -105,26 +119,42 @@ def child(device: str, layers: int, out: Path) -> None:
 
     clocked(build, "export", "model to Relax")
     clocked(vm_build, "_vmcodegen", "code of the virtual machine")
-    clocked(vm_build, "_vmlink", "code generation")
-    clocked(lowering, "_export", "writing objects")
+    if hasattr(lowering, "codegen"):
+        clocked(lowering.codegen, "_generated", "code generation")
+        clocked(lowering.codegen, "write_objects", "writing objects")
+    else:
+        clocked(vm_build, "_vmlink", "code generation")
+        clocked(lowering, "_export", "writing objects")
+    clocked(tvm.ir, "save_json", "writing texts")
+    clocked(tvm.ir, "load_json", "reading texts")
     target, scheme = CASES[device]
-    config = family("llama").configure({**CONFIG, "num_hidden_layers": layers}, Overrides())
+    config = family("llama").configure({**CONFIG, "num_hidden_layers": layers}, Overrides(**CHANGES[change]))
     names = ("vocab_size", "context_window_size", "sliding_window_size", "prefill_chunk_size", "attention_sink_size")
     chat = {"model_type": "llama", "quantization": scheme, "model_config": dict(config.to_json())}
     chat |= {name: getattr(config, name) for name in names}
     part = load_target(target).compile_part()
-    lowering.lower(chat, SCHEMES[scheme], {}, part, system_lib=False, system_lib_prefix=None, out=out)
+    more: dict[str, Any] = {}
+    if kept is not None:
+        from llmbuild.engine.action import Action
+        from llmbuild.engine.intermediates import Intermediates
+
+        kept.mkdir(exist_ok=True)
+        more["kept"] = Intermediates(
+            kept, Action(kind="lower", version=1, params={}, inputs={}, tools={}), lambda: kept
+        )
+    lowering.lower(chat, SCHEMES[scheme], {}, part, system_lib=False, system_lib_prefix=None, out=out, **more)
     total = time.process_time()
     rest = total - imported - sum(passes.values())
     print(json.dumps({"total": total, "phases": {"imports": imported, "rest": rest, **passes}}))
 
 
-def measure(checkout: Path, device: str, layers: int) -> dict[str, Any]:
+def measure(checkout: Path, device: str, layers: int, change: str = "", kept: Path | None = None) -> dict[str, Any]:
     """The result of a child process that imports llmbuild from the checkout."""
     env = {**os.environ, "PYTHONPATH": str(checkout)}
     env.pop("PYTHONDONTWRITEBYTECODE", None)
     with tempfile.TemporaryDirectory() as out:
         command = [sys.executable, __file__, "--child", device, "--layers", str(layers), "--out", out]
+        command += ["--change", change, *([] if kept is None else ["--kept", str(kept)])]
         done = subprocess.run(command, env=env, cwd=out, check=True, stdout=subprocess.PIPE)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -137,11 +167,16 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=2)
     parser.add_argument("--phases", action="store_true", help="list the phases that take 0.05 s or more")
     parser.add_argument("--against", type=Path, help="another checkout of llmbuild")
+    parser.add_argument(
+        "--again", action="store_true", help="show second lowerings, which take what the first one kept"
+    )
     parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--change", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--kept", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
-        child(args.child, args.layers, args.out)
+        child(args.child, args.layers, args.out, args.change, args.kept)
         return
     checkouts = [ROOT, *([args.against.resolve()] if args.against else [])]
     print(f"{'device':8} {'scheme':8} {'CPU s':>6}" + (f" {'other':>6} {'ratio':>6}" if args.against else ""))
@@ -156,6 +191,24 @@ def main() -> None:
                 other = f" {best[1]['phases'].get(name, 0.0):6.2f}" if args.against else ""
                 if seconds >= 0.05:
                     print(f"    {name:40} {seconds:6.2f}{other}")
+        if args.again:
+            again(device, args.layers, totals)
+
+
+def again(device: str, layers: int, totals: list[float]) -> None:
+    """Show each change after a first lowering that kept its results."""
+    with tempfile.TemporaryDirectory() as directory:
+        kept = Path(directory) / "kept"
+        first = measure(ROOT, device, layers, "", kept)["total"]
+        size = sum(path.stat().st_size for path in kept.rglob("*") if path.is_file())
+        print(f"    {'keeping ' + format(size / 1e6, '.1f') + ' MB':17} {first:6.2f}{_beside(first, totals)}")
+        for change in CHANGES:
+            took = measure(ROOT, device, layers, change, kept)["total"]
+            print(f"    {'then ' + (change or 'the same'):17} {took:6.2f}{_beside(took, totals)}", flush=True)
+
+
+def _beside(seconds: float, totals: list[float]) -> str:
+    return f" {totals[1]:6.2f} {seconds / totals[1]:6.2f}" if len(totals) > 1 else ""
 
 
 if __name__ == "__main__":

@@ -1,29 +1,29 @@
 """From a chat configuration to the objects of a model library.
 
-The result is a directory with `lib0.o` (host code), `devc.o` (VM bytecode and device modules) and `metadata.json` (the
-library's own record, which can then be read without loading the library).  No linker runs here.
+The result is a directory with `lib0.o`, `lib1.o` and `lib2.o` (the host's code), `devc.o` (VM bytecode and device modules) and
+`metadata.json` (the library's own record, which can then be read without loading the library).  No linker runs here.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import tvm
-from tvm import relax
 
 from llmbuild.canonical import Json
 from llmbuild.checkpoints.names import CHAT_CONFIG
+from llmbuild.compiler import codegen, pipeline
 from llmbuild.compiler.devices import find_device, prepare, require
 from llmbuild.compiler.devices.device import Device
 from llmbuild.compiler.frames import quick_stacks
 from llmbuild.compiler.passes.annotate import variable_bounds
 from llmbuild.compiler.passes.own_errors import own_errors
-from llmbuild.compiler.pipeline import PassInputs, pipeline
+from llmbuild.compiler.pipeline import PassInputs
+from llmbuild.compiler.reuse import Kept, Reuse
 from llmbuild.errors import InputError, ToolchainError, UsageError, Where
 from llmbuild.models import build, registry
 from llmbuild.models.architecture import DecoderFamily
@@ -65,6 +65,7 @@ def lower(
     activations: str | None = None,
     dump: Path | None = None,
     own: DecoderFamily | None = None,
+    kept: Kept | None = None,
 ) -> Mapping[str, Any]:
     """Compile and write the objects into `out`; returns the metadata record.
 
@@ -73,10 +74,12 @@ def lower(
     `stock` names the parts that a CPU library leaves to TVM ("linears", "attention"): benchmarks compare with it.  With
     `cuda_graph` a CUDA library records its steps as CUDA graphs; on other devices it has no meaning.  `activations` says how a
     CPU library rounds the input of products with packed weights (`kernels.cpu.linear.PLANES`), None for not at all.  The
-    module at each stage goes into the directory `dump`, if any.  `own` is the family where it is none of llmbuild.  Raises
-    InputError for a configuration that no library can be made from, ToolchainError when the device's compiler is missing or
-    fails, or TVM's attention is another, and StoreError where the module cannot be dumped.
+    module at each stage goes into the directory `dump`, if any.  `own` is the family where it is none of llmbuild.  `kept` has
+    results of earlier lowerings by this llmbuild, this TVM and this compiler for the device.  Raises InputError for a
+    configuration that no library can be made from, ToolchainError when the device's compiler is missing or fails, or TVM's
+    attention is another, and StoreError where the module cannot be dumped.
     """
+    reuse = Reuse(kept, compile_part)
     device, target = resolve_target(compile_part)
     require_code_generator(target.kind.name)
     family = own or registry.family(str(config["model_type"]))
@@ -84,7 +87,7 @@ def lower(
     print(
         f"building {family.model_type} in {scheme.name} for {device.name}: {json.dumps(dict(compile_part), sort_keys=True)}"
     )
-    linear = GenericKernels() if "linears" in stock else device.kernels().linear(target, activations)
+    linear = GenericKernels() if "linears" in stock else device.kernels().linear(target, activations, reuse.kernel)
     model = build.export(model_config, family, scheme, linear)
     device.require_attention(model.kv_cache, target)
     metadata = metadata_record(config, model_config, scheme, model)
@@ -107,10 +110,9 @@ def lower(
         module = module.with_attrs({"system_lib_prefix": system_lib_prefix or ""})
     # Common subexpression elimination leaves variables undefined in host code (this release of TVM).
     settings = {"tirx.disable_cse_tir": True, "relax.backend.use_cuda_graph": plan.cuda_graph}
-    with prepare(compile_part):
-        with target, own_errors(), tvm.transform.PassContext(config=settings):
-            executable = relax.build(module, target=target, relax_pipeline=pipeline(plan), system_lib=False)
-        _export(executable, out)
+    with prepare(compile_part), target, own_errors(), tvm.transform.PassContext(config=settings):
+        module = pipeline.run(plan, module, reuse)
+        codegen.write_objects(module, target, reuse, out, lambda path: require(compile_part, path))
     require(compile_part, out / "devc.o")
     (out / "metadata.json").write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
     for name, size in metadata["memory_usage"].items():
@@ -181,19 +183,6 @@ def metadata_record(
             "head_dim": layout.head_dim,
         },
     }
-
-
-def _export(executable: Any, out: Path) -> None:
-    """Let TVM write its objects, and store copies of them under fixed names instead of linking them."""
-
-    def keep(_: str, objects: Sequence[str], **__: Any) -> None:
-        for path in map(Path, objects):
-            # A system library's prefix is part of TVM's name for the second object.
-            name = "devc.o" if path.name.endswith("devc.o") else path.name
-            shutil.copyfile(path, out / name)
-
-    keep.object_format = "o"  # type: ignore[attr-defined]
-    executable.export_library(str(out / "unlinked.so"), fcompile=keep)
 
 
 def _plain(value: Mapping[str, Json]) -> dict[str, Any]:

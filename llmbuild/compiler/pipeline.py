@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import tvm
-from tvm import relax
+from tvm import relax, tirx
 
 from llmbuild.compiler.devices.device import Device
 from llmbuild.compiler.passes.annotate import AnnotateForMemoryPlanning
@@ -24,8 +24,12 @@ from llmbuild.compiler.passes.sampling import AttachSampling
 from llmbuild.compiler.passes.shape_functions import OrderShapeFunctions
 from llmbuild.compiler.passes.softmax import AttachSoftmaxWithTemperature
 from llmbuild.compiler.passes.symbols import AttachSymbols
+from llmbuild.compiler.reuse import Reuse, directly
 from llmbuild.compiler.schedules import drop_pattern_attributes
 from llmbuild.models.kv_cache import KVCacheLayout
+
+FOR_RUNTIMES = "llmbuild.for_runtimes"
+"""The attribute of a kernel that is none of the model's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,24 +50,30 @@ class PassInputs:
 
 
 def passes(plan: PassInputs) -> list[Any]:
-    """The passes in their order."""
-    transform, kernels = relax.transform, plan.device.kernels()
+    """All passes in their order."""
+    return [*attachments(plan), *operators(plan), *virtual_machine(plan)]
 
-    def dump(phase: int) -> list[Any]:
-        return [] if plan.dump is None else [Dump(plan.dump / f"debug-phase{phase}.py")]
 
+def attachments(plan: PassInputs, reuse: Reuse | None = None) -> list[Any]:
+    """The passes that add functions of the library besides the model's own; with stand-ins for their kernels where `reuse` is
+    given."""
+    kernels = plan.device.kernels()
+    one, together = (directly, directly) if reuse is None else (reuse.kernel, reuse.kernels)
     return [
-        # Functions of the library besides the model's own.
-        AttachKVCache(plan.kv_cache, plan.target, None if "attention" in plan.stock else kernels.attention),
-        AttachSoftmaxWithTemperature(kernels.softmax, plan.metadata["active_vocab_size"]),
-        AttachLogitProcessors(kernels.logits),
-        AttachEmbeddingAllocator(plan.metadata["prefill_chunk_size"]),
-        AttachRowMoves(kernels.row_moves, plan.kv_cache.dtype),
-        AttachSampling(plan.device.sampling),
-        AnnotateForMemoryPlanning(plan.bounds),
-        *([AnnotateForCudaGraph()] if plan.cuda_graph else []),
+        AttachKVCache(plan.kv_cache, plan.target, None if "attention" in plan.stock else kernels.attention, together),
+        AttachSoftmaxWithTemperature(kernels.softmax, plan.metadata["active_vocab_size"], one),
+        AttachLogitProcessors(kernels.logits, one),
+        AttachRowMoves(kernels.row_moves, plan.kv_cache.dtype, one),
+        AttachSampling(plan.device.sampling, one),
+    ]
+
+
+def operators(plan: PassInputs) -> list[Any]:
+    """The passes from operators to calls of scheduled loops.  They depend on the device, the target and `stock` alone."""
+    transform = relax.transform
+    return [
         tvm.tirx.transform.BindTarget(plan.target),
-        *dump(0),
+        *_dump(plan, 0),
         # From operators to TIR functions.
         *plan.device.operators(),
         LegalizeOnce(),
@@ -71,22 +81,32 @@ def passes(plan: PassInputs) -> list[Any]:
         transform.FoldConstant(),
         transform.FuseOps(),
         transform.FuseTIR(),
-        *dump(2),
+        *_dump(plan, 2),
         transform.DeadCodeElimination(),
         drop_pattern_attributes(),
-        *dump(3),
+        *_dump(plan, 3),
         # From TIR functions to loops for the device.
         *plan.device.schedules(plan.target, stock="linears" in plan.stock),
-        *dump(4),
-        # From Relax to calls of the VM, with planned memory.
+        *_dump(plan, 4),
+        # From Relax to calls of the VM.
         transform.RewriteDataflowReshape(),
         transform.DeadCodeElimination(),
         transform.ToNonDataflow(),
         transform.RemovePurityChecking(),
         transform.CallTIRRewrite(),
+    ]
+
+
+def virtual_machine(plan: PassInputs) -> list[Any]:
+    """The passes that plan memory and end at what the VM calls.  No PrimFunc's body is looked at."""
+    transform = relax.transform
+    return [
+        AttachEmbeddingAllocator(plan.metadata["prefill_chunk_size"]),
+        AnnotateForMemoryPlanning(plan.bounds),
+        *([AnnotateForCudaGraph()] if plan.cuda_graph else []),
         transform.StaticPlanBlockMemory(),
         AttachMetadata(plan.metadata),
-        *dump(5),
+        *_dump(plan, 5),
         *([RewriteForCudaGraph()] if plan.cuda_graph else []),
         transform.LowerAllocTensor(),
         transform.KillAfterLastUse(),
@@ -97,6 +117,21 @@ def passes(plan: PassInputs) -> list[Any]:
     ]
 
 
-def pipeline(plan: PassInputs) -> Any:
-    """The pipeline as one pass, for `relax.build`."""
-    return tvm.transform.Sequential(passes(plan))
+def run(plan: PassInputs, module: Any, reuse: Reuse) -> Any:
+    """The module after all passes, with stand-ins in place of its kernels.  A module at the second part of the passes that an
+    earlier one had is what it became there."""
+
+    def lowered(module: Any) -> Any:
+        return tvm.transform.Sequential(operators(plan))(module)
+
+    own = {name.name_hint for name in module.get_global_vars()}
+    module = tvm.transform.Sequential(attachments(plan, reuse))(module)
+    for name, function in module.functions_items():
+        if isinstance(function, tirx.PrimFunc) and name.name_hint not in own:
+            module[name] = function.with_attr(FOR_RUNTIMES, True)
+    module = reuse.module("operators", [sorted(plan.stock)], module, lowered)
+    return tvm.transform.Sequential(virtual_machine(plan))(module)
+
+
+def _dump(plan: PassInputs, phase: int) -> list[Any]:
+    return [] if plan.dump is None else [Dump(plan.dump / f"debug-phase{phase}.py")]

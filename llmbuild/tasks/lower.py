@@ -28,7 +28,7 @@ COMPILE_FIELDS = tuple(COMPILE_TYPES)
 
 
 def run(job: Job) -> None:
-    """Write lib0.o, devc.o and metadata.json.
+    """Write the kernels' objects (lib0.o to lib2.o), devc.o and metadata.json.
 
     The last contains the library's `_metadata` record, and what an application needs besides: `system_lib_prefix`, by which it
     finds a library that it linked, and `requires`, the features that the device must have.
@@ -62,6 +62,7 @@ def run(job: Job) -> None:
         activations=None if params["activations"] is None else str(params["activations"]),
         dump=job.dump,
         own=own_architecture(job),
+        kept=job.intermediates,
     )
     if device_kind(target) == "webgpu":
         for text in refusals(config, metadata):
@@ -93,6 +94,7 @@ KIND = TaskKind(
     tools=("apache-tvm", "apache-tvm python", "apache-tvm-ffi", "apache-tvm-ffi python", "numpy", "llmbuild family"),
     run=run,
     dumps=True,
+    intermediates=True,
     preload=("llmbuild.compiler.import_tvm", "llmbuild.compiler.lower"),
     typical_seconds=30.0,
     typical_memory=1 << 30,

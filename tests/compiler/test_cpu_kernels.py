@@ -50,11 +50,11 @@ def check(got: np.ndarray, x: np.ndarray, weight: np.ndarray, dtype: str) -> Non
     assert error < TOLERANCE[dtype], error
 
 
-def compiled(product: Any, scheme: Scheme, k: int, dtype: str) -> tuple[Any, Any]:
+def compiled(planes: int, scheme: Scheme, k: int, dtype: str) -> tuple[Any, Any]:
     """The kernels for a row and for many rows."""
     return (
-        compile_function(packed_kernels.vector_kernel(product, scheme, k, 1, dtype, dtype, dtype)),
-        compile_function(packed_kernels.matrix_kernel(product, scheme, k, 1, 0, dtype, dtype, dtype)),
+        compile_function(packed_kernels.vector_kernel(planes, scheme, k, 1, dtype, dtype, dtype)),
+        compile_function(packed_kernels.matrix_kernel(planes, scheme, k, 1, 0, dtype, dtype, dtype)),
     )
 
 
@@ -82,7 +82,7 @@ def test_packed_weights(name: str, groups: int, dtype: str, widths: tuple[int, .
     scheme = replace(SCHEMES[name], group_size=SCHEMES[name].group_size * groups)
     for k in widths:
         rng = np.random.default_rng(k)
-        vector, matrix = compiled(packed_kernels.EXACT[scheme.layout], scheme, k, dtype)
+        vector, matrix = compiled(0, scheme, k, dtype)
         for n in WIDE if scheme.inputs_first else OUTPUTS:
             assert packed_kernels.serves(scheme, n)
             words, scales, weight = packed(n, k, DTYPES[dtype], rng, scheme)
@@ -182,7 +182,7 @@ def test_rows_in_small_whole_numbers(scheme: Scheme, planes: int, dtype: str, k:
     assert rounding is not None
     assert (rounding is packed_nk_int8.product) == (scheme is Q4 and k % 64 == 0)
     product = rounding(planes)
-    vector, matrix = compiled(product, scheme, k, dtype)
+    vector, matrix = compiled(planes, scheme, k, dtype)
     for n in OUTPUTS:
         words, scales, weight = packed(n, k, DTYPES[dtype], rng, scheme)
         for rows in ROWS:
@@ -211,8 +211,7 @@ def test_what_is_not_rounded() -> None:
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
 def test_what_is_no_number_stays_none(value: float, planes: int, scheme: Scheme) -> None:
     rng = np.random.default_rng(5)
-    product = packed_kernels.rounding(scheme, 128)(planes)  # type: ignore[misc]
-    vector, _ = compiled(product, scheme, 128, "float32")
+    vector, _ = compiled(planes, scheme, 128, "float32")
     words, scales, _ = packed(16, 128, np.dtype(np.float32), rng, scheme)
     x = rng.standard_normal((1, 1, 128)).astype(np.float32)
     x[0, 0, 70] = value
@@ -226,8 +225,7 @@ def test_what_is_no_number_stays_none(value: float, planes: int, scheme: Scheme)
 def test_the_largest_products_overflow_nothing(planes: int, scheme: Scheme) -> None:
     """The largest weights, and elements whose bytes are the largest: 2,000 of them."""
     k, most = 2000 // scheme.group_size * scheme.group_size, (1 << scheme.bits) - 1
-    product = packed_kernels.rounding(scheme, k)(planes)  # type: ignore[misc]
-    vector, _ = compiled(product, scheme, k, "float32")
+    vector, _ = compiled(planes, scheme, k, "float32")
     words = np.full((16, k // scheme.elements_per_word), 0xFFFFFFFF, np.uint32)
     scales = np.ones((16, k // scheme.group_size), np.float32)
     for sign in (1, -1):
@@ -259,10 +257,7 @@ def test_dense(dtype: str, k: int) -> None:
 @pytest.mark.parametrize(("shape", "before", "after"), [((5, 64), 0, 0), ((5, 1, 64), 0, 1), ((1, 5, 64), 1, 0)])
 def test_where_the_rows_are(shape: tuple[int, ...], before: int, after: int) -> None:
     rng = np.random.default_rng(0)
-    exact = packed_kernels.EXACT["NK"]
-    matrix = compile_function(
-        packed_kernels.matrix_kernel(exact, Q4, 64, before, after, "float16", "float16", "float32")
-    )
+    matrix = compile_function(packed_kernels.matrix_kernel(0, Q4, 64, before, after, "float16", "float16", "float32"))
     words, scales, weight = packed(32, 64, np.dtype(np.float16), rng)
     x = rng.standard_normal(shape).astype(np.float16)
     y = np.zeros((*shape[:-1], 32), np.float32)

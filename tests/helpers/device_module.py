@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 
-def lowered(out: Path, compile_part: Mapping[str, Any], size: int = 128) -> Path:
-    """lib0.o and devc.o of the module in `out`, made as `lower` makes a model's."""
+def lowered(out: Path, compile_part: Mapping[str, Any], size: int = 128, kept: Any = None) -> Path:
+    """The objects of the module in `out`, made as `lower` makes a model's."""
     from tvm import relax
     from tvm.relax.frontend import nn
     from tvm.s_tir import dlight
 
+    from llmbuild.compiler.codegen import write_objects
     from llmbuild.compiler.devices import prepare
-    from llmbuild.compiler.lower import _export, resolve_target
+    from llmbuild.compiler.lower import resolve_target
+    from llmbuild.compiler.reuse import Reuse
 
     class Model(nn.Module):
         def __init__(self) -> None:
@@ -27,10 +29,9 @@ def lowered(out: Path, compile_part: Mapping[str, Any], size: int = 128) -> Path
     _, target = resolve_target(compile_part)
     module = Model().export_tvm({"forward": {"x": nn.spec.Tensor([1, "n", size], "float16")}})[0]
     out.mkdir(parents=True, exist_ok=True)
-    with prepare(compile_part):
-        with target:
-            rules = (dlight.gpu.Matmul(), dlight.gpu.Reduction(), dlight.gpu.GeneralReduction(), dlight.gpu.Fallback())
-            module = dlight.ApplyDefaultSchedule(*rules)(relax.transform.LegalizeOps()(module))
-            executable = relax.build(module, target=target)
-        _export(executable, out)
+    with prepare(compile_part), target:
+        rules = (dlight.gpu.Matmul(), dlight.gpu.Reduction(), dlight.gpu.GeneralReduction(), dlight.gpu.Fallback())
+        module = dlight.ApplyDefaultSchedule(*rules)(relax.transform.LegalizeOps()(module))
+        module = relax.get_default_pipeline(target)(module)
+        write_objects(module, target, Reuse(kept, compile_part), out)
     return out

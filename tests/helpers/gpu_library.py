@@ -78,7 +78,7 @@ def vm_code(name: str, scheme: str, functions: Sequence[str] | None = None, **pl
 
 
 def lower_objects(name: str, scheme: str, out: Path) -> Mapping[str, Any]:
-    """lib0.o, devc.o and metadata.json of the tiny model in `out`."""
+    """The objects and metadata.json of the tiny model in `out`."""
     from llmbuild.compiler.lower import lower
 
     out.mkdir(parents=True, exist_ok=True)
@@ -93,12 +93,13 @@ def _passed(name: str, scheme: str, functions: Sequence[str] | None, end: str | 
     from llmbuild.compiler.lower import configure, metadata_record, resolve_target
     from llmbuild.compiler.passes.annotate import variable_bounds
     from llmbuild.compiler.pipeline import PassInputs, passes
+    from llmbuild.compiler.reuse import directly
 
     config = chat_config(WIDE, scheme)
     model_config = configure(config, {})
     device, target = resolve_target(TARGETS[name])
     model = export_some(
-        family("llama"), model_config, SCHEMES[scheme], device.kernels().linear(target, None), functions
+        family("llama"), model_config, SCHEMES[scheme], device.kernels().linear(target, None, directly), functions
     )
     record = metadata_record(config, model_config, SCHEMES[scheme], model)
     plan = PassInputs(device, target, model.kv_cache, variable_bounds(model_config), record, **more)

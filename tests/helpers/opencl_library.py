@@ -39,7 +39,8 @@ class OpenCLLibrary(GenericLibrary):
         from llmbuild.compiler.devices import find_device
         from llmbuild.compiler.lower import metadata_record
         from llmbuild.compiler.passes.annotate import variable_bounds
-        from llmbuild.compiler.pipeline import PassInputs, pipeline
+        from llmbuild.compiler.pipeline import PassInputs, passes
+        from llmbuild.compiler.reuse import directly
 
         chat = directory / "mlc-chat-config.json"
         self.scheme = scheme_of(scheme)
@@ -53,12 +54,14 @@ class OpenCLLibrary(GenericLibrary):
             self.config = self.family.configure(source, Overrides(**overrides))
         with compiling(optimize=optimize) as self.device:
             target = self.device.target
-            linear = find_device("opencl").kernels().linear(target, None)
+            linear = find_device("opencl").kernels().linear(target, None, directly)
             model = export_some(self.family, self.config, self.scheme, linear, functions)
             metadata = metadata_record({"model_type": self.family.model_type}, self.config, self.scheme, model)
             plan = PassInputs(find_device("opencl"), target, model.kv_cache, variable_bounds(self.config), metadata)
             with target, parse_once(), tvm.transform.PassContext(config={"tirx.disable_cse_tir": True}):
-                executable = relax.build(model.module, target=target, relax_pipeline=pipeline(plan))
+                executable = relax.build(
+                    model.module, target=target, relax_pipeline=tvm.transform.Sequential(passes(plan))
+                )
         self.vm = relax.VirtualMachine(executable, tvm.cpu())
         self.weights = self._stored(directory, [name for name, _ in model.params])
         self.cache = None

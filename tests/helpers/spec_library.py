@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from llmbuild.compiler.devices import find_device
+from llmbuild.compiler.reuse import directly
 from llmbuild.models.build import export_decoder
 from llmbuild.models.parameters import parameters
 from llmbuild.models.spec import DecoderSpec
@@ -33,7 +34,7 @@ class SpecLibrary(GenericLibrary):
         """`state` has the checkpoint's tensors by name."""
         import tvm
 
-        model = export_decoder(spec, SCHEMES["q0f32"], find_device(device).kernels().linear(target, None))
+        model = export_decoder(spec, SCHEMES["q0f32"], find_device(device).kernels().linear(target, None, directly))
         self.vm = build_with_cache(only(model.module, functions), model.kv_cache, device, target)
         values = [
             parameter.assemble([state[name] for name in parameter.sources]).astype(parameter.dtype or "float32")

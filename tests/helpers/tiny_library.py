@@ -50,7 +50,7 @@ def chat_config(
 
 
 def build_objects(out: Path, scheme: str = "q4f32_1", *, system_lib: bool = False, prefix: str | None = None) -> Any:
-    """lib0.o, devc.o and metadata.json of the tiny model in `out`; returns the metadata."""
+    """The objects and metadata.json of the tiny model in `out`; returns the metadata."""
     from llmbuild.compiler.lower import lower
     from llmbuild.quantization.scheme import SCHEMES
 

@@ -47,7 +47,8 @@ def test_writes_objects_and_metadata(tmp_path: Path) -> None:
     assert sorted(dumped) == [f"debug-phase{phase}.py" for phase in (0, 2, 3, 4, 5)]
     assert ["alloc_storage" in dumped[name] for name in sorted(dumped)] == [False, False, False, False, True]
     assert "def create_tir_paged_kv_cache" in dumped["debug-phase0.py"]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["devc.o", "lib0.o", "metadata.json"]
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["devc.o", "lib0.o", "lib1.o", "lib2.o", "metadata.json"]
     record = json.loads((tmp_path / "out/metadata.json").read_text())
     assert record["context_window_size"] == 64
     # What the library cannot say itself: how an application finds it, and what the device must have.

@@ -32,8 +32,11 @@ class RowMoves(Protocol):
 class Softmax(Protocol):
     """The softmax with temperature, of which only the first `active` tokens have a probability."""
 
-    def softmax(self, builder: Any, logits: Any, temperature: Any, active: int | None, /) -> Any:
-        """The expression that calls its kernels, which it adds to the module of the builder."""
+    def softmax(
+        self, builder: Any, logits: Any, temperature: Any, active: int | None, one: Callable[..., Any], /
+    ) -> Any:
+        """The expression that calls its kernels, which it adds to the module of the builder; `one` gives the kernel that a
+        function makes of arguments."""
         ...
 
 
@@ -41,8 +44,9 @@ class Softmax(Protocol):
 class KernelSet:
     """The kernels of one sort of device."""
 
-    linear: Callable[[Any, str | None], Kernels]
-    """How linear layers multiply on a target of TVM, with how a platform wants activations rounded; a new one for each build."""
+    linear: Callable[[Any, str | None, Callable[..., Any]], Kernels]
+    """How linear layers multiply on a target of TVM, with how a platform wants activations rounded and with what gives the kernel
+    that a function makes of arguments; a new one for each build."""
     attention: Callable[[KVCacheLayout], Mapping[str, Any]]
     """Kernels for the KV cache by the names that TVM's own have in a module."""
     softmax: Softmax

@@ -14,7 +14,7 @@ kernels are altered (see `passes.attention_scores`).
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import tvm
@@ -27,6 +27,7 @@ from llmbuild.compiler.kernels.split_rotary import split_kernel
 from llmbuild.compiler.passes.attention_scores import alter_scores
 from llmbuild.compiler.passes.own_errors import kept
 from llmbuild.compiler.passes.unmade import unmade
+from llmbuild.compiler.reuse import directly
 from llmbuild.errors import InputError, Where
 from llmbuild.models.kv_cache import KVCacheLayout
 
@@ -41,6 +42,9 @@ TREES = ("batch_tree_attn", "tree_attn_paged_kv")
 """The kernels for trees of drafts.  WebLLM has no drafts, and refuses a library where a kernel has more than 10 tensors, as one
 of these has where layers have a window."""
 
+Attention: TypeAlias = Callable[[KVCacheLayout], Mapping[str, Any]]
+"""What makes the kernels of ours for a cache, by the names of those of TVM that they replace."""
+
 SIZES = ("max_batch_size", "max_total_seq_len", "prefill_chunk_size", "page_size", "support_sliding_window")
 
 
@@ -49,60 +53,87 @@ class AttachKVCache:
     """See the module's docstring."""
 
     def __init__(
-        self, layout: KVCacheLayout, target: Any, attention: Callable[[KVCacheLayout], Mapping[str, Any]] | None
+        self,
+        layout: KVCacheLayout,
+        target: Any,
+        attention: Attention | None,
+        together: Callable[..., Mapping[str, Any]] = directly,
     ) -> None:
-        """`attention` makes the kernels that replace TVM's, by the names of those; None keeps TVM's for attention."""
+        """`attention` makes the kernels that replace TVM's, by the names of those; None keeps TVM's for attention.  `together`
+        gives what a function makes of arguments."""
         self.layout = layout
         self.target = target
         self.attention = attention
+        self.together = together
 
     @kept
     def transform_module(self, module: Any, _: Any) -> Any:
-        layout, rope, applied = self.layout, self.layout.rope, self.layout.applied_rope
-        # A rolling cache keeps keys as they are and turns them inside attention, with TVM's form of RoPE.
-        inline = rope if layout.rolling else None
-        kernels = {SPLIT: split_kernel(layout)} if self.attention is None else self.attention(layout)
-        unused = () if layout.rolling else ROLLING
-        left_out = {*unused, *(TREES if self.target.kind.name == "webgpu" else ())}
-        # Windows and caps are put into TVM's kernels by their forms, all of which must be there.
-        altered = layout.window is not None or layout.softcap is not None
-        spared = set(kernels) if altered else {*kernels, *left_out}
-        builder = relax.BlockBuilder(module)
-        sizes = {name: tirx.Var(name, "int64") for name in SIZES}
-        params = [relax.Var(f"{name}_", relax.ShapeType([size])) for name, size in sizes.items()]
-        with builder.function(NAME, params), unmade(spared):
-            cache = TIRPagedKVCache(
-                attn_kind="mha",
-                **sizes,
-                layer_partition=relax.ShapeExpr([0, layout.num_hidden_layers]),
-                num_hidden_layers=layout.num_hidden_layers,
-                num_attention_heads=layout.num_attention_heads,
-                num_key_value_heads=layout.num_key_value_heads,
-                qk_head_dim=layout.head_dim,
-                v_head_dim=layout.head_dim,
-                mla_original_qk_head_dim=0,
-                mla_original_v_head_dim=0,
-                rope_mode=RopeMode.NONE if rope is None else RopeMode.INLINE if layout.rolling else RopeMode.NORMAL,
-                rope_scale=1,
-                rope_theta=10000 if inline is None else inline.theta,
-                rope_scaling={} if inline is None else dict(inline.scaling or {}),
-                rope_ext_factors=(
-                    relax.prim_value(0) if applied is None else relax.const(np.array(applied.frequencies, "float32"))
-                ),
-                rotary_dim=layout.head_dim if rope is None else rope.rotary_dim,
-                enable_disaggregation=layout.disaggregation,
-                dtype=layout.dtype,
-                target=self.target,
-            )
-            builder.emit_func_output(cache._expr)
-        module = builder.finalize()
-        if altered:
-            alter_scores(module, layout, self.target.kind.name != "llvm", kernels)
-        module = without_kernels(module, left_out)
+        kernels = self.together(cache_kernels, self.layout, self.target, self.attention)
+        others = {variable.name_hint for variable in module.get_global_vars()}
+        with unmade():
+            module = _create(module, self.layout, self.target)
+        every = {variable.name_hint for variable in module.get_global_vars()} - others - {NAME}
+        module = without_kernels(module, every - kernels.keys())
         for name, kernel in kernels.items():
-            # The lookup fails where TVM has renamed its kernel: adding ours beside it would have no effect.
             module.update_func(module.get_global_var(name), kernel)
         return module
+
+
+def cache_kernels(layout: KVCacheLayout, target: Any, attention: Attention | None) -> dict[str, Any]:
+    """The kernels of a cache by name: TVM's, altered or replaced, without those that nothing calls."""
+    kernels = {SPLIT: split_kernel(layout)} if attention is None else attention(layout)
+    unused = () if layout.rolling else ROLLING
+    left_out = {*unused, *(TREES if target.kind.name == "webgpu" else ())}
+    # Windows and caps are put into TVM's kernels by their forms, all of which must be there.
+    altered = layout.window is not None or layout.softcap is not None
+    with unmade(set(kernels) if altered else {*kernels, *left_out}):
+        module = _create(tvm.IRModule(), layout, target)
+    if altered:
+        alter_scores(module, layout, target.kind.name != "llvm", kernels)
+    for name, kernel in kernels.items():
+        # The lookup fails where TVM has renamed its kernel: adding ours beside it would have no effect.
+        module.update_func(module.get_global_var(name), kernel)
+    return {
+        name.name_hint: function
+        for name, function in module.functions_items()
+        if isinstance(function, tirx.PrimFunc) and name.name_hint not in left_out
+    }
+
+
+def _create(module: Any, layout: KVCacheLayout, target: Any) -> Any:
+    """The module with the function that creates a cache, and the kernels that TVM makes for it."""
+    rope, applied = layout.rope, layout.applied_rope
+    # A rolling cache keeps keys as they are and turns them inside attention, with TVM's form of RoPE.
+    inline = rope if layout.rolling else None
+    builder = relax.BlockBuilder(module)
+    sizes = {name: tirx.Var(name, "int64") for name in SIZES}
+    params = [relax.Var(f"{name}_", relax.ShapeType([size])) for name, size in sizes.items()]
+    with builder.function(NAME, params):
+        cache = TIRPagedKVCache(
+            attn_kind="mha",
+            **sizes,
+            layer_partition=relax.ShapeExpr([0, layout.num_hidden_layers]),
+            num_hidden_layers=layout.num_hidden_layers,
+            num_attention_heads=layout.num_attention_heads,
+            num_key_value_heads=layout.num_key_value_heads,
+            qk_head_dim=layout.head_dim,
+            v_head_dim=layout.head_dim,
+            mla_original_qk_head_dim=0,
+            mla_original_v_head_dim=0,
+            rope_mode=RopeMode.NONE if rope is None else RopeMode.INLINE if layout.rolling else RopeMode.NORMAL,
+            rope_scale=1,
+            rope_theta=10000 if inline is None else inline.theta,
+            rope_scaling={} if inline is None else dict(inline.scaling or {}),
+            rope_ext_factors=(
+                relax.prim_value(0) if applied is None else relax.const(np.array(applied.frequencies, "float32"))
+            ),
+            rotary_dim=layout.head_dim if rope is None else rope.rotary_dim,
+            enable_disaggregation=layout.disaggregation,
+            dtype=layout.dtype,
+            target=target,
+        )
+        builder.emit_func_output(cache._expr)
+    return builder.finalize()
 
 
 @relax.expr_functor.mutator

@@ -8,27 +8,31 @@ destination that they wrote.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import tvm
 from tvm import relax, tirx
 
 from llmbuild.compiler.kernels import RowMoves
+from llmbuild.compiler.reuse import directly
 
 
 @tvm.transform.module_pass(opt_level=0, name="AttachRowMoves")
 class AttachRowMoves:
     """See the module's docstring."""
 
-    def __init__(self, kernels: RowMoves, dtype: str) -> None:
+    def __init__(self, kernels: RowMoves, dtype: str, one: Callable[..., Any] = directly) -> None:
+        """`one` gives the kernel that a function makes of arguments."""
         self.kernels = kernels
         self.dtype = dtype
+        self.one = one
 
     def transform_module(self, module: Any, _: Any) -> Any:
         builder = relax.BlockBuilder(module)
         for name, make in (("scatter", self.kernels.scatter_kernel), ("gather", self.kernels.gather_kernel)):
-            builder.add_func(make("float32").with_attr("global_symbol", f"{name}_probs"), f"{name}_probs")
-            self._hidden_states(builder, name, make(self.dtype))
+            builder.add_func(self.one(make, "float32").with_attr("global_symbol", f"{name}_probs"), f"{name}_probs")
+            self._hidden_states(builder, name, self.one(make, self.dtype))
         return builder.finalize()
 
     def _hidden_states(self, builder: Any, name: str, function: Any) -> None:

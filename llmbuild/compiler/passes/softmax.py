@@ -8,21 +8,25 @@ vocabulary (padding of the embedding table) have probability 0.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import tvm
 from tvm import relax, tirx
 
 from llmbuild.compiler.kernels import Softmax
+from llmbuild.compiler.reuse import directly
 
 
 @tvm.transform.module_pass(opt_level=0, name="AttachSoftmaxWithTemperature")
 class AttachSoftmaxWithTemperature:
     """See the module's docstring."""
 
-    def __init__(self, kernels: Softmax, active_vocab_size: int | None) -> None:
+    def __init__(self, kernels: Softmax, active_vocab_size: int | None, one: Callable[..., Any] = directly) -> None:
+        """`one` gives the kernel that a function makes of arguments."""
         self.kernels = kernels
         self.active_vocab_size = active_vocab_size
+        self.one = one
 
     def transform_module(self, module: Any, _: Any) -> Any:
         builder = relax.BlockBuilder(module)
@@ -31,7 +35,7 @@ class AttachSoftmaxWithTemperature:
         temperature = relax.Var("temperature", relax.TensorType([batch], "float32"))
         with builder.function("softmax_with_temperature", [logits, temperature]):
             with builder.dataflow():
-                call = self.kernels.softmax(builder, logits, temperature, self.active_vocab_size)
+                call = self.kernels.softmax(builder, logits, temperature, self.active_vocab_size, self.one)
                 result = builder.emit_output(call)
             builder.emit_func_output(result)
         return builder.finalize()

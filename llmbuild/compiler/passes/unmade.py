@@ -35,10 +35,20 @@ _MAKERS: Mapping[str, Callable[..., str]] = {
     "_attention_prefill_cpu": _by_window("batch_prefill_paged_kv_cpu"),
     "_attention_prefill_ragged": _always("batch_prefill_ragged_kv"),
     "_attention_prefill_ragged_cpu": _always("batch_prefill_ragged_kv"),
+    "_compact_kv_copy": _always("compact_kv_copy"),
+    "_compact_kv_copy_cpu": _always("compact_kv_copy_cpu"),
+    "_copy_single_page": _always("copy_single_page"),
+    "_copy_single_page_cpu": _always("copy_single_page_cpu"),
+    "_kv_cache_debug_get_kv": _always("tir_kv_cache_debug_get_kv"),
+    "_kv_cache_transpose_append": _always("tir_kv_cache_transpose_append"),
+    "_kv_cache_transpose_append_mla": _always("tir_kv_cache_transpose_append_mla"),
     "_merge_state_inplace": _always("tir_attention_merge_state"),
+    "_merge_state_inplace_cpu": _always("merge_state_inplace_cpu"),
     "llama_rope_with_position_map": _always(SPLIT),
     "tree_attn": _always("batch_tree_attn"),
+    "tree_attn_cpu": _always("batch_tree_attn"),
     "tree_attn_with_paged_kv_cache": _always("tree_attn_paged_kv"),
+    "tree_attn_with_paged_kv_cache_cpu": _always("tree_attn_paged_kv_cpu"),
 }
 """TVM's functions that make a kernel, and the name that it has for given arguments (apache-tvm 0.27.0.post1)."""
 
@@ -58,15 +68,15 @@ def makers_as(
             setattr(kv_cache, name, make)
 
 
-def unmade(kernels: Collection[str]) -> AbstractContextManager[None]:
-    """Within this context TVM makes functions that do nothing in place of the kernels of these names."""
+def unmade(kernels: Collection[str] | None = None) -> AbstractContextManager[None]:
+    """Within this context TVM makes functions that do nothing in place of the kernels of these names, or of all."""
     return makers_as(_MAKERS, lambda name, make: _sparing(make, _MAKERS[name], kernels))
 
 
-def _sparing(make: Callable[..., Any], name: Callable[..., str], kernels: Collection[str]) -> Callable[..., Any]:
+def _sparing(make: Callable[..., Any], name: Callable[..., str], kernels: Collection[str] | None) -> Callable[..., Any]:
     def made(*arguments: Any, **named: Any) -> Any:
         kernel = name(*arguments)
-        if kernel not in kernels:
+        if kernels is not None and kernel not in kernels:
             return make(*arguments, **named)
         return tirx.PrimFunc([], tirx.Evaluate(0)).with_attr("global_symbol", kernel)
 

@@ -18,6 +18,7 @@ from llmbuild.compiler.device_code import fatbin, nvcc, nvrtc
 from llmbuild.compiler.devices import cuda
 from llmbuild.errors import ToolchainError
 from tests.helpers.device_module import lowered
+from tests.helpers.kept import Memory
 
 HOST = {"kind": "llvm", "mtriple": "x86_64-unknown-linux-gnu"}
 ARCHS = ["sm_80", "sm_90", "sm_90a"]
@@ -89,6 +90,20 @@ def test_flags_in_the_environment_do_not_reach_the_code(compiler: Any, monkeypat
     plain = compiler.compile(code, ["sm_80"], "sm_80")
     monkeypatch.setenv("NVCC_APPEND_FLAGS", "-G")
     assert compiler.compile(code, ["sm_80"], "sm_80") == plain
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("compiler", ["nvrtc"], indirect=True)
+def test_kept_code_is_that_of_the_same_architectures(
+    compiler: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cuda, "find_compiler", lambda: compiler)
+    kept = Memory()
+    for archs in (["sm_80"], ["sm_80", "sm_90"], ["sm_80"]):
+        kept.count()
+        out = lowered(tmp_path / f"{len(kept)}", part(archs), kept=kept)
+        devices.require(part(archs), out / "devc.o")
+    assert kept.made == 0
 
 
 @pytest.mark.parametrize(

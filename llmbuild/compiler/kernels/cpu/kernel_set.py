@@ -9,7 +9,7 @@ from llmbuild.compiler.kernels.cpu.linear import for_target
 from llmbuild.quantization.layers import GenericKernels
 
 KERNELS = KernelSet(
-    lambda target, activations: for_target(target, GenericKernels(), activations),
+    lambda target, activations, one: for_target(target, GenericKernels(), activations, one),
     replacements,
     softmax,
     logits,

@@ -12,8 +12,8 @@ from tvm.relax.frontend.nn import op
 from tvm.target.codegen import llvm_cpu_has_features
 
 from llmbuild.compiler.kernels.cpu import dense, packed, packed_awq
-from llmbuild.compiler.kernels.cpu.packed_words import Product
 from llmbuild.compiler.kernels.cpu.tile import TILE_COLUMNS
+from llmbuild.compiler.reuse import directly
 from llmbuild.quantization.scheme import Scheme
 
 if TYPE_CHECKING:
@@ -28,11 +28,12 @@ class CpuKernels:
     """Our kernels for packed and unquantized weights; `fallback` for layers of few outputs.
 
     `activations` says how x is rounded (PLANES) for AVX2's products of small whole numbers, which multiply a row or a few with
-    weights of the layout NK; None or "float" for not at all.
+    weights of the layout NK; None or "float" for not at all.  `one` gives the kernel that a function makes of arguments.
     """
 
-    def __init__(self, fallback: Kernels, activations: str | None = None) -> None:
+    def __init__(self, fallback: Kernels, activations: str | None = None, one: Callable[..., Any] = directly) -> None:
         self.fallback = fallback
+        self._one = one
         self.planes = 0 if activations is None else PLANES[activations]
         self.activations: str | None = None
         self._rounded = activations
@@ -43,7 +44,7 @@ class CpuKernels:
     def _kernel(self, make: Callable[..., Any], *key: Any) -> Any:
         name = (make, *key)
         if name not in self.made:
-            self.made[name] = make(*key)
+            self.made[name] = self._one(make, *key)
         return self.made[name]
 
     def linear(self, x: nn.Tensor, weight: nn.Tensor, out_dtype: str) -> nn.Tensor:
@@ -83,25 +84,25 @@ class CpuKernels:
         if scheme.comes_packed:
             kernels, of = (packed_awq.vector_kernel, packed_awq.matrix_kernel), (scheme, k)
         else:
-            kernels, of = (packed.vector_kernel, packed.matrix_kernel), (self._product(scheme, k), scheme, k)
+            kernels, of = (packed.vector_kernel, packed.matrix_kernel), (self._rounding(scheme, k), scheme, k)
         kernel = self._kernel(kernels[0 if single else 1], *of, *places, *dtypes)
         name = f"{scheme.layout.lower()}{scheme.bits}_{'vector' if single else 'matrix'}"
         return _call(name, kernel, [x, *weights], [*x.shape[:-1], n], out_dtype)
 
-    def _product(self, scheme: Scheme, k: int) -> Product:
-        """How a row of K inputs is multiplied: rounded, where that is wanted and there are products for it."""
-        rounding = packed.rounding(scheme, k) if self.planes else None
-        if rounding is None:
-            return packed.EXACT[scheme.layout]
+    def _rounding(self, scheme: Scheme, k: int) -> int:
+        """How many bytes an element of a row of K inputs is rounded to, where that is wanted and there are products for it."""
+        if not self.planes or packed.rounding(scheme, k) is None:
+            return 0
         self.activations = self._rounded
-        product: Product = self._kernel(rounding, self.planes)
-        return product
+        return self.planes
 
 
-def for_target(target: Any, fallback: Kernels, activations: str | None) -> CpuKernels:
+def for_target(
+    target: Any, fallback: Kernels, activations: str | None, one: Callable[..., Any] = directly
+) -> CpuKernels:
     """The kernels for a target's CPU, which rounds no activations where it has no AVX2."""
     with target:
-        return CpuKernels(fallback, activations if llvm_cpu_has_features("avx2") else None)
+        return CpuKernels(fallback, activations if llvm_cpu_has_features("avx2") else None, one)
 
 
 def _outputs(n: Any) -> int:

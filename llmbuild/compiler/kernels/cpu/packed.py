@@ -38,11 +38,15 @@ def rounding(scheme: Scheme, depth: int) -> Callable[[int], Product] | None:
     return packed_nk_int8.product if packed_nk_int8.serves(scheme, depth) else packed_nk_int16.product
 
 
-def vector_kernel(
-    product: Product, scheme: Scheme, depth: int, before: int, dtype: str, scale_dtype: str, out: str
-) -> Any:
+def _product(planes: int, scheme: Scheme, depth: int) -> Product:
+    """How rows are multiplied that are rounded to some planes, or with 0 to none."""
+    rounded = rounding(scheme, depth) if planes else None
+    return EXACT[scheme.layout] if rounded is None else rounded(planes)
+
+
+def vector_kernel(planes: int, scheme: Scheme, depth: int, before: int, dtype: str, scale_dtype: str, out: str) -> Any:
     """x [1 x before, 1, depth] times q, s -> y [1 x before, 1, N]: the decode kernel."""
-    one = product.one
+    one = _product(planes, scheme, depth).one
 
     @T.prim_func(private=True, s_tir=True)
     def packed_vector(x_handle: T.handle, q_handle: T.handle, s_handle: T.handle, y_handle: T.handle) -> None:
@@ -58,9 +62,10 @@ def vector_kernel(
 
 
 def matrix_kernel(
-    product: Product, scheme: Scheme, depth: int, before: int, after: int, dtype: str, scale_dtype: str, out: str
+    planes: int, scheme: Scheme, depth: int, before: int, after: int, dtype: str, scale_dtype: str, out: str
 ) -> Any:
     """x [1 x before, rows, 1 x after, depth] times q, s -> y [1 x before, rows, 1 x after, N], for any number of rows."""
+    product = _product(planes, scheme, depth)
     one, many, limit = product.one, product.many, product.limit
 
     @T.prim_func(private=True, s_tir=True)

@@ -5,6 +5,7 @@ A temperature of at most 1e-5 means greedy: then the sums count the largest logi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from tvm import relax
@@ -13,9 +14,9 @@ from tvm.script import tirx as T
 from llmbuild.compiler.kernels.cpu.tile import LANES, lane_sum
 
 
-def softmax(builder: Any, logits: Any, temperature: Any, active: int | None) -> Any:
+def softmax(builder: Any, logits: Any, temperature: Any, active: int | None, one: Callable[..., Any]) -> Any:
     """The call of the kernel in a function of the module."""
-    kernel = builder.add_func(softmax_kernel(active), "softmax")
+    kernel = builder.add_func(one(softmax_kernel, active), "softmax")
     return relax.call_tir(kernel, [logits, temperature], out_ty=logits.ty)
 
 

@@ -9,6 +9,7 @@ exceptions are noted in the kernels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from tvm import s_tir
@@ -35,12 +36,12 @@ def at_least_one(count: Any) -> Any:
     return T.max(count, 1)
 
 
-def add_kernel(builder: Any, kernel: Any, name: str) -> Any:
-    """Add a kernel to a module in the form that the passes of Relax expect: its body is a block, and it is opaque, so that
-    nothing is fused with it."""
+def blocked(make: Callable[..., Any], *arguments: Any) -> Any:
+    """The kernel that a function makes, in the form that the passes of Relax expect: its body is a block, and it is opaque, so
+    that nothing is fused with it."""
+    kernel = make(*arguments)
     root = s_tir.SBlock([], [], [], "root", kernel.body)
-    whole = kernel.with_body(s_tir.SBlockRealize([], True, root))
-    return builder.add_func(whole.with_attr("op_pattern", OPAQUE), name)
+    return kernel.with_body(s_tir.SBlockRealize([], True, root)).with_attr("op_pattern", OPAQUE)
 
 
 @T.macro

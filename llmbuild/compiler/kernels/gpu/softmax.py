@@ -7,12 +7,13 @@ A temperature of at most 1e-5 means greedy: then the sums count the largest logi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from tvm import relax
 from tvm.script import tirx as T
 
-from llmbuild.compiler.kernels.gpu.block import THREADS, add_kernel, block_max, block_sum, blocks
+from llmbuild.compiler.kernels.gpu.block import THREADS, block_max, block_sum, blocked, blocks
 
 CHUNK = 4096
 """Columns a block."""
@@ -21,12 +22,12 @@ GREEDY = 1e-5
 """Temperatures up to this one take the largest logit."""
 
 
-def softmax(builder: Any, logits: Any, temperature: Any, active: int | None) -> Any:
+def softmax(builder: Any, logits: Any, temperature: Any, active: int | None, one: Callable[..., Any]) -> Any:
     """The calls of the two kernels in a function of the module."""
     batch, _, vocabulary = logits.ty.shape
     chunks = relax.TensorType([batch, blocks(vocabulary, CHUNK)], "float32")
-    statistics = add_kernel(builder, statistics_kernel(active), "softmax_statistics")
-    probabilities = add_kernel(builder, probabilities_kernel(active), "softmax_probabilities")
+    statistics = builder.add_func(one(blocked, statistics_kernel, active), "softmax_statistics")
+    probabilities = builder.add_func(one(blocked, probabilities_kernel, active), "softmax_probabilities")
     found = builder.emit(relax.call_tir(statistics, [logits, temperature], out_ty=[chunks, chunks]))
     return relax.call_tir(probabilities, [logits, temperature, found[0], found[1]], out_ty=logits.ty)
 

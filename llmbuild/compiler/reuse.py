@@ -1,0 +1,161 @@
+"""What lowering makes on the way to a library, and can take from an earlier lowering instead of making it again.
+
+A result is named by what it was made from: the text of TVM's functions, the target, plain values.  Everything else that it
+depends on (llmbuild's own modules, TVM's release, a device's compiler) is the concern of `Kept`, whose owner keeps a place for
+each.  Whether a result is made or taken, a library has the same bytes: TVM reads back from a text what it has written.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from types import FunctionType
+from typing import Any, Protocol
+
+import tvm
+from tvm import tirx
+
+from llmbuild.canonical import Digest, Json, digest_bytes, digest_json
+from llmbuild.compiler.stand_ins import digest_of, real, stand_in
+
+
+class Kept(Protocol):
+    """Results of earlier lowerings by digest.  What cannot be read is not there, and what cannot be kept is not kept."""
+
+    def get(self, key: Digest, /) -> bytes | None: ...
+
+    def put(self, key: Digest, data: bytes, /) -> None: ...
+
+
+class Nothing:
+    """Keeps nothing: every result is made."""
+
+    def get(self, key: Digest) -> bytes | None:  # noqa: ARG002
+        return None
+
+    def put(self, key: Digest, data: bytes) -> None:
+        pass
+
+
+def directly(make: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function makes of arguments, as it is: for modules that no lowering goes on with."""
+    return make(*arguments)
+
+
+class Reuse:
+    """The results of one lowering.
+
+    Functions whose body nothing needs for now are stand-ins (`llmbuild.compiler.stand_ins`); their texts are here, or in `kept`.
+    """
+
+    def __init__(self, kept: Kept | None = None, platform: Json = None) -> None:
+        """`platform` is all that code depends on besides functions: the compile part of a resolved target."""
+        self._platform = platform
+        self._kept = Nothing() if kept is None else kept
+        self._texts: dict[Digest, str] = {}
+        self._objects: dict[Digest, Any] = {}
+        """Functions that were made here and that no pass has had."""
+        self._unread: list[str] = []
+        """Texts of several functions each, as JSON by digest."""
+        self._new: dict[Digest, str] = {}
+        """The texts of the stand-ins that are being made."""
+
+    def derived(self, stage: str, inputs: Sequence[Json], make: Callable[[], bytes]) -> bytes:
+        """What `make` makes of the inputs, which are all that it depends on, in a stage of lowering."""
+        key = digest_json([stage, *inputs])
+        data = self._kept.get(key)
+        if data is None:
+            data = make()
+            self._kept.put(key, data)
+        return data
+
+    def kernel(self, make: Callable[..., Any], *arguments: Any) -> Any:
+        """A stand-in of the function that `make`, a function of a module, makes of plain values."""
+        return self.kernels(make, *arguments, named=lambda made: {"": made})[""]
+
+    def kernels(
+        self, make: Callable[..., Any], *arguments: Any, named: Callable[[Any], Mapping[str, Any]] = dict
+    ) -> Mapping[str, Any]:
+        """The same of functions that it makes together, by name."""
+
+        def made() -> Any:
+            return {name: self._stand_in(function) for name, function in named(make(*arguments)).items()}
+
+        found: Mapping[str, Any] = self._functions([described(make), *map(described, arguments)], made)
+        return found
+
+    def module(self, stage: str, inputs: Sequence[Json], module: Any, change: Callable[[Any], Any]) -> Any:
+        """What `change`, which depends on the inputs besides, makes of a module; with stand-ins in place of its PrimFuncs."""
+
+        def made() -> Any:
+            changed = change(_each(module, self.real))
+            return _each(changed, self._stand_in)
+
+        return self._functions([stage, self._platform, *inputs, tvm.ir.save_json(module)], made)
+
+    def code(self, stage: str, inputs: Sequence[Json], make: Callable[[], bytes]) -> bytes:
+        """What `make` makes of the inputs for this platform."""
+        return self.derived(stage, [self._platform, *inputs], make)
+
+    def real(self, function: Any) -> Any:
+        """The function itself in place of its stand-in, newly read: passes may change it in place."""
+        digest = digest_of(function)
+        if digest is None:
+            return function
+        if digest in self._objects:
+            return real(function, self._objects.pop(digest))
+        while digest not in self._texts:
+            self._texts |= json.loads(self._unread.pop())
+        return real(function, tvm.ir.load_json(self._texts[digest]))
+
+    def _stand_in(self, function: Any) -> Any:
+        text = tvm.ir.save_json(function)
+        digest = digest_bytes(text.encode())
+        self._texts[digest] = self._new[digest] = text
+        self._objects[digest] = function
+        return stand_in(function, digest)
+
+    def _functions(self, inputs: Sequence[Json], make: Callable[[], Any]) -> Any:
+        """Stand-ins by name, or a module with such: its text, and after a zero those of the functions that they are for."""
+        found: Any = None
+
+        def made() -> bytes:
+            nonlocal found
+            self._new = {}
+            found = make()
+            return f"{tvm.ir.save_json(found)}\0{json.dumps(self._new, sort_keys=True)}".encode()
+
+        text, _, functions = self.derived("functions", inputs, made).decode().partition("\0")
+        if found is not None:
+            return found
+        self._unread.append(functions)
+        return tvm.ir.load_json(text)
+
+
+def _each(module: Any, change: Callable[[Any], Any]) -> Any:
+    """The module with its PrimFuncs changed."""
+    for name, function in module.functions_items():
+        if isinstance(function, tirx.PrimFunc):
+            module[name] = change(function)
+    return module
+
+
+def described(value: Any) -> Json:
+    """A plain value, a dataclass of such, a function of a module or a target of TVM as JSON.
+
+    Raises TypeError for anything else, which might depend on what is not described.
+    """
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {str(name): described(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [described(item) for item in value]
+    if is_dataclass(value):
+        return [type(value).__qualname__, *(described(getattr(value, field.name)) for field in fields(value))]
+    if isinstance(value, tvm.target.Target):
+        return [str(value), str(value.host)]
+    if isinstance(value, FunctionType) and value.__qualname__.isidentifier() and value.__closure__ is None:
+        return [value.__module__, value.__qualname__]
+    raise TypeError(f"a {type(value).__name__} has no description")

@@ -1,0 +1,133 @@
+"""What lowering takes from an earlier one: the bytes are those of a lowering that took nothing, and what changes is made anew."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmbuild.quantization.scheme import SCHEMES
+from tests.helpers.gpu_library import TARGETS as GPU_TARGETS
+from tests.helpers.gpu_library import WIDE
+from tests.helpers.kept import Memory
+from tests.helpers.tiny_library import TARGET, chat_config
+
+TARGETS: Mapping[str, Mapping[str, Any]] = {"cpu": TARGET, **GPU_TARGETS}
+
+
+def lowered(
+    out: Path, name: str, scheme: str, kept: Memory | None, prefix: str | None = None, **changes: Any
+) -> dict[str, str]:
+    """The digests of the files of a library; `changes` are of the configuration."""
+    from llmbuild.compiler.lower import lower
+
+    config = chat_config({**WIDE, **changes.pop("source", {})}, scheme) | changes
+    out.mkdir()
+    wasm = name == "webgpu"
+    lower(
+        config,
+        SCHEMES[scheme],
+        {},
+        TARGETS[name],
+        system_lib=wasm or prefix is not None,
+        system_lib_prefix="" if wasm else prefix,
+        out=out,
+        activations="int8x2" if name == "cpu" else None,
+        kept=kept,
+    )
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(out.iterdir())}
+
+
+WINDOW = {"context_window_size": 32}
+CHUNK = {"prefill_chunk_size": 16}
+LAYERS = {"source": {"num_hidden_layers": 1}}
+OTHERS = {"metal": "q3f16_1", "webgpu": "q0f32", "adreno": "q4f16_1", "opencl": "q4f16_1", "cpu": "q4f16_1"}
+
+
+class Pairs:
+    """Libraries that take what is kept, each compared with one that takes nothing."""
+
+    def __init__(self, name: str, directory: Path) -> None:
+        self.name, self.directory, self.kept = name, directory, Memory()
+
+    def __call__(self, label: str, scheme: str, prefix: str | None = None, **changes: Any) -> tuple[int, int]:
+        """Compare one, and return how many results were taken and made."""
+        self.kept.count()
+        warm = lowered(self.directory / f"{label}-warm", self.name, scheme, self.kept, prefix, **changes)
+        counts = self.kept.taken, self.kept.made
+        assert warm == lowered(self.directory / f"{label}-cold", self.name, scheme, None, prefix, **changes)
+        return counts
+
+
+def test_a_warm_library_has_the_bytes_of_a_cold_one(tmp_path: Path) -> None:
+    pairs = Pairs("cpu", tmp_path)
+    lowered(tmp_path / "first", "cpu", "q4f32_1", pairs.kept)
+    assert pairs.kept.taken < 5
+    # A window is in no kernel: what is made is at most a function on shapes.
+    assert pairs("window", "q4f32_1", **WINDOW)[1] <= 3
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("name", "scheme"),
+    [("cpu", "q4f32_1"), ("metal", "q4f16_1"), ("webgpu", "q4f32_1"), ("adreno", "q4f16_0"), ("opencl", "q0f16")],
+)
+def test_whatever_changes(name: str, scheme: str, tmp_path: Path) -> None:
+    pairs = Pairs(name, tmp_path)
+    pairs("first", scheme)
+    assert pairs("same", scheme)[1] == 0
+    assert pairs("window", scheme, **WINDOW)[1] <= 3
+    assert pairs("chunk", scheme, **CHUNK)[1] <= 3
+    taken, made = pairs("layers", scheme, **LAYERS)
+    assert taken > made > 0
+    taken, made = pairs("scheme", OTHERS[name])
+    assert taken > 0 and made > 0
+    pairs("prefix", scheme, "tiny_")
+
+
+@pytest.mark.full
+def test_what_is_kept_has_no_place_in_another_library(tmp_path: Path) -> None:
+    """Another number of heads, another target: nothing that has to do with either is taken."""
+    kept = Memory()
+    lowered(tmp_path / "one", "cpu", "q4f32_1", kept)
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    warm = lowered(tmp_path / "heads", "cpu", "q4f32_1", kept, source=heads)
+    assert warm == lowered(tmp_path / "cold", "cpu", "q4f32_1", None, source=heads)
+    assert warm != lowered(tmp_path / "same", "cpu", "q4f32_1", kept)
+
+
+@pytest.mark.full
+def test_what_is_gone_is_made_again(tmp_path: Path) -> None:
+    """A collection takes any of them, and whatever is left serves."""
+    kept = Memory()
+    whole = lowered(tmp_path / "whole", "cpu", "q4f32_1", kept)
+    names = sorted(kept)
+    for part in range(2):
+        some = Memory()
+        some |= {name: kept[name] for index, name in enumerate(names) if index % 2 == part}
+        assert lowered(tmp_path / f"part-{part}", "cpu", "q4f32_1", some) == whole
+        assert set(some) == set(kept)
+
+
+def test_code_of_one_platform_is_none_for_another() -> None:
+    """TVM's target has one architecture, and a platform may have several."""
+    from llmbuild.compiler.reuse import Reuse
+
+    kept, made = Memory(), []
+    for number, archs in enumerate(([], ["a"], ["a", "b"], ["a"])):
+        made.append(Reuse(kept, {"archs": archs}).code("device code", ["k"], lambda n=number: bytes([n])))  # type: ignore[misc]
+    assert made == [b"\0", b"\1", b"\2", b"\1"]
+
+
+def test_an_argument_that_nothing_describes_is_refused() -> None:
+    from llmbuild.compiler.reuse import described
+
+    assert described(SCHEMES["q4f16_1"]) == ["Scheme", "q4f16_1", 4, "float16", 32, "NK", True, True]
+    assert described({"a": (1, None)}) == {"a": [1, None]}
+    assert described(lowered) == [__name__, "lowered"]
+    for value in (object(), lambda: None, Memory().get):
+        with pytest.raises(TypeError, match="has no description"):
+            described(value)
