@@ -1,11 +1,12 @@
 """Tokens per second of built libraries: prefill of prompts and greedy decode after them, beside TVM's stock schedules.
 
     python benchmarks/chat_speed.py dist/libs/<library>.so... [--prompt 64 400] [--decode 40] [--threads 2] [--cpu-time]
-        [--stock dist/<model>-<scheme>-MLC/mlc-chat-config.json]
+        [--stock dist/<model>-<scheme>-MLC/mlc-chat-config.json] [--busy 2]
 
 Weights are random, of the right shapes: speed does not depend on their values.  With --stock the same model is compiled
 twice more, for x86-64-v3: with TVM's attention, and with TVM's linear layers too, which dequantize whole matrices.  Each
-number is the median, and in brackets the best, which other work on the machine disturbs less.
+number is the median, and in brackets the best, which other work on the machine disturbs less.  With --busy, processes that only
+count run meanwhile.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import argparse
 import json
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -107,14 +110,29 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--stock", type=Path, help="mlc-chat-config.json of the model: compare with TVM's schedules")
+    parser.add_argument("--busy", type=int, default=0, help="how many busy processes run beside")
     parser.add_argument("--cpu-time", action="store_true", help="count CPU seconds, of one thread: for a busy machine")
     arguments = parser.parse_args()
     if arguments.cpu_time:
         arguments.threads = 1
     clock = time.process_time if arguments.cpu_time else time.perf_counter
-    os.environ["TVM_NUM_THREADS"] = str(arguments.threads)
-    os.environ.setdefault("TVM_BIND_THREADS", "0")
+    from llmbuild.runtime.library import configure_threads
 
+    configure_threads(arguments.threads)
+    neighbours = [
+        subprocess.Popen([sys.executable, "-c", "while True: pass"], start_new_session=True)
+        for _ in range(arguments.busy)
+    ]
+    try:
+        run(arguments, clock)
+    finally:
+        for neighbour in neighbours:
+            neighbour.kill()
+            neighbour.wait()
+
+
+def run(arguments: argparse.Namespace, clock: Callable[[], float]) -> None:
+    """Measure and print."""
     print(f"{arguments.threads} threads, tokens/s: median (best)")
     with tempfile.TemporaryDirectory() as directory:
         libraries = {library.name: library for library in arguments.libraries}
