@@ -8,6 +8,7 @@ each.  Whether a result is made or taken, a library has the same bytes: TVM read
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from types import FunctionType
@@ -18,6 +19,9 @@ from tvm import tirx
 
 from llmbuild.canonical import Digest, Json, digest_bytes, digest_json
 from llmbuild.compiler.stand_ins import digest_of, real, stand_in
+
+_UNREADABLE = re.compile(r"e-3(?:0[89]|[12]\d)\b")
+"""A number that TVM writes and does not read (apache-tvm-ffi 0.1.14.post1): a float64 too small for all of its digits."""
 
 
 class Kept(Protocol):
@@ -61,15 +65,6 @@ class Reuse:
         self._new: dict[Digest, str] = {}
         """The texts of the stand-ins that are being made."""
 
-    def derived(self, stage: str, inputs: Sequence[Json], make: Callable[[], bytes]) -> bytes:
-        """What `make` makes of the inputs, which are all that it depends on, in a stage of lowering."""
-        key = digest_json([stage, *inputs])
-        data = self._kept.get(key)
-        if data is None:
-            data = make()
-            self._kept.put(key, data)
-        return data
-
     def kernel(self, make: Callable[..., Any], *arguments: Any) -> Any:
         """A stand-in of the function that `make`, a function of a module, makes of plain values."""
         return self.kernels(make, *arguments, named=lambda made: {"": made})[""]
@@ -95,8 +90,13 @@ class Reuse:
         return self._functions([stage, self._platform, *inputs, tvm.ir.save_json(module)], made)
 
     def code(self, stage: str, inputs: Sequence[Json], make: Callable[[], bytes]) -> bytes:
-        """What `make` makes of the inputs for this platform."""
-        return self.derived(stage, [self._platform, *inputs], make)
+        """What `make` makes of the inputs, which are all that it depends on besides the platform."""
+        key = digest_json([stage, self._platform, *inputs])
+        data = self._kept.get(key)
+        if data is None:
+            data = make()
+            self._kept.put(key, data)
+        return data
 
     def real(self, function: Any) -> Any:
         """The function itself in place of its stand-in, newly read: passes may change it in place."""
@@ -118,19 +118,18 @@ class Reuse:
 
     def _functions(self, inputs: Sequence[Json], make: Callable[[], Any]) -> Any:
         """Stand-ins by name, or a module with such: its text, and after a zero those of the functions that they are for."""
-        found: Any = None
-
-        def made() -> bytes:
-            nonlocal found
-            self._new = {}
-            found = make()
-            return f"{tvm.ir.save_json(found)}\0{json.dumps(self._new, sort_keys=True)}".encode()
-
-        text, _, functions = self.derived("functions", inputs, made).decode().partition("\0")
-        if found is not None:
-            return found
-        self._unread.append(functions)
-        return tvm.ir.load_json(text)
+        key = digest_json(["functions", *inputs])
+        data = self._kept.get(key)
+        if data is not None:
+            text, _, functions = data.decode().partition("\0")
+            self._unread.append(functions)
+            return tvm.ir.load_json(text)
+        self._new = {}
+        found = make()
+        whole = f"{tvm.ir.save_json(found)}\0{json.dumps(self._new, sort_keys=True)}"
+        if _UNREADABLE.search(whole) is None:
+            self._kept.put(key, whole.encode())
+        return found
 
 
 def _each(module: Any, change: Callable[[Any], Any]) -> Any:

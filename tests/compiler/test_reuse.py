@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,9 +42,9 @@ def lowered(
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(out.iterdir())}
 
 
-WINDOW = {"context_window_size": 32}
-CHUNK = {"prefill_chunk_size": 16}
-LAYERS = {"source": {"num_hidden_layers": 1}}
+WINDOW: dict[str, Any] = {"context_window_size": 32}
+CHUNK: dict[str, Any] = {"prefill_chunk_size": 16}
+LAYERS: dict[str, Any] = {"source": {"num_hidden_layers": 1}}
 OTHERS = {"metal": "q3f16_1", "webgpu": "q0f32", "adreno": "q4f16_1", "opencl": "q4f16_1", "cpu": "q4f16_1"}
 
 
@@ -120,6 +121,37 @@ def test_code_of_one_platform_is_none_for_another() -> None:
     for number, archs in enumerate(([], ["a"], ["a", "b"], ["a"])):
         made.append(Reuse(kept, {"archs": archs}).code("device code", ["k"], lambda n=number: bytes([n])))  # type: ignore[misc]
     assert made == [b"\0", b"\1", b"\2", b"\1"]
+
+
+def constant(value: str) -> Any:
+    """A kernel that contains a number."""
+    from tvm import tirx
+
+    return tirx.PrimFunc([], tirx.Evaluate(tirx.FloatImm("float64", float(value))))
+
+
+@pytest.mark.parametrize("value", ["0.1", "-0.0", "1e300", "-inf", "1e-45", "1.2345678901234567e-300"])
+def test_numbers_come_back_as_they_were(value: str) -> None:
+    from llmbuild.compiler.reuse import Reuse
+
+    kept = Memory()
+    Reuse(kept).kernel(constant, value)
+    second = Reuse(kept)
+    found = second.real(second.kernel(constant, value)).body.value.value
+    assert kept.taken == 1 and struct.pack("d", found) == struct.pack("d", float(value))
+
+
+def test_what_tvm_cannot_read_back_is_not_kept() -> None:
+    import tvm
+
+    from llmbuild.compiler.reuse import Reuse
+
+    kept = Memory()
+    one = Reuse(kept)
+    assert one.real(one.kernel(constant, "5e-324")).body.value.value == 5e-324
+    assert not kept
+    with pytest.raises(ValueError, match="Expecting value"):
+        tvm.ir.load_json(tvm.ir.save_json(constant("5e-324")))
 
 
 def test_an_argument_that_nothing_describes_is_refused() -> None:
