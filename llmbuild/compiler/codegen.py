@@ -37,6 +37,12 @@ _GROUPS: tuple[Callable[[Any], bool], ...] = (
 """Which functions are in a group, by their attributes."""
 
 
+def _groups(host: Any) -> tuple[Callable[[Any], bool], ...]:
+    """The groups on a host.  Windows' objects are linked only if one alone defines TVM's functions for float16: there, all are
+    together."""
+    return (lambda _: True,) if "windows" in str(host.attrs.get("mtriple", "")) else _GROUPS
+
+
 def write_objects(
     module: Any, target: Any, reuse: Reuse, out: Path, require: Callable[[Path], None] = lambda _: None
 ) -> None:
@@ -52,7 +58,7 @@ def write_objects(
     functions = sorted(
         ((name.name_hint, function) for name, function in kernels.functions.items()), key=lambda one: one[0]
     )
-    for index, belongs in enumerate(_GROUPS):
+    for index, belongs in enumerate(_groups(library.host)):
         group = {name: function for name, function in functions if belongs(function.attrs or {})}
         if group:
             (out / f"lib{index}.o").write_bytes(library.add(group))
@@ -87,7 +93,7 @@ class _Library:
         """The object file of the host's part of a group of functions by name."""
         text = tvm.ir.save_json(tvm.IRModule(functions, attrs=self._attributes))
         group = _Group(functions, digest_bytes(text.encode()))
-        if self._target.host is not None and not any(_HOST_ONLY in (one.attrs or {}) for one in functions.values()):
+        if self._target.host is not None and not all(_HOST_ONLY in (one.attrs or {}) for one in functions.values()):
             self._on_device.append(group)
 
         def compiled() -> bytes:
