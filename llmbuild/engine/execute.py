@@ -52,7 +52,8 @@ def execute(
     resume = store.resume_path(action)
     with store.work_dir() as work:
         notes: list[str] = []
-        kept = store.intermediates(record.action) if dump is None else None
+        keeps = load_kind(record.action.kind).intermediates and dump is None
+        kept = store.intermediates(record.action) if keeps else None
         output, wall, cpu, peak = run_in(store, record, work, progress, resume, notes, dump, kept)
         log_file = log()
         with fs.translate_errors("store a log", work):

@@ -37,6 +37,7 @@ from llmbuild.engine.action import Action
 from llmbuild.engine.cas import Cas
 from llmbuild.engine.history import History
 from llmbuild.engine.hit_counts import Uses
+from llmbuild.engine.intermediates import Intermediates
 from llmbuild.engine.locks import FileLock, Owner, is_held
 from llmbuild.engine.seal import SECRET, Seal
 from llmbuild.engine.settings import read_settings
@@ -47,7 +48,6 @@ from llmbuild.home import at_home, user_directory
 
 if TYPE_CHECKING:
     from llmbuild.engine.index import TraceIndex
-    from llmbuild.engine.intermediates import Intermediates
 
 LAYOUT_VERSION = 1
 
@@ -167,8 +167,6 @@ class Store:
 
     def intermediates(self, action: Action) -> Intermediates:
         """The intermediate results that runs of an action may take and keep."""
-        from llmbuild.engine.intermediates import Intermediates
-
         return Intermediates(self.intermediates_path, action, self.scratch)
 
     @property
