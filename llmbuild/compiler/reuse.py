@@ -63,7 +63,7 @@ class Reuse:
         self._unread: list[str] = []
         """Texts of several functions each, as JSON by digest."""
         self._new: dict[Digest, str] = {}
-        """The texts of the stand-ins that are being made."""
+        """The texts of the stand-ins that are being made: all of them go along, also those that another result has."""
 
     def kernel(self, make: Callable[..., Any], *arguments: Any) -> Any:
         """A stand-in of the function that `make`, a function of a module, makes of plain values."""
@@ -99,7 +99,7 @@ class Reuse:
         return data
 
     def real(self, function: Any) -> Any:
-        """The function itself in place of its stand-in, newly read: passes may change it in place."""
+        """The function itself in place of its stand-in, which no pass has had yet: passes may change it in place."""
         digest = digest_of(function)
         if digest is None:
             return function

@@ -15,6 +15,7 @@ from llmbuild.canonical import Digest
 from llmbuild.checkpoints.pieces import ChangedError
 from llmbuild.engine import files, fs
 from llmbuild.engine.action import Action, TreeInput
+from llmbuild.engine.intermediates import Intermediates
 from llmbuild.engine.kind import Job, Progress, no_progress
 from llmbuild.engine.lookup import Cached
 from llmbuild.engine.passing import Passer
@@ -28,7 +29,6 @@ from llmbuild.printable import printable
 
 if TYPE_CHECKING:
     from llmbuild.checkpoints.pieces import Pieces
-    from llmbuild.engine.intermediates import Intermediates
 
 _DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 
@@ -53,7 +53,7 @@ def execute(
     with store.work_dir() as work:
         notes: list[str] = []
         keeps = load_kind(record.action.kind).intermediates and dump is None
-        kept = store.intermediates(record.action) if keeps else None
+        kept = Intermediates(store.intermediates_path, record.action, store.scratch) if keeps else None
         output, wall, cpu, peak = run_in(store, record, work, progress, resume, notes, dump, kept)
         log_file = log()
         with fs.translate_errors("store a log", work):
@@ -105,7 +105,7 @@ def run_in(
 
     Returns the output tree, wall and CPU seconds, and the peak resident set in bytes.  A check that runs an action again to
     compare uses this.  A resumable task keeps in `resume` what a later run can go on with.  Its notes are added to `notes`,
-    each once.  `dump` is `Job.dump`, and a kind that keeps intermediate results does so in `intermediates`.
+    each once.  `dump` and `intermediates` are those of `Job`.
     """
     action = record.action
     kind = load_kind(action.kind)
@@ -154,7 +154,7 @@ def run_in(
         dump=dump,
         trees=trees,
         pass_on=passer,
-        intermediates=intermediates if kind.intermediates else None,
+        intermediates=intermediates,
     )
     started, cpu_before = time.perf_counter(), _cpu_seconds()
     try:

@@ -37,7 +37,6 @@ from llmbuild.engine.action import Action
 from llmbuild.engine.cas import Cas
 from llmbuild.engine.history import History
 from llmbuild.engine.hit_counts import Uses
-from llmbuild.engine.intermediates import Intermediates
 from llmbuild.engine.locks import FileLock, Owner, is_held
 from llmbuild.engine.seal import SECRET, Seal
 from llmbuild.engine.settings import read_settings
@@ -165,12 +164,9 @@ class Store:
         """
         return self.root / "resume" / action
 
-    def intermediates(self, action: Action) -> Intermediates:
-        """The intermediate results that runs of an action may take and keep."""
-        return Intermediates(self.intermediates_path, action, self.scratch)
-
     @property
     def intermediates_path(self) -> Path:
+        """The directory of intermediate results (`engine.intermediates`)."""
         return self.root / "intermediates"
 
     def distrust(self, path: Path, digest: Digest) -> None:

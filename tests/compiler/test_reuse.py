@@ -91,7 +91,7 @@ def test_whatever_changes(name: str, scheme: str, tmp_path: Path) -> None:
 
 @pytest.mark.full
 def test_what_is_kept_has_no_place_in_another_library(tmp_path: Path) -> None:
-    """Another number of heads, another target: nothing that has to do with either is taken."""
+    """Another number of heads: nothing that has to do with it is taken."""
     kept = Memory()
     lowered(tmp_path / "one", "cpu", "q4f32_1", kept)
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2}

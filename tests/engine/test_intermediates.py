@@ -29,7 +29,7 @@ def nobody(_project: str) -> None:
 
 
 def kept(store: Store, action: Action = ACTION) -> Intermediates:
-    return store.intermediates(action)
+    return Intermediates(store.intermediates_path, action, store.scratch)
 
 
 def test_another_run_takes_what_one_kept(store: Store) -> None:
