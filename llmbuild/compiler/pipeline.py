@@ -12,6 +12,7 @@ from tvm import relax, tirx
 
 from llmbuild.compiler.devices.device import Device
 from llmbuild.compiler.passes.annotate import AnnotateForMemoryPlanning
+from llmbuild.compiler.passes.copies import CopyFunctions
 from llmbuild.compiler.passes.cuda_graph import AnnotateForCudaGraph, RewriteForCudaGraph
 from llmbuild.compiler.passes.dump import Dump
 from llmbuild.compiler.passes.embedding_allocator import AttachEmbeddingAllocator
@@ -26,6 +27,7 @@ from llmbuild.compiler.passes.softmax import AttachSoftmaxWithTemperature
 from llmbuild.compiler.passes.symbols import AttachSymbols
 from llmbuild.compiler.reuse import Reuse, directly
 from llmbuild.compiler.schedules import drop_pattern_attributes
+from llmbuild.models.decoder import COPIES
 from llmbuild.models.kv_cache import KVCacheLayout
 
 FOR_RUNTIMES = "llmbuild.for_runtimes"
@@ -101,6 +103,7 @@ def virtual_machine(plan: PassInputs) -> list[Any]:
     """The passes that plan memory and end at what the VM calls.  No PrimFunc's body is looked at."""
     transform = relax.transform
     return [
+        CopyFunctions(COPIES),
         AttachEmbeddingAllocator(plan.metadata["prefill_chunk_size"]),
         AnnotateForMemoryPlanning(plan.bounds),
         *([AnnotateForCudaGraph()] if plan.cuda_graph else []),

@@ -22,6 +22,12 @@ from llmbuild.models.spec import BlockSpec, DecoderSpec, Slot
 from llmbuild.quantization.layers import Embedding, Kernels, Linear, take
 from llmbuild.quantization.scheme import Scheme
 
+COPIES = {
+    "batch_prefill_to_last_hidden_states": "prefill_to_last_hidden_states",
+    "batch_verify_to_last_hidden_states": "prefill_to_last_hidden_states",
+}
+"""Functions of a library that are a method's under another name: they are not among the methods."""
+
 
 class Layer(nn.Module):  # type: ignore[misc]
     """A block: norms, attention and MLP in the order of the parameters."""
@@ -133,24 +139,29 @@ class Decoder(nn.Module):  # type: ignore[misc]
 
     def batch_decode(self, input_embeds: nn.Tensor, paged_kv_cache: PagedKVCache) -> Any:
         """[b, 1, hidden] to float32 [b, 1, vocabulary], and the cache."""
-        return self.get_logits(self.backbone(input_embeds, paged_kv_cache)), paged_kv_cache
+        logits = self.get_logits(self.backbone(_in_one_sequence(input_embeds), paged_kv_cache))
+        return _of_one_token(logits), paged_kv_cache
 
     def batch_verify(self, input_embeds: nn.Tensor, paged_kv_cache: PagedKVCache) -> Any:
         """[1, s, hidden] to float32 [1, s, vocabulary] at every position, and the cache."""
         return self.get_logits(self.backbone(input_embeds, paged_kv_cache)), paged_kv_cache
 
     def last_hidden_states(self, input_embeds: nn.Tensor, paged_kv_cache: PagedKVCache) -> Any:
-        """The five `*_to_last_hidden_states`: [b, s, hidden] to hidden states of the same shape, and the cache."""
+        """`*_to_last_hidden_states`: [1, s, hidden] to hidden states of the same shape, and the cache."""
         return self.backbone(input_embeds, paged_kv_cache), paged_kv_cache
 
+    def batch_decode_to_last_hidden_states(self, input_embeds: nn.Tensor, paged_kv_cache: PagedKVCache) -> Any:
+        """[b, 1, hidden] to hidden states of the same shape, and the cache."""
+        return _of_one_token(self.backbone(_in_one_sequence(input_embeds), paged_kv_cache)), paged_kv_cache
+
     def export_spec(self) -> spec.ModuleSpec:
-        """The exported methods with their argument shapes; "s" and "b" become symbolic dimensions."""
-        hidden, dtype = self.decoder.hidden_size, self.dtype
+        """The exported methods, without the COPIES, with their argument shapes; "s" and "b" become symbolic dimensions."""
+        size, dtype = self.decoder.hidden_size, self.dtype
         cache = spec.Object(object_type=PagedKVCache)
-        one_sequence = spec.Tensor([1, "seq_len", hidden], dtype)
-        one_token = spec.Tensor([1, 1, hidden], dtype)
-        token_each = spec.Tensor(["batch_size", 1, hidden], dtype)
-        rows = spec.Tensor(["seq_len", hidden], dtype)
+        one_sequence = spec.Tensor([1, "seq_len", size], dtype)
+        one_token = spec.Tensor([1, 1, size], dtype)
+        token_each = spec.Tensor(["batch_size", 1, size], dtype)
+        rows = spec.Tensor(["seq_len", size], dtype)
         positions = spec.Tensor(["batch_size"], "int32")
         forward: dict[str, dict[str, Any]] = {
             "prefill": {"input_embed": one_sequence},
@@ -170,9 +181,10 @@ class Decoder(nn.Module):  # type: ignore[misc]
             methods.append(self._method(name, {**arguments, "paged_kv_cache": cache}))
             first = next(iter(arguments.items()))
             hidden_arguments = {first[0]: first[1], "paged_kv_cache": cache}
-            methods.append(
-                self._method(f"{name}_to_last_hidden_states", hidden_arguments, method=self.last_hidden_states)
-            )
+            hidden = f"{name}_to_last_hidden_states"
+            if hidden not in COPIES:
+                method = getattr(self, hidden, self.last_hidden_states)
+                methods.append(self._method(hidden, hidden_arguments, method=method))
         return spec.ModuleSpec(self, [name for name, _ in methods], [method for _, method in methods])
 
     def _method(
@@ -181,6 +193,16 @@ class Decoder(nn.Module):  # type: ignore[misc]
         method = getattr(self, name) if method is None else method
         mode = "packed" if packed else "none"
         return name, spec.MethodSpec(method, list(arguments), list(arguments.values()), mode, "none")
+
+
+def _in_one_sequence(x: nn.Tensor) -> nn.Tensor:
+    """[b, 1, h] to [1, b, h]: the shape in which other methods compute as many rows, so that they share their kernels."""
+    return op.reshape(x, (1, x.shape[0], x.shape[2]))
+
+
+def _of_one_token(x: nn.Tensor) -> nn.Tensor:
+    """[1, b, h] to [b, 1, h]."""
+    return op.reshape(x, (x.shape[1], 1, x.shape[2]))
 
 
 def _last_position(x: nn.Tensor) -> nn.Tensor:

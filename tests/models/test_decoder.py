@@ -62,8 +62,13 @@ def test_the_exported_functions_and_their_signatures() -> None:
     _, exported = export("llama3", "q4f16_1")
     from tvm import relax
 
-    functions = {v.name_hint: f for v, f in exported.module.functions_items() if isinstance(f, relax.Function)}
+    from llmbuild.compiler.passes.copies import CopyFunctions
+    from llmbuild.models.decoder import COPIES
+
+    module = CopyFunctions(COPIES)(exported.module)
+    functions = {v.name_hint: f for v, f in module.functions_items() if isinstance(f, relax.Function)}
     assert set(functions) == FUNCTIONS
+    assert all(functions[name].attrs["global_symbol"] == name for name in FUNCTIONS)
     shapes = {
         name: [str(argument.ty.shape) for argument in function.params if isinstance(argument.ty, relax.TensorType)]
         for name, function in functions.items()
