@@ -19,11 +19,11 @@ from llmbuild.checkpoints.names import CHAT_CONFIG
 from llmbuild.compiler import codegen, pipeline
 from llmbuild.compiler.devices import find_device, prepare, require
 from llmbuild.compiler.devices.device import Device
-from llmbuild.compiler.frames import quick_stacks
 from llmbuild.compiler.passes.annotate import variable_bounds
 from llmbuild.compiler.passes.own_errors import own_errors
 from llmbuild.compiler.pipeline import PassInputs
 from llmbuild.compiler.reuse import Kept, Reuse
+from llmbuild.compiler.scripts import quick_scripts
 from llmbuild.errors import InputError, ToolchainError, UsageError, Where
 from llmbuild.models import build, registry
 from llmbuild.models.architecture import DecoderFamily
@@ -50,7 +50,7 @@ def resolve_target(compile_part: Mapping[str, Json]) -> tuple[Device, Any]:
         raise UsageError("TVM refuses the target", why=_last_line(error)) from error
 
 
-@quick_stacks()
+@quick_scripts()
 def lower(
     config: Mapping[str, Json],
     scheme: Scheme,

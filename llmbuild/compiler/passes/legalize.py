@@ -34,14 +34,16 @@ def _once(calls: Calls, name: str, rule: Callable[[Any, Any], Any]) -> Callable[
 
 
 def _rules(module: Any) -> Iterator[tuple[str, Any]]:
-    """The names of the operators that the module's functions call and that have a rule, each once, with their rules."""
+    """The names of the operators that the module's functions call and that have a rule, each once, with their rules.
+
+    Operators of a function inside of another are not among them: TVM asks for their rules itself.
+    """
     found: dict[str, Any] = {}
-
-    def visit(expression: Any) -> None:
-        if isinstance(expression, relax.Call) and isinstance(expression.op, tvm.ir.Op):
-            found.setdefault(expression.op.name, expression.op.get_attr("FLegalize"))
-
     for _, function in module.functions_items():
         if isinstance(function, relax.Function):
-            relax.analysis.post_order_visit(function, visit)
+            for block in function.body.blocks:
+                for binding in block.bindings:
+                    value = getattr(binding, "value", None)
+                    if isinstance(value, relax.Call) and isinstance(value.op, tvm.ir.Op):
+                        found.setdefault(value.op.name, value.op.get_attr("FLegalize"))
     yield from ((name, rule) for name, rule in found.items() if rule is not None)
