@@ -47,12 +47,14 @@ def module(name: str, scheme: str) -> Any:
 
 @pytest.mark.parametrize(("name", "scheme"), CASES)
 def test_functions_of_a_device(name: str, scheme: str) -> None:
-    """Exactly those of the document; two come later in the pipeline, `_`-names are not for runtimes."""
+    """Exactly those of the document; some come later in the pipeline, `_`-names are not for runtimes."""
     from tvm import relax
+
+    from llmbuild.models.decoder import COPIES
 
     functions = {variable.name_hint: function for variable, function in module(name, scheme).functions_items()}
     found = {hint for hint, function in functions.items() if isinstance(function, relax.Function)}
-    assert found == (set(RELAX) - {"_metadata", "alloc_embedding_tensor"}) | ON_DEVICE.get(name, set())
+    assert found == (set(RELAX) - {"_metadata", "alloc_embedding_tensor", *COPIES}) | ON_DEVICE.get(name, set())
     assert set(PRIMFUNCS) <= set(functions)
 
 
@@ -74,7 +76,8 @@ def test_no_function_writes_a_whole_weight(name: str, scheme: str) -> None:
             if str(buffer.dtype).startswith("float") and all(isinstance(size, tirx.IntImm) for size in buffer.shape):
                 assert math.prod(int(size) for size in buffer.shape) < smallest, f"{variable.name_hint}: {buffer.shape}"
         assert any(str(buffer.dtype) == "uint32" for buffer in buffers), variable.name_hint
-    assert products >= 12
+    # Four of a layer and the head, each for one row and for any number of rows.
+    assert products == 10
 
 
 @pytest.mark.parametrize(("name", "word"), [("cuda", "wmma"), ("metal", "simdgroup")])
@@ -141,7 +144,7 @@ def test_a_view_is_no_kernel(name: str) -> None:
         elif isinstance(function, tirx.PrimFunc) and "global_symbol" not in (function.attrs or {}):
             kernels.add(variable.name_hint)
     assert kernels <= called
-    assert "fused_split1_silu1_multiply1" in called
+    assert "fused_split_silu_multiply" in called
     assert [kernel for kernel in called if "reshape" in kernel] == []
 
 

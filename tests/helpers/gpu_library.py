@@ -94,6 +94,7 @@ def _passed(name: str, scheme: str, functions: Sequence[str] | None, end: str | 
     from llmbuild.compiler.passes.annotate import variable_bounds
     from llmbuild.compiler.pipeline import PassInputs, passes
     from llmbuild.compiler.reuse import directly
+    from llmbuild.compiler.scripts import quick_scripts
 
     config = chat_config(WIDE, scheme)
     model_config = configure(config, {})
@@ -106,7 +107,7 @@ def _passed(name: str, scheme: str, functions: Sequence[str] | None, end: str | 
     every = passes(plan)
     count = next((i for i, step in enumerate(every) if step.info.name == end), len(every))
     settings = {"tirx.disable_cse_tir": True, "relax.backend.use_cuda_graph": plan.cuda_graph}
-    with target, tvm.transform.PassContext(config=settings):
+    with target, quick_scripts(), tvm.transform.PassContext(config=settings):
         return tvm.transform.Sequential(every[:count])(model.module)
 
 

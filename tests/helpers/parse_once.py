@@ -6,8 +6,8 @@ attention.  What is kept is a function's JSON, and each library loads its own: p
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 MAKERS = (
@@ -27,11 +27,15 @@ MAKERS = (
 _texts: dict[str, str] = {}
 
 
-def parse_once() -> AbstractContextManager[None]:
-    """Within this context TVM's makers look up what they have made before of equal arguments."""
+@contextmanager
+def parse_once() -> Iterator[None]:
+    """Within this context TVM's makers look up what they have made before of equal arguments, and functions are parsed as
+    `lower` parses them."""
     from llmbuild.compiler.passes.unmade import makers_as
+    from llmbuild.compiler.scripts import quick_scripts
 
-    return makers_as(MAKERS, _kept)
+    with quick_scripts(), makers_as(MAKERS, _kept):
+        yield
 
 
 def _kept(name: str, make: Callable[..., Any]) -> Callable[..., Any]:
