@@ -12,6 +12,7 @@ its weights.
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import os
 import subprocess
@@ -142,6 +143,9 @@ def child(device: str, layers: int, out: Path, change: str, kept: Path | None) -
         more["kept"] = Intermediates(
             kept, Action(kind="lower", version=1, params={}, inputs={}, tools={}), lambda: kept
         )
+    if device == "cpu" and "activations" in inspect.signature(lowering.lower).parameters:
+        # What a platform has by default.
+        more["activations"] = "int8x2"
     lowering.lower(chat, SCHEMES[scheme], {}, part, system_lib=False, system_lib_prefix=None, out=out, **more)
     total = time.process_time()
     rest = total - imported - sum(passes.values())
