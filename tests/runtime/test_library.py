@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from llmbuild.errors import ToolchainError, UsageError
-from llmbuild.runtime.library import configure_threads, load_library
+from llmbuild.runtime.library import _cpus, configure_threads, load_library
+from tests.helpers.cli import ProjectDir
 
 
 def test_a_library_runs_on_the_installed_tvm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,3 +61,41 @@ def test_an_empty_variable_stands_for_every_core(text: str, number: str, monkeyp
     monkeypatch.setattr("llmbuild.runtime.library._cpus", lambda: 7)
     configure_threads(None)
     assert os.environ["TVM_NUM_THREADS"] == number
+
+
+WAITING = """
+import sys, time
+from pathlib import Path
+from llmbuild.runtime.library import _cpus, configure_threads, load_library
+from tests.helpers.cli import ProjectDir
+from llmbuild.runtime.session import Session
+from llmbuild.runtime.weights import load_parameters
+
+configure_threads(None)
+library = load_library(Path(sys.argv[1]))
+session = Session(library, load_parameters(library, Path(sys.argv[2])), capacity=64)
+session.add()
+session.prefill([1] * 32)
+used = 0.0
+for _ in range(20):
+    session.decode(1)
+    before = time.process_time()
+    time.sleep(0.02)
+    used += time.process_time() - before
+print(used / 0.4)
+"""
+"""The share of a CPU that a process uses between steps, which lie 20 ms apart."""
+
+
+@pytest.mark.skipif(_cpus() < 2, reason="a single thread waits for nobody")
+def test_threads_without_work_sleep(built: ProjectDir, model_dir: Path) -> None:
+    (library,) = (built.root / "dist/libs").glob("*.so")
+    shares = {}
+    for spins in ("", "300000"):
+        environment = {**os.environ, "TVM_NUM_THREADS": "2", **({"TVM_THREAD_POOL_SPIN_COUNT": spins} if spins else {})}
+        done = subprocess.run(
+            [sys.executable, "-c", WAITING, str(library), str(model_dir)],
+            env=environment, check=True, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        shares[spins] = float(done.stdout)
+    assert shares[""] < shares["300000"] / 2
