@@ -11,6 +11,8 @@ import pytest
 
 from llmbuild.compiler.kernels.cpu import dense, packed_awq, packed_nk_int8
 from llmbuild.compiler.kernels.cpu import packed as packed_kernels
+from llmbuild.compiler.kernels.cpu.instructions.avx2 import Avx2
+from llmbuild.compiler.kernels.cpu.rounding import Rounding
 from llmbuild.quantization.awq import shift
 from llmbuild.quantization.scheme import SCHEMES, Scheme
 from tests.helpers.primfunc import compile_function
@@ -52,9 +54,10 @@ def check(got: np.ndarray, x: np.ndarray, weight: np.ndarray, dtype: str) -> Non
 
 def compiled(planes: int, scheme: Scheme, k: int, dtype: str) -> tuple[Any, Any]:
     """The kernels for a row and for many rows."""
+    rounding = Rounding(planes, Avx2()) if planes else None
     return (
-        compile_function(packed_kernels.vector_kernel(planes, scheme, k, 1, dtype, dtype, dtype)),
-        compile_function(packed_kernels.matrix_kernel(planes, scheme, k, 1, 0, dtype, dtype, dtype)),
+        compile_function(packed_kernels.vector_kernel(rounding, scheme, k, 1, dtype, dtype, dtype)),
+        compile_function(packed_kernels.matrix_kernel(rounding, scheme, k, 1, 0, dtype, dtype, dtype)),
     )
 
 
@@ -178,10 +181,10 @@ def rounded(x: np.ndarray, planes: int, group: int) -> np.ndarray:
 def test_rows_in_small_whole_numbers(scheme: Scheme, planes: int, dtype: str, k: int) -> None:
     """The products are exact of what x is rounded to, which is as close as the module promises."""
     rng = np.random.default_rng(k)
-    rounding = packed_kernels.rounding(scheme, k)
-    assert rounding is not None
-    assert (rounding is packed_nk_int8.product) == (scheme is Q4 and k % 64 == 0)
-    product = rounding(planes)
+    made = packed_kernels.rounded(scheme, k)
+    assert made is not None
+    assert (made is packed_nk_int8.product) == (scheme is Q4 and k % 64 == 0)
+    product = made(Rounding(planes, Avx2()))
     vector, matrix = compiled(planes, scheme, k, dtype)
     for n in OUTPUTS:
         words, scales, weight = packed(n, k, DTYPES[dtype], rng, scheme)
@@ -189,7 +192,7 @@ def test_rows_in_small_whole_numbers(scheme: Scheme, planes: int, dtype: str, k:
             x = (rng.standard_normal((1, rows, k)) * 10.0 ** rng.integers(-4, 4, (1, rows, k))).astype(DTYPES[dtype])
             x[0, 0, 40:80] = 0
             held = rounded(x, planes, scheme.group_size)
-            many = rows > product.limit and not (planes == 1 and rounding is packed_nk_int8.product)
+            many = rows > product.limit and not (planes == 1 and made is packed_nk_int8.product)
             y = np.zeros((1, rows, n), DTYPES[dtype])
             matrix(x, words, scales, y)
             check(y, x if many else held, weight, dtype)
@@ -201,9 +204,9 @@ def test_rows_in_small_whole_numbers(scheme: Scheme, planes: int, dtype: str, k:
 
 def test_what_is_not_rounded() -> None:
     """Inputs of fewer words than a vector, other groups, and layouts that have outputs beside each other."""
-    assert packed_kernels.rounding(Q4, 32) is None
-    assert packed_kernels.rounding(replace(Q4, group_size=64), 256) is None
-    assert packed_kernels.rounding(SCHEMES["q4f16_0"], 256) is None
+    assert packed_kernels.rounded(Q4, 32) is None
+    assert packed_kernels.rounded(replace(Q4, group_size=64), 256) is None
+    assert packed_kernels.rounded(SCHEMES["q4f16_0"], 256) is None
 
 
 @pytest.mark.parametrize("scheme", [Q4, Q3], ids=["4 bits", "3 bits"])
@@ -257,7 +260,9 @@ def test_dense(dtype: str, k: int) -> None:
 @pytest.mark.parametrize(("shape", "before", "after"), [((5, 64), 0, 0), ((5, 1, 64), 0, 1), ((1, 5, 64), 1, 0)])
 def test_where_the_rows_are(shape: tuple[int, ...], before: int, after: int) -> None:
     rng = np.random.default_rng(0)
-    matrix = compile_function(packed_kernels.matrix_kernel(0, Q4, 64, before, after, "float16", "float16", "float32"))
+    matrix = compile_function(
+        packed_kernels.matrix_kernel(None, Q4, 64, before, after, "float16", "float16", "float32")
+    )
     words, scales, weight = packed(32, 64, np.dtype(np.float16), rng)
     x = rng.standard_normal(shape).astype(np.float16)
     y = np.zeros((*shape[:-1], 32), np.float32)

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 from tvm import tirx
 from tvm.relax.frontend import nn
 from tvm.relax.frontend.nn import op
-from tvm.target.codegen import llvm_cpu_has_features
 
 from llmbuild.compiler.kernels.cpu import dense, packed, packed_awq
+from llmbuild.compiler.kernels.cpu.instructions import of_target
+from llmbuild.compiler.kernels.cpu.instructions.instructions import Instructions
+from llmbuild.compiler.kernels.cpu.rounding import Rounding
 from llmbuild.compiler.kernels.cpu.tile import TILE_COLUMNS
 from llmbuild.compiler.reuse import directly
 from llmbuild.quantization.scheme import Scheme
@@ -27,14 +29,22 @@ PLANES = {"int8x2": 2, "int8": 1, "float": 0}
 class CpuKernels:
     """Our kernels for packed and unquantized weights; `fallback` for layers of few outputs.
 
-    `activations` says how x is rounded (PLANES) for AVX2's products of small whole numbers, which multiply a row or a few with
-    weights of the layout NK; None or "float" for not at all.  `one` gives the kernel that a function makes of arguments.
+    `activations` says how x is rounded (PLANES) for products of small whole numbers `by` the target's instructions, which
+    multiply a row or a few with weights of the layout NK; nothing is rounded where either is None.  `one` gives the kernel that a
+    function makes of arguments.
     """
 
-    def __init__(self, fallback: Kernels, activations: str | None = None, one: Callable[..., Any] = directly) -> None:
+    def __init__(
+        self,
+        fallback: Kernels,
+        activations: str | None = None,
+        by: Instructions | None = None,
+        one: Callable[..., Any] = directly,
+    ) -> None:
         self.fallback = fallback
         self._one = one
-        self.planes = 0 if activations is None else PLANES[activations]
+        planes = 0 if activations is None else PLANES[activations]
+        self.rounding = None if by is None or planes == 0 else Rounding(planes, by)
         self.activations: str | None = None
         self._rounded = activations
         # Parsing a kernel takes 0.1 s and layers repeat.  One object serves one build only: passes may alter a function
@@ -84,25 +94,24 @@ class CpuKernels:
         if scheme.comes_packed:
             kernels, of = (packed_awq.vector_kernel, packed_awq.matrix_kernel), (scheme, k)
         else:
-            kernels, of = (packed.vector_kernel, packed.matrix_kernel), (self._rounding(scheme, k), scheme, k)
+            kernels, of = (packed.vector_kernel, packed.matrix_kernel), (self._rounded_by(scheme, k), scheme, k)
         kernel = self._kernel(kernels[0 if single else 1], *of, *places, *dtypes)
         name = f"{scheme.layout.lower()}{scheme.bits}_{'vector' if single else 'matrix'}"
         return _call(name, kernel, [x, *weights], [*x.shape[:-1], n], out_dtype)
 
-    def _rounding(self, scheme: Scheme, k: int) -> int:
-        """How many bytes an element of a row of K inputs is rounded to, where that is wanted and there are products for it."""
-        if not self.planes or packed.rounding(scheme, k) is None:
-            return 0
+    def _rounded_by(self, scheme: Scheme, k: int) -> Rounding | None:
+        """How rows of K inputs are rounded, where that is wanted and there are products for it."""
+        if self.rounding is None or packed.rounded(scheme, k) is None:
+            return None
         self.activations = self._rounded
-        return self.planes
+        return self.rounding
 
 
 def for_target(
     target: Any, fallback: Kernels, activations: str | None, one: Callable[..., Any] = directly
 ) -> CpuKernels:
-    """The kernels for a target's CPU, which rounds no activations where it has no AVX2."""
-    with target:
-        return CpuKernels(fallback, activations if llvm_cpu_has_features("avx2") else None, one)
+    """The kernels for a target's CPU, which rounds no activations where there are no instructions for it."""
+    return CpuKernels(fallback, activations, of_target(target), one)
 
 
 def _outputs(n: Any) -> int:

@@ -15,6 +15,7 @@ from tvm.script import tirx as T
 
 from llmbuild.compiler.kernels.cpu import packed_kn, packed_nk, packed_nk_int8, packed_nk_int16
 from llmbuild.compiler.kernels.cpu.packed_words import LIMIT, Product, groups, multiply_rows, place, words
+from llmbuild.compiler.kernels.cpu.rounding import Rounding
 from llmbuild.compiler.kernels.cpu.tile import LANES, TILE_COLUMNS, row_shape
 from llmbuild.quantization.scheme import Scheme
 
@@ -31,22 +32,24 @@ def serves(scheme: Scheme, outputs: int) -> bool:
     return scheme.layout in EXACT and scheme.has_cpu_kernels and outputs >= least
 
 
-def rounding(scheme: Scheme, depth: int) -> Callable[[int], Product] | None:
-    """What makes the products of a row rounded to some planes, where AVX2 has products for the scheme and the inputs."""
+def rounded(scheme: Scheme, depth: int) -> Callable[[Rounding], Product] | None:
+    """What makes the products of rounded rows, where there are such for the scheme and the inputs."""
     if not scheme.rounds_activations or words(scheme, depth) < LANES:
         return None
     return packed_nk_int8.product if packed_nk_int8.serves(scheme, depth) else packed_nk_int16.product
 
 
-def _product(planes: int, scheme: Scheme, depth: int) -> Product:
-    """How rows are multiplied that are rounded to some planes, or with 0 to none."""
-    rounded = rounding(scheme, depth) if planes else None
-    return EXACT[scheme.layout] if rounded is None else rounded(planes)
+def _product(rounding: Rounding | None, scheme: Scheme, depth: int) -> Product:
+    """How rows are multiplied that are rounded, or with None are not."""
+    product = None if rounding is None else rounded(scheme, depth)
+    return EXACT[scheme.layout] if product is None or rounding is None else product(rounding)
 
 
-def vector_kernel(planes: int, scheme: Scheme, depth: int, before: int, dtype: str, scale_dtype: str, out: str) -> Any:
+def vector_kernel(
+    rounding: Rounding | None, scheme: Scheme, depth: int, before: int, dtype: str, scale_dtype: str, out: str
+) -> Any:
     """x [1 x before, 1, depth] times q, s -> y [1 x before, 1, N]: the decode kernel."""
-    one = _product(planes, scheme, depth).one
+    one = _product(rounding, scheme, depth).one
 
     @T.prim_func(private=True, s_tir=True)
     def packed_vector(x_handle: T.handle, q_handle: T.handle, s_handle: T.handle, y_handle: T.handle) -> None:
@@ -62,10 +65,17 @@ def vector_kernel(planes: int, scheme: Scheme, depth: int, before: int, dtype: s
 
 
 def matrix_kernel(
-    planes: int, scheme: Scheme, depth: int, before: int, after: int, dtype: str, scale_dtype: str, out: str
+    rounding: Rounding | None,
+    scheme: Scheme,
+    depth: int,
+    before: int,
+    after: int,
+    dtype: str,
+    scale_dtype: str,
+    out: str,
 ) -> Any:
     """x [1 x before, rows, 1 x after, depth] times q, s -> y [1 x before, rows, 1 x after, N], for any number of rows."""
-    product = _product(planes, scheme, depth)
+    product = _product(rounding, scheme, depth)
     one, many, limit = product.one, product.many, product.limit
 
     @T.prim_func(private=True, s_tir=True)

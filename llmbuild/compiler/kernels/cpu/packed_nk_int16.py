@@ -1,4 +1,4 @@
-"""A row times packed weights of the layout NK (see `packed_words`), by AVX2's products of pairs of 16 bits.
+"""A row times packed weights of the layout NK (see `packed_words`), by products of pairs of 16 bits (see `instructions`).
 
 Half of a word's numbers are in each half of the word: of 4 bits they are, and of 3 bits the upper five are moved by one bit.
 Then a shift and an AND give two numbers, one for each half.  x is rounded as for products of bytes (`rounding`); its two planes
@@ -13,8 +13,9 @@ from typing import Any
 
 from tvm.script import tirx as T
 
+from llmbuild.compiler.kernels.cpu.instructions.instructions import Instructions
 from llmbuild.compiler.kernels.cpu.packed_words import Product, multiply_rows, two_scales, words
-from llmbuild.compiler.kernels.cpu.rounding import PARTS, lanes, round_words, total, wide
+from llmbuild.compiler.kernels.cpu.rounding import PARTS, Rounding, lanes, round_words, total, wide
 from llmbuild.compiler.kernels.cpu.tile import LANES, at, lane_sum
 from llmbuild.quantization.scheme import Scheme
 
@@ -39,15 +40,10 @@ def halves(word: Any, scheme: Scheme) -> Any:
     return T.bitwise_and(word, wide(T.uint32(every))) + T.bitwise_and(word, wide(T.uint32(upper)))
 
 
-def products(parted: Any, index: int, x: Any, scheme: Scheme) -> Any:
-    """Pair `index` of a vector of `halves` times a vector of pairs of x, the two products of each added: int32x8."""
+def pair(parted: Any, index: int, scheme: Scheme) -> Any:
+    """Pair `index` of a vector of `halves`."""
     mask = (1 << scheme.bits) - 1
-    numbers = T.bitwise_and(
-        T.shift_right(parted, wide(T.uint32(scheme.bits * index))), wide(T.uint32(mask << 16 | mask))
-    )
-    return T.call_llvm_pure_intrin(
-        "int32x8", "llvm.x86.avx2.pmadd.wd", T.reinterpret("int16x16", numbers), T.reinterpret("int16x16", x)
-    )
+    return T.bitwise_and(T.shift_right(parted, wide(T.uint32(scheme.bits * index))), wide(T.uint32(mask << 16 | mask)))
 
 
 def _paired(values: Any, index: Any, scheme: Scheme) -> Any:
@@ -81,33 +77,48 @@ def start(scheme: Scheme, step: Any, depth: int) -> Any:
     return T.min(step * LANES, words(scheme, depth) - LANES)
 
 
-def sums(word: Any, pairs: Any, step: Any, scheme: Scheme) -> Any:
-    """The sums of the products of each word with a rounded row, without the scales: int32x8."""
+def sums(word: Any, pairs: Any, step: Any, scheme: Scheme, by: Instructions) -> Any:
+    """The sums of the products of words with a rounded row, without the scales: int32x8, in whose lanes a group's sum may be
+    anyhow."""
     parted = halves(word, scheme)
-    found = None
-    for index in range(pairs_of(scheme)):
-        product = products(parted, index, pairs[step * pairs_of(scheme) + index, lanes(0)], scheme)
-        found = product if found is None else found + product
-    return found
+    return by.add_halves(
+        None,
+        [
+            (pair(parted, index, scheme), pairs[step * pairs_of(scheme) + index, lanes(0)])
+            for index in range(pairs_of(scheme))
+        ],
+    )
 
 
 @T.macro
-def add_words(q, s, pairs, zero, scales, acc, column, chain, step, scheme, depth):
+def add_words(q, s, pairs, zero, scales, acc, column, chain, step, scheme, by, depth):
     """acc[chain, :] += a vector of words of a column times the rounded row."""
     acc[chain, lanes(0)] = acc[chain, lanes(0)] + T.Cast(
-        "float32x8", sums(q[column, lanes(start(scheme, step, depth))], pairs, step, scheme) + zero[step, lanes(0)]
+        "float32x8", sums(q[column, lanes(start(scheme, step, depth))], pairs, step, scheme, by) + zero[step, lanes(0)]
     ) * (two_scales(s, column, start(scheme, step, depth) // scheme.words_per_group) * scales[step, lanes(0)])
 
 
 @T.macro
-def multiply_row(x, q, s, y, row, scheme, columns, count, depth, out, before, after):
+def multiply_row(x, q, s, y, row, scheme, columns, rounding, depth, out, before, after):
     """y[row, :] = x[row, :] times q, s."""
     pairs = T.alloc_buffer((steps(scheme, depth) * pairs_of(scheme), LANES), "int32")
     zero = T.alloc_buffer((steps(scheme, depth), LANES), "int32")
     scales = T.alloc_buffer((steps(scheme, depth), LANES), "float32")
     for p in T.serial(steps(scheme, depth)):
         round_pairs(
-            x, row, p * LANES, start(scheme, p, depth), pairs, zero, scales, p, count, scheme, depth, before, after
+            x,
+            row,
+            p * LANES,
+            start(scheme, p, depth),
+            pairs,
+            zero,
+            scales,
+            p,
+            rounding.planes,
+            scheme,
+            depth,
+            before,
+            after,
         )
     for column in T.parallel(columns):
         acc = T.alloc_buffer((CHAINS, LANES), "float32", scope="global")
@@ -115,17 +126,17 @@ def multiply_row(x, q, s, y, row, scheme, columns, count, depth, out, before, af
             acc[c, lanes(0)] = wide(T.float32(0))
         for p in T.serial(steps(scheme, depth) // CHAINS):
             for c in T.unroll(CHAINS):
-                add_words(q, s, pairs, zero, scales, acc, column, c, p * CHAINS + c, scheme, depth)
+                add_words(q, s, pairs, zero, scales, acc, column, c, p * CHAINS + c, scheme, rounding.by, depth)
         if steps(scheme, depth) % CHAINS != 0:
-            add_words(q, s, pairs, zero, scales, acc, column, 0, steps(scheme, depth) - 1, scheme, depth)
+            add_words(q, s, pairs, zero, scales, acc, column, 0, steps(scheme, depth) - 1, scheme, rounding.by, depth)
         y[at(before, after, row, column)] = T.Cast(out, lane_sum(acc, 0) + lane_sum(acc, 1))
 
 
-def product(planes: int) -> Product:
-    """Rows rounded to one or two bytes an element, times packed weights."""
+def product(rounding: Rounding) -> Product:
+    """Rounded rows times packed weights."""
 
     @T.macro
     def one(x, q, s, y, row, scheme, columns, depth, out, before, after):
-        multiply_row(x, q, s, y, row, scheme, columns, planes, depth, out, before, after)
+        multiply_row(x, q, s, y, row, scheme, columns, rounding, depth, out, before, after)
 
     return Product(one, multiply_rows, GEMV_LIMIT)

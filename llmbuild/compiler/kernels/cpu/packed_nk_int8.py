@@ -1,4 +1,5 @@
-"""Products with weights of 4 bits in groups of 32, in the layout NK (see `packed_words`), by AVX2's products of bytes.
+"""Products with weights of 4 bits in groups of 32, in the layout NK (see `packed_words`), by products of bytes (see
+`instructions`).
 
 The rows of x are rounded to bytes once (see `rounding`).  The weights' order on disk needs no shuffle: of a word of eight, one
 AND gives the even elements as four bytes, a shift and an AND the odd ones.  The zero point leaves the loop:
@@ -13,10 +14,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from tvm import tirx
 from tvm.script import tirx as T
 
+from llmbuild.compiler.kernels.cpu.instructions.instructions import Instructions
 from llmbuild.compiler.kernels.cpu.packed_words import Product, multiply_rows, packing, two_scales
-from llmbuild.compiler.kernels.cpu.rounding import PARTS, lanes, round_words, total, wide
+from llmbuild.compiler.kernels.cpu.rounding import PARTS, Rounding, lanes, round_words, total, wide
 from llmbuild.compiler.kernels.cpu.tile import (
     LANES,
     TILE_COLUMNS,
@@ -50,32 +53,15 @@ def unpacked(words: Any) -> tuple[Any, Any]:
     return T.bitwise_and(words, mask), T.bitwise_and(T.shift_right(words, wide(T.uint32(4))), mask)
 
 
-def pairs(words: Any, x: Any) -> Any:
-    """The products of words of bytes, those of weights and those of x, summed in pairs: int16x16.  A sum is at most 2 x 15 x 127,
-    and eight of them, those of a group, fit into 16 bits."""
-    return T.call_llvm_pure_intrin(
-        "int16x16", "llvm.x86.avx2.pmadd.ub.sw", T.reinterpret("uint8x32", words), T.reinterpret("int8x32", x)
-    )
-
-
-def in_words(sums: Any) -> Any:
-    """Neighbours of a vector of int16 added to each other: int32x8."""
-    return T.call_llvm_pure_intrin("int32x8", "llvm.x86.avx2.pmadd.wd", sums, T.broadcast(T.int16(1), 2 * LANES))
-
-
-def halves() -> Any:
-    """The indices of a vector of int16."""
-    return T.ramp(0, 1, 2 * LANES)
-
-
-def products(words: Any, planes: Any, word: Any, count: int) -> Any:
-    """The sums of the eight products of each word with x in one or two planes, without the scales: int32x8."""
+def products(words: Any, planes: Any, word: Any, rounding: Rounding) -> Any:
+    """The sums of the products of words with x in one or two planes, without the scales: int32x8, in whose lanes a group's sum
+    may be anyhow."""
     even, odd = unpacked(words)
-    plane = [planes[0, part, lanes(word)] for part in range(2 * count)]
-    high = in_words(pairs(even, plane[0]) + pairs(odd, plane[1]))
-    if count == 1:
+    plane = [planes[0, part, lanes(word)] for part in range(2 * rounding.planes)]
+    high = rounding.by.add_bytes(None, [(even, plane[0]), (odd, plane[1])])
+    if rounding.planes == 1:
         return high
-    return T.shift_left(high, wide(T.int32(7))) + in_words(pairs(even, plane[2]) + pairs(odd, plane[3]))
+    return rounding.by.add_bytes(T.shift_left(high, wide(T.int32(7))), [(even, plane[2]), (odd, plane[3])])
 
 
 def bytes_of(values: Any, first: int) -> Any:
@@ -107,21 +93,22 @@ def round_row(x, row, planes, sums, scales, place, count, scheme, depth, before,
 
 
 @T.macro
-def add_words(q, s, planes, zero, scales, acc, column, chain, step, count):
+def add_words(q, s, planes, zero, scales, acc, column, chain, step, rounding):
     """acc[chain, :] += a vector of words of a column times the rounded row."""
     acc[chain, lanes(0)] = acc[chain, lanes(0)] + T.Cast(
-        "float32x8", products(q[column, lanes(step * LANES)], planes, step * LANES, count) + zero[lanes(step * LANES)]
+        "float32x8",
+        products(q[column, lanes(step * LANES)], planes, step * LANES, rounding) + zero[lanes(step * LANES)],
     ) * (two_scales(s, column, step * 2) * scales[0, step, lanes(0)])
 
 
 @T.macro
-def multiply_row(x, q, s, y, row, scheme, columns, count, depth, out, before, after):
+def multiply_row(x, q, s, y, row, scheme, columns, rounding, depth, out, before, after):
     """y[row, :] = x[row, :] times q, s."""
-    planes = T.alloc_buffer((1, 2 * count, depth // 8), "int32")
+    planes = T.alloc_buffer((1, 2 * rounding.planes, depth // 8), "int32")
     sums = T.alloc_buffer((1, depth // 8), "int32")
     zero = T.alloc_buffer((depth // 8,), "int32")
     scales = T.alloc_buffer((1, depth // STEP, LANES), "float32")
-    round_row(x, row, planes, sums, scales, 0, count, scheme, depth, before, after)
+    round_row(x, row, planes, sums, scales, 0, rounding.planes, scheme, depth, before, after)
     for p in T.serial(depth // STEP):
         zero[lanes(p * LANES)] = sums[0, lanes(p * LANES)] * wide(T.int32(-ZERO))
     for column in T.parallel(columns):
@@ -131,10 +118,21 @@ def multiply_row(x, q, s, y, row, scheme, columns, count, depth, out, before, af
         for p in T.serial(depth // (STEP * CHAINS)):
             T.evaluate(ask_for(q, T.min(column + AHEAD, columns - 1), p * LANES * CHAINS))
             for c in T.unroll(CHAINS):
-                add_words(q, s, planes, zero, scales, acc, column, c, p * CHAINS + c, count)
+                add_words(q, s, planes, zero, scales, acc, column, c, p * CHAINS + c, rounding)
         if depth // STEP % CHAINS != 0:
-            add_words(q, s, planes, zero, scales, acc, column, 0, depth // STEP - 1, count)
+            add_words(q, s, planes, zero, scales, acc, column, 0, depth // STEP - 1, rounding)
         y[at(before, after, row, column)] = T.Cast(out, lane_sum(acc, 0) + lane_sum(acc, 1))
+
+
+def every(by: Instructions) -> Any:
+    """The indices of a vector of unfinished sums."""
+    return T.ramp(0, 1, by.unfinished[1])
+
+
+def nothing(by: Instructions) -> Any:
+    """Unfinished sums that are zero."""
+    dtype, count = by.unfinished
+    return T.broadcast(tirx.IntImm(dtype, 0), count)
 
 
 @T.macro
@@ -152,23 +150,24 @@ def unpack_panel(q, s, panel, factors, columns, block, depth):
 
 
 @T.macro
-def multiply_group(panel, factors, planes, zero, scales, acc, sums, tile, rows, group):
+def multiply_group(panel, factors, planes, zero, scales, acc, sums, tile, rows, group, by):
     """acc[ROWS, 2, :] += a group of the panel times that of the tile's rows."""
     for m in T.unroll(ROWS):
         for h in T.unroll(2):
-            sums[m, h, halves()] = T.broadcast(T.int16(0), 2 * LANES)
+            sums[m, h, every(by)] = nothing(by)
     for w in T.unroll(4):
         for odd in T.unroll(2):
             for m in T.unroll(ROWS):
                 for h in T.unroll(2):
-                    sums[m, h, halves()] = sums[m, h, halves()] + pairs(
+                    sums[m, h, every(by)] = by.add_unfinished(
+                        sums[m, h, every(by)],
                         panel[group * 4 + w, odd, lanes(h * LANES)],
                         wide(planes[clamped_row(tile, m, rows, ROWS), odd, group * 4 + w]),
                     )
     for m in T.unroll(ROWS):
         for h in T.unroll(2):
             acc[m, h, lanes(0)] = acc[m, h, lanes(0)] + T.Cast(
-                "float32x8", in_words(sums[m, h, halves()]) + wide(zero[clamped_row(tile, m, rows, ROWS), group])
+                "float32x8", by.finished(sums[m, h, every(by)]) + wide(zero[clamped_row(tile, m, rows, ROWS), group])
             ) * (
                 factors[group, lanes(h * LANES)]
                 * wide(scales[clamped_row(tile, m, rows, ROWS), group // 2, group % 2 * 4])
@@ -176,7 +175,7 @@ def multiply_group(panel, factors, planes, zero, scales, acc, sums, tile, rows, 
 
 
 @T.macro
-def multiply_rounded(x, q, s, y, scheme, rows, columns, depth, out, before, after):
+def multiply_rounded(x, q, s, y, scheme, rows, columns, by, depth, out, before, after):
     """y = x times q, s, for many rows in one plane."""
     planes = T.alloc_buffer((rows, 2, depth // 8), "int32")
     words = T.alloc_buffer((rows, depth // 8), "int32")
@@ -192,14 +191,14 @@ def multiply_rounded(x, q, s, y, scheme, rows, columns, depth, out, before, afte
         panel = T.alloc_buffer((depth // 8, 2, TILE_COLUMNS), "uint32")
         factors = T.alloc_buffer((depth // GROUP, TILE_COLUMNS), "float32")
         acc = T.alloc_buffer((ROWS, 2, LANES), "float32", scope="global")
-        sums = T.alloc_buffer((ROWS, 2, 2 * LANES), "int16", scope="global")
+        sums = T.alloc_buffer((ROWS, 2, by.unfinished[1]), by.unfinished[0], scope="global")
         unpack_panel(q, s, panel, factors, columns, block, depth)
         for tile in T.serial((rows + ROWS - 1) // ROWS):
             for m in T.unroll(ROWS):
                 for h in T.unroll(2):
                     acc[m, h, lanes(0)] = wide(T.float32(0))
             for g in T.serial(depth // GROUP):
-                multiply_group(panel, factors, planes, zero, scales, acc, sums, tile, rows, g)
+                multiply_group(panel, factors, planes, zero, scales, acc, sums, tile, rows, g, by)
             store_tile(acc, y, tile, rows, columns, block, ROWS, out, before, after)
 
 
@@ -208,15 +207,15 @@ def serves(scheme: Scheme, depth: int) -> bool:
     return packing(scheme) == packing(LAYOUT) and depth % STEP == 0
 
 
-def product(planes: int) -> Product:
-    """Rows rounded to one or two planes, times packed weights."""
+def product(rounding: Rounding) -> Product:
+    """Rounded rows times packed weights."""
 
     @T.macro
     def one(x, q, s, y, row, scheme, columns, depth, out, before, after):
-        multiply_row(x, q, s, y, row, scheme, columns, planes, depth, out, before, after)
+        multiply_row(x, q, s, y, row, scheme, columns, rounding, depth, out, before, after)
 
     @T.macro
     def many(x, q, s, y, scheme, rows, columns, depth, out, before, after):
-        multiply_rounded(x, q, s, y, scheme, rows, columns, depth, out, before, after)
+        multiply_rounded(x, q, s, y, scheme, rows, columns, rounding.by, depth, out, before, after)
 
-    return Product(one, many if planes == 1 else multiply_rows, GEMV_LIMIT)
+    return Product(one, many if rounding.planes == 1 else multiply_rows, GEMV_LIMIT)

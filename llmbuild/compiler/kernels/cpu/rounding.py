@@ -7,10 +7,12 @@ makes the scale no number, or infinite, so that it does not get lost.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from tvm.script import tirx as T
 
+from llmbuild.compiler.kernels.cpu.instructions.instructions import Instructions
 from llmbuild.compiler.kernels.cpu.packed_words import element, words
 from llmbuild.compiler.kernels.cpu.tile import LANES
 
@@ -20,6 +22,14 @@ PARTS = 128
 """The values of l that make one of h."""
 LEAST = 1e-35
 """Groups without a larger element are zero: the reciprocal of their scale would overflow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rounding:
+    """How the rows of a product are rounded, and how they are multiplied then."""
+
+    planes: int
+    by: Instructions
 
 
 def lanes(start: Any) -> Any:
