@@ -181,7 +181,7 @@ def rounded(x: np.ndarray, planes: int, group: int) -> np.ndarray:
 def test_rows_in_small_whole_numbers(scheme: Scheme, planes: int, dtype: str, k: int) -> None:
     """The products are exact of what x is rounded to, which is as close as the module promises."""
     rng = np.random.default_rng(k)
-    made = packed_kernels.rounded(scheme, k)
+    made = packed_kernels.rounded(Avx2(), scheme, k)
     assert made is not None
     assert (made is packed_nk_int8.product) == (scheme is Q4 and k % 64 == 0)
     product = made(Rounding(planes, Avx2()))
@@ -204,9 +204,9 @@ def test_rows_in_small_whole_numbers(scheme: Scheme, planes: int, dtype: str, k:
 
 def test_what_is_not_rounded() -> None:
     """Inputs of fewer words than a vector, other groups, and layouts that have outputs beside each other."""
-    assert packed_kernels.rounded(Q4, 32) is None
-    assert packed_kernels.rounded(replace(Q4, group_size=64), 256) is None
-    assert packed_kernels.rounded(SCHEMES["q4f16_0"], 256) is None
+    assert packed_kernels.rounded(Avx2(), Q4, 32) is None
+    assert packed_kernels.rounded(Avx2(), replace(Q4, group_size=64), 256) is None
+    assert packed_kernels.rounded(Avx2(), SCHEMES["q4f16_0"], 256) is None
 
 
 @pytest.mark.parametrize("scheme", [Q4, Q3], ids=["4 bits", "3 bits"])

@@ -101,7 +101,7 @@ class CpuKernels:
 
     def _rounded_by(self, scheme: Scheme, k: int) -> Rounding | None:
         """How rows of K inputs are rounded, where that is wanted and there are products for it."""
-        if self.rounding is None or packed.rounded(scheme, k) is None:
+        if self.rounding is None or packed.rounded(self.rounding.by, scheme, k) is None:
             return None
         self.activations = self._rounded
         return self.rounding

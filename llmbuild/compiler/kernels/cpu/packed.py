@@ -14,6 +14,7 @@ from typing import Any
 from tvm.script import tirx as T
 
 from llmbuild.compiler.kernels.cpu import packed_kn, packed_nk, packed_nk_int8, packed_nk_int16
+from llmbuild.compiler.kernels.cpu.instructions.instructions import Instructions
 from llmbuild.compiler.kernels.cpu.packed_words import LIMIT, Product, groups, multiply_rows, place, words
 from llmbuild.compiler.kernels.cpu.rounding import Rounding
 from llmbuild.compiler.kernels.cpu.tile import LANES, TILE_COLUMNS, row_shape
@@ -32,16 +33,16 @@ def serves(scheme: Scheme, outputs: int) -> bool:
     return scheme.layout in EXACT and scheme.has_cpu_kernels and outputs >= least
 
 
-def rounded(scheme: Scheme, depth: int) -> Callable[[Rounding], Product] | None:
+def rounded(by: Instructions, scheme: Scheme, depth: int) -> Callable[[Rounding], Product] | None:
     """What makes the products of rounded rows, where there are such for the scheme and the inputs."""
     if not scheme.rounds_activations or words(scheme, depth) < LANES:
         return None
-    return packed_nk_int8.product if packed_nk_int8.serves(scheme, depth) else packed_nk_int16.product
+    return packed_nk_int8.product if packed_nk_int8.serves(by, scheme, depth) else packed_nk_int16.product
 
 
 def _product(rounding: Rounding | None, scheme: Scheme, depth: int) -> Product:
     """How rows are multiplied that are rounded, or with None are not."""
-    product = None if rounding is None else rounded(scheme, depth)
+    product = None if rounding is None else rounded(rounding.by, scheme, depth)
     return EXACT[scheme.layout] if product is None or rounding is None else product(rounding)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from tvm.script import tirx as T
 
-from llmbuild.compiler.kernels.cpu.packed_words import element, number, two_scales, unit, words
+from llmbuild.compiler.kernels.cpu.packed_words import element, group_scales, number, unit, words
 from llmbuild.compiler.kernels.cpu.tile import GEMV_ROWS, LANES, at, block_start, f32, lane_sum
 from llmbuild.quantization.scheme import CPU_WORDS, Scheme
 
@@ -24,7 +24,7 @@ def scales_of(s: Any, column: Any, word: Any, scheme: Scheme) -> Any:
     group = word // scheme.words_per_group
     if scheme.words_per_group % LANES == 0:
         return T.broadcast(f32(s[column, group]), LANES)
-    return two_scales(s, column, group)
+    return group_scales(s, column, group, 2, LANES)
 
 
 def every() -> Any:

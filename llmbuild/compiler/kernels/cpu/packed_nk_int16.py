@@ -14,7 +14,7 @@ from typing import Any
 from tvm.script import tirx as T
 
 from llmbuild.compiler.kernels.cpu.instructions.instructions import Instructions
-from llmbuild.compiler.kernels.cpu.packed_words import Product, multiply_rows, two_scales, words
+from llmbuild.compiler.kernels.cpu.packed_words import Product, group_scales, multiply_rows, words
 from llmbuild.compiler.kernels.cpu.rounding import PARTS, Rounding, lanes, round_words, total, wide
 from llmbuild.compiler.kernels.cpu.tile import LANES, at, lane_sum
 from llmbuild.quantization.scheme import Scheme
@@ -95,7 +95,9 @@ def add_words(q, s, pairs, zero, scales, acc, column, chain, step, scheme, by, d
     """acc[chain, :] += a vector of words of a column times the rounded row."""
     acc[chain, lanes(0)] = acc[chain, lanes(0)] + T.Cast(
         "float32x8", sums(q[column, lanes(start(scheme, step, depth))], pairs, step, scheme, by) + zero[step, lanes(0)]
-    ) * (two_scales(s, column, start(scheme, step, depth) // scheme.words_per_group) * scales[step, lanes(0)])
+    ) * (
+        group_scales(s, column, start(scheme, step, depth) // scheme.words_per_group, 2, LANES) * scales[step, lanes(0)]
+    )
 
 
 @T.macro

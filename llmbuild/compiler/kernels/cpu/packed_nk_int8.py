@@ -5,20 +5,22 @@ The rows of x are rounded to bytes once (see `rounding`).  The weights' order on
 AND gives the even elements as four bytes, a shift and an AND the odd ones.  The zero point leaves the loop:
 sum (q - 7) x = sum q x - 7 sum x.
 
-A row or a few: weights are read once a row, column by column, so that the memory's own prefetch follows, and words are asked for
-some columns ahead.  Many rows: a panel of 16 columns is unpacked once, then used by a register tile for all rows; with two
-planes that takes longer than the float32 tile of `packed_words`, which serves then.
+A row or a few: weights are read once a row, a column or some columns at a time, and words are asked for some columns ahead.
+Many rows: a panel of 16 columns is unpacked once, then used by a register tile for all rows; with two planes that takes longer
+than the float32 tile of `packed_words`, which serves then.
 """
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import add
 from typing import Any
 
 from tvm import tirx
 from tvm.script import tirx as T
 
 from llmbuild.compiler.kernels.cpu.instructions.instructions import Instructions
-from llmbuild.compiler.kernels.cpu.packed_words import Product, multiply_rows, packing, two_scales
+from llmbuild.compiler.kernels.cpu.packed_words import Product, group_scales, multiply_rows, packing
 from llmbuild.compiler.kernels.cpu.rounding import PARTS, Rounding, lanes, round_words, total, wide
 from llmbuild.compiler.kernels.cpu.tile import (
     LANES,
@@ -36,32 +38,15 @@ from llmbuild.quantization.scheme import SCHEMES, Scheme
 LAYOUT = SCHEMES["q4f32_1"]
 GROUP, ZERO = LAYOUT.group_size, LAYOUT.max_int
 STEP = 8 * LANES
-"""Elements of one vector of words: two groups.  The depth of a product must be a multiple of it."""
+"""Elements of eight words: two groups.  The depth of a product must be a multiple of it."""
 CHAINS = 2
-"""Vectors that add up independently of each other."""
+"""Vectors that add up independently of each other, at least."""
 AHEAD = 8
 """Columns between the one that is read and the one that is asked for."""
 GEMV_LIMIT = 6
 """Up to this many rows, one matrix-vector product a row is faster than unpacking panels."""
 ROWS = 4
-"""Rows of x in a register tile: 4 x 2 vectors of sums leave 8 of 16 registers for operands."""
-
-
-def unpacked(words: Any) -> tuple[Any, Any]:
-    """The even and the odd elements of a vector of words, as words of bytes."""
-    mask = wide(T.uint32(0x0F0F0F0F))
-    return T.bitwise_and(words, mask), T.bitwise_and(T.shift_right(words, wide(T.uint32(4))), mask)
-
-
-def products(words: Any, planes: Any, word: Any, rounding: Rounding) -> Any:
-    """The sums of the products of words with x in one or two planes, without the scales: int32x8, in whose lanes a group's sum
-    may be anyhow."""
-    even, odd = unpacked(words)
-    plane = [planes[0, part, lanes(word)] for part in range(2 * rounding.planes)]
-    high = rounding.by.add_bytes(None, [(even, plane[0]), (odd, plane[1])])
-    if rounding.planes == 1:
-        return high
-    return rounding.by.add_bytes(T.shift_left(high, wide(T.int32(7))), [(even, plane[2]), (odd, plane[3])])
+"""Rows of x in a register tile: 4 x 2 vectors of sums leave 8 of 16 registers for operands, or 4 x 4 leave 16 of 32."""
 
 
 def bytes_of(values: Any, first: int) -> Any:
@@ -74,59 +59,151 @@ def bytes_of(values: Any, first: int) -> Any:
     return word
 
 
+def every(count: int) -> Any:
+    """The indices of a vector of so many lanes."""
+    return T.ramp(0, 1, count)
+
+
+def steps(by: Instructions, depth: int) -> int:
+    """Vectors of words that a row has, the last of which may overlap with the one before."""
+    return -(-depth // 8 // by.words)
+
+
+def start(by: Instructions, step: Any, depth: int) -> Any:
+    """The first word of a vector."""
+    whole = depth // 8 % by.words == 0
+    return step * by.words if whole else T.min(step * by.words, depth // 8 - by.words)
+
+
+def narrow(by: Instructions) -> int:
+    """The lanes that eight words have."""
+    return LANES * by.lanes // by.words
+
+
+def summed(values: Any, count: int) -> Any:
+    """The sums of neighbours in a vector of eight: as many as `count`."""
+    each = LANES // count
+    return reduce(add, [values[T.ramp(lane, each, count)] for lane in range(each)])
+
+
 @T.macro
-def round_row(x, row, planes, sums, scales, place, count, scheme, depth, before, after):
-    """x[row, :] in `count` planes: planes[place, :, :] are the words of the even and the odd elements of h, and those of l;
-    sums[place, :] the sum of the elements of each word, scales[place, :, :] the scale of each."""
+def round_row(x, row, planes, zero, scales, by, count, scheme, depth, before, after):
+    """x[row, :] in `count` planes: planes[step, :, :] are the words of the even and the odd elements of h, and those of l.  For
+    the lanes of a step, zero has -ZERO times the sum of the elements, and scales their scale; where a step overlaps with the one
+    before, that is 0."""
     high = T.alloc_buffer((8, LANES), "int32", scope="global")
     low = T.alloc_buffer((8, LANES), "int32", scope="global")
-    for p in T.serial(depth // STEP):
-        round_words(x, row, 0, p * LANES, high, low, scales, (place, p), count, scheme, depth, before, after)
-        planes[place, 0, lanes(p * LANES)] = bytes_of(high, 0)
-        planes[place, 1, lanes(p * LANES)] = bytes_of(high, 1)
-        if count == 1:
-            sums[place, lanes(p * LANES)] = total(high, 8)
-        else:
-            planes[place, 2, lanes(p * LANES)] = bytes_of(low, 0)
-            planes[place, 3, lanes(p * LANES)] = bytes_of(low, 1)
-            sums[place, lanes(p * LANES)] = total(high, 8) * wide(T.int32(PARTS)) + total(low, 8)
+    found = T.alloc_buffer((1, LANES), "float32", scope="global")
+    sums = T.alloc_buffer((LANES,), "int32", scope="global")
+    for p in T.serial(steps(by, depth)):
+        for h in T.serial(by.words // LANES):
+            round_words(
+                x, row, 0, start(by, p, depth) + h * LANES, high, low, found, (0,), count, scheme, depth, before, after
+            )
+            planes[p, 0, lanes(h * LANES)] = bytes_of(high, 0)
+            planes[p, 1, lanes(h * LANES)] = bytes_of(high, 1)
+            if count == 1:
+                sums[lanes(0)] = total(high, 8)
+            else:
+                planes[p, 2, lanes(h * LANES)] = bytes_of(low, 0)
+                planes[p, 3, lanes(h * LANES)] = bytes_of(low, 1)
+                sums[lanes(0)] = total(high, 8) * wide(T.int32(PARTS)) + total(low, 8)
+            zero[p, T.ramp(h * narrow(by), 1, narrow(by))] = summed(sums, narrow(by)) * T.broadcast(
+                T.int32(-ZERO), narrow(by)
+            )
+            for j in T.vectorized(narrow(by)):
+                scales[p, h * narrow(by) + j] = T.Select(
+                    start(by, p, depth) + h * LANES + j * (LANES // narrow(by)) < p * by.words,
+                    T.float32(0),
+                    found[0, j * (LANES // narrow(by))],
+                )
+
+
+def products(words: Any, planes: Any, step: Any, by: Instructions, count: int) -> Any:
+    """The sums of the products of a step's words with x in one or two planes, without the scales: int32 x `by.lanes`."""
+    even, odd = by.unpacked(words, by.words)
+    plane = [planes[step, part, every(by.words)] for part in range(2 * count)]
+    high = by.add_bytes(None, [(even, plane[0]), (odd, plane[1])])
+    if count == 1:
+        return high
+    shifted = T.shift_left(high, T.broadcast(T.int32(7), by.lanes))
+    return by.add_bytes(shifted, [(even, plane[2]), (odd, plane[3])])
 
 
 @T.macro
-def add_words(q, s, planes, zero, scales, acc, column, chain, step, rounding):
-    """acc[chain, :] += a vector of words of a column times the rounded row."""
-    acc[chain, lanes(0)] = acc[chain, lanes(0)] + T.Cast(
-        "float32x8",
-        products(q[column, lanes(step * LANES)], planes, step * LANES, rounding) + zero[lanes(step * LANES)],
-    ) * (two_scales(s, column, step * 2) * scales[0, step, lanes(0)])
+def add_words(q, s, planes, zero, scales, acc, place, column, step, by, count, depth):
+    """acc[place, :] += a step's words of a column times the rounded row."""
+    acc[place, every(by.lanes)] = acc[place, every(by.lanes)] + T.Cast(
+        f"float32x{by.lanes}",
+        products(q[column, T.ramp(start(by, step, depth), 1, by.words)], planes, step, by, count)
+        + zero[step, every(by.lanes)],
+    ) * (group_scales(s, column, start(by, step, depth) // 4, by.words // 4, by.lanes) * scales[step, every(by.lanes)])
+
+
+def chains(by: Instructions) -> int:
+    """Vectors of an output that add up independently of each other: several outputs do so themselves."""
+    return max(1, CHAINS // by.outputs)
+
+
+def column(by: Instructions, block: Any, output: int, columns: Any) -> Any:
+    """The column of an output of a block."""
+    return block if by.outputs == 1 else block_start(block, by.outputs, columns) + output
+
+
+def dot(acc: Any, by: Instructions, output: int) -> Any:
+    """The sum of all lanes of an output."""
+    return reduce(add, (lane_sum(acc, output * chains(by) + chain, by.lanes) for chain in range(chains(by))))
 
 
 @T.macro
-def multiply_row(x, q, s, y, row, scheme, columns, rounding, depth, out, before, after):
+def multiply_row(x, q, s, y, row, scheme, columns, by, count, depth, out, before, after):
     """y[row, :] = x[row, :] times q, s."""
-    planes = T.alloc_buffer((1, 2 * rounding.planes, depth // 8), "int32")
-    sums = T.alloc_buffer((1, depth // 8), "int32")
-    zero = T.alloc_buffer((depth // 8,), "int32")
-    scales = T.alloc_buffer((1, depth // STEP, LANES), "float32")
-    round_row(x, row, planes, sums, scales, 0, rounding.planes, scheme, depth, before, after)
-    for p in T.serial(depth // STEP):
-        zero[lanes(p * LANES)] = sums[0, lanes(p * LANES)] * wide(T.int32(-ZERO))
-    for column in T.parallel(columns):
-        acc = T.alloc_buffer((CHAINS, LANES), "float32", scope="global")
-        for c in T.unroll(CHAINS):
-            acc[c, lanes(0)] = wide(T.float32(0))
-        for p in T.serial(depth // (STEP * CHAINS)):
-            T.evaluate(ask_for(q, T.min(column + AHEAD, columns - 1), p * LANES * CHAINS))
-            for c in T.unroll(CHAINS):
-                add_words(q, s, planes, zero, scales, acc, column, c, p * CHAINS + c, rounding)
-        if depth // STEP % CHAINS != 0:
-            add_words(q, s, planes, zero, scales, acc, column, 0, depth // STEP - 1, rounding)
-        y[at(before, after, row, column)] = T.Cast(out, lane_sum(acc, 0) + lane_sum(acc, 1))
-
-
-def every(by: Instructions) -> Any:
-    """The indices of a vector of unfinished sums."""
-    return T.ramp(0, 1, by.unfinished[1])
+    planes = T.alloc_buffer((steps(by, depth), 2 * count, by.words), "int32")
+    zero = T.alloc_buffer((steps(by, depth), by.lanes), "int32")
+    scales = T.alloc_buffer((steps(by, depth), by.lanes), "float32")
+    round_row(x, row, planes, zero, scales, by, count, scheme, depth, before, after)
+    for block in T.parallel((columns + by.outputs - 1) // by.outputs):
+        acc = T.alloc_buffer((by.outputs * chains(by), by.lanes), "float32", scope="global")
+        for r in T.unroll(by.outputs * chains(by)):
+            acc[r, every(by.lanes)] = T.broadcast(T.float32(0), by.lanes)
+        for p in T.serial(steps(by, depth) // chains(by)):
+            for r in T.unroll(by.outputs):
+                T.evaluate(
+                    ask_for(q, T.min(column(by, block, r, columns) + AHEAD, columns - 1), p * (by.words * chains(by)))
+                )
+            for r in T.unroll(by.outputs):
+                for c in T.unroll(chains(by)):
+                    add_words(
+                        q,
+                        s,
+                        planes,
+                        zero,
+                        scales,
+                        acc,
+                        r * chains(by) + c,
+                        column(by, block, r, columns),
+                        p * chains(by) + c,
+                        by,
+                        count,
+                        depth,
+                    )
+        if steps(by, depth) % chains(by) != 0:
+            add_words(
+                q,
+                s,
+                planes,
+                zero,
+                scales,
+                acc,
+                0,
+                column(by, block, 0, columns),
+                steps(by, depth) - 1,
+                by,
+                count,
+                depth,
+            )
+        for r in T.unroll(by.outputs):
+            y[at(before, after, row, column(by, block, r, columns))] = T.Cast(out, dot(acc, by, r))
 
 
 def nothing(by: Instructions) -> Any:
@@ -136,40 +213,41 @@ def nothing(by: Instructions) -> Any:
 
 
 @T.macro
-def unpack_panel(q, s, panel, factors, columns, block, depth):
+def unpack_panel(q, s, panel, factors, columns, block, by, depth):
     """panel[:, 0 and 1, 16] = the even and the odd elements of each word of the 16 columns of block; factors are their scales."""
     for w in T.serial(depth // 8):
         for j in T.vectorized(TILE_COLUMNS):
             panel[w, 1, j] = q[block_start(block, TILE_COLUMNS, columns) + j, w]
         for h in T.unroll(2):
-            panel[w, 0, lanes(h * LANES)] = unpacked(panel[w, 1, lanes(h * LANES)])[0]
-            panel[w, 1, lanes(h * LANES)] = unpacked(panel[w, 1, lanes(h * LANES)])[1]
+            panel[w, 0, lanes(h * LANES)] = by.unpacked(panel[w, 1, lanes(h * LANES)], LANES)[0]
+            panel[w, 1, lanes(h * LANES)] = by.unpacked(panel[w, 1, lanes(h * LANES)], LANES)[1]
     for g in T.serial(depth // GROUP):
         for j in T.vectorized(TILE_COLUMNS):
             factors[g, j] = f32(s[block_start(block, TILE_COLUMNS, columns) + j, g])
 
 
 @T.macro
-def multiply_group(panel, factors, planes, zero, scales, acc, sums, tile, rows, group, by):
-    """acc[ROWS, 2, :] += a group of the panel times that of the tile's rows."""
+def multiply_group(panel, factors, planes, zero, scales, acc, sums, tile, rows, group, first, by):
+    """acc[ROWS, some of 2, :] += a group of the panel times that of the tile's rows, from the vector `first` of outputs on."""
     for m in T.unroll(ROWS):
-        for h in T.unroll(2):
-            sums[m, h, every(by)] = nothing(by)
+        for h in T.unroll(2 // by.passes):
+            sums[m, h, every(by.unfinished[1])] = nothing(by)
     for w in T.unroll(4):
         for odd in T.unroll(2):
             for m in T.unroll(ROWS):
-                for h in T.unroll(2):
-                    sums[m, h, every(by)] = by.add_unfinished(
-                        sums[m, h, every(by)],
-                        panel[group * 4 + w, odd, lanes(h * LANES)],
+                for h in T.unroll(2 // by.passes):
+                    sums[m, h, every(by.unfinished[1])] = by.add_unfinished(
+                        sums[m, h, every(by.unfinished[1])],
+                        panel[group * 4 + w, odd, lanes((first + h) * LANES)],
                         wide(planes[clamped_row(tile, m, rows, ROWS), odd, group * 4 + w]),
                     )
     for m in T.unroll(ROWS):
-        for h in T.unroll(2):
-            acc[m, h, lanes(0)] = acc[m, h, lanes(0)] + T.Cast(
-                "float32x8", by.finished(sums[m, h, every(by)]) + wide(zero[clamped_row(tile, m, rows, ROWS), group])
+        for h in T.unroll(2 // by.passes):
+            acc[m, first + h, lanes(0)] = acc[m, first + h, lanes(0)] + T.Cast(
+                "float32x8",
+                by.finished(sums[m, h, every(by.unfinished[1])]) + wide(zero[clamped_row(tile, m, rows, ROWS), group]),
             ) * (
-                factors[group, lanes(h * LANES)]
+                factors[group, lanes((first + h) * LANES)]
                 * wide(scales[clamped_row(tile, m, rows, ROWS), group // 2, group % 2 * 4])
             )
 
@@ -178,33 +256,37 @@ def multiply_group(panel, factors, planes, zero, scales, acc, sums, tile, rows, 
 def multiply_rounded(x, q, s, y, scheme, rows, columns, by, depth, out, before, after):
     """y = x times q, s, for many rows in one plane."""
     planes = T.alloc_buffer((rows, 2, depth // 8), "int32")
-    words = T.alloc_buffer((rows, depth // 8), "int32")
     zero = T.alloc_buffer((rows, depth // GROUP), "int32")
     scales = T.alloc_buffer((rows, depth // STEP, LANES), "float32")
     for row in T.parallel(rows):
-        round_row(x, row, planes, words, scales, row, 1, scheme, depth, before, after)
-        for g in T.serial(depth // GROUP):
-            zero[row, g] = T.int32(-ZERO) * (
-                (words[row, g * 4] + words[row, g * 4 + 1]) + (words[row, g * 4 + 2] + words[row, g * 4 + 3])
-            )
+        high = T.alloc_buffer((8, LANES), "int32", scope="global")
+        low = T.alloc_buffer((8, LANES), "int32", scope="global")
+        sums = T.alloc_buffer((LANES,), "int32", scope="global")
+        for p in T.serial(depth // STEP):
+            round_words(x, row, 0, p * LANES, high, low, scales, (row, p), 1, scheme, depth, before, after)
+            for odd in T.unroll(2):
+                planes[row, odd, lanes(p * LANES)] = bytes_of(high, odd)
+            sums[lanes(0)] = total(high, 8)
+            zero[row, T.ramp(p * 2, 1, 2)] = summed(sums, 2) * T.broadcast(T.int32(-ZERO), 2)
     for block in T.parallel((columns + TILE_COLUMNS - 1) // TILE_COLUMNS):
         panel = T.alloc_buffer((depth // 8, 2, TILE_COLUMNS), "uint32")
         factors = T.alloc_buffer((depth // GROUP, TILE_COLUMNS), "float32")
         acc = T.alloc_buffer((ROWS, 2, LANES), "float32", scope="global")
-        sums = T.alloc_buffer((ROWS, 2, by.unfinished[1]), by.unfinished[0], scope="global")
-        unpack_panel(q, s, panel, factors, columns, block, depth)
+        sums = T.alloc_buffer((ROWS, 2 // by.passes, by.unfinished[1]), by.unfinished[0], scope="global")
+        unpack_panel(q, s, panel, factors, columns, block, by, depth)
         for tile in T.serial((rows + ROWS - 1) // ROWS):
             for m in T.unroll(ROWS):
                 for h in T.unroll(2):
                     acc[m, h, lanes(0)] = wide(T.float32(0))
-            for g in T.serial(depth // GROUP):
-                multiply_group(panel, factors, planes, zero, scales, acc, sums, tile, rows, g, by)
+            for first in T.unroll(by.passes):
+                for g in T.serial(depth // GROUP):
+                    multiply_group(panel, factors, planes, zero, scales, acc, sums, tile, rows, g, first, by)
             store_tile(acc, y, tile, rows, columns, block, ROWS, out, before, after)
 
 
-def serves(scheme: Scheme, depth: int) -> bool:
+def serves(by: Instructions, scheme: Scheme, depth: int) -> bool:
     """Whether the products take the scheme, and inputs of this number."""
-    return packing(scheme) == packing(LAYOUT) and depth % STEP == 0
+    return packing(scheme) == packing(LAYOUT) and depth % STEP == 0 and depth // 8 >= by.words
 
 
 def product(rounding: Rounding) -> Product:
@@ -212,7 +294,7 @@ def product(rounding: Rounding) -> Product:
 
     @T.macro
     def one(x, q, s, y, row, scheme, columns, depth, out, before, after):
-        multiply_row(x, q, s, y, row, scheme, columns, rounding, depth, out, before, after)
+        multiply_row(x, q, s, y, row, scheme, columns, rounding.by, rounding.planes, depth, out, before, after)
 
     @T.macro
     def many(x, q, s, y, scheme, rows, columns, depth, out, before, after):

@@ -96,11 +96,14 @@ def element(x: Any, row: Any, k: Any, scheme: Scheme, depth: int, before: int, a
     return T.Select(k < depth, f32(x[at(before, after, row, T.min(k, depth - 1))]), T.float32(0))
 
 
-def two_scales(s: Any, column: Any, group: Any) -> Any:
-    """The scales of two groups of a column of the layout NK, each in the four lanes of its words: float32x8."""
-    two = s[column, T.ramp(group, 1, 2)]
+def group_scales(s: Any, column: Any, group: Any, count: int, lanes: int) -> Any:
+    """The scales of so many groups of a column of the layout NK, each in as many of the lanes: float32 x lanes."""
+    some = T.Cast(f"float32x{count}", s[column, T.ramp(group, 1, count)])
+    if lanes == count:
+        return some
     # A shuffle may have no more indices than its inputs have lanes.
-    return tirx.Shuffle([T.Cast("float32x2", two)] * 4, [tirx.IntImm("int32", lane // 4) for lane in range(LANES)])
+    each = lanes // count
+    return tirx.Shuffle([some] * each, [tirx.IntImm("int32", lane // each) for lane in range(lanes)])
 
 
 @T.macro

@@ -30,11 +30,15 @@ def f32(value: Any) -> Any:
     return value if value.ty.dtype == "float32" else T.Cast("float32", value)
 
 
-def lane_sum(values: Any, row: Any) -> Any:
-    """The sum of the 8 lanes of values[row, :], as a tree of three steps."""
-    return ((values[row, 0] + values[row, 4]) + (values[row, 2] + values[row, 6])) + (
-        (values[row, 1] + values[row, 5]) + (values[row, 3] + values[row, 7])
-    )
+def lane_sum(values: Any, row: Any, lanes: int = LANES) -> Any:
+    """The sum of the lanes of values[row, :], as a tree."""
+
+    def every(step: int, first: int) -> Any:
+        if step == lanes:
+            return values[row, first]
+        return every(2 * step, first) + every(2 * step, first + step)
+
+    return every(1, 0)
 
 
 def block_start(block: Any, width: int, extent: Any) -> Any:

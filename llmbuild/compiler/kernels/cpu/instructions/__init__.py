@@ -8,9 +8,10 @@ from tvm.target.codegen import llvm_cpu_has_features
 
 from llmbuild.compiler.kernels.cpu.instructions.avx2 import Avx2
 from llmbuild.compiler.kernels.cpu.instructions.instructions import Instructions
+from llmbuild.compiler.kernels.cpu.instructions.neon import Neon
 
-SETS: tuple[Instructions, ...] = (Avx2(),)
-"""The best first."""
+SETS: tuple[Instructions, ...] = (Avx2(), Neon())
+"""The best first: a target may have several."""
 
 
 def of_target(target: Any) -> Instructions | None:

@@ -16,8 +16,18 @@ class Avx2:
     """See `Instructions`."""
 
     feature: str = "avx2"
+    words: int = LANES
+    lanes: int = LANES
+    outputs: int = 1
+    """Column by column, so that the memory's own prefetch follows."""
+    passes: int = 1
     unfinished: tuple[str, int] = ("int16", 2 * LANES)
     """Of a group, a sum of 16 bits has eight pairs of at most 2 x 15 x 127."""
+
+    def unpacked(self, words: Any, count: int) -> tuple[Any, Any]:
+        """There are no shifts of bytes."""
+        mask = T.broadcast(T.uint32(0x0F0F0F0F), count)
+        return T.bitwise_and(words, mask), T.bitwise_and(T.shift_right(words, T.broadcast(T.uint32(4), count)), mask)
 
     def add_bytes(self, start: Any | None, parts: Parts) -> Any:
         sums = _pairs(*parts[0])

@@ -1,8 +1,8 @@
 """What products of small whole numbers need of an instruction set.
 
-A vector is of eight words, which have four bytes or two halves of 16 bits each.  Those of weights are 0 to 15, those of x as
-`rounding` leaves them.  Four words are of one group, so that only the sum of their four lanes counts: an instruction set may
-add up what it likes in each of them.
+A word has four bytes or two halves of 16 bits.  Numbers of weights are 0 to 15, those of x are as `rounding` leaves them.  In a
+row's product four words are of one group, whose scale they share, so that only the sum of its lanes counts: an instruction set
+may add up what it likes in each of them.
 """
 
 from __future__ import annotations
@@ -22,18 +22,42 @@ class Instructions(Protocol):
         """What a target must have, as LLVM names it."""
         ...
 
+    @property
+    def words(self) -> int:
+        """Words of a vector of a row's product of bytes: 8 or a multiple."""
+        ...
+
+    @property
+    def lanes(self) -> int:
+        """Lanes of its sums: 1, 2 or 4 for each group."""
+        ...
+
+    @property
+    def outputs(self) -> int:
+        """Outputs of a row's product of bytes that are computed together, for each of which x is loaded once."""
+        ...
+
+    def unpacked(self, words: Any, count: int) -> tuple[Any, Any]:
+        """The even and the odd numbers of 4 bits of a vector of `count` words, as words of bytes."""
+        ...
+
     def add_bytes(self, start: Any | None, parts: Parts) -> Any:
-        """int32x8: `start`, if any, and the products of all bytes of at most two parts; only a group's four lanes together are
-        its sum."""
+        """int32 x `lanes`: `start`, if any, and the products of all bytes of at most two parts of `words` words."""
         ...
 
     def add_halves(self, start: Any | None, parts: Parts) -> Any:
-        """The same of signed halves, for any number of parts."""
+        """int32x8: the same of any number of parts of eight words of signed halves, with four lanes for a group."""
+        ...
+
+    @property
+    def passes(self) -> int:
+        """Into how many passes the outputs of a tile are divided, 1 or 2, so that its unfinished sums are in registers."""
         ...
 
     @property
     def unfinished(self) -> tuple[str, int]:
-        """The type and the lanes of sums of products of bytes within a group, in tiles, where each word is of an output."""
+        """The type and the lanes of sums of products of bytes within a group, in tiles, where each of eight words is of another
+        output."""
         ...
 
     def add_unfinished(self, sums: Any, weights: Any, x: Any) -> Any:
