@@ -1,0 +1,86 @@
+"""The instruction sets of products with rounded rows: which a target has, and NEON's in an emulated processor against NumPy.
+
+AVX2's, which the machine that tests has, are in tests/compiler/test_cpu_kernels.py.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llmbuild.compiler.kernels.cpu import packed as packed_kernels
+from llmbuild.compiler.kernels.cpu import packed_nk_int8
+from llmbuild.compiler.kernels.cpu.instructions import of_target
+from llmbuild.compiler.kernels.cpu.instructions.avx2 import Avx2
+from llmbuild.compiler.kernels.cpu.instructions.instructions import Instructions
+from llmbuild.compiler.kernels.cpu.instructions.neon import Neon
+from llmbuild.compiler.kernels.cpu.rounding import Rounding
+from llmbuild.quantization.scheme import Scheme
+from tests.compiler.test_cpu_kernels import DTYPES, Q3, Q4, check, packed, rounded
+from tests.helpers import emulated
+
+
+@pytest.mark.parametrize(
+    ("triple", "cpu", "found"),
+    [
+        ("aarch64-unknown-linux-gnu", None, Neon()),
+        ("aarch64-pc-windows-msvc", None, Neon()),
+        ("x86_64-unknown-linux-gnu", "x86-64-v3", Avx2()),
+        ("x86_64-unknown-linux-gnu", "x86-64-v2", None),
+    ],
+)
+def test_which_a_target_has(triple: str, cpu: str | None, found: Instructions | None) -> None:
+    import tvm
+
+    named = {} if cpu is None else {"mcpu": cpu}
+    assert of_target(tvm.target.Target({"kind": "llvm", "mtriple": triple, **named})) == found
+
+
+@pytest.mark.skipif(emulated.MISSING is not None, reason=str(emulated.MISSING))
+@pytest.mark.parametrize(
+    ("scheme", "planes", "dtype", "k"),
+    [
+        # Vectors of words that overlap, and by halves.
+        (Q4, 2, "float32", 192),
+        (Q3, 1, "float16", 200),
+        *(
+            pytest.param(*values, marks=pytest.mark.full)
+            for values in (
+                (Q4, 1, "float32", 576),
+                (Q4, 2, "float16", 128),
+                (Q4, 1, "float16", 320),
+                (Q4, 2, "bfloat16", 256),
+                (Q4, 2, "float32", 64),
+                (Q4, 2, "float32", 96),
+                (Q3, 2, "float32", 320),
+            )
+        ),
+    ],
+)
+def test_rounded_rows_by_neon(scheme: Scheme, planes: int, dtype: str, k: int, tmp_path: Path) -> None:
+    """The products are exact of what x is rounded to, also the largest: all weights 15 (or 7), and x as large as a byte can."""
+    rounding = Rounding(planes, Neon())
+    made = packed_kernels.rounded(rounding.by, scheme, k)
+    assert (made is packed_nk_int8.product) == (scheme is Q4 and k % 64 == 0 and k >= 128)
+    multiply = emulated.emulated(
+        packed_kernels.matrix_kernel(rounding, scheme, k, 1, 0, dtype, dtype, dtype), tmp_path / "kernel"
+    )
+    rng = np.random.default_rng(k)
+    many = made is packed_nk_int8.product and planes == 1
+    for n in (17, 34):
+        words, scales, weight = packed(n, k, DTYPES[dtype], rng, scheme)
+        for rows in (1, 3, 7):
+            x = (rng.standard_normal((1, rows, k)) * 10.0 ** rng.integers(-4, 4, (1, rows, k))).astype(DTYPES[dtype])
+            x[0, 0, 40:80] = 0
+            y = np.zeros((1, rows, n), DTYPES[dtype])
+            multiply(x, words, scales, y)
+            check(y, rounded(x, planes, scheme.group_size) if rows < 7 or many else x, weight, dtype)
+            x = np.where(rng.random((1, rows, 1)) < 0.5, -3, 3).repeat(k, 2).astype(DTYPES[dtype])
+            largest = np.repeat(abs(scales).astype(np.float32), scheme.group_size, 1)[:, :k] * (scheme.max_int + 1)
+            multiply(x, np.full_like(words, 0xFFFFFFFF), abs(scales), y)
+            check(y, x, largest, dtype)
+    x[0, :, 50] = np.inf
+    multiply(x, words, scales, y)
+    assert not np.isfinite(y.astype(np.float32)).any()
