@@ -260,8 +260,8 @@ class PlatformTable(Table):
     )
     activations: Literal["int8x2", "int8", "float"] | None = Field(
         default=None,
-        description="CPUs with AVX2, packed schemes of layout NK: the input of a product with few rows is rounded to two bytes "
-        "an element (int8x2), to one (int8), or not at all (float). Default: int8x2.",
+        description="CPUs with AVX2 or NEON, packed schemes of layout NK: the input of a product with few rows is rounded to two "
+        "bytes an element (int8x2), to one (int8), or not at all (float). Default: int8x2.",
     )
     artifact: Literal["so", "dylib", "dll", "tar", "wasm"] | None = Field(
         default=None,
