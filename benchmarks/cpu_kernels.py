@@ -3,8 +3,9 @@
     python benchmarks/cpu_kernels.py [--schemes q4f32_1 q0f32] [--shapes 4096x4096] [--threads 2] [--rows 1 64]
         [--cpu x86-64-v3] [--activations int8x2] [--skip-stock]
 
-Decode (one row) is bound by reading weights: 64 MB of them are cycled through, so that they come from memory.  The
-stock columns are the generic kernels with TVM's `dlight.cpu.GEMV` schedule, and with no schedule where it does not match.
+Decode (one row) is bound by reading weights: 64 MB of them are cycled through, so that they come from memory.  Kernels are
+those that a library calls on this CPU, which may have more than `--cpu`.  The stock columns are the generic kernels with TVM's
+`dlight.cpu.GEMV` schedule, and with no schedule where it does not match.
 """
 
 from __future__ import annotations
@@ -101,13 +102,20 @@ def main() -> None:
     import numpy as np
     import tvm
 
+    from llmbuild.compiler.kernels.cpu.instructions import of_levels
     from llmbuild.compiler.kernels.cpu.linear import for_target
     from llmbuild.quantization.layers import GenericKernels
     from llmbuild.quantization.scheme import SCHEMES
+    from llmbuild.targets.cpu import native_cpu
 
-    target = tvm.target.Target({"kind": "llvm", "mtriple": "x86_64-unknown-linux-gnu", "mcpu": arguments.cpu})
+    triple = "x86_64-unknown-linux-gnu"
+    target = tvm.target.Target({"kind": "llvm", "mtriple": triple, "mcpu": arguments.cpu})
+    features = native_cpu(triple)[1]
+    level = next((level for level in of_levels(target) if f"+{level.name}" in features), None)
+    if level is not None:
+        target = level.target(target)
     rng = np.random.default_rng(0)
-    print(f"{arguments.threads} threads, {arguments.cpu}")
+    print(f"{arguments.threads} threads, {arguments.cpu}{f', {level.name}' if level else ''}")
     print(
         f"{'scheme':9} {'N':>5} {'K':>5} {'rows':>5} {'ours us':>9} {'GB/s':>6} {'GFLOP/s':>8} {'stock us':>9} {'times':>6}"
     )

@@ -1,7 +1,8 @@
 """From a chat configuration to the objects of a model library.
 
-The result is a directory with `lib0.o`, `lib1.o` and `lib2.o` (the host's code), `devc.o` (VM bytecode and device modules) and
-`metadata.json` (the library's own record, which can then be read without loading the library).  No linker runs here.
+The result is a directory with `lib0.o` to `lib3.o` and an object for each level of a CPU (the host's code), `devc.o` (VM bytecode
+and device modules) and `metadata.json` (the library's own record, which can then be read without loading the library).  No linker
+runs here.
 """
 
 from __future__ import annotations

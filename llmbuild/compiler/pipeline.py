@@ -18,6 +18,7 @@ from llmbuild.compiler.passes.dump import Dump
 from llmbuild.compiler.passes.embedding_allocator import AttachEmbeddingAllocator
 from llmbuild.compiler.passes.kv_cache import AttachKVCache
 from llmbuild.compiler.passes.legalize import LegalizeOnce
+from llmbuild.compiler.passes.levels import AttachLevels, DispatchLevels
 from llmbuild.compiler.passes.logits import AttachLogitProcessors
 from llmbuild.compiler.passes.metadata import AttachMetadata
 from llmbuild.compiler.passes.row_moves import AttachRowMoves
@@ -117,6 +118,7 @@ def virtual_machine(plan: PassInputs) -> list[Any]:
         transform.VMShapeLower(),
         AttachSymbols(),
         OrderShapeFunctions(),
+        DispatchLevels(),
     ]
 
 
@@ -127,6 +129,7 @@ def run(plan: PassInputs, module: Any, reuse: Reuse) -> Any:
     def lowered(module: Any) -> Any:
         return tvm.transform.Sequential(operators(plan))(module)
 
+    module = tvm.transform.Sequential([AttachLevels()])(module)
     own = {name.name_hint for name in module.get_global_vars()}
     module = tvm.transform.Sequential(attachments(plan, reuse))(module)
     for name, function in module.functions_items():

@@ -28,7 +28,7 @@ COMPILE_FIELDS = tuple(COMPILE_TYPES)
 
 
 def run(job: Job) -> None:
-    """Write the kernels' objects (lib0.o to lib2.o), devc.o and metadata.json.
+    """Write the kernels' objects (lib0.o to lib3.o, and one for each level of a CPU), devc.o and metadata.json.
 
     The last contains the library's `_metadata` record, and what an application needs besides: `system_lib_prefix`, by which it
     finds a library that it linked, and `requires`, the features that the device must have.

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 
-def compile_function(function: Any) -> Callable[..., None]:
-    """A callable on arrays; the arrays that the function writes are updated."""
+def compile_function(function: Any, features: Sequence[str] = ()) -> Callable[..., None]:
+    """A callable on arrays; the arrays that the function writes are updated.  `features` are those beyond AVX2 that it needs."""
     import tvm
 
-    target = tvm.target.Target({"kind": "llvm", "mtriple": "x86_64-unknown-linux-gnu", "mcpu": "x86-64-v3"})
+    base = {"kind": "llvm", "mtriple": "x86_64-unknown-linux-gnu", "mcpu": "x86-64-v3"}
+    target = tvm.target.Target({**base, "mattr": [f"+{feature}" for feature in features]} if features else base)
     module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
     with tvm.transform.PassContext(config={"tirx.disable_cse_tir": True}):
         compiled = tvm.compile(module, target=target)["main"]

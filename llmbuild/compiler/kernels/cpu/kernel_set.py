@@ -5,13 +5,6 @@ from __future__ import annotations
 from llmbuild.compiler.kernels import KernelSet
 from llmbuild.compiler.kernels.cpu import logits, row_moves, softmax
 from llmbuild.compiler.kernels.cpu.kv_cache import replacements
-from llmbuild.compiler.kernels.cpu.linear import for_target
-from llmbuild.quantization.layers import GenericKernels
+from llmbuild.compiler.kernels.cpu.linear import for_library
 
-KERNELS = KernelSet(
-    lambda target, activations, one: for_target(target, GenericKernels(), activations, one),
-    replacements,
-    softmax,
-    logits,
-    row_moves,
-)
+KERNELS = KernelSet(for_library, replacements, softmax, logits, row_moves)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from tvm import tirx
@@ -11,11 +12,14 @@ from tvm.relax.frontend import nn
 from tvm.relax.frontend.nn import op
 
 from llmbuild.compiler.kernels.cpu import dense, packed, packed_awq
-from llmbuild.compiler.kernels.cpu.instructions import of_target
+from llmbuild.compiler.kernels.cpu.instructions import of_levels, of_target
 from llmbuild.compiler.kernels.cpu.instructions.instructions import Instructions
 from llmbuild.compiler.kernels.cpu.rounding import Rounding
 from llmbuild.compiler.kernels.cpu.tile import TILE_COLUMNS
+from llmbuild.compiler.levels.level import Level
+from llmbuild.compiler.passes.levels import with_levels
 from llmbuild.compiler.reuse import directly
+from llmbuild.quantization.layers import GenericKernels
 from llmbuild.quantization.scheme import Scheme
 
 if TYPE_CHECKING:
@@ -30,8 +34,8 @@ class CpuKernels:
     """Our kernels for packed and unquantized weights; `fallback` for layers of few outputs.
 
     `activations` says how x is rounded (PLANES) for products of small whole numbers `by` the target's instructions, which
-    multiply a row or a few with weights of the layout NK; nothing is rounded where either is None.  `one` gives the kernel that a
-    function makes of arguments.
+    multiply a row or a few with weights of the layout NK; nothing is rounded where either is None.  `levels` are for CPUs that
+    have more than the target.  `one` gives the kernel that a function makes of arguments: with levels, its stand-in.
     """
 
     def __init__(
@@ -40,9 +44,11 @@ class CpuKernels:
         activations: str | None = None,
         by: Instructions | None = None,
         one: Callable[..., Any] = directly,
+        levels: Mapping[Level, Instructions] = MappingProxyType({}),
     ) -> None:
         self.fallback = fallback
         self._one = one
+        self._levels = levels
         planes = 0 if activations is None else PLANES[activations]
         self.rounding = None if by is None or planes == 0 else Rounding(planes, by)
         self.activations: str | None = None
@@ -89,15 +95,27 @@ class CpuKernels:
         before, single, after = rows
         places = (before,) if single else (before, after)
         dtypes = (x.dtype, weights[-1].dtype, out_dtype)
-        kernels: tuple[Callable[..., Any], Callable[..., Any]]
-        of: tuple[Any, ...]
         if scheme.comes_packed:
-            kernels, of = (packed_awq.vector_kernel, packed_awq.matrix_kernel), (scheme, k)
+            awq = packed_awq.vector_kernel if single else packed_awq.matrix_kernel
+            kernel = self._kernel(awq, scheme, k, *places, *dtypes)
         else:
-            kernels, of = (packed.vector_kernel, packed.matrix_kernel), (self._rounded_by(scheme, k), scheme, k)
-        kernel = self._kernel(kernels[0 if single else 1], *of, *places, *dtypes)
+            make = packed.vector_kernel if single else packed.matrix_kernel
+            kernel = self._leveled(make, scheme, k, *places, *dtypes)
         name = f"{scheme.layout.lower()}{scheme.bits}_{'vector' if single else 'matrix'}"
         return _call(name, kernel, [x, *weights], [*x.shape[:-1], n], out_dtype)
+
+    def _leveled(self, make: Callable[..., Any], scheme: Scheme, k: int, *others: Any) -> Any:
+        """The kernel by the target's instructions, with those for levels where there are such for the scheme and K inputs."""
+        rounding = self._rounded_by(scheme, k)
+        kernel = self._kernel(make, rounding, scheme, k, *others)
+        if rounding is None:
+            return kernel
+        leveled = {
+            level: self._kernel(make, Rounding(rounding.planes, by), scheme, k, *others)
+            for level, by in self._levels.items()
+            if packed.serves_level(by, scheme, k)
+        }
+        return with_levels(kernel, leveled) if leveled else kernel
 
     def _rounded_by(self, scheme: Scheme, k: int) -> Rounding | None:
         """How rows of K inputs are rounded, where that is wanted and there are products for it."""
@@ -107,11 +125,14 @@ class CpuKernels:
         return self.rounding
 
 
-def for_target(
-    target: Any, fallback: Kernels, activations: str | None, one: Callable[..., Any] = directly
-) -> CpuKernels:
+def for_target(target: Any, fallback: Kernels, activations: str | None) -> CpuKernels:
     """The kernels for a target's CPU, which rounds no activations where there are no instructions for it."""
-    return CpuKernels(fallback, activations, of_target(target), one)
+    return CpuKernels(fallback, activations, of_target(target))
+
+
+def for_library(target: Any, activations: str | None, one: Callable[..., Any]) -> CpuKernels:
+    """The same for a library, which has kernels for better CPUs of the target besides."""
+    return CpuKernels(GenericKernels(), activations, of_target(target), one, of_levels(target))
 
 
 def _outputs(n: Any) -> int:

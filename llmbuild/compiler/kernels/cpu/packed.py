@@ -40,6 +40,11 @@ def rounded(by: Instructions, scheme: Scheme, depth: int) -> Callable[[Rounding]
     return packed_nk_int8.product if packed_nk_int8.serves(by, scheme, depth) else packed_nk_int16.product
 
 
+def serves_level(by: Instructions, scheme: Scheme, depth: int) -> bool:
+    """Whether a level's instructions are faster for rounded rows: products of bytes are, not those of pairs of 16 bits."""
+    return rounded(by, scheme, depth) is packed_nk_int8.product
+
+
 def _product(rounding: Rounding | None, scheme: Scheme, depth: int) -> Product:
     """How rows are multiplied that are rounded, or with None are not."""
     product = None if rounding is None else rounded(rounding.by, scheme, depth)

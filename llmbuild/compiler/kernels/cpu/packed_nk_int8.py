@@ -6,8 +6,8 @@ AND gives the even elements as four bytes, a shift and an AND the odd ones.  The
 sum (q - 7) x = sum q x - 7 sum x.
 
 A row or a few: weights are read once a row, a column or some columns at a time, and words are asked for some columns ahead.
-Many rows: a panel of 16 columns is unpacked once, then used by a register tile for all rows; with two planes that takes longer
-than the float32 tile of `packed_words`, which serves then.
+Many rows: a panel of 16 columns is unpacked once, then used by a register tile for all rows; with two planes and sums of 16 bits
+that takes longer than the float32 tile of `packed_words`, which serves then.
 """
 
 from __future__ import annotations
@@ -45,8 +45,6 @@ AHEAD = 8
 """Columns between the one that is read and the one that is asked for."""
 GEMV_LIMIT = 6
 """Up to this many rows, one matrix-vector product a row is faster than unpacking panels."""
-ROWS = 4
-"""Rows of x in a register tile: 4 x 2 vectors of sums leave 8 of 16 registers for operands, or 4 x 4 leave 16 of 32."""
 
 
 def bytes_of(values: Any, first: int) -> Any:
@@ -206,10 +204,25 @@ def multiply_row(x, q, s, y, row, scheme, columns, by, count, depth, out, before
             y[at(before, after, row, column(by, block, r, columns))] = T.Cast(out, dot(acc, by, r))
 
 
-def nothing(by: Instructions) -> Any:
-    """Unfinished sums that are zero."""
+def whole(by: Instructions, number: int) -> Any:
+    """Unfinished sums that are this number each."""
     dtype, count = by.unfinished
-    return T.broadcast(tirx.IntImm(dtype, 0), count)
+    return T.broadcast(tirx.IntImm(dtype, number), count)
+
+
+def vectors(by: Instructions) -> int:
+    """The vectors that a row of a tile has in one pass."""
+    return TILE_COLUMNS // by.tile_words // by.passes
+
+
+def across(by: Instructions, value: Any) -> Any:
+    """A vector of a tile of one value."""
+    return T.broadcast(value, by.tile_words)
+
+
+def outputs(by: Instructions, vector: Any) -> Any:
+    """The indices of the outputs of a vector of a tile."""
+    return T.ramp(vector * by.tile_words, 1, by.tile_words)
 
 
 @T.macro
@@ -227,35 +240,48 @@ def unpack_panel(q, s, panel, factors, columns, block, by, depth):
 
 
 @T.macro
-def multiply_group(panel, factors, planes, zero, scales, acc, sums, tile, rows, group, first, by):
-    """acc[ROWS, some of 2, :] += a group of the panel times that of the tile's rows, from the vector `first` of outputs on."""
-    for m in T.unroll(ROWS):
-        for h in T.unroll(2 // by.passes):
-            sums[m, h, every(by.unfinished[1])] = nothing(by)
-    for w in T.unroll(4):
+def add_plane(panel, planes, sums, tile, rows, group, first, plane, by):
+    """sums[rows of a tile, some vectors, :] += a group of the panel times that of the tile's rows in one plane."""
+    for w in T.serial(4):
         for odd in T.unroll(2):
-            for m in T.unroll(ROWS):
-                for h in T.unroll(2 // by.passes):
+            for m in T.unroll(by.tile_rows):
+                for h in T.unroll(vectors(by)):
                     sums[m, h, every(by.unfinished[1])] = by.add_unfinished(
                         sums[m, h, every(by.unfinished[1])],
-                        panel[group * 4 + w, odd, lanes((first + h) * LANES)],
-                        wide(planes[clamped_row(tile, m, rows, ROWS), odd, group * 4 + w]),
+                        panel[group * 4 + w, odd, outputs(by, first + h)],
+                        across(by, planes[clamped_row(tile, m, rows, by.tile_rows), plane * 2 + odd, group * 4 + w]),
                     )
-    for m in T.unroll(ROWS):
-        for h in T.unroll(2 // by.passes):
-            acc[m, first + h, lanes(0)] = acc[m, first + h, lanes(0)] + T.Cast(
-                "float32x8",
-                by.finished(sums[m, h, every(by.unfinished[1])]) + wide(zero[clamped_row(tile, m, rows, ROWS), group]),
+
+
+@T.macro
+def multiply_group(panel, factors, planes, zero, scales, acc, sums, tile, rows, group, first, by, count):
+    """acc[rows of a tile, some vectors, :] += a group of the panel times that of the tile's rows, from the vector `first` of
+    outputs on."""
+    for m in T.unroll(by.tile_rows):
+        for h in T.unroll(vectors(by)):
+            sums[m, h, every(by.unfinished[1])] = whole(by, 0)
+    add_plane(panel, planes, sums, tile, rows, group, first, 0, by)
+    if count == 2:
+        for m in T.unroll(by.tile_rows):
+            for h in T.unroll(vectors(by)):
+                sums[m, h, every(by.unfinished[1])] = T.shift_left(sums[m, h, every(by.unfinished[1])], whole(by, 7))
+        add_plane(panel, planes, sums, tile, rows, group, first, 1, by)
+    for m in T.unroll(by.tile_rows):
+        for h in T.unroll(vectors(by)):
+            acc[m, first + h, outputs(by, 0)] = acc[m, first + h, outputs(by, 0)] + T.Cast(
+                f"float32x{by.tile_words}",
+                by.finished(sums[m, h, every(by.unfinished[1])])
+                + across(by, zero[clamped_row(tile, m, rows, by.tile_rows), group]),
             ) * (
-                factors[group, lanes((first + h) * LANES)]
-                * wide(scales[clamped_row(tile, m, rows, ROWS), group // 2, group % 2 * 4])
+                factors[group, outputs(by, first + h)]
+                * across(by, scales[clamped_row(tile, m, rows, by.tile_rows), group // 2, group % 2 * 4])
             )
 
 
 @T.macro
-def multiply_rounded(x, q, s, y, scheme, rows, columns, by, depth, out, before, after):
-    """y = x times q, s, for many rows in one plane."""
-    planes = T.alloc_buffer((rows, 2, depth // 8), "int32")
+def multiply_rounded(x, q, s, y, scheme, rows, columns, by, count, depth, out, before, after):
+    """y = x times q, s, for many rows."""
+    planes = T.alloc_buffer((rows, 2 * count, depth // 8), "int32")
     zero = T.alloc_buffer((rows, depth // GROUP), "int32")
     scales = T.alloc_buffer((rows, depth // STEP, LANES), "float32")
     for row in T.parallel(rows):
@@ -263,30 +289,40 @@ def multiply_rounded(x, q, s, y, scheme, rows, columns, by, depth, out, before, 
         low = T.alloc_buffer((8, LANES), "int32", scope="global")
         sums = T.alloc_buffer((LANES,), "int32", scope="global")
         for p in T.serial(depth // STEP):
-            round_words(x, row, 0, p * LANES, high, low, scales, (row, p), 1, scheme, depth, before, after)
+            round_words(x, row, 0, p * LANES, high, low, scales, (row, p), count, scheme, depth, before, after)
             for odd in T.unroll(2):
                 planes[row, odd, lanes(p * LANES)] = bytes_of(high, odd)
-            sums[lanes(0)] = total(high, 8)
+            if count == 1:
+                sums[lanes(0)] = total(high, 8)
+            else:
+                for odd in T.unroll(2):
+                    planes[row, 2 + odd, lanes(p * LANES)] = bytes_of(low, odd)
+                sums[lanes(0)] = total(high, 8) * wide(T.int32(PARTS)) + total(low, 8)
             zero[row, T.ramp(p * 2, 1, 2)] = summed(sums, 2) * T.broadcast(T.int32(-ZERO), 2)
     for block in T.parallel((columns + TILE_COLUMNS - 1) // TILE_COLUMNS):
         panel = T.alloc_buffer((depth // 8, 2, TILE_COLUMNS), "uint32")
         factors = T.alloc_buffer((depth // GROUP, TILE_COLUMNS), "float32")
-        acc = T.alloc_buffer((ROWS, 2, LANES), "float32", scope="global")
-        sums = T.alloc_buffer((ROWS, 2 // by.passes, by.unfinished[1]), by.unfinished[0], scope="global")
+        acc = T.alloc_buffer((by.tile_rows, TILE_COLUMNS // by.tile_words, by.tile_words), "float32", scope="global")
+        sums = T.alloc_buffer((by.tile_rows, vectors(by), by.unfinished[1]), by.unfinished[0], scope="global")
         unpack_panel(q, s, panel, factors, columns, block, by, depth)
-        for tile in T.serial((rows + ROWS - 1) // ROWS):
-            for m in T.unroll(ROWS):
-                for h in T.unroll(2):
-                    acc[m, h, lanes(0)] = wide(T.float32(0))
+        for tile in T.serial((rows + by.tile_rows - 1) // by.tile_rows):
+            for m in T.unroll(by.tile_rows):
+                for h in T.unroll(TILE_COLUMNS // by.tile_words):
+                    acc[m, h, outputs(by, 0)] = across(by, T.float32(0))
             for first in T.unroll(by.passes):
                 for g in T.serial(depth // GROUP):
-                    multiply_group(panel, factors, planes, zero, scales, acc, sums, tile, rows, g, first, by)
-            store_tile(acc, y, tile, rows, columns, block, ROWS, out, before, after)
+                    multiply_group(panel, factors, planes, zero, scales, acc, sums, tile, rows, g, first, by, count)
+            store_tile(acc, y, tile, rows, columns, block, by.tile_rows, by.tile_words, out, before, after)
 
 
 def serves(by: Instructions, scheme: Scheme, depth: int) -> bool:
     """Whether the products take the scheme, and inputs of this number."""
     return packing(scheme) == packing(LAYOUT) and depth % STEP == 0 and depth // 8 >= by.words
+
+
+def rounds_many(rounding: Rounding) -> bool:
+    """Whether many rows are rounded too: two planes need sums of words, and pay where these come from the instructions."""
+    return rounding.planes == 1 or rounding.by.unfinished[0] == "int32"
 
 
 def product(rounding: Rounding) -> Product:
@@ -298,6 +334,6 @@ def product(rounding: Rounding) -> Product:
 
     @T.macro
     def many(x, q, s, y, scheme, rows, columns, depth, out, before, after):
-        multiply_rounded(x, q, s, y, scheme, rows, columns, rounding.by, depth, out, before, after)
+        multiply_rounded(x, q, s, y, scheme, rows, columns, rounding.by, rounding.planes, depth, out, before, after)
 
-    return Product(one, many if rounding.planes == 1 else multiply_rows, GEMV_LIMIT)
+    return Product(one, many if rounds_many(rounding) else multiply_rows, GEMV_LIMIT)

@@ -79,17 +79,17 @@ def copy_float32(x, xs, rows, depth, before, after):
 
 
 @T.macro
-def store_tile(acc, y, tile, rows, columns, block, height, out, before, after):
-    """y[`height` rows of tile, 16 columns of block] = acc[height, 2, LANES]."""
+def store_tile(acc, y, tile, rows, columns, block, height, width, out, before, after):
+    """y[`height` rows of tile, 16 columns of block] = acc[height, 16 / width, width]."""
     for m in T.unroll(height):
-        for h in T.unroll(2):
-            for j in T.vectorized(LANES):
+        for h in T.unroll(TILE_COLUMNS // width):
+            for j in T.vectorized(width):
                 y[
                     at(
                         before,
                         after,
                         clamped_row(tile, m, rows, height),
-                        block_start(block, TILE_COLUMNS, columns) + h * LANES + j,
+                        block_start(block, TILE_COLUMNS, columns) + h * width + j,
                     )
                 ] = T.Cast(out, acc[m, h, j])
 
@@ -107,4 +107,4 @@ def multiply_panel(x, panel, y, acc, rows, columns, block, depth, out, before, a
                 for h in T.unroll(2):
                     for j in T.vectorized(LANES):
                         acc[m, h, j] = acc[m, h, j] + x[clamped_row(tile, m, rows), k] * panel[k, h * LANES + j]
-        store_tile(acc, y, tile, rows, columns, block, TILE_ROWS, out, before, after)
+        store_tile(acc, y, tile, rows, columns, block, TILE_ROWS, LANES, out, before, after)

@@ -15,19 +15,21 @@ from llmbuild.compiler.kernels.cpu.tile import LANES
 class Avx2:
     """See `Instructions`."""
 
-    feature: str = "avx2"
+    level: None = None
+    features: tuple[str, ...] = ("avx2",)
     words: int = LANES
     lanes: int = LANES
     outputs: int = 1
     """Column by column, so that the memory's own prefetch follows."""
+    tile_rows: int = 4
+    """4 x 2 vectors of sums leave 8 of 16 registers for operands."""
+    tile_words: int = LANES
     passes: int = 1
     unfinished: tuple[str, int] = ("int16", 2 * LANES)
     """Of a group, a sum of 16 bits has eight pairs of at most 2 x 15 x 127."""
 
     def unpacked(self, words: Any, count: int) -> tuple[Any, Any]:
-        """There are no shifts of bytes."""
-        mask = T.broadcast(T.uint32(0x0F0F0F0F), count)
-        return T.bitwise_and(words, mask), T.bitwise_and(T.shift_right(words, T.broadcast(T.uint32(4), count)), mask)
+        return unpacked(words, count)
 
     def add_bytes(self, start: Any | None, parts: Parts) -> Any:
         sums = _pairs(*parts[0])
@@ -46,6 +48,12 @@ class Avx2:
 
     def finished(self, sums: Any) -> Any:
         return _in_words(sums, T.broadcast(T.int16(1), 2 * LANES))
+
+
+def unpacked(words: Any, count: int) -> tuple[Any, Any]:
+    """The even and the odd numbers of 4 bits of words: there are no shifts of bytes."""
+    mask = T.broadcast(T.uint32(0x0F0F0F0F), count)
+    return T.bitwise_and(words, mask), T.bitwise_and(T.shift_right(words, T.broadcast(T.uint32(4), count)), mask)
 
 
 def _pairs(weights: Any, x: Any) -> Any:

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from llmbuild.compiler.levels.level import Level
+
 Parts = Sequence[tuple[Any, Any]]
 """Vectors of weights, each with the vector of x by which it is multiplied."""
 
@@ -18,7 +20,12 @@ class Instructions(Protocol):
     """Implementations are frozen dataclasses, since what a kernel is made of is part of its name (`compiler.reuse`)."""
 
     @property
-    def feature(self) -> str:
+    def level(self) -> Level | None:
+        """The level of a CPU that it belongs to, for libraries whose target lacks it; None where it is for targets only."""
+        ...
+
+    @property
+    def features(self) -> tuple[str, ...]:
         """What a target must have, as LLVM names it."""
         ...
 
@@ -50,20 +57,30 @@ class Instructions(Protocol):
         ...
 
     @property
+    def tile_rows(self) -> int:
+        """Rows of x in a register tile of 16 outputs."""
+        ...
+
+    @property
+    def tile_words(self) -> int:
+        """Outputs of a vector of a tile: 8 or 16."""
+        ...
+
+    @property
     def passes(self) -> int:
         """Into how many passes the outputs of a tile are divided, 1 or 2, so that its unfinished sums are in registers."""
         ...
 
     @property
     def unfinished(self) -> tuple[str, int]:
-        """The type and the lanes of sums of products of bytes within a group, in tiles, where each of eight words is of another
-        output."""
+        """The type and the lanes of sums of products of bytes within a group, in tiles, where each of `tile_words` words
+        is of another output.  With sums of words, many rows are rounded to two planes too."""
         ...
 
     def add_unfinished(self, sums: Any, weights: Any, x: Any) -> Any:
-        """Unfinished sums and the products of bytes: from zero on, at most eight times."""
+        """Unfinished sums and the products of bytes: from zero on, at most eight times where sums are no words."""
         ...
 
     def finished(self, sums: Any) -> Any:
-        """int32x8: the sum of the products of each word."""
+        """int32 x `tile_words`: the sum of the products of each word."""
         ...

@@ -20,11 +20,15 @@ from llmbuild.compiler.kernels.cpu.tile import LANES
 class Neon:
     """See `Instructions`."""
 
-    feature: str = "neon"
+    level: None = None
+    features: tuple[str, ...] = ("neon",)
     words: int = 2 * LANES
     """Four groups, each a lane in the end: then what follows is done once for all four."""
     lanes: int = 4
     outputs: int = 2
+    tile_rows: int = 4
+    """4 x 4 vectors of sums leave 16 of 32 registers for operands."""
+    tile_words: int = LANES
     passes: int = 2
     unfinished: tuple[str, int] = ("int16", 4 * LANES)
     """Of a group, a sum of 16 bits has eight products of at most 15 x 127, and two such sums fit into 16 bits too."""

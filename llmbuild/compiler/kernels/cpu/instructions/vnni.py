@@ -1,0 +1,84 @@
+"""VNNI on x86-64: sums of four products of bytes, or of two of 16 bits, are added to words by one instruction.
+
+AVX-512 has it for vectors of 16 words and of 8, AVX-VNNI for those of 8 only.  A row at a time is bound by memory, so that
+vectors of 8 do there, in which every sum is of the bits that AVX2's is; a tile takes the widest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tvm.script import tirx as T
+
+from llmbuild.compiler.kernels.cpu.instructions.avx2 import unpacked
+from llmbuild.compiler.kernels.cpu.instructions.instructions import Parts
+from llmbuild.compiler.kernels.cpu.tile import LANES
+from llmbuild.compiler.levels import x86_64
+from llmbuild.compiler.levels.level import Level
+
+
+@dataclass(frozen=True, slots=True)
+class Vnni:
+    """See `Instructions`."""
+
+    level: Level
+    tile_rows: int
+    tile_words: int
+    words: int = LANES
+    lanes: int = LANES
+    outputs: int = 1
+    """Column by column, so that the memory's own prefetch follows."""
+    passes: int = 1
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        return self.level.features
+
+    @property
+    def unfinished(self) -> tuple[str, int]:
+        return "int32", self.tile_words
+
+    def unpacked(self, words: Any, count: int) -> tuple[Any, Any]:
+        return unpacked(words, count)
+
+    def add_bytes(self, start: Any | None, parts: Parts) -> Any:
+        sums = T.broadcast(T.int32(0), LANES) if start is None else start
+        for weights, x in parts:
+            sums = _add_bytes(LANES, sums, weights, x)
+        return sums
+
+    def add_halves(self, start: Any | None, parts: Parts) -> Any:
+        sums = T.broadcast(T.int32(0), LANES) if start is None else start
+        for weights, x in parts:
+            sums = T.call_llvm_pure_intrin(
+                "int32x8",
+                "llvm.x86.avx512.vpdpwssd.256",
+                sums,
+                T.reinterpret("int16x16", weights),
+                T.reinterpret("int16x16", x),
+            )
+        return sums
+
+    def add_unfinished(self, sums: Any, weights: Any, x: Any) -> Any:
+        return _add_bytes(self.tile_words, sums, weights, x)
+
+    def finished(self, sums: Any) -> Any:
+        return sums
+
+
+def _add_bytes(words: int, sums: Any, weights: Any, x: Any) -> Any:
+    return T.call_llvm_pure_intrin(
+        f"int32x{words}",
+        f"llvm.x86.avx512.vpdpbusd.{32 * words}",
+        sums,
+        T.reinterpret(f"uint8x{4 * words}", weights),
+        T.reinterpret(f"int8x{4 * words}", x),
+    )
+
+
+AVX512_VNNI = Vnni(x86_64.AVX512_VNNI, tile_rows=12, tile_words=2 * LANES)
+"""12 vectors of sums and as many of results leave 8 of 32 registers for operands."""
+
+AVX_VNNI = Vnni(x86_64.AVX_VNNI, tile_rows=4, tile_words=LANES)
+"""4 x 2 vectors of sums leave 8 of 16 registers for operands."""

@@ -1,0 +1,11 @@
+"""Kernels for several levels of a CPU in one library, which chooses among them where it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from llmbuild.compiler.levels.level import Level
+from llmbuild.compiler.levels.x86_64 import AVX512_VNNI, AVX_VNNI
+
+LEVELS: Mapping[str, Level] = {level.name: level for level in (AVX512_VNNI, AVX_VNNI)}
+"""By name; the best first."""
