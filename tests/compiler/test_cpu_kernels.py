@@ -111,7 +111,7 @@ def test_what_no_kernel_takes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("group", "dtype", "k"), [(128, "float32", 256), (32, "float32", 96), (128, "float16", 128), (64, "bfloat16", 64)]
+    ("group", "dtype", "k"), [(128, "float32", 256), (32, "float32", 352), (128, "float16", 128), (64, "bfloat16", 64)]
 )
 def test_awq(group: int, dtype: str, k: int) -> None:
     rng = np.random.default_rng(k)
@@ -125,7 +125,7 @@ def test_awq(group: int, dtype: str, k: int) -> None:
             found |= numbers[:, place::8] << np.uint32(shift(place))
         return found
 
-    for n in (64, 72, 584):
+    for n in (64, 72, 584, packed_awq.STRIP * packed_awq.COLUMNS + 72):
         q, z = (rng.integers(0, 16, (size, n)).astype(np.uint32) for size in (k, k // group))
         s = ((rng.random((k // group, n)) * 0.1 + 0.01) * rng.choice([-1, 1], (k // group, n))).astype(DTYPES[dtype])
         wide_z, wide_s = (np.repeat(one.astype(np.float32), group, 0) for one in (z, s))

@@ -1,8 +1,9 @@
 """CPU kernels for AWQ's packed weights as they lie on disk (`llmbuild.quantization.awq`): a word has numbers of eight outputs.
 
 Vector times matrix: a lane is a word, and each of eight vectors of sums is for the outputs that have their number at the same
-place of their words.  The zero points leave the loop: sum (q - zero) x = sum q x - zero sum x, by groups.  Matrix times matrix:
-as in `packed_words`, with panels where a lane is an output.
+place of their words.  A thread takes a part of the inputs and a strip of the outputs, and the sums of the parts are added.  The
+zero points leave the loop: sum (q - zero) x = sum q x - zero sum x, by groups.  Matrix times matrix: as in `packed_words`, with
+panels where a lane is an output.
 """
 
 from __future__ import annotations
@@ -30,9 +31,11 @@ from llmbuild.quantization.scheme import Scheme
 NUMBERS = 8
 COLUMNS = LANES * NUMBERS
 """Outputs of a block, and the fewest that a product has."""
-STRIP = 8
-"""Blocks of a strip."""
-RUN = 8
+STRIP = 64
+"""Blocks of a strip, at most.  Wide strips visit few pages of memory a byte, which are many where rows are as long as a page."""
+PARTS = 8
+"""Parts of the inputs, which are summed up by themselves so that threads have enough to do where there are few strips."""
+RUN = 4
 """Inputs for which a strip is read, block after block."""
 
 
@@ -44,6 +47,11 @@ def output(index: Any, lane: Any) -> Any:
 def first_word(strip: Any, block: Any, columns: Any) -> Any:
     """The first word of a block of a strip."""
     return block_start(strip * STRIP + block, COLUMNS, columns) // NUMBERS
+
+
+def first_group(part: Any, scheme: Scheme, depth: int) -> Any:
+    """The first group of a part of the inputs."""
+    return part * (depth // scheme.group_size) // PARTS
 
 
 def one_of(word: Any, lane: Any) -> Any:
@@ -62,13 +70,21 @@ def multiply_row(x, q, z, s, y, row, scheme, columns, depth, out, before, after)
         for k in T.serial(scheme.group_size):
             xs[g * scheme.group_size + k] = f32(x[at(before, after, row, g * scheme.group_size + k)])
             xz[g] = xz[g] + xs[g * scheme.group_size + k]
-    for strip in T.parallel((columns + STRIP * COLUMNS - 1) // (STRIP * COLUMNS)):
-        acc = T.alloc_buffer((STRIP, NUMBERS, LANES), "float32")
+    count: T.let[T.int64] = (columns + COLUMNS - 1) // COLUMNS
+    sums = T.alloc_buffer((PARTS * count, NUMBERS, LANES), "float32")
+    for task in T.parallel((count + STRIP - 1) // STRIP * PARTS):
         part = T.alloc_buffer((STRIP, NUMBERS, LANES), "float32")
         some = T.alloc_buffer((NUMBERS, LANES), "float32", scope="global")
-        clear(acc, blocks(strip, STRIP, COLUMNS, columns))
-        for g in T.serial(depth // scheme.group_size):
-            clear(part, blocks(strip, STRIP, COLUMNS, columns))
+        strip: T.let[T.int64] = task // PARTS
+        p: T.let[T.int64] = task % PARTS
+        to: T.let[T.int64] = p * count + strip * STRIP
+        clear(sums, to, blocks(strip, STRIP, COLUMNS, columns))
+        for h in T.serial(first_group(p + 1, scheme, depth) - first_group(p, scheme, depth)):
+            group: T.let[T.int64] = first_group(p, scheme, depth) + h
+            for b in T.serial(blocks(strip, STRIP, COLUMNS, columns)):
+                for i in T.unroll(NUMBERS):
+                    for j in T.vectorized(LANES):
+                        part[b, i, j] = -xz[group] * number(z[group, first_word(strip, b, columns) + j], i, scheme)
             for r in T.serial(scheme.group_size // RUN):
                 for b in T.serial(blocks(strip, STRIP, COLUMNS, columns)):
                     for i in T.unroll(NUMBERS):
@@ -78,14 +94,16 @@ def multiply_row(x, q, z, s, y, row, scheme, columns, depth, out, before, after)
                         T.evaluate(
                             ask_for(
                                 q,
-                                T.min(g * scheme.group_size + (r + 1) * RUN + k, depth - 1),
+                                T.min(group * scheme.group_size + (r + 1) * RUN + k, depth - 1),
                                 first_word(strip, b, columns),
                             )
                         )
                         for i in T.unroll(NUMBERS):
                             for j in T.vectorized(LANES):
-                                some[i, j] = some[i, j] + xs[g * scheme.group_size + r * RUN + k] * number(
-                                    q[g * scheme.group_size + r * RUN + k, first_word(strip, b, columns) + j], i, scheme
+                                some[i, j] = some[i, j] + xs[group * scheme.group_size + r * RUN + k] * number(
+                                    q[group * scheme.group_size + r * RUN + k, first_word(strip, b, columns) + j],
+                                    i,
+                                    scheme,
                                 )
                     for i in T.unroll(NUMBERS):
                         for j in T.vectorized(LANES):
@@ -93,15 +111,18 @@ def multiply_row(x, q, z, s, y, row, scheme, columns, depth, out, before, after)
             for b in T.serial(blocks(strip, STRIP, COLUMNS, columns)):
                 for i in T.unroll(NUMBERS):
                     for j in T.vectorized(LANES):
-                        acc[b, i, j] = acc[b, i, j] + (
-                            part[b, i, j] - xz[g] * number(z[g, first_word(strip, b, columns) + j], i, scheme)
-                        ) * unit(i, scheme) * f32(s[g, first_word(strip, b, columns) * NUMBERS + output(i, j)])
-        for b in T.serial(blocks(strip, STRIP, COLUMNS, columns)):
-            for i in T.unroll(NUMBERS):
-                for j in T.unroll(LANES):
-                    y[at(before, after, row, first_word(strip, b, columns) * NUMBERS + output(i, j))] = T.Cast(
-                        out, acc[b, i, j]
-                    )
+                        sums[to + b, i, j] = sums[to + b, i, j] + part[b, i, j] * unit(i, scheme) * f32(
+                            s[group, first_word(strip, b, columns) * NUMBERS + output(i, j)]
+                        )
+    for b in T.serial(count):
+        for i in T.unroll(NUMBERS):
+            for other in T.unroll(PARTS - 1):
+                for j in T.vectorized(LANES):
+                    sums[b, i, j] = sums[b, i, j] + sums[(other + 1) * count + b, i, j]
+            for j in T.unroll(LANES):
+                y[at(before, after, row, first_word(0, b, columns) * NUMBERS + output(i, j))] = T.Cast(
+                    out, sums[b, i, j]
+                )
 
 
 @T.macro

@@ -51,7 +51,7 @@ def multiply_row(x, q, s, y, row, scheme, columns, depth, out, before, after):
     for strip in T.parallel((columns + STRIP * COLUMNS - 1) // (STRIP * COLUMNS)):
         acc = T.alloc_buffer((STRIP, VECTORS, LANES), "float32")
         part = T.alloc_buffer((VECTORS, LANES), "float32", scope="global")
-        clear(acc, blocks(strip, STRIP, COLUMNS, columns))
+        clear(acc, 0, blocks(strip, STRIP, COLUMNS, columns))
         for g in T.serial(groups(scheme, depth)):
             for b in T.serial(blocks(strip, STRIP, COLUMNS, columns)):
                 for h in T.unroll(VECTORS):

@@ -107,12 +107,12 @@ def group_scales(s: Any, column: Any, group: Any, count: int, lanes: int) -> Any
 
 
 @T.macro
-def clear(sums, count):
-    """sums[:count, 8, LANES] = 0."""
+def clear(sums, first, count):
+    """sums[first : first + count, 8, LANES] = 0."""
     for b in T.serial(count):
         for i in T.unroll(8):
             for j in T.vectorized(LANES):
-                sums[b, i, j] = T.float32(0)
+                sums[first + b, i, j] = T.float32(0)
 
 
 @T.macro
