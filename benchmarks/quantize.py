@@ -111,11 +111,17 @@ def run_child(checkpoint: Path, out: Path, scheme: str, threads: int) -> None:
     from llmbuild.quantization.scheme import SCHEMES as KNOWN
     from llmbuild.tasks.quantize import KIND
 
-    params = {"scheme": KNOWN[scheme].to_json(), "model-type": None, "source-format": None, "float32": "bf16"}
-    job = Job(params, {"checkpoint": checkpoint}, {"threads": threads}, out, out, lambda *_: None)
+    params = {
+        "scheme": KNOWN[scheme].to_json(), "model-type": None, "source-format": None, "ignore-keys": [], "float32": "bf16"
+    }  # fmt: skip
+    # What inspect finds: nothing that config.json does not have.
+    facts = out.with_name(f"{out.name}.facts.json")
+    facts.write_text(json.dumps({"config": {}, "model_type": "llama"}))
+    job = Job(params, {"checkpoint": checkpoint, "facts": facts}, {"threads": threads}, out, out, lambda *_: None)
     start = time.perf_counter()
     KIND.run(job)
     seconds = time.perf_counter() - start
+    facts.unlink()
     # Not getrusage: its maximum survives exec and would be that of the parent, which made the checkpoint.
     status = Path("/proc/self/status").read_text().splitlines()
     peak = 1024 * next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
