@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from llmbuild.compiler.levels.level import Level
-from llmbuild.compiler.levels.x86_64 import AVX512_VNNI, AVX_VNNI
+from llmbuild.compiler.levels.x86_64 import AVX512_VNNI
 
-LEVELS: Mapping[str, Level] = {level.name: level for level in (AVX512_VNNI, AVX_VNNI)}
+LEVELS: Mapping[str, Level] = {level.name: level for level in (AVX512_VNNI,)}
 """By name; the best first."""

@@ -5,19 +5,18 @@ from __future__ import annotations
 from llmbuild.compiler.levels.level import Level
 
 
-def _asked(name: str, leaf: int, part: int) -> str:
+def _asked(name: str, leaf: int) -> str:
     """%name0 to %name3: eax, ebx, ecx and edx of a leaf of cpuid."""
     registers = "={ax},={bx},={cx},={dx},{ax},{cx},~{dirflag},~{fpsr},~{flags}"
     numbers = "".join(
         f"  %{name}{index} = extractvalue {{ i32, i32, i32, i32 }} %{name}, {index}\n" for index in range(4)
     )
     return (
-        f'  %{name} = call {{ i32, i32, i32, i32 }} asm sideeffect "cpuid", "{registers}"(i32 {leaf}, i32 {part})\n'
-        f"{numbers}"
+        f'  %{name} = call {{ i32, i32, i32, i32 }} asm sideeffect "cpuid", "{registers}"(i32 {leaf}, i32 0)\n{numbers}'
     )
 
 
-def _question(registers: int, part: int, bits: dict[str, int]) -> str:
+def _question(registers: int, bits: dict[str, int]) -> str:
     """Whether the operating system keeps the registers (bits of XCR0), and leaf 7 of cpuid has the bits."""
     conditions, last = "", "%kept"
     for index, (register, bit) in enumerate(bits.items()):
@@ -28,7 +27,7 @@ def _question(registers: int, part: int, bits: dict[str, int]) -> str:
         )
         last = f"%all{index}"
     return f"""
-{_asked("one", 1, 0)}
+{_asked("one", 1)}
   %osxsave = and i32 %one2, {1 << 27}
   %asks = icmp ne i32 %osxsave, 0
   br i1 %asks, label %ask, label %no
@@ -39,8 +38,7 @@ ask:
   %low = extractvalue {{ i32, i32 }} %state, 0
   %saved = and i32 %low, {registers}
   %kept = icmp eq i32 %saved, {registers}
-{_asked("seven", 7, 0)}
-{_asked("more", 7, 1) if part else ""}
+{_asked("seven", 7)}
 {conditions}
   ret i1 {last}
 """
@@ -51,7 +49,5 @@ AVX512_VNNI = Level(
     "x86_64",
     ("avx512vnni", "avx512vl", "avx512bw", "avx512dq", "avx512cd"),
     # XMM, YMM, the masks and both parts of ZMM; F, DQ, CD, BW and VL, then VNNI.
-    _question(0xE6, 0, {"seven1": 1 << 16 | 1 << 17 | 1 << 28 | 1 << 30 | 1 << 31, "seven2": 1 << 11}),
+    _question(0xE6, {"seven1": 1 << 16 | 1 << 17 | 1 << 28 | 1 << 30 | 1 << 31, "seven2": 1 << 11}),
 )
-
-AVX_VNNI = Level("avxvnni", "x86_64", ("avxvnni",), _question(0x6, 1, {"more0": 1 << 4}))

@@ -1,7 +1,7 @@
-"""VNNI on x86-64: sums of four products of bytes, or of two of 16 bits, are added to words by one instruction.
+"""AVX-512 VNNI: sums of four products of bytes, or of two of 16 bits, are added to words by one instruction.
 
-AVX-512 has it for vectors of 16 words and of 8, AVX-VNNI for those of 8 only.  A row at a time is bound by memory, so that
-vectors of 8 do there, in which every sum is of the bits that AVX2's is; a tile takes the widest.
+A row at a time is bound by memory, so that vectors of 8 words do there, in which every sum is of the bits that AVX2's is; a tile
+has those of 16.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ from tvm.script import tirx as T
 from llmbuild.compiler.kernels.cpu.instructions.avx2 import unpacked
 from llmbuild.compiler.kernels.cpu.instructions.instructions import Parts
 from llmbuild.compiler.kernels.cpu.tile import LANES
-from llmbuild.compiler.levels import x86_64
 from llmbuild.compiler.levels.level import Level
+from llmbuild.compiler.levels.x86_64 import AVX512_VNNI
 
 
 @dataclass(frozen=True, slots=True)
-class Vnni:
+class Avx512Vnni:
     """See `Instructions`."""
 
-    level: Level
-    tile_rows: int
-    tile_words: int
+    level: Level = AVX512_VNNI
+    tile_rows: int = 12
+    """12 vectors of sums and as many of results leave 8 of 32 registers for operands."""
+    tile_words: int = 2 * LANES
     words: int = LANES
     lanes: int = LANES
     outputs: int = 1
@@ -75,10 +76,3 @@ def _add_bytes(words: int, sums: Any, weights: Any, x: Any) -> Any:
         T.reinterpret(f"uint8x{4 * words}", weights),
         T.reinterpret(f"int8x{4 * words}", x),
     )
-
-
-AVX512_VNNI = Vnni(x86_64.AVX512_VNNI, tile_rows=12, tile_words=2 * LANES)
-"""12 vectors of sums and as many of results leave 8 of 32 registers for operands."""
-
-AVX_VNNI = Vnni(x86_64.AVX_VNNI, tile_rows=4, tile_words=LANES)
-"""4 x 2 vectors of sums leave 8 of 16 registers for operands."""
