@@ -1,8 +1,8 @@
 """From a checkpoint to a weight directory: assemble, quantize or cast, and write every parameter of a model.
 
 Parameters are written in the checkpoint's order: each one at the position of its first source tensor.  Source tensors are read
-one at a time, when their parameter is due, wherever they lie, and are dropped as soon as their rows are packed.  Threads pack
-and write while the next tensors are read; their number does not change the output.
+one at a time, when their parameter is due, wherever they lie, large ones in parts, and are dropped as soon as their rows are
+packed.  Threads pack and write while the next tensors are read; their number does not change the output.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,8 +21,9 @@ import numpy as np
 from llmbuild.errors import InputError, StoreError
 from llmbuild.quantization.fitting import check
 from llmbuild.quantization.journal import Journal
-from llmbuild.quantization.pack import Packer, UnfitValueError, cast, numpy_dtype, packed_shapes
+from llmbuild.quantization.pack import Packer, UnfitValueError, cast, packed_shapes
 from llmbuild.quantization.ports import PlainParameter, StoredDtype, TensorSource
+from llmbuild.quantization.rounding import numpy_dtype
 from llmbuild.quantization.scheme import ComputeDtype, Scheme
 from llmbuild.quantization.shards import SHARD_CAP, Assignment, Float32, ShardWriter
 from llmbuild.quantization.tensor_index import Totals, write_index
@@ -33,6 +34,9 @@ StoredTensor: TypeAlias = tuple[str, tuple[int, ...], np.dtype[Any]]
 
 READ_AHEAD = 64 << 20
 """Bytes of source tensors that may be in process before the next one is read."""
+
+WHOLE_BYTES = 32 << 20
+"""Larger source tensors are read in parts."""
 
 CAST_ELEMENTS = 1 << 18
 
@@ -212,8 +216,13 @@ def _start(checkpoint: TensorSource, parameter: PlainParameter, scheme: Scheme, 
     packer = Packer(scheme, parameter.shape[0], parameter.shape[1], transposed=is_transposed(scheme, parameter.role))
     weight_name, scale_name = packed_names(parameter.name)
     work = _Work([(weight_name, packer.q_weight), (scale_name, packer.q_scale)], nbytes, scheme.dtype)
+    ahead: deque[tuple[list[Future[None]], int]] = deque()
     for source, row, piece in _pieces(checkpoint, parameter):
-        work.futures.extend((source, future) for future in packer.submit(pool, piece, row))
+        queued = list(packer.submit(pool, piece, row))
+        work.futures.extend((source, future) for future in queued)
+        ahead.append((queued, piece.nbytes))
+        while len(ahead) > 1 and sum(size for _, size in ahead) > READ_AHEAD:
+            wait(ahead.popleft()[0])
     return work
 
 
@@ -244,9 +253,24 @@ def _pieces(checkpoint: TensorSource, parameter: PlainParameter) -> Iterator[tup
         return
     row = 0
     for source in parameter.sources:
-        piece = np.ascontiguousarray(checkpoint.read(source))
-        yield source, row, piece
-        row += piece.shape[0]
+        for piece in _in_rows(checkpoint, source):
+            yield source, row, piece
+            row += piece.shape[0]
+
+
+def _in_rows(checkpoint: TensorSource, source: str) -> Iterator[Array]:
+    """The rows of a tensor: all of them, or those that are complete in each part of a large one."""
+    info = checkpoint.tensors[source]
+    if info.nbytes <= WHOLE_BYTES or len(info.shape) < 2:
+        yield np.ascontiguousarray(checkpoint.read(source))
+        return
+    size, rest = math.prod(info.shape[1:]), None
+    for part in checkpoint.parts(source):
+        flat = part if rest is None else np.concatenate([rest, part])
+        rows = flat.size // size
+        rest = flat[rows * size :].copy() if flat.size % size else None
+        if rows:
+            yield flat[: rows * size].reshape(rows, *info.shape[1:])
 
 
 def _cast_part(values: Array, into: Array, dtype: ComputeDtype) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from llmbuild.quantization.scheme import ComputeDtype
@@ -31,6 +31,10 @@ class TensorSource(Protocol):
     @property
     def tensors(self) -> Mapping[str, TensorHeader]: ...
     def read(self, name: str) -> np.ndarray[Any, Any]: ...
+    def parts(self, name: str) -> Iterator[np.ndarray[Any, Any]]:
+        """The elements of a tensor in order, some at a time."""
+        ...
+
     def location(self, name: str) -> str | None:
         """Where a tensor lies, for messages; None when there is no file to name."""
         ...

@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from llmbuild.errors import StoreError
-from llmbuild.quantization.pack import round_to_bfloat16
+from llmbuild.quantization.rounding import round_to_bfloat16
 from llmbuild.quantization.tensor_index import Shard, TensorRecord
 
 SHARD_CAP = 32 << 20
@@ -115,7 +115,7 @@ class Assignment(ShardLayout):
 class ShardWriter(ShardLayout):
     """Takes tensors in record order and writes shards to `out` on the executor's threads.
 
-    Which bytes go where depends on the tensors alone.  At most `IN_FLIGHT` bytes and one shard wait for the executor.
+    Which bytes go where depends on the tensors alone.  At most `IN_FLIGHT` bytes wait for the executor.
     Shards that `complete` names, with their MD5, lie in `out` already: their tensors may be placed without a value.
     `written` is called on a thread of the executor with each shard that is newly written.
     """
@@ -158,7 +158,7 @@ class ShardWriter(ShardLayout):
         future = self._executor.submit(self._write, self._out / name, values)
         self._shards.append(future)
         self._waiting.append((future, sum(record.nbytes for record, _ in tensors)))
-        while len(self._waiting) > 1 and sum(size for _, size in self._waiting) > IN_FLIGHT:
+        while sum(size for _, size in self._waiting) > IN_FLIGHT:
             self._waiting.popleft()[0].result()
 
     def _write(self, path: Path, tensors: list[tuple[TensorRecord, Array]]) -> Shard:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +47,11 @@ class Fake:
     def read(self, name: str) -> np.ndarray:
         self.reads[name] += 1
         return self.values[name].copy()
+
+    def parts(self, name: str) -> Iterator[np.ndarray]:
+        flat = self.values[name].reshape(-1)
+        # Parts that end within rows, one of them within the row in which it begins.
+        return iter(np.split(flat.copy(), [K + 7, K + 11, 5 * K]))
 
     def location(self, name: str) -> str | None:
         return self.files.get(name)
@@ -181,8 +186,9 @@ def test_a_head_that_is_made_of_the_embedding_comes_before_it() -> None:
 @pytest.mark.parametrize("name", ["q4f16_1", "q3f16_0", "q0f32"])
 def test_threads_and_read_ahead_change_no_byte(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     results = []
-    for threads, ahead in ((1, 0), (2, 64 << 20), (7, 5000)):
+    for threads, ahead, whole in ((1, 0, 0), (2, 64 << 20, 64 << 20), (7, 5000, 0)):
         monkeypatch.setattr(module, "READ_AHEAD", ahead)
+        monkeypatch.setattr(module, "WHOLE_BYTES", whole)
         monkeypatch.setattr(module, "CAST_ELEMENTS", 1000)
         out = tmp_path / f"{threads}"
         out.mkdir()

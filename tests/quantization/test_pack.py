@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmbuild.quantization import pack as module
-from llmbuild.quantization.pack import Packer, UnfitValueError, cast, pack, packed_shapes, round_to_bfloat16
+from llmbuild.quantization.pack import Packer, UnfitValueError, cast, pack, packed_shapes
+from llmbuild.quantization.rounding import round_to_bfloat16
 from llmbuild.quantization.scheme import SCHEMES, Scheme
 from tests.helpers.reference_quant import DTYPES, dequantize, quantize
 from tests.helpers.schemes import QUANTIZING
