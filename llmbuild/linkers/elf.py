@@ -147,7 +147,14 @@ def _run_lld(
         scratch,
         makes=NAME,
     )
-    provided = {*symbols.TVM_FFI, *symbols.TVM_RUNTIME, *symbols.MEMORY, *symbols.MATH, *symbols.GNU_MATH}
+    provided = {
+        *symbols.TVM_FFI,
+        *symbols.TVM_RUNTIME,
+        *symbols.MEMORY,
+        *symbols.MATH,
+        *symbols.GNU_MATH,
+        *symbols.LINUX,
+    }
     missing = sorted(set(_UNDEFINED.findall(said)) - provided)
     if missing:
         raise ToolchainError(

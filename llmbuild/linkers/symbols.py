@@ -66,6 +66,9 @@ MATH = tuple(sorted(name + suffix for name in _MATH for suffix in ("", "f")))
 GNU_MATH = ("exp10", "exp10f", "sincos", "sincosf")
 """LLVM joins a sine and a cosine of one argument where the C library can compute both at once (glibc, musl, bionic)."""
 
+LINUX = ("getauxval",)
+"""What a library asks for the CPU's level (glibc, musl, bionic)."""
+
 APPLE = (
     "__bzero",
     "__exp10",

@@ -1,4 +1,4 @@
-"""The instruction sets of products with rounded rows: which a target has, and NEON's in an emulated processor against NumPy.
+"""The instruction sets of products with rounded rows: which a target has, and those of ARM in emulated processors against NumPy.
 
 AVX2's, which the machine that tests has, are in tests/compiler/test_cpu_kernels.py.
 """
@@ -14,6 +14,7 @@ from llmbuild.compiler.kernels.cpu import packed as packed_kernels
 from llmbuild.compiler.kernels.cpu import packed_nk_int8
 from llmbuild.compiler.kernels.cpu.instructions import of_target
 from llmbuild.compiler.kernels.cpu.instructions.avx2 import Avx2
+from llmbuild.compiler.kernels.cpu.instructions.dotprod import DotProduct
 from llmbuild.compiler.kernels.cpu.instructions.instructions import Instructions
 from llmbuild.compiler.kernels.cpu.instructions.neon import Neon
 from llmbuild.compiler.kernels.cpu.rounding import Rounding
@@ -26,6 +27,7 @@ from tests.helpers import emulated
     ("triple", "cpu", "found"),
     [
         ("aarch64-unknown-linux-gnu", None, Neon()),
+        ("aarch64-unknown-linux-gnu", "neoverse-n1", DotProduct()),
         ("aarch64-pc-windows-msvc", None, Neon()),
         ("x86_64-unknown-linux-gnu", "x86-64-v3", Avx2()),
         ("x86_64-unknown-linux-gnu", "x86-64-v2", None),
@@ -40,13 +42,15 @@ def test_which_a_target_has(triple: str, cpu: str | None, found: Instructions | 
 
 @pytest.mark.skipif(emulated.MISSING is not None, reason=str(emulated.MISSING))
 @pytest.mark.parametrize(
-    ("scheme", "planes", "dtype", "k"),
+    ("by", "scheme", "planes", "dtype", "k"),
     [
         # Vectors of words that overlap, and by halves.
-        (Q4, 2, "float32", 192),
-        (Q3, 1, "float16", 200),
+        (Neon(), Q4, 2, "float32", 192),
+        (Neon(), Q3, 1, "float16", 200),
+        (DotProduct(), Q4, 2, "float16", 192),
         *(
-            pytest.param(*values, marks=pytest.mark.full)
+            pytest.param(by, *values, marks=pytest.mark.full)
+            for by in (Neon(), DotProduct())
             for values in (
                 (Q4, 1, "float32", 576),
                 (Q4, 2, "float16", 128),
@@ -59,16 +63,18 @@ def test_which_a_target_has(triple: str, cpu: str | None, found: Instructions | 
         ),
     ],
 )
-def test_rounded_rows_by_neon(scheme: Scheme, planes: int, dtype: str, k: int, tmp_path: Path) -> None:
+def test_rounded_rows_on_arm(by: Instructions, scheme: Scheme, planes: int, dtype: str, k: int, tmp_path: Path) -> None:
     """The products are exact of what x is rounded to, also the largest: all weights 15 (or 7), and x as large as a byte can."""
-    rounding = Rounding(planes, Neon())
+    rounding = Rounding(planes, by)
     made = packed_kernels.rounded(rounding.by, scheme, k)
     assert (made is packed_nk_int8.product) == (scheme is Q4 and k % 64 == 0 and k >= 128)
     multiply = emulated.emulated(
-        packed_kernels.matrix_kernel(rounding, scheme, k, 1, 0, dtype, dtype, dtype), tmp_path / "kernel"
+        packed_kernels.matrix_kernel(rounding, scheme, k, 1, 0, dtype, dtype, dtype),
+        tmp_path / "kernel",
+        *(("cortex-a53",) if by.level is None else ("neoverse-n1", by.features)),
     )
     rng = np.random.default_rng(k)
-    many = made is packed_nk_int8.product and planes == 1
+    many = made is packed_nk_int8.product and packed_nk_int8.rounds_many(rounding)
     for n in (17, 34):
         words, scales, weight = packed(n, k, DTYPES[dtype], rng, scheme)
         for rows in (1, 3, 7):

@@ -1,11 +1,11 @@
-"""Compile one PrimFunc for 64-bit ARM and call it with NumPy arrays, in an emulated processor that has ARMv8.0 alone."""
+"""Compile one PrimFunc for 64-bit ARM and call it with NumPy arrays, in an emulated processor."""
 
 from __future__ import annotations
 
 import shutil
 import struct
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +28,20 @@ MISSING = next(
 """Why nothing can be emulated here, for skipping a test."""
 
 
-def emulated(function: Any, directory: Path) -> Callable[..., None]:
-    """A callable on arrays; the last one, which the function writes, is updated.  `directory` is for the program."""
+def emulated(
+    function: Any, directory: Path, cpu: str = "cortex-a53", features: Sequence[str] = ()
+) -> Callable[..., None]:
+    """A callable on arrays; the last one, which the function writes, is updated.  `directory` is for the program.
+
+    The processor has ARMv8.0 alone, or is another one for code that may use more `features`.
+    """
     import tvm
     import tvm_ffi.libinfo
 
     module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")}).with_attr("system_lib_prefix", "")
     with tvm.transform.PassContext(config={"tirx.disable_cse_tir": True}):
-        compiled = tvm.compile(module, target=tvm.target.Target(TARGET)).mod
+        target = tvm.target.Target({**TARGET, "mattr": [f"+{feature}" for feature in features]})
+        compiled = tvm.compile(module, target=target).mod
     directory.mkdir()
     program = directory / "program"
     compiled.write_to_file(str(directory / "kernel.o"), "o")
@@ -46,7 +52,7 @@ def emulated(function: Any, directory: Path) -> Callable[..., None]:
 
     def call(*arrays: np.ndarray) -> None:
         done = subprocess.run(
-            [EMULATOR, "-cpu", "cortex-a53", str(program)],
+            [EMULATOR, "-cpu", cpu, str(program)],
             input=struct.pack("<q", len(arrays)) + b"".join(map(_packed, arrays)),
             capture_output=True,
             check=False,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from llmbuild.compiler.levels.aarch64 import DOTPROD
 from llmbuild.compiler.levels.level import Level
 from llmbuild.compiler.levels.x86_64 import AVX512_VNNI
 
-LEVELS: Mapping[str, Level] = {level.name: level for level in (AVX512_VNNI,)}
+LEVELS: Mapping[str, Level] = {level.name: level for level in (AVX512_VNNI, DOTPROD)}
 """By name; the best first."""

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """`question` is LLVM's text of the blocks of a function without arguments, which returns an i1."""
+    """`question` is LLVM's text of the blocks of a function without arguments, which returns an i1, and `declared` that of what
+    it calls."""
 
     name: str
-    arch: str
-    """The first part of its hosts' triples."""
+    hosts: str
+    """What the triples of its hosts begin with; an expression."""
     features: tuple[str, ...]
     """LLVM's names of what code for it may use."""
     question: str
+    declared: str = ""
 
     def serves(self, triple: str) -> bool:
         """Whether libraries for a host can have kernels for it.  Those for Windows cannot: such kernels are an object of their
         own, and Windows' linkers take only one of TVM's objects, since each defines the same functions for float16."""
-        arch, _, rest = triple.partition("-")
-        return arch == self.arch and "windows" not in rest
+        return re.match(self.hosts, triple) is not None and "windows" not in triple
 
     @property
     def symbol(self) -> str:
@@ -33,6 +35,7 @@ class Level:
         """LLVM's text of the function.  It asks once, for in a virtual machine an answer takes microseconds; threads that ask
         at the same time get the same one.  Libraries in one application share it."""
         return f"""
+{self.declared}
 @{self.symbol}.known = linkonce_odr hidden global i32 0
 define linkonce_odr hidden i1 @{self.symbol}.asked() nounwind noinline {{
 {self.question}

@@ -46,7 +46,7 @@ ask:
 
 AVX512_VNNI = Level(
     "avx512vnni",
-    "x86_64",
+    "x86_64-",
     ("avx512vnni", "avx512vl", "avx512bw", "avx512dq", "avx512cd"),
     # XMM, YMM, the masks and both parts of ZMM; F, DQ, CD, BW and VL, then VNNI.
     _question(0xE6, {"seven1": 1 << 16 | 1 << 17 | 1 << 28 | 1 << 30 | 1 << 31, "seven2": 1 << 11}),

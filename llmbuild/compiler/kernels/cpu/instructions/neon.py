@@ -52,14 +52,14 @@ class Neon:
             _sum(_halves(weights, x, 2 * group + half) for weights, x in parts for half in range(2))
             for group in range(2)
         ]
-        return _from(start, _joined(groups, 4))
+        return _from(start, joined(groups, 4))
 
     def add_unfinished(self, sums: Any, weights: Any, x: Any) -> Any:
-        return sums + _joined([_bytes(weights, x, LANES, index) for index in range(4)], 8)
+        return sums + joined([_bytes(weights, x, LANES, index) for index in range(4)], 8)
 
     def finished(self, sums: Any) -> Any:
-        quarters = [_piece(sums, 8, index) for index in range(4)]
-        return _joined([_in_words(_pairs(quarters[0], quarters[1])), _in_words(_pairs(quarters[2], quarters[3]))], 4)
+        quarters = [piece(sums, 8, index) for index in range(4)]
+        return joined([_in_words(_pairs(quarters[0], quarters[1])), _in_words(_pairs(quarters[2], quarters[3]))], 4)
 
 
 def _from(start: Any | None, sums: Any) -> Any:
@@ -70,25 +70,25 @@ def _sum(products: Iterable[Any]) -> Any:
     return reduce(add, products)
 
 
-def _piece(values: Any, lanes: int, index: int) -> Any:
+def piece(values: Any, lanes: int, index: int) -> Any:
     """Piece number `index` of a vector, of so many lanes."""
     return tirx.Shuffle([values], [tirx.IntImm("int32", index * lanes + lane) for lane in range(lanes)])
 
 
-def _joined(pieces: Sequence[Any], lanes: int) -> Any:
+def joined(pieces: Sequence[Any], lanes: int) -> Any:
     """One vector of pieces of so many lanes."""
     return tirx.Shuffle(pieces, [tirx.IntImm("int32", lane) for lane in range(len(pieces) * lanes)])
 
 
 def _bytes(weights: Any, x: Any, words: int, index: int) -> Any:
     """The products of piece `index`, two words, of vectors of so many: int16x8."""
-    numbers = (_piece(T.reinterpret(f"int8x{4 * words}", values), 8, index) for values in (weights, x))
+    numbers = (piece(T.reinterpret(f"int8x{4 * words}", values), 8, index) for values in (weights, x))
     return T.call_llvm_pure_intrin("int16x8", "llvm.aarch64.neon.smull.v8i16", *numbers)
 
 
 def _halves(weights: Any, x: Any, index: int) -> Any:
     """The products of piece `index`, two words, of vectors of eight: int32x4."""
-    numbers = (_piece(T.reinterpret("int16x16", values), 4, index) for values in (weights, x))
+    numbers = (piece(T.reinterpret("int16x16", values), 4, index) for values in (weights, x))
     return T.call_llvm_pure_intrin("int32x4", "llvm.aarch64.neon.smull.v4i32", *numbers)
 
 
