@@ -11,14 +11,14 @@ import math
 import struct
 import sys
 from array import array
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmbuild.checkpoints.files import WeightFile
 from llmbuild.checkpoints.pieces import NO_CHECKS, Checks
-from llmbuild.checkpoints.tensor import TensorInfo, is_plausible
+from llmbuild.checkpoints.tensor import TensorInfo, is_plausible, spans
 from llmbuild.errors import InputError
 
 if TYPE_CHECKING:
@@ -133,29 +133,38 @@ class GgufFile:
 
     def read(self, name: str) -> np.ndarray:
         """One tensor: float64, float32, float16 or bfloat16 as stored, block types dequantized to float32."""
+        tensor = self._places[name]
+        return self._elements(tensor, 0, math.prod(tensor.shape)).reshape(tensor.shape)
+
+    def parts(self, name: str) -> Iterator[np.ndarray]:
+        """See `Checkpoint.parts`."""
+        tensor = self._places[name]
+        return (self._elements(tensor, start, count) for start, count in spans(tensor.shape))
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _elements(self, tensor: GgufTensor, first: int, count: int) -> np.ndarray:
+        """`count` elements from the `first` on; both are whole rows."""
         import numpy as np
 
-        tensor = self._places[name]
+        offset = tensor.offset + first // tensor.type.elements * tensor.type.nbytes
         if tensor.type.elements == 1:
-            return self._file.read_array(tensor.offset, tensor.shape, tensor.type.dtype)
+            return self._file.read_array(offset, (count,), tensor.type.dtype)
         from gguf.constants import GGMLQuantizationType
         from gguf.quants import dequantize
 
         kind = GGMLQuantizationType[tensor.type.name]
         row = tensor.shape[-1] // tensor.type.elements * tensor.type.nbytes
-        rows = math.prod(tensor.shape[:-1])
-        result = np.empty((rows, tensor.shape[-1]), np.float32)
+        rows = count // tensor.shape[-1]
+        result = self._file.new_array((rows, tensor.shape[-1]), "float32")
         step = max(1, CHUNK_BYTES // max(row, 1))
         # A scale of infinity times zero is a NaN in the result, which is for the consumer to judge, not a warning.
         with np.errstate(all="ignore"):
             for start in range(0, rows, step):
-                count = min(step, rows - start)
-                raw = self._file.read_array(tensor.offset + start * row, (count, row), "uint8")
-                result[start : start + count] = dequantize(raw, kind)
-        return result.reshape(tensor.shape)
-
-    def close(self) -> None:
-        self._file.close()
+                raw = self._file.read_array(offset + start * row, (min(step, rows - start), row), "uint8")
+                result[start : start + step] = dequantize(raw, kind)
+        return result.reshape(-1)
 
     def _parse(self) -> None:
         cursor = _Cursor(self._file)

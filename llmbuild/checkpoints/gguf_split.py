@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +51,10 @@ class SplitGguf:
     def read(self, name: str) -> np.ndarray:
         """One tensor, as `GgufFile.read` gives it."""
         return self._part_of[name].read(name)
+
+    def parts(self, name: str) -> Iterator[np.ndarray]:
+        """See `Checkpoint.parts`."""
+        return self._part_of[name].parts(name)
 
     def close(self) -> None:
         for part in self._parts:

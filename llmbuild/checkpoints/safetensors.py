@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmbuild.checkpoints.files import WeightFile, parse_json
 from llmbuild.checkpoints.pieces import NO_CHECKS, Checks
-from llmbuild.checkpoints.tensor import ITEM_SIZES, PART_ELEMENTS, TensorInfo, is_plausible
+from llmbuild.checkpoints.tensor import ITEM_SIZES, TensorInfo, is_plausible, spans
 from llmbuild.errors import InputError
 
 if TYPE_CHECKING:
@@ -76,10 +76,9 @@ class SafetensorsFile:
     def parts(self, name: str) -> Iterator[np.ndarray]:
         """See `Checkpoint.parts`."""
         info = self._readable(name)
-        size = math.prod(info.shape)
-        for start in range(0, size, PART_ELEMENTS):
+        for start, count in spans(info.shape):
             offset = self._offsets[name] + start * ITEM_SIZES[info.dtype]
-            yield self._file.read_array(offset, (min(PART_ELEMENTS, size - start),), info.dtype)
+            yield self._file.read_array(offset, (count,), info.dtype)
 
     def close(self) -> None:
         self._file.close()

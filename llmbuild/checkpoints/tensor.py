@@ -37,7 +37,7 @@ ITEM_SIZES: Mapping[str, int] = {
 """Every dtype that a tensor which can be read may have, with the bytes of one element."""
 
 PART_ELEMENTS = 1 << 22
-"""Elements of a tensor that are read at a time where its values are only looked at."""
+"""Elements of a tensor that are read at a time where not all are needed at once."""
 
 MAX_DIMENSIONS = 32
 MAX_BYTES = 1 << 62
@@ -111,8 +111,8 @@ class Checkpoint(ABC):
         return not self.read(name).any()
 
     def parts(self, name: str) -> Iterator[np.ndarray]:
-        """The elements of one tensor in order, `PART_ELEMENTS` at a time; from a file that can be read so, without the rest in
-        memory.  Raises InputError as `read` does."""
+        """The elements of one tensor in order, a span at a time (see `spans`); from a file that can be read so, without the rest
+        in memory.  Raises InputError as `read` does."""
         return in_parts(self.read(name))
 
     def location(self, name: str) -> str | None:
@@ -141,10 +141,18 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
     return np.dtype(name if special is None else special)
 
 
+def spans(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """(first element, elements) of the parts of a tensor: as many whole rows as `PART_ELEMENTS` has, at least one."""
+    size = math.prod(shape)
+    row = shape[-1] if shape and size else 1
+    step = max(1, PART_ELEMENTS // row) * row
+    return ((start, min(step, size - start)) for start in range(0, size, step))
+
+
 def in_parts(value: np.ndarray) -> Iterator[np.ndarray]:
-    """The elements of an array in order, `PART_ELEMENTS` at a time."""
+    """The elements of an array in order, a span at a time."""
     flat = value.reshape(-1)
-    return (flat[start : start + PART_ELEMENTS] for start in range(0, flat.size, PART_ELEMENTS))
+    return (flat[start : start + count] for start, count in spans(value.shape))
 
 
 def is_plausible(shape: tuple[int, ...], item_size: int) -> bool:

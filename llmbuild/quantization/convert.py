@@ -38,6 +38,9 @@ READ_AHEAD = 64 << 20
 WHOLE_BYTES = 32 << 20
 """Larger source tensors are read in parts."""
 
+COMING_BYTES = 128 << 20
+"""Larger tensors that are not packed are written while they are read."""
+
 CAST_ELEMENTS = 1 << 18
 
 
@@ -128,6 +131,10 @@ def convert(
             if parameter.name in present:
                 nbytes = sum(tensors[source].nbytes for source in parameter.sources)
                 started.append(_Work([], nbytes, scheme.dtype, present=stored_tensors(parameter, scheme)))
+            elif _is_coming(checkpoint, parameter, scheme, cap):
+                while started:
+                    finish_first()
+                started.append(_write_coming(checkpoint, parameter, scheme, writer))
             else:
                 started.append(_start(checkpoint, parameter, scheme, pool))
         while started:
@@ -197,15 +204,19 @@ class _Work:
             try:
                 future.result()
             except UnfitValueError as error:
-                raise InputError(
-                    f"tensor '{source}' cannot be stored in {self.dtype}",
-                    where=checkpoint.location(source),
-                    why=str(error),
-                    fix="choose a scheme of a wider dtype (bfloat16 or float32)"
-                    if "overflows" in str(error)
-                    else "the checkpoint is damaged or its training diverged; take another one",
-                ) from error
+                raise _unfit(checkpoint, source, self.dtype, error) from error
         self.futures.clear()
+
+
+def _unfit(checkpoint: TensorSource, source: str, dtype: StoredDtype, error: UnfitValueError) -> InputError:
+    return InputError(
+        f"tensor '{source}' cannot be stored in {dtype}",
+        where=checkpoint.location(source),
+        why=str(error),
+        fix="choose a scheme of a wider dtype (bfloat16 or float32)"
+        if "overflows" in str(error)
+        else "the checkpoint is damaged or its training diverged; take another one",
+    )
 
 
 def _start(checkpoint: TensorSource, parameter: PlainParameter, scheme: Scheme, pool: ThreadPoolExecutor) -> _Work:
@@ -244,6 +255,34 @@ def _start_cast(
             part = slice(start, start + CAST_ELEMENTS)
             work.futures.append((source, pool.submit(_cast_part, flat[part], into[part], dtype)))
     return work
+
+
+def _is_coming(checkpoint: TensorSource, parameter: PlainParameter, scheme: Scheme, cap: int) -> bool:
+    """Whether a parameter is written while it is read: a large one that is cast and fills a shard, with two bytes an element."""
+    if not parameter.in_order or parameter.dtype == "uint32" or is_quantized(scheme, parameter.role):
+        return False
+    nbytes = sum(checkpoint.tensors[source].nbytes for source in parameter.sources)
+    return nbytes > COMING_BYTES and 2 * math.prod(parameter.shape) >= cap
+
+
+def _write_coming(checkpoint: TensorSource, parameter: PlainParameter, scheme: Scheme, writer: ShardWriter) -> _Work:
+    """Read, cast and write a parameter, some rows at a time; nothing of it is left to be done."""
+    dtype = parameter.dtype or scheme.dtype
+    assert dtype != "uint32"
+    pieces = _cast_pieces(checkpoint, parameter, dtype)
+    writer.append_coming(parameter.name, parameter.shape, numpy_dtype(dtype), pieces)
+    return _Work([], sum(checkpoint.tensors[source].nbytes for source in parameter.sources), dtype)
+
+
+def _cast_pieces(checkpoint: TensorSource, parameter: PlainParameter, dtype: ComputeDtype) -> Iterator[Array]:
+    """The parameter's elements as they are read, cast.  Raises InputError for a value that cannot be stored."""
+    for source, _, piece in _pieces(checkpoint, parameter):
+        flat = piece.reshape(-1)
+        for start in range(0, flat.size, CAST_ELEMENTS):
+            try:
+                yield cast(flat[start : start + CAST_ELEMENTS], dtype)
+            except UnfitValueError as error:
+                raise _unfit(checkpoint, source, dtype, error) from error
 
 
 def _pieces(checkpoint: TensorSource, parameter: PlainParameter) -> Iterator[tuple[str, int, Array]]:

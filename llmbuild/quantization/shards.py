@@ -11,7 +11,7 @@ import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -32,7 +32,9 @@ CHUNK_ELEMENTS = 1 << 20
 
 Array = np.ndarray[Any, Any]
 Float32 = Literal["bf16", "exact"]
-Placed: TypeAlias = tuple[TensorRecord, Array | None]
+Value: TypeAlias = Array | Iterator[Array]
+"""A tensor's elements: all, or in order as they come."""
+Placed: TypeAlias = tuple[TensorRecord, Value | None]
 """A tensor in a shard, with its value or, where the shard need not be written, without."""
 
 _LARGEST_BFLOAT16 = np.uint32(0x7F7F0000)
@@ -62,7 +64,7 @@ class ShardLayout(ABC):
         self.tensors = 0
         self.nbytes = 0
 
-    def place(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], value: Array | None = None) -> None:
+    def place(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], value: Value | None = None) -> None:
         """Add a tensor, with its value or without."""
         nbytes = math.prod(shape) * dtype.itemsize
         size = nbytes // 2 if dtype.name == "float32" and not self._exact else nbytes
@@ -117,7 +119,7 @@ class ShardWriter(ShardLayout):
 
     Which bytes go where depends on the tensors alone.  At most `IN_FLIGHT` bytes wait for the executor.
     Shards that `complete` names, with their MD5, lie in `out` already: their tensors may be placed without a value.
-    `written` is called on a thread of the executor with each shard that is newly written.
+    `written` is called with each shard that is newly written, on the thread that wrote it.
     """
 
     def __init__(
@@ -141,6 +143,11 @@ class ShardWriter(ShardLayout):
         value = np.ascontiguousarray(value)
         self.place(name, value.shape, value.dtype, value)
 
+    def append_coming(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], pieces: Iterator[Array]) -> None:
+        """Add a tensor that has at least the cap's bytes in its shard, which this thread writes while the pieces come: the whole
+        tensor is never in memory.  Raises StoreError, and what `pieces` raises."""
+        self.place(name, shape, dtype, pieces)
+
     def finish(self) -> list[Shard]:
         """Write the pending tensors and wait for all writes.  Raises StoreError."""
         self.end()
@@ -149,33 +156,37 @@ class ShardWriter(ShardLayout):
     def commit(self, name: str, tensors: Sequence[Placed]) -> None:
         if name in self._complete:
             records = tuple(record for record, _ in tensors)
-            there: Future[Shard] = Future()
-            there.set_result(Shard(name, sum(record.nbytes for record in records), records, self._complete[name]))
-            self._shards.append(there)
+            self._done(Shard(name, sum(record.nbytes for record in records), records, self._complete[name]))
             return
         values = [(record, value) for record, value in tensors if value is not None]
         assert len(values) == len(tensors), f"a tensor of {name} has no value"
+        if any(isinstance(value, Iterator) for _, value in values):
+            self._done(self._write(self._out / name, values))
+            return
         future = self._executor.submit(self._write, self._out / name, values)
         self._shards.append(future)
         self._waiting.append((future, sum(record.nbytes for record, _ in tensors)))
         while sum(size for _, size in self._waiting) > IN_FLIGHT:
             self._waiting.popleft()[0].result()
 
-    def _write(self, path: Path, tensors: list[tuple[TensorRecord, Array]]) -> Shard:
+    def _done(self, shard: Shard) -> None:
+        future: Future[Shard] = Future()
+        future.set_result(shard)
+        self._shards.append(future)
+
+    def _write(self, path: Path, tensors: list[tuple[TensorRecord, Value]]) -> Shard:
         shard = _write_shard(path, tensors)
         self._written(shard)
         return shard
 
 
-def _write_shard(path: Path, tensors: list[tuple[TensorRecord, Array]]) -> Shard:
+def _write_shard(path: Path, tensors: list[tuple[TensorRecord, Value]]) -> Shard:
     """Write one shard and compute its MD5 on the way, in chunks."""
     digest = hashlib.md5(usedforsecurity=False)
     try:
         with path.open("wb", buffering=0) as file:
             for record, value in tensors:
-                flat = value.reshape(-1)
-                for start in range(0, flat.size, CHUNK_ELEMENTS):
-                    chunk = flat[start : start + CHUNK_ELEMENTS]
+                for chunk in value if isinstance(value, Iterator) else _chunks(value):
                     stored: Any = encode_float32(chunk) if record.rounded else chunk
                     data = memoryview(stored.view(np.uint8))
                     digest.update(data)
@@ -190,3 +201,8 @@ def _write_shard(path: Path, tensors: list[tuple[TensorRecord, Array]]) -> Shard
         ) from error
     total = sum(record.nbytes for record, _ in tensors)
     return Shard(path.name, total, tuple(record for record, _ in tensors), digest.hexdigest())
+
+
+def _chunks(value: Array) -> Iterator[Array]:
+    flat = value.reshape(-1)
+    return (flat[start : start + CHUNK_ELEMENTS] for start in range(0, flat.size, CHUNK_ELEMENTS))

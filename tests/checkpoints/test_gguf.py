@@ -54,7 +54,8 @@ TEXTS = [
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_tensors_and_configuration_are_those_of_the_original(tmp_path, variant):
+def test_tensors_and_configuration_are_those_of_the_original(tmp_path, variant, monkeypatch):
+    monkeypatch.setattr("llmbuild.checkpoints.tensor.PART_ELEMENTS", 300)
     make_gguf(tmp_path / "model.gguf", variant)
     source = cached_checkpoint(variant)
     original = {
@@ -70,6 +71,7 @@ def test_tensors_and_configuration_are_those_of_the_original(tmp_path, variant):
             assert value.shape == info.shape
             assert str(value.dtype) == info.dtype == "float32"
             assert np.array_equal(value, original[name]), name
+            assert np.array_equal(np.concatenate(list(checkpoint.parts(name))), value.reshape(-1)), name
         config, wanted = checkpoint.config, json.loads((source / "config.json").read_text())
     not_in_gguf = {"torch_dtype", "transformers_version", "use_sliding_window", "max_window_layers", "sliding_window"}
     if variant == "mistral":
@@ -82,7 +84,8 @@ def test_tensors_and_configuration_are_those_of_the_original(tmp_path, variant):
 
 
 @pytest.mark.parametrize("name", ["F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"])
-def test_quantized_tensors_are_dequantized_before_their_rows_are_restored(tmp_path, name):
+def test_quantized_tensors_are_dequantized_before_their_rows_are_restored(tmp_path, name, monkeypatch):
+    monkeypatch.setattr("llmbuild.checkpoints.tensor.PART_ELEMENTS", 300)
     make_gguf(tmp_path / "model.gguf", "llama-gqa", quantization=name)
     original = load_file(cached_checkpoint("llama-gqa") / "model.safetensors")
     bits = {"F16": 11, "BF16": 8, "Q8_0": 8, "Q5_0": 5, "Q5_1": 5}.get(name, 4)
@@ -91,6 +94,9 @@ def test_quantized_tensors_are_dequantized_before_their_rows_are_restored(tmp_pa
             value = checkpoint.read(tensor)
             assert str(value.dtype) == info.dtype
             assert value.nbytes == info.nbytes
+            parts = list(checkpoint.parts(tensor))
+            assert all(part.dtype == value.dtype and part.size <= max(300, info.shape[-1]) for part in parts)
+            assert np.concatenate(parts).tobytes() == value.tobytes(), tensor
             error = np.abs(value.astype(np.float32) - original[tensor]).max() / np.abs(original[tensor]).max()
             assert error < 2.0 ** (1 - bits), tensor
         dtype = {"F16": "float16", "BF16": "bfloat16"}.get(name, "float32")

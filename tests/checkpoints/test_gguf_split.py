@@ -32,6 +32,7 @@ def contents(path):
             checkpoint.config,
             checkpoint.packed_by,
             {name: checkpoint.read(name).tobytes() for name in checkpoint.tensors},
+            {name: [part.tobytes() for part in checkpoint.parts(name)] for name in checkpoint.tensors},
         )
 
 

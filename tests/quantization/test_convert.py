@@ -187,14 +187,26 @@ def test_a_head_that_is_made_of_the_embedding_comes_before_it() -> None:
 def test_threads_and_read_ahead_change_no_byte(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     results = []
     for threads, ahead, whole in ((1, 0, 0), (2, 64 << 20, 64 << 20), (7, 5000, 0)):
+        monkeypatch.setattr(module, "COMING_BYTES", whole)
         monkeypatch.setattr(module, "READ_AHEAD", ahead)
         monkeypatch.setattr(module, "WHOLE_BYTES", whole)
         monkeypatch.setattr(module, "CAST_ELEMENTS", 1000)
         out = tmp_path / f"{threads}"
         out.mkdir()
-        convert(Fake(values()), PARAMETERS, nothing, SCHEMES[name], out, threads=threads)
+        convert(Fake(values()), PARAMETERS, nothing, SCHEMES[name], out, threads=threads, cap=2 * N * K)
         results.append({path.name: path.read_bytes() for path in sorted(out.iterdir())})
     assert results[0] == results[1] == results[2]
+
+
+@pytest.mark.parametrize("coming", [0, 1 << 30])
+def test_bad_values_are_explained_however_large_the_tensor(
+    tmp_path: Path, coming: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "COMING_BYTES", coming)
+    source = values("float32")
+    source["embed.weight"][3, 4] = 1e6
+    with pytest.raises(InputError, match=r"(?s)'embed\.weight' cannot be stored in float16.*1e\+06, which overflows"):
+        convert(Fake(source), PARAMETERS, nothing, SCHEMES["q0f16"], tmp_path, cap=2 * N * K)
 
 
 def test_dequantized_weights_are_near(tmp_path: Path) -> None:

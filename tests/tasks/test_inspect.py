@@ -206,7 +206,7 @@ def test_only_what_names_do_not_decide_is_read(tmp_path: Path, monkeypatch: pyte
     for variant in ("llama", "llama-tied", "qwen2"):
         inspect(cached_checkpoint(variant), tmp_path / variant)
     assert read == []
-    monkeypatch.setattr("llmbuild.checkpoints.safetensors.PART_ELEMENTS", 1000)
+    monkeypatch.setattr("llmbuild.checkpoints.tensor.PART_ELEMENTS", 1000)
 
     def change(tensors: dict[str, np.ndarray]) -> None:
         tensors["lm_head.weight"] = tensors[embedding_of("llama")].copy()
@@ -214,7 +214,7 @@ def test_only_what_names_do_not_decide_is_read(tmp_path: Path, monkeypatch: pyte
     inspect(
         copy_with(cached_checkpoint("llama"), tmp_path / "in", change, tie_word_embeddings=True), tmp_path / "large"
     )
-    assert max(read) == 1000
+    assert 800 < max(read) <= 1000
 
 
 def frequencies_stored(path: Path, factor: float, config: dict[str, Any] | None = None) -> Path:

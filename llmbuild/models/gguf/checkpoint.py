@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +12,13 @@ from llmbuild.checkpoints.gguf_tokenizer import Note, make_tokenizer_files
 from llmbuild.checkpoints.huggingface import missing_tensor
 from llmbuild.checkpoints.names import GENERATION_CONFIG, TOKENIZER_CONFIG, TOKENIZER_JSON
 from llmbuild.checkpoints.pieces import NO_CHECKS, Checks
-from llmbuild.checkpoints.tensor import Checkpoint, TensorInfo
+from llmbuild.checkpoints.tensor import Checkpoint, TensorInfo, numpy_dtype
 from llmbuild.errors import InputError, Where
 from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.family import Overrides
 from llmbuild.models.gguf.config import make_config, make_generation_config
 from llmbuild.models.gguf.known import Chosen, choose
-from llmbuild.models.gguf.names import restored_tensors
+from llmbuild.models.gguf.names import Restored, restored_tensors
 from llmbuild.models.gguf.rope import FACTORS
 from llmbuild.models.spec import DecoderSpec
 
@@ -59,13 +59,24 @@ class GgufCheckpoint(Checkpoint):
         return self._tensors
 
     def read(self, name: str) -> np.ndarray:
-        if name not in self._tensors:
-            raise missing_tensor(name, self._tensors, self._file.path)
-        origin = self._restored[name]
+        origin = self._origin(name)
         return origin.restore([self._file.read(source) for source in origin.sources])
+
+    def parts(self, name: str) -> Iterator[np.ndarray]:
+        """A tensor whose rows have another order in the file, or other values, is read as a whole."""
+        origin = self._origin(name)
+        if origin.steps:
+            return super().parts(name)
+        dtype = numpy_dtype(origin.dtype)
+        return (part.astype(dtype, copy=False) for source in origin.sources for part in self._file.parts(source))
 
     def close(self) -> None:
         self._file.close()
+
+    def _origin(self, name: str) -> Restored:
+        if name not in self._restored:
+            raise missing_tensor(name, self._tensors, self._file.path)
+        return self._restored[name]
 
 
 def read_gguf_metadata(
