@@ -36,7 +36,7 @@ ITEM_SIZES: Mapping[str, int] = {
 }
 """Every dtype that a tensor which can be read may have, with the bytes of one element."""
 
-PART_ELEMENTS = 1 << 22
+PART_ELEMENTS = 1 << 21
 """Elements of a tensor that are read at a time where not all are needed at once."""
 
 MAX_DIMENSIONS = 32

@@ -32,10 +32,10 @@ Array = np.ndarray[Any, Any]
 StoredTensor: TypeAlias = tuple[str, tuple[int, ...], np.dtype[Any]]
 """A tensor to write: name, shape, dtype."""
 
-READ_AHEAD = 64 << 20
+READ_AHEAD = 32 << 20
 """Bytes of source tensors that may be in process before the next one is read."""
 
-WHOLE_BYTES = 32 << 20
+WHOLE_BYTES = 4 << 20
 """Larger source tensors are read in parts."""
 
 COMING_BYTES = 128 << 20
