@@ -18,6 +18,8 @@ from tests.helpers.primfunc import compile_function
 
 THETA = 10000.0
 SHAPES = [(9, 3, 64, "float32"), (2, 2, 128, "float32"), (4, 1, 32, "float32"), (4, 2, 80, "float16")]
+TOGETHER = [(16, 8, 64, "float32"), (32, 2, 32, "float16")]
+"""Shapes whose heads are computed by twos and by fours in decode."""
 TOLERANCE = {"float32": 1e-5, "float16": 3e-3}
 
 
@@ -91,7 +93,7 @@ def operands(shape: tuple[Any, ...], tokens: int) -> tuple[np.ndarray, np.ndarra
 
 
 @pytest.mark.parametrize("inline", [0, 1])
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", [*SHAPES, *TOGETHER])
 def test_decode(shape: tuple[Any, ...], inline: int) -> None:
     counts = [1, 15, 16, 17, 100, 300]
     held = Cache(shape, counts)

@@ -6,7 +6,7 @@ from typing import Any
 
 from tvm.script import tirx as T
 
-from llmbuild.compiler.kernels.cpu.tile import LANES, f32
+from llmbuild.compiler.kernels.cpu.tile import LANES, ask_for, f32
 
 PAGE_SIZE = 16
 """Positions a page of the cache."""
@@ -69,6 +69,10 @@ class PagedSource:
 
     def value(self, i: Any, d: Any) -> Any:
         return f32(self.pages[self.page[i], 1, self.head, self.slot[i], d])
+
+    def ask(self, position: Any, value: Any, d: Any) -> Any:
+        """A prefetch of element d of the key (value = 0) or the value (1) at a position of the sequence."""
+        return ask_for(self.pages, self.page_of(position), value, self.head, self.slot_of(position), d)
 
 
 class RaggedSource:

@@ -1,9 +1,10 @@
 """CPU attention of one query a sequence over the paged cache: the decode kernel.
 
-Heads (of all sequences) are spread over threads.  Each goes through its keys in blocks of 16: scores of 8 positions at
-once, each with its own vector of sums, then the block's values weighted by the online softmax.  Where the cache applies
-RoPE inside attention (a rolling cache renumbers positions), a block of keys is rotated into a tile first.  A layer with a
-window begins with the block of the first key that the query sees.
+Query heads that share a head of the cache are computed together, so that the cache is read once for all of them; they are
+divided where few heads would be left for the threads to share.  Each goes through its keys in blocks of 16: scores of some
+positions at once, each with its own vector of sums, then the block's values weighted by the online softmax.  Where the cache
+applies RoPE inside attention (a rolling cache renumbers positions), a block of keys is rotated into a tile first.  A layer
+with a window begins with the block of the first key that the query sees.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 from tvm.script import tirx as T
 
+from llmbuild.checkpoints.tensor import numpy_dtype
 from llmbuild.compiler.kernels.cpu import rotary
 from llmbuild.compiler.kernels.cpu.attention import (
     PAGE_SIZE,
@@ -29,48 +31,93 @@ from llmbuild.compiler.kernels.scores import capped, first_visible, magnitude
 
 BLOCK = 16
 """Positions a step."""
+LINE = 64
+"""Bytes that memory gives at once."""
+TASKS = 8
+"""Parts of one sequence's attention that threads share, at least."""
+
+
+def heads_together(heads: int, kv_heads: int) -> int:
+    """How many query heads are computed together: a divisor of those that share a head of the cache, up to 4, whose vectors of
+    sums fit into registers, that leaves at least `TASKS` for the threads of one sequence."""
+    group = heads // kv_heads
+    return max(count for count in (1, 2, 4) if count == 1 or (group % count == 0 and heads // count >= TASKS))
+
+
+def at_once(together: int) -> int:
+    """Positions whose scores are computed at once."""
+    return LANES // together
+
+
+def chains(together: int) -> int:
+    """Sums of an element that add up independently of each other."""
+    return 2 if together <= 2 else 1
 
 
 @T.macro
-def score_block(query, source, scores, sums, dim):
-    """scores[16] = query . keys."""
-    for half in T.serial(BLOCK // LANES):
-        for r in T.unroll(LANES):
-            for j in T.vectorized(LANES):
-                sums[r, j] = T.float32(0)
-        for p in T.serial(dim // LANES):
-            for r in T.unroll(LANES):
+def ask_for_block(source, start, count, dim, line):
+    """Ask memory for the keys and values of a block, each of `dim` elements in lines of `line`: blocks lie on pages far apart,
+    where the memory's own prefetch begins anew."""
+    for i in T.serial(BLOCK):
+        for v in T.unroll(2):
+            for p in T.unroll(-(-dim // line)):
+                T.evaluate(source.ask(T.min(start + i, count - 1), v, p * line))
+
+
+@T.macro
+def score_block(query, source, scores, sums, together, dim):
+    """scores[together, 16] = queries . keys, by as many vectors of sums as a vector has lanes."""
+    for part in T.serial(BLOCK // at_once(together)):
+        for r in T.unroll(at_once(together)):
+            for g in T.unroll(together):
                 for j in T.vectorized(LANES):
-                    sums[r, j] = sums[r, j] + query[p * LANES + j] * source.key(half * LANES + r, p * LANES + j)
-        for r in T.unroll(LANES):
-            scores[half * LANES + r] = lane_sum(sums, r)
-
-
-@T.macro
-def add_values(source, scores, total, sums, rescale, dim):
-    """total[dim] = total * rescale + the values weighted by scores, 16 elements of the head at once."""
-    for p in T.serial(dim // (2 * LANES)):
-        for h in T.unroll(2):
-            for j in T.vectorized(LANES):
-                sums[h, j] = total[p * 2 * LANES + h * LANES + j] * rescale
-            for j in T.vectorized(LANES):
-                sums[h + 2, j] = T.float32(0)
-        for i in T.unroll(BLOCK // 2):
-            for e in T.unroll(2):
-                for h in T.unroll(2):
+                    sums[r * together + g, j] = T.float32(0)
+        for p in T.serial(dim // LANES):
+            for r in T.unroll(at_once(together)):
+                for g in T.unroll(together):
                     for j in T.vectorized(LANES):
-                        sums[e * 2 + h, j] = sums[e * 2 + h, j] + scores[i * 2 + e] * source.value(
-                            i * 2 + e, p * 2 * LANES + h * LANES + j
+                        sums[r * together + g, j] = sums[r * together + g, j] + query[g, p * LANES + j] * source.key(
+                            part * at_once(together) + r, p * LANES + j
                         )
-        for h in T.unroll(2):
-            for j in T.vectorized(LANES):
-                total[p * 2 * LANES + h * LANES + j] = sums[h, j] + sums[h + 2, j]
+        for r in T.unroll(at_once(together)):
+            for g in T.unroll(together):
+                scores[g, part * at_once(together) + r] = lane_sum(sums, r * together + g)
 
 
 @T.macro
-def cap(scores, softcap):
-    for i in T.vectorized(BLOCK):
-        scores[i] = capped(scores[i], softcap)
+def add_values(source, scores, total, sums, state, together, dim):
+    """total[together, dim] = total * state[:, 2] + the values weighted by scores, 16 elements of a head at once."""
+    for p in T.serial(dim // (2 * LANES)):
+        for g in T.unroll(together):
+            for h in T.unroll(2):
+                for j in T.vectorized(LANES):
+                    sums[g * 2 + h, j] = total[g, p * 2 * LANES + h * LANES + j] * state[g, 2]
+                if chains(together) == 2:
+                    for j in T.vectorized(LANES):
+                        sums[together * 2 + g * 2 + h, j] = T.float32(0)
+        for i in T.unroll(BLOCK // chains(together)):
+            for e in T.unroll(chains(together)):
+                for g in T.unroll(together):
+                    for h in T.unroll(2):
+                        for j in T.vectorized(LANES):
+                            sums[(e * together + g) * 2 + h, j] = sums[(e * together + g) * 2 + h, j] + scores[
+                                g, i * chains(together) + e
+                            ] * source.value(i * chains(together) + e, p * 2 * LANES + h * LANES + j)
+        for g in T.unroll(together):
+            for h in T.unroll(2):
+                for j in T.vectorized(LANES):
+                    total[g, p * 2 * LANES + h * LANES + j] = (
+                        sums[g * 2 + h, j] + sums[together * 2 + g * 2 + h, j]
+                        if chains(together) == 2
+                        else sums[g * 2 + h, j]
+                    )
+
+
+@T.macro
+def cap(scores, together, softcap):
+    for g in T.unroll(together):
+        for i in T.vectorized(BLOCK):
+            scores[g, i] = capped(scores[g, i], softcap)
 
 
 def seen(position: Any, low: Any, count: Any) -> Any:
@@ -79,17 +126,19 @@ def seen(position: Any, low: Any, count: Any) -> Any:
 
 
 @T.macro
-def weigh(scores, state, start, low, count):
-    """Scores to weights; state = maximum, sum of weights, and the factor for what was summed before."""
-    state[2] = state[0]
+def weigh(scores, state, g, start, low, count):
+    """Scores to weights; state[g] = maximum, sum of weights, and the factor for what was summed before."""
+    state[g, 2] = state[g, 0]
     for i in T.serial(BLOCK):
-        state[0] = T.max(state[0], T.if_then_else(seen(start + i, low, count), scores[i], T.float32(LOWEST)))
-    state[2] = exp2(state[2] - state[0])
+        state[g, 0] = T.max(state[g, 0], T.if_then_else(seen(start + i, low, count), scores[g, i], T.float32(LOWEST)))
+    state[g, 2] = exp2(state[g, 2] - state[g, 0])
     for i in T.vectorized(BLOCK):
-        scores[i] = T.Select(seen(start + i, low, count), exp2(T.min(scores[i] - state[0], T.float32(0))), T.float32(0))
-    state[1] = state[1] * state[2]
+        scores[g, i] = T.Select(
+            seen(start + i, low, count), exp2(T.min(scores[g, i] - state[g, 0], T.float32(0))), T.float32(0)
+        )
+    state[g, 1] = state[g, 1] * state[g, 2]
     for i in T.serial(BLOCK):
-        state[1] = state[1] + scores[i]
+        state[g, 1] = state[g, 1] + scores[g, i]
 
 
 def decode_kernel(
@@ -106,7 +155,8 @@ def decode_kernel(
 
     `sliding` is for a rolling cache, which has no layers with a `window`.  Without `rope_scaling` q and k come turned.
     """
-    group, half = heads // kv_heads, dim // 2
+    group, half, together = heads // kv_heads, dim // 2, heads_together(heads, kv_heads)
+    line = LINE // numpy_dtype(dtype).itemsize
 
     def lowest(position: Any, key_start: Any, scale: Any) -> Any:
         return None if window is None else first_visible(position, key_start, window, scale)
@@ -148,12 +198,12 @@ def decode_kernel(
         output = T.match_buffer(output_handle, (batch, heads, dim), dtype)
         lse = T.match_buffer(lse_handle, (batch, heads), "float32")
         lengths = T.match_buffer(lengths_handle, lengths_shape(batch, sliding), "int32", elem_offset=offset_5)
-        for task in T.parallel(batch * heads):
-            query = T.alloc_buffer((dim,), "float32", scope="global")
-            total = T.alloc_buffer((dim,), "float32", scope="global")
-            scores = T.alloc_buffer((BLOCK,), "float32", scope="global")
+        for task in T.parallel(batch * (heads // together)):
+            query = T.alloc_buffer((together, dim), "float32", scope="global")
+            total = T.alloc_buffer((together, dim), "float32", scope="global")
+            scores = T.alloc_buffer((together, BLOCK), "float32", scope="global")
             sums = T.alloc_buffer((LANES, LANES), "float32", scope="global")
-            state = T.alloc_buffer((3,), "float32", scope="global")
+            state = T.alloc_buffer((together, 3), "float32", scope="global")
             page = T.alloc_buffer((BLOCK,), "int32", scope="global")
             slot = T.alloc_buffer((BLOCK,), "int32", scope="global")
             frequencies = T.alloc_buffer((half,), "float32", scope="global")
@@ -164,25 +214,29 @@ def decode_kernel(
             step_s = T.alloc_buffer((BLOCK + 1, half), "float32", scope="global")
             tile = T.alloc_buffer((BLOCK, dim), "float32", scope="global")
             spare = T.alloc_buffer((LANES,), "float32", scope="global")
-            b: T.let[T.int32] = task // heads
-            h: T.let[T.int32] = task % heads
+            b: T.let[T.int32] = task // (heads // together)
+            h: T.let[T.int32] = task % (heads // together) * together
             first: T.let[T.int32] = page_begins[b]
             count: T.let[T.int32] = held(first, page_begins[b + 1], b, lengths, sliding)
-            for p in T.serial(dim // LANES):
-                for j in T.vectorized(LANES):
-                    query[p * LANES + j] = f32(q[b, h, p * LANES + j]) * (magnitude(scale, window) * T.float32(LOG2_E))
-                    total[p * LANES + j] = T.float32(0)
+            for g in T.serial(together):
+                for p in T.serial(dim // LANES):
+                    for j in T.vectorized(LANES):
+                        query[g, p * LANES + j] = f32(q[b, h + g, p * LANES + j]) * (
+                            magnitude(scale, window) * T.float32(LOG2_E)
+                        )
+                        total[g, p * LANES + j] = T.float32(0)
+                state[g, 0] = T.float32(LOWEST)
+                state[g, 1] = T.float32(1)
             if rotary.turns(rope_scaling, rotary_mode):
                 for d in T.serial(half):
                     frequencies[d] = rotary.frequency(rope_scaling, rope_theta, d, dim)
                 rotary.steps(frequencies, step_c, step_s, BLOCK, rope_scale, half)
                 rotary.angles(frequencies, c, s, 0, T.Cast("float32", positions[b]) * rope_scale, half)
-                for d in T.serial(half):
-                    spare[0] = query[d]
-                    query[d] = spare[0] * c[0, d] - query[half + d] * s[0, d]
-                    query[half + d] = query[half + d] * c[0, d] + spare[0] * s[0, d]
-            state[0] = T.float32(LOWEST)
-            state[1] = T.float32(1)
+                for g in T.serial(together):
+                    for d in T.serial(half):
+                        spare[0] = query[g, d]
+                        query[g, d] = spare[0] * c[0, d] - query[g, half + d] * s[0, d]
+                        query[g, half + d] = query[g, half + d] * c[0, d] + spare[0] * s[0, d]
             for block in T.serial(first_block(lowest(positions[b], key_start[b], scale)), (count + BLOCK - 1) // BLOCK):
                 find_block(
                     PagedSource(pages, page_table, first, b, lengths, sliding, page, slot, h // group),
@@ -192,6 +246,14 @@ def decode_kernel(
                     count,
                     BLOCK,
                 )
+                if (block + 1) * BLOCK < count:
+                    ask_for_block(
+                        PagedSource(pages, page_table, first, b, lengths, sliding, page, slot, h // group),
+                        (block + 1) * BLOCK,
+                        count,
+                        dim,
+                        line,
+                    )
                 if rotary.turns(rope_scaling, rotary_mode):
                     rotary.advance(
                         frequencies,
@@ -216,29 +278,33 @@ def decode_kernel(
                         BLOCK,
                         dim,
                     )
-                    score_block(query, TileSource(tile), scores, sums, dim)
+                    score_block(query, TileSource(tile), scores, sums, together, dim)
                 else:
                     score_block(
                         query,
                         PagedSource(pages, page_table, first, b, lengths, sliding, page, slot, h // group),
                         scores,
                         sums,
+                        together,
                         dim,
                     )
                 if softcap is not None:
-                    cap(scores, softcap)
-                weigh(scores, state, block * BLOCK, lowest(positions[b], key_start[b], scale), count)
+                    cap(scores, together, softcap)
+                for g in T.unroll(together):
+                    weigh(scores, state, g, block * BLOCK, lowest(positions[b], key_start[b], scale), count)
                 add_values(
                     PagedSource(pages, page_table, first, b, lengths, sliding, page, slot, h // group),
                     scores,
                     total,
                     sums,
-                    state[2],
+                    state,
+                    together,
                     dim,
                 )
-            for p in T.serial(dim // LANES):
-                for j in T.vectorized(LANES):
-                    output[b, h, p * LANES + j] = T.Cast(dtype, total[p * LANES + j] / state[1])
-            lse[b, h] = state[0] + T.log2(state[1])
+            for g in T.serial(together):
+                for p in T.serial(dim // LANES):
+                    for j in T.vectorized(LANES):
+                        output[b, h + g, p * LANES + j] = T.Cast(dtype, total[g, p * LANES + j] / state[g, 1])
+                lse[b, h + g] = state[g, 0] + T.log2(state[g, 1])
 
     return attention_decode
