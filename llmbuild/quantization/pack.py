@@ -11,7 +11,7 @@ underflows) packs as the zero point `max_int` and a scale of 0: it dequantizes t
 How it is fast with NumPy alone: a block of rows is transposed once, so that every later step is one long contiguous loop, and
 the blocks are small enough for a core's share of the cache.  Elements are moved by twos or fours, so that the transposed block
 is [g / lanes, groups * lanes]; it is then split into the first and the second elements of the pairs, which are one shift apart
-in a 32-bit register and again in a packed byte.  `llmbuild.quantization.rounding` has the arithmetic.
+in a 32-bit register and again in the packed pair.  `llmbuild.quantization.rounding` has the arithmetic.
 """
 
 from __future__ import annotations
@@ -55,10 +55,15 @@ def packed_shapes(
 ) -> tuple[tuple[int, int], tuple[int, int]]:
     """The shapes of (q_weight, q_scale) for a weight [n, k]; both transposed where the layout is KN.
 
-    Raises ValueError for a scheme that does not quantize, or whose group does not fill whole words.
+    Raises ValueError for a scheme that does not quantize, whose words do not hold whole pairs of at most 8 bits an element, or
+    whose group does not fill whole words.
     """
     if not scheme.quantized:
         raise ValueError(f"{scheme.name} does not quantize")
+    if scheme.bits > 8 or scheme.elements_per_word % 2:
+        raise ValueError(
+            f"{scheme.name}: words of {scheme.elements_per_word} elements of {scheme.bits} bits are not packed"
+        )
     if scheme.group_size <= 0 or scheme.group_size % scheme.elements_per_word:
         raise ValueError(
             f"{scheme.name}: a group of {scheme.group_size} does not fill words of {scheme.elements_per_word} elements"
@@ -82,7 +87,9 @@ class Packer:
         self.q_scale: Array = np.empty(scale_shape, numpy_dtype(scheme.dtype))
         self.rows_per_block = max(1, BLOCK_ELEMENTS // max(1, self.groups * scheme.group_size))
         self._quantizer = Quantizer(scheme.dtype, scheme.max_int)
-        self._lanes = 4 if scheme.elements_per_word % 4 == 0 else 2
+        # Two digits are joined in the smallest integer; a pair that fills it lies beside the next as a word has them.
+        self._pair = np.dtype(np.uint8 if scheme.bits <= 4 else np.uint16)
+        self._lanes = 4 if scheme.bits * 2 == self._pair.itemsize * 8 else 2
         pieces = scheme.elements_per_word // self._lanes
         self._shifts = (np.arange(pieces, dtype=np.uint32) * np.uint32(scheme.bits * self._lanes))[None, :, None]
         places = np.arange(scheme.group_size).reshape(-1, 1, self._lanes // 2, 2)
@@ -122,7 +129,7 @@ class Packer:
                 round_in_place(values, scratch.other.reshape(values.shape), dtype)
                 round_in_place(largest, np.empty_like(largest), dtype)
             scale, must_clip = self._quantizer.scales(largest)
-            digits, odd = scratch.bytes(0, values.shape), scratch.bytes(1, values.shape)
+            digits, odd = scratch.integers(self._pair, values.shape)
             self._quantizer.quantize(values, largest, digits, odd, shrunk=shrunk, must_clip=must_clip)
         self._pack_words(digits, scratch, rows, first_row)
         place = scale.reshape(rows, self.groups)
@@ -175,8 +182,7 @@ class Packer:
         first, second = digits.reshape(2, -1)
         np.left_shift(second, self.scheme.bits, out=second)
         np.bitwise_or(first, second, out=first)
-        # With four lanes two bytes of two digits each lie beside each other, as a word has them.
-        joined = first.view(np.uint8 if lanes == 2 else np.uint16)
+        joined = first.view(np.dtype(f"u{self._pair.itemsize * lanes // 2}"))
         pieces = scratch.values.view(np.uint32)[: joined.size].reshape(words, -1, rows * self.groups)
         pieces[...] = joined.reshape(pieces.shape)
         np.left_shift(pieces, self._shifts, out=pieces)
@@ -244,10 +250,11 @@ class _Scratch(threading.local):
             self._size = size
         self.values, self.other, self.staging = self._values[:size], self._other[:size], self._staging[:size]
 
-    def bytes(self, index: int, shape: tuple[int, ...]) -> Array:
-        """One of four arrays of a byte an element, which share `other`."""
-        size = self.other.size
-        return self.other.view(np.uint8)[index * size : (index + 1) * size].reshape(shape)
+    def integers(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> tuple[Array, Array]:
+        """(an array of `dtype`, uint8 or uint16, one of uint8), which share `other`."""
+        size, memory = self.other.size, self.other.view(np.uint8)
+        end = size * dtype.itemsize
+        return memory[:end].view(dtype).reshape(shape), memory[end : end + size].reshape(shape)
 
 
 _buffers = _Scratch()

@@ -10,7 +10,8 @@ the second rounding cheap:
 - Of the sum y = quotient + max_int only the integer that it rounds to is wanted.  Below (max_int + 1) / 2 the quotient has no
   bits that the sum would lose; up to max_int + 1 and above that, the steps of the sum are those of float32 numbers below and
   above a power of two, which a constant moves to y = max_int + 1: one addition rounds as both steps want.  Below
-  (max_int + 1) / 2 that rounds a bit too far, which changes the integer for one single quotient (`_Steps.odd`).
+  (max_int + 1) / 2 that rounds a bit too far, which takes the quotient beside the one halfway integer there, max_int / 2, to it
+  where that is the even neighbour, and so changes the integer of that single quotient (`Quantizer._odd`).
 """
 
 from __future__ import annotations
@@ -65,7 +66,11 @@ class Quantizer:
         # Where the sum's steps grow, at y = max_int + 1, `value + zero` is a power of two.
         self._zero = (max_int + 1) * 2.0**dropped - 1 if dropped else float(max_int)
         step = 2.0 ** (dropped - 23) * (max_int + 1) / 4
-        self._odd = np.float32(-max_int / 2 - step)
+        # A halfway integer goes to the even one: from 3.5 up, so that the quotient below it is the odd one, from 0.5 down.
+        side = 1 if max_int % 4 == 1 else -1
+        self._mend: np.ufunc = np.add if side > 0 else np.subtract
+        is_even = max_int / 2 % (4 * step) == 0
+        self._odd = np.float32(-max_int / 2 + side * step if is_even else np.nan)
 
     def scales(self, largest: Array) -> tuple[Array, bool]:
         """(scales in the compute dtype, whether digits must be clipped) from max|w| of each group, which becomes the divisor."""
@@ -82,8 +87,11 @@ class Quantizer:
     def quantize(
         self, values: Array, divisor: Array, digits: Array, odd: Array, *, shrunk: bool, must_clip: bool
     ) -> None:
-        """Fill `digits` (uint8) from `values` [any, groups * times], which is overwritten, as are `odd`, bytes of that shape,
-        and `divisor` [groups].  The values are to be multiplied by `HALF_UNIT` where they are `shrunk`."""
+        """Fill `digits` (uint8 or uint16) from `values` [any, groups * times].
+
+        `values` is overwritten, as are `odd`, bytes of that shape, and `divisor` [groups].  The values are to be multiplied by
+        `HALF_UNIT` where they are `shrunk`.
+        """
         if shrunk and divisor.size and divisor.min() < _TINY["float16"]:
             # The divisor would not be exact when it is shrunk, nor its reciprocal finite.
             np.multiply(values, HALF_UNIT, out=values)
@@ -108,7 +116,7 @@ class Quantizer:
         np.add(values, np.float32(_TO_INTEGER - low), out=values)
         np.copyto(digits, values.view(np.uint32), casting="unsafe")
         if self._half_step:
-            np.subtract(digits, odd, out=digits)
+            self._mend(digits, odd, out=digits)
 
 
 def is_exact(source: np.dtype[Any], dtype: ComputeDtype) -> bool:

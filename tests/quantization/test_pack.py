@@ -94,6 +94,25 @@ def test_user_defined_schemes(group: int, dtype: str) -> None:
     assert_same(weight[:, :80], replace(scheme, bits=3, group_size=80))
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("bits", [2, 5, 7, 8])
+def test_other_widths(bits: int, dtype: str) -> None:
+    size = 32 // bits * 8
+    scheme = replace(SCHEMES["q4f16_1"], name="mine", bits=bits, group_size=size, dtype=dtype)  # type: ignore[arg-type]
+    rng = np.random.default_rng(bits)
+    assert_same((rng.standard_normal((17, 200)) * 0.02).astype(np.float32), scheme)
+    edges = rng.integers(-2 * scheme.max_int, 2 * scheme.max_int + 1, (300, size + 3)) / 2
+    edges[:, 0] = scheme.max_int
+    nudged = edges * (1 + rng.integers(-3, 4, edges.shape) * 2.0**-9)
+    assert_same(np.clip(nudged, -scheme.max_int, scheme.max_int).astype(DTYPES[scheme.dtype]), scheme)
+
+
+def test_a_width_of_no_whole_pairs_is_refused() -> None:
+    scheme = replace(SCHEMES["q4f16_1"], name="mine", bits=6, group_size=40)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="words of 5 elements of 6 bits"):
+        pack(np.zeros((1, 40), np.float32), scheme)
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     scheme=st.sampled_from(PACKED),

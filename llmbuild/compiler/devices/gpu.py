@@ -31,7 +31,7 @@ class Gpu(Device):
     def target(self, device: Mapping[str, Any], host: Mapping[str, Any]) -> Mapping[str, Any]:
         # The host's code checks arguments and launches kernels, which takes the same time however it is optimized, and a third of
         # the time to compile.
-        return {**device, "host": {"opt-level": 0, **host}}
+        return {**device, "host": {**host, "opt-level": host.get("opt-level", 0)}}
 
     def kernels(self) -> KernelSet:
         from llmbuild.compiler.kernels.gpu.kernel_set import KERNELS
