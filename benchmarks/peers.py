@@ -32,7 +32,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 HIDDEN, LAYERS, HEADS, KV_HEADS, INNER = 2048, 16, 32, 8, 8192
 HEAD = HIDDEN // HEADS
-CHUNK = 512
+CHUNK = 1024
 """The tokens that a library takes at once."""
 
 
@@ -170,7 +170,7 @@ def main() -> None:
     parser.add_argument("--activations", nargs="+", default=["int8x2", "int8"])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--prompts", type=int, nargs="+", default=[64, 400])
-    parser.add_argument("--contexts", type=int, nargs="+", default=[64])
+    parser.add_argument("--contexts", type=int, nargs="+", default=[64, 1000])
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     if max(arguments.prompts + arguments.contexts) > CHUNK:
