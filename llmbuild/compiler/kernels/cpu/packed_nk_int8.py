@@ -32,6 +32,7 @@ from llmbuild.compiler.kernels.cpu.tile import (
     f32,
     lane_sum,
     store_tile,
+    transpose,
 )
 from llmbuild.quantization.scheme import SCHEMES, Scheme
 
@@ -228,19 +229,86 @@ def outputs(by: Instructions, vector: Any) -> Any:
 @T.macro
 def unpack_panel(q, s, panel, factors, columns, block, by, depth):
     """panel[:, 0 and 1, 16] = the even and the odd elements of each word of the 16 columns of block; factors are their scales."""
-    for w in T.serial(depth // 8):
-        for j in T.vectorized(TILE_COLUMNS):
-            panel[w, 1, j] = q[block_start(block, TILE_COLUMNS, columns) + j, w]
+    some = T.alloc_buffer((LANES, LANES), "uint32", scope="global")
+    words = T.alloc_buffer((LANES, LANES), "uint32", scope="global")
+    for p in T.serial(depth // STEP):
         for h in T.unroll(2):
-            panel[w, 0, lanes(h * LANES)] = by.unpacked(panel[w, 1, lanes(h * LANES)], LANES)[0]
-            panel[w, 1, lanes(h * LANES)] = by.unpacked(panel[w, 1, lanes(h * LANES)], LANES)[1]
-    for g in T.serial(depth // GROUP):
-        for j in T.vectorized(TILE_COLUMNS):
-            factors[g, j] = f32(s[block_start(block, TILE_COLUMNS, columns) + j, g])
+            for j in T.unroll(LANES):
+                some[j, lanes(0)] = q[block_start(block, TILE_COLUMNS, columns) + h * LANES + j, lanes(p * LANES)]
+            transpose(some, words)
+            for j in T.unroll(LANES):
+                panel[p * LANES + j, 0, lanes(h * LANES)] = by.unpacked(words[j, lanes(0)], LANES)[0]
+                panel[p * LANES + j, 1, lanes(h * LANES)] = by.unpacked(words[j, lanes(0)], LANES)[1]
+    if depth // GROUP >= LANES:
+        scales = T.alloc_buffer((LANES, LANES), "float32", scope="global")
+        other = T.alloc_buffer((LANES, LANES), "float32", scope="global")
+        for p in T.serial((depth // GROUP + LANES - 1) // LANES):
+            for h in T.unroll(2):
+                for j in T.unroll(LANES):
+                    scales[j, lanes(0)] = T.Cast(
+                        "float32x8",
+                        s[
+                            block_start(block, TILE_COLUMNS, columns) + h * LANES + j,
+                            lanes(block_start(p, LANES, depth // GROUP)),
+                        ],
+                    )
+                transpose(scales, other)
+                for j in T.unroll(LANES):
+                    factors[block_start(p, LANES, depth // GROUP) + j, lanes(h * LANES)] = other[j, lanes(0)]
+    else:
+        for g in T.serial(depth // GROUP):
+            for j in T.vectorized(TILE_COLUMNS):
+                factors[g, j] = f32(s[block_start(block, TILE_COLUMNS, columns) + j, g])
+
+
+def tiles(by: Instructions, rows: Any) -> Any:
+    """The tiles that some rows have; the last may have rows of the one before, or a row several times (see `clamped_row`)."""
+    return (rows + by.tile_rows - 1) // by.tile_rows
 
 
 @T.macro
-def add_plane(panel, planes, sums, tile, rows, group, first, plane, by):
+def round_tile_row(x, planes, zero, scales, tile, place, scheme, rows, by, count, depth, before, after):
+    """Row `place` of a tile in `count` planes, as `round_row` has them: planes[tile, word, plane, place] are words, zero and
+    scales[tile, group, place] those of groups.  The rows of a tile lie beside each other, so that it reads one stream."""
+    high = T.alloc_buffer((8, LANES), "int32", scope="global")
+    low = T.alloc_buffer((8, LANES), "int32", scope="global")
+    found = T.alloc_buffer((1, LANES), "float32", scope="global")
+    sums = T.alloc_buffer((LANES,), "int32", scope="global")
+    words = T.alloc_buffer((4, LANES), "int32", scope="global")
+    for p in T.serial(depth // STEP):
+        round_words(
+            x,
+            clamped_row(tile, place, rows, by.tile_rows),
+            0,
+            p * LANES,
+            high,
+            low,
+            found,
+            (0,),
+            count,
+            scheme,
+            depth,
+            before,
+            after,
+        )
+        for odd in T.unroll(2):
+            words[odd, lanes(0)] = bytes_of(high, odd)
+        if count == 1:
+            sums[lanes(0)] = total(high, 8)
+        else:
+            for odd in T.unroll(2):
+                words[2 + odd, lanes(0)] = bytes_of(low, odd)
+            sums[lanes(0)] = total(high, 8) * wide(T.int32(PARTS)) + total(low, 8)
+        for j in T.unroll(LANES):
+            for plane in T.unroll(2 * count):
+                planes[tile, p * LANES + j, plane, place] = words[plane, j]
+        for h in T.unroll(2):
+            zero[tile, p * 2 + h, place] = (sums[4 * h] + sums[4 * h + 1] + sums[4 * h + 2] + sums[4 * h + 3]) * -ZERO
+            scales[tile, p * 2 + h, place] = found[0, 4 * h]
+
+
+@T.macro
+def add_plane(panel, planes, sums, tile, group, first, plane, by):
     """sums[rows of a tile, some vectors, :] += a group of the panel times that of the tile's rows in one plane."""
     for w in T.serial(4):
         for odd in T.unroll(2):
@@ -249,69 +317,66 @@ def add_plane(panel, planes, sums, tile, rows, group, first, plane, by):
                     sums[m, h, every(by.unfinished[1])] = by.add_unfinished(
                         sums[m, h, every(by.unfinished[1])],
                         panel[group * 4 + w, odd, outputs(by, first + h)],
-                        across(by, planes[clamped_row(tile, m, rows, by.tile_rows), plane * 2 + odd, group * 4 + w]),
+                        across(by, planes[tile, group * 4 + w, plane * 2 + odd, m]),
                     )
 
 
 @T.macro
-def multiply_group(panel, factors, planes, zero, scales, acc, sums, tile, rows, group, first, by, count):
+def multiply_group(panel, factors, planes, zero, scales, acc, sums, tile, group, first, by, count):
     """acc[rows of a tile, some vectors, :] += a group of the panel times that of the tile's rows, from the vector `first` of
     outputs on."""
     for m in T.unroll(by.tile_rows):
         for h in T.unroll(vectors(by)):
             sums[m, h, every(by.unfinished[1])] = whole(by, 0)
-    add_plane(panel, planes, sums, tile, rows, group, first, 0, by)
+    add_plane(panel, planes, sums, tile, group, first, 0, by)
     if count == 2:
         for m in T.unroll(by.tile_rows):
             for h in T.unroll(vectors(by)):
                 sums[m, h, every(by.unfinished[1])] = T.shift_left(sums[m, h, every(by.unfinished[1])], whole(by, 7))
-        add_plane(panel, planes, sums, tile, rows, group, first, 1, by)
+        add_plane(panel, planes, sums, tile, group, first, 1, by)
     for m in T.unroll(by.tile_rows):
         for h in T.unroll(vectors(by)):
             acc[m, first + h, outputs(by, 0)] = acc[m, first + h, outputs(by, 0)] + T.Cast(
                 f"float32x{by.tile_words}",
-                by.finished(sums[m, h, every(by.unfinished[1])])
-                + across(by, zero[clamped_row(tile, m, rows, by.tile_rows), group]),
-            ) * (
-                factors[group, outputs(by, first + h)]
-                * across(by, scales[clamped_row(tile, m, rows, by.tile_rows), group // 2, group % 2 * 4])
-            )
+                by.finished(sums[m, h, every(by.unfinished[1])]) + across(by, zero[tile, group, m]),
+            ) * (factors[group, outputs(by, first + h)] * across(by, scales[tile, group, m]))
 
 
 @T.macro
 def multiply_rounded(x, q, s, y, scheme, rows, columns, by, count, depth, out, before, after):
     """y = x times q, s, for many rows."""
-    planes = T.alloc_buffer((rows, 2 * count, depth // 8), "int32")
-    zero = T.alloc_buffer((rows, depth // GROUP), "int32")
-    scales = T.alloc_buffer((rows, depth // STEP, LANES), "float32")
-    for row in T.parallel(rows):
-        high = T.alloc_buffer((8, LANES), "int32", scope="global")
-        low = T.alloc_buffer((8, LANES), "int32", scope="global")
-        sums = T.alloc_buffer((LANES,), "int32", scope="global")
-        for p in T.serial(depth // STEP):
-            round_words(x, row, 0, p * LANES, high, low, scales, (row, p), count, scheme, depth, before, after)
-            for odd in T.unroll(2):
-                planes[row, odd, lanes(p * LANES)] = bytes_of(high, odd)
-            if count == 1:
-                sums[lanes(0)] = total(high, 8)
-            else:
-                for odd in T.unroll(2):
-                    planes[row, 2 + odd, lanes(p * LANES)] = bytes_of(low, odd)
-                sums[lanes(0)] = total(high, 8) * wide(T.int32(PARTS)) + total(low, 8)
-            zero[row, T.ramp(p * 2, 1, 2)] = summed(sums, 2) * T.broadcast(T.int32(-ZERO), 2)
+    planes = T.alloc_buffer((tiles(by, rows), depth // 8, 2 * count, by.tile_rows), "int32")
+    zero = T.alloc_buffer((tiles(by, rows), depth // GROUP, by.tile_rows), "int32")
+    scales = T.alloc_buffer((tiles(by, rows), depth // GROUP, by.tile_rows), "float32")
+    for row in T.parallel(tiles(by, rows) * by.tile_rows):
+        round_tile_row(
+            x,
+            planes,
+            zero,
+            scales,
+            row // by.tile_rows,
+            row % by.tile_rows,
+            scheme,
+            rows,
+            by,
+            count,
+            depth,
+            before,
+            after,
+        )
     for block in T.parallel((columns + TILE_COLUMNS - 1) // TILE_COLUMNS):
         panel = T.alloc_buffer((depth // 8, 2, TILE_COLUMNS), "uint32")
         factors = T.alloc_buffer((depth // GROUP, TILE_COLUMNS), "float32")
         acc = T.alloc_buffer((by.tile_rows, TILE_COLUMNS // by.tile_words, by.tile_words), "float32", scope="global")
         sums = T.alloc_buffer((by.tile_rows, vectors(by), by.unfinished[1]), by.unfinished[0], scope="global")
         unpack_panel(q, s, panel, factors, columns, block, by, depth)
-        for tile in T.serial((rows + by.tile_rows - 1) // by.tile_rows):
+        for tile in T.serial(tiles(by, rows)):
             for m in T.unroll(by.tile_rows):
                 for h in T.unroll(TILE_COLUMNS // by.tile_words):
                     acc[m, h, outputs(by, 0)] = across(by, T.float32(0))
             for first in T.unroll(by.passes):
                 for g in T.serial(depth // GROUP):
-                    multiply_group(panel, factors, planes, zero, scales, acc, sums, tile, rows, g, first, by, count)
+                    multiply_group(panel, factors, planes, zero, scales, acc, sums, tile, g, first, by, count)
             store_tile(acc, y, tile, rows, columns, block, by.tile_rows, by.tile_words, out, before, after)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tvm import tirx
 from tvm.script import tirx as T
 
 LANES = 8
@@ -62,6 +63,38 @@ def at(before: int, after: int, row: Any, column: Any) -> tuple[Any, ...]:
     """The indices of an element of a matrix of `row_shape`.  (A second buffer over the same data would be simpler to
     read; the pass that renames functions for system libraries of this TVM release fails on such declarations.)"""
     return (0,) * before + (row,) + (0,) * after + (column,)
+
+
+def crossed(one: Any, other: Any, step: int, upper: bool) -> Any:
+    """Of two vectors the lanes of which bit `step` is clear, or with `upper` is set, those of `other` after those of `one`."""
+    chosen = [lane % (2 * step) % step + lane // (2 * step) * 2 * step + step * upper for lane in range(LANES)]
+    order = [place + LANES * (lane % (2 * step) >= step) for lane, place in enumerate(chosen)]
+    return tirx.Shuffle([one, other], [tirx.IntImm("int32", lane) for lane in order])
+
+
+def pair(index: Any, step: int) -> Any:
+    """The first row of a pair that is `step` apart, of eight rows."""
+    return index // step * (2 * step) + index % step
+
+
+@T.macro
+def exchange(rows, into, step):
+    """Blocks of `step` x `step` beside the diagonal of blocks twice as large change places."""
+    for i in T.unroll(LANES // 2):
+        into[pair(i, step), T.ramp(0, 1, LANES)] = crossed(
+            rows[pair(i, step), T.ramp(0, 1, LANES)], rows[pair(i, step) + step, T.ramp(0, 1, LANES)], step, False
+        )
+        into[pair(i, step) + step, T.ramp(0, 1, LANES)] = crossed(
+            rows[pair(i, step), T.ramp(0, 1, LANES)], rows[pair(i, step) + step, T.ramp(0, 1, LANES)], step, True
+        )
+
+
+@T.macro
+def transpose(rows, spare):
+    """spare[8, 8] = rows[8, 8] transposed; rows is overwritten."""
+    exchange(rows, spare, 4)
+    exchange(spare, rows, 2)
+    exchange(rows, spare, 1)
 
 
 def ask_for(buffer: Any, *indices: Any) -> Any:

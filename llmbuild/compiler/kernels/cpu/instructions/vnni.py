@@ -23,8 +23,8 @@ class Avx512Vnni:
     """See `Instructions`."""
 
     level: Level = AVX512_VNNI
-    tile_rows: int = 12
-    """12 vectors of sums and as many of results leave 8 of 32 registers for operands."""
+    tile_rows: int = 8
+    """Eight vectors of sums and as many of results leave half of the 32 registers for operands; 64 rows fill eight tiles."""
     tile_words: int = 2 * LANES
     words: int = LANES
     lanes: int = LANES
