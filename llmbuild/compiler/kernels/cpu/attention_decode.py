@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import tvm
 from tvm.script import tirx as T
 
-from llmbuild.checkpoints.tensor import numpy_dtype
 from llmbuild.compiler.kernels.cpu import rotary
 from llmbuild.compiler.kernels.cpu.attention import (
     PAGE_SIZE,
@@ -156,7 +156,7 @@ def decode_kernel(
     `sliding` is for a rolling cache, which has no layers with a `window`.  Without `rope_scaling` q and k come turned.
     """
     group, half, together = heads // kv_heads, dim // 2, heads_together(heads, kv_heads)
-    line = LINE // numpy_dtype(dtype).itemsize
+    line = LINE // (tvm.DataType(dtype).bits // 8)
 
     def lowest(position: Any, key_start: Any, scale: Any) -> Any:
         return None if window is None else first_visible(position, key_start, window, scale)
