@@ -3,7 +3,7 @@
 Makes a llama-shaped float16 checkpoint of one billion parameters in shards of about 400 MB, then runs the task's own function in
 a child process for each scheme and reports MB/s of input and the child's peak resident memory (which holds Python and NumPy too).
 
-    python benchmarks/quantize.py [--layers 20] [--schemes q4f16_1,q0f16] [--repeat 3] [--directory DIR]
+    python benchmarks/quantize.py [--layers 20] [--schemes q4f16_1,q0f16] [--method search] [--repeat 3] [--directory DIR]
 
 The checkpoint stays in DIR (default: a directory under the system's temporary one, removed at the end) and is read once
 before the first measurement, so that the page cache is warm.
@@ -105,14 +105,15 @@ def make_checkpoint(directory: Path, layers: int) -> tuple[int, int]:
     return total // 2, total
 
 
-def run_child(checkpoint: Path, out: Path, scheme: str, threads: int) -> None:
+def run_child(checkpoint: Path, out: Path, scheme: str, method: str, threads: int) -> None:
     """Run the quantize task once; prints its seconds, the process's CPU seconds and its peak resident memory as JSON."""
     from llmbuild.engine.kind import Job
     from llmbuild.quantization.scheme import SCHEMES as KNOWN
     from llmbuild.tasks.quantize import KIND
 
     params = {
-        "scheme": KNOWN[scheme].to_json(), "model-type": None, "source-format": None, "ignore-keys": [], "float32": "bf16"
+        "scheme": KNOWN[scheme].to_json(), "method": method, "model-type": None, "source-format": None, "ignore-keys": [],
+        "float32": "bf16",
     }  # fmt: skip
     # What inspect finds: nothing that config.json does not have.
     facts = out.with_name(f"{out.name}.facts.json")
@@ -128,11 +129,12 @@ def run_child(checkpoint: Path, out: Path, scheme: str, threads: int) -> None:
     print(json.dumps({"seconds": seconds, "cpu": time.process_time(), "peak": peak}))
 
 
-def measure(checkpoint: Path, scratch: Path, scheme: str, threads: int) -> dict[str, float]:
+def measure(checkpoint: Path, scratch: Path, scheme: str, method: str, threads: int) -> dict[str, float]:
     out = scratch / f"out-{scheme}"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    command = [sys.executable, __file__, "--child", str(checkpoint), str(out), scheme, "--threads", str(threads)]
+    command = [sys.executable, __file__, "--child", str(checkpoint), str(out), scheme, "--method", method]
+    command += ["--threads", str(threads)]
     result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     shutil.rmtree(out)
     values: dict[str, float] = json.loads(result.stdout.splitlines()[-1])
@@ -143,13 +145,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", type=int, default=LAYERS)
     parser.add_argument("--schemes", default=",".join(SCHEMES))
+    parser.add_argument("--method", choices=["round", "search"], default="round")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--directory", type=Path)
     parser.add_argument("--child", nargs=3, metavar=("CHECKPOINT", "OUT", "SCHEME"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        run_child(Path(options.child[0]), Path(options.child[1]), options.child[2], options.threads)
+        run_child(Path(options.child[0]), Path(options.child[1]), options.child[2], options.method, options.threads)
         return
     scratch = options.directory or Path(tempfile.mkdtemp(prefix="llmbuild-bench-"))
     try:
@@ -165,7 +168,9 @@ def main() -> None:
         print(f"checkpoint: {parameters / 1e9:.3f} billion parameters, {size / 1e6:.0f} MB of float16")
         print(f"{'scheme':10} {'MB/s':>8} {'seconds':>8} {'spread':>15} {'CPU s':>6} {'peak RSS MB':>12}")
         for scheme in options.schemes.split(","):
-            runs = [measure(checkpoint, scratch, scheme, options.threads) for _ in range(options.repeat)]
+            runs = [
+                measure(checkpoint, scratch, scheme, options.method, options.threads) for _ in range(options.repeat)
+            ]
             seconds = [run["seconds"] for run in runs]
             middle = statistics.median(seconds)
             peak = max(run["peak"] for run in runs) / 1e6

@@ -194,6 +194,11 @@ class QuantizationTable(Table):
     quantize_head: bool | None = Field(
         default=None, description="Whether the final head is quantized. Default: the base's."
     )
+    method: Literal["round", "search"] | None = Field(
+        default=None,
+        description="How scales and numbers are chosen: round as MLC does, search for less error in as many bytes. Default: "
+        "the base's, round for presets.",
+    )
 
 
 class OptTable(Table):

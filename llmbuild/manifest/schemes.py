@@ -77,10 +77,12 @@ def _alter(base: Scheme, name: str, table: QuantizationTable, problems: Problems
         return None
     bits = base.bits if table.bits is None else table.bits
     if bits == 0:
-        for key, value in (("group-size", table.group_size), ("layout", table.layout)):
+        for key, value in (("group-size", table.group_size), ("layout", table.layout), ("method", table.method)):
             if value is not None:
                 problems.add((*path, key), "means nothing for a scheme with 0 bits", fix=f"remove {key}, or set bits")
-        return replace(base, name=name, bits=0, dtype=table.dtype or base.dtype, group_size=0, layout="NK")
+        return replace(
+            base, name=name, bits=0, dtype=table.dtype or base.dtype, group_size=0, layout="NK", method="round"
+        )
     group = table.group_size or (base.group_size if bits == base.bits else _DEFAULT_GROUP[bits])
     words = 32 // bits
     if group % words:
@@ -99,13 +101,16 @@ def _alter(base: Scheme, name: str, table: QuantizationTable, problems: Problems
         layout=table.layout or base.layout,
         quantize_embedding=base.quantize_embedding if table.quantize_embedding is None else table.quantize_embedding,
         quantize_head=base.quantize_head if table.quantize_head is None else table.quantize_head,
+        method=table.method or base.method,
     )
 
 
 def _fits_packed(base: Scheme, table: QuantizationTable, path: tuple[str, ...], problems: Problems) -> bool:
     """Whether a table leaves alone the values that packed weights determine."""
     chosen = [
-        key for key in ("bits", "layout", "quantize_embedding", "quantize_head") if getattr(table, key) is not None
+        key
+        for key in ("bits", "layout", "quantize_embedding", "quantize_head", "method")
+        if getattr(table, key) is not None
     ]
     for key in (name.replace("_", "-") for name in chosen):
         what = f"{base.name} takes weights that come packed, so {key} is not to be chosen"

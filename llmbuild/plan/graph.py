@@ -221,6 +221,7 @@ class _Maker:
             (model.name, scheme.name),
             {
                 "scheme": scheme.to_json(),
+                "method": scheme.method,
                 "model-type": model.model_type,
                 "ignore-keys": list(model.ignore_keys),
                 "source-format": model.source_format,

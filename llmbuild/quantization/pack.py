@@ -1,12 +1,14 @@
-"""Group quantization of a weight [N, K] into packed words and scales, bit for bit as MLC LLM stores them.
+"""Group quantization of a weight [N, K] into packed words and scales, as MLC LLM stores them.
 
-The definition, in the compute dtype's own arithmetic (each operation rounded to it), for a group of `g` elements along K:
+The definition of the method "round", in the compute dtype's own arithmetic (each operation rounded to it), for a group of `g`
+elements along K:
 
     scale = max|w| / max_int          q = clip(round_half_even(w / scale + max_int), 0, 2 * max_int)
 
-Element i of a uint32 word sits at bits i * bits, low bits first; a group fills a whole number of words, and the elements that
-pad the last group pack as 0.  A group whose scale is 0 (all its elements are zero, or so small that max|w| / max_int
-underflows) packs as the zero point `max_int` and a scale of 0: it dequantizes to exact zeros, and no NaN is ever stored.
+`llmbuild.quantization.search` has the method "search", which MLC LLM's runtimes read as well.  Element i of a uint32 word sits
+at bits i * bits, low bits first; a group fills a whole number of words, and the elements that pad the last group pack as 0.  A
+group whose scale is 0 (all its elements are zero, or so small that max|w| / max_int underflows) packs as the zero point
+`max_int` and a scale of 0: it dequantizes to exact zeros, and no NaN is ever stored.
 
 How it is fast with NumPy alone: a block of rows is transposed once, so that every later step is one long contiguous loop, and
 the blocks are small enough for a core's share of the cache.  Elements are moved by twos or fours, so that the transposed block
@@ -17,24 +19,22 @@ in a 32-bit register and again in the packed pair.  `llmbuild.quantization.round
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from llmbuild.quantization.rounding import (
-    HALF_UNIT,
     OVERFLOW,
-    Quantizer,
+    Rounded,
     cast_block,
-    is_exact,
     largest_magnitudes,
     numpy_dtype,
-    round_in_place,
     widen_pairs,
 )
-from llmbuild.quantization.scheme import ComputeDtype, Scheme
+from llmbuild.quantization.scheme import ComputeDtype, Method, Scheme
+from llmbuild.quantization.search import Searched
 
 BLOCK_ELEMENTS = 1 << 18
 """Elements of a block of rows, with 10 bytes of buffers for each: as small as it can be while a thread spends its time inside
@@ -73,6 +73,22 @@ def packed_shapes(
     return ((words, n), (groups, n)) if transposed else ((n, words), (n, groups))
 
 
+class Levels(Protocol):
+    """A method of choosing scales and digits."""
+
+    def choose(self, values: Array, largest: Array, source: np.dtype[Any], digits: Array, other: Array) -> Array:
+        """Fill `digits` (uint8 or uint16, 0 to 2 * max_int + 1), and return the scales of the groups, in the scheme's dtype.
+
+        `values` [any, groups * times] are those of the groups, `times` beside each other, `largest` [groups] their magnitudes: of
+        `source`, in float32, the values of float16 still divided by `HALF_UNIT`.  Both are overwritten, as is `other`, as many
+        float32 numbers.
+        """
+        ...
+
+
+METHODS: Mapping[Method, Callable[[Scheme], Levels]] = {"round": Rounded, "search": Searched}
+
+
 class Packer:
     """Packs one weight [n, k] block by block into `q_weight` (uint32) and `q_scale` (the compute dtype).
 
@@ -86,7 +102,7 @@ class Packer:
         self.q_weight: Array = np.empty(weight_shape, np.uint32)
         self.q_scale: Array = np.empty(scale_shape, numpy_dtype(scheme.dtype))
         self.rows_per_block = max(1, BLOCK_ELEMENTS // max(1, self.groups * scheme.group_size))
-        self._quantizer = Quantizer(scheme.dtype, scheme.max_int)
+        self._levels = METHODS[scheme.method](scheme)
         # Two digits are joined in the smallest integer; a pair that fills it lies beside the next as a word has them.
         self._pair = np.dtype(np.uint8 if scheme.bits <= 4 else np.uint16)
         self._lanes = 4 if scheme.bits * 2 == self._pair.itemsize * 8 else 2
@@ -114,23 +130,15 @@ class Packer:
         if source.dtype == np.float64:
             with np.errstate(over="ignore"):
                 source = source.astype(numpy_dtype(self.scheme.dtype))
-        rows, size, dtype = source.shape[0], self.scheme.group_size, self.scheme.dtype
+        rows, size = source.shape[0], self.scheme.group_size
         scratch = _scratch(size * rows * self.groups)
         with np.errstate(all="ignore"):
             largest = self._gather(source, scratch)
-            if largest.size and not largest.max() < OVERFLOW[dtype]:
-                raise UnfitValueError(describe_unfit(source, dtype))
+            if largest.size and not largest.max() < OVERFLOW[self.scheme.dtype]:
+                raise UnfitValueError(describe_unfit(source, self.scheme.dtype))
             values = scratch.values.reshape(-1, largest.size * self._lanes // 2)
-            shrunk = source.dtype == np.float16
-            if not is_exact(source.dtype, dtype):
-                if shrunk:
-                    np.multiply(values, HALF_UNIT, out=values)
-                    shrunk = False
-                round_in_place(values, scratch.other.reshape(values.shape), dtype)
-                round_in_place(largest, np.empty_like(largest), dtype)
-            scale, must_clip = self._quantizer.scales(largest)
-            digits, odd = scratch.integers(self._pair, values.shape)
-            self._quantizer.quantize(values, largest, digits, odd, shrunk=shrunk, must_clip=must_clip)
+            digits = scratch.staging.view(self._pair)[: values.size].reshape(values.shape)
+            scale = self._levels.choose(values, largest, source.dtype, digits, scratch.other)
         self._pack_words(digits, scratch, rows, first_row)
         place = scale.reshape(rows, self.groups)
         if self.transposed:
@@ -249,12 +257,6 @@ class _Scratch(threading.local):
             self._staging = np.empty(size, np.uint16)
             self._size = size
         self.values, self.other, self.staging = self._values[:size], self._other[:size], self._staging[:size]
-
-    def integers(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> tuple[Array, Array]:
-        """(an array of `dtype`, uint8 or uint16, one of uint8), which share `other`."""
-        size, memory = self.other.size, self.other.view(np.uint8)
-        end = size * dtype.itemsize
-        return memory[:end].view(dtype).reshape(shape), memory[end : end + size].reshape(shape)
 
 
 _buffers = _Scratch()

@@ -11,7 +11,7 @@ the second rounding cheap:
   bits that the sum would lose; up to max_int + 1 and above that, the steps of the sum are those of float32 numbers below and
   above a power of two, which a constant moves to y = max_int + 1: one addition rounds as both steps want.  Below
   (max_int + 1) / 2 that rounds a bit too far, which takes the quotient beside the one halfway integer there, max_int / 2, to it
-  where that is the even neighbour, and so changes the integer of that single quotient (`Quantizer._odd`).
+  where that is the even neighbour, and so changes the integer of that single quotient (`Rounded._odd`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from llmbuild.quantization.scheme import ComputeDtype
+from llmbuild.quantization.scheme import ComputeDtype, Scheme
 
 Array = np.ndarray[Any, Any]
 
@@ -56,11 +56,12 @@ def round_to_bfloat16(values: Array) -> Array:
     return ((bits + (odd + np.uint32(0x7FFF))) >> np.uint32(16)).astype(np.uint16)
 
 
-class Quantizer:
-    """Turns float32 values of the compute dtype into digits 0 to 2 * max_int."""
+class Rounded:
+    """The method "round" (see `llmbuild.quantization.pack`): digits are 0 to 2 * max_int."""
 
-    def __init__(self, dtype: ComputeDtype, max_int: int) -> None:
-        self.dtype, self.max_int = dtype, max_int
+    def __init__(self, scheme: Scheme) -> None:
+        self.dtype, self.max_int = scheme.dtype, scheme.max_int
+        dtype, max_int = self.dtype, self.max_int
         dropped = _DROPPED_BITS[dtype]
         self._half_step, self._kept = np.uint32(1 << dropped >> 1), np.uint32(0xFFFFFFFF << dropped & 0xFFFFFFFF)
         # Where the sum's steps grow, at y = max_int + 1, `value + zero` is a power of two.
@@ -71,6 +72,20 @@ class Quantizer:
         self._mend: np.ufunc = np.add if side > 0 else np.subtract
         is_even = max_int / 2 % (4 * step) == 0
         self._odd = np.float32(-max_int / 2 + side * step if is_even else np.nan)
+
+    def choose(self, values: Array, largest: Array, source: np.dtype[Any], digits: Array, other: Array) -> Array:
+        """See `pack.Levels.choose`."""
+        shrunk = source == np.float16
+        if not is_exact(source, self.dtype):
+            if shrunk:
+                np.multiply(values, HALF_UNIT, out=values)
+                shrunk = False
+            round_in_place(values, other.reshape(values.shape), self.dtype)
+            round_in_place(largest, np.empty_like(largest), self.dtype)
+        scale, must_clip = self.scales(largest)
+        odd = other.view(np.uint8)[: digits.size].reshape(digits.shape)
+        self.quantize(values, largest, digits, odd, shrunk=shrunk, must_clip=must_clip)
+        return scale
 
     def scales(self, largest: Array) -> tuple[Array, bool]:
         """(scales in the compute dtype, whether digits must be clipped) from max|w| of each group, which becomes the divisor."""

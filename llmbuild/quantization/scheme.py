@@ -15,6 +15,8 @@ from llmbuild.canonical import Json
 
 ComputeDtype = Literal["float16", "bfloat16", "float32"]
 Layout = Literal["NK", "KN", "AWQ"]
+Method = Literal["round", "search"]
+"""How scales and numbers are chosen: what reads them sees no difference."""
 CPU_WORDS = 4
 """The kernels for CPUs take groups of a multiple of so many words: 32 of 4 bits, 40 of 3."""
 
@@ -30,6 +32,7 @@ class Scheme:
     layout: Layout = "NK"
     quantize_embedding: bool = True
     quantize_head: bool = True
+    method: Method = "round"
 
     @property
     def quantized(self) -> bool:
@@ -70,7 +73,8 @@ class Scheme:
         return self.group_size // self.elements_per_word
 
     def to_json(self) -> Mapping[str, Json]:
-        return asdict(self)
+        """All but the method, which no library and no configuration depends on."""
+        return {name: value for name, value in asdict(self).items() if name != "method"}
 
     @staticmethod
     def from_json(value: Mapping[str, Json]) -> Scheme:

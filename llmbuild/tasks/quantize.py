@@ -27,7 +27,7 @@ def run(job: Job) -> None:
     from llmbuild.quantization.scheme import Scheme
 
     params: Mapping[str, Any] = job.params
-    scheme = Scheme.from_json(params["scheme"])
+    scheme = Scheme.from_json({**params["scheme"], "method": params["method"]})
     threads = job.hints.get("threads")
     with open_weights(job, packed=scheme.comes_packed, note=job.note) as checkpoint:
         if scheme.quantized and checkpoint.packed_by is not None:
@@ -60,7 +60,7 @@ def run(job: Job) -> None:
 KIND = TaskKind(
     name="quantize",
     version=1,
-    params=("scheme", "model-type", "ignore-keys", "source-format", "float32", "architecture"),
+    params=("scheme", "method", "model-type", "ignore-keys", "source-format", "float32", "architecture"),
     sources=("llmbuild.tasks.quantize",),
     tools=("numpy", "ml_dtypes", "gguf", "llmbuild family"),
     run=run,

@@ -144,6 +144,7 @@ _PARAMS: Mapping[str, Mapping[str, Shape]] = {
     },
     "quantize": {
         "scheme": _scheme,
+        "method": _one_of("round", "search"),
         "model-type": _optional(_text),
         "ignore-keys": _words,
         "source-format": _optional(_text),

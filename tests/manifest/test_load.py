@@ -61,6 +61,7 @@ preset = "Llama-2-7B"
 base = "q4f32_1"
 bits = 3
 quantize-head = false
+method = "search"
 
 [platforms.tarred]
 target = "x86_64-linux-cpu"
@@ -173,7 +174,8 @@ def test_every_key_arrives(full: Path) -> None:
     assert b.conversation["name"] == "LM"
     small = project.schemes["q3small"]
     assert (small.name, small.bits, small.group_size, small.dtype) == ("q3small", 3, 40, "float32")
-    assert (small.quantize_embedding, small.quantize_head) == (True, False)
+    assert (small.quantize_embedding, small.quantize_head, small.method) == (True, False, "search")
+    assert {scheme.method for name, scheme in project.schemes.items() if name != "q3small"} == {"round"}
     tarred = project.platforms["tarred"]
     assert (tarred.artifact, tarred.system_lib_prefix) == ("tar", "a_{quantization}_")
     host = {"kind": "llvm", "mtriple": "x86_64-unknown-linux-gnu", "mcpu": "x86-64-v4", "mattr": ["+avx512bf16"]}

@@ -252,6 +252,7 @@ EDITS: dict[str, tuple[Callable[[Scene], Scene], tuple[str, ...]]] = {
     "scheme.layout": (edit_scheme(layout="KN"), ("scheme",)),
     "scheme.quantize_embedding": (edit_scheme(quantize_embedding=False), ("scheme",)),
     "scheme.quantize_head": (edit_scheme(quantize_head=False), ("scheme",)),
+    "scheme.method": (edit_scheme(method="search"), ("method",)),
     "platform.name": (rename("platform"), ("members", "libraries")),
     "platform.target": (edit_project(lambda of: edit_platform(of, target="renamed")), ()),
     "platform.compile": (edit_project(lambda of: edit_platform(of, compile={"device": "cpu"})), ("target",)),

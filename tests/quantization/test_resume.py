@@ -202,6 +202,7 @@ def test_the_task_killed_for_good_in_the_middle(tmp_path: Path) -> None:
         "model-type": None,
         "ignore-keys": [],
         "source-format": None,
+        "method": "round",
         "float32": "bf16",
     }
 

@@ -52,6 +52,7 @@ def quantized(checkpoint: Path, out: Path) -> tuple[dict[str, np.ndarray], dict[
     (out / "weights").mkdir()
     params: dict[str, Json] = {
         "scheme": SCHEMES["q0f32"].to_json(),
+        "method": "round",
         "model-type": None,
         "ignore-keys": [],
         "source-format": None,

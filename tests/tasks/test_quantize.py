@@ -89,6 +89,7 @@ def run(
         "model-type": None,
         "ignore-keys": [],
         "source-format": None,
+        "method": "round",
         "float32": "bf16",
     }
     inputs = {"checkpoint": checkpoint, "facts": facts_of(checkpoint, adapter)}

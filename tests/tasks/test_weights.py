@@ -34,7 +34,7 @@ def built(checkpoint: Path, place: Path) -> tuple[dict[str, bytes], list[str]]:
         kind.run(Job(params, inputs, {}, out, out, lambda *_: None, note=notes.append))
         files |= {path.name: path.read_bytes() for path in out.iterdir()}
         inputs = {**inputs, "facts": out / "facts.json"}
-        params = {**params, "scheme": SCHEMES["q4f16_1"].to_json(), "float32": "bf16"}
+        params = {**params, "scheme": SCHEMES["q4f16_1"].to_json(), "method": "round", "float32": "bf16"}
     return files, notes
 
 

@@ -34,6 +34,7 @@ def quantize(checkpoint: Path, out: Path, scheme: str = "q4f16_1", **options: An
     out.mkdir()
     params = {
         "scheme": SCHEMES[scheme].to_json(),
+        "method": "round",
         "model-type": None,
         "ignore-keys": [],
         "source-format": None,
@@ -286,7 +287,7 @@ before = memory()
 out = Path({out!r})
 out.mkdir()
 params = {{"scheme": SCHEMES["q4f16_1"].to_json(), "model-type": None, "ignore-keys": []}}
-params |= {{"source-format": None, "float32": "bf16"}}
+params |= {{"source-format": None, "float32": "bf16", "method": "round"}}
 inputs = {{"checkpoint": Path({source!r}), "facts": Path({facts!r})}}
 KIND.run(Job(params, inputs, {{"threads": 2}}, out, out, lambda done, total, unit="": None))
 print(memory() - before)

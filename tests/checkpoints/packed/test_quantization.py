@@ -211,7 +211,13 @@ def online(directory: Path, variant: str) -> Path:
 
 def quantize(checkpoint: Path, scratch: Path, ignore: Sequence[str] = ()) -> None:
 
-    params: dict[str, Any] = {"model-type": None, "ignore-keys": list(ignore), "source-format": None, "float32": "bf16"}
+    params: dict[str, Any] = {
+        "model-type": None,
+        "ignore-keys": list(ignore),
+        "source-format": None,
+        "float32": "bf16",
+        "method": "round",
+    }
     inputs = {"checkpoint": checkpoint}
     out = scratch / "out"
     for kind, name in ((INSPECT, "facts"), (KIND, "weights")):
