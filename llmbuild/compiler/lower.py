@@ -18,6 +18,7 @@ import tvm
 from llmbuild.canonical import Json
 from llmbuild.checkpoints.names import CHAT_CONFIG
 from llmbuild.compiler import codegen, pipeline
+from llmbuild.compiler.collection import uncollected
 from llmbuild.compiler.devices import find_device, prepare, require
 from llmbuild.compiler.devices.device import Device
 from llmbuild.compiler.passes.annotate import variable_bounds
@@ -51,6 +52,7 @@ def resolve_target(compile_part: Mapping[str, Json]) -> tuple[Device, Any]:
         raise UsageError("TVM refuses the target", why=_last_line(error)) from error
 
 
+@uncollected()
 @quick_scripts()
 def lower(
     config: Mapping[str, Json],

@@ -48,3 +48,17 @@ def test_intrinsics_are_those_of_one_device() -> None:
         "print(json.dumps([first, found, 'tvm.s_tir.tensor_intrin.x86' in sys.modules]))\n"
     )
     assert told(program) == [["tvm.s_tir.tensor_intrin.metal"], True, False]
+
+
+def test_functions_are_all_there() -> None:
+    program = (
+        "import llmbuild.compiler.import_tvm\n"
+        "from tvm_ffi import registry\n"
+        "names = registry.list_global_func_names()\n"
+        "import tvm\n"
+        "parts = {'relax.transform.': tvm.relax.transform._ffi_api, 'tirx.transform.': tvm.tirx.transform._ffi_api}\n"
+        "missing = [name for part, module in parts.items() for name in names\n"
+        "           if name.startswith(part) and '.' not in name[len(part):] and not hasattr(module, name[len(part):])]\n"
+        "print(json.dumps([len(names) > 1000, missing]))\n"
+    )
+    assert told(program) == [True, []]
