@@ -18,6 +18,7 @@ import tvm
 from llmbuild.canonical import Json
 from llmbuild.checkpoints.names import CHAT_CONFIG
 from llmbuild.compiler import codegen, pipeline
+from llmbuild.compiler.checks import unchecked
 from llmbuild.compiler.collection import uncollected
 from llmbuild.compiler.devices import find_device, prepare, require
 from llmbuild.compiler.devices.device import Device
@@ -54,6 +55,7 @@ def resolve_target(compile_part: Mapping[str, Json]) -> tuple[Device, Any]:
 
 @uncollected()
 @quick_scripts()
+@unchecked()
 def lower(
     config: Mapping[str, Json],
     scheme: Scheme,
