@@ -25,7 +25,7 @@ from llmbuild.compiler.devices.device import Device
 from llmbuild.compiler.passes.annotate import variable_bounds
 from llmbuild.compiler.passes.own_errors import own_errors
 from llmbuild.compiler.pipeline import PassInputs
-from llmbuild.compiler.reuse import Kept, Reuse
+from llmbuild.compiler.reuse import Kept, Reuse, described
 from llmbuild.compiler.scripts import quick_scripts
 from llmbuild.errors import InputError, ToolchainError, UsageError, Where
 from llmbuild.models import build, registry
@@ -116,7 +116,7 @@ def lower(
     # Common subexpression elimination leaves variables undefined in host code (this release of TVM).
     settings = {"tirx.disable_cse_tir": True, "relax.backend.use_cuda_graph": plan.cuda_graph}
     with prepare(compile_part), target, own_errors(), tvm.transform.PassContext(config=settings):
-        module = pipeline.run(plan, module, reuse)
+        module = pipeline.run(plan, module, described([model.spec, scheme, activations]), reuse)
         codegen.write_objects(module, target, reuse, out, lambda path: require(compile_part, path))
     require(compile_part, out / "devc.o")
     (out / "metadata.json").write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")

@@ -10,6 +10,7 @@ from typing import Any
 import tvm
 from tvm import relax, tirx
 
+from llmbuild.canonical import Json
 from llmbuild.compiler.devices.device import Device
 from llmbuild.compiler.passes.annotate import AnnotateForMemoryPlanning
 from llmbuild.compiler.passes.copies import CopyFunctions
@@ -83,9 +84,9 @@ def operators(plan: PassInputs) -> list[Any]:
         transform.AnnotateTIROpPattern(),
         transform.FoldConstant(),
         transform.FuseOps(),
+        # It leaves no function that nothing calls.
         transform.FuseTIR(),
         *_dump(plan, 2),
-        transform.DeadCodeElimination(),
         drop_pattern_attributes(),
         *_dump(plan, 3),
         # From TIR functions to loops for the device.
@@ -122,9 +123,12 @@ def virtual_machine(plan: PassInputs) -> list[Any]:
     ]
 
 
-def run(plan: PassInputs, module: Any, reuse: Reuse) -> Any:
+def run(plan: PassInputs, module: Any, origin: Json, reuse: Reuse) -> Any:
     """The module after all passes, with stand-ins in place of its kernels.  A module at the second part of the passes that an
-    earlier one had is what it became there."""
+    earlier one had is what it became there.
+
+    `origin` is all that the module's own Relax functions depend on besides the platform: it names them, for their text is long.
+    """
 
     def lowered(module: Any) -> Any:
         return tvm.transform.Sequential(operators(plan))(module)
@@ -135,7 +139,13 @@ def run(plan: PassInputs, module: Any, reuse: Reuse) -> Any:
     for name, function in module.functions_items():
         if isinstance(function, tirx.PrimFunc) and name.name_hint not in own:
             module[name] = function.with_attr(FOR_RUNTIMES, True)
-    module = reuse.module("operators", [sorted(plan.stock)], module, lowered)
+    others = {
+        name: function
+        for name, function in module.functions_items()
+        if isinstance(function, tirx.PrimFunc) or name.name_hint not in own
+    }
+    text = tvm.ir.save_json(tvm.IRModule(others, attrs=module.attrs))
+    module = reuse.module("operators", [sorted(plan.stock), origin, text], module, lowered)
     return tvm.transform.Sequential(virtual_machine(plan))(module)
 
 

@@ -81,13 +81,14 @@ class Reuse:
         return found
 
     def module(self, stage: str, inputs: Sequence[Json], module: Any, change: Callable[[Any], Any]) -> Any:
-        """What `change`, which depends on the inputs besides, makes of a module; with stand-ins in place of its PrimFuncs."""
+        """What `change` makes of a module, with stand-ins in place of its PrimFuncs.  The inputs are all that both depend on
+        besides the platform."""
 
         def made() -> Any:
             changed = change(_each(module, self.real))
             return _each(changed, self._stand_in)
 
-        return self._functions([stage, self._platform, *inputs, tvm.ir.save_json(module)], made)
+        return self._functions([stage, self._platform, *inputs], made)
 
     def code(self, stage: str, inputs: Sequence[Json], make: Callable[[], bytes]) -> bytes:
         """What `make` makes of the inputs, which are all that it depends on besides the platform."""

@@ -18,11 +18,13 @@ from llmbuild.quantization.scheme import Scheme
 
 @dataclass(frozen=True, slots=True)
 class ExportedModel:
-    """`params` are (name, tvm parameter) in the order of the packed parameters."""
+    """`params` are (name, tvm parameter) in the order of the packed parameters.  The module's Relax functions are made of `spec`,
+    the scheme and the kernels."""
 
     module: IRModule
     params: tuple[tuple[str, Any], ...]
     kv_cache: KVCacheLayout
+    spec: DecoderSpec
 
 
 def export(config: ModelConfig, family: DecoderFamily, scheme: Scheme, kernels: Kernels | None = None) -> ExportedModel:
@@ -34,4 +36,4 @@ def export_decoder(spec: DecoderSpec, scheme: Scheme, kernels: Kernels | None = 
     """The same of a decoder that is described without a configuration."""
     module = Decoder(spec, scheme, kernels or GenericKernels())
     exported, params = module.export_tvm(module.export_spec())
-    return ExportedModel(exported, tuple(params), module.kv_cache)
+    return ExportedModel(exported, tuple(params), module.kv_cache, spec)
