@@ -4,14 +4,17 @@ TVM imports torch wherever it is installed, to take its tensors.  That is half o
 has none.  Torch can be imported afterwards; in a process that has torch or tvm_ffi already, it stays.
 
 Each of TVM's fifty modules for a part of its functions lists all the thousands of functions there are: here they are listed
-again only where there are more.  And what is imported stays, so that it is no concern of the garbage collector.
+again only where there are more.  What is imported stays, so that it is no concern of the garbage collector.  And NumPy's library
+for matrix products has no thread for each of the machine's cores, which wait for work by spinning: a compiler has none.
 """
 
 from __future__ import annotations
 
 import gc
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from llmbuild.compiler.collection import uncollected
 
@@ -50,6 +53,21 @@ def _where_more(functions: Callable[[], Callable[[int], int | str]]) -> Callable
     return listed
 
 
-with uncollected():
+@contextmanager
+def _without_threads() -> Iterator[None]:
+    """Within this context OpenBLAS starts no threads, which it does as NumPy is imported."""
+    name = "OPENBLAS_NUM_THREADS"
+    given = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        if given is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = given
+
+
+with uncollected(), _without_threads():
     _import_tvm()
     gc.freeze()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -62,3 +63,14 @@ def test_functions_are_all_there() -> None:
         "print(json.dumps([len(names) > 1000, missing]))\n"
     )
     assert told(program) == [True, []]
+
+
+def test_compiling_starts_no_threads() -> None:
+    program = (
+        "import os\n"
+        "import llmbuild.compiler.import_tvm\n"
+        "import numpy\n"
+        "threads = len(os.listdir('/proc/self/task')) if os.path.isdir('/proc/self/task') else 1\n"
+        "print(json.dumps([threads, 'OPENBLAS_NUM_THREADS' in os.environ]))\n"
+    )
+    assert told(program) == [1, "OPENBLAS_NUM_THREADS" in os.environ]
