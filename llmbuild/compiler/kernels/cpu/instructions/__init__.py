@@ -11,10 +11,10 @@ from llmbuild.compiler.kernels.cpu.instructions.avx2 import Avx2
 from llmbuild.compiler.kernels.cpu.instructions.dotprod import DotProduct
 from llmbuild.compiler.kernels.cpu.instructions.instructions import Instructions
 from llmbuild.compiler.kernels.cpu.instructions.neon import Neon
-from llmbuild.compiler.kernels.cpu.instructions.vnni import Avx512Vnni
+from llmbuild.compiler.kernels.cpu.instructions.vnni import Avx512Vnni, AvxVnni
 from llmbuild.compiler.levels.level import Level
 
-SETS: tuple[Instructions, ...] = (Avx512Vnni(), Avx2(), DotProduct(), Neon())
+SETS: tuple[Instructions, ...] = (Avx512Vnni(), AvxVnni(), Avx2(), DotProduct(), Neon())
 """The best first: a target may have several."""
 
 

@@ -1,7 +1,7 @@
-"""AVX-512 VNNI: sums of four products of bytes, or of two of 16 bits, are added to words by one instruction.
+"""VNNI: sums of four products of bytes, or of two of 16 bits, are added to words by one instruction.
 
-A row at a time is bound by memory, so that vectors of 8 words do there, in which every sum is of the bits that AVX2's is; a tile
-has those of 16.
+A row at a time is bound by memory, so that vectors of 8 words do there, in which every sum is of the bits that AVX2's is.  CPUs
+without AVX-512 have the instructions for vectors of 8 words alone (AVX-VNNI); with it a tile has those of 16.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from llmbuild.compiler.kernels.cpu.instructions.avx2 import unpacked
 from llmbuild.compiler.kernels.cpu.instructions.instructions import Parts
 from llmbuild.compiler.kernels.cpu.tile import LANES
 from llmbuild.compiler.levels.level import Level
-from llmbuild.compiler.levels.x86_64 import AVX512_VNNI
+from llmbuild.compiler.levels.x86_64 import AVX512_VNNI, AVX_VNNI
 
 
 @dataclass(frozen=True, slots=True)
-class Avx512Vnni:
+class AvxVnni:
     """See `Instructions`."""
 
-    level: Level = AVX512_VNNI
-    tile_rows: int = 8
-    """Eight vectors of sums and as many of results leave half of the 32 registers for operands; 64 rows fill eight tiles."""
-    tile_words: int = 2 * LANES
+    level: Level = AVX_VNNI
+    tile_rows: int = 4
+    """4 x 2 vectors of sums leave 8 of 16 registers for operands."""
+    tile_words: int = LANES
     words: int = LANES
     lanes: int = LANES
     outputs: int = 1
@@ -66,6 +66,16 @@ class Avx512Vnni:
 
     def finished(self, sums: Any) -> Any:
         return sums
+
+
+@dataclass(frozen=True, slots=True)
+class Avx512Vnni(AvxVnni):
+    """See `Instructions`."""
+
+    level: Level = AVX512_VNNI
+    tile_rows: int = 8
+    """Eight vectors of sums and as many of results leave half of the 32 registers for operands; 64 rows fill eight tiles."""
+    tile_words: int = 2 * LANES
 
 
 def _add_bytes(words: int, sums: Any, weights: Any, x: Any) -> Any:
