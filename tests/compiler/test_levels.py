@@ -17,6 +17,8 @@ from tvm.script import tirx as T
 from llmbuild.compiler.kernels.cpu import packed as packed_kernels
 from llmbuild.compiler.kernels.cpu.instructions import of_levels, of_target
 from llmbuild.compiler.kernels.cpu.instructions.avx2 import Avx2
+from llmbuild.compiler.kernels.cpu.instructions.dotprod import DotProduct
+from llmbuild.compiler.kernels.cpu.instructions.i8mm import MatrixProduct
 from llmbuild.compiler.kernels.cpu.instructions.instructions import Instructions, Parts
 from llmbuild.compiler.kernels.cpu.instructions.neon import Neon
 from llmbuild.compiler.kernels.cpu.instructions.vnni import Avx512Vnni, AvxVnni
@@ -139,8 +141,8 @@ def test_encodings(by: AvxVnni, vex: bool) -> None:
         (X86, "sapphirerapids", Avx512Vnni(), set()),
         (X86, "alderlake", AvxVnni(), set()),
         ("x86_64-apple-macosx13.0.0", "x86-64-v3", Avx2(), {"avx512vnni", "avxvnni"}),
-        ("aarch64-unknown-linux-gnu", "generic", Neon(), {"dotprod"}),
-        ("aarch64-linux-android", "generic", Neon(), {"dotprod"}),
+        ("aarch64-unknown-linux-gnu", "generic", Neon(), {"i8mm", "dotprod"}),
+        ("aarch64-linux-android", "generic", Neon(), {"i8mm", "dotprod"}),
         ("aarch64-apple-macosx13.0.0", "generic", Neon(), set()),
         # One object only.
         ("x86_64-pc-windows-msvc", "x86-64-v3", Avx2(), set()),
@@ -152,6 +154,13 @@ def test_which_a_target_has(triple: str, cpu: str, base: Instructions | None, le
     target = tvm.target.Target({"kind": "llvm", "mtriple": triple, "mcpu": cpu})
     assert of_target(target) == base
     assert {level.name for level in of_levels(target)} == levels
+
+
+def test_which_rows_gain() -> None:
+    """Products of matrices are for many rows."""
+    assert packed_kernels.serves_level(MatrixProduct(), Q4, 128, single=False)
+    assert not packed_kernels.serves_level(MatrixProduct(), Q4, 128, single=True)
+    assert packed_kernels.serves_level(DotProduct(), Q4, 128, single=True)
 
 
 def answers_of(text: str, level: Level) -> list[int]:

@@ -7,7 +7,7 @@
 #include <tvm/ffi/c_api.h>
 #include <tvm/runtime/c_backend_api.h>
 
-enum { READ = 63, WRITE = 64, EXIT = 94, TASKS = 3 };
+enum { OPEN_AT = 56, CLOSE = 57, READ = 63, WRITE = 64, EXIT = 94, TASKS = 3 };
 
 int __tvm_ffi_main(void *self, const TVMFFIAny *arguments, int32_t count, TVMFFIAny *result);
 
@@ -63,6 +63,20 @@ void TVMFFIErrorSetRaisedFromCStrParts(const char *kind, const char **parts, int
     while (parts[part][size]) size++;
     move(WRITE, 2, parts[part], size);
   }
+}
+
+// What a library asks about the processor (getauxval(3)).
+unsigned long getauxval(unsigned long type) {
+  struct {
+    uint64_t type, value;
+  } entry = {0};
+  uint64_t found = 0;
+  long file = call(OPEN_AT, 0, "/proc/self/auxv", 0);
+  if (file < 0) quit(4);
+  while (call(READ, file, &entry, sizeof entry) == sizeof entry)
+    if (entry.type == type) found = entry.value;
+  call(CLOSE, file, 0, 0);
+  return found;
 }
 
 // What a compiler calls by itself.

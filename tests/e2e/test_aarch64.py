@@ -17,9 +17,11 @@ TARGET = "aarch64-linux-cpu"
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(aarch64.missing() is not None, reason=str(aarch64.missing()))]
 
 
-@pytest.mark.parametrize("cpu", ["neoverse-n1", pytest.param("cortex-a53", marks=pytest.mark.full)])
+@pytest.mark.parametrize(
+    "cpu", ["neoverse-n1", *(pytest.param(cpu, marks=pytest.mark.full) for cpu in ("cortex-a53", "max"))]
+)
 def test_the_model_answers_on_aarch64(cpu: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a CPU that has dot products, which the library calls then, and on one that has ARMv8.0 alone."""
+    """On a CPU that has dot products, which the library calls then, on one that has ARMv8.0 alone, and on one that has all."""
     monkeypatch.setenv("QEMU_CPU", cpu)
     manifest = (ROOT / "buildfile.example.toml").read_text().replace("x86_64-linux-cpu", TARGET)
     project = make_project(tmp_path, manifest)

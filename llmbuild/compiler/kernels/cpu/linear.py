@@ -100,12 +100,13 @@ class CpuKernels:
             kernel = self._kernel(awq, scheme, k, *places, *dtypes)
         else:
             make = packed.vector_kernel if single else packed.matrix_kernel
-            kernel = self._leveled(make, scheme, k, *places, *dtypes)
+            kernel = self._leveled(make, single, scheme, k, *places, *dtypes)
         name = f"{scheme.layout.lower()}{scheme.bits}_{'vector' if single else 'matrix'}"
         return _call(name, kernel, [x, *weights], [*x.shape[:-1], n], out_dtype)
 
-    def _leveled(self, make: Callable[..., Any], scheme: Scheme, k: int, *others: Any) -> Any:
-        """The kernel by the target's instructions, with those for levels where there are such for the scheme and K inputs."""
+    def _leveled(self, make: Callable[..., Any], single: bool, scheme: Scheme, k: int, *others: Any) -> Any:
+        """The kernel by the target's instructions, with those for levels where there are such for the scheme and K inputs of a
+        single row or of many."""
         rounding = self._rounded_by(scheme, k)
         kernel = self._kernel(make, rounding, scheme, k, *others)
         if rounding is None:
@@ -113,7 +114,7 @@ class CpuKernels:
         leveled = {
             level: self._kernel(make, Rounding(rounding.planes, by), scheme, k, *others)
             for level, by in self._levels.items()
-            if packed.serves_level(by, scheme, k)
+            if packed.serves_level(by, scheme, k, single)
         }
         return with_levels(kernel, leveled) if leveled else kernel
 

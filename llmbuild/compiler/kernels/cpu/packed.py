@@ -40,9 +40,10 @@ def rounded(by: Instructions, scheme: Scheme, depth: int) -> Callable[[Rounding]
     return packed_nk_int8.product if packed_nk_int8.serves(by, scheme, depth) else packed_nk_int16.product
 
 
-def serves_level(by: Instructions, scheme: Scheme, depth: int) -> bool:
-    """Whether a level's instructions are faster for rounded rows: products of bytes are, not those of pairs of 16 bits."""
-    return rounded(by, scheme, depth) is packed_nk_int8.product
+def serves_level(by: Instructions, scheme: Scheme, depth: int, single: bool) -> bool:
+    """Whether a level's instructions are faster for rounded rows, or a single one: products of bytes are, not those of pairs of
+    16 bits, and those of matrices only where there are more rows."""
+    return rounded(by, scheme, depth) is packed_nk_int8.product and not (single and by.side > 1)
 
 
 def _product(rounding: Rounding | None, scheme: Scheme, depth: int) -> Product:

@@ -6,8 +6,8 @@ AND gives the even elements as four bytes, a shift and an AND the odd ones.  The
 sum (q - 7) x = sum q x - 7 sum x.
 
 A row or a few: weights are read once a row, a column or some columns at a time, and words are asked for some columns ahead.
-Many rows: a panel of 16 columns is unpacked once, then used by a register tile for all rows; with two planes and sums of 16 bits
-that takes longer than the float32 tile of `packed_words`, which serves then.
+Many rows: see `packed_nk_int8_rows`; with two planes and sums of 16 bits that takes longer than the float32 tile of
+`packed_words`, which serves then.
 """
 
 from __future__ import annotations
@@ -16,51 +16,22 @@ from functools import reduce
 from operator import add
 from typing import Any
 
-from tvm import tirx
 from tvm.script import tirx as T
 
 from llmbuild.compiler.kernels.cpu.instructions.instructions import Instructions
+from llmbuild.compiler.kernels.cpu.packed_bytes import LAYOUT, STEP, ZERO, bytes_of, every
+from llmbuild.compiler.kernels.cpu.packed_nk_int8_rows import multiply_rounded
 from llmbuild.compiler.kernels.cpu.packed_words import Product, group_scales, multiply_rows, packing
 from llmbuild.compiler.kernels.cpu.rounding import PARTS, Rounding, lanes, round_words, total, wide
-from llmbuild.compiler.kernels.cpu.tile import (
-    LANES,
-    TILE_COLUMNS,
-    ask_for,
-    at,
-    block_start,
-    clamped_row,
-    f32,
-    lane_sum,
-    store_tile,
-    transpose,
-)
-from llmbuild.quantization.scheme import SCHEMES, Scheme
+from llmbuild.compiler.kernels.cpu.tile import LANES, ask_for, at, block_start, lane_sum
+from llmbuild.quantization.scheme import Scheme
 
-LAYOUT = SCHEMES["q4f32_1"]
-GROUP, ZERO = LAYOUT.group_size, LAYOUT.max_int
-STEP = 8 * LANES
-"""Elements of eight words: two groups.  The depth of a product must be a multiple of it."""
 CHAINS = 2
 """Vectors that add up independently of each other, at least."""
 AHEAD = 8
 """Columns between the one that is read and the one that is asked for."""
 GEMV_LIMIT = 6
 """Up to this many rows, one matrix-vector product a row is faster than unpacking panels."""
-
-
-def bytes_of(values: Any, first: int) -> Any:
-    """Every second row of small signed numbers [8, LANES], from `first` on, as the bytes of words."""
-    word = None
-    for index in range(4):
-        low = T.bitwise_and(values[first + 2 * index, lanes(0)], wide(T.int32(255)))
-        part = T.shift_left(low, wide(T.int32(8 * index)))
-        word = part if word is None else T.bitwise_or(word, part)
-    return word
-
-
-def every(count: int) -> Any:
-    """The indices of a vector of so many lanes."""
-    return T.ramp(0, 1, count)
 
 
 def steps(by: Instructions, depth: int) -> int:
@@ -203,181 +174,6 @@ def multiply_row(x, q, s, y, row, scheme, columns, by, count, depth, out, before
             )
         for r in T.unroll(by.outputs):
             y[at(before, after, row, column(by, block, r, columns))] = T.Cast(out, dot(acc, by, r))
-
-
-def whole(by: Instructions, number: int) -> Any:
-    """Unfinished sums that are this number each."""
-    dtype, count = by.unfinished
-    return T.broadcast(tirx.IntImm(dtype, number), count)
-
-
-def vectors(by: Instructions) -> int:
-    """The vectors that a row of a tile has in one pass."""
-    return TILE_COLUMNS // by.tile_words // by.passes
-
-
-def across(by: Instructions, value: Any) -> Any:
-    """A vector of a tile of one value."""
-    return T.broadcast(value, by.tile_words)
-
-
-def outputs(by: Instructions, vector: Any) -> Any:
-    """The indices of the outputs of a vector of a tile."""
-    return T.ramp(vector * by.tile_words, 1, by.tile_words)
-
-
-@T.macro
-def unpack_panel(q, s, panel, factors, columns, block, by, depth):
-    """panel[:, 0 and 1, 16] = the even and the odd elements of each word of the 16 columns of block; factors are their scales."""
-    some = T.alloc_buffer((LANES, LANES), "uint32", scope="global")
-    words = T.alloc_buffer((LANES, LANES), "uint32", scope="global")
-    for p in T.serial(depth // STEP):
-        for h in T.unroll(2):
-            for j in T.unroll(LANES):
-                some[j, lanes(0)] = q[block_start(block, TILE_COLUMNS, columns) + h * LANES + j, lanes(p * LANES)]
-            transpose(some, words)
-            for j in T.unroll(LANES):
-                panel[p * LANES + j, 0, lanes(h * LANES)] = by.unpacked(words[j, lanes(0)], LANES)[0]
-                panel[p * LANES + j, 1, lanes(h * LANES)] = by.unpacked(words[j, lanes(0)], LANES)[1]
-    if depth // GROUP >= LANES:
-        scales = T.alloc_buffer((LANES, LANES), "float32", scope="global")
-        other = T.alloc_buffer((LANES, LANES), "float32", scope="global")
-        for p in T.serial((depth // GROUP + LANES - 1) // LANES):
-            for h in T.unroll(2):
-                for j in T.unroll(LANES):
-                    scales[j, lanes(0)] = T.Cast(
-                        "float32x8",
-                        s[
-                            block_start(block, TILE_COLUMNS, columns) + h * LANES + j,
-                            lanes(block_start(p, LANES, depth // GROUP)),
-                        ],
-                    )
-                transpose(scales, other)
-                for j in T.unroll(LANES):
-                    factors[block_start(p, LANES, depth // GROUP) + j, lanes(h * LANES)] = other[j, lanes(0)]
-    else:
-        for g in T.serial(depth // GROUP):
-            for j in T.vectorized(TILE_COLUMNS):
-                factors[g, j] = f32(s[block_start(block, TILE_COLUMNS, columns) + j, g])
-
-
-def tiles(by: Instructions, rows: Any) -> Any:
-    """The tiles that some rows have; the last may have rows of the one before, or a row several times (see `clamped_row`)."""
-    return (rows + by.tile_rows - 1) // by.tile_rows
-
-
-@T.macro
-def round_tile_row(x, planes, zero, scales, tile, place, scheme, rows, by, count, depth, before, after):
-    """Row `place` of a tile in `count` planes, as `round_row` has them: planes[tile, word, plane, place] are words, zero and
-    scales[tile, group, place] those of groups.  The rows of a tile lie beside each other, so that it reads one stream."""
-    high = T.alloc_buffer((8, LANES), "int32", scope="global")
-    low = T.alloc_buffer((8, LANES), "int32", scope="global")
-    found = T.alloc_buffer((1, LANES), "float32", scope="global")
-    sums = T.alloc_buffer((LANES,), "int32", scope="global")
-    words = T.alloc_buffer((4, LANES), "int32", scope="global")
-    for p in T.serial(depth // STEP):
-        round_words(
-            x,
-            clamped_row(tile, place, rows, by.tile_rows),
-            0,
-            p * LANES,
-            high,
-            low,
-            found,
-            (0,),
-            count,
-            scheme,
-            depth,
-            before,
-            after,
-        )
-        for odd in T.unroll(2):
-            words[odd, lanes(0)] = bytes_of(high, odd)
-        if count == 1:
-            sums[lanes(0)] = total(high, 8)
-        else:
-            for odd in T.unroll(2):
-                words[2 + odd, lanes(0)] = bytes_of(low, odd)
-            sums[lanes(0)] = total(high, 8) * wide(T.int32(PARTS)) + total(low, 8)
-        for j in T.unroll(LANES):
-            for plane in T.unroll(2 * count):
-                planes[tile, p * LANES + j, plane, place] = words[plane, j]
-        for h in T.unroll(2):
-            zero[tile, p * 2 + h, place] = (sums[4 * h] + sums[4 * h + 1] + sums[4 * h + 2] + sums[4 * h + 3]) * -ZERO
-            scales[tile, p * 2 + h, place] = found[0, 4 * h]
-
-
-@T.macro
-def add_plane(panel, planes, sums, tile, group, first, plane, by):
-    """sums[rows of a tile, some vectors, :] += a group of the panel times that of the tile's rows in one plane."""
-    for w in T.serial(4):
-        for odd in T.unroll(2):
-            for m in T.unroll(by.tile_rows):
-                for h in T.unroll(vectors(by)):
-                    sums[m, h, every(by.unfinished[1])] = by.add_unfinished(
-                        sums[m, h, every(by.unfinished[1])],
-                        panel[group * 4 + w, odd, outputs(by, first + h)],
-                        across(by, planes[tile, group * 4 + w, plane * 2 + odd, m]),
-                    )
-
-
-@T.macro
-def multiply_group(panel, factors, planes, zero, scales, acc, sums, tile, group, first, by, count):
-    """acc[rows of a tile, some vectors, :] += a group of the panel times that of the tile's rows, from the vector `first` of
-    outputs on."""
-    for m in T.unroll(by.tile_rows):
-        for h in T.unroll(vectors(by)):
-            sums[m, h, every(by.unfinished[1])] = whole(by, 0)
-    add_plane(panel, planes, sums, tile, group, first, 0, by)
-    if count == 2:
-        for m in T.unroll(by.tile_rows):
-            for h in T.unroll(vectors(by)):
-                sums[m, h, every(by.unfinished[1])] = T.shift_left(sums[m, h, every(by.unfinished[1])], whole(by, 7))
-        add_plane(panel, planes, sums, tile, group, first, 1, by)
-    for m in T.unroll(by.tile_rows):
-        for h in T.unroll(vectors(by)):
-            acc[m, first + h, outputs(by, 0)] = acc[m, first + h, outputs(by, 0)] + T.Cast(
-                f"float32x{by.tile_words}",
-                by.finished(sums[m, h, every(by.unfinished[1])]) + across(by, zero[tile, group, m]),
-            ) * (factors[group, outputs(by, first + h)] * across(by, scales[tile, group, m]))
-
-
-@T.macro
-def multiply_rounded(x, q, s, y, scheme, rows, columns, by, count, depth, out, before, after):
-    """y = x times q, s, for many rows."""
-    planes = T.alloc_buffer((tiles(by, rows), depth // 8, 2 * count, by.tile_rows), "int32")
-    zero = T.alloc_buffer((tiles(by, rows), depth // GROUP, by.tile_rows), "int32")
-    scales = T.alloc_buffer((tiles(by, rows), depth // GROUP, by.tile_rows), "float32")
-    for row in T.parallel(tiles(by, rows) * by.tile_rows):
-        round_tile_row(
-            x,
-            planes,
-            zero,
-            scales,
-            row // by.tile_rows,
-            row % by.tile_rows,
-            scheme,
-            rows,
-            by,
-            count,
-            depth,
-            before,
-            after,
-        )
-    for block in T.parallel((columns + TILE_COLUMNS - 1) // TILE_COLUMNS):
-        panel = T.alloc_buffer((depth // 8, 2, TILE_COLUMNS), "uint32")
-        factors = T.alloc_buffer((depth // GROUP, TILE_COLUMNS), "float32")
-        acc = T.alloc_buffer((by.tile_rows, TILE_COLUMNS // by.tile_words, by.tile_words), "float32", scope="global")
-        sums = T.alloc_buffer((by.tile_rows, vectors(by), by.unfinished[1]), by.unfinished[0], scope="global")
-        unpack_panel(q, s, panel, factors, columns, block, by, depth)
-        for tile in T.serial(tiles(by, rows)):
-            for m in T.unroll(by.tile_rows):
-                for h in T.unroll(TILE_COLUMNS // by.tile_words):
-                    acc[m, h, outputs(by, 0)] = across(by, T.float32(0))
-            for first in T.unroll(by.passes):
-                for g in T.serial(depth // GROUP):
-                    multiply_group(panel, factors, planes, zero, scales, acc, sums, tile, g, first, by, count)
-            store_tile(acc, y, tile, rows, columns, block, by.tile_rows, by.tile_words, out, before, after)
 
 
 def serves(by: Instructions, scheme: Scheme, depth: int) -> bool:

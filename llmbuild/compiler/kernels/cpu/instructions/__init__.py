@@ -9,12 +9,13 @@ from tvm.target.codegen import llvm_cpu_has_features
 
 from llmbuild.compiler.kernels.cpu.instructions.avx2 import Avx2
 from llmbuild.compiler.kernels.cpu.instructions.dotprod import DotProduct
+from llmbuild.compiler.kernels.cpu.instructions.i8mm import MatrixProduct
 from llmbuild.compiler.kernels.cpu.instructions.instructions import Instructions
 from llmbuild.compiler.kernels.cpu.instructions.neon import Neon
 from llmbuild.compiler.kernels.cpu.instructions.vnni import Avx512Vnni, AvxVnni
 from llmbuild.compiler.levels.level import Level
 
-SETS: tuple[Instructions, ...] = (Avx512Vnni(), AvxVnni(), Avx2(), DotProduct(), Neon())
+SETS: tuple[Instructions, ...] = (Avx512Vnni(), AvxVnni(), Avx2(), MatrixProduct(), DotProduct(), Neon())
 """The best first: a target may have several."""
 
 

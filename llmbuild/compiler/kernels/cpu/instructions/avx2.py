@@ -21,6 +21,7 @@ class Avx2:
     lanes: int = LANES
     outputs: int = 1
     """Column by column, so that the memory's own prefetch follows."""
+    side: int = 1
     tile_rows: int = 4
     """4 x 2 vectors of sums leave 8 of 16 registers for operands."""
     tile_words: int = LANES

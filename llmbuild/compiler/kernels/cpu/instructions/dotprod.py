@@ -27,6 +27,7 @@ class DotProduct:
     """Four groups, each a lane in the end: then what follows is done once for all four."""
     lanes: int = 4
     outputs: int = 2
+    side: int = 1
     tile_rows: int = 4
     """4 x 4 vectors of sums leave 16 of 32 registers for operands."""
     tile_words: int = LANES

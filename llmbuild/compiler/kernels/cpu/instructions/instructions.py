@@ -57,6 +57,12 @@ class Instructions(Protocol):
         ...
 
     @property
+    def side(self) -> int:
+        """How many rows of x an instruction multiplies in a tile, and how many words of each row and each output: 1, or 2 where
+        instructions multiply matrices."""
+        ...
+
+    @property
     def tile_rows(self) -> int:
         """Rows of x in a register tile of 16 outputs."""
         ...
@@ -73,14 +79,15 @@ class Instructions(Protocol):
 
     @property
     def unfinished(self) -> tuple[str, int]:
-        """The type and the lanes of sums of products of bytes within a group, in tiles, where each of `tile_words` words
-        is of another output.  With sums of words, many rows are rounded to two planes too."""
+        """The type and the lanes of sums of products of bytes within a group, in tiles: those of `side` rows with `tile_words`
+        outputs.  With sums of words, many rows are rounded to two planes too."""
         ...
 
     def add_unfinished(self, sums: Any, weights: Any, x: Any) -> Any:
-        """Unfinished sums and the products of bytes: from zero on, at most eight times where sums are no words."""
+        """Unfinished sums and the products of bytes: from zero on, at most eight times where sums are no words.  `weights` has
+        `side` words of each of `tile_words` outputs, and `x` as many of each of `side` rows: a single one for each output."""
         ...
 
     def finished(self, sums: Any) -> Any:
-        """int32 x `tile_words`: the sum of the products of each word."""
+        """int32 x (`side` * `tile_words`): the sums of the products of each row with each output, row after row."""
         ...

@@ -23,6 +23,7 @@ class AvxVnni:
     """See `Instructions`."""
 
     level: Level = AVX_VNNI
+    side: int = 1
     tile_rows: int = 4
     """4 x 2 vectors of sums leave 8 of 16 registers for operands."""
     tile_words: int = LANES
