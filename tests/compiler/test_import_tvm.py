@@ -74,3 +74,14 @@ def test_compiling_starts_no_threads() -> None:
         "print(json.dumps([threads, 'OPENBLAS_NUM_THREADS' in os.environ]))\n"
     )
     assert told(program) == [1, "OPENBLAS_NUM_THREADS" in os.environ]
+
+
+def test_more_of_tvm_is_imported_later() -> None:
+    program = (
+        "import llmbuild.compiler.import_tvm\n"
+        "from tvm_ffi import register_global_func, registry\n"
+        "register_global_func('late.one', lambda: 1)\n"
+        "import tvm.runtime.disco\n"
+        "print(json.dumps([hasattr(tvm.runtime.disco, 'ProcessSession'), 'late.one' in registry.list_global_func_names()]))\n"
+    )
+    assert told(program) == [True, True]
