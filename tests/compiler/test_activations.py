@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -44,3 +45,27 @@ def test_silu_is_right_where_the_sigmoid_is_no_float16() -> None:
     assert np.abs(evaluate("silu", DEVICE).astype(np.float64) - exact).max() <= 2**-11 * np.abs(VALUES).max()
     found = evaluate("silu", DEVICE)[np.searchsorted(VALUES, [-12, -14])]
     assert np.allclose(found, [-12 / (1 + np.exp(12)), -14 / (1 + np.exp(14))], rtol=1e-2)
+
+
+EXACT = {
+    "silu": lambda x: x / (1 + np.exp(-x)),
+    "gelu": lambda x: x * (1 + np.vectorize(math.erf)(x * math.sqrt(0.5))) / 2,
+    "gelu_tanh": lambda x: x / (1 + np.exp(-2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+}
+
+
+@pytest.mark.parametrize("name", sorted(EXACT))
+def test_activations_of_float32_are_as_exact_as_float32(name: str) -> None:
+    from llmbuild.compiler.devices.llvm import DEVICE
+
+    wide = VALUES.astype(np.float64)
+    some = np.abs(wide) < 9
+    with np.errstate(over="ignore"):
+        exact = EXACT[name](wide)
+    found = evaluate(name, DEVICE, "float32").astype(np.float64)
+    assert np.isfinite(found).all()
+    # TVM's erf is an approximation of its own; the exponent of gelu_tanh is up to 66 here, with a relative error of 2^-24.
+    factor = np.abs(exact / np.where(wide == 0, 1, wide))
+    bound = {"silu": 1e-6 * factor, "gelu": 3e-7, "gelu_tanh": 1e-5 * factor}[name]
+    assert (np.abs(found - exact) <= bound * np.abs(wide) + 1e-30)[some].all()
+    assert np.allclose(found, exact, rtol=1e-6, atol=1e-6)

@@ -24,9 +24,9 @@ class Cpu(Device):
         return host
 
     def operators(self) -> list[Any]:
-        from llmbuild.compiler.passes.activations import WidenActivations
+        from llmbuild.compiler.passes.activations import CallActivations
 
-        return [WidenActivations()]
+        return [CallActivations()]
 
     def kernels(self) -> KernelSet:
         from llmbuild.compiler.kernels.cpu.kernel_set import KERNELS

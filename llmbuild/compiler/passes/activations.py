@@ -1,9 +1,7 @@
-"""Compute activations of float16 in float32.
+"""Turn activations into calls of functions of ours.
 
-Before: `silu(x)` of float16, which TVM writes as x * sigmoid(x) in float16: the sigmoid of -12 is 0 there, since exp(12) is
-infinite, and silu(-12) becomes 0 instead of -7.4e-05.
-After: `astype(silu(astype(x, "float32")), "float16")`, which is fused into one function.  Devices with float16 of their own
-evaluate exp with more bits, and stay as MLC has them.
+Before: operators of Relax, `silu(x)` for instance.
+After: calls of functions that compute them as `kernels.cpu.activations` says, which are fused with what is around them.
 """
 
 from __future__ import annotations
@@ -13,11 +11,14 @@ from typing import Any
 import tvm
 from tvm import relax
 
-_OPERATORS = ("relax.nn.silu", "relax.nn.gelu", "relax.nn.gelu_tanh")
+from llmbuild.compiler.calls import Calls
+from llmbuild.compiler.kernels.cpu.activations import ACTIVATIONS, activation
+
+_PREFIX = "relax.nn."
 
 
-@tvm.transform.module_pass(opt_level=0, name="WidenActivations")
-class WidenActivations:
+@tvm.transform.module_pass(opt_level=0, name="CallActivations")
+class CallActivations:
     """See the module's docstring."""
 
     def transform_module(self, module: Any, _: Any) -> Any:
@@ -30,13 +31,18 @@ class WidenActivations:
 
 @relax.expr_functor.mutator
 class _Rewriter(relax.PyExprMutator):  # type: ignore[misc]
+    def __init__(self, module: Any) -> None:
+        super().__init__(module)
+        self.calls = Calls()
+
     def visit_call_(self, call: Any) -> Any:
         call = super().visit_call_(call)
-        if not isinstance(call.op, tvm.ir.Op) or call.op.name not in _OPERATORS:
+        name = call.op.name.removeprefix(_PREFIX) if isinstance(call.op, tvm.ir.Op) else ""
+        if name not in ACTIVATIONS:
             return call
         (value,) = call.args
-        if value.ty.dtype != "float16":
-            return call
-        wide = self.builder_.emit(relax.op.astype(value, "float32"))
-        result = self.builder_.emit(relax.Call(call.op, [wide], call.attrs))
-        return relax.op.astype(result, "float16")
+
+        def made() -> Any:
+            return self.builder_.call_te(lambda x: activation(name, x), value, primfunc_name_hint=name)
+
+        return self.calls.call([name], [value], made)
