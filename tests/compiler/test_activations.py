@@ -1,4 +1,4 @@
-"""Activations of float16 on a CPU, for every finite value."""
+"""Activations of float16 on a CPU, for every finite value of float16 and for extremes of float32."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ VALUES = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
 VALUES = np.sort(VALUES[np.isfinite(VALUES)])
 
 
-def evaluate(name: str, device: Any, dtype: str = "float16") -> np.ndarray:
+def evaluate(name: str, device: Any, dtype: str = "float16", values: np.ndarray = VALUES) -> np.ndarray:
     import tvm
     from tvm import relax
 
     builder = relax.BlockBuilder()
-    x = relax.Var("x", relax.TensorType([len(VALUES)], dtype))
+    x = relax.Var("x", relax.TensorType([len(values)], dtype))
     with builder.function("main", [x]):
         with builder.dataflow():
             result = builder.emit_output(getattr(relax.op.nn, name)(x))
@@ -28,7 +28,7 @@ def evaluate(name: str, device: Any, dtype: str = "float16") -> np.ndarray:
     # The casts are part of the function that computes.
     assert len([one for _, one in module.functions_items() if isinstance(one, tvm.tirx.PrimFunc)]) == 1
     machine = relax.VirtualMachine(relax.build(module, "llvm"), tvm.cpu())
-    return np.asarray(machine["main"](tvm.runtime.tensor(VALUES.astype(dtype))).numpy())
+    return np.asarray(machine["main"](tvm.runtime.tensor(values.astype(dtype))).numpy())
 
 
 @pytest.mark.parametrize("name", ["silu", "gelu", "gelu_tanh"])
@@ -69,3 +69,15 @@ def test_activations_of_float32_are_as_exact_as_float32(name: str) -> None:
     bound = {"silu": 1e-6 * factor, "gelu": 3e-7, "gelu_tanh": 1e-5 * factor}[name]
     assert (np.abs(found - exact) <= bound * np.abs(wide) + 1e-30)[some].all()
     assert np.allclose(found, exact, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(EXACT))
+def test_extremes_of_float32(name: str) -> None:
+    from llmbuild.compiler.devices.llvm import DEVICE
+
+    largest = np.finfo(np.float32).max
+    values = np.array([-largest, -1e30, -1e10, -200, -88, 0, 200, 1e10, 1e30, largest, np.inf, np.nan], np.float32)
+    with np.errstate(over="ignore"):
+        exact = EXACT[name](values.astype(np.float64))
+    found = evaluate(name, DEVICE, "float32", values)
+    assert np.allclose(found, exact, rtol=1e-6, atol=1e-30, equal_nan=True)

@@ -18,13 +18,18 @@ from llmbuild.compiler.kernels.cpu.tile import f32
 
 
 def sigmoid(x: Any) -> Any:
-    """1 / (1 + exp(-x)) of float32."""
+    """1 / (1 + exp(-x)) of float32, at least 2^-126."""
     power = exp2(T.abs(x) * T.float32(-LOG2_E))
     return T.Select(x < T.float32(0), power, T.float32(1)) / (T.float32(1) + power)
 
 
+def gated(x: Any, gate: Any) -> Any:
+    """x times a sigmoid, which is never 0: from -88 on the product is taken as that of -88, 1e-36 and less from 0."""
+    return T.max(T.float32(-88), x) * sigmoid(gate)
+
+
 def silu(x: Any) -> Any:
-    return x * sigmoid(x)
+    return gated(x, x)
 
 
 def gelu(x: Any) -> Any:
@@ -34,7 +39,7 @@ def gelu(x: Any) -> Any:
 def gelu_tanh(x: Any) -> Any:
     """The approximation x (1 + tanh(z)) / 2, where (1 + tanh(z)) / 2 is the sigmoid of 2 z."""
     twice = T.float32(2 * math.sqrt(2 / math.pi))
-    return x * sigmoid(twice * (x + T.float32(0.044715) * x * x * x))
+    return gated(x, twice * (x + T.float32(0.044715) * x * x * x))
 
 
 ACTIVATIONS: Mapping[str, Callable[[Any], Any]] = {"silu": silu, "gelu": gelu, "gelu_tanh": gelu_tanh}
