@@ -51,7 +51,9 @@ def manifest(models: Sequence[str], targets: Sequence[str], window: int) -> str:
 def build(checkout: Path, place: Path, jobs: int, text: str) -> str:
     """Build the manifest and say what it took."""
     (place / "buildfile.toml").write_text(text)
-    command = [sys.executable, "-m", "llmbuild", "build", "--jobs", str(jobs), "--trust"]
+    command = [sys.executable, "-m", "llmbuild", "build", "--jobs", str(jobs)]
+    if (checkout / "llmbuild/workspace/trust.py").exists():
+        command.append("--trust")
     before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run(
         command,
