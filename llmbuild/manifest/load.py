@@ -14,7 +14,7 @@ from llmbuild.engine.names import unfit
 from llmbuild.manifest.inputs_read import Read
 from llmbuild.manifest.lock import LOCK_FILE
 from llmbuild.manifest.notes import told
-from llmbuild.manifest.project import Combination, Model, Project
+from llmbuild.manifest.project import Combination, Model, Platform, Project
 
 if TYPE_CHECKING:
     from llmbuild.manifest.matrix import Cell, Known
@@ -129,6 +129,7 @@ def load(path: Path, text: str | None = None, *, also: BuildTable | None = None)
         matrix=tuple(matrix),
         packages=packages,
         publish=publish,
+        measuring=_measuring(reads),
     )
     of_schemes = (*feature_notes(cells, schemes, platforms), *kernel_notes(cells, schemes, platforms))
     return Loaded(project, tuple(dict.fromkeys(reads)), (*left_out, *_notes(project, platforms), *of_schemes, *notes))
@@ -162,6 +163,15 @@ def _platforms(
                 reads.append(Read.machine())
     reads += [Read.file(target_file) for target_file in known.targets.files_read]
     return platforms
+
+
+def _measuring(reads: list[Read]) -> Platform | None:
+    """The platform that weights are measured on; what it was made from is added to `reads`."""
+    from llmbuild.manifest.measuring import measuring_platform
+
+    platform, files = measuring_platform()
+    reads += [*map(Read.file, files), Read.machine()]
+    return platform
 
 
 def _names(data: Mapping[str, object], table: str) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from llmbuild.canonical import Json
 from llmbuild.errors import MultiError, ToolchainError, UsageError, did_you_mean
+from llmbuild.manifest.measuring import MEASURING
 from llmbuild.manifest.opt import DEFAULT_LEVEL, Opt, make_opt, parse_opt, resolve_opt
 from llmbuild.manifest.problems import Problems
 from llmbuild.manifest.project import Platform
@@ -35,6 +36,14 @@ def resolve_platform(
 ) -> ResolvedPlatform | None:
     """A platform, or None when its table has an error (which is added to `problems`)."""
     path = ("platforms", name)
+    if name == MEASURING:
+        problems.add(
+            path,
+            f"'{name}' cannot be the name of a platform",
+            why="in labels it is the one that weights are measured on",
+            fix="choose another name",
+        )
+        return None
     if problems.is_broken((*path, "target")):
         return None
     target = _target(name, table, targets, problems)

@@ -133,7 +133,10 @@ _NAMED = ("models", "schemes", "platforms", "packages", "publish")
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """The whole manifest.  `file` is its name as the user gave it, `root` the directory that relative paths start from."""
+    """The whole manifest.  `file` is its name as the user gave it, `root` the directory that relative paths start from.
+
+    `measuring` is the platform of the libraries that measure weights (`manifest.measuring`), None where this machine has none.
+    """
 
     name: str
     file: str
@@ -146,6 +149,7 @@ class Project:
     provenance: bool = False
     packages: Mapping[str, Package] = field(default_factory=dict)
     publish: Mapping[str, Publish] = field(default_factory=dict)
+    measuring: Platform | None = None
 
     def to_json(self) -> Mapping[str, Json]:
         """A JSON value that `from_json` turns back into an equal project.
@@ -185,4 +189,5 @@ class Project:
             provenance=value["provenance"],
             packages=packages,
             publish={publish["name"]: Publish(**publish) for publish in value["publish"]},
+            measuring=None if value["measuring"] is None else Platform(**value["measuring"]),
         )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from llmbuild.errors import did_you_mean
+from llmbuild.manifest.measuring import REFERENCE
 from llmbuild.manifest.problems import Problems
 from llmbuild.manifest.schema import QuantizationTable
 from llmbuild.quantization.scheme import SCHEMES, Scheme
@@ -48,6 +49,14 @@ def resolve_schemes(tables: Mapping[str, QuantizationTable], problems: Problems)
 
 def _resolve(name: str, table: QuantizationTable, problems: Problems) -> Scheme | None:
     path = ("quantizations", name)
+    if name == REFERENCE:
+        problems.add(
+            path,
+            f"'{name}' cannot be the name of a quantization",
+            why="in labels it is what quantized weights are compared with",
+            fix="choose another name",
+        )
+        return None
     if problems.any_broken((*path, key) for key in ("base", "bits", "group-size")):
         return None
     if table.base is None and name not in SCHEMES:

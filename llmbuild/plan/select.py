@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from llmbuild.engine.labels import split_label
 from llmbuild.engine.task import Task
 from llmbuild.errors import UsageError, did_you_mean
+from llmbuild.plan.measuring import measures
 from llmbuild.printable import either
 
 _LIST = "`llmbuild plan` lists every task"
@@ -74,18 +75,27 @@ def find(tasks: Sequence[Task], name: str) -> Task:
 
 
 def _named(name: str, labels: Sequence[str]) -> list[str]:
-    # Brackets are part of labels, so this is not fnmatch.
-    pattern = re.compile("".join({"*": ".*", "?": "."}.get(mark, re.escape(mark)) for mark in _squeeze(name)))
-    found = [label for label in labels if split_label(label)[0] == name or pattern.fullmatch(_squeeze(label))]
+    """The labels that a name matches.  Those of tasks that measure are matched by names that match no others: who builds all
+    of a model, or every library, does not mean them."""
+    usual = [label for label in labels if not measures(label)]
+    others = [label for label in labels if measures(label)]
+    found = _matching(name, usual) or _matching(name, others)
     if not found:
-        known = [*labels, *sorted({split_label(label)[0] for label in labels})]
+        kinds = {split_label(label)[0] for label in labels}
         raise UsageError(
             f"no task matches '{name}'",
-            fix=_with_that_part(name, labels)
-            or did_you_mean(name, known)
+            fix=_with_that_part(name, usual)
+            or did_you_mean(name, [*usual, *sorted(kinds)])
+            or did_you_mean(name, others)
             or f"{_LIST}; quote labels in the shell: 'quantize[MODEL, SCHEME]'",
         )
     return found
+
+
+def _matching(name: str, labels: Sequence[str]) -> list[str]:
+    # Brackets are part of labels, so this is not fnmatch.
+    pattern = re.compile("".join({"*": ".*", "?": "."}.get(mark, re.escape(mark)) for mark in _squeeze(name)))
+    return [label for label in labels if split_label(label)[0] == name or pattern.fullmatch(_squeeze(label))]
 
 
 def _with_that_part(name: str, labels: Sequence[str]) -> str | None:

@@ -15,7 +15,6 @@ from typing import Any
 
 from llmbuild.errors import UsageError, did_you_mean
 from llmbuild.printable import either
-from llmbuild.tomlfile import read_toml
 
 HOST = "host"
 """The alias that means the target of this machine's CPU."""
@@ -132,6 +131,9 @@ class TargetNames:
     @cached_property
     def _tables(self) -> Mapping[str, Any]:
         """What [target] is in each target's own file.  Raises UsageError for a file that is no TOML."""
+        # Which target is this machine's is asked for without any file.
+        from llmbuild.tomlfile import read_toml
+
         return {name: read_toml(self._files[name]).data.get("target") for name in self.own}
 
     def _said(self, key: str) -> Iterator[tuple[str, str]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from llmbuild.engine.seal import Seal
 from llmbuild.plan.graph import labels
+from llmbuild.plan.measuring import measuring_labels
 from llmbuild.workspace.manifests import known_manifests
 from llmbuild.workspace.place import MANIFEST
 
@@ -31,7 +32,8 @@ def living(seal: Seal, project: str) -> Container[str] | None:
         return None
     if not manifests or None in manifests.values():
         return _Everything()
-    return frozenset[str]().union(*(labels(one) for one in manifests.values() if one is not None))
+    known = [one for one in manifests.values() if one is not None]
+    return frozenset[str]().union(*(labels(one) | measuring_labels(one) for one in known))
 
 
 class _Everything:

@@ -20,6 +20,7 @@ from llmbuild.engine.labels import make_label
 from llmbuild.errors import FetchError, LlmbuildError, StoreError, UsageError, raise_all
 from llmbuild.jsontext import parse_json
 from llmbuild.manifest.lock import LOCK_FILE, Lock, parse_lock, read_lock
+from llmbuild.manifest.measuring import MEASURING
 from llmbuild.manifest.project import Project
 from llmbuild.plan.observed import DEVICE_TOOL, Observed
 from llmbuild.plan.reasons import SOURCES_TOOL, InputChanged, spoken
@@ -131,7 +132,9 @@ def toolchain_of(project: Project, observed: Observed) -> dict[str, str]:
     # The lock names versions, which colleagues with other builds of them share; keys also hash the bytes.
     every = {name: value for tools in observed.tools.values() for name, value in tools.items() if name != SOURCES_TOOL}
     tools = {name: value for name, value in every.items() if " " not in name}
-    linkers = {f"linker {platform}": spoken(identity) for platform, identity in observed.linkers.items()}
+    # What measures is no result, and measured only where somebody asks.
+    own = {name: identity for name, identity in observed.linkers.items() if name != MEASURING}
+    linkers = {f"linker {platform}": spoken(identity) for platform, identity in own.items()}
     devices = {f"{DEVICE_TOOL} {platform}": spoken(identity) for platform, identity in observed.devices.items()}
     built = {cell.platform: project.platforms[cell.platform] for cell in project.matrix}
     by_pattern = {cell.platform for cell in project.matrix if cell.by_pattern}

@@ -15,7 +15,7 @@ from llmbuild.errors import LlmbuildError, StoreError, UsageError, raise_all
 from llmbuild.jsontext import parse_json
 from llmbuild.packages.expected import expected_record
 from llmbuild.packages.memory import MemoryUse, Sizes, memory_of, sizes_in, sizes_of, window_that_fits
-from llmbuild.plan.graph import SIDECAR
+from llmbuild.plan.maker import SIDECAR
 from llmbuild.quantization.scheme import SCHEMES, Scheme
 from llmbuild.targets.compile_part import device_kind
 from llmbuild.workspace.manifests import place_of

@@ -6,7 +6,7 @@ This part of planning reads the disk.  Where nothing changed it costs a stat for
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +23,9 @@ from llmbuild.engine.task import Task
 from llmbuild.errors import LlmbuildError, MultiError, raise_all
 from llmbuild.manifest.lock import Lock
 from llmbuild.manifest.project import Package, Project
-from llmbuild.plan.graph import WITH_RUNTIME, expand, labels
+from llmbuild.plan.graph import expand, labels
+from llmbuild.plan.maker import WITH_RUNTIME
+from llmbuild.plan.measuring import measures, measuring_labels
 from llmbuild.plan.observed import Observed
 from llmbuild.plan.packages import package_labels
 from llmbuild.plan.select import asked_labels
@@ -79,8 +81,20 @@ def look(
 
     root = Path(project.root)
     lock = locking.load_lock(root, toolchain)
-    project, unpinned = _without_unpinned(project, lock, names)
-    observed = observe_world(project, store, toolchain, lock, trust, offline=offline, resolve=not locked, anew=locked)
+    asked = asked_labels(sorted(labels(project) | measuring_labels(project)), names)
+    measured = frozenset(label for label in asked if measures(label))
+    project, unpinned = _without_unpinned(project, lock, asked)
+    observed = observe_world(
+        project,
+        store,
+        toolchain,
+        lock,
+        trust,
+        offline=offline,
+        resolve=not locked,
+        anew=locked,
+        measuring=bool(measured),
+    )
     project = without_unbuildable(project, observed, lock if locked else None, on_note)
     if locked:
         locking.require_locked(project, observed, lock)
@@ -88,15 +102,14 @@ def look(
         from llmbuild.manifest.lock import LOCK_FILE, write_lock
 
         write_lock(root / LOCK_FILE, lock)
-    return World(project, observed, expand_world(project, observed), lock, unpinned)
+    return World(project, observed, expand_world(project, observed, measured), lock, unpinned)
 
 
-def _without_unpinned(project: Project, lock: Lock, names: Sequence[str]) -> tuple[Project, tuple[Package, ...]]:
-    """The project without the packages that are in the second part (`World.unpinned`)."""
+def _without_unpinned(project: Project, lock: Lock, asked: frozenset[str]) -> tuple[Project, tuple[Package, ...]]:
+    """The project without the packages that are in the second part (`World.unpinned`); tasks with the labels `asked` are."""
     from llmbuild.sources.remote import AnnouncedKind
     from llmbuild.workspace.locking import fetches
 
-    asked = asked_labels(sorted(labels(project)), names)
     open_sources = {
         fetch.package
         for fetch in fetches(project)
@@ -121,9 +134,11 @@ def observe_world(
     offline: bool = False,
     resolve: bool = True,
     anew: bool = False,
+    measuring: bool = False,
 ) -> Observed:
     """Observe sources, tools and linkers.  Without `resolve` no revision is resolved at a hub, and sources that the lock does
-    not pin are skipped; with `anew` local files are hashed even where their digests are cached.  Raises a MultiError with all
+    not pin are skipped; with `anew` local files are hashed even where their digests are cached; with `measuring` also the
+    tools of what measures.  Raises a MultiError with all
     that is missing and that tasks of every platform need; commits of new revisions are pinned in `lock`.
     """
     # The runtime of browsers is built for them alone, and its sources are many files to observe.
@@ -138,7 +153,10 @@ def observe_world(
     types = _types(presets, toolchain, every_family)
     architectures = own_architectures(project, toolchain, trust)
     # The memo of what was asked so far is written there.
-    of_platforms = find_tools(project, Machine(toolchain, trust), LockedTools(lock, store, identity(project)))
+    platforms = [project.platforms[name] for name in dict.fromkeys(cell.platform for cell in project.matrix)]
+    if measuring and project.measuring is not None:
+        platforms.append(project.measuring)
+    of_platforms = find_tools(platforms, Machine(toolchain, trust), LockedTools(lock, store, identity(project)))
     raise_all(errors)
     return Observed(
         sources,
@@ -160,11 +178,11 @@ def observe_world(
     )
 
 
-def expand_world(project: Project, observed: Observed) -> tuple[Task, ...]:
-    """The tasks of a project whose sources were all observed."""
+def expand_world(project: Project, observed: Observed, measured: Iterable[str] = ()) -> tuple[Task, ...]:
+    """The tasks of a project whose sources were all observed, and the `measured` of those that measure."""
     from llmbuild.tasks.lower import COMPILE_FIELDS
 
-    return expand(project, observed, {name: load_kind(name) for name in KIND_NAMES}, COMPILE_FIELDS)
+    return expand(project, observed, {name: load_kind(name) for name in KIND_NAMES}, COMPILE_FIELDS, measured)
 
 
 def _sources(

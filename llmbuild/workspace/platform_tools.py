@@ -7,14 +7,14 @@ is reported before anything runs for minutes.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from llmbuild.canonical import Digest, Json, digest_json
 from llmbuild.errors import LlmbuildError, ToolchainError
 from llmbuild.linkers import OWN
-from llmbuild.manifest.project import Platform, Project
+from llmbuild.manifest.project import Platform
 from llmbuild.plan.observed import DEVICE_TOOL
 from llmbuild.programs.parts import Parts
 from llmbuild.targets.compile_part import device_kind
@@ -169,11 +169,10 @@ class PlatformTools:
     lacks: dict[str, dict[str, Lack]] = field(default_factory=dict)
 
 
-def find_tools(project: Project, machine: Machine, locked: LockedTools) -> PlatformTools:
-    """The tools of each platform in the matrix."""
+def find_tools(platforms: Iterable[Platform], machine: Machine, locked: LockedTools) -> PlatformTools:
+    """The tools of each of some platforms."""
     found = PlatformTools()
-    for name in dict.fromkeys(cell.platform for cell in project.matrix):
-        platform = project.platforms[name]
+    for platform in platforms:
         commands = tuple(machine.missing_tools(platform.tools))
         _find_compiler(platform, machine, locked, found, commands)
         _find_linker(platform, machine, locked, found, commands)

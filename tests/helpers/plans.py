@@ -13,6 +13,7 @@ from llmbuild.engine.labels import make_label
 from llmbuild.engine.registry import load_kind
 from llmbuild.engine.task import Files, JsonFields, Task
 from llmbuild.engine.tree import FileEntry, Tree
+from llmbuild.manifest.measuring import MEASURING
 from llmbuild.manifest.project import Combination, Model, Package, PackagedLibrary, Platform, Project
 from llmbuild.plan.graph import expand
 from llmbuild.plan.observed import Observed
@@ -102,7 +103,21 @@ def project(
             for scheme in schemes
             for platform in platforms
         ),
+        measuring=MEASURING_PLATFORM,
     )
+
+
+MEASURING_PLATFORM = Platform(
+    name=MEASURING,
+    target="x86_64-linux-cpu",
+    compile={"device": {"kind": "llvm"}, "host": {"mtriple": "x86_64-measuring"}},
+    link={"linker": "cc", "flags": []},
+    artifact="so",
+    metadata={"prefill-chunk-size": 256},
+    opt={"cudagraph": False},
+    system_lib_prefix=None,
+    activations="float",
+)
 
 
 def observed(of: Project) -> Observed:

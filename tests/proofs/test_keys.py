@@ -25,7 +25,8 @@ from llmbuild.engine.tree import FileEntry, Tree
 from llmbuild.errors import UsageError
 from llmbuild.manifest.project import Project, Publish
 from llmbuild.models.registry import families
-from llmbuild.plan.graph import CONFIG_FILES, OBJECT_FILES, WEIGHT_FILES, expand
+from llmbuild.plan.graph import expand
+from llmbuild.plan.maker import CONFIG_FILES, OBJECT_FILES, WEIGHT_FILES
 from llmbuild.plan.observed import Architecture, Observed
 from llmbuild.sources.kind import Observation, Source
 from llmbuild.tasks.lower import COMPILE_FIELDS
@@ -294,6 +295,7 @@ EDITS: dict[str, tuple[Callable[[Scene], Scene], tuple[str, ...]]] = {
     "project.root": (edit_project(lambda of: dataclasses.replace(of, root="/elsewhere")), ()),
     "project.provenance": (edit_project(lambda of: dataclasses.replace(of, provenance=not of.provenance)), ()),
     "project.publish": (edit_project(lambda of: dataclasses.replace(of, publish={"here": PUBLISH})), ()),
+    "project.measuring": (edit_project(lambda of: dataclasses.replace(of, measuring=None)), ()),
     "project.output": (edit_project(lambda of: dataclasses.replace(of, output="out")), ()),
 }
 

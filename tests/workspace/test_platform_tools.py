@@ -83,9 +83,9 @@ def lacking(place: Path, text: str) -> tuple[Mapping[str, str], list[LlmbuildErr
 
 
 def tools_of(project: Project, place: Path) -> PlatformTools:
-    return find_tools(
-        project, Machine(Toolchain(Names()), TRUSTED), LockedTools(Lock(), Store(place / "store"), "project")
-    )
+    platforms = [project.platforms[name] for name in dict.fromkeys(cell.platform for cell in project.matrix)]
+    locked = LockedTools(Lock(), Store(place / "store"), "project")
+    return find_tools(platforms, Machine(Toolchain(Names()), TRUSTED), locked)
 
 
 def test_a_missing_code_generator_is_said_once_with_its_platforms(
