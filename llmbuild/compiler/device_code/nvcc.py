@@ -15,6 +15,13 @@ from llmbuild.programs.run import Tool, ask_tool, run_tool
 FLAGS = ("-O3", "--use_fast_math", "-std=c++17", "-w")
 """TVM's own flags for its kernels, without those that are only diagnostics."""
 
+_ALIKE = (range(80, 100), range(100, 1000))
+"""Architectures for which kernels over float16, float32 and integers have the same PTX, but for the line that names them and,
+rarely, how far a loop is unrolled.  From sm_100 on nvcc 13 has another generation of its compiler."""
+
+_OWN_INSTRUCTIONS = re.compile(r"#\s*include\s*<cuda_(?:bf16|fp[468])\.h>")
+"""Headers of types for which a later architecture has instructions that an earlier one lacks."""
+
 _PROGRAMS = ("cudafe++", "ptxas", "fatbinary", "nvlink", "bin2c", "../nvvm/bin/cicc", "cicc")
 """The programs that nvcc runs, from its own directory."""
 
@@ -64,8 +71,8 @@ class Nvcc:
             tuple(programs), tuple(beside(program, ("nvcc.profile",))), () if toolkit == Path("/usr") else trees
         )
 
-    def compile(self, code: str, archs: Sequence[str], ptx: str) -> bytes:
-        """A fat binary with machine code for each of `archs`, and PTX of the architecture `ptx`.
+    def compile(self, code: str, archs: Sequence[str]) -> bytes:
+        """A fat binary with machine code for each of `archs`, and PTX that later ones compile.
 
         The same bytes whatever the directory and the number of threads are.  Raises ToolchainError with the compiler's output.
         """
@@ -74,11 +81,8 @@ class Nvcc:
         with tempfile.TemporaryDirectory(prefix="nvcc-") as scratch:
             (Path(scratch) / "kernels.cu").write_text(code, encoding="utf-8")
             arguments = [*FLAGS, "-fatbin", "--threads", "0"]
-            for arch in archs:
-                number = arch.removeprefix("sm_")
-                arguments += ["-gencode", f"arch=compute_{number},code=sm_{number}"]
-            number = ptx.removeprefix("sm_")
-            arguments += ["-gencode", f"arch=compute_{number},code=compute_{number}"]
+            for front, codes in front_ends(code, archs).items():
+                arguments += ["-gencode", f"arch=compute_{front},code=[{','.join(codes)}]"]
             arguments += ["-o", "kernels.fatbin", "kernels.cu"]
             run_tool(
                 self.tool,
@@ -88,6 +92,26 @@ class Nvcc:
                 fix=f"check that {self.identity} works: it needs a host C++ compiler that it supports, such as g++",
             )
             return (Path(scratch) / "kernels.fatbin").read_bytes()
+
+
+def front_ends(code: str, archs: Sequence[str]) -> dict[str, list[str]]:
+    """The virtual architectures that the code is compiled for, each with what its PTX becomes: machine code, or PTX as it is.
+
+    The way to PTX takes four fifths of the time: architectures with the same PTX share it.  What is kept as PTX has no letter:
+    code for sm_90a runs on no other architecture.
+    """
+    own = _OWN_INSTRUCTIONS.search(code) is not None
+    numbers = [int(re.sub(r"\D", "", arch)) for arch in archs]
+    found: dict[str, list[str]] = {}
+    kept = str(max(numbers))
+    for arch, number in zip(archs, numbers, strict=True):
+        alike = next(([one for one in numbers if one in span] for span in _ALIKE if number in span and not own), None)
+        front = arch.removeprefix("sm_") if alike is None else str(min(alike))
+        found.setdefault(front, []).append(arch)
+        if alike is not None and number == max(numbers):
+            kept = front
+    found.setdefault(kept, []).append(f"compute_{kept}")
+    return found
 
 
 def find_nvcc() -> Nvcc | None:

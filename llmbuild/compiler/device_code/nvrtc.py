@@ -11,6 +11,7 @@ import ctypes
 import importlib.metadata
 import importlib.util
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,22 +69,26 @@ class Nvrtc:
         library.nvrtcGetSupportedArchs(numbers)
         return tuple(f"sm_{number}" for number in numbers)
 
-    def compile(self, code: str, archs: Sequence[str], ptx: str) -> bytes:
-        """A fat binary with machine code for each of `archs`, and PTX of the architecture `ptx`.
+    def compile(self, code: str, archs: Sequence[str]) -> bytes:
+        """A fat binary with machine code for each of `archs`, and PTX of the newest without a letter, which later ones compile.
 
         Raises ToolchainError with the compiler's output.
         """
         lines = (line for line in code.splitlines() if line.strip() not in _HOST_HEADERS)
         text = (_PREAMBLE + "\n".join(lines) + "\n").encode()
-        wanted = [*(f"sm_{arch.removeprefix('sm_')}" for arch in archs), f"compute_{ptx.removeprefix('sm_')}"]
+        newest = "sm_" + str(max(int(re.sub(r"\D", "", arch)) for arch in archs))
+        wanted = [*archs, *([] if newest in archs else [newest])]
         from concurrent.futures import ThreadPoolExecutor
 
         # ctypes releases the interpreter's lock during a call, and programs of the library are independent of each other.
         with ThreadPoolExecutor(min(len(wanted), os.cpu_count() or 1)) as pool:
-            made = list(pool.map(lambda arch: self._program(text, arch), wanted))
-        return self._pack(wanted, made)
+            made = dict(zip(wanted, pool.map(lambda arch: self._program(text, arch), wanted), strict=True))
+        return self._pack(
+            [*((arch, made[arch][0]) for arch in archs), (newest.replace("sm", "compute"), made[newest][1])]
+        )
 
-    def _program(self, text: bytes, arch: str) -> bytes:
+    def _program(self, text: bytes, arch: str) -> tuple[bytes, bytes]:
+        """Machine code for the architecture, and the PTX that it is made of."""
         library = _library(self.root, "libnvrtc.so")
 
         def call(name: str, *arguments: Any) -> int:
@@ -98,17 +103,17 @@ class Nvrtc:
             if call("CompileProgram", program, len(options), given) != 0:
                 log = _fetched(call, "ProgramLog", program).rstrip(b"\0").decode(errors="replace")
                 raise ToolchainError(f"NVRTC failed for {arch}", why=log.strip()[-2000:])
-            return _fetched(call, "CUBIN" if arch.startswith("sm_") else "PTX", program)
+            return _fetched(call, "CUBIN", program), _fetched(call, "PTX", program)
         finally:
             call("DestroyProgram", ctypes.byref(program))
 
-    def _pack(self, archs: Sequence[str], made: Sequence[bytes]) -> bytes:
+    def _pack(self, made: Sequence[tuple[str, bytes]]) -> bytes:
         library = _library(self.root, "libnvfatbin.so")
         handle = ctypes.c_void_p()
         options = (ctypes.c_char_p * 2)(b"-64", b"-cuda")
         _must("nvFatbin", library.nvFatbinCreate(ctypes.byref(handle), options, 2))
         try:
-            for arch, code in zip(archs, made, strict=True):
+            for arch, code in made:
                 kind, _, number = arch.partition("_")
                 size = ctypes.c_size_t(len(code))
                 if kind == "sm":

@@ -1,8 +1,8 @@
 """CUDA: machine code for every architecture of a target in one fat binary, made where no GPU and no driver is.
 
 nvcc is used where it is on PATH or in $CUDA_HOME, else NVRTC from the Python wheels.  Either makes machine code for each
-architecture of the target, and PTX for the newest one without a letter, which the driver of a later GPU compiles when the
-library is loaded.  TVM's CUDA module stores the fat binary as it would a single cubin: cuModuleLoadData accepts both.
+architecture of the target, and PTX, which the driver of a later GPU compiles when the library is loaded.  TVM's CUDA module
+stores the fat binary as it would a single cubin: cuModuleLoadData accepts both.
 """
 
 from __future__ import annotations
@@ -84,11 +84,6 @@ def compiler_for(archs: Sequence[str]) -> Nvcc | Nvrtc:
     return found
 
 
-def newest(archs: Sequence[str]) -> str:
-    """The architecture whose PTX is included: the newest, without a letter (code for sm_90a runs on no other GPU)."""
-    return "sm_" + str(max(map(_number, archs)))
-
-
 @contextmanager
 def compiling(archs: Sequence[str]) -> Iterator[None]:
     """Within this context, TVM's CUDA modules contain machine code for the architectures."""
@@ -99,10 +94,10 @@ def compiling(archs: Sequence[str]) -> Iterator[None]:
 
     def compile_code(code: str) -> bytes:
         begun = time.monotonic()
-        made = compiler.compile(code, archs, newest(archs))
+        made = compiler.compile(code, archs)
         kernels = code.count('extern "C" __global__') // 2 or code.count("__global__")
         print(
-            f"{compiler.identity}: {kernels} kernels for {', '.join(archs)} and PTX of {newest(archs)}, "
+            f"{compiler.identity}: {kernels} kernels for {', '.join(archs)} and PTX, "
             f"{len(made)} bytes in {time.monotonic() - begun:.1f} s"
         )
         return made
@@ -121,13 +116,13 @@ def lacking(archs: Sequence[str], data: bytes) -> str | None:
     """
     if re.search(rb"__global__\s+void", data) is not None:
         return "it holds CUDA source, which would be compiled where the library is loaded"
-    found = {(entry.kind, entry.arch) for entry in fatbin.entries(data)}
-    wanted = {("cubin", arch) for arch in archs} | {("ptx", newest(archs))}
-    if wanted <= found:
-        return None
-    return "it has no " + ", ".join(
-        f"{'machine code' if kind == 'cubin' else 'PTX'} for {arch}" for kind, arch in sorted(wanted - found)
-    )
+    found = list(fatbin.entries(data))
+    wanted = [
+        f"machine code for {arch}" for arch in sorted({*archs} - {one.arch for one in found if one.kind == "cubin"})
+    ]
+    if not any(one.kind == "ptx" and one.arch[-1].isdigit() for one in found):
+        wanted.append("PTX for later architectures")
+    return "it has no " + ", ".join(wanted) if wanted else None
 
 
 def require(archs: Sequence[str], path: Path) -> None:
