@@ -54,7 +54,10 @@ BITS: Mapping[str, tuple[str, int]] = {
 
 
 class SafetensorsFile:
-    """An open safetensors file.  Opening reads the header only.  Raises InputError when the file is not a valid one."""
+    """An open safetensors file; `metadata` is what its writer says of it.  Opening reads the header only.
+
+    Raises InputError when the file is not a valid one.
+    """
 
     def __init__(self, path: Path, checks: Checks = NO_CHECKS) -> None:
         self._file = WeightFile(path, checks)
@@ -109,7 +112,8 @@ class SafetensorsFile:
         if 8 + length > size:
             raise self._file.truncated(8 + length)
         header = parse_json(self._file.read_bytes(8, length), "the safetensors header", path, unique=True)
-        header.pop("__metadata__", None)
+        metadata = header.pop("__metadata__", None)
+        self.metadata: Mapping[str, Any] = metadata if isinstance(metadata, dict) else {}
         start = 8 + length
         self._tensors: dict[str, TensorInfo] = {}
         self._offsets: dict[str, int] = {}

@@ -19,10 +19,11 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from llmbuild.errors import InputError, StoreError
+from llmbuild.quantization.calibrated import CalibratedPacker
 from llmbuild.quantization.fitting import check
 from llmbuild.quantization.journal import Journal
 from llmbuild.quantization.pack import Packer, UnfitValueError, cast, packed_shapes
-from llmbuild.quantization.ports import PlainParameter, StoredDtype, TensorSource
+from llmbuild.quantization.ports import KnownInputs, PlainParameter, StoredDtype, TensorSource
 from llmbuild.quantization.rounding import numpy_dtype
 from llmbuild.quantization.scheme import ComputeDtype, Scheme
 from llmbuild.quantization.shards import SHARD_CAP, Assignment, Float32, ShardWriter
@@ -87,14 +88,15 @@ def convert(
     progress: Callable[[int, int], None] | None = None,
     resume: Path | None = None,
     cap: int = SHARD_CAP,
+    inputs: KnownInputs | None = None,
 ) -> Totals:
     """Write shards and tensor index of all `parameters` to the directory `out`.
 
     `float32` selects how float32 tensors are stored: rounded to bfloat16 as MLC does, or exactly.  `progress` is called with
-    bytes of source tensors done and in all.  With `resume`, a directory on the file system of `out` that outlives this process,
-    the shards that an earlier call with the same arguments completed there are not made again, nor their tensors read.  Raises
-    InputError (MultiError for several) when the checkpoint does not match or contains NaN, infinities or values that overflow
-    the scheme's dtype, StoreError when `out` cannot be written.
+    bytes of source tensors done and in all.  `inputs` is what the method "calibrated" goes by.  With `resume`, a directory on the
+    file system of `out` that outlives this process, the shards that an earlier call with the same arguments completed there are
+    not made again, nor their tensors read.  Raises InputError (MultiError for several) when the checkpoint does not match or
+    contains NaN, infinities or values that overflow the scheme's dtype, StoreError when `out` cannot be written.
     """
     check(checkpoint, parameters, unused)
     tensors = checkpoint.tensors
@@ -136,7 +138,7 @@ def convert(
                     finish_first()
                 started.append(_write_coming(checkpoint, parameter, scheme, writer))
             else:
-                started.append(_start(checkpoint, parameter, scheme, pool))
+                started.append(_start(checkpoint, parameter, scheme, pool, inputs))
         while started:
             finish_first()
         shards = writer.finish()
@@ -219,12 +221,25 @@ def _unfit(checkpoint: TensorSource, source: str, dtype: StoredDtype, error: Unf
     )
 
 
-def _start(checkpoint: TensorSource, parameter: PlainParameter, scheme: Scheme, pool: ThreadPoolExecutor) -> _Work:
+def _start(
+    checkpoint: TensorSource,
+    parameter: PlainParameter,
+    scheme: Scheme,
+    pool: ThreadPoolExecutor,
+    inputs: KnownInputs | None,
+) -> _Work:
     """Read the sources of a parameter and queue the jobs that fill its results."""
     nbytes = sum(checkpoint.tensors[source].nbytes for source in parameter.sources)
     if not is_quantized(scheme, parameter.role):
         return _start_cast(checkpoint, parameter, parameter.dtype or scheme.dtype, pool, nbytes)
-    packer = Packer(scheme, parameter.shape[0], parameter.shape[1], transposed=is_transposed(scheme, parameter.role))
+    n, k = parameter.shape
+    transposed = is_transposed(scheme, parameter.role)
+    factor = None if inputs is None else inputs.factor(parameter)
+    packer = (
+        Packer(scheme, n, k, transposed=transposed)
+        if factor is None
+        else CalibratedPacker(scheme, n, k, factor, transposed=transposed)
+    )
     weight_name, scale_name = packed_names(parameter.name)
     work = _Work([(weight_name, packer.q_weight), (scale_name, packer.q_scale)], nbytes, scheme.dtype)
     ahead: deque[tuple[list[Future[None]], int]] = deque()

@@ -86,7 +86,12 @@ class Levels(Protocol):
         ...
 
 
-METHODS: Mapping[Method, Callable[[Scheme], Levels]] = {"round": Rounded, "search": Searched}
+METHODS: Mapping[Method, Callable[[Scheme], Levels]] = {
+    "round": Rounded,
+    "search": Searched,
+    # Of a parameter of whose inputs nothing is known; `llmbuild.quantization.calibrated` has the others.
+    "calibrated": Searched,
+}
 
 
 class Packer:

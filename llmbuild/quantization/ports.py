@@ -10,6 +10,8 @@ from llmbuild.quantization.scheme import ComputeDtype
 if TYPE_CHECKING:
     import numpy as np
 
+    from llmbuild.quantization.calibrated import Factor
+
 StoredDtype: TypeAlias = ComputeDtype | Literal["uint32"]
 """Numbers that are packed in the checkpoint already are stored unchanged."""
 
@@ -37,6 +39,14 @@ class TensorSource(Protocol):
 
     def location(self, name: str) -> str | None:
         """Where a tensor lies, for messages; None when there is no file to name."""
+        ...
+
+
+class KnownInputs(Protocol):
+    """What is known of the inputs that a model's weights are multiplied with."""
+
+    def factor(self, parameter: PlainParameter, /) -> Factor | None:
+        """None where nothing is known of those of this parameter."""
         ...
 
 

@@ -15,7 +15,7 @@ from llmbuild.canonical import Json
 
 ComputeDtype = Literal["float16", "bfloat16", "float32"]
 Layout = Literal["NK", "KN", "AWQ"]
-Method = Literal["round", "search"]
+Method = Literal["round", "search", "calibrated"]
 """How scales and numbers are chosen: what reads them sees no difference."""
 CPU_WORDS = 4
 """The kernels for CPUs take groups of a multiple of so many words: 32 of 4 bits, 40 of 3."""

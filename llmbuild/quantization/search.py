@@ -31,12 +31,12 @@ TRIES: dict[int, tuple[float, ...]] = {
 The best three of 22 for the matrices of all-MiniLM-L6-v2.  Of the squared error of "round" they leave 0.511 (3 bits, groups of
 40), 0.704 (4 bits) and 0.836 (8 bits, groups of 32); 66 of them leave 0.696 in 4 bits."""
 
-_LARGEST: dict[ComputeDtype, float] = {
+LARGEST: dict[ComputeDtype, float] = {
     "float16": 65504.0,
     "bfloat16": float(np.uint32(0x7F7F0000).view(np.float32)),
     "float32": float(np.finfo(np.float32).max),
 }
-_LEAST = np.float32(2.0**-100)
+LEAST = np.float32(2.0**-100)
 """A group whose elements are all smaller is stored as zeros: the reciprocals of such scales would overflow."""
 
 
@@ -48,7 +48,7 @@ class Searched:
         self._last = np.float32(scheme.max_int + 1)
         self._zero = np.float32(scheme.max_int)
         # A power of two divides exactly: the last level times this scale is the largest finite number.
-        self._most = _LARGEST[scheme.dtype] / float(self._last)
+        self._most = LARGEST[scheme.dtype] / float(self._last)
         self._tries = TRIES[min(TRIES, key=lambda bits: abs(bits - scheme.bits))]
 
     def choose(self, values: Array, largest: Array, source: np.dtype[Any], digits: Array, other: Array) -> Array:
@@ -62,7 +62,7 @@ class Searched:
         )
         found, least = np.zeros(largest.size, numpy_dtype(self._dtype)), np.full(largest.size, np.inf)
         for part in self._tries:
-            start = np.where(largest < _LEAST, np.float32(0), np.float32(part) * self._last / signed)
+            start = np.where(largest < LEAST, np.float32(0), np.float32(part) * self._last / signed)
             self._nearest(values, start, levels, part)
             products, squares = _sums(values, levels, product, largest.size)
             scale = np.where(squares > 0, products / squares, 0)
