@@ -154,7 +154,7 @@ def configure(
 def metadata_record(
     config: Mapping[str, Json], model_config: ModelConfig, scheme: Scheme, model: build.ExportedModel
 ) -> dict[str, Any]:
-    """The `_metadata` record, in MLC's order of fields, without the memory usage that the pipeline adds."""
+    """The `_metadata` record, in MLC's order of fields with ours behind them, without the memory usage that the pipeline adds."""
     active = config.get("active_vocab_size")
     layout = model.kv_cache
     return {
@@ -187,6 +187,7 @@ def metadata_record(
             "num_key_value_heads": layout.num_key_value_heads,
             "head_dim": layout.head_dim,
         },
+        **scheme.record(),
     }
 
 

@@ -42,12 +42,14 @@ def _check_dtype(cell: Cell, scheme: Scheme, platform: ResolvedPlatform, problem
     else:
         why = f"target '{target.name}' computes in {' and '.join(target.dtypes)}"
     near = [
-        name
-        for name, other in SCHEMES.items()
+        other
+        for other in SCHEMES.values()
         if (other.bits == 0, other.comes_packed) == (scheme.bits == 0, scheme.comes_packed)
         and target.can_compute(other.dtype)
     ]
-    instead = f"use {near[-1]} there, or exclude" if near else "exclude"
+    # Of those with the fewest bits more or less the last one.
+    best = min(reversed(near), key=lambda other: abs(other.bits - scheme.bits), default=None)
+    instead = f"use {best.name} there, or exclude" if best is not None else "exclude"
     problems.add(
         cell.path,
         f"{scheme.name} computes in {scheme.dtype}, and platform '{cell.platform}' cannot",

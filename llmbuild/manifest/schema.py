@@ -173,14 +173,14 @@ class QuantizationTable(Table):
     base: str | None = Field(
         default=None, description="The preset it starts from. Default: the preset of the same name."
     )
-    bits: Literal[0, 3, 4] | None = Field(
+    bits: Literal[0, 3, 4, 8] | None = Field(
         default=None, description="Bits of a weight; 0 is not quantized. Default: the base's."
     )
     group_size: int | None = Field(
         default=None,
         ge=1,
-        description="Weights that share one scale: a multiple of 8 for 4 bits, of 10 for 3 bits. Default: the base's, or 32 "
-        "and 40 where bits differ from the base's.",
+        description="Weights that share one scale: a multiple of 4 for 8 bits, of 8 for 4 bits, of 10 for 3 bits. Default: the "
+        "base's, or 32 (40 for 3 bits) where bits differ from the base's.",
     )
     dtype: Literal["float16", "bfloat16", "float32"] | None = Field(
         default=None, description="Type of scales and of computation. Default: the base's."

@@ -21,7 +21,7 @@ UNSUPPORTED = {
     "fp8_e4m3fn_bf16_block_scale_static_activation": "8-bit floats",
 }
 
-_DEFAULT_GROUP: Mapping[int, int] = {3: 40, 4: 32}
+_DEFAULT_GROUP: Mapping[int, int] = {3: 40, 4: 32, 8: 32}
 
 
 def unknown_scheme(name: str, tables: Mapping[str, object]) -> tuple[str, str]:

@@ -40,4 +40,5 @@ def expected_record(family: DecoderFamily, config: ModelConfig, scheme: Scheme) 
             "num_key_value_heads": cache.num_key_value_heads,
             "head_dim": cache.head_dim,
         },
+        **scheme.record(),
     }

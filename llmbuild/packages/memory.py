@@ -28,8 +28,8 @@ _CUDA_ARRAYS = 32 << 20
 """Elements of the array that TVM makes on CUDA for all index arrays together."""
 _ALIGNED = 4
 """TVM rounds index arrays on CUDA up to 16 bytes, in elements."""
-_PACKED = 8
-"""Elements of four bits in a word."""
+_THREE_BITS, _FOUR_BITS, _EIGHT_BITS = 10, 8, 4
+"""Elements of so many bits in a word."""
 
 LOW_RESOURCE_MB = 3500
 """Up to here a model counts as one for small devices.  WebLLM 0.2.86 has no rule: this is the bound that agrees with the most
@@ -204,7 +204,7 @@ def _widest(record: Record) -> tuple[int, int, int]:
 
 def _linear_sizes(record: Record) -> list[tuple[int, int]]:
     """(outputs, inputs) of the linear layers, of which embedding and head are none: a prompt's step uses the head for its last
-    token only.  A packed weight is [outputs, words] or [words, outputs], as its scales are; a word has eight elements."""
+    token only.  A packed weight is [outputs, words] or [words, outputs], as its scales are."""
     shapes = {parameter["name"]: parameter["shape"] for parameter in record["params"]}
     vocabulary, found = _vocabulary(record), []
     for name, shape in shapes.items():
@@ -214,12 +214,25 @@ def _linear_sizes(record: Record) -> list[tuple[int, int]]:
         if scales is None:
             outputs, inputs = shape
         elif scales[0] == shape[0]:
-            outputs, inputs = shape[0], shape[1] * _PACKED
+            outputs, inputs = shape[0], _inputs(record, shape[1], scales[1])
         else:
-            outputs, inputs = shape[1], shape[0] * _PACKED
+            outputs, inputs = shape[1], _inputs(record, shape[0], scales[0])
         if outputs != vocabulary:
             found.append((outputs, inputs))
     return found
+
+
+def _inputs(record: Record, words: int, groups: int) -> int:
+    """The inputs of a row of so many words and scales.  Parameters that a scheme gives 3 bits among others have groups of their
+    own; records of earlier versions do not say how wide a group is."""
+    size, each = record.get("group_size"), words // groups
+    if size is None:
+        return words * _FOUR_BITS
+    return (
+        groups * size
+        if size in [each * count for count in (_THREE_BITS, _FOUR_BITS, _EIGHT_BITS)]
+        else words * _THREE_BITS
+    )
 
 
 def web_figures(use: MemoryUse) -> Mapping[str, float | int | bool]:

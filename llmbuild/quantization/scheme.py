@@ -15,10 +15,12 @@ from llmbuild.canonical import Json
 
 ComputeDtype = Literal["float16", "bfloat16", "float32"]
 Layout = Literal["NK", "KN", "AWQ"]
+Bits = Literal[0, 3, 4, 8]
 Method = Literal["round", "search", "calibrated"]
 """How scales and numbers are chosen: what reads them sees no difference."""
 CPU_WORDS = 4
-"""The kernels for CPUs take groups of a multiple of so many words: 32 of 4 bits, 40 of 3."""
+"""The kernels for CPUs take groups of so many words, 32 of 4 bits or 40 of 3, and of a multiple of twice as many; with outputs
+beside each other of any multiple."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,7 @@ class Scheme:
     """`bits` 0 means not quantized.  `group_size` elements along the input axis share one scale."""
 
     name: str
-    bits: Literal[0, 3, 4]
+    bits: Bits
     dtype: ComputeDtype
     group_size: int = 0
     layout: Layout = "NK"
@@ -46,12 +48,18 @@ class Scheme:
     @property
     def has_cpu_kernels(self) -> bool:
         """Whether llmbuild has kernels of its own for the linear layers on a CPU, which read whole vectors of words."""
-        return not self.quantized or self.words_per_group % CPU_WORDS == 0
+        if self.inputs_first:
+            return self.words_per_group % CPU_WORDS == 0
+        return not self.quantized or self._in_whole_vectors
 
     @property
     def rounds_activations(self) -> bool:
         """Whether products of small whole numbers serve linear layers on a CPU that has them."""
-        return self.quantized and self.layout == "NK" and self.words_per_group == CPU_WORDS
+        return self.quantized and self.layout == "NK" and self._in_whole_vectors
+
+    @property
+    def _in_whole_vectors(self) -> bool:
+        return self.words_per_group == CPU_WORDS or self.words_per_group % (2 * CPU_WORDS) == 0
 
     @property
     def inputs_first(self) -> bool:
@@ -65,7 +73,7 @@ class Scheme:
 
     @property
     def elements_per_word(self) -> int:
-        """The number of quantized elements in a uint32 word (10 of 3 bits, 8 of 4 bits)."""
+        """The number of quantized elements in a uint32 word (10 of 3 bits, 8 of 4 bits, 4 of 8 bits)."""
         return 32 // self.bits
 
     @property
@@ -76,13 +84,17 @@ class Scheme:
         """All but the method, which no library and no configuration depends on."""
         return {name: value for name, value in asdict(self).items() if name != "method"}
 
+    def record(self) -> Mapping[str, Json]:
+        """What a library records of its scheme besides the name: by shapes alone nobody sees how many inputs a weight has."""
+        return {"group_size": self.group_size} if self.quantized else {}
+
     @staticmethod
     def from_json(value: Mapping[str, Json]) -> Scheme:
         return Scheme(**value)  # type: ignore[arg-type]
 
 
 def _group(
-    name: str, bits: Literal[3, 4], dtype: ComputeDtype, layout: Literal["NK", "KN"], *, whole: bool = True
+    name: str, bits: Literal[3, 4, 8], dtype: ComputeDtype, layout: Literal["NK", "KN"], *, whole: bool = True
 ) -> Scheme:
     return Scheme(name, bits, dtype, 40 if bits == 3 else 32, layout, whole, whole)
 
@@ -101,6 +113,8 @@ SCHEMES: Mapping[str, Scheme] = {
         _group("q4f32_1", 4, "float32", "NK"),
         _group("q4bf16_0", 4, "bfloat16", "KN"),
         _group("q4bf16_1", 4, "bfloat16", "NK"),
+        _group("q8f16_1", 8, "float16", "NK"),
+        _group("q8f32_1", 8, "float32", "NK"),
         # The second name is the one that newer releases of MLC LLM have for the first.
         Scheme("q4f16_awq", 4, "float16", 128, "AWQ", quantize_embedding=False, quantize_head=False),
         Scheme("q4f16_autoawq", 4, "float16", 128, "AWQ", quantize_embedding=False, quantize_head=False),

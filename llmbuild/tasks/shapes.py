@@ -90,7 +90,7 @@ def _scheme(value: Any) -> bool:
     bits, group, packed = value["bits"], value["group_size"], value["layout"] == "AWQ"
     if bits == 0:
         return group == 0 and not packed
-    return bits in ((4,) if packed else (3, 4)) and group > 0 and group % (32 // bits) == 0
+    return bits in ((4,) if packed else (3, 4, 8)) and group > 0 and group % (32 // bits) == 0
 
 
 def _tvm_target(value: Any) -> bool:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from llmbuild.compiler.kernels.cpu import dense, packed_awq, packed_nk_int8
+from llmbuild.compiler.kernels.cpu import dense, packed_awq, packed_nk_int8, packed_nk_int16
 from llmbuild.compiler.kernels.cpu import packed as packed_kernels
 from llmbuild.compiler.kernels.cpu.instructions.avx2 import Avx2
 from llmbuild.compiler.kernels.cpu.rounding import Rounding
 from llmbuild.quantization.awq import shift
-from llmbuild.quantization.scheme import SCHEMES, Scheme
+from llmbuild.quantization.scheme import CPU_WORDS, SCHEMES, Scheme
 from tests.helpers.primfunc import compile_function
 
 DTYPES = {"float32": np.dtype(np.float32), "float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
@@ -23,7 +26,7 @@ OUTPUTS = (16, 17, 34, 64)
 WIDE = (64, 81, 577)
 """Numbers of outputs for the layouts that have outputs beside each other: a block, one and a part, and a strip and a part."""
 ROWS = (1, 2, 3, 5, 6, 7, 13)
-Q4, Q3 = SCHEMES["q4f32_1"], SCHEMES["q3f16_1"]
+Q4, Q3, Q8 = SCHEMES["q4f32_1"], SCHEMES["q3f16_1"], SCHEMES["q8f32_1"]
 
 
 def packed(
@@ -34,7 +37,8 @@ def packed(
     groups, per_word = -(-k // scheme.group_size), scheme.elements_per_word
     width = groups * scheme.group_size
     values = rng.integers(0, 1 << scheme.bits, (n, width)).astype(np.uint32)
-    scales = ((rng.random((n, groups)) * 0.1 + 0.01) * rng.choice([-1, 1], (n, groups))).astype(dtype)
+    unit = 8 / (scheme.max_int + 1)
+    scales = ((rng.random((n, groups)) + 0.1) * unit / 10 * rng.choice([-1, 1], (n, groups))).astype(dtype)
     words = np.zeros((n, width // per_word), np.uint32)
     for i in range(per_word):
         words |= values[:, i::per_word] << np.uint32(scheme.bits * i)
@@ -72,6 +76,10 @@ def compiled(planes: int, scheme: Scheme, k: int, dtype: str) -> tuple[Any, Any]
         ("q3f16_1", 1, "float32", (40, 64, 120, 320)),
         ("q3f16_1", 1, "float16", (64,)),
         ("q3f16_1", 2, "float32", (80, 200)),
+        ("q8f32_1", 1, "float32", (32, 52, 96, 320)),
+        ("q8f16_1", 1, "float16", (96,)),
+        ("q8f32_1", 1, "bfloat16", (64,)),
+        ("q8f32_1", 2, "float32", (64, 192)),
         ("q4f16_0", 1, "float32", (32, 320)),
         ("q4f16_0", 1, "float16", (64,)),
         ("q4bf16_0", 1, "bfloat16", (96,)),
@@ -105,6 +113,8 @@ def test_what_no_kernel_takes() -> None:
     assert not packed_kernels.serves(Q4, 15)
     assert not packed_kernels.serves(SCHEMES["q4f16_0"], 63)
     assert not packed_kernels.serves(replace(Q4, group_size=16), 64)
+    assert not packed_kernels.serves(replace(Q4, group_size=96), 64)
+    assert packed_kernels.serves(replace(SCHEMES["q4f16_0"], group_size=96), 64)
     awq = SCHEMES["q4f16_awq"]
     assert packed_awq.serves(awq, 64, 128)
     assert not any(packed_awq.serves(awq, *layer) for layer in ((56, 128), (68, 128), (64, 192)))
@@ -176,6 +186,11 @@ def rounded(x: np.ndarray, planes: int, group: int) -> np.ndarray:
         (Q3, 2, "float16", 200),
         (Q3, 1, "float32", 64),
         (Q3, 2, "bfloat16", 116),
+        (Q8, 2, "float32", 96),
+        (Q8, 2, "float16", 52),
+        (Q8, 1, "bfloat16", 320),
+        (replace(Q8, group_size=16), 2, "float32", 80),
+        (replace(Q4, group_size=128), 2, "float32", 320),
     ],
 )
 def test_rows_in_small_whole_numbers(scheme: Scheme, planes: int, dtype: str, k: int) -> None:
@@ -191,7 +206,7 @@ def test_rows_in_small_whole_numbers(scheme: Scheme, planes: int, dtype: str, k:
         for rows in ROWS:
             x = (rng.standard_normal((1, rows, k)) * 10.0 ** rng.integers(-4, 4, (1, rows, k))).astype(DTYPES[dtype])
             x[0, 0, 40:80] = 0
-            held = rounded(x, planes, scheme.group_size)
+            held = rounded(x, planes, CPU_WORDS * scheme.elements_per_word)
             many = rows > product.limit and not (planes == 1 and made is packed_nk_int8.product)
             y = np.zeros((1, rows, n), DTYPES[dtype])
             matrix(x, words, scales, y)
@@ -202,14 +217,45 @@ def test_rows_in_small_whole_numbers(scheme: Scheme, planes: int, dtype: str, k:
         check(y, held, weight, dtype)
 
 
+@functools.cache
+def eight_bits(planes: int, k: int) -> tuple[Any, Any]:
+    return compiled(planes, Q8, k, "float32")
+
+
+@pytest.mark.parametrize("planes", [0, 2])
+@settings(max_examples=15, deadline=None)
+@given(
+    n=st.integers(16, 90),
+    rows=st.one_of(st.integers(1, 8), st.integers(1, 600)),
+    k=st.sampled_from([52, 260]),
+    seed=st.integers(0, 99),
+)
+def test_eight_bits(planes: int, n: int, rows: int, k: int, seed: int) -> None:
+    """Every value of a byte, scales of either sign, any number of outputs and of rows, and inputs that end within a group."""
+    rng = np.random.default_rng(seed)
+    words, scales, weight = packed(n, k, np.dtype(np.float32), rng, Q8)
+    if k > 256:
+        numbers = words.view(np.uint8)
+        assert set(numbers[:, :k].flat) == set(range(256))
+    vector, matrix = eight_bits(planes, k)
+    x = rng.standard_normal((1, rows, k)).astype(np.float32)
+    held = rounded(x, planes, 16) if planes and rows <= packed_nk_int16.GEMV_LIMIT else x
+    y = np.zeros((1, rows, n), np.float32)
+    matrix(x, words, scales, y)
+    check(y, held, weight, "float32")
+    y = np.zeros((1, 1, n), np.float32)
+    vector(x[:, :1].copy(), words, scales, y)
+    check(y, (rounded(x, planes, 16) if planes else x)[:, :1], weight, "float32")
+
+
 def test_what_is_not_rounded() -> None:
-    """Inputs of fewer words than a vector, other groups, and layouts that have outputs beside each other."""
+    """Inputs of fewer words than a vector, groups of no whole vectors, and layouts that have outputs beside each other."""
     assert packed_kernels.rounded(Avx2(), Q4, 32) is None
-    assert packed_kernels.rounded(Avx2(), replace(Q4, group_size=64), 256) is None
+    assert packed_kernels.rounded(Avx2(), replace(Q4, group_size=96), 384) is None
     assert packed_kernels.rounded(Avx2(), SCHEMES["q4f16_0"], 256) is None
 
 
-@pytest.mark.parametrize("scheme", [Q4, Q3], ids=["4 bits", "3 bits"])
+@pytest.mark.parametrize("scheme", [Q4, Q3, Q8], ids=["4 bits", "3 bits", "8 bits"])
 @pytest.mark.parametrize("planes", [1, 2])
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
 def test_what_is_no_number_stays_none(value: float, planes: int, scheme: Scheme) -> None:
@@ -223,7 +269,7 @@ def test_what_is_no_number_stays_none(value: float, planes: int, scheme: Scheme)
     assert not np.isfinite(y).any()
 
 
-@pytest.mark.parametrize("scheme", [Q4, Q3], ids=["4 bits", "3 bits"])
+@pytest.mark.parametrize("scheme", [Q4, Q3, Q8], ids=["4 bits", "3 bits", "8 bits"])
 @pytest.mark.parametrize("planes", [1, 2])
 def test_the_largest_products_overflow_nothing(planes: int, scheme: Scheme) -> None:
     """The largest weights, and elements whose bytes are the largest: 2,000 of them."""

@@ -17,7 +17,9 @@ from tests.helpers.reference_quant import dequantize, quantize
 N, K = 96, 240
 """K is a number of whole groups of 40, and of 7.5 groups of 32: the last one is padded."""
 
-WIDE = {name: replace(SCHEMES[name], dtype="float32") for name in ("q4f16_0", "q3f16_0", "q3f16_1", "q4f16_1")}
+WIDE = {
+    name: replace(SCHEMES[name], dtype="float32") for name in ("q4f16_0", "q3f16_0", "q3f16_1", "q4f16_1", "q8f16_1")
+}
 """The schemes' layouts and widths with float32, the only width that PoCL computes in on every machine."""
 
 AWQ = replace(SCHEMES["q4f16_awq"], dtype="float32", group_size=48)

@@ -58,6 +58,7 @@ METADATA = [
     "model_task",
     "params",
     "kv_cache",
+    "group_size",
     "memory_usage",
 ]
 

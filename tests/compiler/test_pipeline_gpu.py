@@ -6,6 +6,7 @@ import functools
 import hashlib
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -96,16 +97,30 @@ def test_metal_code_has_simdgroup_matrices() -> None:
     assert "simdgroup_multiply_accumulate" in built.imports[0].inspect_source()
 
 
+@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("rows", [1, None])
+def test_eight_bits_are_scheduled_as_four(name: str, rows: int | None) -> None:
+    """By the same rules, for a row and for many: the same threads, and as many buffers in the same memories."""
+
+    def shape(scheme: str) -> Any:
+        text = product(name, scheme, rows)["main"].script()
+        return re.findall(r'T\.thread_binding\(\d+, thread="\w+\.\w"\)', text), re.findall(r'scope="[\w.]+"', text)
+
+    threads, buffers = shape("q8f16_1")
+    assert (threads, buffers) == shape("q4f16_1")
+    assert buffers
+
+
 @functools.cache
-def product(name: str) -> Any:
-    """One product of [1, s, 128] with a q4f16_1 weight [128, 128], scheduled."""
+def product(name: str, scheme_name: str = "q4f16_1", rows: int | None = None) -> Any:
+    """One product of [1, s, 128] with a packed weight [128, 128], scheduled; s is any number where `rows` is none."""
     import tvm
     from tvm import te, tirx
 
     from llmbuild.compiler.kernels.gpu.linear import packed_product
 
-    size, scheme = 128, SCHEMES["q4f16_1"]
-    x = te.placeholder((1, tirx.Var("seq_len", "int64"), size), "float16", name="x")
+    size, scheme = 128, SCHEMES[scheme_name]
+    x = te.placeholder((1, rows or tirx.Var("seq_len", "int64"), size), "float16", name="x")
     shapes = zip(("words", "scales"), packed_shapes(scheme, size, size), ("uint32", "float16"), strict=True)
     packed = [te.placeholder(shape, dtype, name=label) for label, shape, dtype in shapes]
     result = packed_product(x, packed, scheme, size, size, "float16")

@@ -21,7 +21,7 @@ from tests.helpers.recipes import copy_of_llmbuild, follow, section
 from tests.helpers.variants import SHARED, write_checkpoint
 
 JAIS2 = {**SHARED, "architectures": ["Jais2ForCausalLM"], "model_type": "jais2", "mlp_bias": True, "vocab_size": 320}
-MANIFEST = TINY_MANIFEST.replace('"q4f32_1"', '"q8f32_1"').replace('"chatml"', '"parrot"')
+MANIFEST = TINY_MANIFEST.replace('"q4f32_1"', '"q5f32_1"').replace('"chatml"', '"parrot"')
 
 
 @pytest.fixture
@@ -46,17 +46,17 @@ def test_a_model_of_a_new_architecture_in_a_new_scheme_with_a_new_template(
     project = make_project(tmp_path, MANIFEST, checkpoint)
     assert project.build(env=env) == {"fetch": 1, "inspect": 1, "quantize": 1, "config": 1, "lower": 1, "link": 1}
 
-    config = json.loads((project.root / "dist/tiny-q8f32_1-MLC/mlc-chat-config.json").read_text())
+    config = json.loads((project.root / "dist/tiny-q5f32_1-MLC/mlc-chat-config.json").read_text())
     assert (config["model_type"], config["conv_template"]["name"]) == ("jais2", "parrot")
     assert config["model_config"]["hidden_act"] == "relu2"
     wanted = reference_logits(reference_model(checkpoint), PROMPT)
-    # Eight bits a weight: each is off by at most half of a 127th of the largest in its group.  With four it is a seventh.
-    assert np.linalg.norm(logits(project, env) - wanted) / np.linalg.norm(wanted) < 0.05
+    # Five bits a weight: each is off by at most half of a 15th of the largest in its group.  With four it is a seventh.
+    assert np.linalg.norm(logits(project, env) - wanted) / np.linalg.norm(wanted) < 0.12
 
 
 def logits(project: ProjectDir, env: Mapping[str, str]) -> np.ndarray:
     """What the library says to the prompt, in a process that has the copy of llmbuild."""
-    code = f"import llmbuild, numpy; m = llmbuild.load('dist/tiny-q8f32_1-MLC'); numpy.save('logits.npy', m.logits({PROMPT}))"
+    code = f"import llmbuild, numpy; m = llmbuild.load('dist/tiny-q5f32_1-MLC'); numpy.save('logits.npy', m.logits({PROMPT}))"
     subprocess.run([sys.executable, "-c", code], cwd=project.root, env={**os.environ, **env}, check=True, timeout=200)
     found: np.ndarray = np.load(project.root / "logits.npy")
     return found

@@ -367,7 +367,7 @@ CASES = [
         "five bits",
         MODEL + '[quantizations.q4f16_1]\nbits = 5 #!\n[[build]]\nplatforms = ["x86_64-linux-cpu"]\n',
         "quantizations.q4f16_1.bits",
-        "must be one of 0, 3, 4, not 5",
+        "must be one of 0, 3, 4, 8, not 5",
     ),
     Bad(
         "odd group",

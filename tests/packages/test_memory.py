@@ -47,7 +47,7 @@ def llama_1b(scheme: str, **sizes: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("variant", ["llama-tied", "gpt_neox", "qwen3"])
-@pytest.mark.parametrize("scheme", ["q0f16", "q4f32_1", "q4f16_0", "q4f16_2", "q3f16_1"])
+@pytest.mark.parametrize("scheme", ["q0f16", "q4f32_1", "q4f16_0", "q4f16_2", "q3f16_1", "q8f16_1"])
 def test_the_expected_record_is_that_of_the_library(variant: str, scheme: str) -> None:
     from llmbuild.compiler.lower import metadata_record
     from llmbuild.models.build import export

@@ -1,6 +1,6 @@
 """A row times packed weights of the layout NK (see `packed_words`), by products of pairs of 16 bits (see `instructions`).
 
-Half of a word's numbers are in each half of the word: of 4 bits they are, and of 3 bits the upper five are moved by one bit.
+Half of a word's numbers are in each half of the word: of 4 and 8 bits they are, of 3 bits the upper five are moved by one bit.
 Then a shift and an AND give two numbers, one for each half.  x is rounded as for products of bytes (`rounding`); its two planes
 make one number of 15 bits.  The zero point leaves the loop: sum (q - zero) x = sum q x - zero sum x.
 
@@ -14,7 +14,8 @@ from typing import Any
 from tvm.script import tirx as T
 
 from llmbuild.compiler.kernels.cpu.instructions.instructions import Instructions
-from llmbuild.compiler.kernels.cpu.packed_words import Product, group_scales, multiply_rows, words
+from llmbuild.compiler.kernels.cpu.packed_nk import scales_of
+from llmbuild.compiler.kernels.cpu.packed_words import Product, multiply_rows, words
 from llmbuild.compiler.kernels.cpu.rounding import PARTS, Rounding, lanes, round_words, total, wide
 from llmbuild.compiler.kernels.cpu.tile import LANES, at, lane_sum
 from llmbuild.quantization.scheme import Scheme
@@ -95,9 +96,7 @@ def add_words(q, s, pairs, zero, scales, acc, column, chain, step, scheme, by, d
     """acc[chain, :] += a vector of words of a column times the rounded row."""
     acc[chain, lanes(0)] = acc[chain, lanes(0)] + T.Cast(
         "float32x8", sums(q[column, lanes(start(scheme, step, depth))], pairs, step, scheme, by) + zero[step, lanes(0)]
-    ) * (
-        group_scales(s, column, start(scheme, step, depth) // scheme.words_per_group, 2, LANES) * scales[step, lanes(0)]
-    )
+    ) * (scales_of(s, column, start(scheme, step, depth), scheme) * scales[step, lanes(0)])
 
 
 @T.macro
