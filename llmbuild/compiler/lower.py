@@ -31,6 +31,7 @@ from llmbuild.errors import InputError, ToolchainError, UsageError, Where
 from llmbuild.models import build, registry
 from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.family import ModelConfig, Overrides
+from llmbuild.models.tapped import TAPS
 from llmbuild.quantization.layers import GenericKernels
 from llmbuild.quantization.scheme import Scheme
 from llmbuild.targets.compile_part import device_kind
@@ -71,6 +72,7 @@ def lower(
     dump: Path | None = None,
     own: DecoderFamily | None = None,
     kept: Kept | None = None,
+    taps: bool = False,
 ) -> Mapping[str, Any]:
     """Compile and write the objects into `out`; returns the metadata record.
 
@@ -80,9 +82,10 @@ def lower(
     `cuda_graph` a CUDA library records its steps as CUDA graphs; on other devices it has no meaning.  `activations` says how a
     CPU library rounds the input of products with packed weights (`kernels.cpu.linear.PLANES`), None for not at all.  The
     module at each stage goes into the directory `dump`, if any.  `own` is the family where it is none of llmbuild.  `kept` has
-    results of earlier lowerings by this llmbuild, this TVM and this compiler for the device.  Raises InputError for a
-    configuration that no library can be made from, ToolchainError when the device's compiler is missing or fails, or TVM's
-    attention is another, and StoreError where the module cannot be dumped.
+    results of earlier lowerings by this llmbuild, this TVM and this compiler for the device.  With `taps` the library returns the
+    inputs of linear layers and does nothing else (`models.tapped`); its record lists them as "linear_inputs".  Raises
+    InputError for a configuration that no library can be made from, ToolchainError when the device's compiler is missing or
+    fails, or TVM's attention is another, and StoreError where the module cannot be dumped.
     """
     reuse = Reuse(kept, compile_part)
     device, target = resolve_target(compile_part)
@@ -93,11 +96,13 @@ def lower(
         f"building {family.model_type} in {scheme.name} for {device.name}: {json.dumps(dict(compile_part), sort_keys=True)}"
     )
     linear = GenericKernels() if "linears" in stock else device.kernels().linear(target, activations, reuse.kernel)
-    model = build.export(model_config, family, scheme, linear)
+    model = build.export(model_config, family, scheme, linear, taps=taps)
     device.require_attention(model.kv_cache, target)
     metadata = metadata_record(config, model_config, scheme, model)
     if linear.activations is not None:
         metadata["activations"] = linear.activations
+    if model.inputs is not None:
+        metadata[TAPS] = list(model.inputs)
     module = model.module
     plan = PassInputs(
         device,
@@ -116,7 +121,9 @@ def lower(
     # Common subexpression elimination leaves variables undefined in host code (this release of TVM).
     settings = {"tirx.disable_cse_tir": True, "relax.backend.use_cuda_graph": plan.cuda_graph}
     with prepare(compile_part), target, own_errors(), tvm.transform.PassContext(config=settings):
-        module = pipeline.run(plan, module, described([model.spec, scheme, activations]), reuse)
+        module = pipeline.run(
+            plan, module, described([model.spec, scheme, activations, *([TAPS] if taps else [])]), reuse
+        )
         codegen.write_objects(module, target, reuse, out, lambda path: require(compile_part, path))
     require(compile_part, out / "devc.o")
     (out / "metadata.json").write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")

@@ -50,7 +50,8 @@ class Platform:
     None on GPUs.  `system_lib_prefix` is the template of the symbols'
     prefix ("" for none); it is None for a shared library, which is no system library.  `features` are what a library that
     computes in a number type requires of the device that runs it; `tools` the commands that must be on PATH, with how to
-    install them.  `by_machine` is true where the machine that builds decided which target it is.
+    install them.  `by_machine` is true where the machine that builds decided which target it is.  With `taps`, which no table
+    can say, a library returns the inputs of its linear layers and does nothing else.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Platform:
     features: Mapping[str, Sequence[str]] = field(default_factory=dict)
     tools: Sequence[Mapping[str, str]] = field(default_factory=list)
     by_machine: bool = False
+    taps: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -250,6 +250,7 @@ class Maker:
                 "system-lib": platform.artifact in SYSTEM_LIBRARIES,
                 "system-lib-prefix": _prefix(platform, cell),
                 "requires": list(platform.features.get(scheme.dtype, ())),
+                "taps": platform.taps,
                 ARCHITECTURE: self._architecture(cell.model),
             },
             {"config": InputRef(config, JsonFields(CHAT_CONFIG, self.compile_fields))},

@@ -81,19 +81,28 @@ class Session:
         parts = [self._numpy(logits)[0] for logits in self._chunks("batch_verify", tokens, sequence)]
         return np.concatenate(parts)
 
+    def linear_inputs(self, tokens: Sequence[int], sequence: int = 0) -> list[np.ndarray]:
+        """Append tokens, no more than a chunk, by a library with taps; returns the inputs [tokens, k] of its linear layers."""
+        function = self._library.function("linear_inputs")
+        embedded = self._embed(tokens, (1, len(tokens)))
+        call = lambda: function(embedded, self._cache, self._parameters)  # noqa: E731
+        *found, _ = self._forward({sequence: len(tokens)}, call)
+        return [self._numpy(each)[0] for each in found]
+
     def _chunks(self, name: str, tokens: Sequence[int], sequence: int) -> Iterator[Any]:
         """Append tokens by a function of the library, one prefill chunk after another; yields the logits of each."""
         function = self._library.function(name)
         for start in range(0, len(tokens), self.chunk):
             part = tokens[start : start + self.chunk]
             embedded = self._embed(part, (1, len(part)))
-            yield self._forward({sequence: len(part)}, lambda x=embedded: function(x, self._cache, self._parameters))
+            call = lambda x=embedded: function(x, self._cache, self._parameters)  # noqa: E731
+            yield self._forward({sequence: len(part)}, call)[0]
 
     def decode(self, token: int, sequence: int = 0) -> np.ndarray:
         """Append one token; returns the logits [vocab] after it."""
         decode = self._library.function("decode")
         embedded = self._embed([token], (1, 1))
-        logits = self._forward({sequence: 1}, lambda: decode(embedded, self._cache, self._parameters))
+        logits, _ = self._forward({sequence: 1}, lambda: decode(embedded, self._cache, self._parameters))
         return self._numpy(logits).reshape(-1)
 
     def batch_prefill(self, prompts: Mapping[int, Sequence[int]]) -> np.ndarray:
@@ -112,14 +121,16 @@ class Session:
         positions = tvm.runtime.tensor(ends.astype("int32"), self._library.device)
         batch_prefill = self._library.function("batch_prefill")
         lengths = {sequence: len(prompt) for sequence, prompt in prompts.items()}
-        logits = self._forward(lengths, lambda: batch_prefill(embedded, positions, self._cache, self._parameters))
+        logits, _ = self._forward(lengths, lambda: batch_prefill(embedded, positions, self._cache, self._parameters))
         return self._numpy(logits).reshape(len(prompts), -1)
 
     def batch_decode(self, tokens: Mapping[int, int]) -> np.ndarray:
         """Append one token to each of several sequences; returns logits [sequences, vocab]."""
         batch_decode = self._library.function("batch_decode")
         embedded = self._embed(list(tokens.values()), (len(tokens), 1))
-        logits = self._forward(dict.fromkeys(tokens, 1), lambda: batch_decode(embedded, self._cache, self._parameters))
+        logits, _ = self._forward(
+            dict.fromkeys(tokens, 1), lambda: batch_decode(embedded, self._cache, self._parameters)
+        )
         return self._numpy(logits).reshape(len(tokens), -1)
 
     def _embed(self, tokens: Sequence[int], lead: tuple[int, int]) -> Any:
@@ -135,14 +146,14 @@ class Session:
         return self._global("vm.builtin.reshape")(embedded, self._shape([*lead, embedded.shape[-1]]))
 
     def _forward(self, lengths: Mapping[int, int], call: Any) -> Any:
-        """Run one step between the cache's begin and end; returns the logits tensor."""
+        """Run one step between the cache's begin and end; returns what the call does: the results, and the cache."""
         begin = self._global("vm.builtin.kv_state_begin_forward")
         begin(self._cache, self._shape(list(lengths)), self._shape(list(lengths.values())))
         result = call()
         self._global("vm.builtin.kv_state_end_forward")(self._cache)
         for sequence, added in lengths.items():
             self._lengths[sequence] += added
-        return result[0]
+        return result
 
     @staticmethod
     def _numpy(tensor: Any) -> np.ndarray:

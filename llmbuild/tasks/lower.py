@@ -63,6 +63,7 @@ def run(job: Job) -> None:
         dump=job.dump,
         own=own_architecture(job),
         kept=job.intermediates,
+        taps=bool(params["taps"]),
     )
     if device_kind(target) == "webgpu":
         for text in refusals(config, metadata):
@@ -88,6 +89,7 @@ KIND = TaskKind(
         "system-lib-prefix",
         "system-lib",
         "requires",
+        "taps",
         "architecture",
     ),
     sources=("llmbuild.tasks.lower",),

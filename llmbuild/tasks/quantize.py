@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmbuild.engine.kind import Job, TaskKind
 from llmbuild.tasks.facts import with_facts
+from llmbuild.tasks.known_inputs import known_inputs
 from llmbuild.tasks.weights import architecture_of, configuration_of, open_weights, quantization_of, with_zero_biases
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 def run(job: Job) -> None:
     """Write params_shard_N.bin, tensor-cache.json, ndarray-cache.json and, with rounded float32, tensor-cache-b16.json.
 
-    An input "adapter" (a PEFT LoRA adapter) is merged first.  The hint "threads" bounds the threads; it changes no byte.
+    An input "adapter" (a PEFT LoRA adapter) is merged first; the method "calibrated" goes by an input "importance".  The hint
+    "threads" bounds the threads; it changes no byte.
     """
     from llmbuild.quantization.awq import awq_tensors
     from llmbuild.quantization.convert import convert
@@ -40,17 +42,19 @@ def run(job: Job) -> None:
         complete = with_zero_biases(checkpoint, parameters, job.note)
         if scheme.comes_packed:
             parameters = awq_tensors(parameters, quantization_of(job, checkpoint.config), scheme)
-        totals = convert(
-            complete,
-            parameters,
-            lambda name: architecture.unused(name) or checkpoint.says_nothing(name),
-            scheme,
-            job.out,
-            float32=params["float32"],
-            threads=threads if isinstance(threads, int) else None,
-            resume=job.resume,
-            progress=lambda done, total: job.progress(done, total, "bytes"),
-        )
+        with known_inputs(job, architecture, config) as inputs:
+            totals = convert(
+                complete,
+                parameters,
+                lambda name: architecture.unused(name) or checkpoint.says_nothing(name),
+                scheme,
+                job.out,
+                float32=params["float32"],
+                threads=threads if isinstance(threads, int) else None,
+                resume=job.resume,
+                progress=lambda done, total: job.progress(done, total, "bytes"),
+                inputs=inputs,
+            )
     print(
         f"{scheme.name}: {totals.tensors} tensors, {totals.nbytes / 1e6:.1f} MB, "
         f"{8 * totals.nbytes / max(1, totals.parameters):.3f} bits per parameter"

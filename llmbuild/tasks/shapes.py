@@ -144,7 +144,7 @@ _PARAMS: Mapping[str, Mapping[str, Shape]] = {
     },
     "quantize": {
         "scheme": _scheme,
-        "method": _one_of("round", "search"),
+        "method": _one_of("round", "search", "calibrated"),
         "model-type": _optional(_text),
         "ignore-keys": _words,
         "source-format": _optional(_text),
@@ -171,6 +171,7 @@ _PARAMS: Mapping[str, Mapping[str, Shape]] = {
         "system-lib": _flag,
         "system-lib-prefix": _optional(_text),
         "requires": _words,
+        "taps": _flag,
         "architecture": _architecture,
     },
     "link": {
@@ -191,7 +192,7 @@ _PARAMS: Mapping[str, Mapping[str, Shape]] = {
 }
 _INPUTS: Mapping[str, tuple[Mapping[str, bool], Mapping[str, bool]]] = {
     "inspect": ({"checkpoint": True}, {"adapter": True}),
-    "quantize": ({"checkpoint": True, "facts": False}, {"adapter": True}),
+    "quantize": ({"checkpoint": True, "facts": False}, {"adapter": True, "importance": True}),
     "config": ({}, {"checkpoint": True, "facts": False}),
     "lower": ({"config": False}, {}),
     "link": ({"objects": True}, {"runtime": True, "library": False}),

@@ -278,6 +278,7 @@ EDITS: dict[str, tuple[Callable[[Scene], Scene], tuple[str, ...]]] = {
         ("requires",),
     ),
     "platform.tools": (edit_project(lambda of: edit_platform(of, tools=[{"command": "x", "install": "y"}])), ()),
+    "platform.taps": (edit_project(lambda of: edit_platform(of, taps=True)), ("taps",)),
     "platform.by_machine": (edit_project(lambda of: edit_platform(of, by_machine=True)), ()),
     "combination.by_pattern": (edit_cell(by_pattern=True), ()),
     "combination.metadata": (edit_cell(metadata={"prefill-chunk-size": 2}), ("overrides",)),

@@ -28,6 +28,7 @@ def test_writes_objects_and_metadata(tmp_path: Path) -> None:
         "system-lib-prefix": "{model_type}_q4f32_1_",
         "system-lib": True,
         "requires": ["shader-f16"],
+        "taps": False,
         "architecture": None,
     }
     assert set(params) == set(lower.KIND.params)
@@ -88,6 +89,7 @@ def test_the_note_is_that_of_a_library_for_browsers_alone(tmp_path: Path, monkey
                 "system-lib-prefix": None,
                 "system-lib": False,
                 "requires": [],
+                "taps": False,
             },
             {"config": tmp_path / "config.json"},
             {},

@@ -7,7 +7,7 @@ a family's description of its decoder.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -189,3 +189,17 @@ def _qk_norms(attention: AttentionSpec) -> Iterator[_Place]:
 def _added(norm: NormSpec) -> float:
     """The converter adds to a weight what every use of it would add."""
     return norm.offset or norm.shift
+
+
+def weights_by_name(names: Collection[str], spec: DecoderSpec, gguf: GgufArchitecture) -> Mapping[str, tuple[str, ...]]:
+    """Of each weight in Hugging Face's names those of these GGUF names that it consists of, where there are any."""
+    there = {match[2] for name in names if (match := _NAME.fullmatch(name)) is not None}
+    found: dict[str, tuple[str, ...]] = {}
+    layers = [(f"blk.{index}.", f"{spec.names.layers}.{index}.", block) for index, block in enumerate(spec.blocks)]
+    places = [("", "", place) for place in _top(spec)]
+    places += [(prefix, start, place) for prefix, start, block in layers for place in _layer(block, spec, gguf, there)]
+    for prefix, start, place in places:
+        known = tuple(name for stem in place.stems if (name := f"{prefix}{stem}.weight") in names)
+        if known:
+            found[spec.names.in_checkpoint(f"{start}{place.module}.weight")] = known
+    return found
