@@ -33,6 +33,7 @@ from llmbuild.models.architecture import DecoderFamily
 from llmbuild.models.family import ModelConfig, Overrides
 from llmbuild.models.tapped import TAPS
 from llmbuild.quantization.layers import GenericKernels
+from llmbuild.quantization.overrides import check_overrides
 from llmbuild.quantization.scheme import Scheme
 from llmbuild.targets.compile_part import device_kind
 
@@ -95,6 +96,7 @@ def lower(
     print(
         f"building {family.model_type} in {scheme.name} for {device.name}: {json.dumps(dict(compile_part), sort_keys=True)}"
     )
+    check_overrides(scheme.name, scheme.overrides, family.parameters(model_config))
     linear = GenericKernels() if "linears" in stock else device.kernels().linear(target, activations, reuse.kernel)
     model = build.export(model_config, family, scheme, linear, taps=taps)
     device.require_attention(model.kv_cache, target)

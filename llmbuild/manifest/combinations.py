@@ -117,6 +117,15 @@ def kernel_notes(
     return told((f"platforms.{name}", f"{' and '.join(names)}: {why}") for name, names in found.items())
 
 
+def override_notes(schemes: Mapping[str, Scheme]) -> tuple[str, ...]:
+    """What schemes store in other bits than the rest."""
+    return told(
+        (f"quantizations.{name}", f"{scheme.bits or 'no'} bits, but {'; '.join(map(str, scheme.overrides))}")
+        for name, scheme in schemes.items()
+        if scheme.overrides
+    )
+
+
 def check_prefixes(
     cells: Sequence[Cell],
     models: Mapping[str, Model],

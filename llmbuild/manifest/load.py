@@ -49,7 +49,14 @@ def load(path: Path, text: str | None = None, *, also: BuildTable | None = None)
     Raises UsageError, or a MultiError with every error; an InputError for a broken template file, a ToolchainError for
     a native target on another machine.
     """
-    from llmbuild.manifest.combinations import check_prefixes, check_scheme, computable, feature_notes, kernel_notes
+    from llmbuild.manifest.combinations import (
+        check_prefixes,
+        check_scheme,
+        computable,
+        feature_notes,
+        kernel_notes,
+        override_notes,
+    )
     from llmbuild.manifest.matrix import Known, expand_matrix
     from llmbuild.manifest.models import files_of, resolve_model, variables_read
     from llmbuild.manifest.packages import resolve_packages
@@ -131,7 +138,11 @@ def load(path: Path, text: str | None = None, *, also: BuildTable | None = None)
         publish=publish,
         measuring=_measuring(reads),
     )
-    of_schemes = (*feature_notes(cells, schemes, platforms), *kernel_notes(cells, schemes, platforms))
+    of_schemes = (
+        *feature_notes(cells, schemes, platforms),
+        *kernel_notes(cells, schemes, platforms),
+        *override_notes(project.schemes),
+    )
     return Loaded(project, tuple(dict.fromkeys(reads)), (*left_out, *_notes(project, platforms), *of_schemes, *notes))
 
 

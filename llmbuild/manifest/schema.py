@@ -167,6 +167,19 @@ class ModelTable(Table):
     generation: Generation = Field(default_factory=Generation, description="Sampling values of this model.")
 
 
+class OverrideTable(Table):
+    """Parameters that a quantization scheme stores in other bits than the rest."""
+
+    match: str = Field(
+        min_length=1,
+        description="A pattern, with the wildcards of a shell, over MLC's names of parameters: lm_head, *.down_proj.",
+    )
+    bits: Literal[0, 3, 4, 8] = Field(description="Bits of a weight; 0 is not quantized.")
+    layers: str | None = Field(
+        default=None, description='The layers that it is meant for, such as "0-3,7". Default: all.'
+    )
+
+
 class QuantizationTable(Table):
     """A quantization scheme that is defined or altered here; presets need no table."""
 
@@ -198,6 +211,10 @@ class QuantizationTable(Table):
         default=None,
         description="How scales and numbers are chosen: round as MLC does, search for less error in as many bytes. Default: "
         "the base's, round for presets.",
+    )
+    overrides: list[OverrideTable] = Field(
+        default_factory=list,
+        description="Parameters in other bits than the rest; of several that match one, the last counts.",
     )
 
 
@@ -349,6 +366,7 @@ TABLES: Mapping[tuple[str, ...], type[Table]] = {
     ("platforms", "*", "metadata"): Metadata,
     ("build", "*"): BuildTable,
     ("build", "*", "exclude", "*"): ExcludeTable,
+    ("quantizations", "*", "overrides", "*"): OverrideTable,
     ("build", "*", "metadata"): Metadata,
     ("package", "*"): PackageTable,
     ("publish", "*"): PublishTable,

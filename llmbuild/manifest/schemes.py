@@ -9,6 +9,7 @@ from llmbuild.errors import did_you_mean
 from llmbuild.manifest.measuring import REFERENCE
 from llmbuild.manifest.problems import Problems
 from llmbuild.manifest.schema import QuantizationTable
+from llmbuild.quantization.overrides import Override, layer_ranges
 from llmbuild.quantization.scheme import SCHEMES, Scheme
 
 # Names that MLC LLM has and llmbuild does not build.
@@ -76,7 +77,28 @@ def _resolve(name: str, table: QuantizationTable, problems: Problems) -> Scheme 
         what, fix = unknown_scheme(base_name, {})
         problems.add((*path, "base"), what, fix=fix)
         return None
-    return _alter(base, name, table, problems)
+    altered = _alter(base, name, table, problems)
+    return None if altered is None else _with_overrides(altered, table, problems)
+
+
+def _with_overrides(scheme: Scheme, table: QuantizationTable, problems: Problems) -> Scheme:
+    """The scheme with the table's overrides, in its own groups where these suit their bits and the kernels for CPUs."""
+    found = []
+    for index, one in enumerate(table.overrides):
+        path = ("quantizations", scheme.name, "overrides", index)
+        try:
+            layer_ranges(one.layers or "0")
+        except ValueError:
+            problems.add(
+                (*path, "layers"), f"'{one.layers}' does not say which layers", fix='write "7", "0-3" or "0-3,7"'
+            )
+            continue
+        group = 0 if one.bits == 0 else _DEFAULT_GROUP[one.bits]
+        if one.bits and scheme.group_size and scheme.group_size % (32 // one.bits) == 0:
+            kept = replace(scheme, bits=one.bits, overrides=())
+            group = kept.group_size if kept.has_cpu_kernels or one.bits == scheme.bits else group
+        found.append(Override(one.match, one.bits, group, one.layers))
+    return replace(scheme, overrides=tuple(found))
 
 
 def _alter(base: Scheme, name: str, table: QuantizationTable, problems: Problems) -> Scheme | None:
@@ -121,6 +143,7 @@ def _fits_packed(base: Scheme, table: QuantizationTable, path: tuple[str, ...], 
         for key in ("bits", "layout", "quantize_embedding", "quantize_head", "method")
         if getattr(table, key) is not None
     ]
+    chosen += ["overrides"] if table.overrides else []
     for key in (name.replace("_", "-") for name in chosen):
         what = f"{base.name} takes weights that come packed, so {key} is not to be chosen"
         problems.add((*path, key), what, fix=f"remove {key}; group-size and dtype can be set")

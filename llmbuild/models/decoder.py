@@ -30,18 +30,18 @@ COPIES = {
 
 
 class Layer(nn.Module):  # type: ignore[misc]
-    """A block: norms, attention and MLP in the order of the parameters."""
+    """A block, the module `name`: norms, attention and MLP in the order of the parameters."""
 
-    def __init__(self, block: BlockSpec, decoder: DecoderSpec, scheme: Scheme, kernels: Kernels) -> None:
+    def __init__(self, block: BlockSpec, decoder: DecoderSpec, scheme: Scheme, kernels: Kernels, name: str) -> None:
         super().__init__()
         self.block, self.names = block, decoder.names
         size = decoder.hidden_size
         for slot in decoder.names.order:
             norm = block.norm(slot)
             if slot == "attention":
-                place(self, block.attention.name, Attention(block.attention, size, scheme, kernels))
+                place(self, block.attention.name, Attention(block.attention, size, scheme, kernels, name))
             elif slot == "mlp":
-                place(self, block.mlp.name, MLP(block.mlp, size, scheme, kernels))
+                place(self, block.mlp.name, MLP(block.mlp, size, scheme, kernels, name))
             elif norm is not None:
                 place(self, getattr(decoder.names, slot), build_norm(norm, size, scheme.dtype))
 
@@ -72,22 +72,28 @@ class Decoder(nn.Module):  # type: ignore[misc]
         self.dtype = scheme.dtype
         self.kv_cache = kv_cache_layout(decoder, scheme.dtype)
         names, size = decoder.names, decoder.hidden_size
-        place(self, names.embedding, Embedding(decoder.vocab_size, size, scheme, kernels))
+        own = scheme.of(names.embedding) if decoder.has_head else scheme.of(names.embedding, names.head)
+        place(self, names.embedding, Embedding(decoder.vocab_size, size, own, kernels))
         if decoder.positions:
             rows = decoder.positions + decoder.positions_offset
-            place(self, names.positions, Embedding(rows, size, scheme, kernels))
-        place(self, names.layers, nn.ModuleList([Layer(block, decoder, scheme, kernels) for block in decoder.blocks]))
+            place(self, names.positions, Embedding(rows, size, scheme.of(names.positions), kernels))
+        layers = [
+            Layer(block, decoder, scheme, kernels, f"{names.layers}.{index}")
+            for index, block in enumerate(decoder.blocks)
+        ]
+        place(self, names.layers, nn.ModuleList(layers))
         place(self, names.final_norm, build_norm(decoder.final_norm, size, scheme.dtype))
         if decoder.has_head:
+            own = scheme.of(names.head)
             head = Linear(
                 size,
                 decoder.vocab_size,
-                scheme,
+                own,
                 kernels,
                 bias=decoder.head_bias,
                 out_dtype="float32",
                 bias_dtype=scheme.dtype,
-                packed=scheme.quantized and scheme.quantize_head,
+                packed=own.quantized and own.quantize_head,
             )
             place(self, names.head, head)
 

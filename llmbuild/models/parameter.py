@@ -19,7 +19,8 @@ class Parameter:
     stacked on axis 0 in this order.  `grouping` (g, n, m, l) means that the (single) source has g groups of n queries, m keys
     and l values of one head each, and must be regrouped into all queries, all keys, all values.  With `transposed` the source
     has inputs in rows.  `offset` is added to the value, and with `unit_rows` each row is divided by its length.  `dtype`
-    overrides the scheme's compute dtype (GPT-NeoX keeps two biases in float32)."""
+    overrides the scheme's compute dtype (GPT-NeoX keeps two biases in float32).  `also` is the module that a tied embedding is
+    besides its own: the head."""
 
     name: str
     shape: tuple[int, ...]
@@ -30,6 +31,13 @@ class Parameter:
     offset: float = 0.0
     unit_rows: bool = False
     dtype: Literal["float32"] | None = None
+    also: str | None = None
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The names by which a scheme's overrides call it."""
+        own = self.name.removesuffix(".weight")
+        return (own,) if self.also is None else (own, self.also)
 
     @property
     def axis(self) -> int:

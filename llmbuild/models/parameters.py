@@ -21,7 +21,8 @@ def parameters(spec: DecoderSpec) -> tuple[Parameter, ...]:
 
 def _decoder(spec: DecoderSpec) -> Iterator[Parameter]:
     names = spec.names
-    yield _weight(names.embedding, (spec.vocab_size, spec.hidden_size), "embedding", names)
+    embedding = _weight(names.embedding, (spec.vocab_size, spec.hidden_size), "embedding", names)
+    yield embedding if spec.has_head else replace(embedding, also=names.head)
     if spec.positions:
         yield _weight(names.positions, (spec.positions + spec.positions_offset, spec.hidden_size), "embedding", names)
     for index, block in enumerate(spec.blocks):

@@ -39,6 +39,10 @@ class AwqTensor:
     in_order: bool = False
 
     @property
+    def modules(self) -> tuple[str, ...]:
+        return (self.name.rpartition(".")[0],)
+
+    @property
     def stored_shape(self) -> tuple[int, ...]:
         return self.shape
 

@@ -154,6 +154,7 @@ def convert(
 
 def stored_tensors(parameter: PlainParameter, scheme: Scheme) -> list[StoredTensor]:
     """The tensors that a parameter becomes, without computing them."""
+    scheme = scheme.of(*parameter.modules)
     if not is_quantized(scheme, parameter.role):
         return [(parameter.name, parameter.shape, numpy_dtype(parameter.dtype or scheme.dtype))]
     rows, columns = parameter.shape
@@ -230,6 +231,7 @@ def _start(
 ) -> _Work:
     """Read the sources of a parameter and queue the jobs that fill its results."""
     nbytes = sum(checkpoint.tensors[source].nbytes for source in parameter.sources)
+    scheme = scheme.of(*parameter.modules)
     if not is_quantized(scheme, parameter.role):
         return _start_cast(checkpoint, parameter, parameter.dtype or scheme.dtype, pool, nbytes)
     n, k = parameter.shape
@@ -274,7 +276,8 @@ def _start_cast(
 
 def _is_coming(checkpoint: TensorSource, parameter: PlainParameter, scheme: Scheme, cap: int) -> bool:
     """Whether a parameter is written while it is read: a large one that is cast and fills a shard, with two bytes an element."""
-    if not parameter.in_order or parameter.dtype == "uint32" or is_quantized(scheme, parameter.role):
+    own = scheme.of(*parameter.modules)
+    if not parameter.in_order or parameter.dtype == "uint32" or is_quantized(own, parameter.role):
         return False
     nbytes = sum(checkpoint.tensors[source].nbytes for source in parameter.sources)
     return nbytes > COMING_BYTES and 2 * math.prod(parameter.shape) >= cap

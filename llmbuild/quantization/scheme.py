@@ -8,14 +8,14 @@ packed weight as [outputs, packed inputs], `KN` stores it transposed.  Layout `A
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
 from llmbuild.canonical import Json
+from llmbuild.quantization.overrides import Bits, Override
 
 ComputeDtype = Literal["float16", "bfloat16", "float32"]
 Layout = Literal["NK", "KN", "AWQ"]
-Bits = Literal[0, 3, 4, 8]
 Method = Literal["round", "search", "calibrated"]
 """How scales and numbers are chosen: what reads them sees no difference."""
 CPU_WORDS = 4
@@ -25,7 +25,8 @@ beside each other of any multiple."""
 
 @dataclass(frozen=True, slots=True)
 class Scheme:
-    """`bits` 0 means not quantized.  `group_size` elements along the input axis share one scale."""
+    """`bits` 0 means not quantized.  `group_size` elements along the input axis share one scale.  `of` gives the scheme of a
+    parameter, which `overrides` may be meant for."""
 
     name: str
     bits: Bits
@@ -35,6 +36,7 @@ class Scheme:
     quantize_embedding: bool = True
     quantize_head: bool = True
     method: Method = "round"
+    overrides: tuple[Override, ...] = ()
 
     @property
     def quantized(self) -> bool:
@@ -48,6 +50,10 @@ class Scheme:
     @property
     def has_cpu_kernels(self) -> bool:
         """Whether llmbuild has kernels of its own for the linear layers on a CPU, which read whole vectors of words."""
+        return all(part._has_cpu_kernels for part in self.parts)
+
+    @property
+    def _has_cpu_kernels(self) -> bool:
         if self.inputs_first:
             return self.words_per_group % CPU_WORDS == 0
         return not self.quantized or self._in_whole_vectors
@@ -55,7 +61,7 @@ class Scheme:
     @property
     def rounds_activations(self) -> bool:
         """Whether products of small whole numbers serve linear layers on a CPU that has them."""
-        return self.quantized and self.layout == "NK" and self._in_whole_vectors
+        return any(part.quantized and part.layout == "NK" and part._in_whole_vectors for part in self.parts)
 
     @property
     def _in_whole_vectors(self) -> bool:
@@ -80,17 +86,40 @@ class Scheme:
     def words_per_group(self) -> int:
         return self.group_size // self.elements_per_word
 
+    @property
+    def parts(self) -> tuple[Scheme, ...]:
+        """The schemes that parameters may have, without overrides: that of most parameters, and those of overrides."""
+        rest = replace(self, overrides=())
+        return tuple(dict.fromkeys((rest, *(rest._overridden(one) for one in self.overrides))))
+
+    def of(self, *names: str) -> Scheme:
+        """The scheme, without overrides, of the parameter with these names (see `overrides`); a tied embedding has two."""
+        if not self.overrides:
+            return self
+        rest = replace(self, overrides=())
+        last = next((one for one in reversed(self.overrides) if one.matches(names)), None)
+        return rest if last is None else rest._overridden(last)
+
+    def _overridden(self, one: Override) -> Scheme:
+        """What an override is meant for is packed whatever the scheme says of embedding and head."""
+        if one.bits == 0:
+            return replace(self, bits=0, group_size=0, layout="NK")
+        return replace(self, bits=one.bits, group_size=one.group_size, quantize_embedding=True, quantize_head=True)
+
     def to_json(self) -> Mapping[str, Json]:
         """All but the method, which no library and no configuration depends on."""
-        return {name: value for name, value in asdict(self).items() if name != "method"}
+        own = {name: value for name, value in asdict(self).items() if name not in ("method", "overrides")}
+        return own | ({"overrides": [asdict(one) for one in self.overrides]} if self.overrides else {})
 
     def record(self) -> Mapping[str, Json]:
         """What a library records of its scheme besides the name: by shapes alone nobody sees how many inputs a weight has."""
-        return {"group_size": self.group_size} if self.quantized else {}
+        sizes = [part.group_size for part in self.parts if part.quantized]
+        return {"group_size": sizes[0]} if sizes else {}
 
     @staticmethod
-    def from_json(value: Mapping[str, Json]) -> Scheme:
-        return Scheme(**value)  # type: ignore[arg-type]
+    def from_json(value: Mapping[str, Any]) -> Scheme:
+        overrides = tuple(Override(**one) for one in value.get("overrides", ()))
+        return Scheme(**{**value, "overrides": overrides})
 
 
 def _group(

@@ -37,7 +37,8 @@ class Library:
 @dataclass(frozen=True, slots=True)
 class Card:
     """What a card is made of.  `source` is the universal name of the checkpoint, `config` mlc-chat-config.json, `nbytes` the
-    bytes of the shards of weights, `statements` the paths of the provenance statements."""
+    bytes of the shards of weights, `statements` the paths of the provenance statements, `overrides` what has other bits than
+    most weights."""
 
     facts: Facts
     source: str | None
@@ -45,6 +46,7 @@ class Card:
     nbytes: int
     libraries: tuple[Library, ...]
     statements: tuple[str, ...]
+    overrides: tuple[str, ...] = ()
 
 
 def model_card(card: Card) -> str:
@@ -84,6 +86,8 @@ def _base(card: Card) -> str | None:
 def _about(card: Card) -> Iterator[tuple[str, str]]:
     facts, config = card.facts, card.config
     yield "quantization", _code(facts.scheme)
+    if card.overrides:
+        yield "in other bits", "; ".join(map(_code, card.overrides))
     if facts.family is not None:
         yield "architecture", _code(facts.family)
     if facts.parameters is not None:

@@ -26,6 +26,7 @@ def run(job: Job) -> None:
     """
     from llmbuild.quantization.awq import awq_tensors
     from llmbuild.quantization.convert import convert
+    from llmbuild.quantization.overrides import check_overrides, tied_overrides
     from llmbuild.quantization.scheme import Scheme
 
     params: Mapping[str, Any] = job.params
@@ -39,6 +40,9 @@ def run(job: Job) -> None:
         architecture = architecture_of(job, checkpoint.config)
         config = configuration_of(job, architecture, with_facts(job, checkpoint.config))
         parameters: Sequence[PlainParameter] = architecture.parameters(config)
+        check_overrides(scheme.name, scheme.overrides, parameters)
+        for text in tied_overrides(scheme.overrides, parameters):
+            job.note(text)
         complete = with_zero_biases(checkpoint, parameters, job.note)
         if scheme.comes_packed:
             parameters = awq_tensors(parameters, quantization_of(job, checkpoint.config), scheme)

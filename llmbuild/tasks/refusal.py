@@ -16,6 +16,7 @@ from llmbuild.errors import LlmbuildError, MultiError
 if TYPE_CHECKING:
     from llmbuild.checkpoints.packed.stated import Quantization
     from llmbuild.models.architecture import DecoderFamily
+    from llmbuild.quantization.scheme import Scheme
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +44,13 @@ def refusal(
     files: Mapping[str, Mapping[str, Any]],
     said: Said = NOTHING_SAID,
     own: Callable[[], DecoderFamily | None] = lambda: None,
+    scheme: Scheme | None = None,
 ) -> LlmbuildError | None:
     """The error with which a config or a quantize task with these parameters would refuse a checkpoint, None where it would
     not by `config`, the content of config.json, and `files`, the contents of QUANTIZATION_FILES that the checkpoint has.
 
     `said` is what else a config task reads, as far as it is known, and `own` loads the project's own family of the model.
+    `scheme` is that of the config task, whose overrides must be meant for parameters of the model.
     """
     from llmbuild.checkpoints.files import parse_json
     from llmbuild.checkpoints.packed.quantization import check_quantization
@@ -59,6 +62,7 @@ def refusal(
     from llmbuild.models.family import Overrides
     from llmbuild.models.registry import family, infer_model_type
     from llmbuild.models.wrappers import text_config
+    from llmbuild.quantization.overrides import check_overrides
     from llmbuild.tasks.config import overrides
     from llmbuild.tasks.generation import choose
 
@@ -69,6 +73,8 @@ def refusal(
         if kind == "config":
             model = architecture.configure(config, overrides(params["metadata"]), ignore=ignore)
             heard = {key: value for key, value in config.items() if key not in ignore}
+            if scheme is not None and scheme.overrides:
+                check_overrides(scheme.name, scheme.overrides, architecture.parameters(model))
             choose((said.generation, GENERATION_CONFIG, None), (heard, "config.json", None))
             if params["preset"] is None:
                 conversation = params["conversation"]

@@ -78,19 +78,50 @@ def _table(needed: Mapping[str, Shape], others: Mapping[str, Shape] | None = Non
     )
 
 
+def _each(shape: Shape) -> Shape:
+    return lambda value: isinstance(value, list) and all(map(shape, value))
+
+
+WIDTHS = (3, 4, 8)
+"""The bits that weights may be packed in."""
+
+
+def _width(value: Mapping[str, Any], widths: tuple[int, ...]) -> bool:
+    """Whether a group fills whole words of its bits."""
+    bits, group = value["bits"], value["group_size"]
+    return group == 0 if bits == 0 else bits in widths and group > 0 and group % (32 // bits) == 0
+
+
+def _layers(value: Any) -> bool:
+    from llmbuild.quantization.overrides import layer_ranges
+
+    try:
+        return _text(value) and bool(layer_ranges(value))
+    except ValueError:
+        return False
+
+
+_override_table = _table({"match": _text, "bits": _number, "group_size": _number, "layers": _optional(_layers)})
+
+
+def _override(value: Any) -> bool:
+    return _override_table(value) and _width(value, WIDTHS)
+
+
 _scheme_table = _table(
     {"name": _text, "bits": _number, "dtype": _one_of(*_DTYPES), "group_size": _number}
-    | {"layout": _one_of("NK", "KN", "AWQ"), "quantize_embedding": _flag, "quantize_head": _flag}
+    | {"layout": _one_of("NK", "KN", "AWQ"), "quantize_embedding": _flag, "quantize_head": _flag},
+    {"overrides": _each(_override)},
 )
 
 
 def _scheme(value: Any) -> bool:
     if not _scheme_table(value):
         return False
-    bits, group, packed = value["bits"], value["group_size"], value["layout"] == "AWQ"
-    if bits == 0:
-        return group == 0 and not packed
-    return bits in ((4,) if packed else (3, 4, 8)) and group > 0 and group % (32 // bits) == 0
+    packed = value["layout"] == "AWQ"
+    if value["bits"] == 0 and packed:
+        return False
+    return _width(value, (4,) if packed else WIDTHS) and not (packed and value.get("overrides"))
 
 
 def _tvm_target(value: Any) -> bool:
@@ -111,10 +142,6 @@ _link = _table(
     {"flags": _words, "needed": _words, "environment": _words, "compiler": _command}
     | {"triple": _text, "linker": _text, "minimum-os": _text},
 )
-
-
-def _each(shape: Shape) -> Shape:
-    return lambda value: isinstance(value, list) and all(map(shape, value))
 
 
 def _named(shape: Shape) -> Shape:

@@ -151,7 +151,8 @@ def _stored_sources(
         else:
             weight, scale = (stored[name] for name in packed_names(parameter.name))
             n, k = parameter.shape
-            value = unpack(scheme, weight, scale, (n, k), transposed=is_transposed(scheme, parameter.role))
+            own = scheme.of(*parameter.modules)
+            value = unpack(own, weight, scale, (n, k), transposed=is_transposed(own, parameter.role))
         parts = parameter.take_apart(value, [rows[source] for source in parameter.sources])
         for source, part in zip(parameter.sources, parts, strict=True):
             if source in found and not np.array_equal(found[source], part):

@@ -101,6 +101,7 @@ def _model(origin: Origin, cells: Sequence[Combination], publish: Publish) -> Pu
         sum(file.size for file in files if file.role == "weights"),
         _libraries(project, taken, device_memory(snapshot, plan)[0]),
         tuple(statement.name for statement in statements),
+        tuple(map(str, project.schemes[first.scheme].overrides)),
     )
     return Publication.of([*files, *statements, File.of_bytes(CARD, "card", model_card(card).encode())], facts)
 

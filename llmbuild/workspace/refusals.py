@@ -23,6 +23,7 @@ from llmbuild.manifest.project import Model, Project
 from llmbuild.sources.advice import fitting
 from llmbuild.sources.kinds import source_kind
 from llmbuild.sources.select import GGUF_NAME, descriptions, output_name, require_weights
+from llmbuild.tomlfile import read_toml
 
 if TYPE_CHECKING:
     from llmbuild.engine.store import Store
@@ -55,7 +56,7 @@ def with_refusals(
         adapter = _of_adapter(project.models[name], observed.adapters.get(name), store, judges)
         if adapter is not None:
             errors |= dict.fromkeys((task.label for task in readers if task.kind == "quantize"), adapter)
-        errors |= _of_model(project.models[name], readers, observed.sources.get(name), store, judges, project.file)
+        errors |= _of_model(project.models[name], readers, observed.sources.get(name), store, judges, project)
     return tuple(_with_lacks(tasks, errors)) if errors else tuple(tasks)
 
 
@@ -116,20 +117,26 @@ def _with_lacks(tasks: Sequence[Task], errors: Mapping[str, LlmbuildError]) -> I
 
 
 def _of_model(
-    model: Model, readers: Sequence[Task], observation: Observation | None, store: Store, judges: Json, manifest: str
+    model: Model, readers: Sequence[Task], observation: Observation | None, store: Store, judges: Json, project: Project
 ) -> dict[str, LlmbuildError]:
     """The refusals of a model's tasks, by their labels."""
     content = _content(model, observation)
     if content is None or not readers:
         return {}
+    schemes = {task.scheme: project.schemes[task.scheme] for task in readers if task.scheme in project.schemes}
+    overridden: Json = [scheme.to_json() for scheme in schemes.values() if scheme.overrides]
     asked: Json = [[task.kind, task.version, dict(task.params), dict(task.tools)] for task in readers]
-    fine = store.root / VERDICTS / digest_json({"content": content, "tasks": asked, "judges": judges})
+    fine = (
+        store.root
+        / VERDICTS
+        / digest_json({"content": content, "tasks": asked, "judges": judges, "schemes": overridden})
+    )
     if fine.exists():
         return {}
     from llmbuild.tasks.own import architecture_in
     from llmbuild.tasks.refusal import Said, placed, refusal
 
-    name_of = partial(_written, model, observation, manifest)
+    name_of = partial(_written, model, observation, project)
     try:
         if names := _names(observation):
             require_weights(names, model.source_format)
@@ -152,7 +159,13 @@ def _of_model(
     found: dict[str, LlmbuildError | None] = {}
     for task in readers:
         refused = refusal(
-            task.kind, task.params, config, description, said, partial(architecture_in, task.params, task.hints)
+            task.kind,
+            task.params,
+            config,
+            description,
+            said,
+            partial(architecture_in, task.params, task.hints),
+            schemes.get(task.scheme),
         )
         found[task.label] = None if refused is None else placed(refused, name_of)
     for task in readers:
@@ -328,12 +341,17 @@ def _record(store: Store, content: Json) -> Path:
     return store.root / VERDICTS / f"{digest_json(content)}.json"
 
 
-def _written(model: Model, observation: Observation | None, manifest: str, name: str) -> str:
+def _written(model: Model, observation: Observation | None, project: Project, name: str) -> str:
     """The user's name of a file that describes the model, or of the manifest's table where `name` is "overrides"."""
+    from llmbuild.quantization.overrides import place_in_manifest
     from llmbuild.workspace.spelling import written
 
+    place = place_in_manifest(name)
+    if place is not None:
+        # The project has no lines.
+        return str(read_toml(Path(project.file)).where(place))
     if name == "overrides":
-        return f"{manifest}: models.{model.name}: metadata"
+        return f"{project.file}: models.{model.name}: metadata"
     if model.source is None or observation is None:
         return f"preset {model.preset}"
     gguf = next(filter(_is_gguf, _digests(observation)), None)

@@ -31,7 +31,7 @@ def env(tmp_path: Path) -> Mapping[str, str]:
     copy_of_llmbuild(place)
     assert follow("A conversation template", place) == ["llmbuild/conversation/data/parrot.toml"]
     assert set(follow("A quantization scheme", place)) == {
-        "llmbuild/quantization/scheme.py", "llmbuild/tasks/shapes.py",
+        "llmbuild/quantization/overrides.py", "llmbuild/quantization/scheme.py", "llmbuild/tasks/shapes.py",
     }  # fmt: skip
     assert follow("An architecture", place) == ["llmbuild/models/families/jais2.py"]
     return {"PYTHONPATH": str(place)}

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 from tests.helpers import dawn
-from tests.helpers.checkpoints import VOCAB, cached_checkpoint, write_tokenizer
+from tests.helpers.checkpoints import VOCAB, cached_checkpoint, reference_model, write_tokenizer
 from tests.helpers.cli import ProjectDir, make_project
+from tests.helpers.logits import PROMPT, reference_logits, session
+from tests.helpers.stored import load_stored_into
 from tests.helpers.variants import variants, write_checkpoint
 from tests.helpers.web_library import (
     ANSWER,
@@ -67,16 +69,44 @@ def test_windows_caps_and_interleaved_rotary(variant: str, tmp_path: Path) -> No
     answers_as_on_the_cpu(tmp_path / "checkpoint", tmp_path)
 
 
-def answers_as_on_the_cpu(checkpoint: Path, tmp_path: Path, **settings: str) -> tuple[ProjectDir, dawn.Answer]:
+SCHEMES = {
+    "head": 'method = "search"\noverrides = [{ match = "lm_head", bits = 8 }]',
+    "mixed": 'method = "search"\noverrides = [{ match = "*.o_proj", bits = 0 }, { match = "*.mlp.*", bits = 3 }, '
+    '{ match = "lm_head", bits = 8 }, { match = "*.down_proj", bits = 8, layers = "1" }]',
+    "searched": 'method = "search"',
+    "eight": "bits = 8",
+}
+
+
+@pytest.mark.parametrize(
+    "name", ["head", *(pytest.param(each, marks=pytest.mark.full) for each in ("mixed", "searched", "eight"))]
+)
+def test_better_weights_than_rounded_ones(name: str, tmp_path: Path) -> None:
+    """8 bits alone or among others; and the CPU's library says what transformers does with the stored weights."""
+    table = f'\n[quantizations.{name}]\nbase = "q4f16_1"\n{SCHEMES[name]}\n'
+    project, _ = answers_as_on_the_cpu(cached_checkpoint("llama"), tmp_path, scheme=name, more=table)
+    model = reference_model(project.root / "checkpoint")
+    config = json.loads((project.root / "checkpoint/config.json").read_text())
+    mlp = ["model.layers.0.mlp.gate_up_proj", "model.layers.0.mlp.down_proj", "model.layers.1.mlp.gate_up_proj"]
+    load_stored_into(model, project.root / f"dist/tiny-{name}-MLC", config, mlp if name == "mixed" else ())
+    running = session(project, name, capacity=128)
+    running.add()
+    found, wanted = running.prefill(PROMPT), reference_logits(model, PROMPT)[-1]
+    assert np.linalg.norm(found - wanted) < 1e-2 * np.linalg.norm(wanted)
+
+
+def answers_as_on_the_cpu(
+    checkpoint: Path, tmp_path: Path, *, scheme: str = "q4f16_1", more: str = "", **settings: str
+) -> tuple[ProjectDir, dawn.Answer]:
     """Build a checkpoint for the browser and for the CPU, and compare what WebLLM and the CPU's library say."""
-    project = make_project(tmp_path, tiny_manifest("q4f16_1", **settings), checkpoint)
+    project = make_project(tmp_path, tiny_manifest(scheme, **settings) + more, checkpoint)
     seed(project.store)
     project.build()
-    answer = dawn.ask(project.root / "dist", "tiny-q4f16_1", timeout=280, **likeliest(LONG, 4, top=5))
+    answer = dawn.ask(project.root / "dist", f"tiny-{scheme}", timeout=280, **likeliest(LONG, 4, top=5))
     assert answer.shaders > 50
     found = told(answer.reply, 5)
     np.testing.assert_allclose(
-        found, greedy(project, "tiny-q4f16_1", LONG, 4, top=5), atol=TOLERANCE, err_msg=answer.adapter
+        found, greedy(project, f"tiny-{scheme}", LONG, 4, top=5), atol=TOLERANCE, err_msg=answer.adapter
     )
     return project, answer
 

@@ -34,6 +34,7 @@ def scheme_of(scheme: str | Scheme) -> Scheme:
 
 def stored(parameter: Parameter, value: np.ndarray, scheme: Scheme) -> dict[str, np.ndarray]:
     """What a weight directory holds for this parameter."""
+    scheme = scheme.of(*parameter.modules)
     if not is_packed(parameter, scheme):
         return {parameter.name: value.astype(DTYPES[parameter.dtype or scheme.dtype])}
     words, scale = quantize(value, scheme.bits, scheme.group_size, scheme.dtype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +12,18 @@ import numpy as np
 from tests.helpers.reference_quant import dequantize, read_weights
 
 
-def load_stored_into(model: Any, directory: Path, config: Mapping[str, Any]) -> None:
+def load_stored_into(model: Any, directory: Path, config: Mapping[str, Any], three_bits: Collection[str] = ()) -> None:
     """Replace every parameter of a transformers model by the stored one, dequantized and split as the checkpoint had it.
 
-    Asserts that each parameter of the model is covered (a tied head by its embedding) and each stored one is used.
+    Asserts that each parameter of the model is covered (a tied head by its embedding) and each stored one is used.  `three_bits`
+    are the modules whose weights have so many, which shapes do not tell from 4.
     """
     import torch
 
     stored, _ = read_weights(directory)
     wanted = dict(model.named_parameters())
     covered = set()
-    for name, value in _whole_weights(stored, wanted).items():
+    for name, value in _whole_weights(stored, wanted, three_bits).items():
         for part, array in _split(name, value, wanted, config).items():
             parameter = wanted[part]
             assert tuple(parameter.shape) == array.shape, part
@@ -32,19 +33,31 @@ def load_stored_into(model: Any, directory: Path, config: Mapping[str, Any]) -> 
     assert set(wanted) - covered == set()
 
 
-def _whole_weights(stored: Mapping[str, np.ndarray], wanted: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Stored tensors as float32 weights [outputs, inputs]; packed ones (4 bits, groups of 32) are unpacked."""
+def _whole_weights(
+    stored: Mapping[str, np.ndarray], wanted: Mapping[str, Any], three_bits: Collection[str]
+) -> dict[str, np.ndarray]:
+    """Stored tensors as float32 weights [outputs, inputs]; packed ones (groups of 32, 40 of 3 bits) are unpacked."""
     weights = {}
     for name, value in stored.items():
         if name.endswith(".q_scale"):
             continue
         if name.endswith(".q_weight"):
             base = name.removesuffix(".q_weight")
-            inputs = value.shape[1] * 8
-            weights[f"{base}.weight"] = dequantize(value, stored[f"{base}.q_scale"], 4, 32, inputs)
+            scale = stored[f"{base}.q_scale"]
+            inputs = _inputs(base, wanted)
+            found = (3, 40) if base in three_bits else (4, 32) if value.shape[1] // scale.shape[1] == 4 else (8, 32)
+            weights[f"{base}.weight"] = dequantize(value, scale, *found, inputs)
         else:
             weights[name] = value
     return {name: np.asarray(value, dtype=np.float32) for name, value in weights.items()}
+
+
+def _inputs(base: str, wanted: Mapping[str, Any]) -> int:
+    """The inputs of a module's weight: those of the model's own, or of the first of those that it is fused of."""
+    module, _, last = base.rpartition(".")
+    parts = {"qkv_proj": "q_proj", "c_attn": "q_proj", "gate_up_proj": "gate_proj"}
+    names = (f"{base}.weight", f"{module}.{parts.get(last)}.weight", "lm_head.weight")
+    return next(int(wanted[name].shape[1]) for name in names if name in wanted)
 
 
 def _split(name: str, value: np.ndarray, wanted: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, np.ndarray]:

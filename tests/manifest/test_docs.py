@@ -28,6 +28,7 @@ SECTIONS = {
     "Generation": "### [models.NAME.generation]",
     "Metadata": "## [metadata]",
     "QuantizationTable": "## [quantizations.NAME]",
+    "OverrideTable": "### overrides",
     "PlatformTable": "## [platforms.NAME]",
     "HostTable": "### host",
     "OptTable": "### opt",
@@ -86,9 +87,10 @@ def test_every_key_has_a_row_with_meaning_and_default(table: Any) -> None:
         assert key in rows, f"{key} is not in docs/manifest.md"
         assert field.description, key
         meaning, _, described = field.description.partition(" Default: ")
-        default = field.get_default(call_default_factory=True)
+        default = "required" if field.is_required() else field.get_default(call_default_factory=True)
         # Empty tables and lists are nothing; what stands in for a key that is left out is then described.
         real = "none" if default in (None, {}, [], type(default)()) else json.dumps(default)
+        real = default if field.is_required() else real
         assert real == "none" or not described, key
         assert rows[key] == (meaning, described.rstrip(".") or real)
 

@@ -14,6 +14,7 @@ from llmbuild.models.presets import preset
 from llmbuild.models.registry import family, infer_model_type
 from llmbuild.packages.expected import expected_record
 from llmbuild.packages.memory import PAGE, Sizes, memory_of, sizes_of, web_figures, window_that_fits
+from llmbuild.quantization.overrides import Override
 from llmbuild.quantization.scheme import SCHEMES
 from tests.helpers import memory_growth
 from tests.helpers.checkpoints import CONFIGS
@@ -62,6 +63,29 @@ def test_the_expected_record_is_that_of_the_library(variant: str, scheme: str) -
     keys = ("name", "shape", "dtype")
     assert found["params"] == [{key: one[key] for key in keys} for one in record["params"]]
     assert found == {**{key: record[key] for key in found}, "params": found["params"]}
+
+
+@pytest.mark.parametrize("variant", ["llama-tied", "gpt_neox", "qwen3"])
+def test_the_expected_record_of_mixed_bits(variant: str) -> None:
+    """Layers, head and embedding of other bits are those of the weights, in the layout that has linear layers transposed too."""
+    from llmbuild.compiler.lower import metadata_record
+    from llmbuild.models.build import export
+
+    source = CONFIGS[variant]
+    architecture = family(infer_model_type(source))
+    config = architecture.configure(source, Overrides())
+    overrides = (
+        Override("*.mlp.*", 3, 40),
+        Override("*", 8, 32, "1"),
+        Override("*embed*", 0),
+        Override("*head", 8, 32),
+    )
+    scheme = dataclasses.replace(SCHEMES["q4f16_0"], overrides=overrides)
+    record = metadata_record(chat_config(source), config, scheme, export(config, architecture, scheme))
+    found = expected_record(architecture, config, scheme)
+    keys = ("name", "shape", "dtype")
+    assert found["params"] == [{key: one[key] for key in keys} for one in record["params"]]
+    assert len({one["shape"][0] for one in found["params"] if one["name"].endswith("q_weight")}) > 3
 
 
 def test_a_scheme_whose_weights_come_packed_has_no_expected_record() -> None:

@@ -28,6 +28,7 @@ from llmbuild.models.registry import families
 from llmbuild.plan.graph import expand
 from llmbuild.plan.maker import CONFIG_FILES, OBJECT_FILES, WEIGHT_FILES
 from llmbuild.plan.observed import Architecture, Observed
+from llmbuild.quantization.overrides import Override
 from llmbuild.sources.kind import Observation, Source
 from llmbuild.tasks.lower import COMPILE_FIELDS
 from llmbuild.workspace import observe, tool_identities
@@ -253,6 +254,7 @@ EDITS: dict[str, tuple[Callable[[Scene], Scene], tuple[str, ...]]] = {
     "scheme.layout": (edit_scheme(layout="KN"), ("scheme",)),
     "scheme.quantize_embedding": (edit_scheme(quantize_embedding=False), ("scheme",)),
     "scheme.quantize_head": (edit_scheme(quantize_head=False), ("scheme",)),
+    "scheme.overrides": (edit_scheme(overrides=(Override("lm_head", 8, 32),)), ("scheme",)),
     "scheme.method": (edit_scheme(method="search"), ("method",)),
     "platform.name": (rename("platform"), ("members", "libraries")),
     "platform.target": (edit_project(lambda of: edit_platform(of, target="renamed")), ()),

@@ -51,13 +51,15 @@ class Step:
 class Attention(nn.Module):  # type: ignore[misc]
     """Projection of q, k and v, in one or in three, optional norms of q and k, attention, output projection."""
 
-    def __init__(self, spec: AttentionSpec, hidden_size: int, scheme: Scheme, kernels: Kernels) -> None:
+    def __init__(self, spec: AttentionSpec, hidden_size: int, scheme: Scheme, kernels: Kernels, layer: str) -> None:
         super().__init__()
         self.spec = spec
         inner = spec.heads * spec.head_dim
         for name, (features, _) in spec.qkv_modules.items():
-            place(self, name, Linear(hidden_size, features, scheme, kernels, bias=spec.qkv_bias))
-        place(self, spec.out, Linear(inner, hidden_size, scheme, kernels, bias=spec.out_bias))
+            own = scheme.of(f"{layer}.{spec.name}.{name}")
+            place(self, name, Linear(hidden_size, features, own, kernels, bias=spec.qkv_bias))
+        own = scheme.of(f"{layer}.{spec.name}.{spec.out}")
+        place(self, spec.out, Linear(inner, hidden_size, own, kernels, bias=spec.out_bias))
         if spec.qk_norm is not None:
             for name, heads in ((spec.q_norm, spec.heads), (spec.k_norm, spec.kv_heads)):
                 if spec.qk_norm_over in ("each_head", "each_row"):

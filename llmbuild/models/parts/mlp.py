@@ -33,14 +33,16 @@ ACTIVATE: Mapping[Activation, Callable[[nn.Tensor], nn.Tensor]] = {
 class MLP(nn.Module):  # type: ignore[misc]
     """down(act(gate) * up), or down(act(up)) where not gated."""
 
-    def __init__(self, spec: MlpSpec, hidden_size: int, scheme: Scheme, kernels: Kernels) -> None:
+    def __init__(self, spec: MlpSpec, hidden_size: int, scheme: Scheme, kernels: Kernels, layer: str) -> None:
         super().__init__()
         self.spec = spec
         self.dtype = scheme.dtype
         out = spec.out_dtype
         for name in spec.up_modules:
-            place(self, name, Linear(hidden_size, spec.up_features, scheme, kernels, bias=spec.bias, out_dtype=out))
-        place(self, spec.down, Linear(spec.intermediate, hidden_size, scheme, kernels, bias=spec.bias, out_dtype=out))
+            own = scheme.of(f"{layer}.{spec.name}.{name}")
+            place(self, name, Linear(hidden_size, spec.up_features, own, kernels, bias=spec.bias, out_dtype=out))
+        own = scheme.of(f"{layer}.{spec.name}.{spec.down}")
+        place(self, spec.down, Linear(spec.intermediate, hidden_size, own, kernels, bias=spec.bias, out_dtype=out))
 
     def forward(self, x: nn.Tensor) -> nn.Tensor:
         """[b, s, hidden] to [b, s, hidden], both in the compute dtype."""
