@@ -370,6 +370,14 @@ CASES = [
         "must be one of 0, 3, 4, 8, not 5",
     ),
     Bad(
+        "layers in no order",
+        MODEL + '[quantizations.q4f16_1]\noverrides = [\n{ match = "*", bits = 8, layers = "3-1" } #!\n]\n'
+        '[[build]]\nplatforms = ["x86_64-linux-cpu"]\n',
+        "quantizations.q4f16_1.overrides[0].layers",
+        "'3-1' does not say which layers",
+        'write "7"',
+    ),
+    Bad(
         "odd group",
         MODEL + '[quantizations.q4f16_1]\ngroup-size = 33 #!\n[[build]]\nplatforms = ["x86_64-linux-cpu"]\n',
         "quantizations.q4f16_1.group-size",

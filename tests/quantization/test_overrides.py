@@ -96,7 +96,7 @@ def test_a_scheme_survives_json() -> None:
         (
             Override("*.gateupproj", 8, 32),
             "'*.gateupproj' matches no parameter",
-            "did you mean '*.gate_up_proj'?",
+            "did you mean '*.gate_up_proj' or '*.o_proj'?",
         ),
         (Override("lm_head.weight", 8, 32), "'lm_head.weight' matches no parameter", "did you mean 'lm_head'?"),
         (Override("*norm", 8, 32), "'*norm' matches no weight", "norms and biases are never quantized"),
