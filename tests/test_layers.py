@@ -28,6 +28,7 @@ LAYERS = [
     "engine",
     "publishing",
     "sources",
+    "quality",
     "runtime",
     "linkers",
     "emscripten",

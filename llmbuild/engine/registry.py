@@ -14,7 +14,19 @@ from llmbuild.canonical import Json
 from llmbuild.engine.kind import TaskKind
 from llmbuild.errors import UsageError, did_you_mean
 
-KIND_NAMES = ("fetch", "inspect", "quantize", "config", "lower", "runtime", "link", "join", "package")
+KIND_NAMES = (
+    "fetch",
+    "inspect",
+    "quantize",
+    "config",
+    "lower",
+    "runtime",
+    "link",
+    "join",
+    "package",
+    "text",
+    "calibrate",
+)
 """The kinds of llmbuild itself; kind `x` is `llmbuild.tasks.x.KIND`."""
 
 EXTRA_MODULES = "LLMBUILD_TASK_MODULES"

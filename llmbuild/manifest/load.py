@@ -14,7 +14,7 @@ from llmbuild.engine.names import unfit
 from llmbuild.manifest.inputs_read import Read
 from llmbuild.manifest.lock import LOCK_FILE
 from llmbuild.manifest.notes import told
-from llmbuild.manifest.project import Combination, Model, Platform, Project
+from llmbuild.manifest.project import Combination, Model, Platform, Project, Quality
 
 if TYPE_CHECKING:
     from llmbuild.manifest.matrix import Cell, Known
@@ -137,6 +137,8 @@ def load(path: Path, text: str | None = None, *, also: BuildTable | None = None)
         packages=packages,
         publish=publish,
         measuring=_measuring(reads),
+        calibrating=_calibrating(reads),
+        quality=Quality(manifest.quality.calibration_text or "", manifest.quality.calibration_tokens),
     )
     of_schemes = (
         *feature_notes(cells, schemes, platforms),
@@ -182,6 +184,15 @@ def _measuring(reads: list[Read]) -> Platform | None:
 
     platform, files = measuring_platform()
     reads += [*map(Read.file, files), Read.machine()]
+    return platform
+
+
+def _calibrating(reads: list[Read]) -> Platform:
+    """The same of what weights are calibrated on."""
+    from llmbuild.manifest.measuring import calibrating_platform
+
+    platform, files = calibrating_platform()
+    reads += map(Read.file, files)
     return platform
 
 

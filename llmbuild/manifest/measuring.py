@@ -7,6 +7,7 @@ library to choose at run time.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from llmbuild.manifest.opt import DEFAULT_LEVEL, parse_opt, resolve_opt
@@ -24,6 +25,12 @@ REFERENCE = "reference"
 REFERENCE_SCHEME = SCHEMES["q0f32"]
 """Exact for every checkpoint: float16 and bfloat16 are float32 numbers, and so are the values of weights that come quantized."""
 
+CALIBRATING = "calibrating"
+"""The platform in the labels of libraries with taps; no platform of a manifest may have this name."""
+
+CALIBRATING_TARGET = "x86_64-linux-cpu"
+"""One for all machines, so that statistics are the same result everywhere: machines of other kinds take them from a cache."""
+
 CHUNK = 256
 """The tokens of a step: logits of so many positions are in memory at a time."""
 
@@ -31,13 +38,26 @@ CHUNK = 256
 def measuring_platform() -> tuple[Platform | None, tuple[Path, ...]]:
     """The platform, None where llmbuild has no target for this machine's CPU; and the files that it was read from."""
     name = host_target()
-    if name not in TargetNames().own:
-        return None, ()
-    target = load_target(name)
+    return (None, ()) if name not in TargetNames().own else _platform(MEASURING, name)
+
+
+def calibrating_platform() -> tuple[Platform, tuple[Path, ...]]:
+    """The platform of libraries with taps, and the files that it was read from."""
+    platform, files = _platform(CALIBRATING, CALIBRATING_TARGET)
+    return replace(platform, by_machine=False, taps=True), files
+
+
+def calibrates_here() -> bool:
+    """Whether this machine runs these libraries."""
+    return host_target() == CALIBRATING_TARGET
+
+
+def _platform(name: str, target_name: str) -> tuple[Platform, tuple[Path, ...]]:
+    target = load_target(target_name)
     flags, _ = resolve_opt(parse_opt(target.opt or DEFAULT_LEVEL), target.kind.name)
     platform = Platform(
-        name=MEASURING,
-        target=name,
+        name=name,
+        target=target_name,
         compile=target.compile_part(),
         link=target.link_part(),
         artifact=target.artifact,

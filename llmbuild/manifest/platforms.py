@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from llmbuild.canonical import Json
 from llmbuild.errors import MultiError, ToolchainError, UsageError, did_you_mean
-from llmbuild.manifest.measuring import MEASURING
+from llmbuild.manifest.measuring import CALIBRATING, MEASURING
 from llmbuild.manifest.opt import DEFAULT_LEVEL, Opt, make_opt, parse_opt, resolve_opt
 from llmbuild.manifest.problems import Problems
 from llmbuild.manifest.project import Platform
@@ -36,11 +36,11 @@ def resolve_platform(
 ) -> ResolvedPlatform | None:
     """A platform, or None when its table has an error (which is added to `problems`)."""
     path = ("platforms", name)
-    if name == MEASURING:
+    if name in (MEASURING, CALIBRATING):
         problems.add(
             path,
             f"'{name}' cannot be the name of a platform",
-            why="in labels it is the one that weights are measured on",
+            why=f"in labels it is the one that weights are {'measured' if name == MEASURING else 'calibrated'} on",
             fix="choose another name",
         )
         return None

@@ -129,6 +129,15 @@ class Publish:
     license: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """The [quality] table: `calibration_text` is the file that weights are calibrated with, relative to the manifest ("" for
+    llmbuild's own), of which `calibration_tokens` are read."""
+
+    calibration_text: str = ""
+    calibration_tokens: int = 32768
+
+
 _NAMED = ("models", "schemes", "platforms", "packages", "publish")
 """The tables of a project by name; each has its name in it too."""
 
@@ -137,7 +146,8 @@ _NAMED = ("models", "schemes", "platforms", "packages", "publish")
 class Project:
     """The whole manifest.  `file` is its name as the user gave it, `root` the directory that relative paths start from.
 
-    `measuring` is the platform of the libraries that measure weights (`manifest.measuring`), None where this machine has none.
+    `measuring` is the platform of the libraries that measure weights (`manifest.measuring`), None where this machine has none,
+    and `calibrating` that of those that calibrate.
     """
 
     name: str
@@ -152,6 +162,8 @@ class Project:
     packages: Mapping[str, Package] = field(default_factory=dict)
     publish: Mapping[str, Publish] = field(default_factory=dict)
     measuring: Platform | None = None
+    calibrating: Platform | None = None
+    quality: Quality = field(default_factory=Quality)
 
     def to_json(self) -> Mapping[str, Json]:
         """A JSON value that `from_json` turns back into an equal project.
@@ -192,4 +204,6 @@ class Project:
             packages=packages,
             publish={publish["name"]: Publish(**publish) for publish in value["publish"]},
             measuring=None if value["measuring"] is None else Platform(**value["measuring"]),
+            calibrating=None if value["calibrating"] is None else Platform(**value["calibrating"]),
+            quality=Quality(**value["quality"]),
         )

@@ -180,6 +180,19 @@ class OverrideTable(Table):
     )
 
 
+class QualityTable(Table):
+    """What weights are calibrated with (docs/quality.md)."""
+
+    calibration_text: str | None = Field(
+        default=None,
+        description='The text that the method "calibrated" goes by: UTF-8, relative to the manifest. Default: one that comes '
+        "with llmbuild.",
+    )
+    calibration_tokens: int = Field(
+        default=32768, ge=500, le=10_000_000, description="How much of that is read, in tokens."
+    )
+
+
 class QuantizationTable(Table):
     """A quantization scheme that is defined or altered here; presets need no table."""
 
@@ -207,10 +220,10 @@ class QuantizationTable(Table):
     quantize_head: bool | None = Field(
         default=None, description="Whether the final head is quantized. Default: the base's."
     )
-    method: Literal["round", "search"] | None = Field(
+    method: Literal["round", "search", "calibrated"] | None = Field(
         default=None,
-        description="How scales and numbers are chosen: round as MLC does, search for less error in as many bytes. Default: "
-        "the base's, round for presets.",
+        description="How scales and numbers are chosen: round as MLC does, search for less error in as many bytes, calibrated "
+        "for less error of what a model computes over a text (docs/quality.md). Default: the base's, round for presets.",
     )
     overrides: list[OverrideTable] = Field(
         default_factory=list,
@@ -344,6 +357,7 @@ class ManifestTable(Table):
         default_factory=list,
         description="The matrix, as [[build]] tables. Default: one that takes every model, scheme and platform table.",
     )
+    quality: QualityTable = Field(default_factory=QualityTable, description="What weights are calibrated with.")
     package: dict[Name, PackageTable] = Field(
         default_factory=dict, description="Packages by name; `llmbuild package` makes them."
     )
@@ -368,6 +382,7 @@ TABLES: Mapping[tuple[str, ...], type[Table]] = {
     ("build", "*", "exclude", "*"): ExcludeTable,
     ("quantizations", "*", "overrides", "*"): OverrideTable,
     ("build", "*", "metadata"): Metadata,
+    ("quality",): QualityTable,
     ("package", "*"): PackageTable,
     ("publish", "*"): PublishTable,
 }

@@ -21,7 +21,7 @@ from llmbuild.engine.labels import make_label
 from llmbuild.engine.task import Task
 from llmbuild.manifest.project import Combination, Project
 from llmbuild.plan.maker import WITH_RUNTIME, compiler_name, has_sidecar, sidecar
-from llmbuild.plan.measuring import MeasuringMaker
+from llmbuild.plan.measuring import MeasuringMaker, calibrating_labels
 from llmbuild.plan.observed import Observed
 from llmbuild.plan.packages import package_labels
 
@@ -57,7 +57,7 @@ def results(project: Project, cell: Combination) -> list[str]:
 
 def labels(project: Project) -> frozenset[str]:
     """The labels of all tasks of a project, computed without observing the world (`expand` makes the same)."""
-    found: set[str] = set()
+    found = set(calibrating_labels(project))
     for cell in project.matrix:
         model, platform = project.models[cell.model], project.platforms[cell.platform]
         pair = (cell.model, cell.scheme)

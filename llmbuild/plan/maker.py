@@ -202,11 +202,15 @@ class Maker:
                 "float32": float32,
                 ARCHITECTURE: self._architecture(model.name),
             },
-            inputs,
+            {**inputs, **self.known_inputs(cell.model, scheme)},
             installs=(Install("", cell.weights),) if cell.weights else (),
             cell=(cell.model, cell.scheme, ""),
             typed_by="facts",
         )
+
+    def known_inputs(self, model: str, scheme: Scheme) -> Mapping[str, InputRef]:
+        """What is known of the inputs of a model's weights, for schemes whose method goes by it."""
+        raise NotImplementedError
 
     def config(self, cell: Combination, scheme: Scheme, inputs: Mapping[str, InputRef]) -> str:
         model = self.project.models[cell.model]

@@ -30,6 +30,14 @@ class Architecture:
 
 
 @dataclass(frozen=True, slots=True)
+class Text:
+    """A text of a project or of llmbuild: where it is, and the digest of its content."""
+
+    path: str
+    sha256: Digest
+
+
+@dataclass(frozen=True, slots=True)
 class Observed:
     """`sources` and `adapters` by model name (a preset has none), `presets` the configuration of a preset model by model
     name, `tools` by task kind (tool name to identity, llmbuild's own sources among them), `linkers` the linker's
@@ -39,7 +47,8 @@ class Observed:
     `gone` the errors of sources that are taken as the lock file has them, by the label of their fetch task; `families` the
     digest of each family's own sources by its model type, and `every_family` that over all of them; `types` the model types of
     presets and `architectures` the architectures that are the project's own, by model name; `of_packages` the sources of packages
-    by the label of their fetch task, and `package_kinds` the digest of the sources of each kind of package."""
+    by the label of their fetch task, and `package_kinds` the digest of the sources of each kind of package; `texts` those that
+    weights are measured on, by the names in their labels."""
 
     sources: Mapping[str, Observation]
     tools: Mapping[str, Mapping[str, str]]
@@ -57,3 +66,4 @@ class Observed:
     architectures: Mapping[str, Architecture] = field(default_factory=dict)
     of_packages: Mapping[str, Observation] = field(default_factory=dict)
     package_kinds: Mapping[str, Digest] = field(default_factory=dict)
+    texts: Mapping[str, Text] = field(default_factory=dict)

@@ -216,6 +216,8 @@ _PARAMS: Mapping[str, Mapping[str, Shape]] = {
         "sources": _named(_text),
     },
     "runtime": {"compiler": _optional(_command)},
+    "text": {"sha256": _text},
+    "calibrate": {"tokens": _number},
 }
 _INPUTS: Mapping[str, tuple[Mapping[str, bool], Mapping[str, bool]]] = {
     "inspect": ({"checkpoint": True}, {"adapter": True}),
@@ -224,6 +226,11 @@ _INPUTS: Mapping[str, tuple[Mapping[str, bool], Mapping[str, bool]]] = {
     "lower": ({"config": False}, {}),
     "link": ({"objects": True}, {"runtime": True, "library": False}),
     "runtime": ({}, {}),
+    "text": ({}, {}),
+    "calibrate": (
+        dict.fromkeys(("weights", "library", "tokenizer", "text"), True),
+        {},
+    ),
 }
 """The inputs that a kind has and those that it may have, and whether they are directories."""
 

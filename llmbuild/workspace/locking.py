@@ -20,7 +20,7 @@ from llmbuild.engine.labels import make_label
 from llmbuild.errors import FetchError, LlmbuildError, StoreError, UsageError, raise_all
 from llmbuild.jsontext import parse_json
 from llmbuild.manifest.lock import LOCK_FILE, Lock, parse_lock, read_lock
-from llmbuild.manifest.measuring import MEASURING
+from llmbuild.manifest.measuring import CALIBRATING, MEASURING
 from llmbuild.manifest.project import Project
 from llmbuild.plan.observed import DEVICE_TOOL, Observed
 from llmbuild.plan.reasons import SOURCES_TOOL, InputChanged, spoken
@@ -133,7 +133,7 @@ def toolchain_of(project: Project, observed: Observed) -> dict[str, str]:
     every = {name: value for tools in observed.tools.values() for name, value in tools.items() if name != SOURCES_TOOL}
     tools = {name: value for name, value in every.items() if " " not in name}
     # What measures is no result, and measured only where somebody asks.
-    own = {name: identity for name, identity in observed.linkers.items() if name != MEASURING}
+    own = {name: identity for name, identity in observed.linkers.items() if name not in (MEASURING, CALIBRATING)}
     linkers = {f"linker {platform}": spoken(identity) for platform, identity in own.items()}
     devices = {f"{DEVICE_TOOL} {platform}": spoken(identity) for platform, identity in observed.devices.items()}
     built = {cell.platform: project.platforms[cell.platform] for cell in project.matrix}

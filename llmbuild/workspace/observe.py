@@ -20,12 +20,13 @@ from llmbuild.engine.registry import KIND_NAMES, load_kind
 from llmbuild.engine.statcache import Anew
 from llmbuild.engine.store import Store
 from llmbuild.engine.task import Task
-from llmbuild.errors import LlmbuildError, MultiError, raise_all
+from llmbuild.errors import LlmbuildError, MultiError, ToolchainError, raise_all
 from llmbuild.manifest.lock import Lock
+from llmbuild.manifest.measuring import CALIBRATING, calibrates_here
 from llmbuild.manifest.project import Package, Project
 from llmbuild.plan.graph import expand, labels
 from llmbuild.plan.maker import WITH_RUNTIME
-from llmbuild.plan.measuring import measures, measuring_labels
+from llmbuild.plan.measuring import calibrating_labels, measures, measuring_labels
 from llmbuild.plan.observed import Observed
 from llmbuild.plan.packages import package_labels
 from llmbuild.plan.select import asked_labels
@@ -37,11 +38,12 @@ from llmbuild.workspace.options import OnNote
 from llmbuild.workspace.patterns import without_unbuildable
 from llmbuild.workspace.platform_tools import Machine, find_tools
 from llmbuild.workspace.refusals import keep_description, refuses
+from llmbuild.workspace.texts import observe_texts
 from llmbuild.workspace.tool_identities import Toolchain
 from llmbuild.workspace.trust import Trust
 
 if TYPE_CHECKING:
-    pass
+    from llmbuild.engine.lack import Lack
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ def look(
         offline=offline,
         resolve=not locked,
         anew=locked,
-        measuring=bool(measured),
+        measuring=bool(measured) or bool(calibrating_labels(project)),
     )
     project = without_unbuildable(project, observed, lock if locked else None, on_note)
     if locked:
@@ -143,7 +145,8 @@ def observe_world(
     """
     # The runtime of browsers is built for them alone, and its sources are many files to observe.
     browsers = any(project.platforms[cell.platform].artifact in WITH_RUNTIME for cell in project.matrix)
-    kinds = {name: load_kind(name) for name in KIND_NAMES if browsers or name != "runtime"}
+    others = {*(() if browsers else ("runtime",)), *(() if measuring else ("text", "calibrate"))}
+    kinds = {name: load_kind(name) for name in KIND_NAMES if name not in others}
     errors: list[LlmbuildError] = []
     gone: dict[str, LlmbuildError] = {}
     sources, adapters, presets, of_packages = _sources(project, store, lock, offline, resolve, anew, errors, gone)
@@ -154,8 +157,8 @@ def observe_world(
     architectures = own_architectures(project, toolchain, trust)
     # The memo of what was asked so far is written there.
     platforms = [project.platforms[name] for name in dict.fromkeys(cell.platform for cell in project.matrix)]
-    if measuring and project.measuring is not None:
-        platforms.append(project.measuring)
+    if measuring:
+        platforms += [one for one in (project.measuring, project.calibrating) if one is not None]
     of_platforms = find_tools(platforms, Machine(toolchain, trust), LockedTools(lock, store, identity(project)))
     raise_all(errors)
     return Observed(
@@ -167,7 +170,7 @@ def observe_world(
         source_files,
         of_platforms.devices,
         of_platforms.variables,
-        of_platforms.lacks,
+        {**of_platforms.lacks, CALIBRATING: {**of_platforms.lacks.get(CALIBRATING, {}), **_not_calibrating()}},
         gone,
         families,
         every_family,
@@ -175,7 +178,22 @@ def observe_world(
         architectures,
         of_packages,
         package_kinds,
+        observe_texts(project, store.stat_cache) if measuring else {},
     )
+
+
+def _not_calibrating() -> Mapping[str, Lack]:
+    """What a machine lacks that cannot run a library with taps, by kind of task."""
+    if calibrates_here():
+        return {}
+    from llmbuild.engine.lack import Lack
+
+    error = ToolchainError(
+        "this machine cannot calibrate weights",
+        why="statistics are collected by a library for x86-64 under Linux, so that they are the same on every machine",
+        fix='build once on such a machine with a cache that both share (--remote), or name its file: importance = "…" of a model',
+    )
+    return {"calibrate": Lack((error,))}
 
 
 def expand_world(project: Project, observed: Observed, measured: Iterable[str] = ()) -> tuple[Task, ...]:

@@ -13,10 +13,11 @@ from llmbuild.engine.labels import make_label
 from llmbuild.engine.registry import load_kind
 from llmbuild.engine.task import Files, JsonFields, Task
 from llmbuild.engine.tree import FileEntry, Tree
-from llmbuild.manifest.measuring import MEASURING
+from llmbuild.manifest.measuring import CALIBRATING, MEASURING
 from llmbuild.manifest.project import Combination, Model, Package, PackagedLibrary, Platform, Project
 from llmbuild.plan.graph import expand
-from llmbuild.plan.observed import Observed
+from llmbuild.plan.measuring import CALIBRATION
+from llmbuild.plan.observed import Observed, Text
 from llmbuild.plan.planner import Built, Lost, Plan, make_plan
 from llmbuild.plan.reasons import Reason
 from llmbuild.quantization.scheme import SCHEMES
@@ -41,6 +42,8 @@ KINDS: Mapping[str, TaskKind] = {
         ("link", ("linker",)),
         ("join", ()),
         ("package", ()),
+        ("text", ()),
+        ("calibrate", ("apache-tvm",)),
     )
 }
 
@@ -104,6 +107,7 @@ def project(
             for platform in platforms
         ),
         measuring=MEASURING_PLATFORM,
+        calibrating=dataclasses.replace(MEASURING_PLATFORM, name=CALIBRATING, taps=True),
     )
 
 
@@ -133,6 +137,8 @@ def observed(of: Project) -> Observed:
         "link": {},
         "join": {},
         "package": {},
+        "text": {},
+        "calibrate": {"apache-tvm": f"0.27.0.post1+sha256.{'a' * 64}"},
     }
     return Observed(
         sources={
@@ -160,6 +166,7 @@ def observed(of: Project) -> Observed:
             for name in package.sources
         },
         package_kinds={package.kind: digest_bytes(package.kind.encode()) for package in of.packages.values()},
+        texts={name: Text(f"/texts/{name}.txt", digest_bytes(name.encode())) for name in (CALIBRATION,)},
     )
 
 
@@ -179,8 +186,8 @@ def with_package(of: Project, name: str = "app", *, sources: Sequence[str] = (),
 SOURCES: Mapping[str, Digest] = {"linkers/elf.py": "1" * 64, "linkers/archive.py": "2" * 64}
 
 
-def tasks_of(of: Project, world: Observed | None = None) -> tuple[Task, ...]:
-    return expand(of, world or observed(of), KINDS, FIELDS)
+def tasks_of(of: Project, world: Observed | None = None, measured: Sequence[str] = ()) -> tuple[Task, ...]:
+    return expand(of, world or observed(of), KINDS, FIELDS, measured)
 
 
 @dataclass

@@ -29,6 +29,7 @@ SECTIONS = {
     "Metadata": "## [metadata]",
     "QuantizationTable": "## [quantizations.NAME]",
     "OverrideTable": "### overrides",
+    "QualityTable": "## [quality]",
     "PlatformTable": "## [platforms.NAME]",
     "HostTable": "### host",
     "OptTable": "### opt",

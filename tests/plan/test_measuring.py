@@ -58,7 +58,8 @@ def test_every_label_that_may_be_measured_makes_its_task() -> None:
 
 
 def test_a_machine_without_a_target_has_nothing_to_measure_with() -> None:
-    assert measuring_labels(dataclasses.replace(project(), measuring=None)) == frozenset()
+    there = measuring_labels(dataclasses.replace(project(), measuring=None))
+    assert not any("measuring" in label for label in there)
 
 
 @pytest.mark.parametrize("name", ["lower", "link", "*", "*smollm2*", "lower[*]", "quantize"])

@@ -23,11 +23,12 @@ from llmbuild.engine.kind import Job, TaskKind
 from llmbuild.engine.registry import KIND_NAMES, load_kind
 from llmbuild.engine.tree import FileEntry, Tree
 from llmbuild.errors import UsageError
-from llmbuild.manifest.project import Project, Publish
+from llmbuild.manifest.project import Project, Publish, Quality
 from llmbuild.models.registry import families
 from llmbuild.plan.graph import expand
 from llmbuild.plan.maker import CONFIG_FILES, OBJECT_FILES, WEIGHT_FILES
-from llmbuild.plan.observed import Architecture, Observed
+from llmbuild.plan.measuring import CALIBRATION
+from llmbuild.plan.observed import Architecture, Observed, Text
 from llmbuild.quantization.overrides import Override
 from llmbuild.sources.kind import Observation, Source
 from llmbuild.tasks.lower import COMPILE_FIELDS
@@ -63,7 +64,7 @@ class Scene:
         found: dict[str, Digest] = {}
         trees: dict[str, Tree] = {}
         blobs: dict[Digest, bytes] = {}
-        for task in expand(self.project, self.observed, kinds, COMPILE_FIELDS):
+        for task in expand(self.project, self.observed, kinds, COMPILE_FIELDS, named(self.project)):
             files = {} if task.package else self.outputs.get(task.kind, {})
             blobs |= {digest_bytes(data): data for data in files.values()}
             trees[task.label] = Tree.of(FileEntry(p, digest_bytes(data), len(data)) for p, data in files.items())
@@ -123,8 +124,14 @@ def scene() -> Scene:
         "config": {"mlc-chat-config.json": json.dumps(chat_config()).encode(), "tokenizer.json": b"{}"},
         "lower": {"lib0.o": b"lib0", "devc.o": b"devc", "metadata.json": b"{}"},
         "runtime": {"wasm_runtime.o": b"runtime"},
+        "text": {"text.txt": b"text"},
     }
     return Scene(of, world, outputs)
+
+
+def named(of: Project) -> list[str]:
+    """The tasks that calibrate, which a plan has after those of the matrix where they are named."""
+    return [f"calibrate[{name}]" for name, model in of.models.items() if model.source is not None]
 
 
 def declaring(*params: str) -> set[str]:
@@ -298,6 +305,23 @@ EDITS: dict[str, tuple[Callable[[Scene], Scene], tuple[str, ...]]] = {
     "project.root": (edit_project(lambda of: dataclasses.replace(of, root="/elsewhere")), ()),
     "project.provenance": (edit_project(lambda of: dataclasses.replace(of, provenance=not of.provenance)), ()),
     "project.publish": (edit_project(lambda of: dataclasses.replace(of, publish={"here": PUBLISH})), ()),
+    "project.quality": (
+        edit_project(lambda of: dataclasses.replace(of, quality=Quality(calibration_tokens=5))),
+        ("tokens",),
+    ),
+    "project.calibrating": (
+        edit_project(lambda of: dataclasses.replace(of, calibrating=of.measuring)),
+        (),
+    ),
+    "text": (
+        lambda one: dataclasses.replace(
+            one,
+            observed=dataclasses.replace(
+                one.observed, texts={CALIBRATION: Text("elsewhere.txt", digest_bytes(b"other"))}
+            ),
+        ),
+        ("sha256",),
+    ),
     "project.measuring": (edit_project(lambda of: dataclasses.replace(of, measuring=None)), ()),
     "project.output": (edit_project(lambda of: dataclasses.replace(of, output="out")), ()),
 }
@@ -349,7 +373,7 @@ def test_an_architecture_of_the_project_counts_by_its_content_and_by_what_it_is_
         one = with_own(text=text)
         hints = {
             task.kind: task.hints.get("architecture")
-            for task in expand(one.project, one.observed, KINDS, COMPILE_FIELDS)
+            for task in expand(one.project, one.observed, KINDS, COMPILE_FIELDS, named(one.project))
         }
         assert {kind for kind, hint in hints.items() if hint == text and kind in wanted} == wanted
         assert not any(hint for kind, hint in hints.items() if kind not in wanted)
@@ -389,7 +413,11 @@ def test_an_adapter_is_an_input_of_inspect_and_quantize_alone() -> None:
 @pytest.mark.parametrize("kind", KIND_NAMES)
 def test_every_leaf_of_every_parameter_is_in_the_key(kind: str) -> None:
     one = scene()
-    task = next(task for task in expand(one.project, one.observed, KINDS, COMPILE_FIELDS) if task.kind == kind)
+    task = next(
+        task
+        for task in expand(one.project, one.observed, KINDS, COMPILE_FIELDS, named(one.project))
+        if task.kind == kind
+    )
     empty = dataclasses.replace(task, inputs={})
     plain = bind(empty, {}, dict[Digest, bytes]().__getitem__).action.digest
     seen = {plain}

@@ -19,6 +19,7 @@ from llmbuild.errors import UsageError
 from llmbuild.manifest.load import load
 from llmbuild.models.presets import presets
 from llmbuild.plan.graph import expand
+from llmbuild.plan.measuring import measuring_labels
 from llmbuild.targets.names import target_names
 from llmbuild.tasks.lower import COMPILE_FIELDS
 from llmbuild.tasks.shapes import wrong_part
@@ -95,7 +96,8 @@ def actions_of(place: Path, text: str) -> dict[str, Action]:
     text = text.replace("PRESET", next(iter(presets())))
     project = plans.with_package(load(place / "buildfile.toml", text).project, sources=("page",), archive="")
     kinds = {name: load_kind(name) for name in KIND_NAMES}
-    tasks = expand(project, plans.observed(project), kinds, COMPILE_FIELDS)
+    named = sorted(label for label in measuring_labels(project) if label.startswith("calibrate["))
+    tasks = expand(project, plans.observed(project), kinds, COMPILE_FIELDS, named)
     return {task.label: action_of(task) for task in tasks}
 
 
@@ -117,7 +119,7 @@ def test_whatever_a_parameter_is_it_is_looked_at_without_an_error(tmp_path: Path
     # Of few schemes and platforms: the package of everything lists some hundred libraries, which are alike.
     few = MANIFEST.replace('"q0f16", "q3f16_1", "q4f32_1"', '"q4f32_1"').replace("TARGETS", '"wasm32-webgpu"')
     actions = actions_of(tmp_path, few)
-    for kind in ("quantize", "config", "lower", "link", "runtime", "join", "package"):
+    for kind in ("quantize", "config", "lower", "link", "runtime", "join", "package", "text", "calibrate"):
         action = next(one for one in actions.values() if one.kind == kind)
         refused = [wrong_in(one) for one in changed(action)]
         assert sum(one is not None for one in refused) > len(refused) / 2

@@ -1,0 +1,1 @@
+"""How much of a model quantizing loses: text cut to windows."""
