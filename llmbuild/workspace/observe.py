@@ -191,7 +191,7 @@ def _not_calibrating() -> Mapping[str, Lack]:
     error = ToolchainError(
         "this machine cannot calibrate weights",
         why="statistics are collected by a library for x86-64 under Linux, so that they are the same on every machine",
-        fix='build once on such a machine with a cache that both share (--remote), or name its file: importance = "…" of a model',
+        fix="build once on such a machine with a cache that both share (--remote), or carry its results: `llmbuild cache export`",
     )
     return {"calibrate": Lack((error,))}
 

@@ -233,3 +233,14 @@ def test_a_variable_that_a_target_names_is_in_the_key_of_link_alone(
         assert "/one" not in json.dumps(tools["link"])
         keys.append(tools["link"]["variable MY_SDK"])
     assert len(set(keys)) == 4 and keys[0] == "unset"
+
+
+def test_a_machine_of_another_kind_is_told_how_statistics_travel(monkeypatch: pytest.MonkeyPatch) -> None:
+    from llmbuild.workspace import observe
+
+    monkeypatch.setattr(observe, "calibrates_here", lambda: False)
+    lack = observe._not_calibrating()["calibrate"]
+    assert lack.error.what == "this machine cannot calibrate weights"
+    assert "llmbuild cache export" in (lack.error.fix or "")
+    monkeypatch.setattr(observe, "calibrates_here", lambda: True)
+    assert observe._not_calibrating() == {}
