@@ -20,8 +20,21 @@ Predict = Callable[[Task, int | None], Estimate]
 """Estimates a task, given the bytes of its inputs or None."""
 
 
+def turns(tasks: Sequence[Task]) -> dict[str, int]:
+    """Whose turn it is among equally urgent tasks, by label: each model's in turn, and otherwise the first of the plan.
+
+    What a task makes on the way serves the next one of its model, and comes too late for one that runs at the same time.
+    """
+    before: Counter[tuple[str, str]] = Counter()
+    ranks: list[tuple[int, int, str]] = []
+    for position, task in enumerate(tasks):
+        ranks.append((before[task.kind, task.model], position, task.label))
+        before[task.kind, task.model] += 1
+    return {label: turn for turn, (_, _, label) in enumerate(sorted(ranks))}
+
+
 class Waiting:
-    """Labels in the order in which they may start: the most urgent first, of equally urgent ones the first of the plan."""
+    """Labels in the order in which they may start: the most urgent first, of equally urgent ones the first in `turns`."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, str]] = []
@@ -73,8 +86,11 @@ class Pending:
         self._held = held
         self._predicted = predicted
         self._queue = Waiting()
+        self._turns: Mapping[str, int] = {}
 
     def add(self, node: Node) -> None:
+        if not self._turns:
+            self._turns = turns([one.task for one in self._build.nodes.values()])
         if self._priority is None:
             self._priority = {}
             if self._predict is not None:
@@ -84,7 +100,7 @@ class Pending:
                 self._priority = remaining_path(tasks, seconds)
                 self._predicted(estimates)
         self.waiting[node.task.kind] += 1
-        self._queue.add(node.task.label, self._priority.get(node.task.label, 0.0), node.order)
+        self._queue.add(node.task.label, self._priority.get(node.task.label, 0.0), self._turns[node.task.label])
 
     def take(self) -> Node | None:
         """The most urgent task whose memory fits beside the running ones; None when there is none."""

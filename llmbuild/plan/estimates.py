@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from llmbuild.canonical import Digest, known_digest
-from llmbuild.engine.pending import Waiting
+from llmbuild.engine.pending import Waiting, turns
 from llmbuild.engine.predict import Estimate, Witness, remaining_path
 from llmbuild.engine.task import AllFiles, Files, Task
 from llmbuild.engine.tree import Tree
@@ -223,7 +223,7 @@ def simulate(
     """The tasks as the scheduler runs them: at most `jobs` at a time, those on the longest remaining path first, and none
     whose memory does not fit into `memory` (bytes) beside the running ones, unless it would run alone."""
     labels = {task.label for task in tasks}
-    order = {task.label: position for position, task in enumerate(tasks)}
+    order = turns(tasks)
     urgent = remaining_path(tasks, {label: known[label].wall_s for label in labels})
     needs = {task.label: {ref.task for ref in task.inputs.values()} & labels for task in tasks}
     dependents: dict[str, list[str]] = {label: [] for label in order}

@@ -13,6 +13,7 @@ from llmbuild.canonical import Digest
 from llmbuild.engine.executor import TaskFailure
 from llmbuild.engine.kind import Progress
 from llmbuild.engine.lookup import Cached
+from llmbuild.engine.pending import turns
 from llmbuild.engine.predict import Estimate
 from llmbuild.engine.runner import Done, Runner
 from llmbuild.engine.scheduler import Scheduler
@@ -134,3 +135,22 @@ def test_a_budget_makes_a_difference(tmp_path: Path) -> None:
     tasks = graph(random.Random(1))
     known = {task.label: TaskEstimate(1, 100, 0, 0, 1) for task in tasks}
     assert simulate(tasks, known, 3).wall_s < simulate(tasks, known, 3, 150).wall_s == 12
+
+
+def test_equally_urgent_tasks_of_several_models_take_turns() -> None:
+    tasks = [
+        Task(kind, f"{kind}[{model}, {platform}]", 1, {}, {}, {}, model=model)
+        for kind in ("config", "lower")
+        for model in ("one", "two")
+        for platform in ("a", "b")
+    ]
+    order = turns(tasks)
+    assert [label for label in sorted(order, key=order.__getitem__) if label.startswith("lower")] == [
+        "lower[one, a]",
+        "lower[two, a]",
+        "lower[one, b]",
+        "lower[two, b]",
+    ]
+    known = {task.label: TaskEstimate(1, 1, 0, 0, 0) for task in tasks}
+    starts = simulate(tasks[4:], known, 2).starts
+    assert starts["lower[one, a]"] == starts["lower[two, a]"] == 0 and starts["lower[one, b]"] == 1
