@@ -3,6 +3,9 @@ itself, so that its code depends on nothing but its kernels and the target: thos
 VM's functions on shapes, and those that choose among kernels for levels of the CPU.  The kernels for a level are a group too,
 whose code may use more than the target has.
 
+On a GPU, TVM's passes run beside a host that stands for all of a kind (`Device.beside_any_host`), up to where the host's
+functions become code: libraries for several hosts take what these passes made, and the device's code, from one another.
+
 The host's part of a group becomes an object file.  The device's parts of all become one device module, as the runtime loads it.
 """
 
@@ -49,18 +52,19 @@ def _groups(host: Any) -> tuple[Callable[[Any], bool], ...]:
 
 
 def write_objects(
-    module: Any, target: Any, reuse: Reuse, out: Path, require: Callable[[Path], None] = lambda _: None
+    module: Any, target: Any, beside: Any, reuse: Reuse, out: Path, require: Callable[[Path], None] = lambda _: None
 ) -> None:
     """Write the objects of a module after all passes: `lib0.o` to `lib3.o` of the groups of functions, as far as they have any,
     an object by the name of each level of the CPU for which there are kernels, and `devc.o` with the VM's bytecode
     and the device's code.
 
+    `beside` is the target that kernels were made for (`Device.beside_any_host`).
     `require` raises an error for a file that lacks code for the device: such code is not kept.
     """
     builder = relax.ExecBuilder()
     rest = vm_build._vmcodegen(builder, module)
     kernels = vm_build._filter_tir(rest)
-    library = _Library(kernels.attrs, target, reuse, require)
+    library = _Library(kernels.attrs, target, beside, reuse, require)
     functions = sorted(
         ((name.name_hint, function) for name, function in kernels.functions.items()), key=lambda one: one[0]
     )
@@ -81,49 +85,53 @@ def write_objects(
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """Functions by name, and the digest of the text of their module, where a stand-in names its function's."""
+    """Functions by name, and the digest of their text, where a stand-in names its function's."""
 
     functions: Mapping[str, Any]
     key: Digest
 
 
 class _Library:
-    """The kernels of one library: `attributes` are those of its module."""
+    """The kernels of one library: `attributes` are those of its module, and `beside` is the target that they were made for."""
 
-    def __init__(self, attributes: Any, target: Any, reuse: Reuse, require: Callable[[Path], None]) -> None:
+    def __init__(
+        self, attributes: Any, target: Any, beside: Any, reuse: Reuse, require: Callable[[Path], None]
+    ) -> None:
         self.host = target if target.host is None else target.host
         self._attributes = attributes
-        self._target = target
+        self._named = tvm.ir.save_json(attributes)
+        self._beside = beside
         self._reuse = reuse
         self._require = require
         self._on_device: list[_Group] = []
-        self._passed: dict[Digest, list[Mapping[Any, Any]]] = {}
-        """By key, the functions for the device of those groups that went through TVM's passes here."""
+        self._passed: dict[Digest, list[Any]] = {}
+        """By key, the modules for the device of those groups that went through TVM's passes here."""
 
     def add(self, functions: Mapping[str, Any], level: Level | None = None) -> bytes:
         """The object file of the host's part of a group of functions by name, for all of the host's CPUs or those of a level."""
-        text = tvm.ir.save_json(tvm.IRModule(functions, attrs=self._attributes))
+        text = tvm.ir.save_json(tvm.IRModule(functions))
         group = _Group(functions, digest_bytes(text.encode()))
-        if self._target.host is not None and not all(_HOST_ONLY in (one.attrs or {}) for one in functions.values()):
+        if self._beside.host is not None and not all(_HOST_ONLY in (one.attrs or {}) for one in functions.values()):
             self._on_device.append(group)
 
         def compiled() -> bytes:
             cpu = self.host if level is None else level.target(self.host)
-            host, self._passed[group.key] = self._after_passes(group, cpu)
             with tempfile.TemporaryDirectory() as scratch:
                 path = Path(scratch) / "group.o"
-                _generated(host, self._attributes, cpu).write_to_file(str(path))
+                _generated(self._for_host(group, cpu), self._attributes, cpu).write_to_file(str(path))
                 return path.read_bytes()
 
-        return self._reuse.code("object", [group.key], compiled)
+        return self._reuse.host_code([group.key, self._named], compiled)
 
     def device_code(self) -> tuple[int, bytes]:
-        """The code of the devices' parts of all groups, as `packed_imports` writes it, and in how many modules it is."""
+        """The code of the device's parts of all groups, as `packed_imports` writes it, and in how many modules it is: one, and on
+        a CPU none."""
 
         def generated() -> bytes:
-            root = _generated({}, self._attributes, self.host)
-            for device, functions in self._by_device():
-                root.import_module(_generated(functions, self._attributes, device))
+            # The module's attributes name the library of the host, which device code is none of.
+            root = _generated({}, None, self.host)
+            if self._on_device:
+                root.import_module(_generated(self._for_device(), None, self._beside))
             code = packed_imports.device_bytes(root)
             with tempfile.TemporaryDirectory() as scratch:
                 path = Path(scratch) / "devc.o"
@@ -131,32 +139,47 @@ class _Library:
                 self._require(path)
             return bytes([len(root.imports)]) + code
 
-        data = self._reuse.code("device code", [group.key for group in self._on_device], generated)
+        data = self._reuse.device_code([group.key for group in self._on_device], generated)
         return data[0], data[1:]
 
-    def _by_device(self) -> list[tuple[Any, Mapping[Any, Any]]]:
-        """The devices' targets with all of their functions."""
-        found: dict[str, tuple[Any, dict[Any, Any]]] = {}
+    def _for_device(self) -> Mapping[Any, Any]:
+        """The functions of all groups for the device.
+
+        In the order of their names, for TVM's own order is by what its passes copied, and with one target: that of a function
+        that was read back is another object than that of one that was made.
+        """
+        _, _, for_device = tvm.tirx.get_tir_pipeline("default")
+        found: dict[Any, Any] = {}
         for group in self._on_device:
             if group.key not in self._passed:
-                _, self._passed[group.key] = self._after_passes(group, self.host)
-            for functions in self._passed[group.key]:
-                for name, function in functions.items():
-                    target = function.attrs["target"]
-                    found.setdefault(str(target), (target, {}))[1][name] = function
-        return list(found.values())
+                self._split(group, self._beside)
+            for part in self._passed[group.key]:
+                for name, function in for_device()(part).functions.items():
+                    found[name] = function.with_attr("target", self._beside)
+        return dict(sorted(found.items(), key=lambda one: str(one[0].name_hint)))
 
-    def _after_passes(self, group: _Group, cpu: Any) -> tuple[Mapping[Any, Any], list[Mapping[Any, Any]]]:
-        """The functions for the host, whose code is for this CPU, and for each device that TVM's passes make of a group."""
+    def _for_host(self, group: _Group, cpu: Any) -> Mapping[Any, Any]:
+        """The functions of a group for the host, whose code is for this CPU."""
+        if self._beside.host is None:
+            module = self._split(group, cpu)
+        else:
+            module = self._reuse.lowered([group.key, self._named], lambda: self._split(group, self._beside))
+            for name, function in module.functions_items():
+                module[name] = function.with_attr("target", cpu)
+        _, for_host, _ = tvm.tirx.get_tir_pipeline("default")
+        return {name: one.without_attr(_ENTRY) for name, one in for_host()(module).functions.items()}
+
+    def _split(self, group: _Group, target: Any) -> Any:
+        """The module for the host that TVM's passes make of a group; those for devices are in `_passed` then."""
         functions = {name: self._reuse.real(function) for name, function in group.functions.items()}
-        if cpu is not self.host:
-            functions = {name: function.with_attr("target", cpu) for name, function in functions.items()}
+        if target.host is None and target is not self.host:
+            functions = {name: function.with_attr("target", target) for name, function in functions.items()}
         module = tvm.IRModule(functions, attrs=self._attributes)
-        module = tvm.tirx.transform.BindTarget(self._target.with_host(cpu))(module)
-        passes, for_host, for_device = tvm.tirx.get_tir_pipeline("default")
+        module = tvm.tirx.transform.BindTarget(target.with_host(target) if target.host is None else target)(module)
+        passes, _, _ = tvm.tirx.get_tir_pipeline("default")
         on_host, on_devices = import_module("tvm.tirx.build").split_host_device_mods(passes(module))
-        host = {name: one.without_attr(_ENTRY) for name, one in for_host()(on_host).functions.items()}
-        return host, [dict(for_device()(part).functions.items()) for part in on_devices.values()]
+        self._passed[group.key] = list(on_devices.values())
+        return on_host
 
 
 def _generated(functions: Mapping[Any, Any], attributes: Any, target: Any) -> Any:

@@ -88,8 +88,10 @@ def lower(
     InputError for a configuration that no library can be made from, ToolchainError when the device's compiler is missing or
     fails, or TVM's attention is another, and StoreError where the module cannot be dumped.
     """
-    reuse = Reuse(kept, compile_part)
     device, target = resolve_target(compile_part)
+    beside_any = device.beside_any_host(target)
+    of_device = {name: value for name, value in compile_part.items() if name != "host"}
+    reuse = Reuse(kept, compile_part, [of_device, described(beside_any)])
     require_code_generator(target.kind.name)
     family = own or registry.family(str(config["model_type"]))
     model_config = configure(config, overrides, family)
@@ -97,7 +99,7 @@ def lower(
         f"building {family.model_type} in {scheme.name} for {device.name}: {json.dumps(dict(compile_part), sort_keys=True)}"
     )
     check_overrides(scheme.name, scheme.overrides, family.parameters(model_config))
-    linear = GenericKernels() if "linears" in stock else device.kernels().linear(target, activations, reuse.kernel)
+    linear = GenericKernels() if "linears" in stock else device.kernels().linear(beside_any, activations, reuse.kernel)
     model = build.export(model_config, family, scheme, linear, taps=taps)
     device.require_attention(model.kv_cache, target)
     metadata = metadata_record(config, model_config, scheme, model)
@@ -108,7 +110,7 @@ def lower(
     module = model.module
     plan = PassInputs(
         device,
-        target,
+        beside_any,
         model.kv_cache,
         variable_bounds(model_config),
         metadata,
@@ -119,14 +121,14 @@ def lower(
     if system_lib:
         # The attribute alone makes a system library.  relax.build's own flag would read it back, which fails in this
         # release of TVM for texts of fewer than 8 bytes.
-        module = module.with_attrs({"system_lib_prefix": system_lib_prefix or ""})
+        module = module.with_attrs({pipeline.PREFIX: system_lib_prefix or ""})
     # Common subexpression elimination leaves variables undefined in host code (this release of TVM).
     settings = {"tirx.disable_cse_tir": True, "relax.backend.use_cuda_graph": plan.cuda_graph}
-    with prepare(compile_part), target, own_errors(), tvm.transform.PassContext(config=settings):
+    with prepare(compile_part), beside_any, own_errors(), tvm.transform.PassContext(config=settings):
         module = pipeline.run(
             plan, module, described([model.spec, scheme, activations, *([TAPS] if taps else [])]), reuse
         )
-        codegen.write_objects(module, target, reuse, out, lambda path: require(compile_part, path))
+        codegen.write_objects(module, target, beside_any, reuse, out, lambda path: require(compile_part, path))
     require(compile_part, out / "devc.o")
     (out / "metadata.json").write_text(json.dumps(metadata, indent=2) + "\n", encoding="utf-8")
     for name, size in metadata["memory_usage"].items():

@@ -32,6 +32,9 @@ from llmbuild.compiler.schedules import drop_pattern_attributes
 from llmbuild.models.decoder import COPIES
 from llmbuild.models.kv_cache import KVCacheLayout
 
+PREFIX = "system_lib_prefix"
+"""The attribute of a module that makes a system library of it, whose symbols begin with its value."""
+
 FOR_RUNTIMES = "llmbuild.for_runtimes"
 """The attribute of a kernel that is none of the model's."""
 
@@ -144,8 +147,12 @@ def run(plan: PassInputs, module: Any, origin: Json, reuse: Reuse) -> Any:
         for name, function in module.functions_items()
         if isinstance(function, tirx.PrimFunc) or name.name_hint not in own
     }
+    # What applications name a library by is in no kernel.
+    prefix = (module.attrs or {}).get(PREFIX)
+    module = module if prefix is None else module.without_attr(PREFIX)
     text = tvm.ir.save_json(tvm.IRModule(others, attrs=module.attrs))
     module = reuse.module("operators", [sorted(plan.stock), origin, text], module, lowered)
+    module = module if prefix is None else module.with_attr(PREFIX, prefix)
     return tvm.transform.Sequential(virtual_machine(plan))(module)
 
 

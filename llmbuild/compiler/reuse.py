@@ -53,9 +53,11 @@ class Reuse:
     Functions whose body nothing needs for now are stand-ins (`llmbuild.compiler.stand_ins`); their texts are here, or in `kept`.
     """
 
-    def __init__(self, kept: Kept | None = None, platform: Json = None) -> None:
-        """`platform` is all that code depends on besides functions: the compile part of a resolved target."""
+    def __init__(self, kept: Kept | None = None, platform: Json = None, device: Json = None) -> None:
+        """`platform` is all that the host's code depends on besides functions: the compile part of a resolved target.  `device`
+        is all that functions and the device's code depend on: what is the same on several hosts has one name."""
         self._platform = platform
+        self._device = device
         self._kept = Nothing() if kept is None else kept
         self._texts: dict[Digest, str] = {}
         self._objects: dict[Digest, Any] = {}
@@ -82,22 +84,34 @@ class Reuse:
 
     def module(self, stage: str, inputs: Sequence[Json], module: Any, change: Callable[[Any], Any]) -> Any:
         """What `change` makes of a module, with stand-ins in place of its PrimFuncs.  The inputs are all that both depend on
-        besides the platform."""
+        besides the device."""
 
         def made() -> Any:
             changed = change(_each(module, self.real))
             return _each(changed, self._stand_in)
 
-        return self._functions([stage, self._platform, *inputs], made)
+        return self._functions([stage, self._device, *inputs], made)
 
-    def code(self, stage: str, inputs: Sequence[Json], make: Callable[[], bytes]) -> bytes:
-        """What `make` makes of the inputs, which are all that it depends on besides the platform."""
-        key = digest_json([stage, self._platform, *inputs])
+    def lowered(self, inputs: Sequence[Json], make: Callable[[], Any]) -> Any:
+        """The module that `make` makes of the inputs, which are all that it depends on besides the device: for good, with the
+        bodies of its functions."""
+        key = digest_json(["lowered", self._device, *inputs])
         data = self._kept.get(key)
-        if data is None:
-            data = make()
-            self._kept.put(key, data)
-        return data
+        if data is not None:
+            return tvm.ir.load_json(data.decode())
+        module = make()
+        text = tvm.ir.save_json(module)
+        if _UNREADABLE.search(text) is None:
+            self._kept.put(key, text.encode())
+        return module
+
+    def host_code(self, inputs: Sequence[Json], make: Callable[[], bytes]) -> bytes:
+        """What `make` makes of the inputs, which are all that it depends on besides the platform."""
+        return self._code(["object", self._platform, *inputs], make)
+
+    def device_code(self, inputs: Sequence[Json], make: Callable[[], bytes]) -> bytes:
+        """What `make` makes of the inputs, which are all that it depends on besides the device."""
+        return self._code(["device code", self._device, *inputs], make)
 
     def real(self, function: Any) -> Any:
         """The function itself in place of its stand-in, which no pass has had yet: passes may change it in place."""
@@ -109,6 +123,14 @@ class Reuse:
         while digest not in self._texts:
             self._texts |= json.loads(self._unread.pop())
         return real(function, tvm.ir.load_json(self._texts[digest]))
+
+    def _code(self, inputs: Sequence[Json], make: Callable[[], bytes]) -> bytes:
+        key = digest_json(inputs)
+        data = self._kept.get(key)
+        if data is None:
+            data = make()
+            self._kept.put(key, data)
+        return data
 
     def _stand_in(self, function: Any) -> Any:
         text = tvm.ir.save_json(function)

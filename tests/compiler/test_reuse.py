@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -113,14 +114,40 @@ def test_what_is_gone_is_made_again(tmp_path: Path) -> None:
         assert set(some) == set(kept)
 
 
+HOSTS: Mapping[str, str] = {"metal": "x86_64-apple-macosx13.0.0", "opencl": "aarch64-unknown-linux-gnu"}
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix"),
+    [
+        ("metal", None),
+        pytest.param("opencl", None, marks=pytest.mark.full),
+        pytest.param("metal", "tiny_", marks=pytest.mark.full),
+    ],
+)
+def test_hosts_share_all_but_their_own_code(
+    name: str, prefix: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A prefix is in the names of kernels and of what they are launched by: there, scheduled kernels are shared."""
+    pairs = Pairs(name, tmp_path)
+    lowered(tmp_path / "first", name, "q4f16_1", pairs.kept)
+    other = {**TARGETS[name], "host": {"kind": "llvm", "mtriple": HOSTS[name]}}
+    monkeypatch.setattr(sys.modules[__name__], "TARGETS", {name: other})
+    taken, made = pairs("other", "q4f16_1", prefix)
+    assert taken > 10 and made == (3 if prefix is None else 7)
+
+
 def test_code_of_one_platform_is_none_for_another() -> None:
     """TVM's target has one architecture, and a platform may have several."""
     from llmbuild.compiler.reuse import Reuse
 
     kept, made = Memory(), []
     for number, archs in enumerate(([], ["a"], ["a", "b"], ["a"])):
-        made.append(Reuse(kept, {"archs": archs}).code("device code", ["k"], lambda n=number: bytes([n])))  # type: ignore[misc]
+        reuse = Reuse(kept, "host", {"archs": archs})
+        made.append(reuse.device_code(["k"], lambda n=number: bytes([n])))  # type: ignore[misc]
     assert made == [b"\0", b"\1", b"\2", b"\1"]
+    hosts = [Reuse(kept, host, "device").host_code(["k"], host.encode) for host in ("one", "other")]
+    assert hosts == [b"one", b"other"]
 
 
 def constant(value: str) -> Any:

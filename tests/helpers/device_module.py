@@ -26,12 +26,12 @@ def lowered(out: Path, compile_part: Mapping[str, Any], size: int = 128, kept: A
             hidden = nn.op.matmul(x, nn.op.permute_dims(self.weight))
             return nn.op.softmax(nn.op.silu(nn.op.exp(hidden)) + hidden)
 
-    _, target = resolve_target(compile_part)
+    device, target = resolve_target(compile_part)
     module = Model().export_tvm({"forward": {"x": nn.spec.Tensor([1, "n", size], "float16")}})[0]
     out.mkdir(parents=True, exist_ok=True)
     with prepare(compile_part), target:
         rules = (dlight.gpu.Matmul(), dlight.gpu.Reduction(), dlight.gpu.GeneralReduction(), dlight.gpu.Fallback())
         module = dlight.ApplyDefaultSchedule(*rules)(relax.transform.LegalizeOps()(module))
         module = relax.get_default_pipeline(target)(module)
-        write_objects(module, target, Reuse(kept, compile_part), out)
+        write_objects(module, target, device.beside_any_host(target), Reuse(kept, compile_part, compile_part), out)
     return out

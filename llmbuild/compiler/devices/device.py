@@ -46,6 +46,10 @@ class Device(ABC):
     def target(self, device: Mapping[str, Any], host: Mapping[str, Any]) -> Mapping[str, Any]:
         """The attributes of TVM's target."""
 
+    def beside_any_host(self, target: Any) -> Any:
+        """The target that kernels are made for: the same for all hosts beside which they are the same."""
+        return target
+
     def operators(self) -> list[Any]:
         """The passes over operators, before they become TIR functions."""
         return []

@@ -22,6 +22,10 @@ SAMPLING = (
 """All functions that runtimes with a sampler on the device call."""
 
 
+_PHONE = {"kind": "llvm", "mtriple": "aarch64-linux-android"}
+_COMPUTER = {"kind": "llvm", "mtriple": "x86_64-unknown-linux-gnu"}
+
+
 class Gpu(Device):
     """A device with a host beside it, whose driver compiles the kernels or for which TVM makes the code."""
 
@@ -32,6 +36,12 @@ class Gpu(Device):
         # The host's code checks arguments and launches kernels, which takes the same time however it is optimized, and a third of
         # the time to compile.
         return {**device, "host": {**host, "opt-level": host.get("opt-level", 0)}}
+
+    def beside_any_host(self, target: Any) -> Any:
+        """TVM's rules look at the host to tell phones' GPUs from others, and at nothing else of it."""
+        from tvm.target import Target
+
+        return target.with_host(Target(_PHONE if "android" in str(target.host) else _COMPUTER))
 
     def kernels(self) -> KernelSet:
         from llmbuild.compiler.kernels.gpu.kernel_set import KERNELS
