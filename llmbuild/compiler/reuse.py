@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, is_dataclass
 from types import FunctionType
 from typing import Any, Protocol
@@ -31,6 +32,10 @@ class Kept(Protocol):
 
     def put(self, key: Digest, data: bytes, /) -> None: ...
 
+    def alone(self, key: Digest, /) -> AbstractContextManager[None]:
+        """A context in which no other lowering makes this result: entering waits for one that does."""
+        ...
+
 
 class Nothing:
     """Keeps nothing: every result is made."""
@@ -40,6 +45,9 @@ class Nothing:
 
     def put(self, key: Digest, data: bytes) -> None:
         pass
+
+    def alone(self, key: Digest) -> AbstractContextManager[None]:  # noqa: ARG002
+        return nullcontext()
 
 
 def directly(make: Callable[..., Any], *arguments: Any) -> Any:
@@ -95,15 +103,13 @@ class Reuse:
     def lowered(self, inputs: Sequence[Json], make: Callable[[], Any]) -> Any:
         """The module that `make` makes of the inputs, which are all that it depends on besides the device: for good, with the
         bodies of its functions."""
+
+        def written() -> tuple[Any, bytes | None]:
+            module = make()
+            return module, _readable(tvm.ir.save_json(module))
+
         key = digest_json(["lowered", self._device, *inputs])
-        data = self._kept.get(key)
-        if data is not None:
-            return tvm.ir.load_json(data.decode())
-        module = make()
-        text = tvm.ir.save_json(module)
-        if _UNREADABLE.search(text) is None:
-            self._kept.put(key, text.encode())
-        return module
+        return self._taken_or_made(key, lambda data: tvm.ir.load_json(data.decode()), written)
 
     def host_code(self, inputs: Sequence[Json], make: Callable[[], bytes]) -> bytes:
         """What `make` makes of the inputs, which are all that it depends on besides the platform."""
@@ -125,12 +131,29 @@ class Reuse:
         return real(function, tvm.ir.load_json(self._texts[digest]))
 
     def _code(self, inputs: Sequence[Json], make: Callable[[], bytes]) -> bytes:
-        key = digest_json(inputs)
-        data = self._kept.get(key)
-        if data is None:
+        def written() -> tuple[bytes, bytes | None]:
             data = make()
-            self._kept.put(key, data)
-        return data
+            return data, data
+
+        found: bytes = self._taken_or_made(digest_json(inputs), bytes, written)
+        return found
+
+    def _taken_or_made(
+        self, key: Digest, read: Callable[[bytes], Any], make: Callable[[], tuple[Any, bytes | None]]
+    ) -> Any:
+        """What is read of what was kept, or what is made, with its bytes where these are to be kept."""
+        data = self._kept.get(key)
+        if data is not None:
+            return read(data)
+        with self._kept.alone(key):
+            # Whoever was waited for has made it.
+            data = self._kept.get(key)
+            if data is not None:
+                return read(data)
+            made, data = make()
+            if data is not None:
+                self._kept.put(key, data)
+            return made
 
     def _stand_in(self, function: Any) -> Any:
         text = tvm.ir.save_json(function)
@@ -141,18 +164,23 @@ class Reuse:
 
     def _functions(self, inputs: Sequence[Json], make: Callable[[], Any]) -> Any:
         """Stand-ins by name, or a module with such: its text, and after a zero those of the functions that they are for."""
-        key = digest_json(["functions", *inputs])
-        data = self._kept.get(key)
-        if data is not None:
+
+        def read(data: bytes) -> Any:
             text, _, functions = data.decode().partition("\0")
             self._unread.append(functions)
             return tvm.ir.load_json(text)
-        self._new = {}
-        found = make()
-        whole = f"{tvm.ir.save_json(found)}\0{json.dumps(self._new, sort_keys=True)}"
-        if _UNREADABLE.search(whole) is None:
-            self._kept.put(key, whole.encode())
-        return found
+
+        def written() -> tuple[Any, bytes | None]:
+            self._new = {}
+            found = make()
+            return found, _readable(f"{tvm.ir.save_json(found)}\0{json.dumps(self._new, sort_keys=True)}")
+
+        return self._taken_or_made(digest_json(["functions", *inputs]), read, written)
+
+
+def _readable(text: str) -> bytes | None:
+    """A text of TVM's as it is kept; None where TVM could not read it back."""
+    return text.encode() if _UNREADABLE.search(text) is None else None
 
 
 def _each(module: Any, change: Callable[[Any], Any]) -> Any:

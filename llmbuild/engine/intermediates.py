@@ -21,12 +21,14 @@ from pathlib import Path
 from llmbuild.canonical import Digest, digest_json, known_digest
 from llmbuild.engine import files, fs
 from llmbuild.engine.action import Action
+from llmbuild.engine.locks import FileLock
 from llmbuild.errors import StoreError
 
 _SHA256 = hashlib.sha256().digest_size
 _LEVEL = 1
 """zlib's fastest: texts of functions shrink to a tenth by it."""
 _USE_GRAIN_S = 3600.0
+_POLL_S = 0.02
 
 
 class Intermediates:
@@ -37,6 +39,7 @@ class Intermediates:
         tools = digest_json({"kind": action.kind, "version": action.version, "tools": action.tools})
         self._directory = f"{root}/{tools}"
         self._scratch = scratch
+        self._locks = root.parent / "locks"
         self.taken = 0
         self.made = 0
 
@@ -61,6 +64,18 @@ class Intermediates:
         content = hashlib.sha256(compressed).digest() + compressed
         with contextlib.suppress(StoreError):
             files.write_atomic(f"{self._directory}/{key}", content, scratch=self._scratch())
+
+    @contextlib.contextmanager
+    def alone(self, key: Digest) -> Iterator[None]:
+        """Make a result while no other run makes it: entering waits for one that does.  The lock dies with its owner, and a store
+        that gives none is no reason not to make the result."""
+        lock = FileLock(self._locks / f"{Path(self._directory).name}-{key}")
+        with contextlib.suppress(StoreError):
+            lock.acquire(poll=lambda _: time.sleep(_POLL_S))
+        try:
+            yield
+        finally:
+            lock.release(remove=True)
 
     def _leads_away(self) -> bool:
         """Whether someone who shares the store has put a link in the place of the directory: what is behind it is not its own."""

@@ -5,7 +5,7 @@ in-place/ab/cdef…     what was left where its owner has it, by SHA-256
 traces/ab/cdef….json  what ran
 actions/ab/cdef….json what can be run (`llmbuild exec <digest>`)
 logs/                 output of failed and running tasks
-locks/                one file an action
+locks/                one file an action, and one a result that a task makes on the way
 intermediates/        what tasks made on the way, for later ones
 resume/               what killed tasks had done already, a directory an action
 scratch/              temporary files, each owner's in a directory that it holds a lock on

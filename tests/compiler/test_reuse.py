@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import struct
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from llmbuild.canonical import Digest
 from llmbuild.quantization.scheme import SCHEMES
 from tests.helpers.gpu_library import TARGETS as GPU_TARGETS
 from tests.helpers.gpu_library import WIDE
@@ -148,6 +150,22 @@ def test_code_of_one_platform_is_none_for_another() -> None:
     assert made == [b"\0", b"\1", b"\2", b"\1"]
     hosts = [Reuse(kept, host, "device").host_code(["k"], host.encode) for host in ("one", "other")]
     assert hosts == [b"one", b"other"]
+
+
+def test_what_another_lowering_makes_meanwhile_is_taken() -> None:
+    from llmbuild.compiler.reuse import Reuse
+
+    class Busy(Memory):
+        """Another lowering makes the result that this one is about to make."""
+
+        @contextmanager
+        def alone(self, key: Digest) -> Iterator[None]:
+            self[key] = b"made by another"
+            yield
+
+    kept = Busy()
+    assert Reuse(kept).device_code([], lambda: b"made here") == b"made by another"
+    assert (kept.taken, kept.made) == (1, 0)
 
 
 def constant(value: str) -> Any:

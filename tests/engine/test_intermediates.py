@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from llmbuild.engine.intermediates import Intermediates, intermediate_files, is_
 from llmbuild.engine.store import Store
 from llmbuild.engine.upkeep.audit import audit
 from llmbuild.engine.upkeep.gc import DAY, Retention, collect
-from llmbuild.engine.upkeep.survey import Survey
+from llmbuild.engine.upkeep.survey import Survey, running_actions
 
 ACTION = Action(kind="lower", version=1, params={"window": 1}, inputs={}, tools={"tvm": digest_bytes(b"0.27")})
 KEY, OTHER = digest_bytes(b"one"), digest_bytes(b"two")
@@ -152,3 +153,35 @@ def test_directories_of_forgotten_tools_go(store: Store) -> None:
     collect(store, Retention(), nobody)
     assert list(store.intermediates_path.iterdir()) == []
     assert Survey({}, {}).intermediates_size == 0
+
+
+def test_one_run_makes_a_result_and_the_others_wait_for_it(store: Store) -> None:
+    made: list[str] = []
+
+    def run(name: str) -> bytes | None:
+        own = kept(store)
+        with own.alone(KEY):
+            if own.get(KEY) is None:
+                time.sleep(0.05)
+                made.append(name)
+                own.put(KEY, name.encode())
+            return own.get(KEY)
+
+    with ThreadPoolExecutor(4) as pool:
+        results = set(pool.map(run, "abcd"))
+    assert len(made) == 1 and results == {made[0].encode()}
+    assert list((store.root / "locks").iterdir()) == []
+
+
+def test_without_a_lock_a_result_is_made_all_the_same(store: Store) -> None:
+    kept(store).put(OTHER, b"")
+    (tools,) = store.intermediates_path.iterdir()
+    (store.root / "locks" / f"{tools.name}-{KEY}").mkdir(parents=True)
+    with kept(store).alone(KEY):
+        kept(store).put(KEY, b"code")
+    assert kept(store).get(KEY) == b"code"
+
+
+def test_a_lock_of_a_result_is_no_running_action(store: Store) -> None:
+    with kept(store).alone(KEY):
+        assert running_actions(store) == frozenset()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 from llmbuild.canonical import Digest
 
 
@@ -23,3 +25,6 @@ class Memory(dict[Digest, bytes]):
     def put(self, key: Digest, data: bytes) -> None:
         self.made += 1
         self[key] = data
+
+    def alone(self, key: Digest) -> AbstractContextManager[None]:
+        return nullcontext()
