@@ -202,7 +202,7 @@ def test_what_tvm_cannot_read_back_is_not_kept() -> None:
 def test_an_argument_that_nothing_describes_is_refused() -> None:
     from llmbuild.compiler.reuse import described
 
-    assert described(SCHEMES["q4f16_1"]) == ["Scheme", "q4f16_1", 4, "float16", 32, "NK", True, True, "round"]
+    assert described(SCHEMES["q4f16_1"]) == ["Scheme", "q4f16_1", 4, "float16", 32, "NK", True, True, "round", []]
     assert described({"a": (1, None)}) == {"a": [1, None]}
     assert described(lowered) == [__name__, "lowered"]
     for value in (object(), lambda: None, Memory().get):
