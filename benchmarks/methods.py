@@ -1,6 +1,7 @@
 """What the methods of quantizing leave of a model's loss: KL divergence of the next token on held-out text, by transformers.
 
     python benchmarks/methods.py [--checkpoint DIR] [--orders 6] [--tokens 8192] [--calibration 16384]
+        [--calibration-text FILE]
 
 Without a checkpoint it is the small Llama that the tests train, on its own texts.  Each figure is the mean over orders of the
 inputs of every layer: in one order the luck of a few frequent tokens' rows is a tenth of it.  Rows named "head 8" have the head,
@@ -74,8 +75,10 @@ def main() -> None:
     parser.add_argument("--orders", type=int, default=6)
     parser.add_argument("--tokens", type=int, default=8192)
     parser.add_argument("--calibration", type=int, default=16384)
+    parser.add_argument("--calibration-text", type=Path, help="a text to calibrate with instead")
     arguments = parser.parse_args()
-    judge = Judge(arguments.checkpoint or trained_checkpoint(), arguments.tokens, arguments.calibration)
+    text = arguments.calibration_text.read_text() if arguments.calibration_text else None
+    judge = Judge(arguments.checkpoint or trained_checkpoint(), arguments.tokens, arguments.calibration, text)
     search = replace(Q4, method="search")
     methods: dict[str, Change] = {
         "4 round": plain(Q4),

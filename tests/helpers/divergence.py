@@ -17,7 +17,8 @@ WINDOW = 256
 class Judge:
     """A checkpoint in float32, its distributions over a text, and the second moments of its inputs over another."""
 
-    def __init__(self, directory: Path, tokens: int = 8192, calibration: int = 16384) -> None:
+    def __init__(self, directory: Path, tokens: int = 8192, calibration: int = 16384, text: str | None = None) -> None:
+        """The moments are of so many tokens of `text`, by default a part of what the small model was trained on."""
         import torch
 
         self.model = reference_model(directory)
@@ -27,7 +28,7 @@ class Judge:
         }
         self.weights = {name: module.weight.detach().numpy().copy() for name, module in self.layers.items()}
         self._reference = self._logs()
-        self.moments = self._moments(_windows(tokens_of(directory, calibration_text())[:calibration]))
+        self.moments = self._moments(_windows(tokens_of(directory, text or calibration_text())[:calibration]))
 
     def divergence(self, change: Callable[[str, np.ndarray], np.ndarray]) -> float:
         """Mean KL a token, in nats, where each linear layer's weight is what `change` makes of its name and value."""
