@@ -208,8 +208,7 @@ class GgufFile:
         if count > MAX_ARRAY:
             raise self._bad("the GGUF file's counts are absurd", f"metadata key {key!r} has {count} elements")
         if item == _STRING:
-            cursor.require(count * 8)
-            return [cursor.string() for _ in range(count)]
+            return cursor.strings(count)
         if item not in _SCALARS:
             raise self._bad(
                 "the GGUF file cannot be read", f"metadata key {key!r} is a list of elements of type {item}"
@@ -330,13 +329,35 @@ class _Cursor:
     def string(self) -> str:
         return self._text(int.from_bytes(self.take(8), "little"))
 
+    def strings(self, count: int) -> list[str]:
+        """Strings that follow one another: a vocabulary has some hundred thousand, so those within a piece are cut out of it."""
+        self.require(count * 8)
+        found: list[str] = []
+        while len(found) < count:
+            buffer, at = self._buffer, self._at
+            try:
+                while len(found) < count and at + 8 <= len(buffer):
+                    first = at + 8
+                    end = first + int.from_bytes(buffer[at:first], "little")
+                    if end > len(buffer):
+                        break
+                    found.append(buffer[first:end].decode())
+                    at = end
+            except UnicodeDecodeError as error:
+                raise self._no_text(error) from error
+            self._at = at
+            if len(found) < count:
+                found.append(self.string())
+        return found
+
     def _text(self, length: int) -> str:
         try:
             return self.take(length).decode("utf-8")
         except UnicodeDecodeError as error:
-            raise InputError(
-                "the GGUF file has text that is not UTF-8", where=str(self._file.path), why=str(error)[:200]
-            ) from error
+            raise self._no_text(error) from error
+
+    def _no_text(self, error: UnicodeDecodeError) -> InputError:
+        return InputError("the GGUF file has text that is not UTF-8", where=str(self._file.path), why=str(error)[:200])
 
 
 def _type_name(number: int) -> str:
