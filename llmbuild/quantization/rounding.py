@@ -32,6 +32,7 @@ OVERFLOW: dict[ComputeDtype, float] = {
     "float32": float("inf"),
 }
 _ABS_16, _ABS_32 = np.uint16(0x7FFF), np.uint32(0x7FFFFFFF)
+_INFINITY_16 = np.uint16(0x7C00)
 _EXPONENT = np.uint32(0x7F800000)
 _TO_INTEGER = 1.5 * 2.0**23
 """Adding it to a small float32 rounds it half to even and leaves the integer in the low mantissa bits."""
@@ -91,9 +92,10 @@ class Rounded:
         """(scales in the compute dtype, whether digits must be clipped) from max|w| of each group, which becomes the divisor."""
         np.divide(largest, np.float32(self.max_int), out=largest)
         round_in_place(largest, np.empty_like(largest), self.dtype)
-        scale = cast_block(largest, self.dtype)
         # A normal scale is so close to max|w| / max_int that no element rounds out of range; a subnormal one is not.
         must_clip = bool(largest.size and largest.min() < _TINY[self.dtype])
+        normal = self.dtype == "float16" and not must_clip
+        scale = narrow_half(largest) if normal else cast_block(largest, self.dtype)
         if must_clip:
             # With a divisor of 1 the tiny elements of a group of scale 0 vanish beside max_int: they pack as the zero point.
             largest[largest == 0] = 1
@@ -151,6 +153,22 @@ def largest_magnitudes(values: Array, other: Array, groups: int, lanes: int) -> 
     by_lane = np.maximum.reduce(magnitudes.reshape(-1, groups * lanes), axis=0).reshape(groups, lanes)
     largest: Array = np.maximum.reduce(np.ascontiguousarray(by_lane.T), axis=0)
     return largest.view(np.float32) if wide else largest
+
+
+def widen_half(bits: Array) -> Array:
+    """float32 values of the bits (uint16) of float16 magnitudes; NaN becomes infinity."""
+    widened: Array = np.left_shift(bits.astype(np.uint32), np.uint32(13)).view(np.float32)
+    np.multiply(widened, HALF_UNIT, out=widened)
+    if bits.max(initial=0) >= _INFINITY_16:
+        widened[bits >= _INFINITY_16] = np.inf
+    return widened
+
+
+def narrow_half(values: Array) -> Array:
+    """float16 of float32 values that are positive normal float16 numbers; NumPy's own conversion takes ten times as long."""
+    bits = np.right_shift(values.view(np.uint32), np.uint32(13))
+    np.subtract(bits, np.uint32(112 << 10), out=bits)
+    return bits.astype(np.uint16).view(np.float16)
 
 
 def widen_pairs(raw: Array, values: Array, source: np.dtype[Any]) -> None:
