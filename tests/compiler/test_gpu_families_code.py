@@ -57,7 +57,8 @@ def test_families_that_have_every_part() -> None:
     "kind", [pytest.param(kind, marks=[pytest.mark.full] if kind in OTHERS else []) for kind in TARGETS]
 )
 def test_every_part(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def export(_: Any, __: Any, *rest: Any) -> build.ExportedModel:
+    def export(_: Any, __: Any, *rest: Any, taps: bool) -> build.ExportedModel:
+        assert not taps
         model = build.export_decoder(composed(), *rest)
         only(model.module, FUNCTIONS)
         return model
