@@ -64,7 +64,7 @@ def nvcc_that(script: str | None) -> Case:
 def a_kernel_that_nvcc_refuses(path: Path, patch: pytest.MonkeyPatch) -> None:
     said = "[ $1 != --version ] || exec echo V13.0.88; "
     said += "echo 'kernels.cu(3): error: identifier \"x\" is undefined' >&2; exit 2"
-    nvcc.Nvcc(Tool((program(path / "nvcc", said),), "nvcc")).compile("", ["sm_80"], "sm_80")
+    nvcc.Nvcc(Tool((program(path / "nvcc", said),), "nvcc")).compile("", ["sm_80"])
 
 
 def wheels(*installed: str) -> Case:
@@ -105,7 +105,7 @@ class Nvrtc:
 def nvrtc_whose(**codes: int) -> Case:
     def provoke(path: Path, patch: pytest.MonkeyPatch) -> None:
         patch.setattr(nvrtc, "_library", lambda root, name: Nvrtc(**codes))
-        nvrtc.Nvrtc(("13.0.88",), path).compile("", ["sm_80"], "sm_80")
+        nvrtc.Nvrtc(("13.0.88",), path).compile("", ["sm_80"])
 
     return provoke
 
