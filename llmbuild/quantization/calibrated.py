@@ -30,8 +30,8 @@ import numpy as np
 
 from llmbuild.quantization.pack import UnfitValueError, describe_unfit, packed_shapes
 from llmbuild.quantization.rounding import OVERFLOW, numpy_dtype
-from llmbuild.quantization.scheme import ComputeDtype, Scheme
-from llmbuild.quantization.search import LARGEST, LEAST
+from llmbuild.quantization.scheme import Scheme
+from llmbuild.quantization.search import LEAST, BestScales, tries_for
 
 Array = np.ndarray[Any, Any]
 
@@ -181,10 +181,9 @@ class _Chooser:
     """Chooses scales of least weighted squared error."""
 
     def __init__(self, scheme: Scheme) -> None:
-        self._dtype: ComputeDtype = scheme.dtype
+        self._scheme = scheme
         self._low, self._high = np.float32(-scheme.max_int), np.float32(scheme.max_int + 1)
-        self._most = LARGEST[scheme.dtype] / float(self._high)
-        self._tries = TRIES[min(TRIES, key=lambda bits: abs(bits - scheme.bits))]
+        self._tries = tries_for(scheme, TRIES)
 
     def scales(self, values: Array, weights: Array) -> Array:
         """The scales, in the scheme's dtype, of groups whose elements lie in the columns of `values` [inputs, groups]."""
@@ -192,20 +191,12 @@ class _Chooser:
         largest = np.where(top >= -bottom, top, bottom)
         tiny = np.abs(largest) < LEAST
         start = np.where(tiny, np.float32(0), self._high / np.where(tiny, np.float32(1), largest))
-        found, least = np.zeros(values.shape[1], numpy_dtype(self._dtype)), np.full(values.shape[1], np.inf)
+        best = BestScales(self._scheme, values.shape[1])
         levels, weighted = np.empty_like(values), np.empty_like(values)
         for part in self._tries:
             np.multiply(values, np.float32(part) * start, out=levels)
             np.rint(levels, out=levels)
             np.clip(levels, self._low, self._high, out=levels)
             np.multiply(levels, weights, out=weighted)
-            products = np.einsum("ij,ij->j", weighted, values)
-            squares = np.einsum("ij,ij->j", weighted, levels)
-            scale = np.where(squares > 0, products / np.where(squares > 0, squares, np.float32(1)), np.float32(0))
-            stored = np.clip(scale, -self._most, self._most).astype(found.dtype)
-            wide = stored.astype(np.float64)
-            error = wide * (wide * squares - 2 * products)
-            better = error < least
-            np.copyto(found, stored, where=better)
-            np.copyto(least, error, where=better)
-        return found
+            best.refit(np.einsum("ij,ij->j", weighted, values), np.einsum("ij,ij->j", weighted, levels))
+        return best.scales

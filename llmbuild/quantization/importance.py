@@ -14,6 +14,16 @@ if TYPE_CHECKING:
     from llmbuild.quantization.ports import PlainParameter
 
 
+def of_another_model(where: str, why: str) -> InputError:
+    """What is said of a file that was measured with another model."""
+    return InputError(
+        "the importance is not that of this model",
+        where=where,
+        why=why,
+        fix="give the file that was measured with this model",
+    )
+
+
 class MeanSquares:
     """Mean squares of inputs [k] by the checkpoint's names of the weights; `where` they come from."""
 
@@ -32,10 +42,7 @@ class MeanSquares:
             return None
         wrong = next((each for each in known if each.size != parameter.shape[1]), None)
         if wrong is not None:
-            raise InputError(
-                "the importance is not that of this model",
-                where=self._where,
-                why=f"{parameter.name} has {parameter.shape[1]} inputs, and the file has {wrong.size} of it",
-                fix="give the file that was measured with this model",
+            raise of_another_model(
+                self._where, f"{parameter.name} has {parameter.shape[1]} inputs, and the file has {wrong.size} of it"
             )
         return Factor.of_diagonal(np.mean(np.stack(known).astype(np.float64), axis=0))

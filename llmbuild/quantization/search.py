@@ -12,6 +12,7 @@ stands for a group), and sums are made in the order of a group's elements.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ TRIES: dict[int, tuple[float, ...]] = {
 The best three of 22 for the matrices of all-MiniLM-L6-v2.  Of the squared error of "round" they leave 0.511 (3 bits, groups of
 40), 0.704 (4 bits) and 0.836 (8 bits, groups of 32); 66 of them leave 0.696 in 4 bits."""
 
-LARGEST: dict[ComputeDtype, float] = {
+_LARGEST: dict[ComputeDtype, float] = {
     "float16": 65504.0,
     "bfloat16": float(np.uint32(0x7F7F0000).view(np.float32)),
     "float32": float(np.finfo(np.float32).max),
@@ -40,16 +41,41 @@ LEAST = np.float32(2.0**-100)
 """A group whose elements are all smaller is stored as zeros: the reciprocals of such scales would overflow."""
 
 
+def tries_for(scheme: Scheme, tries: Mapping[int, tuple[float, ...]]) -> tuple[float, ...]:
+    """Those for the number of bits that is nearest to the scheme's."""
+    return tries[min(tries, key=lambda bits: abs(bits - scheme.bits))]
+
+
+class BestScales:
+    """The scales of least squared error so far, in the scheme's dtype: of equal ones the first, and 0 before any."""
+
+    def __init__(self, scheme: Scheme, groups: int) -> None:
+        # A power of two divides exactly: the last level times this scale is the largest finite number.
+        self._most = _LARGEST[scheme.dtype] / (scheme.max_int + 1)
+        self.scales: Array = np.zeros(groups, numpy_dtype(scheme.dtype))
+        self._least: Array = np.full(groups, np.inf)
+
+    def refit(self, products: Array, squares: Array) -> None:
+        """Take for each group the best scale for some levels t of its elements x, where it leaves less than those before: from
+        sum(t x) and sum(t t), both under the same weights if there are any."""
+        scale = np.divide(products, squares, out=np.zeros_like(products), where=squares > 0)
+        stored = np.clip(scale, -self._most, self._most).astype(self.scales.dtype)
+        wide = stored.astype(np.float64)
+        # The squared error less sum(x x).
+        error = wide * (wide * squares - 2 * products)
+        better = error < self._least
+        np.copyto(self.scales, stored, where=better)
+        np.copyto(self._least, error, where=better)
+
+
 class Searched:
     """Chooses digits and scales; see the module's docstring and `pack.Levels`."""
 
     def __init__(self, scheme: Scheme) -> None:
-        self._dtype: ComputeDtype = scheme.dtype
+        self._scheme = scheme
         self._last = np.float32(scheme.max_int + 1)
         self._zero = np.float32(scheme.max_int)
-        # A power of two divides exactly: the last level times this scale is the largest finite number.
-        self._most = LARGEST[scheme.dtype] / float(self._last)
-        self._tries = TRIES[min(TRIES, key=lambda bits: abs(bits - scheme.bits))]
+        self._tries = tries_for(scheme, TRIES)
 
     def choose(self, values: Array, largest: Array, source: np.dtype[Any], digits: Array, other: Array) -> Array:
         """See `pack.Levels.choose`."""
@@ -60,22 +86,16 @@ class Searched:
         signed = np.where(
             _of_groups(np.maximum, np.maximum.reduce(values, axis=0), largest.size) == largest, largest, -largest
         )
-        found, least = np.zeros(largest.size, numpy_dtype(self._dtype)), np.full(largest.size, np.inf)
+        best = BestScales(self._scheme, largest.size)
         for part in self._tries:
             start = np.where(largest < LEAST, np.float32(0), np.float32(part) * self._last / signed)
             self._nearest(values, start, levels, part)
-            products, squares = _sums(values, levels, product, largest.size)
-            scale = np.where(squares > 0, products / squares, 0)
-            scale = np.clip(scale, -self._most, self._most).astype(found.dtype)
-            error = _error(scale, products, squares)
-            better = error < least
-            np.copyto(found, scale, where=better)
-            np.copyto(least, error, where=better)
-        scale = found.astype(np.float32)
+            best.refit(*_sums(values, levels, product, largest.size))
+        scale = best.scales.astype(np.float32)
         self._nearest(values, np.where(scale == 0, np.float32(0), np.float32(1) / scale), levels)
         np.add(levels, self._zero, out=levels)
         np.copyto(digits, levels, casting="unsafe")
-        return found
+        return best.scales
 
     def _nearest(self, values: Array, inverse: Array, levels: Array, part: float | None = None) -> None:
         """levels = the levels nearest to values * inverse, whole numbers from -z to z + 1.
@@ -107,11 +127,4 @@ def _of_groups(combine: np.ufunc, columns: Array, groups: int) -> Array:
     found: Array = each[:, 0]
     for lane in range(1, each.shape[1]):
         found = combine(found, each[:, lane])
-    return found
-
-
-def _error(scale: Array, products: Array, squares: Array) -> Array:
-    """The squared error less sum(x x), float64."""
-    wide = scale.astype(np.float64)
-    found: Array = wide * (wide * squares - 2 * products)
     return found

@@ -26,7 +26,7 @@ FEWEST = 500
 def run(job: Job) -> None:
     """Write moments.safetensors (`quantization.moments`).  Raises InputError for a text that is too short and a model without a
     tokenizer."""
-    from llmbuild.quality.windows import prefix_of, read_text, windows
+    from llmbuild.quality.windows import WINDOW, prefix_of, read_text, windows
     from llmbuild.quantization.moments import MOMENTS, Input, write_moments
     from llmbuild.runtime.library import configure_threads, load_library
     from llmbuild.runtime.session import PAGE_SIZE, Session
@@ -49,21 +49,17 @@ def run(job: Job) -> None:
     configure_threads(None)
     (path,) = sorted(given["library"].iterdir())
     library = load_library(path)
-    size = max(library.metadata["prefill_chunk_size"], _WINDOW)
+    size = max(library.metadata["prefill_chunk_size"], WINDOW)
     session = Session(library, load_parameters(library, given["weights"]), capacity=-(-size // PAGE_SIZE) * PAGE_SIZE)
     inputs = [Input(each["size"], tuple(each["parameters"])) for each in library.metadata["linear_inputs"]]
     context = library.metadata["context_window_size"]
-    cut = windows(tokens, prefix_of(tokenizer), context if context > 0 else _WINDOW)
+    cut = windows(tokens, prefix_of(tokenizer), context if context > 0 else WINDOW)
     sums, rows = collect(
         session, inputs, (window.tokens for window in cut), lambda done: job.progress(done, len(tokens), "tokens")
     )
     means = (block / rows for blocks in sums for block in blocks)
     write_moments(job.out / MOMENTS, inputs, rows, means)
     print(f"second moments of {len(inputs)} inputs over {rows} tokens")
-
-
-_WINDOW = 512
-"""The longest window of `quality.windows`."""
 
 
 def collect(

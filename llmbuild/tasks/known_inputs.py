@@ -40,7 +40,7 @@ def known_inputs(job: Job, architecture: DecoderFamily, config: ModelConfig) -> 
         return
     from llmbuild.checkpoints.imatrix import read_imatrix
     from llmbuild.models.gguf.names import weights_by_name
-    from llmbuild.quantization.importance import MeanSquares
+    from llmbuild.quantization.importance import MeanSquares, of_another_model
 
     squares = read_imatrix(path, job.checks)
     if architecture.gguf is None:
@@ -52,11 +52,8 @@ def known_inputs(job: Job, architecture: DecoderFamily, config: ModelConfig) -> 
         )
     names = weights_by_name(squares.keys(), architecture.decoder(config), architecture.gguf)
     if not names:
-        raise InputError(
-            "the importance is not that of this model",
-            where=str(path),
-            why=f"of its {len(squares)} weights, '{next(iter(squares))}' among them, none is the model's",
-            fix="give the file that was measured with this model",
+        raise of_another_model(
+            str(path), f"of its {len(squares)} weights, '{next(iter(squares))}' among them, none is the model's"
         )
     import numpy as np
 

@@ -23,7 +23,6 @@ from llmbuild.manifest.project import Model, Project
 from llmbuild.sources.advice import fitting
 from llmbuild.sources.kinds import source_kind
 from llmbuild.sources.select import GGUF_NAME, descriptions, output_name, require_weights
-from llmbuild.tomlfile import read_toml
 
 if TYPE_CHECKING:
     from llmbuild.engine.store import Store
@@ -344,12 +343,12 @@ def _record(store: Store, content: Json) -> Path:
 def _written(model: Model, observation: Observation | None, project: Project, name: str) -> str:
     """The user's name of a file that describes the model, or of the manifest's table where `name` is "overrides"."""
     from llmbuild.quantization.overrides import place_in_manifest
+    from llmbuild.workspace.manifests import place_of
     from llmbuild.workspace.spelling import written
 
     place = place_in_manifest(name)
     if place is not None:
-        # The project has no lines.
-        return str(read_toml(Path(project.file)).where(place))
+        return str(place_of(project, place))
     if name == "overrides":
         return f"{project.file}: models.{model.name}: metadata"
     if model.source is None or observation is None:

@@ -8,6 +8,7 @@ derived from the output of nvcc 13.0, for ten architectures.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +26,11 @@ class Entry:
     kind: str
     arch: str
     size: int
+
+
+def number_of(arch: str) -> int:
+    """The number of an architecture, without what may stand around it: 90 of sm_90a."""
+    return int(re.sub(r"\D", "", arch))
 
 
 def entries(data: bytes) -> list[Entry]:

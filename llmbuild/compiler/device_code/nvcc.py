@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from llmbuild.compiler.device_code.fatbin import number_of
 from llmbuild.programs.parts import FileTree, Parts, beside, launched
 from llmbuild.programs.run import Tool, ask_tool, run_tool
 
@@ -100,16 +101,15 @@ def front_ends(code: str, archs: Sequence[str]) -> dict[str, list[str]]:
     The way to PTX takes four fifths of the time: architectures with the same PTX share it.  What is kept as PTX has no letter:
     code for sm_90a runs on no other architecture.
     """
-    own = _OWN_INSTRUCTIONS.search(code) is not None
-    numbers = [int(re.sub(r"\D", "", arch)) for arch in archs]
+    spans = () if _OWN_INSTRUCTIONS.search(code) is not None else _ALIKE
+    numbers = [number_of(arch) for arch in archs]
+    oldest = {
+        number: min(one for one in numbers if one in span) for span in spans for number in numbers if number in span
+    }
     found: dict[str, list[str]] = {}
-    kept = str(max(numbers))
     for arch, number in zip(archs, numbers, strict=True):
-        alike = next(([one for one in numbers if one in span] for span in _ALIKE if number in span and not own), None)
-        front = arch.removeprefix("sm_") if alike is None else str(min(alike))
-        found.setdefault(front, []).append(arch)
-        if alike is not None and number == max(numbers):
-            kept = front
+        found.setdefault(str(oldest.get(number, arch.removeprefix("sm_"))), []).append(arch)
+    kept = str(oldest.get(max(numbers), max(numbers)))
     found.setdefault(kept, []).append(f"compute_{kept}")
     return found
 

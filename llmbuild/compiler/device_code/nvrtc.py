@@ -11,12 +11,12 @@ import ctypes
 import importlib.metadata
 import importlib.util
 import os
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llmbuild.compiler.device_code.fatbin import number_of
 from llmbuild.compiler.device_code.nvcc import UNUSED
 from llmbuild.errors import ToolchainError
 from llmbuild.programs.parts import FileTree, Parts
@@ -76,7 +76,7 @@ class Nvrtc:
         """
         lines = (line for line in code.splitlines() if line.strip() not in _HOST_HEADERS)
         text = (_PREAMBLE + "\n".join(lines) + "\n").encode()
-        newest = "sm_" + str(max(int(re.sub(r"\D", "", arch)) for arch in archs))
+        newest = f"sm_{max(map(number_of, archs))}"
         wanted = [*archs, *([] if newest in archs else [newest])]
         from concurrent.futures import ThreadPoolExecutor
 

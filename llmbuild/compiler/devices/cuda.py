@@ -78,7 +78,7 @@ def compiler_for(archs: Sequence[str]) -> Nvcc | Nvrtc:
     if unknown:
         raise ToolchainError(
             f"{found.identity} makes no code for {', '.join(unknown)}",
-            why=f"it makes code for {', '.join(sorted(known, key=_number))}",
+            why=f"it makes code for {', '.join(sorted(known, key=fatbin.number_of))}",
             fix="take another release of CUDA, or remove the architecture from archs",
         )
     return found
@@ -135,7 +135,3 @@ def require(archs: Sequence[str], path: Path) -> None:
             why=wrong,
             fix="unset TVM_COMPILE_FORCE_FALLBACK, and report this when that was not it",
         )
-
-
-def _number(arch: str) -> int:
-    return int(re.sub(r"\D", "", arch))
