@@ -14,7 +14,6 @@ import argparse
 import itertools
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,14 +21,13 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from llmbuild.quantization.calibrated import DAMPING, EMBEDDING_DAMPING, CalibratedPacker, Factor
+from llmbuild.quantization.calibrated import DAMPING, EMBEDDING_DAMPING, Factor
 from llmbuild.quantization.pack import pack
 from llmbuild.quantization.scheme import SCHEMES, Scheme
 from llmbuild.quantization.unpack import unpack
-from tests.helpers.divergence import Judge
+from tests.helpers.divergence import Change, Judge, pack_calibrated
 from tests.helpers.trained import trained_checkpoint
 
-Change = Callable[[np.ndarray, np.ndarray, bool], np.ndarray]
 Q4, Q3, Q8 = SCHEMES["q4f16_1"], SCHEMES["q3f16_1"], SCHEMES["q8f16_1"]
 
 
@@ -39,11 +37,7 @@ def plain(scheme: Scheme) -> Change:
 
 def by_factor(scheme: Scheme, factor: Callable[[np.ndarray, bool], Factor]) -> Change:
     def change(weight: np.ndarray, moments: np.ndarray, head: bool) -> np.ndarray:
-        packer = CalibratedPacker(scheme, *weight.shape, factor(moments, head))
-        with ThreadPoolExecutor(1) as pool:
-            for future in list(packer.submit(pool, weight)):
-                future.result()
-        return unpack(scheme, packer.q_weight, packer.q_scale, weight.shape, transposed=False)
+        return unpack(scheme, *pack_calibrated(weight, scheme, factor(moments, head)), weight.shape, transposed=False)
 
     return change
 
@@ -99,20 +93,9 @@ def main() -> None:
     first = 0.0
     print("| method | KL | relative to round, 4 bits |\n|---|---|---|")
     for name, change in methods.items():
-        mean = float(np.mean([judge.divergence(in_order(judge, change, seed)) for seed in range(arguments.orders)]))
+        mean = judge.mean_divergence(change, arguments.orders)
         first = first or mean
         print(f"| {name} | {mean:.3e} | {mean / first:.3f} |", flush=True)
-
-
-def in_order(judge: Judge, change: Change, seed: int) -> Callable[[str, np.ndarray], np.ndarray]:
-    def permuted(name: str, weight: np.ndarray) -> np.ndarray:
-        size = weight.shape[1]
-        order = np.random.default_rng(seed).permutation(size) if seed else np.arange(size)
-        moments = np.ascontiguousarray(judge.moments[name][np.ix_(order, order)])
-        found = change(np.ascontiguousarray(weight[:, order]), moments, name == "lm_head")
-        return np.ascontiguousarray(found[:, np.argsort(order)])
-
-    return permuted
 
 
 if __name__ == "__main__":

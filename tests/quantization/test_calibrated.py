@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -14,25 +12,18 @@ from llmbuild.quantization.calibrated import DAMPING, EMBEDDING_DAMPING, Calibra
 from llmbuild.quantization.pack import UnfitValueError, pack
 from llmbuild.quantization.scheme import SCHEMES, Scheme
 from llmbuild.quantization.unpack import unpack
-from tests.helpers.divergence import Judge
+from tests.helpers.divergence import Change, Judge
+from tests.helpers.divergence import pack_calibrated as packed
 from tests.helpers.reference_quant import DTYPES
 from tests.helpers.trained import trained_checkpoint
 
 Q4 = SCHEMES["q4f16_1"]
-EIGHT = replace(Q4, name="eight", bits=8)  # type: ignore[arg-type]
-ALL = [*(SCHEMES[name] for name in ("q4f16_1", "q3f16_1", "q4f32_1", "q4bf16_0", "q3f16_0")), EIGHT]
+Q8 = SCHEMES["q8f16_1"]
+ALL = [*(SCHEMES[name] for name in ("q4f16_1", "q3f16_1", "q4f32_1", "q4bf16_0", "q3f16_0")), Q8]
 
 
 def by_name(schemes: list[Scheme]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("scheme", schemes, ids=lambda scheme: scheme.name)
-
-
-def packed(weight: np.ndarray, scheme: Scheme, factor: Factor, threads: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    packer = CalibratedPacker(scheme, *weight.shape, factor, transposed=scheme.layout == "KN")
-    with ThreadPoolExecutor(threads) as pool:
-        for future in list(packer.submit(pool, weight)):
-            future.result()
-    return packer.q_weight, packer.q_scale
 
 
 def restored(weight: np.ndarray, scheme: Scheme, words: np.ndarray, scales: np.ndarray) -> np.ndarray:
@@ -67,7 +58,7 @@ def textbook(weight: np.ndarray, scales: np.ndarray, moments: np.ndarray, scheme
     return found
 
 
-@by_name([SCHEMES["q4f32_1"], replace(SCHEMES["q4f32_1"], bits=3, group_size=40), replace(EIGHT, dtype="float32")])
+@by_name([SCHEMES["q4f32_1"], replace(SCHEMES["q4f32_1"], bits=3, group_size=40), replace(Q8, dtype="float32")])
 def test_levels_are_those_of_gptq(scheme: Scheme) -> None:
     weight = np.random.default_rng(5).standard_normal((24, 2 * scheme.group_size + 7)).astype(np.float32)
     moments = inputs(weight.shape[1])
@@ -157,10 +148,6 @@ def test_a_value_that_cannot_be_stored_is_refused(bad: float) -> None:
         packer.pack_rows(weight, 0)
 
 
-Change = Callable[[np.ndarray, np.ndarray, bool], np.ndarray]
-"""What a method makes of a weight, with the moments of its inputs and whether it is the head."""
-
-
 def rounded(scheme: Scheme) -> Change:
     return lambda weight, moments, head: restored(weight, scheme, *pack(weight, scheme))
 
@@ -177,21 +164,7 @@ def calibrated(of_head: Scheme) -> Change:
 def test_what_the_methods_leave_of_the_divergence() -> None:
     judge = Judge(trained_checkpoint(), tokens=2048)
 
-    def divergence(change: Change) -> float:
-        """The mean over orders of the inputs: in one order the luck of a few frequent tokens' rows is a tenth of it."""
-
-        def one(seed: int) -> float:
-            def in_order(name: str, weight: np.ndarray) -> np.ndarray:
-                order = np.random.default_rng(seed).permutation(weight.shape[1])
-                moments = np.ascontiguousarray(judge.moments[name][np.ix_(order, order)])
-                found = change(np.ascontiguousarray(weight[:, order]), moments, name == "lm_head")
-                return np.ascontiguousarray(found[:, np.argsort(order)])
-
-            return judge.divergence(in_order)
-
-        return float(np.mean([one(seed) for seed in range(4)]))
-
-    by_rounding = divergence(rounded(Q4))
-    assert divergence(rounded(replace(Q4, method="search"))) < 0.75 * by_rounding
-    assert divergence(calibrated(Q4)) < 0.4 * by_rounding
-    assert divergence(calibrated(EIGHT)) < 0.1 * by_rounding
+    by_rounding = judge.mean_divergence(rounded(Q4), 4)
+    assert judge.mean_divergence(rounded(replace(Q4, method="search")), 4) < 0.75 * by_rounding
+    assert judge.mean_divergence(calibrated(Q4), 4) < 0.4 * by_rounding
+    assert judge.mean_divergence(calibrated(Q8), 4) < 0.1 * by_rounding
