@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from llmbuild.errors import UsageError
+from llmbuild.errors import ToolchainError, UsageError
 from llmbuild.plan.graph import expand, labels
 from llmbuild.plan.measuring import measures, measuring_labels
 from llmbuild.plan.select import asked_labels, select
@@ -60,6 +60,9 @@ def test_every_label_that_may_be_measured_makes_its_task() -> None:
 def test_a_machine_without_a_target_has_nothing_to_measure_with() -> None:
     there = measuring_labels(dataclasses.replace(project(), measuring=None))
     assert not any("measuring" in label for label in there)
+    of = dataclasses.replace(project(), measuring=None)
+    with pytest.raises(ToolchainError, match="cannot be measured on this machine"):
+        expand(of, observed(of), KINDS, FIELDS, [LIBRARY])
 
 
 @pytest.mark.parametrize("name", ["lower", "link", "*", "*smollm2*", "lower[*]", "quantize"])

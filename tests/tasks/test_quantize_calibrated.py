@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -173,7 +174,7 @@ def test_moments_come_back_and_large_inputs_lie_in_blocks(tmp_path: Path) -> Non
     file.close()
 
 
-@pytest.mark.parametrize("damage", ["format", "tensors", "values"])
+@pytest.mark.parametrize("damage", ["format", "tensors", "metadata", "values"])
 def test_a_damaged_file_is_refused(damage: str, tmp_path: Path) -> None:
     directory = write(tmp_path / "moments", layers())
     path = directory / MOMENTS
@@ -181,10 +182,35 @@ def test_a_damaged_file_is_refused(damage: str, tmp_path: Path) -> None:
     if damage == "values":
         data = data[:-4] + np.float32(np.nan).tobytes()
     else:
-        old, new = {"format": (b"moments 1", b"moments 9"), "tensors": (b'"lm_head.0"', b'"lm_heat.0"')}[damage]
+        old, new = {
+            "format": (b"moments 1", b"moments 9"),
+            "tensors": (b'"lm_head.0"', b'"lm_heat.0"'),
+            "metadata": (b'"tokens":"500"', b'"tokens":"5oo"'),
+        }[damage]
         data = data.replace(old, new)
     path.write_bytes(data)
     checkpoint = write_checkpoint(tmp_path / "in", tensors())
     with pytest.raises(InputError, match="no second moments of this model"):
         run(checkpoint, tmp_path / "out", directory)
     shutil.rmtree(directory)
+
+
+def test_importance_is_one_file(tmp_path: Path) -> None:
+    directory = write(tmp_path / "moments", layers())
+    (directory / "more").write_bytes(b"")
+    with pytest.raises(InputError, match="importance is one file") as caught:
+        run(write_checkpoint(tmp_path / "in", tensors()), tmp_path / "out", directory)
+    assert caught.value.why == "there are 2"
+
+
+def test_matrices_of_llama_cpp_are_refused_for_a_family_whose_names_it_has_not(tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(tmp_path / "in", tensors())
+    config = json.loads((checkpoint / "config.json").read_text())
+    (checkpoint / "config.json").write_text(
+        json.dumps({**config, "model_type": "cwm", "head_dim": 16, "architectures": ["CwmForCausalLM"]})
+    )
+    (tmp_path / "importance").mkdir()
+    write_gguf(tmp_path / "importance" / "imatrix.gguf", {"blk.0.ffn_down.weight": np.ones(96, np.float32)}, 1)
+    with pytest.raises(InputError, match="not read for this architecture") as caught:
+        run(checkpoint, tmp_path / "out", tmp_path / "importance")
+    assert "names of cwm's weights" in (caught.value.why or "")
