@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
@@ -57,7 +58,7 @@ WITH_RUNTIME = frozenset({"wasm"})
 """Artifact kinds that contain TVM's runtime: a browser has none of its own."""
 
 
-class Maker:
+class Maker(ABC):
     """Collects tasks by label, making each shared one once."""
 
     def __init__(
@@ -208,9 +209,9 @@ class Maker:
             typed_by="facts",
         )
 
+    @abstractmethod
     def known_inputs(self, model: str, scheme: Scheme) -> Mapping[str, InputRef]:
         """What is known of the inputs of a model's weights, for schemes whose method goes by it."""
-        raise NotImplementedError
 
     def config(self, cell: Combination, scheme: Scheme, inputs: Mapping[str, InputRef]) -> str:
         model = self.project.models[cell.model]
